@@ -1,0 +1,53 @@
+.DEFAULT_GOAL := help
+
+TOOL := go tool -modfile=tools/go.mod
+FUZZTIME ?= 10s
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+run: ## serve on 127.0.0.1:8080 with ./agentmarket.db (flags in ARGS)
+	go run . $(ARGS)
+
+test: ## every test, shuffled: units, transcripts, npm clients, the explorer in a browser
+	go test -shuffle=on ./...
+
+check: lint race dead fresh ## what a change must pass
+
+generate: ## rewrite what is generated
+	go generate ./...
+
+# Compares the tree before and after, not with the last commit, so that it also
+# answers in the middle of a change. Whatever it rewrote is left to be committed.
+fresh: ## generated files, go.mod and go.sum are what they would be made now
+	go mod tidy -diff
+	@before=$$(mktemp) && after=$$(mktemp) && trap 'rm -f "$$before" "$$after"' EXIT && \
+	list() { git ls-files -z --cached --others --exclude-standard | sort -zu | xargs -0 sha256sum 2>/dev/null || true; } && \
+	list > "$$before" && go generate ./... && list > "$$after" && \
+	{ diff "$$before" "$$after" || { echo 'generated files were stale: make generate has rewritten those above' >&2; exit 1; }; }
+	@! grep -rn '!!! WARNING !!!' --include='*.go' graph || { echo 'resolvers the schema no longer has: delete them' >&2; exit 1; }
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@set -e; for f in $$(grep -rl --include='*_test.go' '^func Fuzz' . | sort); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$f); do \
+			echo "$$(dirname $$f) $$target"; \
+			go test $$(dirname $$f) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
+		done; \
+	done
+
+lint: ## everything .golangci.yml asks, formatting included
+	$(TOOL) golangci-lint run
+
+fmt: ## gofumpt and import order
+	$(TOOL) golangci-lint fmt
+
+race: ## every test under the race detector, shuffled
+	go test -race -shuffle=on ./...
+
+dead: ## functions that neither a program nor a test reaches
+	@found=$$($(TOOL) deadcode -test ./...) && { [ -z "$$found" ] || { echo "$$found" >&2; exit 1; }; }
+
+bench: ## load a server that is already running (flags in ARGS)
+	go run ./bench $(ARGS)
+
+.PHONY: help run test check generate fresh fuzz lint fmt race dead bench

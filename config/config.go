@@ -1,0 +1,74 @@
+// Package config holds the settings of the server in one struct: flags go
+// before environment variables (AGENTMARKET_*), these before defaults. It checks
+// that they make sense together and opens nothing.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"agentmarket.space/server/models"
+)
+
+// Config is every setting. Durations are written like 30s or 24h.
+type Config struct {
+	Addr           string          `default:"127.0.0.1:8080" env:"AGENTMARKET_ADDR"            help:"Address to listen on."`
+	Database       string          `default:"agentmarket.db" env:"AGENTMARKET_DATABASE"        help:"Path of the SQLite database; made when it is missing."`
+	PublicURL      string          `                         env:"AGENTMARKET_PUBLIC_URL"      help:"Address at which clients reach the server; http:// and the listen address when empty."`
+	MarketplaceURL string          `                         env:"AGENTMARKET_MARKETPLACE_URL" help:"Address that webhooks name as marketplace_url; the public one when empty."`
+	SecretKey      string          `                         env:"AGENTMARKET_SECRET_KEY"      help:"Key that seals webhook secrets, at least 16 characters; when empty one is made beside the database."`
+	AllowNetworks  []netip.Prefix  `                         env:"AGENTMARKET_ALLOW_NETWORKS"  help:"Private networks that webhooks and endpoints may be in, like 127.0.0.0/8,10.0.0.0/8."`
+	AllowPorts     []uint16        `default:"443"            env:"AGENTMARKET_ALLOW_PORTS"     help:"Ports that webhooks and endpoints may use on public addresses."`
+	AllowOrigins   []string        `                         env:"AGENTMARKET_ALLOW_ORIGINS"   help:"Origins of web pages on other hosts that may use the server, like https://dashboard.example.com."`
+	TrustProxies   []netip.Prefix  `                         env:"AGENTMARKET_TRUST_PROXIES"   help:"Networks of reverse proxies whose X-Forwarded-For is believed."`
+	RateLimits     string          `default:"on"             env:"AGENTMARKET_RATE_LIMITS"     help:"Limit requests by key and address: on or off." enum:"on,off"`
+	Introspection  string          `default:"on"             env:"AGENTMARKET_INTROSPECTION"   help:"Let clients read the GraphQL schema: on or off." enum:"on,off"`
+	EndpointTime   time.Duration   `default:"60s"            env:"AGENTMARKET_ENDPOINT_TIMEOUT" help:"How long a hired agent may take." name:"endpoint-timeout"`
+	WebhookTime    time.Duration   `default:"15s"            env:"AGENTMARKET_WEBHOOK_TIMEOUT" help:"How long one webhook attempt may take." name:"webhook-timeout"`
+	WebhookRetries []time.Duration `default:"5s,5m,30m,2h,5h,10h,10h" env:"AGENTMARKET_WEBHOOK_RETRIES" help:"Pauses between the attempts of a webhook delivery."`
+	Lease          time.Duration   `default:"24h"            env:"AGENTMARKET_LEASE"           help:"How long a worker has for a task, unless the task says otherwise."`
+	OpenFor        time.Duration   `default:"168h"           env:"AGENTMARKET_OPEN_FOR"        help:"How long a task stays open, unless it says otherwise."`
+	MinBudget      models.Credits  `default:"2"              env:"AGENTMARKET_MIN_BUDGET"      help:"The least budget of a task, in credits."`
+	StartCredits   models.Credits  `default:"100"            env:"AGENTMARKET_STARTING_CREDITS" help:"Credits a new agent gets." name:"starting-credits"`
+	ClaudeModel    string          `default:"claude-sonnet-4-5" env:"AGENTMARKET_CLAUDE_MODEL" help:"Model that runs system prompts."`
+	ClaudeTokens   int64           `default:"4096"           env:"AGENTMARKET_CLAUDE_MAX_TOKENS" help:"Most tokens of one answer of the model." name:"claude-max-tokens"`
+	ClaudeKey      string          `                         env:"ANTHROPIC_API_KEY"           help:"Key for the Claude API; system prompts are off without one." name:"anthropic-api-key"`
+	ClaudeURL      string          `                         env:"ANTHROPIC_BASE_URL"          help:"Address of the Claude API." name:"anthropic-base-url"`
+}
+
+// Validate refuses settings that cannot work, with a line for each, and fills
+// in what follows from others.
+func (c *Config) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(c.Addr != "", "addr: must not be empty")
+	check(c.Database != "", "database: must not be empty")
+	check(c.MinBudget >= models.MinBudget && c.MinBudget <= models.MaxBudget,
+		"min-budget: must be from %d to %d", models.MinBudget, models.MaxBudget)
+	check(c.StartCredits >= 0 && c.StartCredits <= models.MaxBudget, "starting-credits: must be from 0 to %d", models.MaxBudget)
+	check(c.Lease >= time.Minute, "lease: must be at least 1m")
+	check(c.OpenFor >= time.Minute, "open-for: must be at least 1m")
+	check(c.EndpointTime > 0, "endpoint-timeout: must be more than 0")
+	check(c.WebhookTime > 0, "webhook-timeout: must be more than 0")
+	check(c.SecretKey == "" || len(c.SecretKey) >= 16, "secret-key: must have at least 16 characters")
+	if c.PublicURL == "" {
+		c.PublicURL = "http://" + c.Addr
+	}
+	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
+	if c.MarketplaceURL == "" {
+		c.MarketplaceURL = c.PublicURL
+	}
+	for name, address := range map[string]string{"public-url": c.PublicURL, "marketplace-url": c.MarketplaceURL} {
+		u, err := url.Parse(address)
+		check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", "%s: %q is not an address like https://example.com", name, address)
+	}
+	return errors.Join(errs...)
+}

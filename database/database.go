@@ -1,0 +1,241 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"runtime"
+	"strings"
+
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riversqlite"
+	"gorm.io/driver/sqlite"
+	"gorm.io/gorm"
+	gormlogger "gorm.io/gorm/logger"
+
+	"agentmarket.space/server/models"
+)
+
+// readers is how many connections serve [DB.Read] on SQLite.
+const readers = 4
+
+// DB is an open store. It is safe for concurrent use.
+type DB struct {
+	writer *gorm.DB // the one writing connection
+	reader *gorm.DB // read-only
+	queue  chan *change
+	done   chan struct{} // closed when the writer goroutine has ended
+	jobs   *river.Client[*sql.Tx]
+	lock   *fileLock
+	logger *slog.Logger
+}
+
+// Open opens the store at address, which is the path of a SQLite file that is
+// made when it is missing, and brings its schema up to date. Close releases it.
+// A file that another process serves, that is corrupt or that cannot be written
+// is an error that says so.
+func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error) {
+	if strings.Contains(address, "://") {
+		scheme, _, _ := strings.Cut(address, "://")
+		return nil, fmt.Errorf("database %s://…: this version stores in SQLite only; give the path of a file", scheme)
+	}
+	lock, err := lockFile(address)
+	if err != nil {
+		return nil, err
+	}
+	db, err := open(ctx, address, lock, logger)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open database %s: %w", address, err), lock.release())
+	}
+	return db, nil
+}
+
+func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger) (*DB, error) {
+	db := &DB{queue: make(chan *change, maxBatch), done: make(chan struct{}), lock: lock, logger: logger}
+	var err error
+	db.writer, err = connect(path, url.Values{
+		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_txlock": {"immediate"}, "_busy_timeout": {"10000"},
+		"_foreign_keys": {"on"}, "_cache_size": {"-32000"}, "_stmt_cache_size": {"128"},
+	}, 1)
+	if err != nil {
+		return nil, err
+	}
+	if err = db.prepare(ctx, path); err != nil {
+		return nil, errors.Join(err, closeGorm(db.writer), closeGorm(db.reader))
+	}
+	go db.write()
+	return db, nil
+}
+
+// prepare checks the writing connection, migrates, and opens what else a DB has.
+func (db *DB) prepare(ctx context.Context, path string) error {
+	if err := checkDurable(db.writer); err != nil {
+		return err
+	}
+	sqlDB, err := db.writer.DB()
+	if err != nil {
+		return err
+	}
+	if err = migrate(ctx, sqlDB); err != nil {
+		return err
+	}
+	db.jobs, err = river.NewClient(riversqlite.New(sqlDB), &river.Config{Logger: db.logger})
+	if err != nil {
+		return fmt.Errorf("open job queue: %w", err)
+	}
+	db.reader, err = connect(path, url.Values{
+		"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"10000"}, "_cache_size": {"-16000"}, "_stmt_cache_size": {"128"},
+	}, readers)
+	return err
+}
+
+// connect opens path with its pragmas in the DSN, so that every connection of
+// the pool has them. Each handle gets a gorm.Config of its own: gorm.Open keeps
+// the pointer.
+func connect(path string, params url.Values, conns int) (*gorm.DB, error) {
+	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params.Encode()
+	handle, err := gorm.Open(sqlite.Open(dsn), &gorm.Config{
+		SkipDefaultTransaction:   true,
+		DisableNestedTransaction: true,
+		TranslateError:           true,
+		Logger:                   gormlogger.Discard,
+	})
+	if err != nil {
+		return nil, err
+	}
+	sqlDB, err := handle.DB()
+	if err != nil {
+		return nil, err
+	}
+	sqlDB.SetMaxOpenConns(conns)
+	sqlDB.SetMaxIdleConns(conns)
+	return handle, nil
+}
+
+// checkDurable refuses to go on with a connection that would acknowledge what
+// is not on the disk, or with a file that SQLite finds damaged.
+func checkDurable(handle *gorm.DB) error {
+	var synchronous int
+	var journal, health string
+	if err := handle.Raw("PRAGMA synchronous").Scan(&synchronous).Error; err != nil {
+		return err
+	}
+	if err := handle.Raw("PRAGMA journal_mode").Scan(&journal).Error; err != nil {
+		return err
+	}
+	if synchronous < 2 || journal != "wal" {
+		return fmt.Errorf("need synchronous FULL (2) and journal wal, have %d and %s", synchronous, journal)
+	}
+	if err := handle.Raw("PRAGMA quick_check(1)").Scan(&health).Error; err != nil {
+		return err
+	}
+	if health != "ok" {
+		return fmt.Errorf("the file is damaged: %s", health)
+	}
+	return nil
+}
+
+// Read returns a read-only session that sees what is committed. Statements end
+// with ctx.
+func (db *DB) Read(ctx context.Context) *gorm.DB { return db.reader.WithContext(ctx) }
+
+// Snapshot runs fn on one committed state of the whole store.
+func (db *DB) Snapshot(ctx context.Context, fn func(*gorm.DB) error) error {
+	return db.reader.WithContext(ctx).Transaction(fn)
+}
+
+// Ping answers nil when the store can be read.
+func (db *DB) Ping(ctx context.Context) error {
+	return db.Read(ctx).Exec("SELECT 1").Error
+}
+
+// NewWorker makes a job client that works the queues of config on this store.
+// The caller starts and stops it. Jobs that a dead process left running are
+// given back first: on SQLite no other process can be at them.
+func (db *DB) NewWorker(ctx context.Context, config *river.Config) (*river.Client[*sql.Tx], error) {
+	err := db.Write(ctx, func(tx *Tx) error {
+		return tx.Exec("UPDATE river_job SET state = 'available' WHERE state = 'running'").Error
+	})
+	if err != nil {
+		return nil, fmt.Errorf("give back jobs: %w", err)
+	}
+	sqlDB, err := db.writer.DB()
+	if err != nil {
+		return nil, err
+	}
+	return river.NewClient(riversqlite.New(sqlDB), config)
+}
+
+// Close ends the writer after the changes it has taken, and lets go of the
+// file. Nothing may call Write or Read any more.
+func (db *DB) Close() error {
+	close(db.queue)
+	<-db.done
+	return errors.Join(closeGorm(db.reader), closeGorm(db.writer), db.lock.release())
+}
+
+func closeGorm(handle *gorm.DB) error {
+	if handle == nil {
+		return nil
+	}
+	sqlDB, err := handle.DB()
+	if err != nil {
+		return err
+	}
+	return sqlDB.Close()
+}
+
+// Write runs fn in a transaction and returns nil once what fn did is on the
+// disk. When fn returns an error or panics, nothing of it is kept and the error
+// is returned as it is. fn may run beside others in one transaction, so it sees
+// a ctx of its own: ctx is looked at only before fn starts. fn must not call
+// Write, nor anything outside the database.
+func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
+	c := &change{ctx: ctx, fn: fn, answer: make(chan error, 1)}
+	select {
+	case db.queue <- c:
+	case <-ctx.Done():
+		return unavailable(ctx)
+	}
+	return <-c.answer
+}
+
+func unavailable(ctx context.Context) error {
+	return fmt.Errorf("the change was not begun: %w", context.Cause(ctx))
+}
+
+// change is one call of Write on its way through the writer goroutine.
+type change struct {
+	ctx    context.Context //nolint:containedctx // looked at once, before fn starts
+	fn     func(*Tx) error
+	answer chan error
+	tx     *Tx
+}
+
+// run calls fn and turns a panic into an error.
+func (c *change) run() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			stack := make([]byte, 8<<10)
+			err = fmt.Errorf("panic in a transaction: %v\n%s", r, stack[:runtime.Stack(stack, false)])
+		}
+	}()
+	if c.ctx.Err() != nil {
+		return unavailable(c.ctx)
+	}
+	return c.fn(c.tx)
+}
+
+// IsUnique reports whether err says that a row with the same key exists.
+func IsUnique(err error) bool { return errors.Is(err, gorm.ErrDuplicatedKey) }
+
+// NotFound turns gorm's missing row into a refusal that names what is missing.
+func NotFound(err error, noun, id string) error {
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return models.Errorf(models.NotFound, "there is no %s %q", noun, id)
+	}
+	return err
+}

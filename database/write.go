@@ -1,0 +1,167 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/riverqueue/river"
+	"gorm.io/gorm"
+)
+
+// maxBatch is how many changes share one commit at most. Measured at 64
+// callers: 8 a commit 2 781/s, 32 4 013/s, 128 3 617/s; larger ones only add
+// latency.
+const maxBatch = 128
+
+// Tx is a transaction under way. It is gorm's session on it, and what is to
+// happen with its commit.
+type Tx struct {
+	*gorm.DB
+	hooks []func()
+	jobs  []river.InsertManyParams
+}
+
+// OnCommit has fn run after the commit, and not at all when there is none. fn
+// must be quick and must not fail.
+func (tx *Tx) OnCommit(fn func()) { tx.hooks = append(tx.hooks, fn) }
+
+// Enqueue puts a job in the queue with the commit.
+func (tx *Tx) Enqueue(args river.JobArgs, opts *river.InsertOpts) {
+	tx.jobs = append(tx.jobs, river.InsertManyParams{Args: args, InsertOpts: opts})
+}
+
+// write is the writer goroutine: it takes what waits, commits it at once, and
+// answers.
+func (db *DB) write() {
+	defer close(db.done)
+	for first := range db.queue {
+		batch := &batch{db: db, taken: []*change{first}}
+		if err := batch.commit(); err != nil {
+			batch.fail(err)
+			continue
+		}
+		for _, c := range batch.kept {
+			for _, hook := range c.tx.hooks {
+				hook()
+			}
+		}
+		for _, c := range batch.kept {
+			c.answer <- nil
+		}
+	}
+}
+
+// batch is the changes of one commit.
+type batch struct {
+	db       *DB
+	taken    []*change // in the order they came
+	answered int       // of taken, how many were run
+	kept     []*change // ran without an error
+}
+
+// commit runs the changes, each behind its savepoint, and takes further ones
+// as long as some wait. Changes that fail are answered at once. The context is
+// the batch's own: one caller's must not reach a statement of all.
+func (b *batch) commit() error {
+	ctx := context.Background() //nolint:forbidigo // a caller that goes away must not take its neighbours along
+	shared := b.db.writer.WithContext(ctx).Begin()
+	if shared.Error != nil {
+		return fmt.Errorf("begin: %w", shared.Error)
+	}
+	sqlTx, ok := shared.Statement.ConnPool.(*sql.Tx)
+	if !ok {
+		return errors.Join(fmt.Errorf("transaction is a %T", shared.Statement.ConnPool), shared.Rollback().Error)
+	}
+	for {
+		if err := b.runOne(shared); err != nil {
+			return errors.Join(err, shared.Rollback().Error)
+		}
+		if !b.takeNext() {
+			break
+		}
+	}
+	if err := b.insertJobs(ctx, sqlTx); err != nil {
+		return errors.Join(err, shared.Rollback().Error)
+	}
+	if err := shared.Commit().Error; err != nil {
+		return errors.Join(fmt.Errorf("commit: %w", err), ignoreDone(shared.Rollback().Error))
+	}
+	return nil
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+// takeNext moves a waiting change into the batch, if there is one and room.
+func (b *batch) takeNext() bool {
+	if len(b.taken) == maxBatch {
+		return false
+	}
+	select {
+	case c, ok := <-b.db.queue:
+		if ok {
+			b.taken = append(b.taken, c)
+		}
+		return ok
+	default:
+		return false
+	}
+}
+
+// runOne runs the newest change of the batch. The error is the batch's: after
+// a savepoint that cannot be rolled back nothing in the transaction is certain.
+func (b *batch) runOne(shared *gorm.DB) error {
+	c := b.taken[len(b.taken)-1]
+	c.tx = &Tx{DB: shared.Session(&gorm.Session{NewDB: true})}
+	if err := shared.Exec("SAVEPOINT change").Error; err != nil {
+		return fmt.Errorf("savepoint: %w", err)
+	}
+	failed := c.run()
+	if failed != nil {
+		if err := shared.Exec("ROLLBACK TO change").Error; err != nil {
+			return fmt.Errorf("roll back one change: %w", err)
+		}
+	}
+	if err := shared.Exec("RELEASE change").Error; err != nil {
+		return fmt.Errorf("release savepoint: %w", err)
+	}
+	b.answered = len(b.taken)
+	if failed != nil {
+		c.answer <- failed
+		return nil
+	}
+	b.kept = append(b.kept, c)
+	return nil
+}
+
+// insertJobs puts the jobs of all kept changes in the queue with one statement.
+func (b *batch) insertJobs(ctx context.Context, sqlTx *sql.Tx) error {
+	var jobs []river.InsertManyParams
+	for _, c := range b.kept {
+		jobs = append(jobs, c.tx.jobs...)
+	}
+	if len(jobs) == 0 {
+		return nil
+	}
+	if _, err := b.db.jobs.InsertManyFastTx(ctx, sqlTx, jobs); err != nil {
+		return fmt.Errorf("enqueue jobs: %w", err)
+	}
+	return nil
+}
+
+// fail answers every change that has no answer yet: those that ran well, and
+// the one that was running.
+func (b *batch) fail(err error) {
+	for _, c := range b.kept {
+		c.answer <- err
+	}
+	for _, c := range b.taken[b.answered:] {
+		c.answer <- err
+	}
+}

@@ -1,0 +1,157 @@
+package events
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/models"
+)
+
+const (
+	// page is how many events are read at once.
+	page = 500
+	// buffer is how many events wait for one subscriber at most.
+	buffer = 256
+	// poll is how long an event can go unseen when its wake-up was lost.
+	poll = time.Second
+)
+
+// Log is the log of a store. It is safe for concurrent use.
+type Log struct {
+	db     *database.DB
+	logger *slog.Logger
+	wake   chan struct{}
+
+	mu   sync.Mutex
+	head int64 // the last event handed to live subscribers
+	live map[*Subscription]struct{}
+}
+
+// Open returns the log of db. Follow must run for subscribers to hear anything.
+func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, error) {
+	l := &Log{db: db, logger: logger, wake: make(chan struct{}, 1), live: map[*Subscription]struct{}{}}
+	err := db.Read(ctx).Raw("SELECT COALESCE(MAX(seq), 0) FROM events").Scan(&l.head).Error
+	return l, err
+}
+
+// Append writes an event with the transaction and returns its cursor. Readers
+// wake up after the commit.
+func (l *Log) Append(tx *database.Tx, event *models.Event) error {
+	tx.OnCommit(l.Wake)
+	return tx.Create(event).Error
+}
+
+// Wake has the reader look for new events now.
+func (l *Log) Wake() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Head returns the cursor of the last event that was handed out.
+func (l *Log) Head() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head
+}
+
+// Subscribers returns how many subscriptions are live.
+func (l *Log) Subscribers() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.live)
+}
+
+// Follow reads the log and hands out what is new until ctx ends. One call
+// serves the process.
+func (l *Log) Follow(ctx context.Context) {
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for {
+		if err := l.handOut(ctx); err != nil && ctx.Err() == nil {
+			l.logger.ErrorContext(ctx, "cannot read events", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+		case <-ticker.C:
+		}
+	}
+}
+
+// handOut reads pages until a short one and offers each event to every
+// subscriber.
+func (l *Log) handOut(ctx context.Context) error {
+	for {
+		events, err := l.read(ctx, l.Head())
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		for i := range events {
+			l.head = events[i].Seq
+			for sub := range l.live {
+				sub.offer(events[i])
+			}
+		}
+		l.mu.Unlock()
+		if len(events) < page {
+			return nil
+		}
+	}
+}
+
+// read returns a page of events after a cursor, with their tasks.
+func (l *Log) read(ctx context.Context, after int64) ([]models.Event, error) {
+	query := l.db.Read(ctx).Where("seq > ?", after).Order("seq").Limit(page)
+	var events []models.Event
+	if err := query.Find(&events).Error; err != nil {
+		return nil, err
+	}
+	return events, l.attachTasks(ctx, events)
+}
+
+// attachTasks gives the events of a page their tasks, with one query.
+func (l *Log) attachTasks(ctx context.Context, events []models.Event) error {
+	var ids []string
+	for i := range events {
+		if events[i].TaskID != nil {
+			ids = append(ids, *events[i].TaskID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	var tasks []models.Task
+	if err := l.db.Read(ctx).Find(&tasks, "id IN ?", ids).Error; err != nil {
+		return err
+	}
+	byID := make(map[string]*models.Task, len(tasks))
+	for i := range tasks {
+		byID[tasks[i].ID] = &tasks[i]
+	}
+	for i := range events {
+		if events[i].TaskID != nil {
+			events[i].Task = byID[*events[i].TaskID]
+		}
+	}
+	return nil
+}
+
+// Cursor writes an event's position for a client.
+func Cursor(seq int64) string { return strconv.FormatInt(seq, 10) }
+
+// ParseCursor reads what Cursor wrote. Anything else is INVALID_INPUT.
+func ParseCursor(field, cursor string) (int64, error) {
+	seq, err := strconv.ParseInt(cursor, 10, 64)
+	if err != nil || seq < 0 {
+		return 0, models.Invalid(field, "must be a cursor that an event carried")
+	}
+	return seq, nil
+}

@@ -1,0 +1,115 @@
+package ledger
+
+import (
+	"fmt"
+
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/models"
+)
+
+// Report is what [Verify] found. All figures are credits but the counts.
+type Report struct {
+	Issued     models.Credits `json:"issued"`
+	InWallets  models.Credits `json:"in_wallets"` // available and held
+	InEscrow   models.Credits `json:"in_escrow"`
+	InFees     models.Credits `json:"in_fees"`
+	Transfers  int64          `json:"transfers"`
+	Agents     int64          `json:"agents"`
+	Tasks      int64          `json:"tasks"`
+	Violations []string       `json:"violations"` // empty when every law holds
+}
+
+// maxViolations is how many breaches of one law a report lists.
+const maxViolations = 20
+
+// law is a rule over the whole store; its query returns one text for each
+// breach.
+type law struct{ name, query string }
+
+// laws returns what must hold at every moment.
+func laws() []law {
+	return []law{
+		{"a wallet is the sum of its transfers", `
+			WITH moved (account, amount) AS (
+				SELECT credit_account, amount FROM transfers UNION ALL SELECT debit_account, -amount FROM transfers),
+			sums (account, total) AS (SELECT account, SUM(amount) FROM moved GROUP BY account)
+			SELECT 'wallet of ' || w.agent_id || ' has ' || w.available || ' and ' || w.held || ' held, its transfers say '
+				|| COALESCE(a.total, 0) || ' and ' || COALESCE(h.total, 0)
+			FROM wallets w LEFT JOIN sums a ON a.account = 'available:' || w.agent_id LEFT JOIN sums h ON h.account = 'held:' || w.agent_id
+			WHERE w.available <> COALESCE(a.total, 0) OR w.held <> COALESCE(h.total, 0)`},
+		{"every account of transfers exists", `
+			SELECT 'transfer ' || t.id || ' names an unknown account' FROM transfers t
+			WHERE NOT (t.debit_account = 'issuance' OR EXISTS (SELECT 1 FROM wallets w WHERE t.debit_account IN ('available:' || w.agent_id, 'held:' || w.agent_id)
+					AND w.agent_id = substr(t.debit_account, instr(t.debit_account, ':') + 1))
+				OR t.debit_account = 'escrow:' || t.task_id)
+			OR NOT (t.credit_account = 'fees' OR EXISTS (SELECT 1 FROM wallets w WHERE t.credit_account IN ('available:' || w.agent_id, 'held:' || w.agent_id)
+					AND w.agent_id = substr(t.credit_account, instr(t.credit_account, ':') + 1))
+				OR t.credit_account = 'escrow:' || t.task_id)`},
+		{"held is the budgets of open tasks", `
+			SELECT 'wallet of ' || w.agent_id || ' holds ' || w.held || ', its open tasks ask for ' || COALESCE(SUM(t.budget), 0)
+			FROM wallets w LEFT JOIN tasks t ON t.poster_id = w.agent_id AND t.status = 'open'
+			GROUP BY w.agent_id, w.held HAVING w.held <> COALESCE(SUM(t.budget), 0)`},
+		{"an escrow holds the budget of its task while it is assigned, and nothing otherwise", `
+			WITH moved (task_id, amount) AS (
+				SELECT task_id, amount FROM transfers WHERE credit_account = 'escrow:' || task_id
+				UNION ALL SELECT task_id, -amount FROM transfers WHERE debit_account = 'escrow:' || task_id),
+			sums (task_id, total) AS (SELECT task_id, SUM(amount) FROM moved GROUP BY task_id)
+			SELECT 'escrow of ' || t.id || ' (' || t.status || ') holds ' || COALESCE(s.total, 0) || ' of a budget of ' || t.budget
+			FROM tasks t LEFT JOIN sums s ON s.task_id = t.id
+			WHERE COALESCE(s.total, 0) <> CASE t.status WHEN 'assigned' THEN t.budget ELSE 0 END`},
+		{"a completed task paid its budget out, any other ended one gave it back", `
+			SELECT 'task ' || t.id || ' (' || t.status || ') paid out ' || COALESCE(SUM(x.amount) FILTER (WHERE x.kind IN ('payout', 'fee')), 0)
+				|| ' and gave back ' || COALESCE(SUM(x.amount) FILTER (WHERE x.kind = 'refund'), 0) || ' of ' || t.budget
+			FROM tasks t LEFT JOIN transfers x ON x.task_id = t.id AND x.kind IN ('payout', 'fee', 'refund')
+			GROUP BY t.id, t.status, t.budget
+			HAVING COALESCE(SUM(x.amount) FILTER (WHERE x.kind IN ('payout', 'fee')), 0) <> CASE t.status WHEN 'completed' THEN t.budget ELSE 0 END
+				OR COALESCE(SUM(x.amount) FILTER (WHERE x.kind = 'refund'), 0) <> CASE WHEN t.status IN ('cancelled', 'expired', 'failed') THEN t.budget ELSE 0 END`},
+		{"a balance after a transfer is the one before it and its amount", `
+			WITH lines (agent, seq, id, amount, after) AS (
+				SELECT substr(credit_account, 11), seq, id, amount, balance_after FROM transfers WHERE credit_account LIKE 'available:%'
+				UNION ALL SELECT substr(debit_account, 11), seq, id, -amount, balance_after FROM transfers WHERE debit_account LIKE 'available:%'),
+			running AS (SELECT id, after, SUM(amount) OVER (PARTITION BY agent ORDER BY seq) AS total FROM lines)
+			SELECT 'transfer ' || id || ' notes a balance of ' || after || ', its history says ' || total FROM running WHERE after <> total`},
+		{"an agent counts the tasks it completed", `
+			SELECT 'agent ' || a.id || ' counts ' || a.completed_count || ' completed tasks, there are ' || COUNT(t.id)
+			FROM agents a LEFT JOIN tasks t ON t.worker_id = a.id AND t.status = 'completed'
+			GROUP BY a.id, a.completed_count HAVING a.completed_count <> COUNT(t.id)`},
+		{"every task has the event of its state", `
+			SELECT 'task ' || t.id || ' is ' || t.status || ' but no event says so' FROM tasks t
+			WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.task_id = t.id AND e.kind = CASE t.status
+				WHEN 'open' THEN 'task.posted' WHEN 'assigned' THEN 'task.accepted' ELSE 'task.' || t.status END)`},
+	}
+}
+
+// Verify recomputes the ledger from its transfers and returns every law that
+// does not hold. Read it inside one snapshot: other writers would else show as
+// differences.
+func Verify(db *gorm.DB) (Report, error) {
+	report := Report{Violations: []string{}}
+	err := db.Raw(`SELECT
+		(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = 'issuance') AS issued,
+		(SELECT COALESCE(SUM(available + held), 0) FROM wallets) AS in_wallets,
+		(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account LIKE 'escrow:%')
+			- (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account LIKE 'escrow:%') AS in_escrow,
+		(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = 'fees') AS in_fees,
+		(SELECT COUNT(*) FROM transfers) AS transfers,
+		(SELECT COUNT(*) FROM agents) AS agents,
+		(SELECT COUNT(*) FROM tasks) AS tasks`).Row().
+		Scan(&report.Issued, &report.InWallets, &report.InEscrow, &report.InFees, &report.Transfers, &report.Agents, &report.Tasks)
+	if err != nil {
+		return Report{}, fmt.Errorf("sum up the ledger: %w", err)
+	}
+	if out := report.InWallets + report.InEscrow + report.InFees; out != report.Issued {
+		report.Violations = append(report.Violations,
+			fmt.Sprintf("%d credits were issued but wallets, escrow and fees hold %d", report.Issued, out))
+	}
+	for _, law := range laws() {
+		var breaches []string
+		if err := db.Raw(law.query + fmt.Sprintf(" LIMIT %d", maxViolations)).Scan(&breaches).Error; err != nil {
+			return Report{}, fmt.Errorf("verify that %s: %w", law.name, err)
+		}
+		report.Violations = append(report.Violations, breaches...)
+	}
+	return report, nil
+}

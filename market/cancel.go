@@ -1,0 +1,51 @@
+package market
+
+import (
+	"context"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/ledger"
+	"agentmarket.space/server/models"
+)
+
+// Cancel takes back a task that the caller posted, as long as it is open or its
+// worker let the lease lapse; the budget can be spent again. FORBIDDEN for
+// anyone else, CONFLICT when the task is in other hands or has ended.
+func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
+	return once(ctx, m, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+		task, err := load(tx, actor, taskID)
+		if err != nil {
+			return TaskResult{}, err
+		}
+		if task.PosterID != actor.AgentID {
+			return TaskResult{}, models.Errorf(models.Forbidden, "only its poster can cancel a task")
+		}
+		if status := task.StatusAt(m.now()); status != models.Open {
+			return TaskResult{}, conflict(&task, status)
+		}
+		wallet, err := m.settleUnpaid(tx, &task, models.Cancelled, models.TaskCancelled)
+		return TaskResult{Task: task, Wallet: wallet}, err
+	})
+}
+
+// settleUnpaid ends a task without a result and gives its budget back to its
+// poster, whose wallet it returns.
+func (m *Market) settleUnpaid(tx *database.Tx, task *models.Task, end models.Status, kind models.EventKind) (models.Wallet, error) {
+	now := m.now()
+	before := *task
+	task.Status, task.ClosedAt = end, &now
+	if err := advance(tx, &before, end, map[string]any{"closed_at": now}); err != nil {
+		return models.Wallet{}, err
+	}
+	if _, err := m.tell(tx, kind, task); err != nil {
+		return models.Wallet{}, err
+	}
+	if err := m.tellWallet(tx, task.PosterID, ledger.RefundID(task.ID)); err != nil {
+		return models.Wallet{}, err
+	}
+	if before.Status == models.Open {
+		return ledger.RefundHeld(tx, now, task)
+	}
+	return ledger.RefundEscrow(tx, now, task)
+}

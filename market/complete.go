@@ -1,0 +1,79 @@
+package market
+
+import (
+	"context"
+
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/ledger"
+	"agentmarket.space/server/models"
+)
+
+// completion is the input of Complete, for its fingerprint.
+type completion struct{ TaskID, Result string }
+
+// Complete hands in the caller's result and pays it: nine tenths of the budget,
+// rounded down, go to the worker, the rest to the platform. The worker may be
+// late as long as nobody else took the task. FORBIDDEN for anyone else,
+// CONFLICT when the task is not assigned.
+func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result string) (TaskResult, error) {
+	if err := checkText("result", result, 1, maxResult); err != nil {
+		return TaskResult{}, err
+	}
+	return once(ctx, m, actor.AgentID, "completeTask", completion{taskID, result}, func(tx *database.Tx) (TaskResult, error) {
+		task, err := m.loadWorked(tx, actor, taskID)
+		if err != nil {
+			return TaskResult{}, err
+		}
+		wallet, err := m.settlePaid(tx, &task, result)
+		return TaskResult{Task: task, Wallet: wallet}, err
+	})
+}
+
+// loadWorked loads a marketplace task for a verb of its worker. A lapsed one is
+// still the worker's until another takes it or it expires.
+func (m *Market) loadWorked(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
+	task, err := load(tx, actor, taskID)
+	if err != nil {
+		return task, err
+	}
+	if task.Origin == models.Direct {
+		return task, models.Errorf(models.Conflict, "task %s is a direct hire; its answer is its result", taskID)
+	}
+	mine := task.WorkerID != nil && *task.WorkerID == actor.AgentID
+	status := task.StatusAt(m.now())
+	switch {
+	case task.Status == models.Assigned && !mine:
+		return task, models.Errorf(models.Forbidden, "another agent works on task %s", taskID)
+	case task.Status == models.Assigned && (status == models.Assigned || status == models.Open):
+		return task, nil
+	default:
+		return task, conflict(&task, status)
+	}
+}
+
+// settlePaid ends a task with its result and pays its worker, whose wallet it
+// returns.
+func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (models.Wallet, error) {
+	now := m.now()
+	before := *task
+	task.Status, task.Result, task.CompletedAt = models.Completed, &result, &now
+	err := advance(tx, &before, models.Completed, map[string]any{"result": result, "completed_at": now})
+	if err != nil {
+		return models.Wallet{}, err
+	}
+	err = tx.Model(&models.Agent{}).Where("id = ?", *task.WorkerID).
+		Update("completed_count", gorm.Expr("completed_count + 1")).Error
+	if err != nil {
+		return models.Wallet{}, err
+	}
+	if _, err := m.tell(tx, models.TaskCompleted, task); err != nil {
+		return models.Wallet{}, err
+	}
+	if err := m.tellWallet(tx, *task.WorkerID, ledger.PayoutID(task.ID)); err != nil {
+		return models.Wallet{}, err
+	}
+	return ledger.Pay(tx, now, task)
+}

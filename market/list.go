@@ -1,0 +1,311 @@
+package market
+
+import (
+	"context"
+	"encoding/base64"
+	"strconv"
+	"strings"
+
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/models"
+)
+
+// MaxPage is how many items a page of a list has at most.
+const MaxPage = 100
+
+// Page is what of a list to return: at most First items after a cursor that an
+// earlier page gave.
+type Page struct {
+	First int
+	After string
+}
+
+// Check refuses a page of fewer than 1 or more than [MaxPage] items.
+func (p Page) Check() error {
+	if p.First < 1 || p.First > MaxPage {
+		return models.Invalid("first", "must be from 1 to %d", MaxPage)
+	}
+	return nil
+}
+
+// Found is a page of a list and whether more follow it.
+type Found[T any] struct {
+	Items []T
+	More  bool
+}
+
+// Order is a column to sort by. Ids break ties, and alone they sort by age.
+type Order struct {
+	Column    string // empty for the time of making
+	Ascending bool
+}
+
+// cursor writes the place of an item: its id, and the value it is sorted by.
+func (o Order) cursor(id, sortedBy string) string {
+	if o.Column == "" {
+		sortedBy = ""
+	}
+	return base64.RawURLEncoding.EncodeToString([]byte(sortedBy + "|" + id))
+}
+
+// apply sorts and pages a query of the table. One item more than asked for is
+// fetched, to know whether more follow.
+func (o Order) apply(query *gorm.DB, table string, page Page) (*gorm.DB, error) {
+	direction, beyond := " DESC", "<"
+	if o.Ascending {
+		direction, beyond = "", ">"
+	}
+	id := table + ".id"
+	if page.After != "" {
+		raw, err := base64.RawURLEncoding.DecodeString(page.After)
+		sortedBy, lastID, ok := strings.Cut(string(raw), "|")
+		if err != nil || !ok || (sortedBy == "") != (o.Column == "") {
+			return nil, models.Invalid("after", "must be a cursor of the same list")
+		}
+		if o.Column == "" {
+			query = query.Where(id+" "+beyond+" ?", lastID)
+		} else {
+			number, err := strconv.ParseFloat(sortedBy, 64)
+			if err != nil {
+				return nil, models.Invalid("after", "must be a cursor of the same list")
+			}
+			query = query.Where("("+o.Column+", "+id+") "+beyond+" (?, ?)", number, lastID)
+		}
+	}
+	if o.Column != "" {
+		query = query.Order(o.Column + direction)
+	}
+	return query.Order(id + direction).Limit(page.First + 1), nil
+}
+
+// found cuts off the item that only tells that more follow.
+func found[T any](items []T, page Page) Found[T] {
+	if len(items) > page.First {
+		return Found[T]{Items: items[:page.First], More: true}
+	}
+	return Found[T]{Items: items}
+}
+
+// contains returns a LIKE pattern that finds text as it is, wildcards included.
+func contains(text string) string {
+	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + "%"
+}
+
+// AgentQuery is which agents to list. Zero fields ask for nothing.
+type AgentQuery struct {
+	Capability string
+	Search     string // in the name or the description
+	MaxPrice   *models.Credits
+	Modes      []models.ExecutionMode
+	Order      Order
+}
+
+// Orders of agents.
+const (
+	ByReputation = "reputation"
+	ByPrice      = "price_per_task"
+)
+
+// Cursor returns an agent's place in the list.
+func (q AgentQuery) Cursor(a *models.Agent) string {
+	sortedBy := strconv.FormatInt(int64(a.PricePerTask), 10)
+	if q.Order.Column == ByReputation {
+		sortedBy = "0"
+		if score := a.ReputationScore(); score != nil {
+			sortedBy = strconv.FormatFloat(*score, 'g', -1, 64)
+		}
+	}
+	return q.Order.cursor(a.ID, sortedBy)
+}
+
+func (q AgentQuery) where(db *gorm.DB) (*gorm.DB, error) {
+	query := db.Model(&models.Agent{})
+	if err := checkText("filter", q.Capability+q.Search, 0, maxDescription); err != nil {
+		return nil, err
+	}
+	if q.Capability != "" {
+		query = query.Where("agents.id IN (SELECT agent_id FROM agent_capabilities WHERE capability = ?)", foldWord(q.Capability))
+	}
+	if q.Search != "" {
+		query = query.Where(`(agents.name LIKE ? ESCAPE '\' OR agents.description LIKE ? ESCAPE '\')`, contains(q.Search), contains(q.Search))
+	}
+	if q.MaxPrice != nil {
+		query = query.Where("agents.price_per_task <= ?", *q.MaxPrice)
+	}
+	if len(q.Modes) > 0 {
+		query = query.Where(`CASE WHEN endpoint_url <> '' THEN 'ENDPOINT' WHEN system_prompt <> '' THEN 'SYSTEM_PROMPT' ELSE 'NONE' END IN ?`, q.Modes)
+	}
+	return query, nil
+}
+
+// ListAgents returns a page of agents.
+func (m *Market) ListAgents(ctx context.Context, q AgentQuery, page Page) (Found[models.Agent], error) {
+	query, err := q.where(m.DB.Read(ctx))
+	if err != nil {
+		return Found[models.Agent]{}, err
+	}
+	if query, err = q.Order.apply(query, "agents", page); err != nil {
+		return Found[models.Agent]{}, err
+	}
+	var agents []models.Agent
+	err = query.Find(&agents).Error
+	return found(agents, page), err
+}
+
+// CountAgents returns how many agents the query finds.
+func (m *Market) CountAgents(ctx context.Context, q AgentQuery) (int, error) {
+	return count(q.where(m.DB.Read(ctx)))
+}
+
+// TaskQuery is which tasks to list. Zero fields ask for nothing. Direct hires
+// are listed only for the agent that PosterID or WorkerID names.
+type TaskQuery struct {
+	Status     []models.Status
+	Capability string
+	Search     string // in the title or the description
+	MinBudget  *models.Credits
+	PosterID   string
+	WorkerID   string
+	Order      Order
+}
+
+// ByBudget orders tasks by what they pay.
+const ByBudget = "budget"
+
+// Cursor returns a task's place in the list.
+func (q TaskQuery) Cursor(t *models.Task) string {
+	return q.Order.cursor(t.ID, strconv.FormatInt(int64(t.Budget), 10))
+}
+
+func (q TaskQuery) where(db *gorm.DB, now models.Time) (*gorm.DB, error) {
+	query := db.Model(&models.Task{})
+	if err := checkText("filter", q.Capability+q.Search, 0, maxDescription); err != nil {
+		return nil, err
+	}
+	switch {
+	case q.PosterID != "":
+		query = query.Where("tasks.poster_id = ?", q.PosterID)
+	case q.WorkerID != "":
+		query = query.Where("tasks.worker_id = ?", q.WorkerID)
+	default:
+		query = query.Where("tasks.origin = 'marketplace'")
+	}
+	if q.Capability != "" {
+		query = query.Where("tasks.id IN (SELECT task_id FROM task_capabilities WHERE capability = ?)", foldWord(q.Capability))
+	}
+	if q.Search != "" {
+		query = query.Where(`(tasks.title LIKE ? ESCAPE '\' OR tasks.description LIKE ? ESCAPE '\')`, contains(q.Search), contains(q.Search))
+	}
+	if q.MinBudget != nil {
+		query = query.Where("tasks.budget >= ?", *q.MinBudget)
+	}
+	if len(q.Status) > 0 {
+		condition, args := standing(q.Status, now)
+		query = query.Where(condition, args...)
+	}
+	return query, nil
+}
+
+// standing is [models.Task.StatusAt] as a condition: the tasks that stand in
+// one of the states at now.
+func standing(states []models.Status, now models.Time) (string, []any) {
+	const lapsed = "tasks.status = 'assigned' AND tasks.lease_until <= ?"
+	var conditions []string
+	var args []any
+	add := func(condition string, values ...any) {
+		conditions = append(conditions, "("+condition+")")
+		args = append(args, values...)
+	}
+	for _, status := range states {
+		switch status {
+		case models.Open:
+			add("tasks.status = 'open' AND tasks.open_until > ?", now)
+			add(lapsed+" AND tasks.origin = 'marketplace' AND tasks.lapses + 1 < ? AND tasks.open_until > ?", now, models.MaxLapses, now)
+		case models.Assigned:
+			add("tasks.status = 'assigned' AND tasks.lease_until > ?", now)
+		case models.Expired:
+			add("tasks.status = 'expired'")
+			add("tasks.status = 'open' AND tasks.open_until <= ?", now)
+			add(lapsed+" AND tasks.origin = 'marketplace' AND (tasks.lapses + 1 >= ? OR tasks.open_until <= ?)", now, models.MaxLapses, now)
+		case models.Failed:
+			add("tasks.status = 'failed'")
+			add(lapsed+" AND tasks.origin = 'direct'", now)
+		case models.Completed, models.Cancelled:
+			add("tasks.status = ?", status)
+		}
+	}
+	if len(conditions) == 0 {
+		return "1 = 0", nil
+	}
+	return "(" + strings.Join(conditions, " OR ") + ")", args
+}
+
+// ListTasks returns a page of tasks as they stand now.
+func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (Found[models.Task], error) {
+	now := m.now()
+	query, err := q.where(m.DB.Read(ctx), now)
+	if err != nil {
+		return Found[models.Task]{}, err
+	}
+	if query, err = q.Order.apply(query, "tasks", page); err != nil {
+		return Found[models.Task]{}, err
+	}
+	var tasks []models.Task
+	if err := query.Find(&tasks).Error; err != nil {
+		return Found[models.Task]{}, err
+	}
+	for i := range tasks {
+		tasks[i] = tasks[i].At(now)
+	}
+	return found(tasks, page), nil
+}
+
+// CountTasks returns how many tasks the query finds.
+func (m *Market) CountTasks(ctx context.Context, q TaskQuery) (int, error) {
+	return count(q.where(m.DB.Read(ctx), m.now()))
+}
+
+func count(query *gorm.DB, err error) (int, error) {
+	if err != nil {
+		return 0, err
+	}
+	var n int64
+	return int(n), query.Count(&n).Error
+}
+
+// foldWord writes a capability to look for as it is kept.
+func foldWord(word string) string { return strings.ToLower(strings.TrimSpace(word)) }
+
+// EntryQuery is which changes of an agent's balance to list.
+type EntryQuery struct {
+	AgentID string
+	Kinds   []models.TransferKind
+	TaskID  string
+}
+
+// EntryCursor returns a transfer's place in the list.
+func EntryCursor(t *models.Transfer) string { return strconv.FormatInt(t.Seq, 10) }
+
+// ListEntries returns a page of the transfers that changed what the agent can
+// spend, newest first.
+func (m *Market) ListEntries(ctx context.Context, q EntryQuery, page Page) (Found[models.Transfer], error) {
+	account := models.AvailableOf(q.AgentID)
+	query := m.DB.Read(ctx).Where("(debit_account = ? OR credit_account = ?)", account, account)
+	if len(q.Kinds) > 0 {
+		query = query.Where("kind IN ?", q.Kinds)
+	}
+	if q.TaskID != "" {
+		query = query.Where("task_id = ?", q.TaskID)
+	}
+	if page.After != "" {
+		seq, err := strconv.ParseInt(page.After, 10, 64)
+		if err != nil {
+			return Found[models.Transfer]{}, models.Invalid("after", "must be a cursor of the same list")
+		}
+		query = query.Where("seq < ?", seq)
+	}
+	var transfers []models.Transfer
+	err := query.Order("seq DESC").Limit(page.First + 1).Find(&transfers).Error
+	return found(transfers, page), err
+}

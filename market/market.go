@@ -1,0 +1,152 @@
+package market
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/events"
+	"agentmarket.space/server/models"
+)
+
+// Settings are the terms that the marketplace trades on.
+type Settings struct {
+	StartingCredits models.Credits // granted at registration, may be 0
+	MinBudget       models.Credits // the least budget of a task, 2 or more
+	OpenFor         time.Duration  // how long a task stays open unless it says otherwise
+	Lease           time.Duration  // how long a worker has unless the task says otherwise
+	ExecuteTimeout  time.Duration  // how long a hired agent may take
+}
+
+// Notifier tells agents of events at the address they gave.
+type Notifier interface {
+	// Subscribe sets an agent's address. The secret is empty when the agent had
+	// one set before.
+	Subscribe(tx *database.Tx, agentID, url string) (webhook models.Webhook, secret string, err error)
+	// MintSecret returns the agent's secret and makes it when there is none.
+	MintSecret(tx *database.Tx, agentID string) (string, error)
+	// Announce has an event delivered to whom it concerns, with the commit.
+	Announce(tx *database.Tx, event models.Event) error
+}
+
+// Runner runs an agent that was hired.
+type Runner interface {
+	// Ready refuses an agent that cannot run here.
+	Ready(agent *models.Agent) error
+	// Run returns the agent's result, or EXECUTION_FAILED or EXECUTION_TIMEOUT.
+	Run(ctx context.Context, agent *models.Agent, task *models.Task) (string, error)
+}
+
+// Parts is what a market is made of.
+type Parts struct {
+	DB        *database.DB
+	Events    *events.Log
+	Keys      *auth.Keys
+	Box       *auth.Box
+	Notifier  Notifier
+	Deliverer Deliverer
+	Runner    Runner
+	// CheckURL normalises an address that will be called, or refuses it with
+	// INVALID_INPUT about the field.
+	CheckURL func(field, url string) (string, error)
+	// Mint refuses with RATE_LIMITED a client that registers too many agents.
+	Mint   func(address string) error
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// Market is the marketplace. It is safe for concurrent use.
+type Market struct {
+	Parts
+	Settings Settings
+	running  sync.WaitGroup // executions under way
+}
+
+// New returns a market on its parts.
+func New(parts Parts, settings Settings) *Market {
+	return &Market{Parts: parts, Settings: settings}
+}
+
+// Wait returns when no execution is under way, or when ctx ends.
+func (m *Market) Wait(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		m.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+func (m *Market) now() models.Time { return models.At(m.Now()) }
+
+// newID returns a UUIDv7: ids sort in the order they were made.
+func newID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// tell appends an event about a task.
+func (m *Market) tell(tx *database.Tx, kind models.EventKind, task *models.Task) (models.Event, error) {
+	event := models.Event{Kind: kind, TaskID: &task.ID, PosterID: &task.PosterID, WorkerID: task.WorkerID, CreatedAt: m.now()}
+	return event, m.Events.Append(tx, &event)
+}
+
+// tellWallet appends the event of a transfer that changed an agent's balance.
+func (m *Market) tellWallet(tx *database.Tx, agentID, transferID string) error {
+	return m.Events.Append(tx, &models.Event{
+		Kind: models.WalletChanged, AgentID: &agentID, TransferID: &transferID, CreatedAt: m.now(),
+	})
+}
+
+// TaskResult is what a verb on a task gives: the task, and the caller's wallet.
+type TaskResult struct {
+	Task   models.Task
+	Wallet models.Wallet
+}
+
+// load reads a task for a verb of the actor. A task that the actor may not know
+// of is NOT_FOUND.
+func load(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
+	var task models.Task
+	if err := tx.Take(&task, "id = ?", taskID).Error; err != nil {
+		return models.Task{}, database.NotFound(err, "task", taskID)
+	}
+	if task.Origin == models.Direct && !task.IsParty(actor.AgentID) {
+		return models.Task{}, models.Errorf(models.NotFound, "there is no task %q", taskID)
+	}
+	return task, nil
+}
+
+// advance puts a task in its next state, guarded by the one it was loaded in:
+// of two verbs that loaded the same task only one gets past here.
+func advance(tx *database.Tx, before *models.Task, next models.Status, columns map[string]any) error {
+	if !before.Status.CanBecome(next) {
+		return conflict(before, before.Status)
+	}
+	columns["status"] = next
+	result := tx.Model(&models.Task{}).
+		Where("id = ? AND status = ? AND attempt = ?", before.ID, before.Status, before.Attempt).
+		Updates(columns)
+	if result.Error != nil {
+		return result.Error
+	}
+	if result.RowsAffected != 1 {
+		return models.Errorf(models.Conflict, "task %s changed meanwhile", before.ID)
+	}
+	return nil
+}
+
+func conflict(task *models.Task, status models.Status) *models.Error {
+	return models.Errorf(models.Conflict, "task %s is %s", task.ID, status)
+}
+
+// ledgerWallet reads the actor's wallet as the transaction has it.
+func ledgerWallet(tx *database.Tx, agentID string) (models.Wallet, error) {
+	var wallet models.Wallet
+	return wallet, tx.Take(&wallet, "agent_id = ?", agentID).Error
+}

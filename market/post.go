@@ -1,0 +1,94 @@
+package market
+
+import (
+	"context"
+	"time"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/ledger"
+	"agentmarket.space/server/models"
+)
+
+// PostTaskInput is a task to post. Budget is in credits, lengths are in
+// characters.
+type PostTaskInput struct {
+	Title                string
+	Description          string
+	Budget               models.Credits
+	RequiredCapabilities []string
+	OpenForMinutes       *int
+	LeaseMinutes         *int
+}
+
+// Post puts a task on the market and sets its budget aside. INVALID_INPUT for a
+// bad field, INSUFFICIENT_CREDITS when the caller cannot pay.
+func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (TaskResult, error) {
+	task, err := m.newTask(actor, in)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	return once(ctx, m, actor.AgentID, "postTask", in, func(tx *database.Tx) (TaskResult, error) {
+		if err := tx.Create(&task).Error; err != nil {
+			return TaskResult{}, err
+		}
+		if err := indexCapabilities(tx, &task); err != nil {
+			return TaskResult{}, err
+		}
+		posted, err := m.tell(tx, models.TaskPosted, &task)
+		if err != nil {
+			return TaskResult{}, err
+		}
+		if err := m.Notifier.Announce(tx, posted); err != nil {
+			return TaskResult{}, err
+		}
+		if err := m.tellWallet(tx, actor.AgentID, ledger.HoldID(task.ID)); err != nil {
+			return TaskResult{}, err
+		}
+		wallet, err := ledger.Hold(tx, m.now(), &task)
+		return TaskResult{Task: task, Wallet: wallet}, err
+	})
+}
+
+// newTask checks what was given and returns the task it describes.
+func (m *Market) newTask(actor auth.Actor, in PostTaskInput) (models.Task, error) {
+	now := m.now()
+	task := models.Task{
+		ID: newID(), PosterID: actor.AgentID, Title: in.Title, Description: in.Description, Budget: in.Budget,
+		Origin: models.FromMarketplace, Status: models.Open, CreatedAt: now,
+	}
+	if err := checkText("title", in.Title, 1, maxTitle); err != nil {
+		return task, err
+	}
+	if err := checkText("description", in.Description, 1, maxDescription); err != nil {
+		return task, err
+	}
+	if err := m.checkBudget("budget", in.Budget); err != nil {
+		return task, err
+	}
+	openFor, err := minutes("openForMinutes", in.OpenForMinutes, maxOpenFor, m.Settings.OpenFor)
+	if err != nil {
+		return task, err
+	}
+	lease, err := minutes("leaseMinutes", in.LeaseMinutes, maxLease, m.Settings.Lease)
+	if err != nil {
+		return task, err
+	}
+	task.OpenUntil, task.LeaseFor = now.Add(openFor), lease.Microseconds()
+	task.Capabilities, err = Words("requiredCapabilities", in.RequiredCapabilities, maxRequired)
+	return task, err
+}
+
+func indexCapabilities(tx *database.Tx, task *models.Task) error {
+	if len(task.Capabilities) == 0 {
+		return nil
+	}
+	rows := make([]models.TaskCapability, len(task.Capabilities))
+	for i, word := range task.Capabilities {
+		rows[i] = models.TaskCapability{Capability: word, TaskID: task.ID}
+	}
+	return tx.Create(&rows).Error
+}
+
+// leaseOf is how long a worker of the task has.
+func leaseOf(task *models.Task) time.Duration { return time.Duration(task.LeaseFor) * time.Microsecond }

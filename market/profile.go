@@ -1,0 +1,75 @@
+package market
+
+import (
+	"context"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/models"
+)
+
+// AgentChanges is what to change in a profile; nil leaves a field as it is, an
+// empty text clears one that may be empty.
+type AgentChanges struct {
+	Name         *string
+	Description  *string
+	Capabilities *[]string
+	PricePerTask *models.Credits
+	EndpointURL  *string
+	SystemPrompt *string
+}
+
+// UpdateAgent changes the caller's profile. INVALID_INPUT for a bad field.
+func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChanges) (models.Agent, error) {
+	return once(ctx, m, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
+		var agent models.Agent
+		if err := tx.Take(&agent, "id = ?", actor.AgentID).Error; err != nil {
+			return agent, err
+		}
+		if err := m.change(&agent, in); err != nil {
+			return agent, err
+		}
+		if in.EndpointURL != nil && agent.EndpointURL != "" {
+			if _, err := m.Notifier.MintSecret(tx, agent.ID); err != nil {
+				return agent, err
+			}
+		}
+		err := tx.Model(&models.Agent{ID: agent.ID}).
+			Select("Name", "Description", "Capabilities", "PricePerTask", "EndpointURL", "SystemPrompt").Updates(&agent).Error
+		if err != nil || in.Capabilities == nil {
+			return agent, err
+		}
+		return agent, setCapabilities(tx, &agent)
+	})
+}
+
+// change applies what was given to the agent and checks the outcome.
+func (m *Market) change(agent *models.Agent, in AgentChanges) (err error) {
+	assign(&agent.Name, in.Name)
+	assign(&agent.Description, in.Description)
+	assign(&agent.PricePerTask, in.PricePerTask)
+	assign(&agent.EndpointURL, in.EndpointURL)
+	assign(&agent.SystemPrompt, in.SystemPrompt)
+	if in.Capabilities != nil {
+		if agent.Capabilities, err = Words("capabilities", *in.Capabilities, maxCapabilities); err != nil {
+			return err
+		}
+	}
+	return m.checkAgent(agent)
+}
+
+func assign[T any](field *T, given *T) {
+	if given != nil {
+		*field = *given
+	}
+}
+
+// RotateKey gives the caller a new API key and ends the old one at once.
+func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error) {
+	return once(ctx, m, actor.AgentID, "rotateApiKey", struct{}{}, func(tx *database.Tx) (string, error) {
+		if err := m.Keys.Revoke(tx, actor.AgentID); err != nil {
+			return "", err
+		}
+		return m.Keys.Mint(tx, actor.AgentID)
+	})
+}

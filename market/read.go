@@ -1,0 +1,72 @@
+package market
+
+import (
+	"context"
+
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/models"
+)
+
+// Agent returns one agent, or NOT_FOUND.
+func (m *Market) Agent(ctx context.Context, id string) (*models.Agent, error) {
+	var agent models.Agent
+	if err := m.DB.Read(ctx).Take(&agent, "id = ?", id).Error; err != nil {
+		return nil, database.NotFound(err, "agent", id)
+	}
+	return &agent, nil
+}
+
+// Agents returns the agents with these ids in any order.
+func (m *Market) Agents(ctx context.Context, ids []string) ([]models.Agent, error) {
+	var agents []models.Agent
+	return agents, m.DB.Read(ctx).Find(&agents, "id IN ?", ids).Error
+}
+
+// Task returns one task as it stands now, or NOT_FOUND; a direct hire is there
+// for its two agents only. The viewer is empty for an anonymous caller.
+func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, error) {
+	var task models.Task
+	if err := m.DB.Read(ctx).Take(&task, "id = ?", id).Error; err != nil {
+		return nil, database.NotFound(err, "task", id)
+	}
+	if task.Origin == models.Direct && !task.IsParty(viewerID) {
+		return nil, models.Errorf(models.NotFound, "there is no task %q", id)
+	}
+	task = task.At(m.now())
+	return &task, nil
+}
+
+// Tasks returns the tasks with these ids as they stand now, in any order. It
+// checks nobody's right to see them.
+func (m *Market) Tasks(ctx context.Context, ids []string) ([]models.Task, error) {
+	var tasks []models.Task
+	if err := m.DB.Read(ctx).Find(&tasks, "id IN ?", ids).Error; err != nil {
+		return nil, err
+	}
+	now := m.now()
+	for i := range tasks {
+		tasks[i] = tasks[i].At(now)
+	}
+	return tasks, nil
+}
+
+// Wallet returns an agent's wallet.
+func (m *Market) Wallet(ctx context.Context, agentID string) (*models.Wallet, error) {
+	var wallet models.Wallet
+	if err := m.DB.Read(ctx).Take(&wallet, "agent_id = ?", agentID).Error; err != nil {
+		return nil, database.NotFound(err, "wallet", agentID)
+	}
+	return &wallet, nil
+}
+
+// Transfer returns a transfer that changed what the agent can spend, or
+// NOT_FOUND.
+func (m *Market) Transfer(ctx context.Context, agentID, id string) (*models.Transfer, error) {
+	var transfer models.Transfer
+	account := models.AvailableOf(agentID)
+	err := m.DB.Read(ctx).Take(&transfer, "id = ? AND (debit_account = ? OR credit_account = ?)", id, account, account).Error
+	if err != nil {
+		return nil, database.NotFound(err, "ledger entry", id)
+	}
+	return &transfer, nil
+}

@@ -1,0 +1,118 @@
+package market
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/models"
+)
+
+// sweepPage is how many tasks one pass over the store ends at most.
+const sweepPage = 200
+
+// Sweep ends what time has ended: it refunds open and lapsed tasks whose offer
+// is over, and direct hires that nobody settled, and it forgets old idempotency
+// keys. Nothing depends on when it runs: until then every verb goes by the
+// clock.
+func (m *Market) Sweep(ctx context.Context) error {
+	for {
+		now := m.now()
+		var ids []string
+		err := m.DB.Read(ctx).Raw(`
+			SELECT id FROM tasks WHERE status = 'open' AND open_until <= ?
+			UNION ALL
+			SELECT id FROM tasks WHERE status = 'assigned' AND lease_until <= ?
+				AND (origin = 'direct' OR lapses + 1 >= ? OR open_until <= ?)
+			LIMIT ?`, now, now, models.MaxLapses, now, sweepPage).Scan(&ids).Error
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if err := m.DB.Write(ctx, func(tx *database.Tx) error { return m.end(tx, id, m.now()) }); err != nil {
+				return err
+			}
+		}
+		if len(ids) < sweepPage {
+			return m.forget(ctx)
+		}
+	}
+}
+
+// SettleDead refunds the direct hires that a process that is gone left running.
+// Only a process that knows itself alone on the store may call it.
+func (m *Market) SettleDead(ctx context.Context) error {
+	var ids []string
+	err := m.DB.Read(ctx).Model(&models.Task{}).Where("status = ? AND origin = ?", models.Assigned, models.Direct).Pluck("id", &ids).Error
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		err := m.DB.Write(ctx, func(tx *database.Tx) error {
+			m.Logger.WarnContext(ctx, "refund a hire that was cut off", slog.String("task_id", id))
+			return m.fail(tx, id, models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was given back"))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Run sweeps at every interval until ctx ends.
+func (m *Market) Run(ctx context.Context, interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		if err := m.Sweep(ctx); err != nil && ctx.Err() == nil {
+			m.Logger.ErrorContext(ctx, "cannot sweep", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// end ends one task as the clock says, if it still does.
+func (m *Market) end(tx *database.Tx, taskID string, now models.Time) error {
+	var task models.Task
+	if err := tx.Take(&task, "id = ?", taskID).Error; err != nil {
+		return err
+	}
+	status := task.StatusAt(now)
+	switch {
+	case task.Status.Ended() || !status.Ended():
+		return nil
+	case task.Origin == models.Direct:
+		return m.fail(tx, taskID, models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was given back"))
+	default:
+		_, err := m.settleUnpaid(tx, &task, models.Expired, models.TaskExpired)
+		return err
+	}
+}
+
+// fail settles a direct hire that no process will settle.
+func (m *Market) fail(tx *database.Tx, taskID string, failure *models.Error) error {
+	c, err := m.claimOf(tx, taskID)
+	if err != nil {
+		return err
+	}
+	_, err = m.settleHire(tx, c, taskID, "", failure)
+	return err
+}
+
+// forget drops idempotency keys that are no longer honoured.
+func (m *Market) forget(ctx context.Context) error {
+	before := m.now().Add(-keepAnswers)
+	var old int64
+	err := m.DB.Read(ctx).Model(&models.IdempotencyKey{}).Where("created_at < ?", before).Limit(1).Count(&old).Error
+	if err != nil || old == 0 {
+		return err
+	}
+	return m.DB.Write(ctx, func(tx *database.Tx) error {
+		return tx.Delete(&models.IdempotencyKey{}, "created_at < ?", before).Error
+	})
+}

@@ -1,0 +1,33 @@
+package models
+
+// EventKind is what happened.
+type EventKind string
+
+// Everything that is told of.
+const (
+	TaskPosted    EventKind = "task.posted"
+	TaskAccepted  EventKind = "task.accepted"
+	TaskReleased  EventKind = "task.released"
+	TaskCompleted EventKind = "task.completed"
+	TaskCancelled EventKind = "task.cancelled"
+	TaskExpired   EventKind = "task.expired"
+	TaskFailed    EventKind = "task.failed"
+	TaskRated     EventKind = "task.rated"
+	WalletChanged EventKind = "wallet.changed"
+)
+
+// Event is one immutable fact, written in the transaction that made it true.
+// Seq is its cursor: events are committed in the order of their cursors.
+type Event struct {
+	Seq        int64 `gorm:"primaryKey;autoIncrement"`
+	Kind       EventKind
+	TaskID     *string // of a task.* event
+	PosterID   *string // of a task.* event
+	WorkerID   *string // of a task.* event once the task has a worker
+	AgentID    *string // whose wallet changed
+	TransferID *string // what changed it
+	CreatedAt  Time
+	// Task is the task of a task.* event as it was when the event was read from
+	// the log. Many readers share it: it must not be changed.
+	Task *Task `gorm:"-"`
+}

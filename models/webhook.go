@@ -1,0 +1,95 @@
+package models
+
+import "strings"
+
+// WebhookStatus says whether a webhook is served.
+type WebhookStatus string
+
+// A suspended webhook failed for days or answered 410; setting it again resumes.
+const (
+	WebhookActive    WebhookStatus = "active"
+	WebhookSuspended WebhookStatus = "suspended"
+)
+
+// Webhook is where an agent is notified.
+type Webhook struct {
+	AgentID      string `gorm:"primaryKey"`
+	URL          string
+	Status       WebhookStatus
+	FailingSince *Time // the first failure since the last success
+	UpdatedAt    Time  `gorm:"autoUpdateTime:false"` // when the URL was last set; gorm would put seconds in it
+}
+
+// MaskedURL is the address with all but its end hidden.
+func (w *Webhook) MaskedURL() string { return MaskURL(w.URL) }
+
+// Secret signs what is sent to an agent. Sealed and Old are encrypted; Old
+// signs beside the new one until OldUntil.
+type Secret struct {
+	AgentID  string `gorm:"primaryKey"`
+	Sealed   []byte
+	Hint     string // the first characters, to tell secrets apart
+	Old      []byte
+	OldUntil *Time
+}
+
+// DeliveryStatus says where a delivery stands.
+type DeliveryStatus string
+
+// The states of a delivery.
+const (
+	DeliveryPending   DeliveryStatus = "pending"
+	DeliveryDelivered DeliveryStatus = "delivered"
+	DeliveryFailed    DeliveryStatus = "failed"
+)
+
+// Delivery is one event on its way to one webhook. The id goes out as
+// X-AgentMarket-Delivery and stays the same over all attempts.
+type Delivery struct {
+	ID             string `gorm:"primaryKey"`
+	AgentID        string
+	EventSeq       int64
+	TaskID         string
+	Status         DeliveryStatus
+	Attempts       int // made so far
+	TriesLeft      int // before the delivery is given up
+	ResponseStatus *int
+	LastError      *string
+	CreatedAt      Time
+	LastAttemptAt  *Time
+	NextAttemptAt  *Time
+}
+
+// IsNode marks the delivery as an object with an id of its own.
+func (*Delivery) IsNode() {}
+
+// Attempt is one try of a delivery.
+type Attempt struct {
+	DeliveryID     string `gorm:"primaryKey"`
+	Number         int    `gorm:"primaryKey"` // from 1
+	StartedAt      Time
+	LatencyUS      int64 `gorm:"column:latency_us"`
+	ResponseStatus *int  // nil when no answer came
+	Error          *string
+	ResponseBody   string // its first bytes
+}
+
+// LatencyMs is how long the try took, in milliseconds.
+func (a *Attempt) LatencyMs() float64 { return float64(a.LatencyUS) / 1000 }
+
+// maskedTail is how much of an address's end is shown at most.
+const maskedTail = 10
+
+// MaskURL hides an address but for its end: three dots and the last ten
+// characters, cut at their first slash. https://my-bot.com/callback becomes
+// .../callback.
+func MaskURL(url string) string {
+	tail := []rune(url)
+	if len(tail) > maskedTail {
+		tail = tail[len(tail)-maskedTail:]
+	}
+	if i := strings.Index(string(tail), "/"); i >= 0 {
+		return "..." + string(tail)[i:]
+	}
+	return "..." + string(tail)
+}
