@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"runtime"
 	"strings"
 
@@ -86,9 +87,7 @@ func (db *DB) prepare(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("open job queue: %w", err)
 	}
-	db.reader, err = connect(path, url.Values{
-		"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"10000"}, "_cache_size": {"-16000"}, "_stmt_cache_size": {"128"},
-	}, readers)
+	db.reader, err = connect(path, readerParams(), readers)
 	return err
 }
 
@@ -142,9 +141,31 @@ func checkDurable(handle *gorm.DB) error {
 // with ctx.
 func (db *DB) Read(ctx context.Context) *gorm.DB { return db.reader.WithContext(ctx) }
 
-// Snapshot runs fn on one committed state of the whole store.
-func (db *DB) Snapshot(ctx context.Context, fn func(*gorm.DB) error) error {
+// State is one committed state of the whole store, to be read only.
+type State = gorm.DB
+
+// Snapshot runs fn on one state, whatever is written meanwhile.
+func (db *DB) Snapshot(ctx context.Context, fn func(*State) error) error {
 	return db.reader.WithContext(ctx).Transaction(fn)
+}
+
+// Inspect runs fn on one state of the store at address, which a server may be
+// serving. Nothing is changed.
+func Inspect(ctx context.Context, address string, fn func(*State) error) error {
+	if _, err := os.Stat(address); err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	reader, err := connect(address, readerParams(), 1)
+	if err != nil {
+		return fmt.Errorf("open database %s: %w", address, err)
+	}
+	return errors.Join(reader.WithContext(ctx).Transaction(fn), closeGorm(reader))
+}
+
+func readerParams() url.Values {
+	return url.Values{
+		"mode": {"ro"}, "_query_only": {"on"}, "_busy_timeout": {"10000"}, "_cache_size": {"-16000"}, "_stmt_cache_size": {"128"},
+	}
 }
 
 // Ping answers nil when the store can be read.

@@ -271,7 +271,8 @@ func count(query *gorm.DB, err error) (int, error) {
 		return 0, err
 	}
 	var n int64
-	return int(n), query.Count(&n).Error
+	err = query.Count(&n).Error
+	return int(n), err
 }
 
 // foldWord writes a capability to look for as it is kept.

@@ -93,7 +93,8 @@ func newID() string { return uuid.Must(uuid.NewV7()).String() }
 // tell appends an event about a task.
 func (m *Market) tell(tx *database.Tx, kind models.EventKind, task *models.Task) (models.Event, error) {
 	event := models.Event{Kind: kind, TaskID: &task.ID, PosterID: &task.PosterID, WorkerID: task.WorkerID, CreatedAt: m.now()}
-	return event, m.Events.Append(tx, &event)
+	err := m.Events.Append(tx, &event)
+	return event, err
 }
 
 // tellWallet appends the event of a transfer that changed an agent's balance.
@@ -148,5 +149,6 @@ func conflict(task *models.Task, status models.Status) *models.Error {
 // ledgerWallet reads the actor's wallet as the transaction has it.
 func ledgerWallet(tx *database.Tx, agentID string) (models.Wallet, error) {
 	var wallet models.Wallet
-	return wallet, tx.Take(&wallet, "agent_id = ?", agentID).Error
+	err := tx.Take(&wallet, "agent_id = ?", agentID).Error
+	return wallet, err
 }

@@ -19,7 +19,8 @@ func (m *Market) Agent(ctx context.Context, id string) (*models.Agent, error) {
 // Agents returns the agents with these ids in any order.
 func (m *Market) Agents(ctx context.Context, ids []string) ([]models.Agent, error) {
 	var agents []models.Agent
-	return agents, m.DB.Read(ctx).Find(&agents, "id IN ?", ids).Error
+	err := m.DB.Read(ctx).Find(&agents, "id IN ?", ids).Error
+	return agents, err
 }
 
 // Task returns one task as it stands now, or NOT_FOUND; a direct hire is there

@@ -1,0 +1,198 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/compat"
+	"agentmarket.space/server/config"
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/events"
+	"agentmarket.space/server/executor"
+	"agentmarket.space/server/graph"
+	"agentmarket.space/server/graph/explorer"
+	"agentmarket.space/server/market"
+	"agentmarket.space/server/outbound"
+	"agentmarket.space/server/webhooks"
+)
+
+const (
+	sweepInterval = time.Second
+	stopTime      = 15 * time.Second
+)
+
+// App is a server that is ready to run.
+type App struct {
+	// Handler answers every request.
+	Handler http.Handler
+
+	config   config.Config
+	logger   *slog.Logger
+	db       *database.DB
+	events   *events.Log
+	market   *market.Market
+	webhooks *webhooks.Webhooks
+	graph    *graph.Server
+	stopping chan struct{} // closed when Run begins to stop
+	stopOnce sync.Once
+}
+
+// New opens the store and joins the parts. Close releases what it opened.
+func New(ctx context.Context, c config.Config, version string, logger *slog.Logger) (*App, error) {
+	box, err := openBox(c)
+	if err != nil {
+		return nil, err
+	}
+	db, err := database.Open(ctx, c.Database, logger)
+	if err != nil {
+		return nil, err
+	}
+	a := &App{config: c, logger: logger, db: db, stopping: make(chan struct{})}
+	if err := a.join(ctx, box, version); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return a, nil
+}
+
+// join makes the parts and plugs them into each other.
+func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
+	keys, err := auth.NewKeys(a.db, time.Now)
+	if err != nil {
+		return err
+	}
+	if a.events, err = events.Open(ctx, a.db, a.logger); err != nil {
+		return fmt.Errorf("open the event log: %w", err)
+	}
+	limits, err := newLimits(a.config.RateLimits == "on", time.Now)
+	if err != nil {
+		return err
+	}
+	client := outbound.New(outbound.Options{AllowNetworks: a.config.AllowNetworks, AllowPorts: a.config.AllowPorts, UserAgent: "AgentMarket/" + version})
+	a.webhooks = webhooks.New(webhooks.Options{
+		DB: a.db, Client: client, Box: box, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTime,
+		Retries: a.config.WebhookRetries, Now: time.Now, Logger: a.logger,
+	})
+	runner := &runner{webhooks: a.webhooks, executor: executor.New(executor.Options{
+		Outbound: client, Timeout: a.config.EndpointTime, MarketplaceURL: a.config.MarketplaceURL, Now: time.Now,
+		Claude: executor.ClaudeOptions{
+			APIKey: a.config.ClaudeKey, BaseURL: a.config.ClaudeURL, Model: a.config.ClaudeModel, MaxTokens: a.config.ClaudeTokens,
+		},
+	})}
+	a.market = market.New(market.Parts{
+		DB: a.db, Events: a.events, Keys: keys, Box: box, Notifier: a.webhooks, Deliverer: a.webhooks, Runner: runner,
+		CheckURL: client.CheckURL, Mint: limits.mint, Now: time.Now, Logger: a.logger,
+	}, market.Settings{
+		StartingCredits: a.config.StartCredits, MinBudget: a.config.MinBudget, OpenFor: a.config.OpenFor,
+		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime,
+	})
+	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: version}
+	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
+		Introspection: a.config.Introspection == "on", Origins: a.config.AllowOrigins, Keys: keys, Limit: limits.operation, Logger: a.logger,
+	})
+	if err != nil {
+		return err
+	}
+	keys.Revoked = a.graph.CloseKey
+	a.Handler = a.routes(compat.New(resolver, compat.Options{Version: version, PublicURL: a.config.PublicURL, Logger: a.logger}), keys, limits)
+	return nil
+}
+
+// routes puts the doors at their paths, behind what concerns every request.
+func (a *App) routes(rest http.Handler, keys *auth.Keys, limits *limits) http.Handler {
+	metrics := newMetrics(a)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", a.ready)
+	mux.Handle("GET /metrics", metrics.handler())
+	mux.Handle("GET /explorer", explorer.Handler("/graphql"))
+	mux.Handle("GET /explorer/", explorer.Handler("/graphql"))
+	door := &door{keys: keys, limits: limits, trusted: a.config.TrustProxies, logger: a.logger}
+	mux.Handle("/graphql", door.admit(a.graph))
+	mux.Handle("/api/", door.admit(rest))
+	mux.Handle("/api", door.admit(rest))
+	mux.Handle("GET /openapi.json", rest)
+	mux.HandleFunc("GET /{$}", a.front)
+	return observe(metrics, a.logger, protect(a.config.AllowOrigins, a.config.EndpointTime+stopTime, mux))
+}
+
+// front answers at the root with where everything is.
+func (a *App) front(w http.ResponseWriter, _ *http.Request) {
+	plain(w, http.StatusOK, "AgentMarket\n\n"+a.places())
+}
+
+// ready tells whether the server can do its work.
+func (a *App) ready(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-a.stopping:
+		plain(w, http.StatusServiceUnavailable, "stopping")
+		return
+	default:
+	}
+	if err := a.db.Ping(r.Context()); err != nil {
+		a.logger.ErrorContext(r.Context(), "not ready", slog.Any("error", err))
+		plain(w, http.StatusServiceUnavailable, "the database cannot be read")
+		return
+	}
+	plain(w, http.StatusOK, "ready")
+}
+
+func plain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n") //nolint:errcheck // the client is gone
+}
+
+// Run serves on the listener until ctx ends, then stops: no new requests,
+// sockets closed with 1001, attempts and executions finished, at most 15 s.
+func (a *App) Run(ctx context.Context, listener net.Listener) error {
+	if err := a.market.SettleDead(ctx); err != nil {
+		return fmt.Errorf("settle what an earlier process left: %w", err)
+	}
+	if err := a.webhooks.Start(ctx); err != nil {
+		return fmt.Errorf("start webhooks: %w", err)
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var group sync.WaitGroup
+	group.Go(func() { a.events.Follow(background) })
+	group.Go(func() { a.market.Run(background, sweepInterval) })
+	server := &http.Server{
+		Handler: a.Handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	var err error
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	err = errors.Join(err, a.stop(context.WithoutCancel(ctx), server))
+	stop()
+	group.Wait()
+	return err
+}
+
+// stop ends the server in the order that loses nothing.
+func (a *App) stop(ctx context.Context, server *http.Server) error {
+	a.stopOnce.Do(func() { close(a.stopping) })
+	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	defer cancel()
+	a.graph.Shutdown(ctx)
+	err := server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = server.Close()
+	}
+	a.market.Wait(ctx)
+	return errors.Join(err, a.webhooks.Stop(ctx))
+}
+
+// Close releases the store. Run must have returned.
+func (a *App) Close() error { return a.db.Close() }

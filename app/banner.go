@@ -1,0 +1,47 @@
+package app
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Banner writes where everything is, and what is off and how to turn it on.
+func (a *App) Banner(w io.Writer, version string) error {
+	_, err := fmt.Fprintf(w, "AgentMarket %s  (sqlite %s, sealed with %s)\n%s\n%s\n", version, a.config.Database, a.keyPlace(), a.places(), a.switches())
+	return err
+}
+
+func (a *App) keyPlace() string {
+	if a.config.SecretKey != "" {
+		return "the configured key"
+	}
+	return a.config.Database + ".key"
+}
+
+func (a *App) places() string {
+	base := a.config.PublicURL
+	socket := "ws" + strings.TrimPrefix(base, "http")
+	return strings.Join([]string{
+		"  GraphQL    " + base + "/graphql   explorer: " + base + "/explorer",
+		"  Live       " + socket + "/graphql   graphql-transport-ws, graphql-ws, or SSE over HTTP",
+		"  REST       " + base + "/api   OpenAPI: " + base + "/openapi.json",
+		"  Metrics    " + base + "/metrics   health: /livez /readyz",
+	}, "\n")
+}
+
+func (a *App) switches() string {
+	lines := []string{"  Rate limit " + a.config.RateLimits + " (AGENTMARKET_RATE_LIMITS)"}
+	if len(a.config.AllowNetworks) > 0 {
+		lines = append(lines, fmt.Sprintf("  Outbound   private networks %v are allowed for webhooks and endpoints", a.config.AllowNetworks))
+	} else {
+		lines = append(lines, "  Outbound   https to public addresses only; allow private ones with AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8")
+	}
+	if a.config.ClaudeKey == "" {
+		lines = append(lines, "  Execute    endpoints: on   system prompts: off (set ANTHROPIC_API_KEY)")
+	} else {
+		lines = append(lines, "  Execute    endpoints: on   system prompts: on ("+a.config.ClaudeModel+")")
+	}
+	lines = append(lines, "Try:  curl -X POST "+a.config.PublicURL+`/api/agents/register -H "Content-Type: application/json" -d '{"name":"MyBot","capabilities":["coding"]}'`)
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,84 @@
+package app
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// scrapeTime is how long a figure may take to be read from the store.
+const scrapeTime = 5 * time.Second
+
+// metrics are what an operator watches.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.HistogramVec
+}
+
+func newMetrics(a *App) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "agentmarket_http_request_duration_seconds", Help: "Time to answer HTTP requests.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 60},
+		}, []string{"door", "method", "status"}),
+	}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.requests,
+		gauge("agentmarket_subscriptions", "Live subscriptions to events.", func() float64 { return float64(a.events.Subscribers()) }),
+		gauge("agentmarket_event_cursor", "Cursor of the last event handed out.", func() float64 { return float64(a.events.Head()) }),
+		a.sum("agentmarket_credits_issued", "Credits granted so far.", "SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = 'issuance'"),
+		a.sum("agentmarket_credits_fees", "Credits the platform earned.", "SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = 'fees'"),
+		a.sum("agentmarket_tasks_under_way", "Tasks that are open or assigned.", "SELECT COUNT(*) FROM tasks WHERE status IN ('open', 'assigned')"),
+		a.sum("agentmarket_deliveries_pending", "Webhook deliveries that wait for an attempt.", "SELECT COUNT(*) FROM deliveries WHERE status = 'pending'"),
+	)
+	return m
+}
+
+func gauge(name, help string, read func() float64) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
+}
+
+// sum is a gauge whose figure is read from the store; -1 when it cannot be.
+func (a *App) sum(name, help, query string) prometheus.Collector {
+	return gauge(name, help, func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), scrapeTime) //nolint:forbidigo // a collector is given no context
+		defer cancel()
+		var n float64
+		if err := a.db.Read(ctx).Raw(query).Scan(&n).Error; err != nil {
+			return -1
+		}
+		return n
+	})
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// seen counts one request. Paths are folded to doors: what a stranger sends
+// must not make a new time series.
+func (m *metrics) seen(r *http.Request, status int, took time.Duration) {
+	door := "other"
+	switch path := r.URL.Path; {
+	case path == "/graphql":
+		door = "graphql"
+	case strings.HasPrefix(path, "/api/"):
+		door = "rest"
+	}
+	m.requests.WithLabelValues(door, method(r.Method), strconv.Itoa(status)).Observe(took.Seconds())
+}
+
+func method(name string) string {
+	switch name {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions:
+		return name
+	default:
+		return "other"
+	}
+}

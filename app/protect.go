@@ -1,0 +1,86 @@
+package app
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+
+	"agentmarket.space/server/compat"
+	"agentmarket.space/server/models"
+)
+
+// readTime is how long a client may take to send a request's body.
+const readTime = 15 * time.Second
+
+// protect sets the headers that keep browsers from harm, answers them when they
+// ask for leave (CORS), turns away writes that another site's page sends, and
+// puts a deadline on reading and answering.
+func protect(origins []string, answerTime time.Duration, next http.Handler) http.Handler {
+	crossOrigin := http.NewCrossOriginProtection()
+	for _, origin := range origins {
+		if err := crossOrigin.AddTrustedOrigin(origin); err != nil {
+			continue // graph.NewServer refuses a malformed one at start
+		}
+	}
+	crossOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		compat.WriteError(w, r, models.Errorf(models.Forbidden, "a page of another origin may not do this"), nil)
+	}))
+	guarded := crossOrigin.Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("X-Frame-Options", "DENY")
+		if allowOrigin(h, r, origins) && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		setDeadlines(w, r, answerTime)
+		guarded.ServeHTTP(w, r)
+	})
+}
+
+// allowOrigin answers a page of an allowed origin and reports whether it is one.
+func allowOrigin(h http.Header, r *http.Request, origins []string) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || !slices.Contains(origins, origin) {
+		return false
+	}
+	h.Add("Vary", "Origin")
+	h.Set("Access-Control-Allow-Origin", origin)
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "Content-Type, X-API-Key, Authorization, Idempotency-Key, X-Request-Id")
+	h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, Link, Idempotency-Replayed")
+	h.Set("Access-Control-Max-Age", "600")
+	return true
+}
+
+// setDeadlines bounds how long the connection waits for the client. The read
+// deadline goes when the body is in: past it, it would end a long answer.
+func setDeadlines(w http.ResponseWriter, r *http.Request, answerTime time.Duration) {
+	control := http.NewResponseController(w)
+	now := time.Now()                                 //nolint:forbidigo // deadlines of a real connection
+	_ = control.SetWriteDeadline(now.Add(answerTime)) //nolint:errcheck // a test's recorder has none
+	if r.ContentLength == 0 {
+		return
+	}
+	if control.SetReadDeadline(now.Add(readTime)) == nil {
+		r.Body = &timedBody{ReadCloser: r.Body, control: control}
+	}
+}
+
+// timedBody lifts the read deadline at the end of the body.
+type timedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.control.SetReadDeadline(time.Time{}) //nolint:errcheck // it was settable before
+	}
+	return n, err //nolint:wrapcheck // io.Reader's contract
+}

@@ -1,0 +1,189 @@
+package compat
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/graph"
+	"agentmarket.space/server/internal/markettest"
+	"agentmarket.space/server/models"
+	"agentmarket.space/server/outbound"
+	"agentmarket.space/server/webhooks"
+)
+
+// bundle is the door on a fresh market, served on a socket.
+type bundle struct {
+	*markettest.Bundle
+	handler http.Handler
+	url     string
+}
+
+func open(t testing.TB) *bundle {
+	t.Helper()
+	b := &bundle{Bundle: markettest.New(t)}
+	client := outbound.New(outbound.Options{})
+	hooks := webhooks.New(webhooks.Options{
+		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
+	})
+	b.Notifier, b.Deliverer, b.CheckURL = hooks, hooks, client.CheckURL
+	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: hooks}
+	b.handler = b.admit(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger}))
+	server := httptest.NewServer(b.handler)
+	t.Cleanup(server.Close)
+	b.url = server.URL
+	return b
+}
+
+// admit does what stands before the door: it finds out who is calling.
+func (b *bundle) admit(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := auth.WithRequest(r.Context(), &auth.Request{
+			ID: "request", Address: "192.0.2.1", IdempotencyKey: r.Header.Get("Idempotency-Key"),
+		})
+		if key := r.Header.Get("X-Api-Key"); key != "" {
+			actor, err := b.Keys.Find(ctx, key)
+			if err != nil {
+				WriteError(w, r.WithContext(ctx), err, nil)
+				return
+			}
+			ctx = auth.WithActor(ctx, actor)
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// request is what to send. Headers are pairs of name and value.
+type request struct {
+	method, path, key, body string
+	headers                 []string
+}
+
+// reply is what came back.
+type reply struct {
+	*http.Response
+	raw  []byte
+	body map[string]any
+}
+
+// send sends a request and wants an envelope back.
+func (b *bundle) send(t testing.TB, r request) reply {
+	t.Helper()
+	var body io.Reader
+	if r.body != "" {
+		body = strings.NewReader(r.body)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), r.method, b.url+r.path, body)
+	must(t, err)
+	if r.key != "" {
+		req.Header.Set("X-Api-Key", r.key)
+	}
+	for i := 0; i < len(r.headers); i += 2 {
+		req.Header.Set(r.headers[i], r.headers[i+1])
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	must(t, err)
+	defer func() { must(t, res.Body.Close()) }()
+	out := reply{Response: res}
+	out.raw, err = io.ReadAll(res.Body)
+	must(t, err)
+	if r.method != http.MethodHead {
+		out.body = enveloped(t, res.StatusCode, res.Header, out.raw)
+	}
+	return out
+}
+
+// enveloped holds an answer to the form that every answer under /api has.
+func enveloped(t testing.TB, status int, header http.Header, raw []byte) map[string]any {
+	t.Helper()
+	var body map[string]any
+	if err := json.Unmarshal(raw, &body); err != nil {
+		t.Fatalf("status %d: no JSON object: %v in %q", status, err, raw)
+	}
+	if got := header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("Content-Type %q", got)
+	}
+	if body["success"] != (status == http.StatusOK) {
+		t.Errorf("status %d with %s", status, raw)
+	}
+	_, hasData := body["data"]
+	_, hasCode := body["code"].(string)
+	_, hasError := body["error"].(string)
+	if hasData == hasError || hasError != hasCode {
+		t.Errorf("no envelope: %s", raw)
+	}
+	return body
+}
+
+// ok sends a request that must succeed and returns its data.
+func (b *bundle) ok(t testing.TB, r request) map[string]any {
+	t.Helper()
+	res := b.send(t, r)
+	data, isObject := res.body["data"].(map[string]any)
+	if res.StatusCode != http.StatusOK || !isObject {
+		t.Fatalf("%s %s: %d %s", r.method, r.path, res.StatusCode, res.raw)
+	}
+	return data
+}
+
+// caller is an agent as its owner knows it.
+type caller struct{ id, key string }
+
+// register registers an agent; the members are JSON beside its name.
+func (b *bundle) register(t testing.TB, name, members string) caller {
+	t.Helper()
+	data := b.ok(t, request{method: http.MethodPost, path: "/api/agents/register", body: fmt.Sprintf(`{"name":%q%s}`, name, members)})
+	return caller{id: text(t, data, "id"), key: text(t, data, "api_key")}
+}
+
+// post posts a task for 25 credits and returns its id.
+func (b *bundle) post(t testing.TB, poster caller) string {
+	t.Helper()
+	return text(t, b.ok(t, request{
+		method: http.MethodPost, path: "/api/tasks", key: poster.key,
+		body: `{"title":"Summarize","description":"All of it","budget":25,"required_capabilities":["research"]}`,
+	}), "id")
+}
+
+// footprint tells everything that a request could have changed.
+func (b *bundle) footprint(t testing.TB) string {
+	t.Helper()
+	var counts []int64
+	must(t, b.DB.Read(t.Context()).Raw(`
+		SELECT COUNT(*) FROM agents UNION ALL SELECT COUNT(*) FROM tasks UNION ALL SELECT COUNT(*) FROM transfers
+		UNION ALL SELECT COUNT(*) FROM events UNION ALL SELECT COUNT(*) FROM webhooks UNION ALL SELECT COUNT(*) FROM secrets
+		UNION ALL SELECT COUNT(*) FROM idempotency_keys UNION ALL SELECT COALESCE(SUM(available * 7 + held), 0) FROM wallets`).Scan(&counts).Error)
+	var tasks []models.Task
+	must(t, b.DB.Read(t.Context()).Order("id").Find(&tasks).Error)
+	state, err := json.Marshal(tasks)
+	must(t, err)
+	return fmt.Sprint(counts, string(state))
+}
+
+func text(t testing.TB, data map[string]any, name string) string {
+	t.Helper()
+	value, ok := data[name].(string)
+	if !ok {
+		t.Fatalf("no text %s in %v", name, data)
+	}
+	return value
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func equal[T comparable](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}

@@ -1,0 +1,172 @@
+package compat
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/graph"
+	"agentmarket.space/server/graph/generated"
+	"agentmarket.space/server/models"
+)
+
+// Options is what the door wants to know beside the resolvers.
+type Options struct {
+	Version   string // of the server, for the OpenAPI document
+	PublicURL string // where clients reach the server, for the OpenAPI document
+	Logger    *slog.Logger
+}
+
+// door serves the routes. It is safe for concurrent use.
+type door struct {
+	graph  *graph.Resolver
+	logger *slog.Logger
+}
+
+// New returns the handler of everything under /api and of /openapi.json. It
+// wants the request in the context ([auth.WithRequest]), and the caller
+// ([auth.WithActor]) when a valid key came with it.
+func New(resolver *graph.Resolver, opts Options) http.Handler {
+	d := &door{graph: resolver, logger: opts.Logger}
+	routes := d.routes()
+	paths := map[string]map[string]http.HandlerFunc{
+		"/openapi.json": {http.MethodGet: d.document(routes, opts)},
+	}
+	for _, rt := range routes {
+		if paths[rt.path] == nil {
+			paths[rt.path] = map[string]http.HandlerFunc{}
+		}
+		paths[rt.path][rt.method] = d.serve(rt)
+	}
+	mux := http.NewServeMux()
+	for pattern, methods := range paths {
+		mux.HandleFunc(pattern, d.byMethod(methods))
+	}
+	mux.HandleFunc("/", d.unknown)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The mux would redirect a path like /api//tasks, with a body of its own.
+		if escaped := r.URL.EscapedPath(); path.Clean(escaped) != escaped {
+			d.unknown(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func (d *door) unknown(w http.ResponseWriter, r *http.Request) {
+	d.refuse(w, r, models.Errorf(models.NotFound, "there is no such route; /openapi.json lists them"))
+}
+
+// byMethod picks the handler of a path by the request's method. HEAD is served
+// as GET.
+func (d *door) byMethod(methods map[string]http.HandlerFunc) http.HandlerFunc {
+	if get, ok := methods[http.MethodGet]; ok {
+		methods[http.MethodHead] = get
+	}
+	allowed := strings.Join(slices.Sorted(maps.Keys(methods)), ", ")
+	return func(w http.ResponseWriter, r *http.Request) {
+		if handle, ok := methods[r.Method]; ok {
+			handle(w, r)
+			return
+		}
+		w.Header().Set("Allow", allowed)
+		d.refuse(w, r, models.Errorf(models.MethodNotAllowed, "this route takes %s", allowed))
+	}
+}
+
+// answer is the envelope of a success.
+type answer struct {
+	Success bool            `json:"success"`
+	Data    any             `json:"data"`
+	Balance *models.Credits `json:"balance,omitempty"`
+}
+
+// call is one request to a route.
+type call struct {
+	request *http.Request
+	fields  fields      // of the body
+	header  http.Header // of the answer
+	// balance is the caller's when the route has learned it; nil has it read.
+	balance *models.Credits
+}
+
+// id is the {id} in the path.
+func (c *call) id() string { return c.request.PathValue("id") }
+
+// serve answers a route's requests.
+func (d *door) serve(rt route) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c := &call{request: r, header: w.Header()}
+		data, err := rt.call(r.Context(), c)
+		if err != nil {
+			d.refuse(w, r, err)
+			return
+		}
+		if c.balance == nil {
+			c.balance = d.balance(r.Context())
+		}
+		body, err := encode(answer{Success: true, Data: data, Balance: c.balance})
+		if err != nil {
+			d.refuse(w, r, err)
+			return
+		}
+		write(w, r, http.StatusOK, body)
+	}
+}
+
+// refuse answers with an error and logs what is no refusal.
+func (d *door) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	ctx := r.Context()
+	if models.CodeOf(err) == models.Internal && ctx.Err() == nil {
+		d.logger.ErrorContext(ctx, "request failed", slog.Any("error", err),
+			slog.String("path", r.Pattern), slog.String("request_id", auth.RequestFrom(ctx).ID))
+	}
+	WriteError(w, r, err, d.balance(ctx))
+}
+
+// balance reads what the caller can spend; nil for an anonymous one. An answer
+// goes out without it rather than not at all.
+func (d *door) balance(ctx context.Context) *models.Credits {
+	actor, ok := auth.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	wallet, err := d.graph.Viewer().Wallet(ctx, &generated.Viewer{Agent: &models.Agent{ID: actor.AgentID}})
+	if err != nil {
+		if ctx.Err() == nil {
+			d.logger.ErrorContext(ctx, "cannot read a balance", slog.Any("error", err),
+				slog.String("request_id", auth.RequestFrom(ctx).ID))
+		}
+		return nil
+	}
+	return &wallet.Available
+}
+
+// encode writes JSON as it is to be read: <, > and & are not escaped.
+func encode(v any) ([]byte, error) {
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(v)
+	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), err
+}
+
+// write sends an answer. It is nobody else's and true only now: no cache keeps
+// it.
+func write(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	if auth.RequestFrom(r.Context()).Replayed.Load() {
+		h.Set("Idempotency-Replayed", "true")
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(body) //nolint:errcheck // the client is gone
+}

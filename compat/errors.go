@@ -1,0 +1,113 @@
+package compat
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"agentmarket.space/server/models"
+)
+
+// Status is the HTTP status of a refusal.
+func Status(code models.Code) int {
+	switch code {
+	case models.InvalidInput:
+		return http.StatusBadRequest
+	case models.Unauthenticated:
+		return http.StatusUnauthorized
+	case models.InsufficientFunds:
+		return http.StatusPaymentRequired
+	case models.Forbidden:
+		return http.StatusForbidden
+	case models.NotFound:
+		return http.StatusNotFound
+	case models.MethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case models.Conflict:
+		return http.StatusConflict
+	case models.CursorExpired:
+		return http.StatusGone
+	case models.PayloadTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case models.UnsupportedMedia:
+		return http.StatusUnsupportedMediaType
+	case models.IdempotencyReused:
+		return http.StatusUnprocessableEntity
+	case models.RateLimited:
+		return http.StatusTooManyRequests
+	case models.ExecutionFailed:
+		return http.StatusBadGateway
+	case models.Unavailable, models.SlowConsumer:
+		return http.StatusServiceUnavailable
+	case models.ExecutionTimeout:
+		return http.StatusGatewayTimeout
+	case models.Internal:
+		return http.StatusInternalServerError
+	}
+	return http.StatusInternalServerError
+}
+
+// failure is the envelope of an error.
+type failure struct {
+	Success bool            `json:"success"`
+	Error   string          `json:"error"`
+	Code    models.Code     `json:"code"`
+	Balance *models.Credits `json:"balance,omitempty"`
+}
+
+// WriteError answers a request with an error in the envelope, for the routes
+// and for what stands before them. An error that is no refusal is answered as
+// INTERNAL with nothing of its cause; it is the caller's to log. The balance is
+// the calling agent's, nil when there is none.
+func WriteError(w http.ResponseWriter, r *http.Request, err error, balance *models.Credits) {
+	refusal := models.AsError(err)
+	h := w.Header()
+	h.Del("Link")
+	if refusal.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(refusal.RetryAfter.Seconds()))))
+	}
+	if refusal.Code == models.Unauthenticated {
+		h.Set("WWW-Authenticate", `Bearer realm="agentmarket"`)
+	}
+	body, err := encode(failure{Error: message(refusal), Code: refusal.Code, Balance: balance})
+	if err != nil {
+		body = nil // strings and a number always encode
+	}
+	write(w, r, Status(refusal.Code), body)
+}
+
+// message is the refusal's text with the field at fault as REST calls it.
+func message(refusal *models.Error) string {
+	rest, ok := strings.CutPrefix(refusal.Message, refusal.Field+" ")
+	if refusal.Field == "" || !ok {
+		return refusal.Message
+	}
+	return fieldName(refusal.Field) + " " + rest
+}
+
+// fieldName is the REST name of a field of the schema.
+func fieldName(field string) string {
+	switch field {
+	case "url":
+		return "webhook_url"
+	case "first":
+		return "limit"
+	case "after":
+		return "cursor"
+	case "filter":
+		return "capability"
+	case "Idempotency-Key": // a header
+		return field
+	}
+	var name strings.Builder
+	for _, c := range field {
+		if unicode.IsUpper(c) {
+			name.WriteByte('_')
+			c = unicode.ToLower(c)
+		}
+		name.WriteRune(c)
+	}
+	return name.String()
+}

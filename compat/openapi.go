@@ -1,0 +1,229 @@
+package compat
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"agentmarket.space/server/market"
+	"agentmarket.space/server/models"
+)
+
+const (
+	schemas    = "#/components/schemas/"
+	keyScheme  = "apiKey"
+	mediaJSON  = "application/json"
+	failureRef = "Failure"
+)
+
+// document serves the OpenAPI document of the routes. It is rendered once.
+func (d *door) document(routes []route, opts Options) http.HandlerFunc {
+	body, err := json.Marshal(openAPI(routes, opts))
+	if err != nil {
+		err = fmt.Errorf("render the OpenAPI document: %w", err)
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err != nil {
+			d.refuse(w, r, err)
+			return
+		}
+		write(w, r, http.StatusOK, body)
+	}
+}
+
+// openAPI describes the routes in OpenAPI 3.1.
+func openAPI(routes []route, opts Options) *huma.OpenAPI {
+	registry := huma.NewMapRegistry(schemas, schemaName)
+	registry.RegisterTypeAlias(reflect.TypeFor[models.Time](), reflect.TypeFor[time.Time]())
+	doc := &huma.OpenAPI{
+		OpenAPI: "3.1.0",
+		Info: &huma.Info{
+			Title: "AgentMarket", Version: opts.Version,
+			Description: "A marketplace where AI agents find, hire and pay each other. Pass your API key via the X-API-Key header. " +
+				"All responses include `balance` (your current credits) when authenticated. " +
+				"Send an `Idempotency-Key` header to make a retry of a write safe.",
+		},
+		Servers: []*huma.Server{{URL: opts.PublicURL}},
+		Paths:   map[string]*huma.PathItem{},
+		Components: &huma.Components{
+			Schemas: registry,
+			SecuritySchemes: map[string]*huma.SecurityScheme{
+				keyScheme: {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The api_key that registering returned."},
+			},
+		},
+	}
+	for _, tag := range []string{tagAgents, tagTasks, tagWallet, tagHiring, tagWebhooks} {
+		doc.Tags = append(doc.Tags, &huma.Tag{Name: tag})
+	}
+	registry.Map()[failureRef] = failureSchema()
+	for _, rt := range routes {
+		if doc.Paths[rt.path] == nil {
+			doc.Paths[rt.path] = &huma.PathItem{}
+		}
+		*operationAt(doc.Paths[rt.path], rt.method) = rt.operation(registry)
+	}
+	for _, schema := range registry.Map() {
+		schema.AdditionalProperties = nil // what is not named here is ignored, or may come
+		if status := schema.Properties["status"]; status != nil {
+			status.Enum = enum(models.Statuses())
+		}
+	}
+	return doc
+}
+
+// schemaName is a type's name without the word that tells it apart in Go.
+func schemaName(t reflect.Type, hint string) string {
+	return strings.TrimSuffix(huma.DefaultSchemaNamer(t, hint), "Answer")
+}
+
+func operationAt(item *huma.PathItem, method string) **huma.Operation {
+	switch method {
+	case http.MethodGet:
+		return &item.Get
+	case http.MethodPut:
+		return &item.Put
+	case http.MethodDelete:
+		return &item.Delete
+	default:
+		return &item.Post
+	}
+}
+
+// operation describes one route.
+func (rt *route) operation(registry huma.Registry) *huma.Operation {
+	op := &huma.Operation{
+		OperationID: rt.name, Summary: rt.summary, Tags: []string{rt.tag}, Parameters: rt.parameters(),
+		Security:  []map[string][]string{{keyScheme: {}}},
+		Responses: map[string]*huma.Response{"200": rt.success(registry)},
+	}
+	if !rt.auth {
+		op.Security = append([]map[string][]string{{}}, op.Security...)
+	}
+	if rt.request != reflect.TypeFor[nothing]() {
+		schema := registry.Schema(rt.request, true, "")
+		op.RequestBody = &huma.RequestBody{
+			Required: len(registry.SchemaFromRef(schema.Ref).Required) > 0,
+			Content:  map[string]*huma.MediaType{mediaJSON: {Schema: schema, Example: rt.example.request}},
+		}
+	}
+	for _, code := range slices.Concat(rt.usual(), rt.refusals) {
+		status := strconv.Itoa(Status(code))
+		op.Responses[status] = &huma.Response{
+			Description: string(code),
+			Content:     map[string]*huma.MediaType{mediaJSON: {Schema: &huma.Schema{Ref: schemas + failureRef}}},
+		}
+	}
+	return op
+}
+
+// usual are the refusals that any route of its kind may answer with.
+func (rt *route) usual() []models.Code {
+	codes := []models.Code{models.Unauthenticated, models.RateLimited, models.Internal}
+	if rt.method != http.MethodGet {
+		return append(codes, models.InvalidInput, models.PayloadTooLarge, models.UnsupportedMedia, models.Conflict, models.IdempotencyReused)
+	}
+	if len(rt.filters) > 0 {
+		return append(codes, models.InvalidInput)
+	}
+	return codes
+}
+
+// parameters describes what a request says beside its body.
+func (rt *route) parameters() []*huma.Param {
+	var params []*huma.Param
+	if strings.Contains(rt.path, "{id}") {
+		params = append(params, &huma.Param{Name: "id", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"}})
+	}
+	for _, name := range rt.filters {
+		params = append(params, filter(name))
+	}
+	if rt.method != http.MethodGet {
+		params = append(params, &huma.Param{
+			Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "Of your choice: the same key and body get the same answer for 24 hours.",
+		})
+	}
+	return params
+}
+
+// filter describes a parameter of a list.
+func filter(name string) *huma.Param {
+	param := &huma.Param{Name: name, In: "query", Schema: &huma.Schema{Type: huma.TypeString}}
+	switch name {
+	case "capability":
+		param.Description = "Only with this capability."
+	case "status":
+		param.Description, param.Schema.Enum = "Only in this state.", enum(models.Statuses())
+	case "limit":
+		least, most := 1.0, float64(market.MaxPage)
+		param.Description = "How many to return; clamped to what is allowed."
+		param.Schema = &huma.Schema{Type: huma.TypeInteger, Default: standardPage, Minimum: &least, Maximum: &most}
+	case "cursor":
+		param.Description = "Where to read on: as in the Link header of the page before."
+	}
+	return param
+}
+
+// success describes the envelope of a route's answer.
+func (rt *route) success(registry huma.Registry) *huma.Response {
+	data := registry.Schema(rt.response, true, rt.name)
+	data.Nullable = false
+	response := &huma.Response{
+		Description: "Done.",
+		Content: map[string]*huma.MediaType{mediaJSON: {
+			Schema: envelope(map[string]*huma.Schema{"data": data}, true, "success", "data"),
+		}},
+	}
+	if len(rt.filters) > 0 {
+		response.Headers = map[string]*huma.Param{"Link": {
+			Description: `The next page, with rel="next", when there is one.`, Schema: &huma.Schema{Type: huma.TypeString},
+		}}
+	}
+	shown := answer{Success: true, Data: rt.example.data}
+	if rt.example.balance > 0 {
+		shown.Balance = &rt.example.balance
+	}
+	response.Content[mediaJSON].Example = shown
+	return response
+}
+
+// failureSchema describes the envelope of an error.
+func failureSchema() *huma.Schema {
+	return envelope(map[string]*huma.Schema{
+		"error": {Type: huma.TypeString, Description: "What is wrong, for people."},
+		"code":  {Type: huma.TypeString, Description: "What is wrong, for programs.", Enum: enum(codes())},
+	}, false, "success", "error", "code")
+}
+
+// envelope describes an answer with these members beside success and balance.
+func envelope(members map[string]*huma.Schema, success bool, required ...string) *huma.Schema {
+	members["success"] = &huma.Schema{Type: huma.TypeBoolean, Enum: []any{success}}
+	members["balance"] = &huma.Schema{
+		Type: huma.TypeInteger, Format: "int64", Description: "Your current credits; there when a valid key came with the request.",
+	}
+	return &huma.Schema{Type: huma.TypeObject, Properties: members, Required: required}
+}
+
+// codes are the refusals that REST knows.
+func codes() []models.Code {
+	return []models.Code{
+		models.InvalidInput, models.Unauthenticated, models.InsufficientFunds, models.Forbidden, models.NotFound,
+		models.MethodNotAllowed, models.Conflict, models.PayloadTooLarge, models.UnsupportedMedia, models.IdempotencyReused,
+		models.RateLimited, models.Internal, models.ExecutionFailed, models.Unavailable, models.ExecutionTimeout,
+	}
+}
+
+func enum[T ~string](values []T) []any {
+	out := make([]any, len(values))
+	for i, value := range values {
+		out[i] = string(value)
+	}
+	return out
+}

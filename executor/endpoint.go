@@ -1,0 +1,100 @@
+package executor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"mime"
+	"net/http"
+	"strconv"
+
+	"agentmarket.space/server/models"
+	"agentmarket.space/server/outbound"
+)
+
+// eventName is what an endpoint is told of.
+const eventName = "task.execute"
+
+// call is what is sent to an endpoint.
+type call struct {
+	Event          string   `json:"event"`
+	Task           callTask `json:"task"`
+	MarketplaceURL string   `json:"marketplace_url"`
+}
+
+type callTask struct {
+	ID          string         `json:"id"`
+	Description string         `json:"description"`
+	Budget      models.Credits `json:"budget"`
+	CreatedAt   models.Time    `json:"created_at"`
+}
+
+// runEndpoint posts the job to the agent's endpoint. It must answer 200 with
+// {"result": "…"} or with plain text.
+func (e *Executor) runEndpoint(ctx context.Context, agent Agent, secret string, job Job) (string, error) {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(call{Event: eventName, MarketplaceURL: e.options.MarketplaceURL, Task: callTask{
+		ID: job.TaskID, Description: job.Description, Budget: job.Budget, CreatedAt: job.CreatedAt,
+	}})
+	if err != nil {
+		return "", fmt.Errorf("write the call: %w", err)
+	}
+	content := bytes.TrimSuffix(body.Bytes(), []byte("\n"))
+	header, err := e.headers(secret, job.TaskID, content)
+	if err != nil {
+		return "", err
+	}
+	response, err := e.client.Post(ctx, agent.EndpointURL, header, content)
+	if err != nil {
+		return "", models.Errorf(models.ExecutionFailed, "the agent's endpoint could not be used: %s", err)
+	}
+	if response.Status != http.StatusOK {
+		return "", models.Errorf(models.ExecutionFailed, "the agent's endpoint answered %d", response.Status)
+	}
+	if len(response.Body) == maxAnswer {
+		return "", models.Errorf(models.ExecutionFailed, "the agent's answer is too long")
+	}
+	return readResult(response)
+}
+
+// headers signs the call like a webhook.
+func (e *Executor) headers(secret, taskID string, content []byte) (http.Header, error) {
+	now := e.options.Now().Unix()
+	header := http.Header{
+		"Content-Type":            {"application/json"},
+		"X-AgentMarket-Event":     {eventName},
+		"X-AgentMarket-Delivery":  {taskID},
+		"X-AgentMarket-Timestamp": {strconv.FormatInt(now, 10)},
+	}
+	if secret == "" {
+		return header, nil
+	}
+	standard, err := outbound.SignStandard(secret, taskID, now, content)
+	if err != nil {
+		return nil, err
+	}
+	header["X-AgentMarket-Signature"] = []string{outbound.Sign(secret, content)} // in the documented case
+	header["webhook-id"] = []string{taskID}
+	header["webhook-timestamp"] = []string{strconv.FormatInt(now, 10)}
+	header["webhook-signature"] = []string{standard}
+	return header, nil
+}
+
+// readResult takes the result out of an answer. JSON must be an object with a
+// text as result; any other type of content is the result itself.
+func readResult(response *outbound.Response) (string, error) {
+	media, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	if err != nil || media != "application/json" {
+		return string(response.Body), nil
+	}
+	var answer struct {
+		Result *string `json:"result"`
+	}
+	if err := json.Unmarshal(response.Body, &answer); err != nil || answer.Result == nil {
+		return "", models.Errorf(models.ExecutionFailed, `the agent's endpoint did not answer with {"result": "…"}`)
+	}
+	return *answer.Result, nil
+}

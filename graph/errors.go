@@ -1,0 +1,62 @@
+package graph
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/models"
+)
+
+// Present turns an error of a resolver into the one a client sees: a refusal
+// with its code in extensions.code and the field at fault in extensions.field,
+// anything else as INTERNAL with nothing of its cause. Errors of the GraphQL
+// layer itself, such as a document that does not validate, stay as they are.
+func Present(ctx context.Context, err error) *gqlerror.Error {
+	var known *gqlerror.Error
+	if errors.As(err, &known) && known.Err == nil {
+		return withCode(known)
+	}
+	presented := graphql.DefaultErrorPresenter(ctx, err)
+	refusal := models.AsError(err)
+	presented.Message = refusal.Message
+	presented.Extensions = map[string]any{"code": string(refusal.Code)}
+	if refusal.Field != "" {
+		presented.Extensions["field"] = refusal.Field
+	}
+	if refusal.RetryAfter > 0 {
+		presented.Extensions["retryAfter"] = int(refusal.RetryAfter.Seconds() + 1)
+	}
+	if id := auth.RequestFrom(ctx).ID; id != "" {
+		presented.Extensions["requestId"] = id
+	}
+	return presented
+}
+
+// withCode gives an error of the GraphQL layer a code when it has none.
+func withCode(err *gqlerror.Error) *gqlerror.Error {
+	if err.Extensions == nil {
+		err.Extensions = map[string]any{}
+	}
+	switch err.Extensions["code"] {
+	case nil, "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED", "COMPLEXITY_LIMIT_EXCEEDED":
+		err.Extensions["code"] = string(models.InvalidInput)
+	}
+	return err
+}
+
+// presenter logs what is no refusal, once, and presents it.
+func presenter(logger *slog.Logger) graphql.ErrorPresenterFunc {
+	return func(ctx context.Context, err error) *gqlerror.Error {
+		presented := Present(ctx, err)
+		if presented.Extensions["code"] == string(models.Internal) && ctx.Err() == nil {
+			logger.ErrorContext(ctx, "resolver failed", slog.Any("error", err),
+				slog.String("path", presented.Path.String()), slog.String("request_id", auth.RequestFrom(ctx).ID))
+		}
+		return presented
+	}
+}

@@ -1,0 +1,53 @@
+// The page's own part: where requests go, which key they carry, what is shown first.
+'use strict';
+
+(async () => {
+  const element = React.createElement;
+  const root = document.getElementById('explorer');
+  const endpoint = new URL(root.dataset.graphql, location.href);
+  const socket = new URL(endpoint);
+  socket.protocol = endpoint.protocol === 'https:' ? 'wss:' : 'ws:';
+
+  // The key lives as long as the tab: sessionStorage, never localStorage.
+  const storedKey = 'agentmarket:api-key';
+  const keyHeaders = () => {
+    const key = sessionStorage.getItem(storedKey);
+    return key ? { 'X-API-Key': key } : {};
+  };
+  const rememberKey = (event) => sessionStorage.setItem(storedKey, event.target.value.trim());
+
+  // A fetcher is made for each operation, so each goes out with the key of that
+  // moment. A subscription opens a socket of its own and closes it with itself.
+  const fetcher = (operation, options) =>
+    GraphiQL.createFetcher({
+      url: endpoint.href,
+      headers: { Accept: 'application/graphql-response+json, application/json', ...keyHeaders() },
+      subscriptionUrl: socket.href,
+      wsConnectionParams: keyHeaders(),
+      enableIncrementalDelivery: false,
+    })(operation, options);
+
+  const keyBox = element(
+    'label',
+    { className: 'market-key' },
+    'API key',
+    element('input', {
+      id: 'api-key',
+      type: 'password',
+      autoComplete: 'off',
+      spellCheck: false,
+      placeholder: 'none: public data only',
+      title: 'Sent as X-API-Key. Forgotten when this tab is closed.',
+      defaultValue: sessionStorage.getItem(storedKey) ?? '',
+      onChange: rememberKey,
+    }),
+  );
+
+  const examples = await fetch('/explorer/examples.graphql');
+  const page = element(
+    GraphiQL,
+    { fetcher, defaultQuery: examples.ok ? await examples.text() : '' },
+    element(GraphiQL.Logo, null, element('span', { className: 'market-name' }, 'AgentMarket'), keyBox),
+  );
+  ReactDOM.createRoot(root).render(page);
+})();

@@ -1,0 +1,216 @@
+package explorer_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// tab is one page in a headless Chromium, driven over the DevTools protocol.
+type tab struct {
+	t       *testing.T
+	ctx     context.Context
+	conn    *websocket.Conn
+	session string
+
+	mu         sync.Mutex
+	nextID     int
+	replies    map[int]chan reply
+	requests   []string
+	complaints []string
+}
+
+type reply struct {
+	Result json.RawMessage
+	Error  *struct{ Message string }
+}
+
+// openChromium shows address in a browser of its own with an empty profile, and
+// ends it with the test. Without Chromium the test is skipped, but not in CI.
+func openChromium(t *testing.T, address string) *tab {
+	t.Helper()
+	binary, err := exec.LookPath("chromium")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("chromium is not installed, and in CI this test must run")
+		}
+		t.Skip("SKIPPED: NOTHING CHECKS THE EXPLORER IN A BROWSER: install chromium (Debian: apt-get install chromium)")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	browser := exec.CommandContext(ctx, binary, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+		"--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+		"--disable-sync", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0",
+		"--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "about:blank")
+	stderr, err := browser.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := browser.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var endpoint string
+	announced := regexp.MustCompile(`^DevTools listening on (ws://\S+)`)
+	lines := bufio.NewScanner(stderr)
+	for endpoint == "" && lines.Scan() {
+		if found := announced.FindStringSubmatch(lines.Text()); found != nil {
+			endpoint = found[1]
+		}
+	}
+	if endpoint == "" {
+		t.Fatalf("chromium did not start: %v", browser.Wait())
+	}
+	conn, response, err := websocket.DefaultDialer.DialContext(ctx, endpoint, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+
+	page := &tab{t: t, ctx: ctx, conn: conn, replies: map[int]chan reply{}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		page.read()
+	}()
+	t.Cleanup(func() { // runs before the profile's folder is removed
+		if ctx.Err() == nil {
+			page.session = ""
+			page.call("Browser.close", nil, nil)
+		}
+		for lines.Scan() { // until the browser and its helpers let go of the pipe
+		}
+		_ = browser.Wait()
+		_ = conn.Close()
+		<-done
+	})
+
+	var target struct{ TargetID string }
+	page.call("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
+	var attached struct{ SessionID string }
+	page.call("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
+	page.session = attached.SessionID
+	for _, domain := range []string{"Network", "Page", "Runtime", "Log"} {
+		page.call(domain+".enable", nil, nil)
+	}
+	page.call("Page.navigate", map[string]any{"url": address}, nil)
+	return page
+}
+
+// call sends one command, waits for its reply and decodes it into result.
+func (p *tab) call(method string, params map[string]any, result any) {
+	p.t.Helper()
+	answered := make(chan reply, 1)
+	p.mu.Lock()
+	p.nextID++
+	p.replies[p.nextID] = answered
+	message := map[string]any{"id": p.nextID, "method": method, "params": params}
+	if params == nil {
+		message["params"] = map[string]any{}
+	}
+	if p.session != "" {
+		message["sessionId"] = p.session
+	}
+	err := p.conn.WriteJSON(message)
+	p.mu.Unlock()
+	if err != nil {
+		p.t.Fatalf("%s: %v", method, err)
+	}
+	select {
+	case got := <-answered:
+		if got.Error != nil {
+			p.t.Fatalf("%s: %s", method, got.Error.Message)
+		}
+		if result != nil {
+			if err := json.Unmarshal(got.Result, result); err != nil {
+				p.t.Fatalf("%s: %v", method, err)
+			}
+		}
+	case <-p.ctx.Done():
+		_, complaints := p.seen()
+		p.t.Fatalf("%s %v: %v; the browser complained: %v", method, params, p.ctx.Err(), complaints)
+	}
+}
+
+// evaluate runs an expression in the page and returns its value as text.
+func (p *tab) evaluate(expression string) string {
+	p.t.Helper()
+	var got struct {
+		Result           struct{ Value any }
+		ExceptionDetails *struct{ Exception struct{ Description string } }
+	}
+	p.call("Runtime.evaluate", map[string]any{"expression": expression, "awaitPromise": true, "returnByValue": true}, &got)
+	if got.ExceptionDetails != nil {
+		p.t.Fatalf("%s: %s", expression, got.ExceptionDetails.Exception.Description)
+	}
+	return fmt.Sprint(got.Result.Value)
+}
+
+// waitFor returns once the expression is true in the page.
+func (p *tab) waitFor(expression string) {
+	p.t.Helper()
+	p.evaluate(`new Promise((done) => {
+		const look = () => (` + expression + `) ? done(true) : setTimeout(look, 10);
+		look();
+	})`)
+}
+
+// seen returns every address the page asked for so far, and every error that
+// the console or the browser's log told of.
+func (p *tab) seen() (requests, complaints []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append(requests, p.requests...), append(complaints, p.complaints...)
+}
+
+// read takes in replies and events until the connection ends.
+func (p *tab) read() {
+	for {
+		var message struct {
+			ID int
+			reply
+			Method string
+			Params struct {
+				URL              string                                           // Network.webSocketCreated
+				Request          struct{ URL string }                             // Network.requestWillBeSent
+				Type             string                                           // Runtime.consoleAPICalled
+				Args             []struct{ Value, Description any }               //
+				ExceptionDetails struct{ Exception struct{ Description string } } // Runtime.exceptionThrown
+				Entry            struct{ Level, Text, URL string }                // Log.entryAdded
+			}
+		}
+		if err := p.conn.ReadJSON(&message); err != nil {
+			return
+		}
+		p.mu.Lock()
+		params := message.Params
+		switch message.Method {
+		case "":
+			p.replies[message.ID] <- message.reply
+		case "Network.requestWillBeSent":
+			p.requests = append(p.requests, params.Request.URL)
+		case "Network.webSocketCreated":
+			p.requests = append(p.requests, params.URL)
+		case "Runtime.exceptionThrown":
+			p.complaints = append(p.complaints, params.ExceptionDetails.Exception.Description)
+		case "Runtime.consoleAPICalled":
+			if params.Type == "error" {
+				p.complaints = append(p.complaints, strings.TrimSpace(fmt.Sprint(params.Args)))
+			}
+		case "Log.entryAdded":
+			if params.Entry.Level == "error" {
+				p.complaints = append(p.complaints, params.Entry.Text+" "+params.Entry.URL)
+			}
+		}
+		p.mu.Unlock()
+	}
+}

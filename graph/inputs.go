@@ -1,0 +1,95 @@
+package graph
+
+import (
+	"github.com/99designs/gqlgen/graphql"
+
+	"agentmarket.space/server/graph/generated"
+	"agentmarket.space/server/market"
+	"agentmarket.space/server/models"
+)
+
+func agentQuery(filter *generated.AgentFilter, order *generated.AgentOrder) (market.AgentQuery, error) {
+	var q market.AgentQuery
+	if filter != nil {
+		q = market.AgentQuery{
+			Capability: text(filter.Capability), Search: text(filter.Search),
+			MaxPrice: given(filter.MaxPricePerTask), Modes: filter.ExecutionMode.Value(),
+		}
+	}
+	if order != nil {
+		q.Order.Ascending = order.Direction == generated.OrderDirectionAsc
+		switch order.Field {
+		case generated.AgentOrderFieldReputation:
+			q.Order.Column = market.ByReputation
+		case generated.AgentOrderFieldPrice:
+			q.Order.Column = market.ByPrice
+		case generated.AgentOrderFieldCreatedAt:
+		}
+	}
+	return q, nil
+}
+
+func taskQuery(filter *generated.TaskFilter, order *generated.TaskOrder) market.TaskQuery {
+	var q market.TaskQuery
+	if filter != nil {
+		q = market.TaskQuery{
+			Status: filter.Status.Value(), Capability: text(filter.Capability),
+			MinBudget: given(filter.MinBudget), Search: text(filter.Search),
+		}
+	}
+	if order != nil {
+		q.Order.Ascending = order.Direction == generated.OrderDirectionAsc
+		if order.Field == generated.TaskOrderFieldBudget {
+			q.Order.Column = market.ByBudget
+		}
+	}
+	return q
+}
+
+func entryQuery(agentID string, filter *generated.LedgerEntryFilter) market.EntryQuery {
+	q := market.EntryQuery{AgentID: agentID}
+	if filter != nil {
+		q.Kinds, q.TaskID = transferKinds(filter.Kind.Value()), text(filter.TaskID)
+	}
+	return q
+}
+
+// agentChanges reads a change of a profile. A field left out is not touched;
+// null clears one that may be empty and is refused for the others.
+func agentChanges(in generated.UpdateAgentInput) (market.AgentChanges, error) {
+	if in.Name.IsSet() && in.Name.Value() == nil {
+		return market.AgentChanges{}, models.Invalid("name", "must not be null")
+	}
+	if in.PricePerTask.IsSet() && in.PricePerTask.Value() == nil {
+		return market.AgentChanges{}, models.Invalid("pricePerTask", "must not be null")
+	}
+	changes := market.AgentChanges{
+		Name: in.Name.Value(), PricePerTask: in.PricePerTask.Value(),
+		Description: cleared(in.Description), EndpointURL: cleared(in.EndpointURL), SystemPrompt: cleared(in.SystemPrompt),
+	}
+	if in.Capabilities.IsSet() {
+		words := in.Capabilities.Value()
+		changes.Capabilities = &words
+	}
+	return changes, nil
+}
+
+// cleared returns nil for a text that was left out and an empty one for null.
+func cleared(in graphql.Omittable[*string]) *string {
+	if !in.IsSet() {
+		return nil
+	}
+	if text := in.Value(); text != nil {
+		return text
+	}
+	return new(string)
+}
+
+func given[T any](in graphql.Omittable[*T]) *T { return in.Value() }
+
+func text(in graphql.Omittable[*string]) string {
+	if p := in.Value(); p != nil {
+		return *p
+	}
+	return ""
+}

@@ -1,0 +1,187 @@
+package graph
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/99designs/gqlgen/graphql/handler"
+	"github.com/99designs/gqlgen/graphql/handler/extension"
+	"github.com/99designs/gqlgen/graphql/handler/lru"
+	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/graph/generated"
+	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/models"
+)
+
+const (
+	cachedDocuments  = 1000
+	operationTimeout = 30 * time.Second
+)
+
+// ServerOptions are what a server needs beside its resolvers.
+type ServerOptions struct {
+	Introspection bool
+	Origins       []string // of pages on other hosts that may connect
+	Keys          *auth.Keys
+	Limit         func(ctx context.Context) error // asked before each operation on a socket; may be nil
+	Logger        *slog.Logger
+}
+
+// Server answers GraphQL over HTTP, WebSocket and server-sent events.
+type Server struct {
+	handler    *handler.Server
+	transports *transport.Transports
+}
+
+// NewServer makes the server of a resolver. An origin that is none is an error.
+func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
+	for _, origin := range o.Origins {
+		if u, err := url.Parse(origin); err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" {
+			return nil, fmt.Errorf("allow-origins: %q is not an origin like https://example.com", origin)
+		}
+	}
+	config := generated.Config{Resolvers: r, Directives: generated.DirectiveRoot{Authenticated: authenticated}}
+	setComplexity(&config.Complexity)
+	server := handler.New(generated.NewExecutableSchema(config))
+	server.SetErrorPresenter(presenter(o.Logger))
+	server.SetRecoverFunc(contain(o.Logger))
+	server.SetQueryCache(lru.New[*ast.QueryDocument](cachedDocuments))
+	server.SetParserTokenLimit(transport.MaxTokens)
+	server.Use(extension.AutomaticPersistedQuery{Cache: lru.New[string](cachedDocuments)})
+	guard, err := transport.NewGuard()
+	if err != nil {
+		return nil, err
+	}
+	server.Use(guard) // after persisted queries, before the limit that it protects
+	server.Use(extension.FixedComplexityLimit(maxComplexity))
+	if o.Introspection {
+		server.Use(extension.Introspection{})
+	}
+	server.AroundOperations(around)
+	transports := transport.New(transport.Options{
+		Init: initialiser(o.Keys), Before: o.Limit, Key: keyOf, Present: presenter(o.Logger), CheckOrigin: checkOrigin(o.Origins),
+		Headers: replayed,
+		Address: func(ctx context.Context) string { return auth.RequestFrom(ctx).Address }, Logger: o.Logger,
+	})
+	transports.Mount(server)
+	return &Server{handler: server, transports: transports}, nil
+}
+
+// ServeHTTP answers a request of any kind.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// CloseKey ends the sockets that an API key opened.
+func (s *Server) CloseKey(key auth.Hash) { s.transports.CloseKey(hex.EncodeToString(key[:])) }
+
+// Connections returns how many sockets and streams are open.
+func (s *Server) Connections() int { return s.transports.Connections() }
+
+// Shutdown ends all sockets and streams and waits for them until ctx ends.
+func (s *Server) Shutdown(ctx context.Context) { s.transports.Shutdown(ctx) }
+
+// authenticated lets a field be reached with an API key only.
+func authenticated(ctx context.Context, _ any, next graphql.Resolver) (any, error) {
+	if _, err := auth.Require(ctx); err != nil {
+		return nil, err
+	}
+	return next(ctx)
+}
+
+// around bounds how long a query or mutation takes, and refuses an
+// Idempotency-Key for a document with several mutations: one key is for one
+// effect.
+func around(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
+	operation := graphql.GetOperationContext(ctx)
+	switch operation.Operation.Operation {
+	case ast.Mutation:
+		key := auth.RequestFrom(ctx).IdempotencyKey
+		if key != "" && len(operation.Operation.SelectionSet) > 1 {
+			return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{
+				Present(ctx, models.Errorf(models.InvalidInput, "a document with an Idempotency-Key must have one mutation")),
+			}})
+		}
+	case ast.Query:
+		return limited(ctx, next)
+	case ast.Subscription:
+	}
+	return next(ctx)
+}
+
+// limited runs a query under the time limit. Mutations have their own: a hire
+// takes as long as its agent may.
+func limited(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
+	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+	responses := next(ctx)
+	return func(outer context.Context) *graphql.Response {
+		defer cancel()
+		return responses(outer)
+	}
+}
+
+// contain logs a panic of a resolver with its stack and shows nothing of it.
+func contain(logger *slog.Logger) graphql.RecoverFunc {
+	return func(ctx context.Context, panicked any) error {
+		stack := make([]byte, 8<<10)
+		logger.ErrorContext(ctx, "panic in a resolver", slog.Any("panic", panicked),
+			slog.String("stack", string(stack[:runtime.Stack(stack, false)])))
+		return errors.New("a resolver panicked")
+	}
+}
+
+// initialiser reads the API key of a socket: from the payload of its init
+// message, or else from the request that opened it.
+func initialiser(keys *auth.Keys) func(context.Context, map[string]any) (context.Context, error) {
+	return func(ctx context.Context, payload map[string]any) (context.Context, error) {
+		for _, name := range []string{"X-API-Key", "x-api-key", "apiKey"} {
+			if key, ok := payload[name].(string); ok && key != "" {
+				actor, err := keys.Find(ctx, key)
+				if err != nil {
+					return nil, err
+				}
+				return auth.WithActor(ctx, actor), nil
+			}
+		}
+		return ctx, nil
+	}
+}
+
+// replayed says in a header that an answer was kept from an earlier request.
+func replayed(ctx context.Context, h http.Header) {
+	if auth.RequestFrom(ctx).Replayed.Load() {
+		h.Set("Idempotency-Replayed", "true")
+	}
+}
+
+func keyOf(ctx context.Context) string {
+	actor, ok := auth.FromContext(ctx)
+	if !ok {
+		return ""
+	}
+	return hex.EncodeToString(actor.Key[:])
+}
+
+// checkOrigin lets programs connect, and pages of the server's own host and of
+// the origins that were allowed.
+func checkOrigin(origins []string) func(*http.Request) bool {
+	return func(r *http.Request) bool {
+		origin := r.Header.Get("Origin")
+		if origin == "" || slices.Contains(origins, origin) {
+			return true
+		}
+		u, err := url.Parse(origin)
+		return err == nil && strings.EqualFold(u.Host, r.Host)
+	}
+}

@@ -1,0 +1,184 @@
+package transport
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"agentmarket.space/server/models"
+)
+
+// refusal is a request that is not a GraphQL request, and its HTTP status.
+type refusal struct {
+	status int
+	code   models.Code
+	text   string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+func malformed(text string) *refusal {
+	return &refusal{http.StatusBadRequest, models.InvalidInput, text}
+}
+
+// readRequest reads the parameters of a GET or POST request.
+func readRequest(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphql.RawParams, *refusal) {
+	var params *graphql.RawParams
+	var refused *refusal
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		params, refused = readQuery(r.URL.Query())
+	case http.MethodPost:
+		params, refused = readPost(w, r, maxBody)
+	default:
+		w.Header().Set("Allow", "GET, POST")
+		return nil, &refusal{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use GET or POST"}
+	}
+	if refused != nil {
+		return nil, refused
+	}
+	if params.Query == "" && params.Extensions["persistedQuery"] == nil {
+		return nil, malformed("the request has no query")
+	}
+	params.Headers = r.Header
+	return params, nil
+}
+
+// readQuery reads the parameters from an address.
+func readQuery(values url.Values) (*graphql.RawParams, *refusal) {
+	params := &graphql.RawParams{Query: values.Get("query"), OperationName: values.Get("operationName")}
+	if !utf8.ValidString(params.Query) {
+		return nil, malformed("query must be valid UTF-8")
+	}
+	if text := values.Get("variables"); text != "" && decode([]byte(text), &params.Variables) != nil {
+		return nil, malformed("variables must be a JSON object")
+	}
+	if text := values.Get("extensions"); text != "" && decode([]byte(text), &params.Extensions) != nil {
+		return nil, malformed("extensions must be a JSON object")
+	}
+	return params, nil
+}
+
+// readPost reads the parameters from a JSON body. What is wrong with it is told
+// without repeating any of it.
+func readPost(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphql.RawParams, *refusal) {
+	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if charset := params["charset"]; err != nil || media != "application/json" || charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return nil, &refusal{http.StatusUnsupportedMediaType, models.UnsupportedMedia, "send the request as application/json in UTF-8"}
+	}
+	buffer := getBuffer()
+	defer putBuffer(buffer)
+	if _, err := io.Copy(buffer, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return nil, &refusal{http.StatusRequestEntityTooLarge, models.PayloadTooLarge, "the request is too large"}
+		}
+		return nil, malformed("the request could not be read")
+	}
+	return readJSON(buffer.Bytes())
+}
+
+// readJSON reads the parameters of a JSON object.
+func readJSON(body []byte) (*graphql.RawParams, *refusal) {
+	trimmed := bytes.TrimLeft(body, " \t\r\n")
+	switch {
+	case len(trimmed) > 0 && trimmed[0] == '[':
+		return nil, malformed("batches are not served: send one request at a time")
+	case len(trimmed) == 0 || trimmed[0] != '{':
+		return nil, malformed("the request must be a JSON object")
+	case !utf8.Valid(body):
+		return nil, malformed("the request must be valid UTF-8")
+	}
+	var params graphql.RawParams
+	if err := decode(body, &params); err != nil {
+		var wrongType *json.UnmarshalTypeError
+		if errors.As(err, &wrongType) && wrongType.Field != "" {
+			return nil, malformed(wrongType.Field + " has the wrong type")
+		}
+		return nil, malformed("the request is not valid JSON")
+	}
+	return &params, nil
+}
+
+// decode reads exactly one JSON value. Numbers stay as they were written.
+func decode(text []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	if err := decoder.Decode(into); err != nil {
+		return err //nolint:wrapcheck // only its kind is looked at
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one value")
+	}
+	return nil
+}
+
+// writeResponse writes a response as JSON. Data that the executor has rendered
+// is copied as it is; a request that was not executed has no data entry.
+func writeResponse(buffer *bytes.Buffer, response *graphql.Response) {
+	separator := byte('{')
+	entry := func(name string) {
+		buffer.WriteByte(separator)
+		separator = ','
+		buffer.WriteString(name)
+	}
+	if len(response.Errors) > 0 {
+		entry(`"errors":`)
+		writeJSON(buffer, response.Errors)
+	}
+	if response.Data != nil {
+		entry(`"data":`)
+		buffer.Write(response.Data)
+	}
+	if len(response.Extensions) > 0 {
+		entry(`"extensions":`)
+		writeJSON(buffer, response.Extensions)
+	}
+	if separator == '{' {
+		buffer.WriteByte('{')
+	}
+	buffer.WriteByte('}')
+}
+
+func writeJSON(buffer *bytes.Buffer, value any) {
+	text, err := json.Marshal(value)
+	if err != nil { // an extension that no JSON can hold is a fault of ours
+		text = []byte("null")
+	}
+	buffer.Write(text)
+}
+
+// errorsOf makes the errors of a refusal.
+func errorsOf(r *refusal) gqlerror.List {
+	return gqlerror.List{{Message: r.text, Extensions: map[string]any{"code": string(r.code)}}}
+}
+
+const keptBuffer = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }} //nolint:gochecknoglobals // a pool is shared by its nature
+
+func getBuffer() *bytes.Buffer {
+	buffer, ok := buffers.Get().(*bytes.Buffer)
+	if !ok {
+		return new(bytes.Buffer)
+	}
+	return buffer
+}
+
+func putBuffer(buffer *bytes.Buffer) {
+	if buffer.Cap() > keptBuffer {
+		return
+	}
+	buffer.Reset()
+	buffers.Put(buffer)
+}

@@ -1,0 +1,150 @@
+// Command agentmarket is a marketplace where AI agents find, hire and pay each
+// other: one process with GraphQL, live subscriptions, REST and webhooks over
+// one ledger.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"agentmarket.space/server/app"
+	"agentmarket.space/server/config"
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/ledger"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// commands are what the program can do.
+type commands struct {
+	Serve   serveCommand   `cmd:"" default:"withargs" help:"Serve the marketplace (the default)."`
+	Verify  verifyCommand  `cmd:"" help:"Recompute the ledger; exit 1 when a law does not hold."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+// streams are where a command writes.
+type streams struct{ out, err io.Writer }
+
+// run parses the arguments and runs one command. It returns the exit code: 0,
+// 1 when the command failed, 2 for a wrong argument.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	code := -1
+	parser, err := kong.New(&commands{}, kong.Name("agentmarket"), kong.Writers(stdout, stderr),
+		kong.Description("A self-hosted marketplace where AI agents find, hire and pay each other."),
+		kong.Exit(func(c int) { code = c }), kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(streams{stdout, stderr}))
+	if err != nil {
+		return fail(stderr, err, 2)
+	}
+	parsed, err := parser.Parse(args)
+	switch {
+	case code >= 0: // --help has been answered
+		return code
+	case err != nil:
+		return fail(stderr, err, 2)
+	}
+	if err := parsed.Run(); err != nil {
+		return fail(stderr, err, 1)
+	}
+	return 0
+}
+
+func fail(stderr io.Writer, err error, code int) int {
+	_, _ = fmt.Fprintf(stderr, "agentmarket: %v\n", err) //nolint:errcheck // there is nowhere left to tell it
+	return code
+}
+
+type serveCommand struct {
+	config.Config `embed:""`
+}
+
+// Run serves until ctx ends.
+func (c *serveCommand) Run(ctx context.Context, to streams) (err error) {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	server, err := app.New(ctx, c.Config, version(), newLogger(to.err))
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	if err := server.Banner(to.err, version()); err != nil {
+		return err
+	}
+	return server.Run(ctx, listener)
+}
+
+// newLogger writes text for people on a terminal, JSON for programs elsewhere.
+func newLogger(w io.Writer) *slog.Logger {
+	if file, ok := w.(*os.File); ok {
+		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			return slog.New(slog.NewTextHandler(w, nil))
+		}
+	}
+	return slog.New(slog.NewJSONHandler(w, nil))
+}
+
+type verifyCommand struct {
+	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database. A server may be at it."`
+}
+
+// Run prints the report as JSON.
+func (c *verifyCommand) Run(ctx context.Context, to streams) error {
+	var report ledger.Report
+	err := database.Inspect(ctx, c.Database, func(state *database.State) (err error) {
+		report, err = ledger.Verify(state)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(to.out)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(report); err != nil {
+		return err
+	}
+	if n := len(report.Violations); n > 0 {
+		return fmt.Errorf("the ledger does not hold: %d violations", n)
+	}
+	return nil
+}
+
+type versionCommand struct{}
+
+// Run prints the version.
+func (*versionCommand) Run(to streams) error {
+	_, err := fmt.Fprintln(to.out, version())
+	return err
+}
+
+// version is the module's version, or the commit that was built.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" && info.Main.Version == "(devel)" {
+			return "devel-" + setting.Value[:min(12, len(setting.Value))]
+		}
+	}
+	return info.Main.Version
+}

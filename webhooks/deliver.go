@@ -1,0 +1,141 @@
+package webhooks
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/riverqueue/river"
+
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/models"
+)
+
+const (
+	// near is the longest wait that the job itself sits out in steps. The job
+	// queue wakes later ones only every five seconds.
+	near     = 10 * time.Second
+	nearStep = 4 * time.Second
+	// A job that finds its endpoint busy comes back after busyFirst, then after
+	// twice as long each time up to busyMost.
+	busyFirst = 250 * time.Millisecond
+	busyMost  = 30 * time.Second
+)
+
+// removedReason is the last error of what was due to a webhook that is gone.
+const removedReason = "the webhook was removed"
+
+// DeliverArgs is the job that makes one try of a delivery. A try that was made
+// already is skipped, so the job may be queued twice.
+type DeliverArgs struct {
+	DeliveryID string `json:"delivery_id"`
+	Attempt    int    `json:"attempt"` // from 1
+}
+
+// Kind names the job.
+func (DeliverArgs) Kind() string { return "webhook_deliver" }
+
+// InsertOpts says where the job is queued: first tries and later ones apart.
+func (a DeliverArgs) InsertOpts() river.InsertOpts {
+	queue := firstQueue
+	if a.Attempt > 1 {
+		queue = retryQueue
+	}
+	return river.InsertOpts{Queue: queue, MaxAttempts: maxInternalTries}
+}
+
+// deliverer works DeliverArgs.
+type deliverer struct {
+	river.WorkerDefaults[DeliverArgs]
+	webhooks *Webhooks
+}
+
+// Work makes the try when its time has come and its endpoint has room.
+func (d *deliverer) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {
+	return d.webhooks.deliver(ctx, job.Args, snoozes(job.Metadata))
+}
+
+// snoozes returns how often a job was put off.
+func snoozes(metadata []byte) int {
+	var known struct {
+		Snoozes int `json:"snoozes"`
+	}
+	if json.Unmarshal(metadata, &known) != nil {
+		return 0
+	}
+	return known.Snoozes
+}
+
+// deliver makes one try of a delivery and writes down what came of it. The
+// request is made outside any transaction.
+func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, putOff int) error {
+	var delivery models.Delivery
+	if err := w.db.Read(ctx).Where("id = ?", args.DeliveryID).Take(&delivery).Error; err != nil {
+		return fmt.Errorf("read delivery %s: %w", args.DeliveryID, err)
+	}
+	if delivery.Status != models.DeliveryPending || delivery.Attempts >= args.Attempt {
+		return nil
+	}
+	if early := w.early(&delivery); early > 0 {
+		return river.JobSnooze(early)
+	}
+	hook, err := w.Get(ctx, delivery.AgentID)
+	if models.CodeOf(err) == models.NotFound {
+		return w.drop(ctx, &delivery, removedReason)
+	}
+	if err != nil {
+		return err
+	}
+	if hook.Status == models.WebhookSuspended {
+		return w.drop(ctx, &delivery, suspendedReason)
+	}
+	if !w.slots.take(delivery.AgentID) {
+		return river.JobSnooze(busy(putOff, w.random()))
+	}
+	defer w.slots.free(delivery.AgentID)
+
+	answer, err := w.try(ctx, hook, &delivery, args.Attempt)
+	if err != nil {
+		return err
+	}
+	return w.settle(context.WithoutCancel(ctx), hook, &delivery, args.Attempt, answer)
+}
+
+// early returns how long the delivery's job is to sleep before it looks again;
+// 0 when the delivery is due.
+func (w *Webhooks) early(delivery *models.Delivery) time.Duration {
+	if delivery.NextAttemptAt == nil {
+		return 0
+	}
+	remaining := delivery.NextAttemptAt.Std().Sub(w.now())
+	if remaining > near {
+		return remaining
+	}
+	return min(remaining, nearStep)
+}
+
+// busy returns how long a job stays away from an endpoint without room. It grows
+// with the number of times it was turned away, so that a long queue to a slow
+// endpoint costs the others little.
+func busy(putOff int, random float64) time.Duration {
+	pause := min(busyFirst<<min(putOff, 10), busyMost)
+	return time.Duration(float64(pause) * (1 - jitter + 2*jitter*random))
+}
+
+// drop gives up a delivery that cannot be tried. It is kept and can be sent
+// again.
+func (w *Webhooks) drop(ctx context.Context, delivery *models.Delivery, reason string) error {
+	err := w.db.Write(ctx, func(tx *database.Tx) error {
+		return tx.Model(&models.Delivery{}).
+			Where("id = ? AND status = ? AND attempts = ?", delivery.ID, models.DeliveryPending, delivery.Attempts).
+			Updates(map[string]any{"status": models.DeliveryFailed, "last_error": reason, "next_attempt_at": nil}).Error
+	})
+	if err != nil {
+		return fmt.Errorf("give up delivery %s: %w", delivery.ID, err)
+	}
+	w.logger.InfoContext(ctx, "webhook delivery dropped", slog.String("delivery_id", delivery.ID),
+		slog.String("agent_id", delivery.AgentID), slog.String("reason", reason))
+	return nil
+}

@@ -1,0 +1,58 @@
+package webhooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/models"
+)
+
+// Subscribe sets or changes where the agent is notified, an address that passed
+// [Webhooks.CheckURL]. A suspended webhook resumes. The secret comes back only
+// when the agent had no webhook: the one it has, or a fresh one.
+func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string) (models.Webhook, string, error) {
+	hook := models.Webhook{AgentID: agentID, URL: url, Status: models.WebhookActive, UpdatedAt: w.stamp()}
+	changed := tx.Model(&hook).Select("url", "status", "failing_since", "updated_at").Updates(&hook)
+	if changed.Error != nil {
+		return models.Webhook{}, "", fmt.Errorf("change webhook: %w", changed.Error)
+	}
+	if changed.RowsAffected == 1 {
+		return hook, "", nil
+	}
+	if err := tx.Create(&hook).Error; err != nil {
+		return models.Webhook{}, "", fmt.Errorf("set webhook: %w", err)
+	}
+	secret, err := w.MintSecret(tx, agentID)
+	return hook, secret, err
+}
+
+// Unsubscribe removes the agent's webhook. Its secret and its deliveries stay;
+// those still pending fail when their turn comes. Without a webhook it changes
+// nothing.
+func (w *Webhooks) Unsubscribe(tx *database.Tx, agentID string) error {
+	if err := tx.Delete(&models.Webhook{AgentID: agentID}).Error; err != nil {
+		return fmt.Errorf("remove webhook: %w", err)
+	}
+	return nil
+}
+
+// Get returns the agent's webhook, NOT_FOUND when it has none.
+func (w *Webhooks) Get(ctx context.Context, agentID string) (*models.Webhook, error) {
+	return hookOf(w.db.Read(ctx), agentID)
+}
+
+func hookOf(db *gorm.DB, agentID string) (*models.Webhook, error) {
+	var hook models.Webhook
+	err := db.Where("agent_id = ?", agentID).Take(&hook).Error
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return nil, models.Errorf(models.NotFound, "no webhook is set")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read webhook: %w", err)
+	}
+	return &hook, nil
+}

@@ -1,0 +1,235 @@
+package webhooks
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/models"
+	"agentmarket.space/server/outbound"
+)
+
+// The queues. Retries have one of their own, so that however many of them are
+// due, first tries start at once.
+const (
+	matchQueue   = "matches"
+	firstQueue   = "deliveries"
+	retryQueue   = "retries"
+	matchWorkers = 4
+	// firstWorkers is how many first tries are under way at most: 64 endpoints
+	// that hang, with [perEndpoint] each, are needed to hold up the others.
+	firstWorkers = 256
+	retryWorkers = 64
+)
+
+const (
+	// fetchCooldown limits jobs a second to workers/cooldown. River's default of
+	// 100 ms gave 500/s, 20 ms about 2 000.
+	fetchCooldown = 20 * time.Millisecond
+	// fetchPoll is how late a snoozed job may start.
+	fetchPoll = 250 * time.Millisecond
+	// jobGrace is what a job may take beside its request.
+	jobGrace = 15 * time.Second
+	// rescueAfter is when a job is given back that seems to run for ever.
+	rescueAfter = 90 * time.Second
+	// keepDone is how long a completed job is kept; deliveries are the record.
+	keepDone = time.Minute
+	// cancelGrace is how long Stop waits for what it has cancelled.
+	cancelGrace = 5 * time.Second
+)
+
+// Options is what Webhooks need. All but Timeout and Retries must be given.
+type Options struct {
+	DB             *database.DB
+	Client         *outbound.Client
+	Box            *auth.Box // seals the signing secrets
+	MarketplaceURL string    // sent as marketplace_url
+	// Timeout is how long one try may take, 15 s when it is 0.
+	Timeout time.Duration
+	// Retries is how long to wait after each failed try; a delivery is tried
+	// once more than it has entries. Nil means [DefaultRetries].
+	Retries []time.Duration
+	Now     func() time.Time
+	Logger  *slog.Logger
+}
+
+const defaultTimeout = 15 * time.Second
+
+// DefaultRetries returns the waits between tries, 27.6 hours in all.
+func DefaultRetries() []time.Duration {
+	return []time.Duration{
+		5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 10 * time.Hour,
+	}
+}
+
+// Webhooks keeps where agents are notified, and notifies them once started. It
+// is safe for concurrent use.
+type Webhooks struct {
+	db             *database.DB
+	client         *outbound.Client
+	box            *auth.Box
+	marketplaceURL string
+	timeout        time.Duration
+	retries        []time.Duration
+	now            func() time.Time
+	random         func() float64 // in [0, 1), spreads retries
+	poll           time.Duration
+	logger         *slog.Logger
+	slots          slots
+
+	mu     sync.Mutex
+	worker *river.Client[*sql.Tx] // nil unless started
+}
+
+// New returns the webhooks in a store. Nothing is sent before Start.
+func New(o Options) *Webhooks {
+	retries := o.Retries
+	if retries == nil {
+		retries = DefaultRetries()
+	}
+	return &Webhooks{
+		db:             o.DB,
+		client:         o.Client,
+		box:            o.Box,
+		marketplaceURL: o.MarketplaceURL,
+		timeout:        cmp.Or(o.Timeout, defaultTimeout),
+		retries:        retries,
+		now:            o.Now,
+		random:         rand.Float64,
+		poll:           fetchPoll,
+		logger:         o.Logger,
+		slots:          slots{busy: map[string]int{}},
+	}
+}
+
+// tries is how often a delivery is tried.
+func (w *Webhooks) tries() int { return len(w.retries) + 1 }
+
+// Start begins to work the queues and returns. ctx is for starting only; Stop
+// ends the work.
+func (w *Webhooks) Start(ctx context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.worker != nil {
+		return errors.New("start webhooks: already started")
+	}
+	config, err := w.config()
+	if err != nil {
+		return fmt.Errorf("start webhooks: %w", err)
+	}
+	worker, err := w.db.NewWorker(ctx, config)
+	if err != nil {
+		return fmt.Errorf("start webhooks: %w", err)
+	}
+	if err = worker.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("start webhooks: %w", err)
+	}
+	w.worker = worker
+	return nil
+}
+
+// Stop takes no new work and waits for the tries under way until ctx ends; those
+// that are left then are cancelled and made again after the next Start. It may
+// be called without a Start.
+func (w *Webhooks) Stop(ctx context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.worker == nil {
+		return nil
+	}
+	if w.worker.Stop(ctx) != nil {
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelGrace)
+		defer cancel()
+		if err := w.worker.StopAndCancel(after); err != nil {
+			return fmt.Errorf("stop webhooks: %w", err)
+		}
+	}
+	w.worker = nil
+	return nil
+}
+
+func (w *Webhooks) config() (*river.Config, error) {
+	workers := river.NewWorkers()
+	if err := river.AddWorkerSafely(workers, &matcher{webhooks: w}); err != nil {
+		return nil, err
+	}
+	if err := river.AddWorkerSafely(workers, &deliverer{webhooks: w}); err != nil {
+		return nil, err
+	}
+	return &river.Config{
+		Queues: map[string]river.QueueConfig{
+			matchQueue: {MaxWorkers: matchWorkers},
+			firstQueue: {MaxWorkers: firstWorkers},
+			retryQueue: {MaxWorkers: retryWorkers},
+		},
+		Workers:                     workers,
+		FetchCooldown:               fetchCooldown,
+		FetchPollInterval:           w.poll,
+		JobTimeout:                  w.timeout + jobGrace,
+		RescueStuckJobsAfter:        max(rescueAfter, 2*(w.timeout+jobGrace)),
+		CompletedJobRetentionPeriod: keepDone,
+		RetryPolicy:                 internalRetry{now: w.now},
+		ErrorHandler:                faults{logger: w.logger},
+		Logger:                      slog.New(warnings{Handler: w.logger.Handler()}),
+	}, nil
+}
+
+// maxInternalTries is how often a job is begun when the store fails: with a
+// minute in between, about a week. Receivers' failures do not count here.
+const maxInternalTries = 10_000
+
+// internalRetry says when a job is begun again that failed on our side.
+type internalRetry struct{ now func() time.Time }
+
+// NextRetry waits a second longer after each failure, at most a minute.
+func (r internalRetry) NextRetry(job *rivertype.JobRow) time.Time {
+	return r.now().Add(min(time.Duration(len(job.Errors)+1)*time.Second, time.Minute))
+}
+
+// faults logs what fails on our side; it is tried again.
+type faults struct{ logger *slog.Logger }
+
+// HandleError logs an error of a job.
+func (f faults) HandleError(ctx context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
+	f.logger.ErrorContext(ctx, "webhook job failed", slog.String("kind", job.Kind), slog.Int64("job_id", job.ID), slog.Any("error", err))
+	return nil
+}
+
+// HandlePanic logs a panic of a job.
+func (f faults) HandlePanic(ctx context.Context, job *rivertype.JobRow, value any, trace string) *river.ErrorHandlerResult {
+	f.logger.ErrorContext(ctx, "webhook job panicked", slog.String("kind", job.Kind), slog.Int64("job_id", job.ID),
+		slog.Any("panic", value), slog.String("trace", trace))
+	return nil
+}
+
+// warnings drops what a library logs below a warning.
+type warnings struct{ slog.Handler }
+
+// Enabled reports whether a level is logged.
+func (h warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs returns the handler with attributes.
+func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return warnings{Handler: h.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup returns the handler with a group.
+func (h warnings) WithGroup(name string) slog.Handler {
+	return warnings{Handler: h.Handler.WithGroup(name)}
+}
+
+// stamp is the clock in the form that is stored.
+func (w *Webhooks) stamp() models.Time { return models.At(w.now()) }
