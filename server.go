@@ -26,8 +26,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
 }
 
 // commands are what the program can do.
@@ -64,7 +65,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 func fail(stderr io.Writer, err error, code int) int {
-	_, _ = fmt.Fprintf(stderr, "agentmarket: %v\n", err) //nolint:errcheck // there is nowhere left to tell it
+	_, _ = fmt.Fprintf(stderr, "agentmarket: %v\n", err)
 	return code
 }
 

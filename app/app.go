@@ -147,7 +147,7 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 func plain(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text+"\n") //nolint:errcheck // the client is gone
+	_, _ = io.WriteString(w, text+"\n")
 }
 
 // Run serves on the listener until ctx ends, then stops: no new requests,

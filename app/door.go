@@ -72,7 +72,7 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.WriteHeader(compat.Status(refusal.Code))
 	body := `{"errors":[{"message":` + strconv.Quote(refusal.Message) + `,"extensions":{"code":` + strconv.Quote(string(refusal.Code)) + `}}]}`
-	_, _ = io.WriteString(w, body) //nolint:errcheck // the client is gone
+	_, _ = io.WriteString(w, body)
 }
 
 // presentedKey is the API key of a request, empty when it has none.

@@ -19,19 +19,19 @@ const maxRequestID = 64
 // panics.
 func observe(m *metrics, logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		begun := time.Now() //nolint:forbidigo // measures latency
+		begun := time.Now()
 		request := &auth.Request{ID: requestID(r)}
 		w.Header().Set("X-Request-Id", request.ID)
 		recorded := &recorder{ResponseWriter: w}
 		r = r.WithContext(auth.WithRequest(r.Context(), request))
 		defer func() {
 			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler {
+				if p == http.ErrAbortHandler { //nolint:errorlint // a panic value, compared as net/http does
 					panic(p)
 				}
 				contain(logger, recorded, r, p)
 			}
-			took := time.Since(begun) //nolint:forbidigo // measures latency
+			took := time.Since(begun)
 			m.seen(r, recorded.code(), took)
 			level := slog.LevelDebug
 			if recorded.code() >= http.StatusInternalServerError {
@@ -76,6 +76,7 @@ type recorder struct {
 	status int
 }
 
+// WriteHeader notes the status.
 func (r *recorder) WriteHeader(status int) {
 	if r.status == 0 {
 		r.status = status
@@ -83,6 +84,7 @@ func (r *recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
+// Write notes that the answer has begun.
 func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK

@@ -15,8 +15,10 @@ type runner struct {
 	webhooks *webhooks.Webhooks
 }
 
+// Ready refuses an agent that cannot run here.
 func (r *runner) Ready(agent *models.Agent) error { return r.executor.Ready(hired(agent)) }
 
+// Run has the executor run the agent.
 func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task) (string, error) {
 	secret, err := r.webhooks.Secret(ctx, agent.ID)
 	if err != nil {

@@ -34,7 +34,7 @@ func openBox(c config.Config) (*auth.Box, error) {
 // one.
 func makeKey(path string) ([]byte, error) {
 	raw := make([]byte, 32)
-	_, _ = rand.Read(raw) //nolint:errcheck // crypto/rand ends the process rather than fail
+	_, _ = rand.Read(raw)
 	key := []byte(hex.EncodeToString(raw) + "\n")
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names the database
 	if err != nil {

@@ -64,7 +64,7 @@ func readAll(r *http.Request) ([]byte, error) {
 		return nil, models.Errorf(models.InvalidInput, "the body did not come in whole")
 	}
 	if len(body) > maxBody {
-		_, _ = io.CopyN(io.Discard, r.Body, maxDrain) //nolint:errcheck // it is refused either way
+		_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
 		return nil, tooLarge
 	}
 	return body, nil

@@ -24,9 +24,9 @@ type bundle struct {
 	url     string
 }
 
-func open(t testing.TB) *bundle {
-	t.Helper()
-	b := &bundle{Bundle: markettest.New(t)}
+func open(tb testing.TB) *bundle {
+	tb.Helper()
+	b := &bundle{Bundle: markettest.New(tb)}
 	client := outbound.New(outbound.Options{})
 	hooks := webhooks.New(webhooks.Options{
 		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
@@ -35,7 +35,7 @@ func open(t testing.TB) *bundle {
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: hooks}
 	b.handler = b.admit(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger}))
 	server := httptest.NewServer(b.handler)
-	t.Cleanup(server.Close)
+	tb.Cleanup(server.Close)
 	b.url = server.URL
 	return b
 }
@@ -72,14 +72,14 @@ type reply struct {
 }
 
 // send sends a request and wants an envelope back.
-func (b *bundle) send(t testing.TB, r request) reply {
-	t.Helper()
+func (b *bundle) send(tb testing.TB, r request) reply {
+	tb.Helper()
 	var body io.Reader
 	if r.body != "" {
 		body = strings.NewReader(r.body)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), r.method, b.url+r.path, body)
-	must(t, err)
+	req, err := http.NewRequestWithContext(tb.Context(), r.method, b.url+r.path, body)
+	must(tb, err)
 	if r.key != "" {
 		req.Header.Set("X-Api-Key", r.key)
 	}
@@ -87,46 +87,46 @@ func (b *bundle) send(t testing.TB, r request) reply {
 		req.Header.Set(r.headers[i], r.headers[i+1])
 	}
 	res, err := http.DefaultTransport.RoundTrip(req)
-	must(t, err)
-	defer func() { must(t, res.Body.Close()) }()
+	must(tb, err)
+	defer func() { must(tb, res.Body.Close()) }()
 	out := reply{Response: res}
 	out.raw, err = io.ReadAll(res.Body)
-	must(t, err)
+	must(tb, err)
 	if r.method != http.MethodHead {
-		out.body = enveloped(t, res.StatusCode, res.Header, out.raw)
+		out.body = enveloped(tb, res.StatusCode, res.Header, out.raw)
 	}
 	return out
 }
 
 // enveloped holds an answer to the form that every answer under /api has.
-func enveloped(t testing.TB, status int, header http.Header, raw []byte) map[string]any {
-	t.Helper()
+func enveloped(tb testing.TB, status int, header http.Header, raw []byte) map[string]any {
+	tb.Helper()
 	var body map[string]any
 	if err := json.Unmarshal(raw, &body); err != nil {
-		t.Fatalf("status %d: no JSON object: %v in %q", status, err, raw)
+		tb.Fatalf("status %d: no JSON object: %v in %q", status, err, raw)
 	}
 	if got := header.Get("Content-Type"); got != "application/json" {
-		t.Errorf("Content-Type %q", got)
+		tb.Errorf("Content-Type %q", got)
 	}
 	if body["success"] != (status == http.StatusOK) {
-		t.Errorf("status %d with %s", status, raw)
+		tb.Errorf("status %d with %s", status, raw)
 	}
 	_, hasData := body["data"]
 	_, hasCode := body["code"].(string)
 	_, hasError := body["error"].(string)
 	if hasData == hasError || hasError != hasCode {
-		t.Errorf("no envelope: %s", raw)
+		tb.Errorf("no envelope: %s", raw)
 	}
 	return body
 }
 
 // ok sends a request that must succeed and returns its data.
-func (b *bundle) ok(t testing.TB, r request) map[string]any {
-	t.Helper()
-	res := b.send(t, r)
+func (b *bundle) ok(tb testing.TB, r request) map[string]any {
+	tb.Helper()
+	res := b.send(tb, r)
 	data, isObject := res.body["data"].(map[string]any)
 	if res.StatusCode != http.StatusOK || !isObject {
-		t.Fatalf("%s %s: %d %s", r.method, r.path, res.StatusCode, res.raw)
+		tb.Fatalf("%s %s: %d %s", r.method, r.path, res.StatusCode, res.raw)
 	}
 	return data
 }
@@ -135,55 +135,55 @@ func (b *bundle) ok(t testing.TB, r request) map[string]any {
 type caller struct{ id, key string }
 
 // register registers an agent; the members are JSON beside its name.
-func (b *bundle) register(t testing.TB, name, members string) caller {
-	t.Helper()
-	data := b.ok(t, request{method: http.MethodPost, path: "/api/agents/register", body: fmt.Sprintf(`{"name":%q%s}`, name, members)})
-	return caller{id: text(t, data, "id"), key: text(t, data, "api_key")}
+func (b *bundle) register(tb testing.TB, name, members string) caller {
+	tb.Helper()
+	data := b.ok(tb, request{method: http.MethodPost, path: "/api/agents/register", body: fmt.Sprintf(`{"name":%q%s}`, name, members)})
+	return caller{id: text(tb, data, "id"), key: text(tb, data, "api_key")}
 }
 
 // post posts a task for 25 credits and returns its id.
-func (b *bundle) post(t testing.TB, poster caller) string {
-	t.Helper()
-	return text(t, b.ok(t, request{
+func (b *bundle) post(tb testing.TB, poster caller) string {
+	tb.Helper()
+	return text(tb, b.ok(tb, request{
 		method: http.MethodPost, path: "/api/tasks", key: poster.key,
 		body: `{"title":"Summarize","description":"All of it","budget":25,"required_capabilities":["research"]}`,
 	}), "id")
 }
 
 // footprint tells everything that a request could have changed.
-func (b *bundle) footprint(t testing.TB) string {
-	t.Helper()
+func (b *bundle) footprint(tb testing.TB) string {
+	tb.Helper()
 	var counts []int64
-	must(t, b.DB.Read(t.Context()).Raw(`
+	must(tb, b.DB.Read(tb.Context()).Raw(`
 		SELECT COUNT(*) FROM agents UNION ALL SELECT COUNT(*) FROM tasks UNION ALL SELECT COUNT(*) FROM transfers
 		UNION ALL SELECT COUNT(*) FROM events UNION ALL SELECT COUNT(*) FROM webhooks UNION ALL SELECT COUNT(*) FROM secrets
 		UNION ALL SELECT COUNT(*) FROM idempotency_keys UNION ALL SELECT COALESCE(SUM(available * 7 + held), 0) FROM wallets`).Scan(&counts).Error)
 	var tasks []models.Task
-	must(t, b.DB.Read(t.Context()).Order("id").Find(&tasks).Error)
+	must(tb, b.DB.Read(tb.Context()).Order("id").Find(&tasks).Error)
 	state, err := json.Marshal(tasks)
-	must(t, err)
+	must(tb, err)
 	return fmt.Sprint(counts, string(state))
 }
 
-func text(t testing.TB, data map[string]any, name string) string {
-	t.Helper()
+func text(tb testing.TB, data map[string]any, name string) string {
+	tb.Helper()
 	value, ok := data[name].(string)
 	if !ok {
-		t.Fatalf("no text %s in %v", name, data)
+		tb.Fatalf("no text %s in %v", name, data)
 	}
 	return value
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
-func equal[T comparable](t testing.TB, what string, got, want T) {
-	t.Helper()
+func equal[T comparable](tb testing.TB, what string, got, want T) {
+	tb.Helper()
 	if got != want {
-		t.Errorf("%s: got %v, want %v", what, got, want)
+		tb.Errorf("%s: got %v, want %v", what, got, want)
 	}
 }

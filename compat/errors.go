@@ -64,7 +64,6 @@ type failure struct {
 func WriteError(w http.ResponseWriter, r *http.Request, err error, balance *models.Credits) {
 	refusal := models.AsError(err)
 	h := w.Header()
-	h.Del("Link")
 	if refusal.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(refusal.RetryAfter.Seconds()))))
 	}

@@ -23,7 +23,7 @@ func registerExample() example {
 			EndpointURL: new("https://my-bot.com/execute"), SystemPrompt: new("You are a research assistant"),
 			WebhookURL: new("https://my-bot.com/webhooks"), OwnerEmail: new("me@example.com"),
 		},
-		data: registrationAnswer{
+		data: registrationAnswer{ //nolint:gosec // an example, no credentials
 			ID: exampleAgentID, Name: "ResearchBot", APIKey: "hex-string-save-this",
 			Capabilities: []string{"research", "summarization"}, WebhookSecret: new("whsec_save-this-too"),
 		},

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -140,12 +141,14 @@ func TestTranscripts(t *testing.T) {
 	s.names = append(s.names, task, "{task}")
 	s.tell(t, "tasks_list", request{method: "GET", path: "/api/tasks?status=open&capability=research&limit=20"})
 	s.tell(t, "tasks_get", request{method: "GET", path: "/api/tasks/" + task})
+	s.Clock.Advance(5 * time.Minute)
 	s.tell(t, "tasks_accept", request{method: "POST", path: "/api/tasks/" + task + "/accept", key: bot.key})
 	s.tell(t, "tasks_extend", request{method: "POST", path: "/api/tasks/" + task + "/extend", key: bot.key, body: `{"lease_minutes": 2880}`})
 	s.tell(t, "webhook_set", request{method: "PUT", path: "/api/agents/me/webhook", key: bot.key, body: `{
 		"webhook_url": "https://my-agent.com/webhooks/agentmarket"}`})
 	s.ok(t, request{method: "PUT", path: "/api/agents/me/webhook", key: bot.key, body: `{"webhook_url":"https://my-bot.com/callback"}`})
 	s.tell(t, "webhook_get", request{method: "GET", path: "/api/agents/me/webhook", key: bot.key})
+	s.Clock.Advance(time.Hour)
 	s.tell(t, "tasks_complete", request{
 		method: "POST", path: "/api/tasks/" + task + "/complete", key: bot.key, body: `{"result": "Here is the completed summary..."}`,
 	})

@@ -14,7 +14,7 @@ import (
 type fileLock struct{ file *os.File }
 
 func lockFile(path string) (*fileLock, error) {
-	file, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator names the database
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}

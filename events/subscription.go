@@ -141,7 +141,7 @@ func (s *Subscription) drain() {
 
 func ignoreEnd(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // ctx ended: that is no error of the stream
 	}
 	return err
 }

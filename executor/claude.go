@@ -30,7 +30,7 @@ func newClaude(o ClaudeOptions) anthropic.Client {
 // runPrompt has the model answer the job under the agent's prompt.
 func (e *Executor) runPrompt(ctx context.Context, agent Agent, _ string, job Job) (string, error) {
 	message, err := e.claude.Messages.New(ctx, anthropic.MessageNewParams{
-		Model: anthropic.Model(e.options.Claude.Model), MaxTokens: e.options.Claude.MaxTokens,
+		Model: e.options.Claude.Model, MaxTokens: e.options.Claude.MaxTokens,
 		System:   []anthropic.TextBlockParam{{Text: agent.SystemPrompt}},
 		Messages: []anthropic.MessageParam{anthropic.NewUserMessage(anthropic.NewTextBlock(job.Description))},
 	})

@@ -8,7 +8,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-func agentQuery(filter *generated.AgentFilter, order *generated.AgentOrder) (market.AgentQuery, error) {
+func agentQuery(filter *generated.AgentFilter, order *generated.AgentOrder) market.AgentQuery {
 	var q market.AgentQuery
 	if filter != nil {
 		q = market.AgentQuery{
@@ -26,7 +26,7 @@ func agentQuery(filter *generated.AgentFilter, order *generated.AgentOrder) (mar
 		case generated.AgentOrderFieldCreatedAt:
 		}
 	}
-	return q, nil
+	return q
 }
 
 func taskQuery(filter *generated.TaskFilter, order *generated.TaskOrder) market.TaskQuery {

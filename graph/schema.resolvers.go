@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"agentmarket.space/server/auth"
-
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
@@ -180,11 +179,7 @@ func (r *queryResolver) Agent(ctx context.Context, id string) (*models.Agent, er
 }
 
 func (r *queryResolver) Agents(ctx context.Context, first *int, after *string, filter *generated.AgentFilter, orderBy *generated.AgentOrder) (*generated.AgentConnection, error) {
-	query, err := agentQuery(filter, orderBy)
-	if err != nil {
-		return nil, err
-	}
-	return r.agentPage(ctx, query, page(first, after))
+	return r.agentPage(ctx, agentQuery(filter, orderBy), page(first, after))
 }
 
 func (r *queryResolver) Task(ctx context.Context, id string) (*models.Task, error) {
@@ -196,7 +191,7 @@ func (r *queryResolver) Tasks(ctx context.Context, first *int, after *string, fi
 	return r.taskPage(ctx, taskQuery(filter, orderBy), page(first, after))
 }
 
-func (r *queryResolver) Marketplace(ctx context.Context) (*generated.Marketplace, error) {
+func (r *queryResolver) Marketplace(_ context.Context) (*generated.Marketplace, error) {
 	return &generated.Marketplace{
 		URL: r.PublicURL, StartingCredits: r.Market.Settings.StartingCredits, PlatformFeePercent: models.FeePercent, Version: r.Version,
 	}, nil
@@ -261,7 +256,7 @@ func (r *webhookResolver) Deliveries(ctx context.Context, obj *models.Webhook, f
 	return r.deliveryPage(ctx, obj.AgentID, status, page(first, after))
 }
 
-func (r *webhookDeliveryResolver) Event(ctx context.Context, obj *models.Delivery) (generated.WebhookEvent, error) {
+func (r *webhookDeliveryResolver) Event(_ context.Context, _ *models.Delivery) (generated.WebhookEvent, error) {
 	return generated.WebhookEventTaskPosted, nil
 }
 

@@ -35,14 +35,11 @@ func TestPost(t *testing.T) {
 		var posted atomic.Int32
 		together(50, func(int) {
 			_, err := b.Post(t.Context(), poster, market.PostTaskInput{Title: "T", Description: "D", Budget: 7})
-			switch models.CodeOf(err) {
-			case models.InsufficientFunds:
-			default:
-				if err != nil {
-					t.Error(err)
-				}
+			if err == nil {
 				posted.Add(1)
+				return
 			}
+			wantCode(t, err, models.InsufficientFunds)
 		})
 		if posted.Load() != 14 {
 			t.Errorf("%d posts of 7 went through with 100 credits, want 14", posted.Load())

@@ -30,7 +30,7 @@ func (c Credits) Split() (worker, fee Credits) {
 
 // MarshalGQL writes the amount as a JSON number.
 func (c Credits) MarshalGQL(w io.Writer) {
-	_, _ = io.WriteString(w, strconv.FormatInt(int64(c), 10)) //nolint:errcheck // gqlgen gives a buffer
+	_, _ = io.WriteString(w, strconv.FormatInt(int64(c), 10))
 }
 
 // UnmarshalGQL reads a whole number; a fraction, a string and anything past

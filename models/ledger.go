@@ -79,12 +79,12 @@ type Transfer struct {
 // AmountFor tells by how much the transfer changed what the agent can spend;
 // negative when credits left.
 func (t *Transfer) AmountFor(agentID string) Credits {
-	switch AvailableOf(agentID) {
-	case t.CreditAccount:
+	account := AvailableOf(agentID)
+	if t.CreditAccount == account {
 		return t.Amount
-	case t.DebitAccount:
-		return -t.Amount
-	default:
-		return 0
 	}
+	if t.DebitAccount == account {
+		return -t.Amount
+	}
+	return 0
 }

@@ -108,13 +108,12 @@ func (t *Task) StatusAt(now Time) Status {
 
 // At returns the task as it is to be shown at now: with [Task.StatusAt] as its
 // status, and without a worker when it is open to all.
-func (t Task) At(now Time) Task {
-	t.Status = t.StatusAt(now)
-	if t.Status == Open {
-		t.WorkerID = nil
-		t.LeaseUntil = nil
+func (t *Task) At(now Time) Task {
+	shown := *t
+	if shown.Status = t.StatusAt(now); shown.Status == Open {
+		shown.WorkerID, shown.LeaseUntil = nil, nil
 	}
-	return t
+	return shown
 }
 
 // IsParty reports whether the agent posted the task or works on it.

@@ -38,7 +38,7 @@ func (t *Time) UnmarshalJSON(b []byte) error {
 
 // MarshalGQL writes the moment as an RFC 3339 string.
 func (t Time) MarshalGQL(w io.Writer) {
-	_, _ = io.WriteString(w, strconv.Quote(t.String())) //nolint:errcheck // gqlgen gives a buffer
+	_, _ = io.WriteString(w, strconv.Quote(t.String()))
 }
 
 // UnmarshalGQL reads an RFC 3339 string.

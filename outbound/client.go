@@ -122,11 +122,11 @@ func (c *Client) Post(ctx context.Context, url string, header http.Header, body 
 	if c.userAgent != "" {
 		request.Header.Set("User-Agent", c.userAgent)
 	}
-	response, err := c.http.Do(request) //nolint:gosec // calling strangers is the purpose; the guard is in the dialer
+	response, err := c.http.Do(request)
 	if err != nil {
 		return nil, explain(err)
 	}
-	defer func() { _ = response.Body.Close() }() //nolint:errcheck // it was only read
+	defer func() { _ = response.Body.Close() }()
 	read, err := io.ReadAll(io.LimitReader(response.Body, c.maxResponse))
 	if err != nil {
 		return nil, explain(err)

@@ -99,7 +99,7 @@ func (*plainHTTP) write(w http.ResponseWriter, media string, status int, respons
 	h.Set("Content-Length", strconv.Itoa(buffer.Len()))
 	setRetryAfter(h, response.Errors)
 	w.WriteHeader(status)
-	_, _ = w.Write(buffer.Bytes()) //nolint:errcheck // the client is gone
+	_, _ = w.Write(buffer.Bytes())
 }
 
 // setRetryAfter repeats in a header when trying again makes sense.

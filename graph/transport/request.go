@@ -79,8 +79,7 @@ func readPost(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphql.R
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 	if _, err := io.Copy(buffer, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 			return nil, &refusal{http.StatusRequestEntityTooLarge, models.PayloadTooLarge, "the request is too large"}
 		}
 		return nil, malformed("the request could not be read")

@@ -62,7 +62,7 @@ func (t *eventStream) stream(ctx context.Context, cancel context.CancelFunc, w h
 	h.Set("X-Accel-Buffering", "no")
 	control := http.NewResponseController(w)
 	send := func(text []byte) {
-		_ = control.SetWriteDeadline(time.Now().Add(t.options.WriteTimeout)) //nolint:errcheck,forbidigo // a test's recorder has none; a real connection's deadline
+		_ = control.SetWriteDeadline(time.Now().Add(t.options.WriteTimeout)) //nolint:forbidigo // a test's recorder has none; a real connection's deadline
 		if _, err := w.Write(text); err != nil || control.Flush() != nil {
 			cancel()
 		}

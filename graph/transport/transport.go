@@ -97,8 +97,8 @@ type live struct {
 
 // Reasons not to let a connection in.
 var (
-	errFull    = errors.New("too many connections")   //nolint:gochecknoglobals // sentinel
-	errStopped = errors.New("the server is stopping") //nolint:gochecknoglobals // sentinel
+	errFull    = errors.New("too many connections")
+	errStopped = errors.New("the server is stopping")
 )
 
 // join counts a connection in; it stays counted until leave.

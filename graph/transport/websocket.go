@@ -70,7 +70,7 @@ func (t *webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 			code = closeGoingAway
 		}
 		s.close(code, err.Error())
-		_ = ws.Close() //nolint:errcheck // it is being turned away
+		_ = ws.Close()
 		return
 	}
 	go s.serve()
@@ -153,16 +153,16 @@ func (s *socket) read() {
 // still sends is thrown away for a moment.
 func (s *socket) drain() {
 	conn := s.ws.NetConn()
-	_ = conn.SetReadDeadline(time.Now().Add(drainTime)) //nolint:errcheck,forbidigo // a real connection's deadline
-	_, _ = io.Copy(io.Discard, conn)                    //nolint:errcheck // it ends one way or the other
-	_ = s.ws.Close()                                    //nolint:errcheck // nothing is left to be lost
+	_ = conn.SetReadDeadline(time.Now().Add(drainTime)) //nolint:forbidigo // a real connection's deadline
+	_, _ = io.Copy(io.Discard, conn)
+	_ = s.ws.Close()
 }
 
 // stayAlive puts off the moment at which the peer counts as dead.
 func (s *socket) stayAlive() {
 	if s.ctx.Err() == nil {
 		deadline := time.Now().Add(s.transports.options.PingInterval * silentIntervals / 2) //nolint:forbidigo // a real connection's deadline
-		_ = s.ws.SetReadDeadline(deadline)                                                  //nolint:errcheck // reading will tell
+		_ = s.ws.SetReadDeadline(deadline)
 	}
 }
 
@@ -178,7 +178,7 @@ func (s *socket) write() {
 		case <-s.ctx.Done():
 			return
 		case frame := <-s.queue:
-			_ = s.ws.SetWriteDeadline(time.Now().Add(o.WriteTimeout)) //nolint:errcheck,forbidigo // a real connection's deadline
+			_ = s.ws.SetWriteDeadline(time.Now().Add(o.WriteTimeout)) //nolint:forbidigo // a real connection's deadline
 			err = s.ws.WriteMessage(websocket.TextMessage, frame)
 		case <-ticker.C:
 			err = s.ping()
@@ -194,7 +194,7 @@ func (s *socket) write() {
 func (s *socket) ping() error {
 	deadline := time.Now().Add(s.transports.options.WriteTimeout) //nolint:forbidigo // a real connection's deadline
 	if keepAlive := s.speaks.keepAlive; keepAlive != "" && s.sessionContext() != nil {
-		_ = s.ws.SetWriteDeadline(deadline) //nolint:errcheck // writing will tell
+		_ = s.ws.SetWriteDeadline(deadline)
 		if err := s.ws.WriteMessage(websocket.TextMessage, []byte(`{"type":"`+keepAlive+`"}`)); err != nil {
 			return err //nolint:wrapcheck // only that it failed matters
 		}
@@ -221,9 +221,9 @@ func (s *socket) close(code int, reason string) {
 	}
 	s.closed = true
 	message := websocket.FormatCloseMessage(code, reason[:min(len(reason), maxCloseReason)])
-	deadline := time.Now().Add(drainTime)                            //nolint:forbidigo // a real connection's deadline
-	_ = s.ws.WriteControl(websocket.CloseMessage, message, deadline) //nolint:errcheck // the peer may be gone
-	_ = s.ws.SetReadDeadline(deadline)                               //nolint:errcheck // wakes the reader
+	deadline := time.Now().Add(drainTime) //nolint:forbidigo // a real connection's deadline
+	_ = s.ws.WriteControl(websocket.CloseMessage, message, deadline)
+	_ = s.ws.SetReadDeadline(deadline)
 	s.cancel(errors.New(reason))
 }
 
@@ -233,7 +233,7 @@ func (s *socket) abort(cause error) {
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel(cause)
-	_ = s.ws.Close() //nolint:errcheck // it is broken already
+	_ = s.ws.Close()
 }
 
 func (s *socket) sessionContext() context.Context {
@@ -344,6 +344,6 @@ func (s *socket) initialise(payload map[string]any) bool {
 // sendFirst writes the frame that tells an older client why it was refused.
 // Nothing is queued before a session, so the writer goroutine is idle.
 func (s *socket) sendFirst(frame []byte) {
-	_ = s.ws.SetWriteDeadline(time.Now().Add(s.transports.options.WriteTimeout)) //nolint:errcheck,forbidigo // a real connection's deadline
-	_ = s.ws.WriteMessage(websocket.TextMessage, frame)                          //nolint:errcheck // the socket ends anyway
+	_ = s.ws.SetWriteDeadline(time.Now().Add(s.transports.options.WriteTimeout)) //nolint:forbidigo // a real connection's deadline
+	_ = s.ws.WriteMessage(websocket.TextMessage, frame)
 }

@@ -5,7 +5,6 @@ package markettest
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -80,7 +79,7 @@ func (silent) Announce(*database.Tx, models.Event) error       { return nil }
 // New makes a market that ends with the test.
 func New(t testing.TB) *Bundle {
 	t.Helper()
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	logger := slog.New(slog.DiscardHandler)
 	db, err := database.Open(t.Context(), filepath.Join(t.TempDir(), "market.db"), logger)
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })

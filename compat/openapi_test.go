@@ -1,0 +1,102 @@
+package compat
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The document is served, parses, says OpenAPI 3.1, describes exactly the
+// routes of the table, and points nowhere that is not there.
+func TestOpenAPI(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	res, err := http.Get(b.url + "/openapi.json")
+	must(t, err)
+	defer func() { must(t, res.Body.Close()) }()
+	var document map[string]any
+	must(t, json.NewDecoder(res.Body).Decode(&document))
+	equal(t, "version", text(t, document, "openapi"), "3.1.0")
+
+	var described, want []string
+	ids := map[string]bool{}
+	for path, item := range object(t, document, "paths") {
+		methods, _ := item.(map[string]any)
+		for method := range methods {
+			described = append(described, strings.ToUpper(method)+" "+path)
+			ids[text(t, object(t, methods, method), "operationId")] = true
+		}
+	}
+	routes := (&door{}).routes()
+	for _, rt := range routes {
+		want = append(want, rt.method+" "+rt.path)
+	}
+	slices.Sort(described)
+	slices.Sort(want)
+	equal(t, "routes", strings.Join(described, "\n"), strings.Join(want, "\n"))
+	equal(t, "operation ids", len(ids), len(routes))
+
+	schemas := object(t, object(t, document, "components"), "schemas")
+	for ref := range refs(document) {
+		if name, ok := strings.CutPrefix(ref, "#/components/schemas/"); !ok || schemas[name] == nil {
+			t.Errorf("%s leads nowhere; there are %v", ref, slices.Sorted(maps.Keys(schemas)))
+		}
+	}
+}
+
+// Examples are of the types they stand for.
+func TestOpenAPI_examples(t *testing.T) {
+	t.Parallel()
+	routes := (&door{}).routes()
+	document := openAPI(routes, Options{})
+	for _, rt := range routes {
+		op := *operationAt(document.Paths[rt.path], rt.method)
+		shown := op.Responses["200"].Content[mediaJSON]
+		conform(t, rt.name+" answer", document, shown.Schema, parsed(t, shown.Example))
+		if op.RequestBody != nil {
+			asked := op.RequestBody.Content[mediaJSON]
+			conform(t, rt.name+" request", document, asked.Schema, parsed(t, asked.Example))
+		}
+	}
+}
+
+// parsed is a value as it is after it went over the wire.
+func parsed(t *testing.T, v any) any {
+	t.Helper()
+	raw, err := json.Marshal(v)
+	must(t, err)
+	var out any
+	must(t, json.Unmarshal(raw, &out))
+	return out
+}
+
+func object(t *testing.T, in map[string]any, name string) map[string]any {
+	t.Helper()
+	out, ok := in[name].(map[string]any)
+	if !ok {
+		t.Fatalf("no object %s", name)
+	}
+	return out
+}
+
+// refs finds every $ref below a value.
+func refs(v any) map[string]bool {
+	found := map[string]bool{}
+	switch v := v.(type) {
+	case map[string]any:
+		if ref, ok := v["$ref"].(string); ok {
+			found[ref] = true
+		}
+		for _, member := range v {
+			maps.Copy(found, refs(member))
+		}
+	case []any:
+		for _, item := range v {
+			maps.Copy(found, refs(item))
+		}
+	}
+	return found
+}
