@@ -3,6 +3,8 @@
 // one ledger.
 package main
 
+//go:generate go tool gqlgen generate
+
 import (
 	"context"
 	"encoding/json"

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -114,13 +115,19 @@ func (a *App) routes(rest http.Handler, keys *auth.Keys, limits *limits) http.Ha
 	mux.Handle("GET /metrics", metrics.handler())
 	mux.Handle("GET /explorer", explorer.Handler("/graphql"))
 	mux.Handle("GET /explorer/", explorer.Handler("/graphql"))
-	door := &door{keys: keys, limits: limits, trusted: a.config.TrustProxies, logger: a.logger}
+	door := &door{keys: keys, limits: limits, balance: a.market.Wallet, trusted: a.config.TrustProxies, logger: a.logger}
 	mux.Handle("/graphql", door.admit(a.graph))
-	mux.Handle("/api/", door.admit(rest))
-	mux.Handle("/api", door.admit(rest))
 	mux.Handle("GET /openapi.json", rest)
 	mux.HandleFunc("GET /{$}", a.front)
-	return observe(metrics, a.logger, protect(a.config.AllowOrigins, a.config.EndpointTime+stopTime, mux))
+	restDoor := door.admit(rest)
+	doors := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/") { // the mux would answer unclean paths with a page
+			restDoor.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+	return observe(metrics, a.logger, protect(a.config.AllowOrigins, a.config.EndpointTime+stopTime, doors))
 }
 
 // front answers at the root with where everything is.

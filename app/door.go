@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 type door struct {
 	keys    *auth.Keys
 	limits  *limits
+	balance func(ctx context.Context, agentID string) (*models.Wallet, error)
 	trusted []netip.Prefix
 	logger  *slog.Logger
 }
@@ -62,7 +64,7 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, err error) {
 			slog.String("request_id", auth.RequestFrom(r.Context()).ID))
 	}
 	if r.URL.Path != "/graphql" {
-		compat.WriteError(w, r, err, nil)
+		compat.WriteError(w, r, err, d.balanceOf(r.Context()))
 		return
 	}
 	refusal = models.AsError(err)
@@ -73,6 +75,20 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	w.WriteHeader(compat.Status(refusal.Code))
 	body := `{"errors":[{"message":` + strconv.Quote(refusal.Message) + `,"extensions":{"code":` + strconv.Quote(string(refusal.Code)) + `}}]}`
 	_, _ = io.WriteString(w, body)
+}
+
+// balanceOf is what the caller can spend; nil for a stranger, or when it cannot
+// be read.
+func (d *door) balanceOf(ctx context.Context) *models.Credits {
+	actor, ok := auth.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	wallet, err := d.balance(ctx, actor.AgentID)
+	if err != nil {
+		return nil
+	}
+	return &wallet.Available
 }
 
 // presentedKey is the API key of a request, empty when it has none.

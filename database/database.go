@@ -250,9 +250,6 @@ func (c *change) run() (err error) {
 	return c.fn(c.tx)
 }
 
-// IsUnique reports whether err says that a row with the same key exists.
-func IsUnique(err error) bool { return errors.Is(err, gorm.ErrDuplicatedKey) }
-
 // NotFound turns gorm's missing row into a refusal that names what is missing.
 func NotFound(err error, noun, id string) error {
 	if errors.Is(err, gorm.ErrRecordNotFound) {

@@ -6,5 +6,3 @@
 // The executable schema is generated into graph/generated, transports live in
 // graph/transport.
 package graph
-
-//go:generate go tool gqlgen generate --config ../gqlgen.yml

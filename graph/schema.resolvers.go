@@ -191,7 +191,7 @@ func (r *queryResolver) Tasks(ctx context.Context, first *int, after *string, fi
 	return r.taskPage(ctx, taskQuery(filter, orderBy), page(first, after))
 }
 
-func (r *queryResolver) Marketplace(_ context.Context) (*generated.Marketplace, error) {
+func (r *queryResolver) Marketplace(ctx context.Context) (*generated.Marketplace, error) {
 	return &generated.Marketplace{
 		URL: r.PublicURL, StartingCredits: r.Market.Settings.StartingCredits, PlatformFeePercent: models.FeePercent, Version: r.Version,
 	}, nil
@@ -256,7 +256,7 @@ func (r *webhookResolver) Deliveries(ctx context.Context, obj *models.Webhook, f
 	return r.deliveryPage(ctx, obj.AgentID, status, page(first, after))
 }
 
-func (r *webhookDeliveryResolver) Event(_ context.Context, _ *models.Delivery) (generated.WebhookEvent, error) {
+func (r *webhookDeliveryResolver) Event(ctx context.Context, obj *models.Delivery) (generated.WebhookEvent, error) {
 	return generated.WebhookEventTaskPosted, nil
 }
 
