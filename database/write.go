@@ -23,6 +23,23 @@ type Tx struct {
 	jobs  []river.InsertManyParams
 }
 
+// Run executes one statement of a hot path as it is, where building it through
+// gorm would cost more than running it. Placeholders are question marks. It
+// returns how many rows were changed.
+func (tx *Tx) Run(query string, args ...any) (int64, error) {
+	result, err := tx.Statement.ConnPool.ExecContext(tx.Statement.Context, query, args...)
+	if err != nil {
+		return 0, err //nolint:wrapcheck // the caller knows what it ran
+	}
+	return result.RowsAffected() //nolint:wrapcheck // SQLite and PostgreSQL always know
+}
+
+// Row runs a query of a hot path that finds one row and reads it into the
+// targets.
+func (tx *Tx) Row(query string, args []any, into ...any) error {
+	return tx.Statement.ConnPool.QueryRowContext(tx.Statement.Context, query, args...).Scan(into...) //nolint:wrapcheck // the caller knows what it asked
+}
+
 // OnCommit has fn run after the commit, and not at all when there is none. fn
 // must be quick and must not fail.
 func (tx *Tx) OnCommit(fn func()) { tx.hooks = append(tx.hooks, fn) }

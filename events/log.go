@@ -38,11 +38,13 @@ func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, erro
 	return l, err
 }
 
-// Append writes an event with the transaction and returns its cursor. Readers
+// Append writes an event with the transaction and notes its cursor. Readers
 // wake up after the commit.
 func (l *Log) Append(tx *database.Tx, event *models.Event) error {
 	tx.OnCommit(l.Wake)
-	return tx.Create(event).Error
+	return tx.Row(`INSERT INTO events (kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING seq`,
+		[]any{event.Kind, event.TaskID, event.PosterID, event.WorkerID, event.AgentID, event.TransferID, event.CreatedAt}, &event.Seq)
 }
 
 // Wake has the reader look for new events now.
@@ -88,6 +90,9 @@ func (l *Log) Follow(ctx context.Context) {
 // handOut reads pages until a short one and offers each event to every
 // subscriber.
 func (l *Log) handOut(ctx context.Context) error {
+	if skipped, err := l.skip(ctx); skipped || err != nil {
+		return err
+	}
 	for {
 		events, err := l.read(ctx, l.Head())
 		if err != nil {
@@ -105,6 +110,17 @@ func (l *Log) handOut(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// skip goes to the end of the log when nobody listens. The lock is held
+// meanwhile: who joins next hears everything after it.
+func (l *Log) skip(ctx context.Context) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.live) > 0 {
+		return false, nil
+	}
+	return true, l.db.Read(ctx).Raw("SELECT COALESCE(MAX(seq), 0) FROM events").Scan(&l.head).Error
 }
 
 // read returns a page of events after a cursor, with their tasks.

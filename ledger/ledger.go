@@ -121,7 +121,7 @@ func move(tx *database.Tx, now models.Time, transfers ...models.Transfer) ([]mod
 		if err := apply(wallets, t); err != nil {
 			return nil, err
 		}
-		if err := tx.Create(t).Error; err != nil {
+		if err := book(tx, t); err != nil {
 			return nil, fmt.Errorf("book %s: %w", t.ID, err)
 		}
 		for _, account := range []models.Account{t.DebitAccount, t.CreditAccount} {
@@ -152,8 +152,10 @@ func load(tx *database.Tx, transfers []models.Transfer) (map[string]*change, err
 			if agentID == "" || wallets[agentID] != nil {
 				continue
 			}
-			var wallet models.Wallet
-			if err := tx.Take(&wallet, "agent_id = ?", agentID).Error; err != nil {
+			wallet := models.Wallet{AgentID: agentID}
+			err := tx.Row("SELECT available, held, last_seq FROM wallets WHERE agent_id = ?", []any{agentID},
+				&wallet.Available, &wallet.Held, &wallet.LastSeq)
+			if err != nil {
 				return nil, fmt.Errorf("read the wallet of %s: %w", agentID, err)
 			}
 			wallets[agentID] = &change{before: wallet, after: wallet}
@@ -192,17 +194,24 @@ func apply(wallets map[string]*change, t *models.Transfer) error {
 	return nil
 }
 
+// book writes a transfer and notes its place in the ledger.
+func book(tx *database.Tx, t *models.Transfer) error {
+	return tx.Row(`INSERT INTO transfers (id, kind, debit_account, credit_account, amount, task_id, balance_after, created_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`,
+		[]any{t.ID, t.Kind, t.DebitAccount, t.CreditAccount, t.Amount, t.TaskID, t.BalanceAfter, t.CreatedAt}, &t.Seq)
+}
+
 // store changes a wallet by the difference, guarded against falling below zero
 // and against a change that was not seen by load.
 func store(tx *database.Tx, c *change) error {
 	available, held := c.after.Available-c.before.Available, c.after.Held-c.before.Held
-	result := tx.Exec(`UPDATE wallets SET available = available + ?, held = held + ?, last_seq = ?
+	changed, err := tx.Run(`UPDATE wallets SET available = available + ?, held = held + ?, last_seq = ?
 		WHERE agent_id = ? AND last_seq = ? AND available + ? >= 0 AND held + ? >= 0`,
 		available, held, c.after.LastSeq, c.after.AgentID, c.before.LastSeq, available, held)
-	if result.Error != nil {
-		return fmt.Errorf("change the wallet of %s: %w", c.after.AgentID, result.Error)
+	if err != nil {
+		return fmt.Errorf("change the wallet of %s: %w", c.after.AgentID, err)
 	}
-	if result.RowsAffected != 1 {
+	if changed != 1 {
 		return fmt.Errorf("the wallet of %s changed meanwhile", c.after.AgentID)
 	}
 	return nil

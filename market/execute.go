@@ -89,7 +89,7 @@ func (m *Market) hire(tx *database.Tx, actor auth.Actor, agent *models.Agent, in
 		Budget: in.Budget, Capabilities: []string{}, Origin: models.Direct, Status: models.Assigned, Attempt: 1,
 		OpenUntil: deadline, LeaseUntil: &deadline, CreatedAt: now, AcceptedAt: &now,
 	}
-	if err := tx.Create(&task).Error; err != nil {
+	if err := insert(tx, &task); err != nil {
 		return TaskResult{}, err
 	}
 	if _, err := m.tell(tx, models.TaskAccepted, &task); err != nil {

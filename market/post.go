@@ -2,6 +2,8 @@ package market
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"agentmarket.space/server/auth"
@@ -29,7 +31,7 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 		return TaskResult{}, err
 	}
 	return once(ctx, m, actor.AgentID, "postTask", in, func(tx *database.Tx) (TaskResult, error) {
-		if err := tx.Create(&task).Error; err != nil {
+		if err := insert(tx, &task); err != nil {
 			return TaskResult{}, err
 		}
 		if err := indexCapabilities(tx, &task); err != nil {
@@ -79,15 +81,29 @@ func (m *Market) newTask(actor auth.Actor, in PostTaskInput) (models.Task, error
 	return task, err
 }
 
+// insert writes a new task.
+func insert(tx *database.Tx, t *models.Task) error {
+	capabilities, err := json.Marshal(t.Capabilities)
+	if err != nil {
+		return fmt.Errorf("write capabilities: %w", err)
+	}
+	_, err = tx.Run(`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status,
+			attempt, lease_for, open_until, lease_until, created_at, accepted_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.ID, t.PosterID, t.WorkerID, t.Title, t.Description, t.Budget, string(capabilities), t.Origin, t.Status,
+		t.Attempt, t.LeaseFor, t.OpenUntil, t.LeaseUntil, t.CreatedAt, t.AcceptedAt)
+	return err
+}
+
+// indexCapabilities writes the rows that the filter by capability finds a task
+// by.
 func indexCapabilities(tx *database.Tx, task *models.Task) error {
-	if len(task.Capabilities) == 0 {
-		return nil
+	for _, word := range task.Capabilities {
+		if _, err := tx.Run("INSERT INTO task_capabilities (capability, task_id) VALUES (?, ?)", word, task.ID); err != nil {
+			return err
+		}
 	}
-	rows := make([]models.TaskCapability, len(task.Capabilities))
-	for i, word := range task.Capabilities {
-		rows[i] = models.TaskCapability{Capability: word, TaskID: task.ID}
-	}
-	return tx.Create(&rows).Error
+	return nil
 }
 
 // leaseOf is how long a worker of the task has.

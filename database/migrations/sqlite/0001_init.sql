@@ -134,7 +134,6 @@ CREATE TABLE transfers (
 ) STRICT;
 CREATE INDEX transfers_by_debit ON transfers (debit_account, seq, amount);
 CREATE INDEX transfers_by_credit ON transfers (credit_account, seq, amount);
-CREATE INDEX transfers_by_task ON transfers (task_id) WHERE task_id IS NOT NULL;
 
 -- +goose StatementBegin
 CREATE TRIGGER transfers_no_update BEFORE UPDATE ON transfers BEGIN SELECT RAISE(ABORT, 'transfers are immutable'); END;
@@ -210,11 +209,6 @@ CREATE TABLE events (
   transfer_id TEXT,
   created_at  INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX events_posted ON events (seq) WHERE kind = 'task.posted';
-CREATE INDEX events_by_task ON events (task_id, seq) WHERE task_id IS NOT NULL;
-CREATE INDEX events_by_poster ON events (poster_id, seq) WHERE poster_id IS NOT NULL;
-CREATE INDEX events_by_worker ON events (worker_id, seq) WHERE worker_id IS NOT NULL;
-CREATE INDEX events_by_agent ON events (agent_id, seq) WHERE agent_id IS NOT NULL;
 -- +goose StatementBegin
 CREATE TRIGGER events_no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are immutable'); END;
 -- +goose StatementEnd
