@@ -23,6 +23,9 @@ func Present(ctx context.Context, err error) *gqlerror.Error {
 	}
 	presented := graphql.DefaultErrorPresenter(ctx, err)
 	refusal := models.AsError(err)
+	if errors.Is(err, context.DeadlineExceeded) && refusal.Code == models.Internal {
+		refusal = models.Errorf(models.Unavailable, "the operation took too long")
+	}
 	presented.Message = refusal.Message
 	presented.Extensions = map[string]any{"code": string(refusal.Code)}
 	if refusal.Field != "" {

@@ -145,6 +145,8 @@ func contain(logger *slog.Logger) graphql.RecoverFunc {
 // message, or else from the request that opened it.
 func initialiser(keys *auth.Keys) func(context.Context, map[string]any) (context.Context, error) {
 	return func(ctx context.Context, payload map[string]any) (context.Context, error) {
+		opening := auth.RequestFrom(ctx) // its Idempotency-Key would be one for all operations of the socket
+		ctx = auth.WithRequest(ctx, &auth.Request{ID: opening.ID, Address: opening.Address})
 		for _, name := range []string{"X-API-Key", "x-api-key", "apiKey"} {
 			if key, ok := payload[name].(string); ok && key != "" {
 				actor, err := keys.Find(ctx, key)

@@ -27,9 +27,7 @@ func (*plainHTTP) Supports(*http.Request) bool { return true }
 
 // Do answers one request.
 func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
-	h := w.Header()
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Add("Vary", "Accept")
+	t.setHeaders(w)
 	media := negotiate(r.Header.Values("Accept"))
 	if media == "" {
 		t.refuse(w, typeJSON, &refusal{http.StatusNotAcceptable, models.InvalidInput, "the answer is " + typeGraphQL + " or " + typeJSON})
@@ -40,13 +38,27 @@ func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		t.refuse(w, media, refused)
 		return
 	}
-	opCtx, errs := exec.CreateOperationContext(r.Context(), params)
-	if len(errs) > 0 {
-		response := exec.DispatchError(graphql.WithOperationContext(r.Context(), opCtx), errs)
-		t.write(w, media, requestStatus(media), response)
+	panicked := t.contained(r.Context(), func() gqlerror.List {
+		t.execute(w, r, exec, params, media)
+		return nil
+	})
+	if panicked != nil {
+		t.write(w, media, http.StatusInternalServerError, &graphql.Response{Errors: panicked})
+	}
+}
+
+// execute runs the operation of a request and answers; it answers last.
+func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, params *graphql.RawParams, media string) {
+	opCtx, errs := prepare(r.Context(), exec, params)
+	if errs != nil {
+		t.write(w, media, requestStatus(media), &graphql.Response{Errors: errs})
 		return
 	}
-	if refused := t.unfit(w, r, opCtx); refused != nil {
+	if opCtx.Operation.Operation == ast.Subscription {
+		t.refuse(w, media, malformed("subscribe over a WebSocket, or accept text/event-stream"))
+		return
+	}
+	if refused := mutationByGet(w, r, opCtx); refused != nil {
 		t.refuse(w, media, refused)
 		return
 	}
@@ -60,22 +72,24 @@ func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		status = requestStatus(media)
 	}
 	if t.options.Headers != nil {
-		t.options.Headers(ctx, h)
+		t.options.Headers(ctx, w.Header())
 	}
 	t.write(w, media, status, response)
 }
 
-// unfit refuses operations that this transport does not serve.
-func (*plainHTTP) unfit(w http.ResponseWriter, r *http.Request, opCtx *graphql.OperationContext) *refusal {
-	switch {
-	case opCtx.Operation.Operation == ast.Subscription:
-		return malformed("subscribe over a WebSocket, or accept text/event-stream")
-	case opCtx.Operation.Operation == ast.Mutation && r.Method != http.MethodPost:
-		w.Header().Set("Allow", "POST")
-		return &refusal{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use POST for mutations"}
-	default:
+// setHeaders sets what every answer has.
+func (*plainHTTP) setHeaders(w http.ResponseWriter) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Add("Vary", "Accept")
+}
+
+// mutationByGet refuses a mutation that a mere link could set off.
+func mutationByGet(w http.ResponseWriter, r *http.Request, opCtx *graphql.OperationContext) *refusal {
+	if opCtx.Operation.Operation != ast.Mutation || r.Method == http.MethodPost {
 		return nil
 	}
+	w.Header().Set("Allow", "POST")
+	return &refusal{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use POST for mutations"}
 }
 
 // requestStatus is the status of a request that was not executed.
@@ -112,26 +126,44 @@ func setRetryAfter(h http.Header, errs gqlerror.List) {
 	}
 }
 
-// negotiate picks the type of the answer: the first acceptable one that is
-// served, JSON for clients that do not say, none when nothing fits.
+// negotiate picks the type of the answer: the one served that the client likes
+// best, the first of several, JSON for clients that do not say, none when
+// nothing fits.
 func negotiate(accept []string) string {
-	if len(accept) == 0 {
+	list := strings.Join(accept, ",")
+	if strings.Trim(list, " ,") == "" {
 		return typeJSON
 	}
-	for entry := range strings.SplitSeq(strings.Join(accept, ","), ",") {
-		media, params, err := mime.ParseMediaType(strings.TrimSpace(entry))
-		if q, ok := params["q"]; err != nil || ok && strings.Trim(q, "0.") == "" {
-			continue
-		}
-		if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
-			continue
-		}
-		switch media {
-		case typeGraphQL:
-			return typeGraphQL
-		case typeJSON, "application/*", "*/*":
-			return typeJSON
+	var best string
+	var liking float64
+	for entry := range strings.SplitSeq(list, ",") {
+		media, q := acceptable(entry)
+		if q > liking {
+			best, liking = media, q
 		}
 	}
-	return ""
+	return best
+}
+
+// acceptable returns the type that an entry of an Accept header gets, and how
+// much the client likes it: 0 when it is not served.
+func acceptable(entry string) (media string, q float64) {
+	wanted, params, err := mime.ParseMediaType(strings.TrimSpace(entry))
+	if charset := params["charset"]; err != nil || charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return "", 0
+	}
+	q = 1
+	if text, ok := params["q"]; ok {
+		if q, err = strconv.ParseFloat(text, 64); err != nil {
+			return "", 0
+		}
+	}
+	switch wanted {
+	case typeGraphQL:
+		return typeGraphQL, q
+	case typeJSON, "application/*", "*/*":
+		return typeJSON, q
+	default:
+		return "", 0
+	}
 }

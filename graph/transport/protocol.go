@@ -95,9 +95,7 @@ func (s *socket) handle(text []byte) bool {
 		if m.ID == nil {
 			break
 		}
-		if stop := s.forget(*m.ID); stop != nil {
-			stop()
-		}
+		s.stop(*m.ID)
 		return true
 	case s.speaks.terminate:
 		s.close(closeNormal, "")
@@ -124,7 +122,7 @@ func (s *socket) subscribe(m *message) bool {
 		return false
 	}
 	s.begin(*m.ID, params)
-	return s.ctx.Err() == nil
+	return true
 }
 
 func pong(payload json.RawMessage) []byte {

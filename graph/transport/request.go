@@ -57,8 +57,10 @@ func readRequest(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphq
 // readQuery reads the parameters from an address.
 func readQuery(values url.Values) (*graphql.RawParams, *refusal) {
 	params := &graphql.RawParams{Query: values.Get("query"), OperationName: values.Get("operationName")}
-	if !utf8.ValidString(params.Query) {
-		return nil, malformed("query must be valid UTF-8")
+	for _, name := range []string{"query", "operationName", "variables", "extensions"} {
+		if !utf8.ValidString(values.Get(name)) {
+			return nil, malformed(name + " must be valid UTF-8")
+		}
 	}
 	if text := values.Get("variables"); text != "" && decode([]byte(text), &params.Variables) != nil {
 		return nil, malformed("variables must be a JSON object")

@@ -5,16 +5,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/gorilla/websocket"
-	"github.com/vektah/gqlparser/v2/gqlerror"
-
-	"agentmarket.space/server/models"
 )
 
 // Close codes of graphql-transport-ws and of WebSocket.
@@ -22,6 +22,9 @@ const (
 	closeGoingAway     = websocket.CloseGoingAway
 	closeFull          = websocket.CloseTryAgainLater
 	closeNormal        = websocket.CloseNormalClosure
+	closeNotText       = websocket.CloseUnsupportedData
+	closeNotUTF8       = websocket.CloseInvalidFramePayloadData
+	closeInternal      = websocket.CloseInternalServerErr
 	closeBadMessage    = 4400
 	closeUnauthorized  = 4401
 	closeForbidden     = 4403
@@ -33,7 +36,6 @@ const (
 	drainTime          = time.Second
 	maxCloseReason     = 120 // bytes
 	silentIntervals    = 5   // half ping intervals until a silent peer is dead
-	codeTooMany        = "TOO_MANY_OPERATIONS"
 	webSocketHandshake = 5 * time.Second
 )
 
@@ -61,16 +63,12 @@ func (t *webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
 	s := &socket{
 		transports: t.Transports, ws: ws, speaks: protocolOf(ws.Subprotocol()), exec: exec, header: r.Header,
-		ctx: ctx, cancel: cancel, queue: make(chan []byte, maxQueued), running: map[string]context.CancelFunc{},
+		ctx: ctx, cancel: cancel, queue: make(chan []byte, maxQueued), running: map[string]*running{},
 	}
 	s.live = &live{address: t.options.Address(ctx), key: t.options.Key(ctx), end: s.close}
 	if err := t.join(s.live); err != nil {
-		code := closeFull
-		if errors.Is(err, errStopped) {
-			code = closeGoingAway
-		}
-		s.close(code, err.Error())
-		_ = ws.Close()
+		s.close(closeCode(err), err.Error())
+		go func() { s.leave(); s.drain() }()
 		return
 	}
 	go s.serve()
@@ -87,7 +85,7 @@ func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // socket is one live WebSocket. One goroutine reads, one writes, and each
-// operation has one.
+// operation has one. It ends with its context, whose cause is a farewell.
 type socket struct {
 	transports *Transports
 	live       *live
@@ -96,16 +94,23 @@ type socket struct {
 	exec       graphql.GraphExecutor
 	header     http.Header
 
-	ctx    context.Context //nolint:containedctx // of the socket; operations get theirs from it
-	cancel context.CancelCauseFunc
-	queue  chan []byte
-	group  sync.WaitGroup
+	ctx        context.Context //nolint:containedctx // of the socket; operations get theirs from it
+	cancel     context.CancelCauseFunc
+	queue      chan []byte
+	operations sync.WaitGroup
 
 	mu      sync.Mutex
 	session context.Context //nolint:containedctx // what Init made of the socket's context; nil before
-	running map[string]context.CancelFunc
-	closed  bool
+	running map[string]*running
 }
+
+// farewell is what the peer is told at the end.
+type farewell struct {
+	code   int
+	reason string
+}
+
+func (f *farewell) Error() string { return f.reason }
 
 // serve reads messages until the socket ends, and cleans up.
 func (s *socket) serve() {
@@ -120,85 +125,99 @@ func (s *socket) serve() {
 		}
 	})
 	defer timer.Stop()
-	s.group.Go(s.write)
+	var writer sync.WaitGroup
+	writer.Go(s.write)
 	s.read()
-	s.close(closeNormal, "")
+	writer.Wait()
 	s.drain()
-	s.group.Wait()
+	s.operations.Wait()
 }
 
-// read handles messages one after the other.
+// read handles messages one after the other, and ends the socket when there are
+// no more.
 func (s *socket) read() {
+	defer s.close(closeNormal, "")
+	defer func() {
+		if p := recover(); p != nil {
+			s.transports.options.Logger.ErrorContext(s.ctx, "panic in a socket", slog.Any("panic", p))
+			s.close(closeInternal, "internal error")
+		}
+	}()
 	for {
 		kind, reader, err := s.ws.NextReader()
 		if err != nil {
+			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+				s.close(closeGoingAway, "no sign of life")
+			}
 			return
 		}
 		text, err := io.ReadAll(reader)
-		if err != nil {
+		if err != nil || s.ctx.Err() != nil {
 			return
 		}
 		s.stayAlive()
-		if kind != websocket.TextMessage {
-			s.close(closeBadMessage, "Messages must be text")
+		switch {
+		case kind != websocket.TextMessage:
+			s.close(closeNotText, "Messages must be text")
 			return
-		}
-		if !s.handle(text) {
+		case !utf8.Valid(text):
+			s.close(closeNotUTF8, "Messages must be valid UTF-8")
+			return
+		case !s.handle(text):
 			return
 		}
 	}
-}
-
-// drain lets the peer read the close frame before the connection goes: what it
-// still sends is thrown away for a moment.
-func (s *socket) drain() {
-	conn := s.ws.NetConn()
-	_ = conn.SetReadDeadline(time.Now().Add(drainTime)) //nolint:forbidigo // a real connection's deadline
-	_, _ = io.Copy(io.Discard, conn)
-	_ = s.ws.Close()
 }
 
 // stayAlive puts off the moment at which the peer counts as dead.
 func (s *socket) stayAlive() {
-	if s.ctx.Err() == nil {
-		deadline := time.Now().Add(s.transports.options.PingInterval * silentIntervals / 2) //nolint:forbidigo // a real connection's deadline
-		_ = s.ws.SetReadDeadline(deadline)
+	s.readUntil(s.transports.options.PingInterval * silentIntervals / 2)
+	if s.ctx.Err() != nil {
+		s.readUntil(drainTime)
 	}
 }
 
-// write sends queued frames and pings. A frame that takes longer than the write
-// time ends the socket.
+func (s *socket) readUntil(d time.Duration) {
+	_ = s.ws.SetReadDeadline(time.Now().Add(d)) //nolint:forbidigo // a real connection's deadline
+}
+
+// write sends queued frames and pings, and at last the farewell. A frame that
+// takes longer than the write time ends the socket.
 func (s *socket) write() {
-	o := &s.transports.options
-	ticker := time.NewTicker(o.PingInterval)
+	ticker := time.NewTicker(s.transports.options.PingInterval)
 	defer ticker.Stop()
 	for {
 		var err error
 		select {
 		case <-s.ctx.Done():
+			s.leave()
 			return
 		case frame := <-s.queue:
-			_ = s.ws.SetWriteDeadline(time.Now().Add(o.WriteTimeout)) //nolint:forbidigo // a real connection's deadline
-			err = s.ws.WriteMessage(websocket.TextMessage, frame)
+			err = s.writeFrame(frame)
 		case <-ticker.C:
 			err = s.ping()
 		}
 		if err != nil {
-			s.abort(err)
+			s.cancel(err)
+			_ = s.ws.Close()
 			return
 		}
 	}
 }
 
+func (s *socket) writeFrame(frame []byte) error {
+	_ = s.ws.SetWriteDeadline(time.Now().Add(s.transports.options.WriteTimeout)) //nolint:forbidigo // a real connection's deadline
+	return s.ws.WriteMessage(websocket.TextMessage, frame)                       //nolint:wrapcheck // only that it failed matters
+}
+
 // ping asks whether the peer is there, and tells older clients that we are.
 func (s *socket) ping() error {
-	deadline := time.Now().Add(s.transports.options.WriteTimeout) //nolint:forbidigo // a real connection's deadline
 	if keepAlive := s.speaks.keepAlive; keepAlive != "" && s.sessionContext() != nil {
-		_ = s.ws.SetWriteDeadline(deadline)
-		if err := s.ws.WriteMessage(websocket.TextMessage, []byte(`{"type":"`+keepAlive+`"}`)); err != nil {
-			return err //nolint:wrapcheck // only that it failed matters
+		if err := s.writeFrame([]byte(`{"type":"` + keepAlive + `"}`)); err != nil {
+			return err
 		}
 	}
+	deadline := time.Now().Add(s.transports.options.WriteTimeout)  //nolint:forbidigo // a real connection's deadline
 	return s.ws.WriteControl(websocket.PingMessage, nil, deadline) //nolint:wrapcheck // only that it failed matters
 }
 
@@ -212,138 +231,35 @@ func (s *socket) send(ctx context.Context, frame []byte) {
 	}
 }
 
-// close tells the peer why the socket ends, and ends it. The first call counts.
+// close ends the socket; the writer tells the peer why. The first call counts.
+// It does not wait, not even for a write that is stuck: that has a second left.
 func (s *socket) close(code int, reason string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
-	s.closed = true
-	message := websocket.FormatCloseMessage(code, reason[:min(len(reason), maxCloseReason)])
+	s.cancel(&farewell{code, reason})
+	_ = s.ws.NetConn().SetWriteDeadline(time.Now().Add(drainTime)) //nolint:forbidigo // a real connection's deadline
+}
+
+// leave sends what was still queued and the close frame within a second, and
+// has the reader wait that long for the peer to take them.
+func (s *socket) leave() {
+	defer s.readUntil(drainTime)
 	deadline := time.Now().Add(drainTime) //nolint:forbidigo // a real connection's deadline
-	_ = s.ws.WriteControl(websocket.CloseMessage, message, deadline)
-	_ = s.ws.SetReadDeadline(deadline)
-	s.cancel(errors.New(reason))
+	_ = s.ws.SetWriteDeadline(deadline)
+	for len(s.queue) > 0 {
+		if s.ws.WriteMessage(websocket.TextMessage, <-s.queue) != nil {
+			return
+		}
+	}
+	if end, ok := errors.AsType[*farewell](context.Cause(s.ctx)); ok {
+		reason := strings.ToValidUTF8(end.reason[:min(len(end.reason), maxCloseReason)], "")
+		_ = s.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(end.code, reason), deadline)
+	}
 }
 
-// abort ends a socket whose peer cannot be told.
-func (s *socket) abort(cause error) {
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
-	s.cancel(cause)
+// drain lets the peer read the close frame before the connection goes: what it
+// still sends is thrown away for a moment.
+func (s *socket) drain() {
+	conn := s.ws.NetConn()
+	_ = conn.SetReadDeadline(time.Now().Add(drainTime)) //nolint:forbidigo // a real connection's deadline
+	_, _ = io.Copy(io.Discard, conn)
 	_ = s.ws.Close()
-}
-
-func (s *socket) sessionContext() context.Context {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.session
-}
-
-// begin runs an operation beside the others, unless its id is taken.
-func (s *socket) begin(id string, params *graphql.RawParams) {
-	ctx, cancel := context.WithCancel(s.sessionContext())
-	s.mu.Lock()
-	_, taken := s.running[id]
-	full := len(s.running) >= s.transports.options.MaxOperations
-	if !taken && !full {
-		s.running[id] = cancel
-	}
-	s.mu.Unlock()
-	switch {
-	case taken:
-		cancel()
-		s.close(closeDuplicate, "Subscriber for "+id+" already exists")
-	case full:
-		cancel()
-		s.send(s.ctx, s.speaks.fail(id, gqlerror.List{{
-			Message: "too many operations on this socket", Extensions: map[string]any{"code": codeTooMany},
-		}}))
-	default:
-		params.Headers = s.header
-		s.group.Go(func() { s.operate(ctx, cancel, id, params) })
-	}
-}
-
-// operate runs an operation and tells how it ended, unless the client ended it.
-func (s *socket) operate(ctx context.Context, cancel context.CancelFunc, id string, params *graphql.RawParams) {
-	defer cancel()
-	o := &operation{exec: s.exec, present: s.transports.options.Present, params: params}
-	errs := s.admit(ctx)
-	if errs == nil {
-		errs = o.safely(ctx, s.transports.options.Logger, func(response *graphql.Response) {
-			s.send(ctx, s.speaks.next(id, response))
-		})
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	s.forget(id)
-	if len(errs) > 0 {
-		s.send(s.ctx, s.speaks.fail(id, errs))
-		return
-	}
-	s.send(s.ctx, s.speaks.complete(id))
-}
-
-func (s *socket) admit(ctx context.Context) gqlerror.List {
-	if s.transports.options.Before == nil {
-		return nil
-	}
-	if err := s.transports.options.Before(ctx); err != nil {
-		return gqlerror.List{s.transports.options.Present(ctx, err)}
-	}
-	return nil
-}
-
-// forget frees an operation's id and returns how to stop it; nil when it is not
-// running.
-func (s *socket) forget(id string) context.CancelFunc {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	cancel := s.running[id]
-	delete(s.running, id)
-	return cancel
-}
-
-// initialise opens the session: operations may begin. It reports whether the
-// socket goes on.
-func (s *socket) initialise(payload map[string]any) bool {
-	if s.sessionContext() != nil {
-		s.close(closeSecondInit, "Too many initialisation requests")
-		return false
-	}
-	o := &s.transports.options
-	session, err := o.Init(s.ctx, payload)
-	if err != nil {
-		if s.speaks.refused != nil {
-			s.sendFirst(s.speaks.refused(o.Present(s.ctx, err)))
-		}
-		code := closeForbidden
-		if models.CodeOf(err) == models.Internal {
-			code = websocket.CloseInternalServerErr
-		}
-		s.close(code, "Forbidden")
-		return false
-	}
-	if err := s.transports.identify(s.live, o.Key(session)); err != nil {
-		s.close(closeFull, err.Error())
-		return false
-	}
-	s.mu.Lock()
-	s.session = session
-	s.mu.Unlock()
-	for _, frame := range s.speaks.ack {
-		s.send(s.ctx, []byte(frame))
-	}
-	return true
-}
-
-// sendFirst writes the frame that tells an older client why it was refused.
-// Nothing is queued before a session, so the writer goroutine is idle.
-func (s *socket) sendFirst(frame []byte) {
-	_ = s.ws.SetWriteDeadline(time.Now().Add(s.transports.options.WriteTimeout)) //nolint:forbidigo // a real connection's deadline
-	_ = s.ws.WriteMessage(websocket.TextMessage, frame)
 }
