@@ -77,13 +77,11 @@ type serveCommand struct {
 
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, to streams) (err error) {
-	if err := c.Validate(); err != nil {
-		return err
-	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	c.Complete(listener.Addr())
 	server, err := app.New(ctx, c.Config, version(), newLogger(to.err))
 	if err != nil {
 		return errors.Join(err, listener.Close())

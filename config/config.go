@@ -4,8 +4,10 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -40,8 +42,7 @@ type Config struct {
 	ClaudeURL      string          `                         env:"ANTHROPIC_BASE_URL"          help:"Address of the Claude API." name:"anthropic-base-url"`
 }
 
-// Validate refuses settings that cannot work, with a line for each, and fills
-// in what follows from others.
+// Validate refuses settings that cannot work, with a line for each.
 func (c *Config) Validate() error {
 	var errs []error
 	check := func(ok bool, format string, args ...any) {
@@ -59,16 +60,23 @@ func (c *Config) Validate() error {
 	check(c.EndpointTime > 0, "endpoint-timeout: must be more than 0")
 	check(c.WebhookTime > 0, "webhook-timeout: must be more than 0")
 	check(c.SecretKey == "" || len(c.SecretKey) >= 16, "secret-key: must have at least 16 characters")
-	if c.PublicURL == "" {
-		c.PublicURL = "http://" + c.Addr
-	}
-	c.PublicURL = strings.TrimRight(c.PublicURL, "/")
-	if c.MarketplaceURL == "" {
-		c.MarketplaceURL = c.PublicURL
-	}
-	for name, address := range map[string]string{"public-url": c.PublicURL, "marketplace-url": c.MarketplaceURL} {
-		u, err := url.Parse(address)
-		check(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", "%s: %q is not an address like https://example.com", name, address)
-	}
+	check(isAddress(c.PublicURL), "public-url: %q is not an address like https://example.com", c.PublicURL)
+	check(isAddress(c.MarketplaceURL), "marketplace-url: %q is not an address like https://example.com", c.MarketplaceURL)
 	return errors.Join(errs...)
+}
+
+// isAddress reports whether text is empty or the address of a server.
+func isAddress(text string) bool {
+	u, err := url.Parse(text)
+	return text == "" || err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+// Complete fills in what follows from other settings and from the address that
+// the server listens on.
+func (c *Config) Complete(listening net.Addr) {
+	if strings.HasSuffix(c.Addr, ":0") {
+		c.Addr = listening.String() // it is any free port
+	}
+	c.PublicURL = strings.TrimRight(cmp.Or(c.PublicURL, "http://"+c.Addr), "/")
+	c.MarketplaceURL = cmp.Or(c.MarketplaceURL, c.PublicURL)
 }

@@ -1,0 +1,322 @@
+// Package program runs the built server for tests that know it from outside
+// only: its address, its files, its exit.
+package program
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// variable names the built program in the environment of a test process.
+const variable = "AGENTMARKET_TEST_BINARY"
+
+// patience is how long anything of a server may take before a test gives up.
+const patience = 30 * time.Second
+
+// Main builds the server, runs the tests of a package and exits. TestMain calls
+// it. A program named by AGENTMARKET_TEST_BINARY is not built again.
+func Main(m *testing.M) {
+	code, err := main(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func main(m *testing.M) (code int, err error) {
+	if os.Getenv(variable) != "" {
+		return m.Run(), nil
+	}
+	dir, err := os.MkdirTemp("", "agentmarket-program-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	binary := filepath.Join(dir, "agentmarket")
+	build := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "agentmarket.space/server")
+	if text, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("build the server: %w: %s", err, text)
+	}
+	if err := os.Setenv(variable, binary); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+// Path is where the built program is.
+func Path() string { return os.Getenv(variable) }
+
+// Server is a running server with a folder of its own.
+type Server struct {
+	// URL is its address, without a slash at the end. It stays over restarts.
+	URL string
+	// Dir is where its database, agentmarket.db, and its key are.
+	Dir string
+
+	tb    testing.TB
+	env   []string
+	cmd   *exec.Cmd
+	log   *output
+	ended chan struct{} // closed when the process is gone
+}
+
+// Start runs a server with rate limits off and waits until it is ready. Env are
+// further settings, like "AGENTMARKET_LEASE=2m". It is killed when the test
+// ends, if it still runs.
+func Start(tb testing.TB, env ...string) *Server {
+	tb.Helper()
+	s := &Server{Dir: tb.TempDir(), tb: tb, env: append([]string{"AGENTMARKET_RATE_LIMITS=off"}, env...)}
+	s.start("--addr=127.0.0.1:0")
+	tb.Cleanup(s.Kill)
+	return s
+}
+
+// Restart runs the server again, at the same address with the same files. It
+// must have ended.
+func (s *Server) Restart() {
+	s.tb.Helper()
+	s.start("--addr=" + strings.TrimPrefix(s.URL, "http://"))
+}
+
+func (s *Server) start(addr string) {
+	s.tb.Helper()
+	ctx := context.WithoutCancel(s.tb.Context()) // it outlives the test for its clean-up
+	s.cmd = exec.CommandContext(ctx, Path(), addr)
+	s.cmd.Dir = s.Dir
+	s.cmd.Env = append(os.Environ(), s.env...)
+	s.log = &output{address: make(chan string, 1)}
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		s.tb.Fatal(err)
+	}
+	ended := make(chan struct{})
+	s.ended = ended
+	go func(cmd *exec.Cmd) {
+		_ = cmd.Wait() // ProcessState tells
+		close(ended)
+	}(s.cmd)
+	select {
+	case s.URL = <-s.log.address:
+	case <-ended:
+		s.tb.Fatalf("the server ended at once:\n%s", s.Log())
+	case <-time.After(patience):
+		s.tb.Fatalf("the server does not say where it is:\n%s", s.Log())
+	}
+	s.awaitReady()
+}
+
+// awaitReady waits for /readyz. The listener is there before the banner, so that
+// the first request waits in its queue rather than fails.
+func (s *Server) awaitReady() {
+	s.tb.Helper()
+	looks := time.NewTicker(10 * time.Millisecond)
+	defer looks.Stop()
+	deadline := time.After(patience)
+	for {
+		if status, _ := s.Do(http.MethodGet, "/readyz", "", ""); status == http.StatusOK {
+			return
+		}
+		select {
+		case <-looks.C:
+		case <-s.ended:
+			s.tb.Fatalf("the server ended:\n%s", s.Log())
+		case <-deadline:
+			s.tb.Fatalf("the server does not get ready:\n%s", s.Log())
+		}
+	}
+}
+
+// Kill ends the server as a power cut would, with SIGKILL, and waits until it
+// is gone.
+func (s *Server) Kill() {
+	_ = s.cmd.Process.Kill() // it may be gone
+	<-s.ended
+}
+
+// Signal asks the server to stop with SIGTERM. It does not wait; see Ended.
+func (s *Server) Signal() {
+	s.tb.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
+// Ended is closed once the process is gone.
+func (s *Server) Ended() <-chan struct{} { return s.ended }
+
+// Stop asks the server to stop, waits until it has, and returns its exit code.
+func (s *Server) Stop() int {
+	s.tb.Helper()
+	s.Signal()
+	select {
+	case <-s.ended:
+	case <-time.After(patience):
+		s.tb.Fatalf("the server does not stop:\n%s", s.Log())
+	}
+	return s.cmd.ProcessState.ExitCode()
+}
+
+// Log is what the server has written so far.
+func (s *Server) Log() string { return s.log.String() }
+
+// Verify runs "agentmarket verify" on the server's database and fails the test
+// when the ledger does not hold.
+func (s *Server) Verify() {
+	s.tb.Helper()
+	verify := exec.CommandContext(s.tb.Context(), Path(), "verify")
+	verify.Dir = s.Dir
+	if text, err := verify.CombinedOutput(); err != nil {
+		s.tb.Errorf("verify: %v\n%s", err, text)
+	}
+}
+
+// Do sends a request with an API key, if one is given, and returns the status
+// and the whole body. The status is 0 when no answer came, and the text why.
+// The body, if not empty, is sent as JSON. Headers are pairs of name and value.
+func (s *Server) Do(method, path, key, body string, headers ...string) (status int, text string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.tb.Context()), patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, s.URL+path, strings.NewReader(body))
+	if err != nil {
+		return 0, err.Error()
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		request.Header.Set("X-API-Key", key)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close() //nolint:errcheck // read to its end below
+	all, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return response.StatusCode, string(all)
+}
+
+// Query sends a GraphQL operation and unmarshals its data into data. An answer
+// with errors, or none, is an error.
+func (s *Server) Query(key, document string, variables map[string]any, data any, headers ...string) error {
+	body, err := json.Marshal(map[string]any{"query": document, "variables": variables})
+	if err != nil {
+		return err
+	}
+	status, text := s.Do(http.MethodPost, "/graphql", key, string(body), headers...)
+	var answer struct {
+		Data   json.RawMessage
+		Errors json.RawMessage
+	}
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Errors != nil {
+		return fmt.Errorf("status %d: %s", status, text)
+	}
+	return json.Unmarshal(answer.Data, data)
+}
+
+// Agent is a registered agent.
+type Agent struct{ ID, Key, WebhookSecret string }
+
+// Register registers an agent. More are further fields of the input, and may be
+// nil.
+func (s *Server) Register(name string, more map[string]any) Agent {
+	s.tb.Helper()
+	input := map[string]any{"name": name}
+	maps.Copy(input, more)
+	var data struct {
+		RegisterAgent struct {
+			Agent         struct{ ID string }
+			APIKey        string `json:"apiKey"`
+			WebhookSecret string
+		}
+	}
+	const document = `mutation($input: RegisterAgentInput!) { registerAgent(input: $input) { agent { id } apiKey webhookSecret } }`
+	if err := s.Query("", document, map[string]any{"input": input}, &data); err != nil {
+		s.tb.Fatal(err)
+	}
+	out := data.RegisterAgent
+	return Agent{ID: out.Agent.ID, Key: out.APIKey, WebhookSecret: out.WebhookSecret}
+}
+
+// output keeps what a server writes, and finds its address in it.
+type output struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	found   bool
+	address chan string
+}
+
+// Write keeps p.
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Write(p)
+	if !o.found {
+		if place := regexp.MustCompile(`GraphQL +(http://[^/\s]+)/graphql\s`).FindSubmatch(o.text.Bytes()); place != nil {
+			o.found = true
+			o.address <- string(place[1])
+		}
+	}
+	return len(p), nil
+}
+
+// String returns what was written.
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// Listen serves handler over TLS on 127.0.0.1, where agents have their
+// endpoints and webhooks in tests. The settings returned have a server call such
+// addresses and trust their certificate.
+func Listen(tb testing.TB, handler http.Handler) (url string, env []string) {
+	tb.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // a killed caller is no news
+	server.StartTLS()
+	tb.Cleanup(server.Close)
+	file := filepath.Join(tb.TempDir(), "certificate.pem")
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(file, certificate, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return server.URL, []string{"SSL_CERT_FILE=" + file, "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8"}
+}
+
+// Tool returns the path of a program that a test needs. Without it the test is
+// skipped, but not in CI.
+func Tool(tb testing.TB, name string) string {
+	tb.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			tb.Fatalf("%s is not installed, and in CI this test must run", name)
+		}
+		tb.Skipf("%s is not installed", name)
+	}
+	return path
+}
