@@ -11,19 +11,22 @@ run: ## serve on 127.0.0.1:8080 with ./agentmarket.db (flags in ARGS)
 
 test: ## every test, shuffled: units, transcripts, npm clients, the explorer in a browser
 	go test -shuffle=on ./...
+	go -C bench test -shuffle=on ./...
 
 check: lint race dead fresh ## what a change must pass
 
 generate: ## rewrite what is generated
 	go generate ./...
+	go -C bench generate ./...
 
 # Compares the tree before and after, not with the last commit, so that it also
 # answers in the middle of a change. Whatever it rewrote is left to be committed.
 fresh: ## generated files, go.mod and go.sum are what they would be made now
 	go mod tidy -diff
+	go -C bench mod tidy -diff
 	@before=$$(mktemp) && after=$$(mktemp) && trap 'rm -f "$$before" "$$after"' EXIT && \
 	list() { git ls-files -z --cached --others --exclude-standard | sort -zu | xargs -0 sha256sum 2>/dev/null || true; } && \
-	list > "$$before" && go generate ./... && list > "$$after" && \
+	list > "$$before" && $(MAKE) --no-print-directory generate && list > "$$after" && \
 	{ diff "$$before" "$$after" || { echo 'generated files were stale: make generate has rewritten those above' >&2; exit 1; }; }
 	@! grep -rn '!!! WARNING !!!' --include='*.go' graph || { echo 'resolvers the schema no longer has: delete them' >&2; exit 1; }
 
@@ -37,6 +40,7 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 
 lint: ## everything .golangci.yml asks, formatting included
 	$(TOOL) golangci-lint run
+	cd bench && go tool -modfile=../tools/go.mod golangci-lint run
 
 fmt: ## gofumpt and import order
 	$(TOOL) golangci-lint fmt
@@ -47,7 +51,7 @@ race: ## every test under the race detector, shuffled
 dead: ## functions that neither a program nor a test reaches
 	@found=$$($(TOOL) deadcode -test ./...) && { [ -z "$$found" ] || { echo "$$found" >&2; exit 1; }; }
 
-bench: ## load a server that is already running (flags in ARGS)
-	go run ./bench $(ARGS)
+bench: ## measure ours and the baselines alternately, about ten minutes (flags in ARGS)
+	go -C bench run . $(ARGS)
 
 .PHONY: help run test check generate fresh fuzz lint fmt race dead bench

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"sync"
+
+	"github.com/google/uuid"
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/bench/baseline/graph"
+)
+
+// books does the whole of the product's work at posting, still in a transaction
+// per call and as gorm makes it easy: the key is looked up, the poster's wallet
+// is debited, and with the task go its capabilities, the transfer, an event and
+// a job. There are no triggers that check it, and no journal of the wallet.
+type books struct {
+	db *gorm.DB
+
+	// known are the keys that have an account. The first request with a key
+	// opens one: whoever sends requests to a baseline has not registered.
+	mu    sync.Mutex
+	known map[string]bool
+}
+
+type account struct {
+	ID        string `gorm:"primaryKey"`
+	KeyHash   string `gorm:"uniqueIndex"`
+	Available int    `gorm:"check:available >= 0"`
+	Held      int    `gorm:"check:held >= 0"`
+}
+
+type capability struct {
+	Word   string `gorm:"primaryKey"`
+	TaskID string `gorm:"primaryKey"`
+}
+
+type transfer struct {
+	Seq    int64  `gorm:"primaryKey;autoIncrement"`
+	Kind   string `gorm:"uniqueIndex:once"`
+	TaskID string `gorm:"uniqueIndex:once"`
+	Debit  string `gorm:"index"`
+	Credit string `gorm:"index"`
+	Amount int    `gorm:"check:amount > 0"`
+}
+
+type event struct {
+	Seq    int64 `gorm:"primaryKey;autoIncrement"`
+	Kind   string
+	TaskID string `gorm:"index"`
+	Agent  string `gorm:"index"`
+}
+
+type job struct {
+	Seq   int64  `gorm:"primaryKey;autoIncrement"`
+	Kind  string `gorm:"index:due"`
+	State string `gorm:"index:due"`
+	Args  string
+}
+
+const credits = 1_000_000_000
+
+var errPoor = errors.New("not enough credits")
+
+func openBooks(file string) (*books, error) {
+	db, err := open(file, &account{}, &task{}, &capability{}, &transfer{}, &event{}, &job{})
+	if err != nil {
+		return nil, err
+	}
+	return &books{db: db, known: map[string]bool{}}, nil
+}
+
+// Create keeps one task and all that comes with it.
+func (b *books) Create(ctx context.Context, posted *graph.Task) error {
+	sum := sha256.Sum256([]byte(graph.KeyFrom(ctx)))
+	hash := hex.EncodeToString(sum[:])
+	if err := b.openAccount(ctx, hash); err != nil {
+		return err
+	}
+	var poster account
+	if err := b.db.WithContext(ctx).Take(&poster, "key_hash = ?", hash).Error; err != nil {
+		return err
+	}
+	return b.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		hold := tx.Exec("UPDATE accounts SET available = available - ?, held = held + ? WHERE id = ? AND available >= ?",
+			posted.Budget, posted.Budget, poster.ID, posted.Budget)
+		if hold.Error != nil {
+			return hold.Error
+		}
+		if hold.RowsAffected != 1 {
+			return errPoor
+		}
+		var words []capability
+		for _, word := range posted.RequiredCapabilities {
+			words = append(words, capability{Word: word, TaskID: posted.ID})
+		}
+		for _, row := range []any{
+			rowOf(posted, poster.ID), &words,
+			&transfer{Kind: "hold", TaskID: posted.ID, Debit: "available:" + poster.ID, Credit: "held:" + poster.ID, Amount: posted.Budget},
+			&event{Kind: "task.posted", TaskID: posted.ID, Agent: poster.ID},
+			&job{Kind: "match", State: "available", Args: `{"task":"` + posted.ID + `"}`},
+		} {
+			if err := tx.Create(row).Error; err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (b *books) openAccount(ctx context.Context, hash string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.known[hash] {
+		return nil
+	}
+	b.known[hash] = true
+	return b.db.WithContext(ctx).Create(&account{ID: uuid.NewString(), KeyHash: hash, Available: credits}).Error
+}

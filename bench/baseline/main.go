@@ -1,0 +1,96 @@
+// Command baseline is the server that the benchmark compares with: what
+// somebody gets who follows gqlgen's and gorm's own guides, with no key
+// checked, no money moved and no event kept unless it is asked to.
+//
+//	baseline -addr 127.0.0.1:9101                   constant answers
+//	baseline -addr 127.0.0.1:9101 -database FILE    posted tasks are stored
+//	baseline -addr 127.0.0.1:9101 -books FILE       and so is the poster's money, an event and a job
+//	baseline -addr 127.0.0.1:9101 -raw              finished bytes, no GraphQL
+//
+// It answers the requests of the product's schema that the benchmark sends,
+// on /graphql, and 200 on /readyz.
+package main
+
+import (
+	"flag"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql/handler"
+	"github.com/99designs/gqlgen/graphql/handler/lru"
+	"github.com/99designs/gqlgen/graphql/handler/transport"
+	"github.com/vektah/gqlparser/v2/ast"
+
+	"agentmarket.space/server/bench/baseline/graph"
+)
+
+//go:generate go tool gqlgen generate
+
+func main() {
+	var o options
+	flag.StringVar(&o.addr, "addr", "127.0.0.1:9101", "address to listen on")
+	flag.StringVar(&o.database, "database", "", "SQLite file that posted tasks are kept in; without one they are only announced")
+	flag.StringVar(&o.books, "books", "", "the same, with all that the product keeps of a post")
+	flag.BoolVar(&o.raw, "raw", false, "answer with finished bytes: the limit of what the libraries below GraphQL can do")
+	flag.Parse()
+	if err := serve(o); err != nil {
+		slog.Error("baseline stopped", slog.Any("error", err))
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	addr, database, books string
+	raw                   bool
+}
+
+func serve(o options) error {
+	resolver := graph.Constants(strings.Repeat("lorem ipsum dolor sit amet ", 8)[:200])
+	answers := stock(resolver)
+	switch {
+	case o.raw:
+		raw, err := newRaw(resolver.Page)
+		if err != nil {
+			return err
+		}
+		answers = raw
+	case o.database != "":
+		db, err := open(o.database, &task{})
+		if err != nil {
+			return err
+		}
+		resolver.Store = &store{db: db}
+	case o.books != "":
+		books, err := openBooks(o.books)
+		if err != nil {
+			return err
+		}
+		resolver.Store = books
+		answers = keyed(answers)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/graphql", answers)
+	mux.HandleFunc("/readyz", func(http.ResponseWriter, *http.Request) {})
+	server := &http.Server{Addr: o.addr, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	return server.ListenAndServe()
+}
+
+// keyed puts the API key of a request into its context.
+func keyed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(graph.WithKey(r.Context(), r.Header.Get("X-API-Key"))))
+	})
+}
+
+// stock is gqlgen's handler with its own transports as they come, and with the
+// query cache that its documentation recommends.
+func stock(resolver *graph.Resolver) http.Handler {
+	server := handler.New(graph.NewExecutableSchema(graph.Config{Resolvers: resolver}))
+	server.AddTransport(transport.Websocket{})
+	server.AddTransport(transport.POST{})
+	server.SetQueryCache(lru.New[*ast.QueryDocument](1000))
+	return server
+}

@@ -1,0 +1,170 @@
+package load
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Connection is one keep-alive HTTP/1.1 connection. It is used by one
+// goroutine at a time.
+type Connection struct {
+	conn     net.Conn
+	in       *bufio.Reader
+	out      []byte
+	body     []byte
+	deadline time.Time
+}
+
+// patience is how long any single answer may take.
+const patience = 30 * time.Second
+
+// Dial connects to a server on this machine.
+func Dial(ctx context.Context, addr string) (*Connection, error) {
+	conn, err := reach(ctx, addr, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Connection{conn: conn, in: bufio.NewReaderSize(conn, 16<<10)}, nil
+}
+
+// reach connects to this machine and to no other, from an address of it.
+func reach(ctx context.Context, addr string, from net.IP) (net.Conn, error) {
+	if host, _, err := net.SplitHostPort(addr); err != nil || !net.ParseIP(host).IsLoopback() {
+		return nil, fmt.Errorf("%q is no address of this machine", addr)
+	}
+	dialer := net.Dialer{Timeout: patience, KeepAlive: -1}
+	if from != nil {
+		dialer.LocalAddr = &net.TCPAddr{IP: from}
+	}
+	return dialer.DialContext(ctx, "tcp", addr)
+}
+
+// Close drops the connection.
+func (c *Connection) Close() error { return c.conn.Close() }
+
+// Do sends one request, stamped with number, and checks its answer. The answer
+// returned is valid until the next call. After an error the connection is of
+// no more use.
+func (c *Connection) Do(request Request, number int64) (answer []byte, err error) {
+	// Setting a deadline costs a timer: one serves many requests.
+	if now := time.Now(); c.deadline.Sub(now) < patience/2 {
+		c.deadline = now.Add(patience)
+		if err := c.conn.SetDeadline(c.deadline); err != nil {
+			return nil, err
+		}
+	}
+	c.out = request.stamped(c.out[:0], number)
+	if _, err := c.conn.Write(c.out); err != nil {
+		return nil, fmt.Errorf("send request: %w", err)
+	}
+	status, err := c.read()
+	if err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	return c.body, request.check(status, c.body)
+}
+
+// read takes one response off the connection and leaves its body in c.body.
+func (c *Connection) read() (status int, err error) {
+	head, err := readHead(c.in)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case head.chunked:
+		c.body, err = readChunks(c.in, c.body[:0])
+	case head.length >= 0:
+		c.body, err = readInto(c.in, c.body[:0], head.length)
+	default:
+		err = errors.New("answer has neither a length nor chunks")
+	}
+	if err == nil && head.closes {
+		err = fmt.Errorf("server closes the connection after status %d: %.300s", head.status, c.body)
+	}
+	return head.status, err
+}
+
+// head is what a client must know of a response before its body.
+type head struct {
+	status  int
+	length  int // -1 when not given
+	chunked bool
+	closes  bool
+}
+
+func readHead(in *bufio.Reader) (head, error) {
+	line, err := in.ReadSlice('\n')
+	if err != nil {
+		return head{}, err
+	}
+	if len(line) < len("HTTP/1.1 200") || !bytes.HasPrefix(line, []byte("HTTP/1.")) {
+		return head{}, fmt.Errorf("no HTTP/1 status line: %q", line)
+	}
+	h := head{length: -1}
+	if h.status, err = strconv.Atoi(string(line[9:12])); err != nil {
+		return head{}, fmt.Errorf("status line %q: %w", line, err)
+	}
+	for {
+		line, err = in.ReadSlice('\n')
+		if err != nil {
+			return head{}, err
+		}
+		name, value, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(":"))
+		if len(name) == 0 {
+			return h, nil
+		}
+		value = bytes.TrimSpace(value)
+		switch { // the length is compared first: most headers end there
+		case len(name) == len("Content-Length") && bytes.EqualFold(name, []byte("Content-Length")):
+			if h.length, err = strconv.Atoi(string(value)); err != nil {
+				return head{}, fmt.Errorf("content length %q: %w", value, err)
+			}
+		case len(name) == len("Transfer-Encoding") && bytes.EqualFold(name, []byte("Transfer-Encoding")):
+			h.chunked = strings.EqualFold(string(value), "chunked")
+		case len(name) == len("Connection") && bytes.EqualFold(name, []byte("Connection")):
+			h.closes = strings.EqualFold(string(value), "close")
+		}
+	}
+}
+
+// readChunks appends a chunked body to dst.
+func readChunks(in *bufio.Reader, dst []byte) ([]byte, error) {
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return dst, err
+		}
+		size, err := strconv.ParseUint(string(bytes.TrimRight(line, "\r\n")), 16, 31)
+		if err != nil {
+			return dst, fmt.Errorf("chunk size: %w", err)
+		}
+		if dst, err = readInto(in, dst, int(size)); err != nil {
+			return dst, err
+		}
+		if _, err := in.Discard(len("\r\n")); err != nil {
+			return dst, err
+		}
+		if size == 0 {
+			return dst, nil
+		}
+	}
+}
+
+// readInto appends exactly n bytes to dst.
+func readInto(in io.Reader, dst []byte, n int) ([]byte, error) {
+	start := len(dst)
+	if cap(dst) < start+n {
+		dst = append(make([]byte, 0, max(2*cap(dst), start+n)), dst...)
+	}
+	dst = dst[:start+n]
+	_, err := io.ReadFull(in, dst[start:])
+	return dst, err
+}

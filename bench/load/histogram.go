@@ -1,0 +1,67 @@
+package load
+
+import (
+	"math/bits"
+	"time"
+)
+
+// Histogram counts durations in buckets that are 1/64 of a power of two wide,
+// so that a quantile is within 1.6 % of the truth.
+type Histogram struct {
+	count   int64
+	largest time.Duration
+	buckets [steps * 40]int64
+}
+
+const steps = 64
+
+// Add counts one duration.
+func (h *Histogram) Add(d time.Duration) {
+	h.count++
+	h.largest = max(h.largest, d)
+	h.buckets[bucketOf(d)]++
+}
+
+// Merge adds all that other counted.
+func (h *Histogram) Merge(other *Histogram) {
+	h.count += other.count
+	h.largest = max(h.largest, other.largest)
+	for i, n := range other.buckets {
+		h.buckets[i] += n
+	}
+}
+
+// Count is how many durations were added.
+func (h *Histogram) Count() int64 { return h.count }
+
+// Max is the largest duration added.
+func (h *Histogram) Max() time.Duration { return h.largest }
+
+// Quantile is the duration that the fraction q of all stays within; 0 when
+// nothing was added.
+func (h *Histogram) Quantile(q float64) time.Duration {
+	rank := int64(q * float64(h.count-1))
+	for i, n := range h.buckets {
+		if rank -= n; rank < 0 {
+			return min(middleOf(i), h.largest)
+		}
+	}
+	return h.largest
+}
+
+func bucketOf(d time.Duration) int {
+	if d < steps {
+		return int(max(d, 0))
+	}
+	// d>>shift lies in [steps, 2*steps).
+	shift := bits.Len64(uint64(d)) - bits.Len64(steps)
+	return min((shift+1)*steps+int(d>>shift)-steps, steps*40-1)
+}
+
+func middleOf(bucket int) time.Duration {
+	if bucket < steps {
+		return time.Duration(bucket)
+	}
+	shift := bucket/steps - 1
+	return time.Duration(bucket%steps+steps)<<shift + (1<<shift)/2
+}

@@ -1,0 +1,87 @@
+package load
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// Stamp is replaced, wherever it stands in a request, by a number of as many
+// digits that no other request of the run carries.
+const Stamp = "#########"
+
+// Request is one rendered HTTP request and what a right answer to it looks like.
+type Request struct {
+	wire   []byte
+	stamps []int
+
+	want  []byte
+	times int
+}
+
+// NewRequest renders a request. A header is a whole line without its end. The
+// answer is right when its status is 200 or 201, it holds no "errors" and it
+// holds want exactly so many times.
+func NewRequest(method, path string, headers []string, body, want string, times int) Request {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\n", method, path)
+	for _, header := range headers {
+		b.WriteString(header + "\r\n")
+	}
+	if body != "" {
+		fmt.Fprintf(&b, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
+	}
+	b.WriteString("\r\n" + body)
+	r := Request{wire: b.Bytes(), want: []byte(want), times: times}
+	for at := 0; ; at += len(Stamp) {
+		next := bytes.Index(r.wire[at:], []byte(Stamp))
+		if next < 0 {
+			return r
+		}
+		at += next
+		r.stamps = append(r.stamps, at)
+	}
+}
+
+// stamped appends the request with its number to dst.
+func (r Request) stamped(dst []byte, number int64) []byte {
+	start := len(dst)
+	dst = append(dst, r.wire...)
+	for _, at := range r.stamps {
+		putStamp(dst[start+at:], number)
+	}
+	return dst
+}
+
+// putStamp writes number over the first len(Stamp) bytes of dst.
+func putStamp(dst []byte, number int64) {
+	for i := len(Stamp) - 1; i >= 0; i-- {
+		dst[i] = byte('0' + number%10)
+		number /= 10
+	}
+}
+
+// readStamp reads the number that follows prefix in an answer.
+func readStamp(answer, prefix []byte) (number int, ok bool) {
+	at := bytes.Index(answer, prefix)
+	if at < 0 || len(answer) < at+len(prefix)+len(Stamp) {
+		return 0, false
+	}
+	number, err := strconv.Atoi(string(answer[at+len(prefix) : at+len(prefix)+len(Stamp)]))
+	return number, err == nil
+}
+
+// ErrWrongAnswer is returned, wrapped with the answer, when a server answered
+// something other than the request asked for.
+var ErrWrongAnswer = errors.New("wrong answer")
+
+func (r Request) check(status int, answer []byte) error {
+	switch {
+	case status != 200 && status != 201, bytes.Contains(answer, []byte(`"errors":`)):
+	case r.times > 0 && bytes.Count(answer, r.want) != r.times:
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: status %d, want %d times %q: %.300s", ErrWrongAnswer, status, r.times, r.want, answer)
+}

@@ -1,0 +1,93 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Numbers hands out the stamps of a run. The zero value starts at 1.
+type Numbers struct{ last atomic.Int64 }
+
+// Next is a number that was never handed out before.
+func (n *Numbers) Next() int64 { return n.last.Add(1) }
+
+// Result is what a run of requests took.
+type Result struct {
+	Elapsed time.Duration
+	Latency Histogram
+}
+
+// Run sends requests, picked at random, over so many connections for a time,
+// each connection sending its next when the last was answered. The first wrong
+// answer ends the run with an error: speed is only counted for right answers.
+func Run(ctx context.Context, addr string, connections int, requests []Request, numbers *Numbers, d time.Duration) (*Result, error) {
+	if len(requests) == 0 {
+		return nil, errors.New("no requests to send")
+	}
+	var (
+		result Result
+		mu     sync.Mutex
+	)
+	group, ctx := errgroup.WithContext(ctx)
+	conns := make([]*Connection, connections)
+	for i := range conns {
+		conn, err := Dial(ctx, addr)
+		if err != nil {
+			return nil, fmt.Errorf("connection %d: %w", i+1, err)
+		}
+		defer conn.Close() //nolint:errcheck // nothing is lost with it
+		conns[i] = conn
+	}
+	start := time.Now()
+	for _, conn := range conns {
+		group.Go(func() error {
+			var latency Histogram
+			for t := start; t.Sub(start) < d && ctx.Err() == nil; {
+				if _, err := conn.Do(requests[rand.IntN(len(requests))], numbers.Next()); err != nil {
+					return err
+				}
+				answered := time.Now()
+				latency.Add(answered.Sub(t))
+				t = answered
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			result.Latency.Merge(&latency)
+			return ctx.Err()
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	result.Elapsed = time.Since(start)
+	return &result, nil
+}
+
+// Pace sends request at an even rate over one connection until ctx ends, which
+// is no error.
+func Pace(ctx context.Context, addr string, requests []Request, numbers *Numbers, perSecond float64) error {
+	conn, err := Dial(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	ticker := time.NewTicker(time.Duration(float64(time.Second) / perSecond))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if _, err := conn.Do(requests[rand.IntN(len(requests))], numbers.Next()); err != nil {
+				return err
+			}
+		}
+	}
+}

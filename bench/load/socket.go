@@ -1,0 +1,201 @@
+package load
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+)
+
+// Subscription is one GraphQL subscription over graphql-transport-ws.
+type Subscription struct {
+	Addr string
+	// Init is the payload of connection_init, in JSON.
+	Init string
+	// Payload is the payload of subscribe, in JSON.
+	Payload string
+	// Mark is the text before the Stamp by which an event is known again.
+	Mark string
+}
+
+// socket is one live subscription, read by one goroutine.
+type socket struct {
+	conn net.Conn
+	in   *bufio.Reader
+	mark []byte
+	buf  []byte
+}
+
+// WebSocket opcodes (RFC 6455, 5.2).
+const (
+	opText  = 0x1
+	opClose = 0x8
+	opPing  = 0x9
+	opPong  = 0xA
+)
+
+// maxMessage is more than any event of the benchmark.
+const maxMessage = 1 << 20
+
+// open connects and subscribes under an operation id of its own. Subscribers
+// come from a hundred addresses, as agents would, and not from one.
+func (s Subscription) open(ctx context.Context, i int) (*socket, error) {
+	conn, err := reach(ctx, s.Addr, net.IPv4(127, 0, 0, byte(2+i%100)))
+	if err != nil {
+		return nil, err
+	}
+	sock := &socket{conn: conn, in: bufio.NewReaderSize(conn, 2<<10), mark: []byte(s.Mark)}
+	if err := sock.subscribe(s, i); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return sock, nil
+}
+
+func (s *socket) subscribe(sub Subscription, i int) error {
+	if err := s.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if err := s.upgrade(sub.Addr); err != nil {
+		return err
+	}
+	if err := s.write(opText, []byte(`{"type":"connection_init","payload":`+sub.Init+`}`)); err != nil {
+		return fmt.Errorf("connection_init: %w", err)
+	}
+	message, err := s.message()
+	if err != nil {
+		return fmt.Errorf("wait for connection_ack: %w", err)
+	}
+	if !bytes.Contains(message, []byte(`"connection_ack"`)) {
+		return fmt.Errorf("want connection_ack, got %.300s", message)
+	}
+	if err := s.write(opText, fmt.Appendf(nil, `{"id":"operation-%d","type":"subscribe","payload":%s}`, i, sub.Payload)); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	return s.conn.SetDeadline(time.Time{})
+}
+
+func (s *socket) upgrade(addr string) error {
+	nonce := make([]byte, 16)
+	rand.Read(nonce)
+	_, err := fmt.Fprintf(s.conn, "GET /graphql HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\nSec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n",
+		addr, base64.StdEncoding.EncodeToString(nonce))
+	if err != nil {
+		return fmt.Errorf("send upgrade: %w", err)
+	}
+	answer, err := readHead(s.in)
+	if err != nil {
+		return fmt.Errorf("read upgrade: %w", err)
+	}
+	if answer.status != 101 {
+		return fmt.Errorf("upgrade refused with status %d", answer.status)
+	}
+	return nil
+}
+
+// next is the number of the next event.
+func (s *socket) next() (number int, err error) {
+	for {
+		message, err := s.message()
+		if err != nil {
+			return 0, err
+		}
+		number, ok := readStamp(message, s.mark)
+		switch {
+		case ok && !bytes.Contains(message, []byte(`"errors":`)):
+			return number, nil
+		case bytes.Contains(message, []byte(`"type":"ping"`)):
+			if err := s.write(opText, []byte(`{"type":"pong"}`)); err != nil {
+				return 0, err
+			}
+		default:
+			return 0, fmt.Errorf("%w: %.300s", ErrWrongAnswer, message)
+		}
+	}
+}
+
+// message is the next whole text message, valid until the next call. Pings are
+// answered on the way.
+func (s *socket) message() ([]byte, error) {
+	s.buf = s.buf[:0]
+	for {
+		last, opcode, size, err := s.frameHead()
+		if err != nil {
+			return nil, err
+		}
+		if opcode >= opClose {
+			if err := s.control(opcode, size); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if len(s.buf)+size > maxMessage {
+			return nil, fmt.Errorf("message of more than %d bytes", maxMessage)
+		}
+		if s.buf, err = readInto(s.in, s.buf, size); err != nil {
+			return nil, err
+		}
+		if last {
+			return s.buf, nil
+		}
+	}
+}
+
+func (s *socket) frameHead() (last bool, opcode byte, size int, err error) {
+	var b [8]byte
+	if _, err := readInto(s.in, b[:0], 2); err != nil {
+		return false, 0, 0, err
+	}
+	if b[0]&0x70 != 0 || b[1]&0x80 != 0 {
+		return false, 0, 0, fmt.Errorf("frame % x is masked or of an extension nobody asked for", b[:2])
+	}
+	last, opcode, size = b[0]&0x80 != 0, b[0]&0x0f, int(b[1])
+	switch size {
+	case 126:
+		_, err = readInto(s.in, b[:0], 2)
+		size = int(binary.BigEndian.Uint16(b[:]))
+	case 127:
+		_, err = readInto(s.in, b[:0], 8)
+		size = int(min(binary.BigEndian.Uint64(b[:]), maxMessage+1))
+	}
+	return last, opcode, size, err
+}
+
+func (s *socket) control(opcode byte, size int) error {
+	payload, err := readInto(s.in, nil, size)
+	switch {
+	case err != nil:
+		return err
+	case opcode == opClose:
+		code := 0
+		if len(payload) >= 2 {
+			code, payload = int(binary.BigEndian.Uint16(payload)), payload[2:]
+		}
+		return fmt.Errorf("closed by the server: %d %s", code, strings.ToValidUTF8(string(payload), "?"))
+	case opcode == opPing:
+		return s.write(opPong, payload)
+	default:
+		return nil
+	}
+}
+
+// write sends one frame. Clients must mask; a mask of zeros is one.
+func (s *socket) write(opcode byte, payload []byte) error {
+	frame := []byte{0x80 | opcode}
+	switch {
+	case len(payload) < 126:
+		frame = append(frame, 0x80|byte(len(payload)))
+	default:
+		frame = binary.BigEndian.AppendUint16(append(frame, 0x80|126), uint16(len(payload)))
+	}
+	frame = append(frame, 0, 0, 0, 0)
+	_, err := s.conn.Write(append(frame, payload...))
+	return err
+}

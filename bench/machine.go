@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// tick is the unit of CPU time in /proc; Linux has it fixed for user space.
+const tick = time.Second / 100
+
+// usage is what a process has used so far.
+type usage struct {
+	cpu time.Duration
+	rss int64 // bytes resident now
+}
+
+func (s *server) usage() (usage, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(s.cmd.Process.Pid), "stat"))
+	if err != nil {
+		return usage{}, err
+	}
+	return parseStat(text)
+}
+
+// parseStat reads /proc/PID/stat. The program's name, in brackets, may itself
+// hold spaces and brackets.
+func parseStat(text []byte) (usage, error) {
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 22 {
+		return usage{}, fmt.Errorf("no process statistics: %q", text)
+	}
+	var figures [3]int64
+	for i, field := range []int{11, 12, 21} { // utime, stime, rss
+		var err error
+		if figures[i], err = strconv.ParseInt(fields[field], 10, 64); err != nil {
+			return usage{}, fmt.Errorf("process statistics: %w", err)
+		}
+	}
+	return usage{
+		cpu: time.Duration(figures[0]+figures[1]) * tick,
+		rss: figures[2] * int64(os.Getpagesize()),
+	}, nil
+}
+
+// busyCPU is the CPU time that all programs of the machine have used.
+func busyCPU() time.Duration {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	var busy int64
+	for i, field := range strings.Fields(line) {
+		switch i {
+		case 1, 2, 3, 6, 7: // user, nice, system, irq, softirq
+			if n, err := strconv.ParseInt(field, 10, 64); err == nil {
+				busy += n
+			}
+		}
+	}
+	return time.Duration(busy) * tick
+}
+
+// ownCPU is the CPU time that the benchmark itself has used.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// raiseOpenFiles lifts this process's limit, and so that of the servers it
+// starts, as far as the system allows.
+func raiseOpenFiles() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	limit.Cur = limit.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("raise limit of open files: %w", err)
+	}
+	return nil
+}
+
+// machine names the processor and how many of its cores there are.
+func machine() string {
+	model := runtime.GOARCH
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(text)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				model = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	return fmt.Sprintf("%d cores (%s)", runtime.NumCPU(), model)
+}
