@@ -29,13 +29,7 @@ func TestQuickStart(t *testing.T) {
 // in place of the documented ones, do the same.
 func TestReadme(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, _ := strings.Cut(string(text), "## Quick start\n\n```sh\n")
-	section, _, _ = strings.Cut(section, "```")
-	section = strings.ReplaceAll(section, "http://127.0.0.1:8080", "https://your-domain.com")
+	section := strings.ReplaceAll(readmeSection(t, "Quick start", "sh"), "http://127.0.0.1:8080", "https://your-domain.com")
 	files := map[string]string{}
 	for i, name := range []string{"register.sh", "browse.sh", "accept.sh", "complete.sh", "execute.sh"} {
 		begins, ends := fmt.Sprintf("# %d. ", i+1), fmt.Sprintf("# %d. ", i+2)

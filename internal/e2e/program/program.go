@@ -90,9 +90,10 @@ func Start(tb testing.TB, env ...string) *Server {
 }
 
 // Restart runs the server again, at the same address with the same files. It
-// must have ended.
-func (s *Server) Restart() {
+// must have ended. Env takes precedence over earlier settings.
+func (s *Server) Restart(env ...string) {
 	s.tb.Helper()
+	s.env = append(s.env, env...)
 	s.start("--addr=" + strings.TrimPrefix(s.URL, "http://"))
 }
 
