@@ -2,7 +2,6 @@ package webhooks
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"time"
@@ -18,9 +17,9 @@ const (
 	// queue wakes later ones only every five seconds.
 	near     = 10 * time.Second
 	nearStep = 4 * time.Second
-	// A job that finds its endpoint busy comes back after busyFirst, then after
-	// twice as long each time up to busyMost.
-	busyFirst = 250 * time.Millisecond
+	// A job that finds its endpoint busy comes back after busyLeast, or after as
+	// long as the endpoint has made no progress, up to busyMost.
+	busyLeast = 250 * time.Millisecond
 	busyMost  = 30 * time.Second
 )
 
@@ -54,23 +53,12 @@ type deliverer struct {
 
 // Work makes the try when its time has come and its endpoint has room.
 func (d *deliverer) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {
-	return d.webhooks.deliver(ctx, job.Args, snoozes(job.Metadata))
-}
-
-// snoozes returns how often a job was put off.
-func snoozes(metadata []byte) int {
-	var known struct {
-		Snoozes int `json:"snoozes"`
-	}
-	if json.Unmarshal(metadata, &known) != nil {
-		return 0
-	}
-	return known.Snoozes
+	return d.webhooks.deliver(ctx, job.Args)
 }
 
 // deliver makes one try of a delivery and writes down what came of it. The
 // request is made outside any transaction.
-func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, putOff int) error {
+func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs) error {
 	var delivery models.Delivery
 	if err := w.db.Read(ctx).Where("id = ?", args.DeliveryID).Take(&delivery).Error; err != nil {
 		return fmt.Errorf("read delivery %s: %w", args.DeliveryID, err)
@@ -91,8 +79,8 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, putOff int) er
 	if hook.Status == models.WebhookSuspended {
 		return w.drop(ctx, &delivery, suspendedReason)
 	}
-	if !w.slots.take(delivery.AgentID) {
-		return river.JobSnooze(busy(putOff, w.random()))
+	if stalled, ok := w.slots.take(ctx, delivery.AgentID); !ok {
+		return river.JobSnooze(busy(stalled, w.random()))
 	}
 	defer w.slots.free(delivery.AgentID)
 
@@ -116,11 +104,11 @@ func (w *Webhooks) early(delivery *models.Delivery) time.Duration {
 	return min(remaining, nearStep)
 }
 
-// busy returns how long a job stays away from an endpoint without room. It grows
-// with the number of times it was turned away, so that a long queue to a slow
-// endpoint costs the others little.
-func busy(putOff int, random float64) time.Duration {
-	pause := min(busyFirst<<min(putOff, 10), busyMost)
+// busy returns how long a job stays away from an endpoint without room. An
+// endpoint that works its queue off is asked again soon; one that hangs, less
+// and less often, so that a long queue to it costs the others little.
+func busy(stalled time.Duration, random float64) time.Duration {
+	pause := min(max(stalled, busyLeast), busyMost)
 	return time.Duration(float64(pause) * (1 - jitter + 2*jitter*random))
 }
 

@@ -50,7 +50,7 @@ func TestTaskPosted_golden(t *testing.T) {
 		}).Error
 	})
 
-	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}, 0))
+	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}))
 	head, content, _ := strings.Cut(string(within(t, wire.got)), "\r\n\r\n")
 	text := strings.ReplaceAll(head, "\r\n", "\n") + "\n\n" + content
 	text = strings.Replace(text, wire.address, "bot.example", 1)

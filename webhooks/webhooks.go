@@ -27,8 +27,9 @@ const (
 	firstQueue   = "deliveries"
 	retryQueue   = "retries"
 	matchWorkers = 4
-	// firstWorkers is how many first tries are under way at most: 64 endpoints
-	// that hang, with [perEndpoint] each, are needed to hold up the others.
+	// firstWorkers is how many first tries are under way or wait for a slot at
+	// most: 64 endpoints that hang, with [perEndpoint] each, are needed to hold up
+	// the others for long.
 	firstWorkers = 256
 	retryWorkers = 64
 )
@@ -109,7 +110,7 @@ func New(o Options) *Webhooks {
 		random:         rand.Float64,
 		poll:           fetchPoll,
 		logger:         o.Logger,
-		slots:          slots{busy: map[string]int{}},
+		slots:          slots{now: o.Now, lanes: map[string]*lane{}},
 	}
 }
 

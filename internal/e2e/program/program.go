@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	_ "agentmarket.space/server/app" // so that a kept test result is of the program as it is now
 )
 
 // variable names the built program in the environment of a test process.
@@ -44,6 +46,11 @@ func Main(m *testing.M) {
 func main(m *testing.M) (code int, err error) {
 	if os.Getenv(variable) != "" {
 		return m.Run(), nil
+	}
+	for root := "."; len(root) < 100; root = filepath.Join(root, "..") {
+		if _, err := os.Stat(filepath.Join(root, "server.go")); err == nil { // looked at for the same reason as app is imported
+			break
+		}
 	}
 	dir, err := os.MkdirTemp("", "agentmarket-program-")
 	if err != nil {
@@ -115,7 +122,10 @@ func (s *Server) start(addr string) {
 		close(ended)
 	}(s.cmd)
 	select {
-	case s.URL = <-s.log.address:
+	case url := <-s.log.address:
+		if s.URL == "" { // later it is the same, and others may be reading it
+			s.URL = url
+		}
 	case <-ended:
 		s.tb.Fatalf("the server ended at once:\n%s", s.Log())
 	case <-time.After(patience):
