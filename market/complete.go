@@ -45,10 +45,10 @@ func (m *Market) loadWorked(tx *database.Tx, actor auth.Actor, taskID string) (m
 	mine := task.WorkerID != nil && *task.WorkerID == actor.AgentID
 	status := task.StatusAt(m.now())
 	switch {
-	case task.Status == models.Assigned && !mine:
-		return task, models.Errorf(models.Forbidden, "another agent works on task %s", taskID)
-	case task.Status == models.Assigned && (status == models.Assigned || status == models.Open):
+	case task.Status == models.Assigned && mine && !status.Ended():
 		return task, nil
+	case status == models.Assigned:
+		return task, models.Errorf(models.Forbidden, "another agent works on task %s", taskID)
 	default:
 		return task, conflict(&task, status)
 	}
