@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -31,6 +32,10 @@ type Keys struct {
 	db    *database.DB
 	now   func() time.Time
 	cache *lru.Cache[Hash, Actor]
+
+	mu          sync.Mutex
+	revocations int64 // so far; a key that was read before one is not cached after it
+
 	// Revoked is told of every key that stops working, after the commit; its
 	// open sockets are closed there. It may be nil.
 	Revoked func(Hash)
@@ -68,7 +73,7 @@ func (k *Keys) Revoke(tx *database.Tx, agentID string) error {
 	tx.OnCommit(func() {
 		for _, key := range keys {
 			hash := Hash(key.Hash)
-			k.cache.Remove(hash)
+			k.forget(hash)
 			if k.Revoked != nil {
 				k.Revoked(hash)
 			}
@@ -78,12 +83,13 @@ func (k *Keys) Revoke(tx *database.Tx, agentID string) error {
 }
 
 // Find returns the agent behind a key. An unknown or revoked key is
-// UNAUTHENTICATED.
+// UNAUTHENTICATED. Once a revocation has been answered it finds the key no more.
 func (k *Keys) Find(ctx context.Context, key string) (Actor, error) {
 	hash := HashKey(key)
 	if actor, ok := k.cache.Get(hash); ok {
 		return actor, nil
 	}
+	before := k.revoked()
 	var row models.APIKey
 	err := k.db.Read(ctx).Where("hash = ? AND revoked_at IS NULL", hash[:]).Take(&row).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
@@ -93,21 +99,32 @@ func (k *Keys) Find(ctx context.Context, key string) (Actor, error) {
 		return Actor{}, err
 	}
 	actor := Actor{AgentID: row.AgentID, Key: hash}
-	k.cache.Add(hash, actor)
-	return actor, k.recheck(ctx, hash)
+	k.remember(actor, before)
+	return actor, nil
 }
 
-// recheck closes the gap between reading a key and caching it: a revocation in
-// between has already emptied the cache.
-func (k *Keys) recheck(ctx context.Context, hash Hash) error {
-	var n int64
-	err := k.db.Read(ctx).Model(&models.APIKey{}).Where("hash = ? AND revoked_at IS NULL", hash[:]).Count(&n).Error
-	if err == nil && n == 1 {
-		return nil
+// revoked returns how many keys were revoked so far.
+func (k *Keys) revoked() int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.revocations
+}
+
+// remember caches a key that was read after so many revocations. When there was
+// another one since, it may have been this key's, and has already emptied the
+// cache of it: then the key is left out.
+func (k *Keys) remember(actor Actor, before int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.revocations == before {
+		k.cache.Add(actor.Key, actor)
 	}
+}
+
+// forget takes a revoked key out of the cache for good.
+func (k *Keys) forget(hash Hash) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.revocations++
 	k.cache.Remove(hash)
-	if err != nil {
-		return err
-	}
-	return models.Errorf(models.Unauthenticated, "the API key is not known")
 }

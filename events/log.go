@@ -123,6 +123,19 @@ func (l *Log) skip(ctx context.Context) (bool, error) {
 	return true, l.db.Read(ctx).Raw("SELECT COALESCE(MAX(seq), 0) FROM events").Scan(&l.head).Error
 }
 
+// check refuses a cursor past the end of the log. No event here carried it: who
+// went on from it would silently miss what happens up to it.
+func (l *Log) check(ctx context.Context, cursor int64) error {
+	var last int64
+	if err := l.db.Read(ctx).Raw("SELECT COALESCE(MAX(seq), 0) FROM events").Scan(&last).Error; err != nil {
+		return err
+	}
+	if cursor > last {
+		return unknownCursor("after")
+	}
+	return nil
+}
+
 // read returns a page of events after a cursor, with their tasks.
 func (l *Log) read(ctx context.Context, after int64) ([]models.Event, error) {
 	query := l.db.Read(ctx).Where("seq > ?", after).Order("seq").Limit(page)
@@ -167,7 +180,11 @@ func Cursor(seq int64) string { return strconv.FormatInt(seq, 10) }
 func ParseCursor(field, cursor string) (int64, error) {
 	seq, err := strconv.ParseInt(cursor, 10, 64)
 	if err != nil || seq < 0 {
-		return 0, models.Invalid(field, "must be a cursor that an event carried")
+		return 0, unknownCursor(field)
 	}
 	return seq, nil
+}
+
+func unknownCursor(field string) error {
+	return models.Invalid(field, "must be a cursor that an event carried")
 }

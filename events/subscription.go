@@ -21,8 +21,8 @@ type Subscription struct {
 
 // Subscribe opens a stream of the events that pass the filter, beginning after
 // a cursor, or with what happens from now on when after is nil. It ends with
-// ctx, or when its reader falls more than 256 events behind: Err then returns
-// SLOW_CONSUMER.
+// ctx, when its reader falls more than 256 events behind: Err then returns
+// SLOW_CONSUMER, or at once for a cursor past the end of the log: INVALID_INPUT.
 func (l *Log) Subscribe(ctx context.Context, filter Filter, after *int64) *Subscription {
 	out := make(chan models.Event)
 	s := &Subscription{C: out, log: l, filter: filter, queue: make(chan models.Event, buffer)}
@@ -87,13 +87,12 @@ func (s *Subscription) run(ctx context.Context, out chan<- models.Event, cursor 
 		case <-ctx.Done():
 			return
 		case event := <-s.queue:
-			if event.Seq <= cursor {
-				continue
+			if event.Seq > cursor { // the replay may have sent it
+				if !send(ctx, out, event) {
+					return
+				}
+				cursor = event.Seq
 			}
-			if !send(ctx, out, event) {
-				return
-			}
-			cursor = event.Seq
 		}
 		if len(s.queue) == 0 && s.isBehind() {
 			s.err = models.Errorf(models.SlowConsumer,
@@ -106,6 +105,9 @@ func (s *Subscription) run(ctx context.Context, out chan<- models.Event, cursor 
 // replay sends what the log has after the cursor. When the live queue overflowed
 // meanwhile it starts over from where it got to: reading history is no fault.
 func (s *Subscription) replay(ctx context.Context, out chan<- models.Event, cursor int64) (int64, error) {
+	if err := s.log.check(ctx, cursor); err != nil {
+		return cursor, ignoreEnd(ctx, err)
+	}
 	for {
 		events, err := s.log.read(ctx, cursor)
 		if err != nil {

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"agentmarket.space/server/graph/generated"
+	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
 )
 
@@ -27,10 +28,12 @@ func setComplexity(c *generated.ComplexityRoot) {
 	c.Webhook.Deliveries = func(child int, first *int, _ *string, _ []models.DeliveryStatus) int { return listCost(child, first) }
 }
 
+// listCost is what a list costs. A page that is too large is refused later on;
+// here it must not overflow and take away from what the rest costs.
 func listCost(child int, first *int) int {
 	n := standardPage
 	if first != nil {
-		n = max(*first, 1)
+		n = min(max(*first, 1), market.MaxPage)
 	}
 	return 1 + n*child
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 
 	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"agentmarket.space/server/auth"
@@ -26,6 +28,9 @@ func Present(ctx context.Context, err error) *gqlerror.Error {
 	if errors.Is(err, context.DeadlineExceeded) && refusal.Code == models.Internal {
 		refusal = models.Errorf(models.Unavailable, "the operation took too long")
 	}
+	if input := misread(ctx, presented.Path); input != "" && refusal.Code == models.Internal {
+		refusal = models.Invalid(input, "has a value of the wrong type")
+	}
 	presented.Message = refusal.Message
 	presented.Extensions = map[string]any{"code": string(refusal.Code)}
 	if refusal.Field != "" {
@@ -38,6 +43,22 @@ func Present(ctx context.Context, err error) *gqlerror.Error {
 		presented.Extensions["requestId"] = id
 	}
 	return presented
+}
+
+// misread returns the name of the input that could not be read as its type: the
+// path of such an error goes on below the field whose argument it is. It is
+// empty for every other error.
+func misread(ctx context.Context, path ast.Path) string {
+	field := graphql.GetFieldContext(ctx)
+	if field == nil || len(path) <= len(field.Path()) {
+		return ""
+	}
+	for _, step := range slices.Backward(path) {
+		if name, ok := step.(ast.PathName); ok {
+			return string(name)
+		}
+	}
+	return ""
 }
 
 // withCode gives an error of the GraphQL layer a code when it has none.

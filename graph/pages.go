@@ -3,6 +3,8 @@ package graph
 import (
 	"context"
 
+	"github.com/google/uuid"
+
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
@@ -56,6 +58,7 @@ func (r *Resolver) taskPage(ctx context.Context, q market.TaskQuery, p market.Pa
 	if err != nil {
 		return nil, err
 	}
+	loadsOf(ctx).announceTasks(found.Items)
 	edges := make([]*generated.TaskEdge, len(found.Items))
 	for i := range found.Items {
 		edges[i] = &generated.TaskEdge{Cursor: q.Cursor(&found.Items[i]), Node: &found.Items[i]}
@@ -75,7 +78,9 @@ func (r *Resolver) entryPage(ctx context.Context, q market.EntryQuery, p market.
 		Edges: make([]*generated.LedgerEntryEdge, len(found.Items)), Nodes: make([]*generated.LedgerEntry, len(found.Items)),
 		PageInfo: pageInfo(found, p, market.EntryCursor),
 	}
+	tasks := &loadsOf(ctx).tasks
 	for i := range found.Items {
+		tasks.announce(found.Items[i].TaskID)
 		out.Nodes[i] = entry(q.AgentID, &found.Items[i])
 		out.Edges[i] = &generated.LedgerEntryEdge{Cursor: market.EntryCursor(&found.Items[i]), Node: out.Nodes[i]}
 	}
@@ -86,6 +91,9 @@ func (r *Resolver) deliveryPage(ctx context.Context, agentID string, status []mo
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
+	if p.After != "" && uuid.Validate(p.After) != nil {
+		return nil, models.Invalid("after", "must be a cursor of the same list")
+	}
 	rows, err := r.Webhooks.Deliveries(ctx, agentID, status, p.First+1, p.After)
 	if err != nil {
 		return nil, err
@@ -93,7 +101,10 @@ func (r *Resolver) deliveryPage(ctx context.Context, agentID string, status []mo
 	found := market.Found[models.Delivery]{Items: rows[:min(len(rows), p.First)], More: len(rows) > p.First}
 	cursor := func(d *models.Delivery) string { return d.ID }
 	edges := make([]*generated.WebhookDeliveryEdge, len(found.Items))
+	l := loadsOf(ctx)
 	for i := range found.Items {
+		l.tasks.announce(&found.Items[i].TaskID)
+		l.attempts.announce(&found.Items[i].ID)
 		edges[i] = &generated.WebhookDeliveryEdge{Cursor: cursor(&found.Items[i]), Node: &found.Items[i]}
 	}
 	return &generated.WebhookDeliveryConnection{Edges: edges, Nodes: pointers(found.Items), PageInfo: pageInfo(found, p, cursor)}, nil

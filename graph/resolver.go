@@ -2,7 +2,6 @@ package graph
 
 import (
 	"context"
-	"slices"
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/events"
@@ -70,53 +69,6 @@ func (r *Resolver) nodes(ctx context.Context, ids []string) ([]generated.Node, e
 		}
 	}
 	return found, nil
-}
-
-// agentsOf loads the agents with these ids, in their order, with one query. A
-// nil id stays nil.
-func (r *Resolver) agentsOf(ctx context.Context, ids []*string) ([]*models.Agent, error) {
-	agents, err := r.Market.Agents(ctx, distinct(ids))
-	return inOrder(ids, agents, func(a *models.Agent) string { return a.ID }), err
-}
-
-// tasksOf loads the tasks with these ids, in their order, with one query. A nil
-// id stays nil.
-func (r *Resolver) tasksOf(ctx context.Context, ids []*string) ([]*models.Task, error) {
-	tasks, err := r.Market.Tasks(ctx, distinct(ids))
-	return inOrder(ids, tasks, func(t *models.Task) string { return t.ID }), err
-}
-
-// ids returns what each object refers to.
-func ids[T any](objects []T, ref func(T) *string) []*string {
-	out := make([]*string, len(objects))
-	for i, object := range objects {
-		out[i] = ref(object)
-	}
-	return out
-}
-
-func distinct(ids []*string) []string {
-	var out []string
-	for _, id := range ids {
-		if id != nil && !slices.Contains(out, *id) {
-			out = append(out, *id)
-		}
-	}
-	return out
-}
-
-func inOrder[T any](ids []*string, found []T, id func(*T) string) []*T {
-	byID := make(map[string]*T, len(found))
-	for i := range found {
-		byID[id(&found[i])] = &found[i]
-	}
-	out := make([]*T, len(ids))
-	for i := range ids {
-		if ids[i] != nil {
-			out[i] = byID[*ids[i]]
-		}
-	}
-	return out
 }
 
 // orNull makes a missing object a null one.

@@ -265,8 +265,7 @@ func (r *webhookDeliveryResolver) Task(ctx context.Context, objs []*models.Deliv
 }
 
 func (r *webhookDeliveryResolver) Attempts(ctx context.Context, obj *models.Delivery) ([]*models.Attempt, error) {
-	attempts, err := r.Webhooks.Attempts(ctx, obj.ID)
-	return pointers(attempts), err
+	return r.attemptsOf(ctx, obj.ID)
 }
 
 func (r *Resolver) AgentConnection() generated.AgentConnectionResolver {

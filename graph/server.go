@@ -120,10 +120,11 @@ func around(ctx context.Context, next graphql.OperationHandler) graphql.Response
 	return next(ctx)
 }
 
-// limited runs a query under the time limit. Mutations have their own: a hire
-// takes as long as its agent may.
+// limited runs a query under the time limit, with what it loads kept for as long
+// as it runs. Mutations have their own limit: a hire takes as long as its agent
+// may.
 func limited(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+	ctx, cancel := context.WithTimeout(withLoads(ctx), operationTimeout)
 	responses := next(ctx)
 	return func(outer context.Context) *graphql.Response {
 		defer cancel()

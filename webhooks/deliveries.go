@@ -39,10 +39,11 @@ func (w *Webhooks) Delivery(ctx context.Context, agentID, id string) (*models.De
 	return &delivery, nil
 }
 
-// Attempts returns the tries of a delivery, the first one first.
-func (w *Webhooks) Attempts(ctx context.Context, deliveryID string) ([]models.Attempt, error) {
+// Attempts returns the tries of deliveries, delivery by delivery, of each the
+// first one first.
+func (w *Webhooks) Attempts(ctx context.Context, deliveryIDs ...string) ([]models.Attempt, error) {
 	var attempts []models.Attempt
-	if err := w.db.Read(ctx).Where("delivery_id = ?", deliveryID).Order("number").Find(&attempts).Error; err != nil {
+	if err := w.db.Read(ctx).Where("delivery_id IN ?", deliveryIDs).Order("delivery_id, number").Find(&attempts).Error; err != nil {
 		return nil, fmt.Errorf("read attempts: %w", err)
 	}
 	return attempts, nil

@@ -1,0 +1,277 @@
+package graph
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/auth"
+	"agentmarket.space/server/internal/markettest"
+	"agentmarket.space/server/models"
+	"agentmarket.space/server/outbound"
+	"agentmarket.space/server/webhooks"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+// bundle is the GraphQL door on a fresh market, served on a socket.
+type bundle struct {
+	*markettest.Bundle
+	server *Server
+	hooks  *webhooks.Webhooks
+	url    string
+}
+
+func open(t *testing.T) *bundle {
+	t.Helper()
+	return openWith(t, ServerOptions{Introspection: true}, outbound.Options{})
+}
+
+// openWith opens a door with options; its keys and its logger are the market's.
+func openWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
+	t.Helper()
+	b := &bundle{Bundle: markettest.New(t)}
+	client := outbound.New(calls)
+	b.hooks = webhooks.New(webhooks.Options{
+		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
+	})
+	b.Notifier, b.Deliverer, b.CheckURL = b.hooks, b.hooks, client.CheckURL
+	resolver := &Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks, PublicURL: "https://market.example.com", Version: "1.2.3"}
+	o.Keys, o.Logger = b.Keys, b.Logger
+	var err error
+	b.server, err = NewServer(resolver, o)
+	must(t, err)
+	b.Keys.Revoked = b.server.CloseKey
+
+	ctx := context.WithoutCancel(t.Context())
+	follow, stop := context.WithCancel(ctx)
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		b.Log.Follow(follow)
+	}()
+	served := httptest.NewUnstartedServer(b.admit(b.server))
+	served.Listener = narrow{served.Listener}
+	served.Start()
+	b.url = served.URL
+	t.Cleanup(func() {
+		b.server.Shutdown(ctx)
+		served.Close()
+		stop()
+		<-followed
+	})
+	return b
+}
+
+// narrow gives connections small buffers: a client that does not read is felt
+// after some kilobytes instead of megabytes.
+type narrow struct{ net.Listener }
+
+// Accept takes a connection.
+func (n narrow) Accept() (net.Conn, error) {
+	conn, err := n.Listener.Accept()
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		err = tcp.SetWriteBuffer(64 << 10)
+	}
+	return conn, err
+}
+
+// admit does what stands before the door: it finds out who is calling.
+func (b *bundle) admit(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := auth.WithRequest(r.Context(), &auth.Request{
+			ID: "request", Address: "192.0.2.1", IdempotencyKey: r.Header.Get("Idempotency-Key"),
+		})
+		if key := r.Header.Get("X-Api-Key"); key != "" {
+			actor, err := b.Keys.Find(ctx, key)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusUnauthorized)
+				return
+			}
+			ctx = auth.WithActor(ctx, actor)
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// caller is an agent as its owner knows it; the zero value is a stranger without
+// a key.
+type caller struct{ id, key string }
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	Data   map[string]any
+	Errors []failure
+}
+
+// failure is one error of an answer.
+type failure struct {
+	Message    string
+	Path       []any
+	Extensions map[string]any
+}
+
+// code is the code of the only error, empty when there is none.
+func (a answer) code() string {
+	if len(a.Errors) == 0 {
+		return ""
+	}
+	code, _ := a.Errors[0].Extensions["code"].(string)
+	return code
+}
+
+// get returns the value at a path such as "tasks.nodes.0.id" as text; null is
+// "null", objects and lists are JSON.
+func (a answer) get(t *testing.T, path string) string {
+	t.Helper()
+	var at any = a.Data
+	for step := range strings.SplitSeq(path, ".") {
+		switch within := at.(type) {
+		case map[string]any:
+			next, ok := within[step]
+			if !ok {
+				t.Fatalf("no %s of %s in %v", step, path, a.Data)
+			}
+			at = next
+		case []any:
+			i, err := strconv.Atoi(step)
+			if err != nil || i >= len(within) {
+				t.Fatalf("no %s of %s in %v", step, path, a.Data)
+			}
+			at = within[i]
+		default:
+			t.Fatalf("no %s of %s in %v", step, path, a.Data)
+		}
+	}
+	if text, ok := at.(string); ok {
+		return text
+	}
+	text, err := json.Marshal(at)
+	must(t, err)
+	return string(text)
+}
+
+// wants holds values to what they must be; pairs of path and text.
+func (a answer) wants(t *testing.T, pairs ...string) {
+	t.Helper()
+	for i := 0; i < len(pairs); i += 2 {
+		if got := a.get(t, pairs[i]); got != pairs[i+1] {
+			t.Errorf("%s is %s, want %s", pairs[i], got, pairs[i+1])
+		}
+	}
+}
+
+// ask runs a document. Headers are pairs of name and value.
+func (b *bundle) ask(t *testing.T, c caller, document string, headers ...string) answer {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"query": document})
+	must(t, err)
+	return b.send(t, c, http.MethodPost, "", body, append([]string{"Content-Type", "application/json"}, headers...)...)
+}
+
+// send sends a request as it is.
+func (b *bundle) send(t *testing.T, c caller, method, query string, body []byte, headers ...string) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, b.url+query, bytes.NewReader(body))
+	must(t, err)
+	if c.key != "" {
+		request.Header.Set("X-Api-Key", c.key)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	response, err := http.DefaultTransport.RoundTrip(request)
+	must(t, err)
+	defer func() { must(t, response.Body.Close()) }()
+	raw, err := io.ReadAll(response.Body)
+	must(t, err)
+	out := answer{status: response.StatusCode, header: response.Header}
+	if err := json.Unmarshal(raw, &out); err != nil {
+		t.Fatalf("status %d: %v in %s", response.StatusCode, err, raw)
+	}
+	return out
+}
+
+// ok runs a document that must succeed.
+func (b *bundle) ok(t *testing.T, c caller, document string, headers ...string) answer {
+	t.Helper()
+	out := b.ask(t, c, document, headers...)
+	if len(out.Errors) > 0 || out.Data == nil {
+		t.Fatalf("%s\nanswered %v", document, out.Errors)
+	}
+	return out
+}
+
+// wantRefused wants one error with a code, and no data where it happened.
+func wantRefused(t *testing.T, what string, a answer, code models.Code, field string) {
+	t.Helper()
+	if len(a.Errors) != 1 || a.code() != string(code) {
+		t.Errorf("%s: answered %v with %v, want %s", what, a.Data, a.Errors, code)
+		return
+	}
+	if got, _ := a.Errors[0].Extensions["field"].(string); got != field {
+		t.Errorf("%s: the field at fault is %q, want %q", what, got, field)
+	}
+	for name, value := range a.Data {
+		if value != nil {
+			t.Errorf("%s: %s is %v beside the error", what, name, value)
+		}
+	}
+}
+
+// register registers an agent; members are inputs beside its name.
+func (b *bundle) register(t *testing.T, members string) caller {
+	t.Helper()
+	out := b.ok(t, caller{}, fmt.Sprintf(`mutation { registerAgent(input: {name: "Agent", %s}) { apiKey agent { id } } }`, members))
+	return caller{id: out.get(t, "registerAgent.agent.id"), key: out.get(t, "registerAgent.apiKey")}
+}
+
+// post posts a task and returns its id; members are inputs beside its texts.
+func (b *bundle) post(t *testing.T, c caller, members string) string {
+	t.Helper()
+	out := b.ok(t, c, fmt.Sprintf(`mutation { postTask(input: {title: "Task", description: "Do it.", %s}) { task { id } } }`, members))
+	return out.get(t, "postTask.task.id")
+}
+
+// completed posts a task that the worker completes, and returns its id.
+func (b *bundle) completed(t *testing.T, poster, worker caller) string {
+	t.Helper()
+	id := b.post(t, poster, "budget: 5")
+	b.ok(t, worker, fmt.Sprintf(`mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, id))
+	b.ok(t, worker, fmt.Sprintf(`mutation { completeTask(input: {taskId: %q, result: "the result"}) { task { id } } }`, id))
+	return id
+}
+
+// eventually waits for what must become true.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	late := time.After(patience)
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for !done() {
+		select {
+		case <-ticker.C:
+		case <-late:
+			t.Fatalf("waited %s for %s", patience, what)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,130 @@
+package graph
+
+import (
+	"fmt"
+	"net/http"
+	"reflect"
+	"testing"
+
+	"agentmarket.space/server/models"
+)
+
+// TestIdempotencyKey sends each mutation twice with one key: it happens once,
+// and the second answer is the first one again and says so. The same key with
+// another input, or for another mutation, is refused.
+func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	const key = "a key of sixteen characters or more"
+	onTask := func(status models.Status, first, other string) func(*testing.T, cast) (string, string) {
+		return func(t *testing.T, c cast) (string, string) {
+			t.Helper()
+			id := b.task(t, c, status)
+			if other == "" { // the task is all there is to the input
+				return fmt.Sprintf("taskId: %q", id), fmt.Sprintf("taskId: %q", b.task(t, c, status))
+			}
+			return fmt.Sprintf("taskId: %q, %s", id, first), fmt.Sprintf("taskId: %q, %s", id, other)
+		}
+	}
+	inputs := func(first, other string) func(*testing.T, cast) (string, string) {
+		return func(*testing.T, cast) (string, string) { return first, other }
+	}
+	rows := map[string]struct {
+		inputs func(*testing.T, cast) (first, other string)
+		output string
+	}{
+		"registerAgent":       {inputs(`name: "A"`, `name: "B"`), "apiKey agent { id }"},
+		"updateAgent":         {inputs(`name: "A"`, `name: "B"`), "agent { id name }"},
+		"postTask":            {inputs(`title: "T", description: "D", budget: 2`, `title: "T", description: "D", budget: 3`), "task { id } wallet { balance }"},
+		"acceptTask":          {onTask(models.Open, "", ""), "task { id attempt }"},
+		"completeTask":        {onTask(models.Assigned, `result: "R"`, `result: "Q"`), "task { id } wallet { balance }"},
+		"cancelTask":          {onTask(models.Open, "", ""), "task { id } wallet { balance }"},
+		"extendTask":          {onTask(models.Assigned, "leaseMinutes: 5", "leaseMinutes: 6"), "task { id leaseUntil }"},
+		"releaseTask":         {onTask(models.Assigned, "", ""), "task { id status }"},
+		"rateTask":            {onTask(models.Completed, "score: 4", "score: 5"), "task { rating { score } }"},
+		"setWebhook":          {inputs(`url: "https://a.example.com/1"`, `url: "https://a.example.com/2"`), "webhook { maskedUrl }"},
+		"rotateWebhookSecret": {inputs("overlapMinutes: 1", "overlapMinutes: 2"), "secret"},
+		"execute": {func(_ *testing.T, c cast) (string, string) {
+			hire := fmt.Sprintf(`agentId: %q, budget: 2`, c.stranger.id)
+			return hire + `, taskDescription: "D"`, hire + `, taskDescription: "E"`
+		}, "task { id } result wallet { balance }"},
+		"redeliverWebhook": {func(t *testing.T, c cast) (string, string) {
+			t.Helper()
+			return fmt.Sprintf("deliveryId: %q", b.delivery(t, c)), fmt.Sprintf("deliveryId: %q", b.delivery(t, c))
+		}, "delivery { id }"},
+	}
+	for _, field := range executable().Schema().Mutation.Fields {
+		if _, ok := rows[field.Name]; !ok && len(field.Arguments) > 0 {
+			t.Errorf("%s is not tried with a key", field.Name)
+		}
+	}
+	posters := map[string]bool{"postTask": true, "cancelTask": true, "rateTask": true}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := b.cast(t)
+			by := c.worker
+			if posters[name] {
+				by = c.poster
+			}
+			first, other := row.inputs(t, c)
+			document := func(input string) string {
+				return "mutation { " + name + "(input: {" + input + "}) { " + row.output + " } }"
+			}
+			made := b.ok(t, by, document(first), "Idempotency-Key", key)
+			if made.header.Get("Idempotency-Replayed") != "" {
+				t.Error("the first answer says that it is not")
+			}
+			for range 2 {
+				again := b.ok(t, by, document(first), "Idempotency-Key", key)
+				if !reflect.DeepEqual(again.Data, made.Data) || again.header.Get("Idempotency-Replayed") != "true" {
+					t.Errorf("answered %v (replayed: %q), want %v", again.Data, again.header.Get("Idempotency-Replayed"), made.Data)
+				}
+			}
+			wantRefused(t, "another input", b.ask(t, by, document(other), "Idempotency-Key", key), models.IdempotencyReused, "")
+			if name != "registerAgent" { // its keys are a world of their own
+				wantRefused(t, "another mutation", b.ask(t, by, "mutation { removeWebhook { viewer { ownerEmail } } }", "Idempotency-Key", key), models.IdempotencyReused, "")
+			}
+		})
+	}
+}
+
+// TestIdempotencyKeyIsRefused: a key that cannot stand for one effect.
+func TestIdempotencyKeyIsRefused(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	agent := b.register(t, "")
+	const post = `postTask(input: {title: "T", description: "D", budget: 2}) { task { id } }`
+	two := b.ask(t, agent, `mutation { a: `+post+` b: `+post+` }`, "Idempotency-Key", "k")
+	if two.code() != string(models.InvalidInput) || two.Data != nil {
+		t.Errorf("two mutations with one key: %v, %v", two.Data, two.Errors)
+	}
+	long := b.ask(t, agent, `mutation { `+post+` }`, "Idempotency-Key", fmt.Sprintf("%0300d", 1))
+	wantRefused(t, "a key that is too long", long, models.InvalidInput, "Idempotency-Key")
+	short := b.ask(t, caller{}, `mutation { registerAgent(input: {name: "A"}) { apiKey } }`, "Idempotency-Key", "guess")
+	wantRefused(t, "a registration with a key that can be guessed", short, models.InvalidInput, "Idempotency-Key")
+	b.ok(t, agent, "{ viewer { wallet { balance } } }").wants(t, "viewer.wallet.balance", "100")
+
+	tooMuch := b.ask(t, agent, `mutation { postTask(input: {title: "T", description: "D", budget: 1000}) { task { id } } }`, "Idempotency-Key", "k")
+	wantRefused(t, "more than there is", tooMuch, models.InsufficientFunds, "")
+	b.ok(t, agent, `mutation { `+post+` }`, "Idempotency-Key", "k") // nothing had happened: the key is free
+}
+
+// TestIdempotencyKeyOfASocket: a key that came with the opening of a socket is
+// not taken for one of the operations on it.
+func TestIdempotencyKeyOfASocket(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	agent := b.register(t, "")
+	header := http.Header{"Idempotency-Key": {"k"}}
+	conn := b.dial(t, agent, header)
+	for range 2 {
+		must(t, conn.WriteJSON(map[string]any{"id": "1", "type": "subscribe", "payload": map[string]string{
+			"query": `mutation { postTask(input: {title: "T", description: "D", budget: 2}) { wallet { balance } } }`,
+		}}))
+		for message := map[string]any{}; message["type"] != "complete"; {
+			must(t, conn.ReadJSON(&message))
+		}
+	}
+	b.ok(t, agent, "{ viewer { wallet { balance } } }").wants(t, "viewer.wallet.balance", "96")
+}

@@ -1,0 +1,198 @@
+package graph
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
+
+	"agentmarket.space/server/graph/generated"
+	"agentmarket.space/server/models"
+	"agentmarket.space/server/outbound"
+)
+
+// executable is the schema with its costs.
+func executable() graphql.ExecutableSchema {
+	config := generated.Config{Resolvers: &Resolver{}}
+	setComplexity(&config.Complexity)
+	return generated.NewExecutableSchema(config)
+}
+
+// TestEveryListHasACost walks the schema: a field that takes `first` costs by
+// how much it is asked for, and so does one that is given a list of ids. A new
+// one without a cost fails here.
+func TestEveryListHasACost(t *testing.T) {
+	t.Parallel()
+	schema := executable()
+	cost := func(object, field string, arguments map[string]any) int {
+		t.Helper()
+		n, ok := schema.Complexity(t.Context(), object, field, 10, arguments)
+		if !ok {
+			t.Errorf("%s.%s has no cost of its own", object, field)
+		}
+		return n
+	}
+	lists := 0
+	for _, object := range schema.Schema().Types {
+		if object.Kind != ast.Object || object.BuiltIn || object == schema.Schema().Subscription {
+			continue
+		}
+		for _, field := range object.Fields {
+			switch {
+			case strings.HasPrefix(field.Name, "__"):
+			case field.Arguments.ForName("first") != nil:
+				lists++
+				least := cost(object.Name, field.Name, map[string]any{"first": int64(1)})
+				standard := cost(object.Name, field.Name, map[string]any{"first": nil})
+				most := cost(object.Name, field.Name, map[string]any{"first": int64(100)})
+				if least < 10 || standard < 20*10 || most < 100*10 {
+					t.Errorf("%s.%s costs %d for one item, %d for a page, %d for the largest", object.Name, field.Name, least, standard, most)
+				}
+				for _, absurd := range []int64{-1, 0, 101, 1 << 31, 1 << 62, 1<<63 - 1} {
+					if n := cost(object.Name, field.Name, map[string]any{"first": absurd}); n < 10 {
+						t.Errorf("%s.%s(first: %d) costs %d: it takes away from what the rest costs", object.Name, field.Name, absurd, n)
+					}
+				}
+			case field.Arguments.ForName("ids") != nil:
+				lists++
+				if n := cost(object.Name, field.Name, map[string]any{"ids": []any{"1", "2", "3"}}); n < 30 {
+					t.Errorf("%s.%s costs %d for three ids", object.Name, field.Name, n)
+				}
+			}
+		}
+	}
+	if lists < 7 {
+		t.Errorf("found %d lists: the walk is blind", lists)
+	}
+}
+
+// TestLimits: documents that would cost more than an honest one are refused with
+// INVALID_INPUT before anything runs; those that people write pass.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	agent := b.register(t, "")
+	fields := func(n int, field string) string { return strings.Repeat(field+" ", n) }
+	var doubled strings.Builder
+	for i := range 30 {
+		fmt.Fprintf(&doubled, " fragment f%d on Task { ...f%d ...f%d }", i+1, i, i)
+	}
+	const task = "id title status budget poster { id name } worker { id name } rating { score comment }"
+	for name, row := range map[string]struct {
+		document string
+		passes   bool
+	}{
+		"a full page with all that is shown": {`{ tasks(first: 100) { nodes { ` + task + ` } pageInfo { endCursor } } agents(first: 100) { nodes { id name } } }`, true},
+		"ten full pages":                     {`{ ` + aliased(10, `tasks(first: 100) { nodes { `+task+` } }`) + `}`, false},
+		"lists in disguise":                  {`{ viewer { ` + aliased(12, `postedTasks(first: 100) { nodes { `+task+` } }`) + `} }`, false},
+		"the same behind an absurd page":     {`{ x: tasks(first: 4611686018427387904) { nodes { id title } } ` + aliased(10, `tasks(first: 100) { nodes { `+task+` } }`) + `}`, false},
+		"edges and nodes of the ledger":      {`{ viewer { wallet { entries(first: 100) { edges { node { id task { ` + task + ` } } } nodes { id task { ` + task + ` } } } } } }`, true},
+		"depth":                              {`{ __schema { types ` + strings.Repeat(`{ fields { type `, 8) + `{ name }` + strings.Repeat(` } }`, 8) + ` } }`, false},
+		"aliases":                            {`{ ` + aliased(31, "__typename") + `}`, false},
+		"tokens":                             {`{ nodes(ids: [` + fields(1000, `""`) + `]) { id } }`, false},
+		"bytes":                              {`{ __typename } #` + fields(33<<10, ""), false},
+		"directives":                         {`{ __typename ` + fields(21, "@include(if: true)") + `}`, false},
+		"fragments that double":              {`{ tasks { nodes { ...f30 } } } fragment f0 on Task { id }` + doubled.String(), false},
+		"a fragment that spreads itself":     {`{ tasks { nodes { ...a } } } fragment a on Task { id ...b } fragment b on Task { ...a }`, false},
+		"a hundred and one fields":           {`{ ` + fields(101, "__typename") + `}`, false},
+		"a subscription with two fields":     {`subscription { taskPosted { cursor } walletChanged { cursor } }`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := b.ask(t, agent, row.document)
+			if row.passes {
+				if len(got.Errors) > 0 {
+					t.Errorf("refused: %v", got.Errors)
+				}
+				return
+			}
+			if got.Data != nil || len(got.Errors) == 0 {
+				t.Fatalf("it ran: %v", got.Errors)
+			}
+			for _, failure := range got.Errors {
+				if failure.Extensions["code"] != string(models.InvalidInput) {
+					t.Errorf("refused with %v", failure)
+				}
+			}
+		})
+	}
+}
+
+// aliased repeats a field under so many names.
+func aliased(n int, field string) string {
+	var out strings.Builder
+	for i := range n {
+		fmt.Fprintf(&out, "a%d: %s ", i, field)
+	}
+	return out.String()
+}
+
+// introspection is the query that tools send, less its fragments' repetition.
+const introspection = `query IntrospectionQuery { __schema { queryType { name } mutationType { name } subscriptionType { name }
+	types { ...FullType } directives { name description locations args { ...InputValue } } } }
+	fragment FullType on __Type { kind name description fields(includeDeprecated: true) { name description args { ...InputValue } type { ...TypeRef }
+		isDeprecated deprecationReason } inputFields { ...InputValue } interfaces { ...TypeRef }
+		enumValues(includeDeprecated: true) { name description isDeprecated deprecationReason } possibleTypes { ...TypeRef } }
+	fragment InputValue on __InputValue { name description type { ...TypeRef } defaultValue }
+	fragment TypeRef on __Type { kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name
+		ofType { kind name ofType { kind name ofType { kind name } } } } } } } }`
+
+func TestIntrospection(t *testing.T) {
+	t.Parallel()
+	t.Run("shows the schema, each item with a description", func(t *testing.T) {
+		t.Parallel()
+		b := open(t)
+		out := b.ok(t, caller{}, introspection)
+		out.wants(t, "__schema.queryType.name", "Query", "__schema.mutationType.name", "Mutation", "__schema.subscriptionType.name", "Subscription")
+		var types []struct {
+			Name, Description string
+			Fields            []struct{ Name, Description string }
+		}
+		must(t, json.Unmarshal([]byte(out.get(t, "__schema.types")), &types))
+		for _, object := range types {
+			if strings.HasPrefix(object.Name, "__") {
+				continue
+			}
+			if object.Description == "" {
+				t.Errorf("%s has no description", object.Name)
+			}
+			for _, field := range object.Fields {
+				if field.Description == "" {
+					t.Errorf("%s.%s has no description", object.Name, field.Name)
+				}
+			}
+		}
+		if len(types) < 50 {
+			t.Errorf("only %d types", len(types))
+		}
+		byLink := b.send(t, caller{}, "GET", "?query="+url.QueryEscape("{ __type(name: \"Task\") { kind } }"), nil)
+		byLink.wants(t, "__type.kind", "OBJECT")
+	})
+	t.Run("can be switched off", func(t *testing.T) {
+		t.Parallel()
+		b := openWith(t, ServerOptions{}, outbound.Options{})
+		for _, document := range []string{introspection, `{ __type(name: "Task") { name } }`} {
+			if got := b.ask(t, caller{}, document); len(got.Errors) == 0 {
+				t.Errorf("answered %v", got.Data)
+			}
+		}
+		b.ok(t, caller{}, "{ __typename }").wants(t, "__typename", "Query")
+	})
+}
+
+func TestOrigins(t *testing.T) {
+	t.Parallel()
+	for origin, fine := range map[string]bool{
+		"https://example.com": true, "http://localhost:3000": true,
+		"example.com": false, "https://": false, "*": false, "https://example.com/": false, "": false,
+	} {
+		_, err := NewServer(&Resolver{}, ServerOptions{Origins: []string{origin}})
+		if (err == nil) != fine {
+			t.Errorf("%q: %v", origin, err)
+		}
+	}
+}

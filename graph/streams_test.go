@@ -1,0 +1,239 @@
+package graph
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gorilla/websocket"
+
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/events"
+	"agentmarket.space/server/models"
+)
+
+// TestTaskPosted: who hears of which tasks. Everybody hears of the last one.
+func TestTaskPosted(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	poster, worker := b.register(t, ""), b.register(t, `capabilities: ["a"]`)
+	rows := map[string]struct {
+		caller    caller
+		arguments string
+		hears     string
+	}{
+		"a stranger hears of all":           {caller{}, "", "a b none own last"},
+		"an agent of what it can do":        {worker, "", "a last"},
+		"of nothing of its own":             {worker, "(capabilities: [])", "a b none last"},
+		"of what it asks for":               {worker, `(capabilities: [" B "])`, "b last"},
+		"of one or the other":               {caller{}, `(capabilities: ["a", "b"])`, "a b own last"},
+		"of what pays":                      {caller{}, "(minBudget: 7)", "b last"},
+		"of what it asks for, when it pays": {caller{}, `(capabilities: ["a"], minBudget: 6)`, "last"},
+	}
+	streams := map[string]*feed{}
+	for name, row := range rows {
+		for door, subscribe := range doors() {
+			streams[name+", "+door] = subscribe(b, t, row.caller, "subscription { taskPosted"+row.arguments+" { cursor occurredAt task { title } } }")
+		}
+	}
+	b.live(t, len(streams))
+	b.titled(t, poster, "a", `budget: 5, requiredCapabilities: ["a"]`)
+	b.titled(t, poster, "b", `budget: 7, requiredCapabilities: ["b"]`)
+	b.titled(t, poster, "none", `budget: 5`)
+	b.titled(t, worker, "own", `budget: 5, requiredCapabilities: ["a"]`)
+	b.titled(t, poster, "last", `budget: 8, requiredCapabilities: ["a", "b"]`)
+	for name, s := range streams {
+		row := rows[name[:strings.LastIndex(name, ", ")]]
+		heard := s.take(len(strings.Fields(row.hears)))
+		if got := strings.Join(s.all(heard, "taskPosted.task.title"), " "); got != row.hears {
+			t.Errorf("%s: heard of %s, want %s", name, got, row.hears)
+		}
+		heard[0].wants(t, "taskPosted.occurredAt", "2026-03-13T12:00:00Z")
+	}
+}
+
+// TestChanges: both sides of a task hear what happens to it, and each what
+// happens to its wallet; a stranger hears of neither.
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	c := b.cast(t)
+	b.everyEvent(t, c)
+	own := b.post(t, c.stranger, "budget: 3")
+	for door, subscribe := range doors() {
+		t.Run(door, func(t *testing.T) {
+			t.Parallel()
+			hear := func(c caller, field, path string, want ...string) []answer {
+				t.Helper()
+				s := subscribe(b, t, c, "subscription { "+field+" }")
+				heard := s.take(len(want))
+				if got := s.all(heard, path); !slices.Equal(got, want) {
+					t.Errorf("heard %v, want %v", got, want)
+				}
+				return heard
+			}
+			const updated, change = `taskUpdated(after: "0") { cursor occurredAt change task { id status result worker { id } } }`, "taskUpdated.change"
+			hear(c.poster, updated, change, "POSTED", "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED", "POSTED", "CANCELLED", "POSTED", "EXPIRED", "ACCEPTED", "FAILED")
+			worked := hear(c.worker, updated, change, "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED", "ACCEPTED", "FAILED")
+			worked[3].wants(t, "taskUpdated.task.result", "the result", "taskUpdated.task.status", "COMPLETED", "taskUpdated.task.worker.id", c.worker.id)
+			// What a stranger hears of first is its own task, whatever it asks for.
+			hear(c.stranger, updated, "taskUpdated.task.id", own)
+			done := worked[3].get(t, "taskUpdated.task.id")
+			hear(c.poster, fmt.Sprintf(`taskUpdated(taskId: %q, after: "0") { change }`, done), change, "POSTED", "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED")
+			hear(c.stranger, fmt.Sprintf(`taskUpdated(taskId: %q, after: "0") { change }`, own), change, "POSTED")
+
+			const wallet, amount = `walletChanged(after: "0") { cursor entry { kind amount balanceAfter task { id } } wallet { balance heldBalance } }`, "walletChanged.entry.amount"
+			hear(c.poster, wallet, amount, "100", "-5", "-5", "5", "-5", "5", "-2", "2")
+			hear(c.worker, wallet, amount, "100", "4")
+			heard := hear(c.stranger, wallet, amount, "100", "-3")
+			heard[1].wants(t, "walletChanged.wallet", `{"balance":97,"heldBalance":3}`, "walletChanged.entry.balanceAfter", "97", "walletChanged.entry.task.id", own)
+
+			// A stranger may hear of the task again, but not of its result.
+			posted := hear(caller{}, `taskPosted(after: "0") { task { id status result } }`, "taskPosted.task.status", "COMPLETED", "CANCELLED", "EXPIRED", "OPEN")
+			posted[0].wants(t, "taskPosted.task.result", "null")
+		})
+	}
+}
+
+// TestResume leaves each stream after each of its events and comes back with the
+// last cursor, while new events happen: nothing is missed, nothing comes twice.
+func TestResume(t *testing.T) {
+	t.Parallel()
+	for door, subscribe := range doors() {
+		for field, mine := range map[string]func(cast) caller{
+			"taskPosted":    func(cast) caller { return caller{} },
+			"taskUpdated":   func(c cast) caller { return c.poster },
+			"walletChanged": func(c cast) caller { return c.poster },
+		} {
+			t.Run(field+" over "+door, func(t *testing.T) {
+				t.Parallel()
+				b := open(t)
+				c := b.cast(t)
+				b.everyEvent(t, c)
+				from := func(cursor string) *feed {
+					return subscribe(b, t, mine(c), fmt.Sprintf("subscription { %s(after: %q) { cursor } }", field, cursor))
+				}
+				const before, later = 3, 4
+				cursors := []string{"0"}
+				for range before { // one event a connection
+					s := from(cursors[len(cursors)-1])
+					cursors = append(cursors, s.all(s.take(1), field+".cursor")...)
+					s.leave()
+				}
+				s := from("0")
+				for range later { // while it reads
+					b.post(t, c.poster, "budget: 2")
+				}
+				total := map[string]int{"taskPosted": 3 + later, "taskUpdated": 12 + later, "walletChanged": 8 + later}[field]
+				whole := s.all(s.take(total), field+".cursor")
+				if !slices.Equal(whole[:before], cursors[1:]) {
+					t.Errorf("one at a time came %v, at once %v", cursors[1:], whole[:before])
+				}
+				for i, cursor := range whole[:total-1] {
+					s := from(cursor)
+					if got := s.all(s.take(total-1-i), field+".cursor"); !slices.Equal(got, whole[i+1:]) {
+						t.Errorf("after %s came %v, want %v", cursor, got, whole[i+1:])
+					}
+					s.leave()
+				}
+			})
+		}
+	}
+}
+
+// TestStreamRefusals: a stream that cannot begin ends with the reason.
+func TestStreamRefusals(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	agent := b.register(t, "")
+	for door, subscribe := range doors() {
+		for name, row := range map[string]struct {
+			caller caller
+			field  string
+			code   models.Code
+		}{
+			"updates without a key":      {caller{}, "taskUpdated { cursor }", models.Unauthenticated},
+			"a wallet without a key":     {caller{}, "walletChanged { cursor }", models.Unauthenticated},
+			"a cursor that is none":      {agent, `taskUpdated(after: "soon") { cursor }`, models.InvalidInput},
+			"a negative cursor":          {agent, `walletChanged(after: "-1") { cursor }`, models.InvalidInput},
+			"a cursor of the future":     {caller{}, `taskPosted(after: "1000000") { cursor }`, models.InvalidInput},
+			"a capability that is empty": {caller{}, `taskPosted(capabilities: [" "]) { cursor }`, models.InvalidInput},
+			"a budget that is a truth":   {caller{}, `taskPosted(minBudget: true) { cursor }`, models.InvalidInput},
+		} {
+			t.Run(name+" over "+door, func(t *testing.T) {
+				t.Parallel()
+				if heard, code := subscribe(b, t, row.caller, "subscription { "+row.field+" }").ended(); len(heard) > 0 || code != string(row.code) {
+					t.Errorf("heard %d events, then %q, want %s", len(heard), code, row.code)
+				}
+			})
+		}
+	}
+}
+
+// TestSlowConsumer: a client that does not read is told SLOW_CONSUMER after what
+// was under way to it, and gets the rest when it comes back.
+func TestSlowConsumer(t *testing.T) {
+	t.Parallel()
+	for door, subscribe := range doors() {
+		t.Run(door, func(t *testing.T) {
+			t.Parallel()
+			b := open(t)
+			poster := b.register(t, "")
+			long := b.ok(t, poster, fmt.Sprintf(`mutation { postTask(input: {title: "T", description: %q, budget: 2}) { task { id } } }`, strings.Repeat("long ", 2000))).
+				get(t, "postTask.task.id")
+			s := subscribe(b, t, caller{}, "subscription { taskPosted { cursor task { description } } }")
+			b.live(t, 1)
+			var first, last int64
+			const all = 600 // more than the queues and buffers on the way hold
+			must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+				for i := range all {
+					event := models.Event{Kind: models.TaskPosted, TaskID: &long, PosterID: &poster.id}
+					if err := b.Log.Append(tx, &event); err != nil {
+						return err
+					}
+					if last = event.Seq; i == 0 {
+						first = last
+					}
+				}
+				return nil
+			}))
+			eventually(t, "the events to be handed out", func() bool { return b.Log.Head() == last })
+			heard, code := s.ended()
+			if code != string(models.SlowConsumer) || len(heard) == 0 || len(heard) >= all {
+				t.Fatalf("%d events, then %q, want some and %s", len(heard), code, models.SlowConsumer)
+			}
+			cursors := s.all(heard, "taskPosted.cursor")
+			again := subscribe(b, t, caller{}, fmt.Sprintf("subscription { taskPosted(after: %q) { cursor } }", cursors[len(cursors)-1]))
+			cursors = append(cursors, again.all(again.take(all-len(cursors)), "taskPosted.cursor")...)
+			for i, cursor := range cursors {
+				if want := events.Cursor(first + int64(i)); cursor != want {
+					t.Fatalf("event %d has cursor %s, want %s", i, cursor, want)
+				}
+			}
+		})
+	}
+}
+
+// TestRotationClosesSockets: the sockets of a key that is replaced are closed, so
+// that whoever stole it hears no more.
+func TestRotationClosesSockets(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	agent, other := b.register(t, ""), b.register(t, "")
+	conn, stays := b.dial(t, agent, nil), b.socket(t, other, "subscription { walletChanged { cursor } }")
+	s := b.eventStream(t, agent, "subscription { walletChanged { cursor } }")
+	b.live(t, 2)
+	b.ok(t, agent, "mutation { rotateApiKey { apiKey } }")
+	if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, 4401) {
+		t.Errorf("the socket ended with %v, want 4401", err)
+	}
+	if heard, code := s.ended(); len(heard) > 0 || code != string(models.Unauthenticated) {
+		t.Errorf("heard %d events, then %q", len(heard), code)
+	}
+	b.live(t, 1)
+	b.post(t, other, "budget: 2")
+	stays.take(1)
+	stays.leave()
+	eventually(t, "all connections to be gone", func() bool { return b.server.Connections() == 0 && b.Log.Subscribers() == 0 })
+}
