@@ -48,13 +48,13 @@ type App struct {
 
 // New opens the store and joins the parts. Close releases what it opened.
 func New(ctx context.Context, c config.Config, version string, logger *slog.Logger) (*App, error) {
-	box, err := openBox(c)
-	if err != nil {
-		return nil, err
-	}
 	db, err := database.Open(ctx, c.Database, logger)
 	if err != nil {
 		return nil, err
+	}
+	box, err := openBox(c)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
 	a := &App{config: c, logger: logger, db: db, stopping: make(chan struct{})}
 	if err := a.join(ctx, box, version); err != nil {

@@ -182,8 +182,11 @@ func (s *Server) Stop() int {
 	case <-time.After(patience):
 		s.tb.Fatalf("the server does not stop:\n%s", s.Log())
 	}
-	return s.cmd.ProcessState.ExitCode()
+	return s.ExitCode()
 }
+
+// ExitCode is what the server ended with, once it has.
+func (s *Server) ExitCode() int { return s.cmd.ProcessState.ExitCode() }
 
 // Log is what the server has written so far.
 func (s *Server) Log() string { return s.log.String() }
