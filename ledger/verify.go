@@ -42,10 +42,10 @@ func laws() []law {
 			SELECT 'transfer ' || t.id || ' names an unknown account' FROM transfers t
 			WHERE NOT (t.debit_account = 'issuance' OR EXISTS (SELECT 1 FROM wallets w WHERE t.debit_account IN ('available:' || w.agent_id, 'held:' || w.agent_id)
 					AND w.agent_id = substr(t.debit_account, instr(t.debit_account, ':') + 1))
-				OR t.debit_account = 'escrow:' || t.task_id)
+				OR t.debit_account = 'escrow:' || COALESCE(t.task_id, ''))
 			OR NOT (t.credit_account = 'fees' OR EXISTS (SELECT 1 FROM wallets w WHERE t.credit_account IN ('available:' || w.agent_id, 'held:' || w.agent_id)
 					AND w.agent_id = substr(t.credit_account, instr(t.credit_account, ':') + 1))
-				OR t.credit_account = 'escrow:' || t.task_id)`},
+				OR t.credit_account = 'escrow:' || COALESCE(t.task_id, ''))`},
 		{"held is the budgets of open tasks", `
 			SELECT 'wallet of ' || w.agent_id || ' holds ' || w.held || ', its open tasks ask for ' || COALESCE(SUM(t.budget), 0)
 			FROM wallets w LEFT JOIN tasks t ON t.poster_id = w.agent_id AND t.status = 'open'
