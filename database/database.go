@@ -137,7 +137,7 @@ func checkDurable(handle *gorm.DB) error {
 		return err
 	}
 	if health != "ok" {
-		return fmt.Errorf("the file is damaged: %s", health)
+		return fmt.Errorf("the file is damaged: %s", strings.ReplaceAll(health, "\n", ", "))
 	}
 	return nil
 }

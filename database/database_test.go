@@ -1,0 +1,340 @@
+package database_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/riverqueue/river"
+	"gorm.io/gorm/schema"
+
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/models"
+)
+
+// open opens the store at path, which is closed with the test.
+func open(t *testing.T, path string) *database.DB {
+	t.Helper()
+	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	return db
+}
+
+// add writes an agent with an id, by which the tests tell what was kept.
+func add(tx *database.Tx, id string) error {
+	return tx.Create(&models.Agent{ID: id, Name: id, Capabilities: []string{}, PricePerTask: 1}).Error
+}
+
+// kept returns the ids of the agents there are.
+func kept(t *testing.T, db *database.DB) []string {
+	t.Helper()
+	var ids []string
+	must(t, db.Read(t.Context()).Model(&models.Agent{}).Order("id").Pluck("id", &ids).Error)
+	return ids
+}
+
+// TestWrite has many changes share commits; one that fails or panics takes
+// nothing of its neighbours along.
+func TestWrite(t *testing.T) {
+	t.Parallel()
+	db := open(t, filepath.Join(t.TempDir(), "a.db"))
+	broken := errors.New("broken")
+	var committed sync.Map
+	var group sync.WaitGroup
+	for i := range 200 {
+		id := string(rune('a'+i/26)) + string(rune('a'+i%26))
+		group.Go(func() {
+			err := db.Write(t.Context(), func(tx *database.Tx) error {
+				tx.OnCommit(func() { committed.Store(id, true) })
+				if err := add(tx, id); err != nil {
+					return err
+				}
+				switch i % 5 {
+				case 1:
+					return broken
+				case 2:
+					panic("the change is broken")
+				case 3: // a statement that fails is not the end of the change
+					_ = add(tx, id)
+				}
+				return nil
+			})
+			_, hooked := committed.Load(id)
+			switch i % 5 {
+			case 1:
+				if !errors.Is(err, broken) || hooked {
+					t.Errorf("%s ended with %v, its hook ran: %t", id, err, hooked)
+				}
+			case 2:
+				if err == nil || !strings.Contains(err.Error(), "the change is broken") || hooked {
+					t.Errorf("%s ended with %v, its hook ran: %t", id, err, hooked)
+				}
+			default:
+				if err != nil || !hooked {
+					t.Errorf("%s ended with %v, its hook ran: %t", id, err, hooked)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if n := len(kept(t, db)); n != 120 {
+		t.Errorf("%d changes were kept, want 120", n)
+	}
+}
+
+// TestWrite_order: changes are applied in the order they came, and hooks run in
+// it, each after the commit of what it is about.
+func TestWrite_order(t *testing.T) {
+	t.Parallel()
+	db := open(t, filepath.Join(t.TempDir(), "a.db"))
+	entered, release := make(chan struct{}), make(chan struct{})
+	var order []string
+	var group sync.WaitGroup
+	write := func(id string, wait bool) {
+		group.Go(func() {
+			err := db.Write(t.Context(), func(tx *database.Tx) error {
+				tx.OnCommit(func() { order = append(order, id) })
+				if wait {
+					close(entered)
+					<-release
+				}
+				return add(tx, id)
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	write("first", true)
+	<-entered
+	if got := kept(t, db); len(got) != 0 {
+		t.Errorf("%q can be read before the commit", got)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	group.Go(func() {
+		if err := db.Write(cancelled, func(tx *database.Tx) error { return add(tx, "cancelled") }); !errors.Is(err, context.Canceled) {
+			t.Errorf("a cancelled change ended with %v", err)
+		}
+	})
+	write("second", false)
+	close(release)
+	group.Wait()
+	if got := kept(t, db); !slices.Equal(got, []string{"first", "second"}) || !slices.Equal(order, []string{"first", "second"}) {
+		t.Errorf("kept %q, hooks ran %q", got, order)
+	}
+}
+
+// TestRead: what reads cannot write, and one snapshot stays as it is.
+func TestRead(t *testing.T) {
+	t.Parallel()
+	db := open(t, filepath.Join(t.TempDir(), "a.db"))
+	if err := db.Read(t.Context()).Exec("DELETE FROM agents").Error; err == nil || !strings.Contains(err.Error(), "readonly") {
+		t.Errorf("a reader may write: %v", err)
+	}
+	must(t, db.Snapshot(t.Context(), func(state *database.State) error {
+		count := func() (n int64) {
+			must(t, state.Model(&models.Agent{}).Count(&n).Error)
+			return n
+		}
+		before := count()
+		must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "meanwhile") }))
+		if after := count(); after != before {
+			t.Errorf("a snapshot has %d rows, then %d", before, after)
+		}
+		return nil
+	}))
+}
+
+// TestCrash: what was acknowledged is in the files as they are at that moment,
+// and what was under way is not; a job that was running is given back.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	dir, after := t.TempDir(), t.TempDir()
+	db := open(t, filepath.Join(dir, "a.db"))
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+		tx.Enqueue(job{}, nil)
+		return add(tx, "acknowledged")
+	}))
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+		return tx.Exec("UPDATE river_job SET state = 'running'").Error
+	}))
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+		must(t, add(tx, "under way"))
+		for _, name := range []string{"a.db", "a.db-wal"} {
+			copyFile(t, filepath.Join(dir, name), filepath.Join(after, name))
+		}
+		return nil
+	}))
+	recovered := open(t, filepath.Join(after, "a.db"))
+	if got := kept(t, recovered); !slices.Equal(got, []string{"acknowledged"}) {
+		t.Errorf("after the crash there are %q", got)
+	}
+	_, err := recovered.NewWorker(t.Context(), &river.Config{})
+	must(t, err)
+	var states []string
+	must(t, recovered.Read(t.Context()).Table("river_job").Pluck("state", &states).Error)
+	if !slices.Equal(states, []string{"available"}) {
+		t.Errorf("the job is %q", states)
+	}
+}
+
+// job is what a test queues.
+type job struct{}
+
+// Kind names the job.
+func (job) Kind() string { return "test" }
+
+// TestOpen_refuses what it could not serve without loss, and says why.
+func TestOpen_refuses(t *testing.T) {
+	t.Parallel()
+	served := filepath.Join(t.TempDir(), "served.db")
+	db := open(t, served)
+	for says, path := range map[string]string{
+		"another process serves it": served,
+		"not a database":            noDatabase(t),
+		"the file is damaged":       damaged(t),
+		"run a newer one":           newer(t),
+		"no such file or directory": filepath.Join(t.TempDir(), "none", "a.db"),
+		"SQLite only":               "mysql://localhost/a",
+	} {
+		opened, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
+		if err == nil {
+			must(t, opened.Close())
+		}
+		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("got %v, want a line with %q", err, says)
+		}
+	}
+	must(t, db.Ping(t.Context()))
+}
+
+func noDatabase(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a.db")
+	must(t, os.WriteFile(path, []byte(strings.Repeat("text ", 1000)), 0o600))
+	return path
+}
+
+func damaged(t *testing.T) string {
+	t.Helper()
+	path := closed(t)
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	_, err = file.WriteAt([]byte(strings.Repeat("\xff", 30_000)), 8192)
+	must(t, errors.Join(err, file.Close()))
+	return path
+}
+
+// newer makes a store as a program of a later version would leave it.
+func newer(t *testing.T) string {
+	t.Helper()
+	from, to := filepath.Join(t.TempDir(), "a.db"), filepath.Join(t.TempDir(), "a.db")
+	db := open(t, from)
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+		return tx.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)").Error
+	}))
+	copyFile(t, from, to)
+	copyFile(t, from+"-wal", to+"-wal")
+	return to
+}
+
+// closed makes a store with rows in it and closes it.
+func closed(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a.db")
+	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
+	must(t, err)
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "one") }))
+	must(t, db.Close())
+	return path
+}
+
+// TestInspect reads a store that is served, and one that is not there is made by
+// nobody.
+func TestInspect(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "a.db")
+	if err := database.Inspect(t.Context(), path, func(*database.State) error { return nil }); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want a missing file", err)
+	}
+	db := open(t, path)
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "one") }))
+	must(t, database.Inspect(t.Context(), path, func(state *database.State) error {
+		var n int64
+		if err := state.Model(&models.Agent{}).Count(&n).Error; err != nil || n != 1 {
+			t.Errorf("counts %d (%v)", n, err)
+		}
+		return nil
+	}))
+}
+
+// TestDrift: the models and the migrations have the same columns.
+func TestDrift(t *testing.T) {
+	t.Parallel()
+	db := open(t, filepath.Join(t.TempDir(), "a.db"))
+	for _, model := range []any{
+		&models.Agent{}, &models.AgentCapability{}, &models.APIKey{}, &models.Task{}, &models.TaskCapability{}, &models.Wallet{}, &models.Transfer{},
+		&models.Event{}, &models.Secret{}, &models.Webhook{}, &models.Delivery{}, &models.Attempt{}, &models.IdempotencyKey{},
+	} {
+		parsed, err := schema.Parse(model, &sync.Map{}, schema.NamingStrategy{})
+		must(t, err)
+		var columns []struct {
+			Name    string
+			NotNull bool `gorm:"column:notnull"`
+			Pk      int
+		}
+		must(t, db.Read(t.Context()).Raw("SELECT name, \"notnull\", pk FROM pragma_table_xinfo(?)", parsed.Table).Scan(&columns).Error)
+		if len(columns) == 0 {
+			t.Errorf("%T: there is no table %s", model, parsed.Table)
+		}
+		var stored []string
+		for _, column := range columns {
+			field := parsed.FieldsByDBName[column.Name]
+			if field == nil {
+				if !slices.Contains(unmodelled(), parsed.Table+"."+column.Name) {
+					t.Errorf("%T has no field for the column %s.%s", model, parsed.Table, column.Name)
+				}
+				continue
+			}
+			stored = append(stored, column.Name)
+			nullable := !column.NotNull && column.Pk == 0
+			if pointer := field.FieldType.Kind().String() == "ptr" || field.FieldType.Kind().String() == "slice"; nullable && !pointer {
+				t.Errorf("%T.%s cannot be null, the column %s.%s can", model, field.Name, parsed.Table, column.Name)
+			}
+		}
+		for _, name := range parsed.DBNames {
+			if !slices.Contains(stored, name) {
+				t.Errorf("%T: the table %s has no column %s", model, parsed.Table, name)
+			}
+		}
+	}
+}
+
+// unmodelled are the columns that are there to sort by only.
+func unmodelled() []string { return []string{"agents.reputation"} }
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	source, err := os.Open(from)
+	must(t, err)
+	target, err := os.Create(to)
+	must(t, err)
+	_, err = io.Copy(target, source)
+	must(t, errors.Join(err, source.Close(), target.Close()))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
