@@ -3,6 +3,8 @@ package market
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -178,8 +180,8 @@ func (q TaskQuery) Cursor(t *models.Task) string {
 	return q.Order.cursor(t.ID, strconv.FormatInt(int64(t.Budget), 10))
 }
 
-func (q TaskQuery) where(db *gorm.DB, now models.Time) (*gorm.DB, error) {
-	query := db.Model(&models.Task{})
+// where is the query without its states.
+func (q TaskQuery) where(query *gorm.DB) (*gorm.DB, error) {
 	if err := checkText("filter", q.Capability+q.Search, 0, maxDescription); err != nil {
 		return nil, err
 	}
@@ -192,7 +194,7 @@ func (q TaskQuery) where(db *gorm.DB, now models.Time) (*gorm.DB, error) {
 		query = query.Where("tasks.origin = 'marketplace'")
 	}
 	if q.Capability != "" {
-		query = query.Where("tasks.id IN (SELECT task_id FROM task_capabilities WHERE capability = ?)", foldWord(q.Capability))
+		query = query.Where("EXISTS (SELECT 1 FROM task_capabilities c WHERE c.capability = ? AND c.task_id = tasks.id)", foldWord(q.Capability))
 	}
 	if q.Search != "" {
 		query = query.Where(`(tasks.title LIKE ? ESCAPE '\' OR tasks.description LIKE ? ESCAPE '\')`, contains(q.Search), contains(q.Search))
@@ -200,56 +202,98 @@ func (q TaskQuery) where(db *gorm.DB, now models.Time) (*gorm.DB, error) {
 	if q.MinBudget != nil {
 		query = query.Where("tasks.budget >= ?", *q.MinBudget)
 	}
-	if len(q.Status) > 0 {
-		condition, args := standing(q.Status, now)
-		query = query.Where(condition, args...)
-	}
 	return query, nil
 }
 
-// standing is [models.Task.StatusAt] as a condition: the tasks that stand in
-// one of the states at now.
-func standing(states []models.Status, now models.Time) (string, []any) {
-	const lapsed = "tasks.status = 'assigned' AND tasks.lease_until <= ?"
-	var conditions []string
-	var args []any
-	add := func(condition string, values ...any) {
-		conditions = append(conditions, "("+condition+")")
-		args = append(args, values...)
+// A standing is some of the tasks that [models.Task.StatusAt] puts in one state.
+// Those whose time is over while their row says otherwise are few, since the
+// sweep comes by every second: they are found by when their time ended.
+type standing struct {
+	overdue   string // which tasks' time is over at now; empty when all are looked at
+	condition string
+	args      []any
+}
+
+const (
+	offerOver  = "(SELECT id FROM tasks WHERE status = 'open' AND open_until <= ?) AS overdue CROSS JOIN tasks"
+	leaseOver  = "(SELECT id FROM tasks WHERE status = 'assigned' AND lease_until <= ?) AS overdue CROSS JOIN tasks"
+	lastLapse  = "tasks.origin = 'marketplace' AND (tasks.lapses + 1 >= ? OR tasks.open_until <= ?)"
+	otherLapse = "tasks.origin = 'marketplace' AND tasks.lapses + 1 < ? AND tasks.open_until > ?"
+)
+
+// standings returns the tasks that stand in a state at now, in parts that do
+// not overlap.
+func standings(status models.Status, now models.Time) []standing {
+	switch status {
+	case models.Open:
+		return []standing{
+			{condition: "tasks.status = 'open' AND tasks.open_until > ?", args: []any{now}},
+			{overdue: leaseOver, condition: otherLapse, args: []any{models.MaxLapses, now}},
+		}
+	case models.Assigned:
+		return []standing{{condition: "tasks.status = 'assigned' AND tasks.lease_until > ?", args: []any{now}}}
+	case models.Expired:
+		return []standing{
+			{condition: "tasks.status = 'expired'"},
+			{overdue: offerOver, condition: "1 = 1"},
+			{overdue: leaseOver, condition: lastLapse, args: []any{models.MaxLapses, now}},
+		}
+	case models.Failed:
+		return []standing{
+			{condition: "tasks.status = 'failed'"},
+			{overdue: leaseOver, condition: "tasks.origin = 'direct'"},
+		}
+	case models.Completed, models.Cancelled:
+		return []standing{{condition: "tasks.status = ?", args: []any{status}}}
 	}
-	for _, status := range states {
-		switch status {
-		case models.Open:
-			add("tasks.status = 'open' AND tasks.open_until > ?", now)
-			add(lapsed+" AND tasks.origin = 'marketplace' AND tasks.lapses + 1 < ? AND tasks.open_until > ?", now, models.MaxLapses, now)
-		case models.Assigned:
-			add("tasks.status = 'assigned' AND tasks.lease_until > ?", now)
-		case models.Expired:
-			add("tasks.status = 'expired'")
-			add("tasks.status = 'open' AND tasks.open_until <= ?", now)
-			add(lapsed+" AND tasks.origin = 'marketplace' AND (tasks.lapses + 1 >= ? OR tasks.open_until <= ?)", now, models.MaxLapses, now)
-		case models.Failed:
-			add("tasks.status = 'failed'")
-			add(lapsed+" AND tasks.origin = 'direct'", now)
-		case models.Completed, models.Cancelled:
-			add("tasks.status = ?", status)
+	return nil
+}
+
+// parts returns the queries whose rows together are what q asks for: each finds
+// its rows in order by an index, where one query for all would sort everything
+// that is open.
+func (m *Market) parts(ctx context.Context, q TaskQuery, now models.Time) ([]*gorm.DB, error) {
+	var all []standing
+	for _, status := range models.Statuses() { // in this order, and each once
+		if slices.Contains(q.Status, status) {
+			all = append(all, standings(status, now)...)
 		}
 	}
-	if len(conditions) == 0 {
-		return "1 = 0", nil
+	if len(q.Status) == 0 {
+		all = []standing{{condition: "1 = 1"}}
 	}
-	return "(" + strings.Join(conditions, " OR ") + ")", args
+	var parts []*gorm.DB
+	for _, s := range all {
+		query := m.DB.Read(ctx).Table("tasks")
+		if s.overdue != "" {
+			query = m.DB.Read(ctx).Table(s.overdue, now).Where("tasks.id = overdue.id")
+		}
+		query, err := q.where(query.Where(s.condition, s.args...))
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, query)
+	}
+	return parts, nil
 }
 
 // ListTasks returns a page of tasks as they stand now.
 func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (Found[models.Task], error) {
 	now := m.now()
-	query, err := q.where(m.DB.Read(ctx), now)
+	parts, err := m.parts(ctx, q, now)
 	if err != nil {
 		return Found[models.Task]{}, err
 	}
-	if query, err = q.Order.apply(query, "tasks", page); err != nil {
-		return Found[models.Task]{}, err
+	for i := range parts {
+		if parts[i], err = q.Order.apply(parts[i].Select("tasks.*"), "tasks", page); err != nil {
+			return Found[models.Task]{}, err
+		}
+	}
+	query := parts[0]
+	if len(parts) > 1 {
+		if query, err = q.Order.apply(m.DB.Read(ctx).Table("(?) AS tasks", union(m.DB.Read(ctx), parts)), "tasks", page); err != nil {
+			return Found[models.Task]{}, err
+		}
 	}
 	var tasks []models.Task
 	if err := query.Find(&tasks).Error; err != nil {
@@ -261,9 +305,29 @@ func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (Found[m
 	return found(tasks, page), nil
 }
 
+// union puts the rows of queries together.
+func union(db *gorm.DB, parts []*gorm.DB) *gorm.DB {
+	var selects []string
+	var args []any
+	for i, part := range parts {
+		selects = append(selects, fmt.Sprintf("SELECT * FROM (?) AS part%d", i))
+		args = append(args, part)
+	}
+	return db.Raw(strings.Join(selects, " UNION ALL "), args...)
+}
+
 // CountTasks returns how many tasks the query finds.
 func (m *Market) CountTasks(ctx context.Context, q TaskQuery) (int, error) {
-	return count(q.where(m.DB.Read(ctx), m.now()))
+	parts, err := m.parts(ctx, q, m.now())
+	total := 0
+	for _, part := range parts {
+		n, err := count(part, nil)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, err
 }
 
 func count(query *gorm.DB, err error) (int, error) {
@@ -292,7 +356,22 @@ func EntryCursor(t *models.Transfer) string { return strconv.FormatInt(t.Seq, 10
 // spend, newest first.
 func (m *Market) ListEntries(ctx context.Context, q EntryQuery, page Page) (Found[models.Transfer], error) {
 	account := models.AvailableOf(q.AgentID)
-	query := m.DB.Read(ctx).Where("(debit_account = ? OR credit_account = ?)", account, account)
+	var parts []*gorm.DB
+	for _, side := range []string{"debit_account", "credit_account"} {
+		part, err := q.where(m.DB.Read(ctx).Table("transfers").Where(side+" = ?", account), page)
+		if err != nil {
+			return Found[models.Transfer]{}, err
+		}
+		parts = append(parts, part)
+	}
+	var transfers []models.Transfer
+	err := m.DB.Read(ctx).Table("(?) AS transfers", union(m.DB.Read(ctx), parts)).
+		Order("seq DESC").Limit(page.First + 1).Find(&transfers).Error
+	return found(transfers, page), err
+}
+
+// where is the rest of the query, with its page.
+func (q EntryQuery) where(query *gorm.DB, page Page) (*gorm.DB, error) {
 	if len(q.Kinds) > 0 {
 		query = query.Where("kind IN ?", q.Kinds)
 	}
@@ -302,11 +381,9 @@ func (m *Market) ListEntries(ctx context.Context, q EntryQuery, page Page) (Foun
 	if page.After != "" {
 		seq, err := strconv.ParseInt(page.After, 10, 64)
 		if err != nil {
-			return Found[models.Transfer]{}, models.Invalid("after", "must be a cursor of the same list")
+			return nil, models.Invalid("after", "must be a cursor of the same list")
 		}
 		query = query.Where("seq < ?", seq)
 	}
-	var transfers []models.Transfer
-	err := query.Order("seq DESC").Limit(page.First + 1).Find(&transfers).Error
-	return found(transfers, page), err
+	return query.Order("seq DESC").Limit(page.First + 1), nil
 }
