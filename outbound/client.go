@@ -162,7 +162,7 @@ func explain(err error) error {
 		text = "the call was cut off"
 	case errors.As(err, &certificate):
 		text = "the TLS certificate is not valid"
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		text = "it does not speak TLS"
 	case errors.As(err, &dns):
 		text = "the name cannot be resolved"
