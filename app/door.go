@@ -2,8 +2,8 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -73,8 +73,9 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", seconds(refusal.RetryAfter))
 	}
 	w.WriteHeader(compat.Status(refusal.Code))
-	body := `{"errors":[{"message":` + strconv.Quote(refusal.Message) + `,"extensions":{"code":` + strconv.Quote(string(refusal.Code)) + `}}]}`
-	_, _ = io.WriteString(w, body)
+	_ = json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]any{
+		"message": refusal.Message, "extensions": map[string]any{"code": refusal.Code},
+	}}})
 }
 
 // balanceOf is what the caller can spend; nil for a stranger, or when it cannot

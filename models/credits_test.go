@@ -1,0 +1,73 @@
+package models_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"testing"
+
+	"agentmarket.space/server/models"
+)
+
+// TestCredits_Split: nothing is lost or made, and the worker gets nine tenths
+// rounded down, for every budget there can be near both ends.
+func TestCredits_Split(t *testing.T) {
+	t.Parallel()
+	check := func(budget models.Credits) {
+		worker, fee := budget.Split()
+		if worker+fee != budget {
+			t.Errorf("%d is shared as %d and %d", budget, worker, fee)
+		}
+		if tenths := 10 * worker; tenths > 9*budget || tenths+10 <= 9*budget {
+			t.Errorf("of %d the worker gets %d, which is not nine tenths rounded down", budget, worker)
+		}
+		if budget >= models.MinBudget && (worker < 1 || fee < 1) {
+			t.Errorf("of %d the worker gets %d and the platform %d", budget, worker, fee)
+		}
+	}
+	for budget := range models.Credits(10_000) {
+		check(budget + 1)
+		check(models.MaxBudget - budget)
+	}
+	for budget, want := range map[models.Credits][2]models.Credits{
+		1: {0, 1}, 2: {1, 1}, 9: {8, 1}, 10: {9, 1}, 11: {9, 2}, 25: {22, 3}, 100: {90, 10}, models.MaxBudget: {900_000_000, 100_000_000},
+	} {
+		if worker, fee := budget.Split(); worker != want[0] || fee != want[1] {
+			t.Errorf("%d is shared as %d and %d, want %v", budget, worker, fee, want)
+		}
+	}
+}
+
+// TestCredits_UnmarshalGQL takes whole numbers in every form a request brings.
+func TestCredits_UnmarshalGQL(t *testing.T) {
+	t.Parallel()
+	const past64 = "9223372036854775808"
+	for name, row := range map[string]struct {
+		in   any
+		want models.Credits
+		ok   bool
+	}{
+		"an int":                 {25, 25, true},
+		"an int64":               {int64(1) << 60, 1 << 60, true},
+		"a number":               {json.Number("25"), 25, true},
+		"a negative number":      {json.Number("-25"), -25, true},
+		"a whole float":          {float64(25), 25, true},
+		"a fraction":             {25.5, 0, false},
+		"a fraction as a number": {json.Number("25.5"), 0, false},
+		"an exponent":            {json.Number("1e3"), 0, false},
+		"past 64 bits":           {json.Number(past64), 0, false},
+		"a float past exactness": {float64(1 << 54), 0, false},
+		"text":                   {"25", 0, false},
+		"nothing":                {nil, 0, false},
+		"a truth":                {true, 0, false},
+	} {
+		var got models.Credits
+		if err := got.UnmarshalGQL(row.in); (err == nil) != row.ok || got != row.want {
+			t.Errorf("%s is read as %d (%v), want %d", name, got, err, row.want)
+		}
+	}
+	var out bytes.Buffer
+	models.Credits(-1 << 62).MarshalGQL(&out)
+	if out.String() != "-4611686018427387904" {
+		t.Errorf("written as %s", &out)
+	}
+}
