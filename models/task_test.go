@@ -38,61 +38,51 @@ func TestStatus_Moves(t *testing.T) {
 	}
 }
 
-// The hours of the task in TestTask_StatusAt.
-const (
-	leaseEnds models.Time = 100
-	offerEnds models.Time = 200
-)
-
-// TestTask_StatusAt: time alone moves a task on, at the very moment it says.
-func TestTask_StatusAt(t *testing.T) {
+// TestTask_time: whatever a task is, time only makes moves that a task may make,
+// and leads to an end that it never leaves.
+func TestTask_time(t *testing.T) {
 	t.Parallel()
-	posted := models.Task{Status: models.Open, Origin: models.FromMarketplace, OpenUntil: offerEnds}
-	taken := models.Task{Status: models.Assigned, Origin: models.FromMarketplace, OpenUntil: offerEnds, LeaseUntil: new(leaseEnds), WorkerID: new("worker")}
-	with := func(task models.Task, change func(*models.Task)) models.Task {
-		change(&task)
-		return task
-	}
-	longLease := with(taken, func(task *models.Task) { task.LeaseUntil = new(offerEnds + 100) })
-	hired := with(taken, func(task *models.Task) { task.Origin = models.Direct })
-	for name, row := range map[string]struct {
-		task models.Task
-		now  models.Time
-		want models.Status
-	}{
-		"an offer until it ends":                      {posted, offerEnds - 1, models.Open},
-		"an offer when it ends":                       {posted, offerEnds, models.Expired},
-		"a lease until it ends":                       {taken, leaseEnds - 1, models.Assigned},
-		"a lease when it ends":                        {taken, leaseEnds, models.Open},
-		"the second lapse":                            {with(taken, func(task *models.Task) { task.Lapses = 1 }), leaseEnds, models.Open},
-		"the third lapse":                             {with(taken, func(task *models.Task) { task.Lapses = 2 }), leaseEnds, models.Expired},
-		"the third lease until it ends":               {with(taken, func(task *models.Task) { task.Lapses = 2 }), leaseEnds - 1, models.Assigned},
-		"a lapse until the offer ends":                {taken, offerEnds - 1, models.Open},
-		"a lapse when the offer ends":                 {taken, offerEnds, models.Expired},
-		"a lease that outlives the offer":             {longLease, offerEnds + 99, models.Assigned},
-		"a lease that outlives the offer, at its end": {longLease, offerEnds + 100, models.Expired},
-		"a hire until its deadline":                   {hired, leaseEnds - 1, models.Assigned},
-		"a hire at its deadline":                      {hired, leaseEnds, models.Failed},
-		"a lease without an end":                      {with(taken, func(task *models.Task) { task.LeaseUntil = nil }), offerEnds, models.Assigned},
-		"a completed task for ever":                   {with(taken, func(task *models.Task) { task.Status = models.Completed }), offerEnds, models.Completed},
-		"a cancelled task for ever":                   {with(posted, func(task *models.Task) { task.Status = models.Cancelled }), offerEnds, models.Cancelled},
-		"a failed hire for ever":                      {with(hired, func(task *models.Task) { task.Status = models.Failed }), offerEnds, models.Failed},
-	} {
-		if got := row.task.StatusAt(row.now); got != row.want {
-			t.Errorf("%s: %s, want %s", name, got, row.want)
+	const forever = 30
+	for _, task := range everyTask(forever) {
+		before := task.Status
+		for now := range models.Time(forever + 1) {
+			status := task.StatusAt(now)
+			if status != before && !before.CanBecome(status) || before.Ended() && status != before {
+				t.Errorf("time moves from %s to %s at %d: %+v", before, status, now, task)
+			}
+			before = status
+			shown := task.At(now)
+			if free := shown.WorkerID == nil; shown.Status != status || free != (status == models.Open || task.WorkerID == nil) {
+				t.Errorf("at %d, %s, it is shown as %+v", now, status, shown)
+			}
 		}
-		if got := row.task.Status; row.want != got && !got.CanBecome(row.want) {
-			t.Errorf("%s: time moves it from %s to %s, which no task may", name, got, row.want)
-		}
-		shown := row.task.At(row.now)
-		if open := row.want == models.Open; shown.Status != row.want || open && (shown.WorkerID != nil || shown.LeaseUntil != nil) ||
-			!open && shown.WorkerID != row.task.WorkerID {
-			t.Errorf("%s: is shown as %+v", name, shown)
+		if !before.Ended() {
+			t.Errorf("time does not end %+v", task)
 		}
 	}
-	if taken.WorkerID == nil || taken.Status != models.Assigned {
-		t.Error("showing a task changed it")
+}
+
+// everyTask returns a task of every kind, with an offer and a lease that end in
+// either order and before the end.
+func everyTask(end models.Time) (all []models.Task) {
+	for _, status := range models.Statuses() {
+		for _, offer := range []models.Time{0, 10, end} {
+			if status == models.Open {
+				all = append(all, models.Task{Status: status, Origin: models.FromMarketplace, OpenUntil: offer})
+				continue
+			}
+			for _, lease := range []models.Time{0, 9, 10, 11, end} {
+				for lapses := range models.MaxLapses {
+					task := models.Task{Status: status, OpenUntil: offer, LeaseUntil: &lease, WorkerID: new("worker"), Lapses: lapses}
+					for _, origin := range []models.Origin{models.FromMarketplace, models.Direct} {
+						task.Origin = origin
+						all = append(all, task)
+					}
+				}
+			}
+		}
 	}
+	return all
 }
 
 // TestTask: whose a task is, what it paid and how it was judged.

@@ -10,8 +10,9 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestTime keeps microseconds, in UTC, whatever the offset it is read with.
-func TestTime(t *testing.T) {
+// TestTime_roundTrip: JSON and GraphQL write a moment alike, in UTC and to the
+// microsecond, and read it back whatever its offset.
+func TestTime_roundTrip(t *testing.T) {
 	t.Parallel()
 	noon := models.At(time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC))
 	for text, want := range map[string]struct {
