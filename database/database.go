@@ -1,6 +1,7 @@
 package database
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
@@ -25,13 +27,14 @@ const readers = 4
 
 // DB is an open store. It is safe for concurrent use.
 type DB struct {
-	writer *gorm.DB // the one writing connection
-	reader *gorm.DB // read-only
-	queue  chan *change
-	done   chan struct{} // closed when the writer goroutine has ended
-	jobs   *river.Client[*sql.Tx]
-	lock   *fileLock
-	logger *slog.Logger
+	writer  *gorm.DB // the one writing connection
+	reader  *gorm.DB // read-only
+	queue   chan *change
+	closing chan struct{} // closed by Close
+	done    chan struct{} // closed when the writer goroutine has ended
+	jobs    *river.Client[*sql.Tx]
+	lock    *fileLock
+	logger  *slog.Logger
 }
 
 // Open opens the store at address, which is the path of a SQLite file that is
@@ -55,7 +58,9 @@ func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error)
 }
 
 func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger) (*DB, error) {
-	db := &DB{queue: make(chan *change, maxBatch), done: make(chan struct{}), lock: lock, logger: logger}
+	db := &DB{
+		queue: make(chan *change, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, logger: logger,
+	}
 	var err error
 	db.writer, err = connect(path, url.Values{
 		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_txlock": {"immediate"}, "_busy_timeout": {"10000"},
@@ -86,6 +91,11 @@ func (db *DB) prepare(ctx context.Context, path string) error {
 		return err
 	}
 	if err = migrate(ctx, sqlDB); err != nil {
+		return err
+	}
+	// SQLite opens a read-only file as if nothing were wrong; a write finds out.
+	// Nothing uses the number.
+	if err := db.writer.Exec("PRAGMA user_version = 0").Error; err != nil {
 		return err
 	}
 	db.jobs, err = river.NewClient(riversqlite.New(sqlDB), &river.Config{Logger: db.logger})
@@ -195,10 +205,10 @@ func (db *DB) NewWorker(ctx context.Context, config *river.Config) (*river.Clien
 	return river.NewClient(riversqlite.New(sqlDB), config)
 }
 
-// Close ends the writer after the changes it has taken, and lets go of the
-// file. Nothing may call Write or Read any more.
+// Close ends the writer after the changes that wait, and lets go of the file.
+// Write refuses what comes later. Close is called once.
 func (db *DB) Close() error {
-	close(db.queue)
+	close(db.closing)
 	<-db.done
 	return errors.Join(closeGorm(db.reader), closeGorm(db.writer), db.lock.release())
 }
@@ -214,31 +224,52 @@ func closeGorm(handle *gorm.DB) error {
 	return sqlDB.Close()
 }
 
+// errClosed is why a change is not begun that comes after Close.
+var errClosed = errors.New("the database is closed")
+
 // Write runs fn in a transaction and returns nil once what fn did is on the
 // disk. When fn returns an error or panics, nothing of it is kept and the error
-// is returned as it is. fn may run beside others in one transaction, so it sees
-// a ctx of its own: ctx is looked at only before fn starts. fn must not call
-// Write, nor anything outside the database.
+// is returned as it is. fn may run beside others in one transaction, so ctx
+// counts only until fn starts: a change that is cancelled before is not begun.
+// fn must not call Write, which would wait behind fn itself until ctx ends, nor
+// anything outside the database.
 func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
+	select {
+	case <-db.closing:
+		return notBegun(errClosed)
+	default:
+	}
 	c := &change{ctx: ctx, fn: fn, answer: make(chan error, 1)}
 	select {
 	case db.queue <- c:
 	case <-ctx.Done():
-		return unavailable(ctx)
+		return notBegun(context.Cause(ctx))
+	case <-db.closing:
+		return notBegun(errClosed)
 	}
-	return <-c.answer
+	select {
+	case err := <-c.answer:
+		return err
+	case <-ctx.Done():
+	case <-db.done:
+	}
+	if !c.decided.CompareAndSwap(false, true) { // too late to take it back
+		return <-c.answer
+	}
+	return notBegun(cmp.Or(context.Cause(ctx), errClosed))
 }
 
-func unavailable(ctx context.Context) error {
-	return fmt.Errorf("the change was not begun: %w", context.Cause(ctx))
-}
+func notBegun(why error) error { return fmt.Errorf("the change was not begun: %w", why) }
 
 // change is one call of Write on its way through the writer goroutine.
 type change struct {
-	ctx    context.Context //nolint:containedctx // looked at once, before fn starts
-	fn     func(*Tx) error
-	answer chan error
-	tx     *Tx
+	ctx context.Context //nolint:containedctx // looked at once, before fn starts
+	fn  func(*Tx) error
+	// decided is set by the one that settles whether fn runs: the writer that
+	// begins it, or the caller that takes it back.
+	decided atomic.Bool
+	answer  chan error
+	tx      *Tx
 }
 
 // run calls fn and turns a panic into an error.
@@ -249,8 +280,8 @@ func (c *change) run() (err error) {
 			err = fmt.Errorf("panic in a transaction: %v\n%s", r, stack[:runtime.Stack(stack, false)])
 		}
 	}()
-	if c.ctx.Err() != nil {
-		return unavailable(c.ctx)
+	if c.ctx.Err() != nil || !c.decided.CompareAndSwap(false, true) {
+		return notBegun(context.Cause(c.ctx))
 	}
 	return c.fn(c.tx)
 }

@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/riverqueue/river"
-	"gorm.io/gorm/schema"
 
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
@@ -133,27 +132,6 @@ func TestWrite_order(t *testing.T) {
 	}
 }
 
-// TestRead: what reads cannot write, and one snapshot stays as it is.
-func TestRead(t *testing.T) {
-	t.Parallel()
-	db := open(t, filepath.Join(t.TempDir(), "a.db"))
-	if err := db.Read(t.Context()).Exec("DELETE FROM agents").Error; err == nil || !strings.Contains(err.Error(), "readonly") {
-		t.Errorf("a reader may write: %v", err)
-	}
-	must(t, db.Snapshot(t.Context(), func(state *database.State) error {
-		count := func() (n int64) {
-			must(t, state.Model(&models.Agent{}).Count(&n).Error)
-			return n
-		}
-		before := count()
-		must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "meanwhile") }))
-		if after := count(); after != before {
-			t.Errorf("a snapshot has %d rows, then %d", before, after)
-		}
-		return nil
-	}))
-}
-
 // TestCrash: what was acknowledged is in the files as they are at that moment,
 // and what was under way is not; a job that was running is given back.
 func TestCrash(t *testing.T) {
@@ -188,7 +166,9 @@ func TestCrash(t *testing.T) {
 }
 
 // job is what a test queues.
-type job struct{}
+type job struct {
+	Of string `json:"of"`
+}
 
 // Kind names the job.
 func (job) Kind() string { return "test" }
@@ -276,51 +256,6 @@ func TestInspect(t *testing.T) {
 		return nil
 	}))
 }
-
-// TestDrift: the models and the migrations have the same columns.
-func TestDrift(t *testing.T) {
-	t.Parallel()
-	db := open(t, filepath.Join(t.TempDir(), "a.db"))
-	for _, model := range []any{
-		&models.Agent{}, &models.AgentCapability{}, &models.APIKey{}, &models.Task{}, &models.TaskCapability{}, &models.Wallet{}, &models.Transfer{},
-		&models.Event{}, &models.Secret{}, &models.Webhook{}, &models.Delivery{}, &models.Attempt{}, &models.IdempotencyKey{},
-	} {
-		parsed, err := schema.Parse(model, &sync.Map{}, schema.NamingStrategy{})
-		must(t, err)
-		var columns []struct {
-			Name    string
-			NotNull bool `gorm:"column:notnull"`
-			Pk      int
-		}
-		must(t, db.Read(t.Context()).Raw("SELECT name, \"notnull\", pk FROM pragma_table_xinfo(?)", parsed.Table).Scan(&columns).Error)
-		if len(columns) == 0 {
-			t.Errorf("%T: there is no table %s", model, parsed.Table)
-		}
-		var stored []string
-		for _, column := range columns {
-			field := parsed.FieldsByDBName[column.Name]
-			if field == nil {
-				if !slices.Contains(unmodelled(), parsed.Table+"."+column.Name) {
-					t.Errorf("%T has no field for the column %s.%s", model, parsed.Table, column.Name)
-				}
-				continue
-			}
-			stored = append(stored, column.Name)
-			nullable := !column.NotNull && column.Pk == 0
-			if pointer := field.FieldType.Kind().String() == "ptr" || field.FieldType.Kind().String() == "slice"; nullable && !pointer {
-				t.Errorf("%T.%s cannot be null, the column %s.%s can", model, field.Name, parsed.Table, column.Name)
-			}
-		}
-		for _, name := range parsed.DBNames {
-			if !slices.Contains(stored, name) {
-				t.Errorf("%T: the table %s has no column %s", model, parsed.Table, name)
-			}
-		}
-	}
-}
-
-// unmodelled are the columns that are there to sort by only.
-func unmodelled() []string { return []string{"agents.reputation"} }
 
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()

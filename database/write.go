@@ -53,7 +53,7 @@ func (tx *Tx) Enqueue(args river.JobArgs, opts *river.InsertOpts) {
 // answers.
 func (db *DB) write() {
 	defer close(db.done)
-	for first := range db.queue {
+	for first := db.next(); first != nil; first = db.next() {
 		batch := &batch{db: db, taken: []*change{first}}
 		if err := batch.commit(); err != nil {
 			batch.fail(err)
@@ -67,6 +67,22 @@ func (db *DB) write() {
 		for _, c := range batch.kept {
 			c.answer <- nil
 		}
+	}
+}
+
+// next waits for a change. After Close it takes those that wait still; nil is
+// the end.
+func (db *DB) next() *change {
+	select {
+	case c := <-db.queue:
+		return c
+	case <-db.closing:
+	}
+	select {
+	case c := <-db.queue:
+		return c
+	default:
+		return nil
 	}
 }
 
@@ -121,11 +137,9 @@ func (b *batch) takeNext() bool {
 		return false
 	}
 	select {
-	case c, ok := <-b.db.queue:
-		if ok {
-			b.taken = append(b.taken, c)
-		}
-		return ok
+	case c := <-b.db.queue:
+		b.taken = append(b.taken, c)
+		return true
 	default:
 		return false
 	}

@@ -8,18 +8,29 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestSplit_largest: neither rounding nor size loses a credit where budgets end.
-func TestSplit_largest(t *testing.T) {
+// TestCredits_Split: no budget loses or gains a credit, the worker gets nine
+// tenths rounded down, and neither side gets nothing.
+func TestCredits_Split(t *testing.T) {
 	t.Parallel()
-	for below := range models.Credits(10_000) {
-		budget := models.MaxBudget - below
+	check := func(budget models.Credits) {
 		worker, fee := budget.Split()
 		if worker+fee != budget || 10*worker > 9*budget || 10*(worker+1) <= 9*budget {
 			t.Errorf("%d is shared as %d and %d, which is not nine tenths rounded down", budget, worker, fee)
 		}
+		if budget >= models.MinBudget && (worker < 1 || fee < 1) {
+			t.Errorf("of %d the worker gets %d and the platform %d", budget, worker, fee)
+		}
 	}
-	if worker, fee := (models.MinBudget - 1).Split(); worker != 0 || fee != 1 {
-		t.Errorf("a budget too small is shared as %d and %d: the least could be lower", worker, fee)
+	for n := range models.Credits(10_000) {
+		check(n + 1)
+		check(models.MaxBudget - n)
+	}
+	for budget, want := range map[models.Credits][2]models.Credits{
+		1: {0, 1}, 2: {1, 1}, 9: {8, 1}, 10: {9, 1}, 11: {9, 2}, 15: {13, 2}, 25: {22, 3}, models.MaxBudget: {900_000_000, 100_000_000},
+	} {
+		if worker, fee := budget.Split(); worker != want[0] || fee != want[1] {
+			t.Errorf("%d is shared as %d and %d, want %v", budget, worker, fee, want)
+		}
 	}
 }
 

@@ -38,6 +38,47 @@ func TestStatus_Moves(t *testing.T) {
 	}
 }
 
+// TestTask_StatusAt is where a task stands as time goes by, to the moment. The
+// lease ends at 100 and the offer at 200.
+func TestTask_StatusAt(t *testing.T) {
+	t.Parallel()
+	lease, late := models.Time(100), models.Time(300)
+	offered := models.Task{Status: models.Open, OpenUntil: 200, Origin: models.FromMarketplace}
+	taken := models.Task{Status: models.Assigned, OpenUntil: 200, LeaseUntil: &lease, Origin: models.FromMarketplace}
+	second, third, outlives, hired, endless := taken, taken, taken, taken, taken
+	second.Lapses, third.Lapses = 1, 2
+	outlives.LeaseUntil, endless.LeaseUntil = &late, nil
+	hired.Origin = models.Direct
+	done := taken
+	done.Status = models.Completed
+	for _, row := range []struct {
+		name string
+		task models.Task
+		now  models.Time
+		want models.Status
+	}{
+		{"an offer until it ends", offered, 199, models.Open},
+		{"an offer when it ends", offered, 200, models.Expired},
+		{"a lease until it ends", taken, 99, models.Assigned},
+		{"a lease when it ends", taken, 100, models.Open},
+		{"a lapsed lease until the offer ends", taken, 199, models.Open},
+		{"a lapsed lease when the offer ends", taken, 200, models.Expired},
+		{"the second lease when it ends", second, 100, models.Open},
+		{"the third lease until it ends", third, 99, models.Assigned},
+		{"the third lease when it ends", third, 100, models.Expired},
+		{"a lease that outlives the offer", outlives, 299, models.Assigned},
+		{"a lease that outlives the offer, when it ends", outlives, 300, models.Expired},
+		{"a hire until its deadline", hired, 99, models.Assigned},
+		{"a hire at its deadline", hired, 100, models.Failed},
+		{"a lease without an end", endless, 1_000, models.Assigned},
+		{"an end", done, 1_000, models.Completed},
+	} {
+		if got := row.task.StatusAt(row.now); got != row.want {
+			t.Errorf("%s: %s, want %s", row.name, got, row.want)
+		}
+	}
+}
+
 // TestTask_time: whatever a task is, time only makes moves that a task may make,
 // and leads to an end that it never leaves.
 func TestTask_time(t *testing.T) {

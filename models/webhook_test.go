@@ -7,11 +7,15 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestMaskURL_short shows at most ten characters, whole ones, and no less of an
-// address than there is.
-func TestMaskURL_short(t *testing.T) {
+// TestMaskURL shows the end of an address, as documented: at most ten
+// characters, whole ones.
+func TestMaskURL(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
+		"https://my-bot.com/callback":                    ".../callback",
+		"https://my-agent.com/webhooks/agentmarket":      "...gentmarket",
+		"https://my-agent.com/webhooks/agentmarket?t=ab": "...arket?t=ab",
+		"https://a.b":                    "...//a.b",
 		"https://my-bot.com/":            ".../",
 		"https://my-bot.com/hooks/a/b":   ".../hooks/a/b",
 		"https://example.com/ärger-über": "...ärger-über",
