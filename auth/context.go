@@ -32,6 +32,11 @@ func WithActor(ctx context.Context, actor Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
 
+// WithoutActor returns a context without a caller.
+func WithoutActor(ctx context.Context) context.Context {
+	return context.WithValue(ctx, actorKey{}, nil)
+}
+
 // FromContext returns the caller; ok is false for an anonymous one.
 func FromContext(ctx context.Context) (actor Actor, ok bool) {
 	actor, ok = ctx.Value(actorKey{}).(Actor)

@@ -119,7 +119,7 @@ func (r *reader) take(n int) []models.Event {
 			continue
 		}
 		r.cursor = event.Seq
-		got = append(got, event)
+		got = append(got, *event)
 	}
 	return got
 }
@@ -133,7 +133,7 @@ func rest(t *testing.T, sub *Subscription) []models.Event {
 		if !ok {
 			return got
 		}
-		got = append(got, event)
+		got = append(got, *event)
 	}
 }
 

@@ -102,7 +102,7 @@ func (l *Log) handOut(ctx context.Context) error {
 		for i := range events {
 			l.head = events[i].Seq
 			for sub := range l.live {
-				sub.offer(events[i])
+				sub.offer(&events[i])
 			}
 		}
 		l.mu.Unlock()

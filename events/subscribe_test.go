@@ -58,13 +58,13 @@ func TestReadingHistoryIsNoFault(t *testing.T) {
 	first, _ := within(t, sub.C)
 	last := b.append(3 * buffer)
 	b.handedOut(last)
-	got := []models.Event{first}
+	got := []models.Event{*first}
 	for int64(len(got)) < last {
 		event, ok := within(t, sub.C)
 		if !ok {
 			t.Fatalf("cut off after %d events: %v", len(got), sub.Err())
 		}
-		got = append(got, event)
+		got = append(got, *event)
 	}
 	wantRun(t, got, 1, last)
 }
@@ -75,12 +75,12 @@ func TestReadingHistoryIsNoFault(t *testing.T) {
 func TestOverflowAtTheHandOver(t *testing.T) {
 	t.Parallel()
 	b := open(t)
-	out := make(chan models.Event)
-	sub := &Subscription{C: out, log: b.Log, filter: everything, queue: make(chan models.Event, buffer)}
+	out := make(chan *models.Event)
+	sub := &Subscription{C: out, log: b.Log, filter: everything, queue: make(chan *models.Event, buffer)}
 	for range buffer {
-		sub.offer(models.Event{Seq: 1})
+		sub.offer(&models.Event{Seq: 1})
 	}
-	sub.offer(models.Event{Seq: 2})
+	sub.offer(&models.Event{Seq: 2})
 	go sub.run(t.Context(), out, 1, false)
 	if got := rest(t, sub); len(got) != 0 {
 		t.Errorf("got %d events again", len(got))

@@ -9,12 +9,13 @@ import (
 // Filter says which events a subscription is for.
 type Filter func(*models.Event) bool
 
-// Subscription is a stream of events. Read C until it is closed, then ask Err.
+// Subscription is a stream of events, which others may have in hand too: they
+// are not to be changed. Read C until it is closed, then ask Err.
 type Subscription struct {
-	C      <-chan models.Event
+	C      <-chan *models.Event
 	log    *Log
 	filter Filter
-	queue  chan models.Event
+	queue  chan *models.Event
 	behind bool // an event found the queue full; guarded by log.mu
 	err    error
 }
@@ -24,8 +25,8 @@ type Subscription struct {
 // ctx, when its reader falls more than 256 events behind: Err then returns
 // SLOW_CONSUMER, or at once for a cursor past the end of the log: INVALID_INPUT.
 func (l *Log) Subscribe(ctx context.Context, filter Filter, after *int64) *Subscription {
-	out := make(chan models.Event)
-	s := &Subscription{C: out, log: l, filter: filter, queue: make(chan models.Event, buffer)}
+	out := make(chan *models.Event)
+	s := &Subscription{C: out, log: l, filter: filter, queue: make(chan *models.Event, buffer)}
 	from := s.join()
 	if after != nil {
 		from = *after
@@ -38,8 +39,8 @@ func (l *Log) Subscribe(ctx context.Context, filter Filter, after *int64) *Subsc
 func (s *Subscription) Err() error { return s.err }
 
 // offer queues an event without waiting. The log's lock is held.
-func (s *Subscription) offer(event models.Event) {
-	if s.behind || !s.filter(&event) {
+func (s *Subscription) offer(event *models.Event) {
+	if s.behind || !s.filter(event) {
 		return
 	}
 	select {
@@ -74,7 +75,7 @@ func (s *Subscription) isBehind() bool {
 // run feeds out: first, when asked, what is in the log after the cursor, then
 // what happens. The live queue is joined before the log is read, so that
 // nothing falls in between; what both bring is sent once.
-func (s *Subscription) run(ctx context.Context, out chan<- models.Event, cursor int64, replay bool) {
+func (s *Subscription) run(ctx context.Context, out chan<- *models.Event, cursor int64, replay bool) {
 	defer close(out)
 	defer s.leave()
 	if replay {
@@ -104,7 +105,7 @@ func (s *Subscription) run(ctx context.Context, out chan<- models.Event, cursor 
 
 // replay sends what the log has after the cursor. When the live queue overflowed
 // meanwhile it starts over from where it got to: reading history is no fault.
-func (s *Subscription) replay(ctx context.Context, out chan<- models.Event, cursor int64) (int64, error) {
+func (s *Subscription) replay(ctx context.Context, out chan<- *models.Event, cursor int64) (int64, error) {
 	if err := s.log.check(ctx, cursor); err != nil {
 		return cursor, ignoreEnd(ctx, err)
 	}
@@ -114,7 +115,7 @@ func (s *Subscription) replay(ctx context.Context, out chan<- models.Event, curs
 			return cursor, ignoreEnd(ctx, err)
 		}
 		for i := range events {
-			if s.filter(&events[i]) && !send(ctx, out, events[i]) {
+			if s.filter(&events[i]) && !send(ctx, out, &events[i]) {
 				return cursor, nil
 			}
 			cursor = events[i].Seq
@@ -148,7 +149,7 @@ func ignoreEnd(ctx context.Context, err error) error {
 	return err
 }
 
-func send(ctx context.Context, out chan<- models.Event, event models.Event) bool {
+func send(ctx context.Context, out chan<- *models.Event, event *models.Event) bool {
 	select {
 	case out <- event:
 		return true

@@ -70,7 +70,13 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	if o.Introspection {
 		server.Use(extension.Introspection{})
 	}
-	server.AroundOperations(around)
+	shared, err := newSharing()
+	if err != nil {
+		return nil, err
+	}
+	server.AroundOperations(func(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
+		return around(ctx, shared, next)
+	})
 	transports := transport.New(transport.Options{
 		Init: initialiser(o.Keys), Before: o.Limit, Key: keyOf, Present: presenter(o.Logger), CheckOrigin: checkOrigin(o.Origins),
 		Headers: replayed,
@@ -103,7 +109,7 @@ func authenticated(ctx context.Context, _ any, next graphql.Resolver) (any, erro
 // around bounds how long a query or mutation takes, and refuses an
 // Idempotency-Key for a document with several mutations: one key is for one
 // effect.
-func around(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
+func around(ctx context.Context, shared *sharing, next graphql.OperationHandler) graphql.ResponseHandler {
 	operation := graphql.GetOperationContext(ctx)
 	switch operation.Operation.Operation {
 	case ast.Mutation:
@@ -116,6 +122,7 @@ func around(ctx context.Context, next graphql.OperationHandler) graphql.Response
 	case ast.Query:
 		return limited(ctx, next)
 	case ast.Subscription:
+		return shared.around(ctx, next)
 	}
 	return next(ctx)
 }
