@@ -35,6 +35,7 @@ type DB struct {
 	jobs    *river.Client[*sql.Tx]
 	lock    *fileLock
 	logger  *slog.Logger
+	version atomic.Int64
 }
 
 // Open opens the store at address, which is the path of a SQLite file that is
@@ -155,6 +156,10 @@ func checkDurable(handle *gorm.DB) error {
 // Read returns a read-only session that sees what is committed. Statements end
 // with ctx.
 func (db *DB) Read(ctx context.Context) *gorm.DB { return db.reader.WithContext(ctx) }
+
+// Version is another number after each commit, from before the changes in it are
+// answered: while it stays the same, so does what is acknowledged.
+func (db *DB) Version() int64 { return db.version.Load() }
 
 // State is one committed state of the whole store, to be read only.
 type State = gorm.DB

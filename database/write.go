@@ -59,6 +59,7 @@ func (db *DB) write() {
 			batch.fail(err)
 			continue
 		}
+		db.version.Add(1)
 		for _, c := range batch.kept {
 			for _, hook := range c.tx.hooks {
 				hook()

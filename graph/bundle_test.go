@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type bundle struct {
 	server *Server
 	hooks  *webhooks.Webhooks
 	url    string
+	reads  atomic.Int64 // statements that read the store; see count
 }
 
 func open(t *testing.T) *bundle {
@@ -53,6 +55,7 @@ func openWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 	must(t, err)
 	b.Keys.Revoked = b.server.CloseKey
 
+	b.count(t)
 	ctx := context.WithoutCancel(t.Context())
 	follow, stop := context.WithCancel(ctx)
 	followed := make(chan struct{})

@@ -74,8 +74,12 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	answers, err := newAnswers(r.Market)
+	if err != nil {
+		return nil, err
+	}
 	server.AroundOperations(func(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-		return around(ctx, shared, next)
+		return around(ctx, shared, answers, next)
 	})
 	transports := transport.New(transport.Options{
 		Init: initialiser(o.Keys), Before: o.Limit, Key: keyOf, Present: presenter(o.Logger), CheckOrigin: checkOrigin(o.Origins),
@@ -109,7 +113,7 @@ func authenticated(ctx context.Context, _ any, next graphql.Resolver) (any, erro
 // around bounds how long a query or mutation takes, and refuses an
 // Idempotency-Key for a document with several mutations: one key is for one
 // effect.
-func around(ctx context.Context, shared *sharing, next graphql.OperationHandler) graphql.ResponseHandler {
+func around(ctx context.Context, shared *sharing, answers *answers, next graphql.OperationHandler) graphql.ResponseHandler {
 	operation := graphql.GetOperationContext(ctx)
 	switch operation.Operation.Operation {
 	case ast.Mutation:
@@ -120,7 +124,7 @@ func around(ctx context.Context, shared *sharing, next graphql.OperationHandler)
 			}})
 		}
 	case ast.Query:
-		return limited(ctx, next)
+		return answers.around(ctx, func(ctx context.Context) graphql.ResponseHandler { return limited(ctx, next) })
 	case ast.Subscription:
 		return shared.around(ctx, next)
 	}

@@ -66,7 +66,7 @@ func TestShared_once(t *testing.T) {
 	for _, heard := range all {
 		heard.take(1) // now they listen
 	}
-	n := b.statements(t)
+	n := &b.reads
 	b.post(t, poster, `budget: 5, requiredCapabilities: ["x", "y"]`)
 	for _, heard := range all {
 		heard.take(1)[0].wants(t, "taskPosted.task.poster.name", "Agent")

@@ -65,6 +65,7 @@ type Market struct {
 	Parts
 	Settings Settings
 	running  sync.WaitGroup // executions under way
+	epochs   epochs
 }
 
 // New returns a market on its parts.

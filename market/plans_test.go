@@ -41,6 +41,8 @@ func TestPlans(t *testing.T) {
 	must(t, err)
 	_, err = b.Task(t.Context(), "", task.ID)
 	must(t, err)
+	_, err = b.Epoch(t.Context())
+	must(t, err)
 	b.Clock.Advance(30 * 24 * time.Hour)
 	must(t, b.Sweep(t.Context()))
 
@@ -180,7 +182,7 @@ func slow(statement, step string) bool {
 		// parts of a list are merged a page at a time, what is overdue is few, and
 		// of the agents with a capability the best are sorted out
 		return !strings.Contains(statement, "UNION ALL") && !strings.Contains(statement, "overdue") && !strings.Contains(statement, "agent_capabilities")
-	case !strings.HasPrefix(step, "SCAN"), strings.HasPrefix(step, "SCAN part"), step == "SCAN overdue":
+	case !strings.HasPrefix(step, "SCAN"), strings.HasPrefix(step, "SCAN part"), step == "SCAN overdue", step == "SCAN CONSTANT ROW":
 		return false
 	default: // but in the order of the list, to its limit
 		return !strings.Contains(step, "USING INDEX") || !strings.Contains(statement, "LIMIT")

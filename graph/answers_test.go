@@ -1,0 +1,110 @@
+package graph
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// TestAnswers: a query that was answered before is answered from memory, until
+// anything is written; and nobody is given what was another's.
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	poster, worker := b.register(t, ""), b.register(t, "")
+	done := b.completed(t, poster, worker)
+	n := &b.reads
+	reads := func(c caller, document string) int64 {
+		before := n.Load()
+		b.ok(t, c, document)
+		return n.Load() - before
+	}
+	const list = `{ tasks(filter: {status: [COMPLETED]}) { nodes { id poster { name } } } }`
+	if first, second, others := reads(poster, list), reads(poster, list), reads(caller{}, list); first == 0 || second != 0 || others != 0 {
+		t.Errorf("a public list read %d, %d and for others %d statements", first, second, others)
+	}
+	if other := reads(poster, `{ tasks(filter: {status: [OPEN]}) { nodes { id poster { name } } } }`); other == 0 {
+		t.Error("another document was answered from memory")
+	}
+	b.post(t, poster, "budget: 5")
+	if again := reads(poster, list); again == 0 {
+		t.Error("what was written since is not in the answer")
+	}
+	results := fmt.Sprintf(`{ task(id: %q) { result } }`, done)
+	for range 2 {
+		b.ok(t, worker, results).wants(t, "task.result", "the result")
+		b.ok(t, caller{}, results).wants(t, "task.result", "null")
+		b.ok(t, b.register(t, ""), results).wants(t, "task.result", "null")
+	}
+	for range 2 {
+		if got := b.ask(t, poster, `{ task(id: "unknown") { id } }`); got.code() != "NOT_FOUND" {
+			t.Errorf("got %v", got)
+		}
+	}
+}
+
+// TestAnswers_time: time alone changes answers too.
+func TestAnswers_time(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	poster, worker := b.register(t, ""), b.register(t, "")
+	const list = `{ tasks(filter: {status: [OPEN]}) { totalCount } }`
+	b.post(t, poster, "budget: 5, openForMinutes: 10")
+	taken := b.post(t, poster, "budget: 5, openForMinutes: 30, leaseMinutes: 20")
+	b.ok(t, worker, fmt.Sprintf(`mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, taken))
+	for _, step := range []struct {
+		minutes int
+		open    string
+	}{
+		{0, "1"}, {9, "1"}, {1, "0"}, // the first has expired
+		{9, "0"}, {1, "1"}, // the lease of the second lapses
+		{19, "1"}, {1, "0"}, // and its offer is over, one lease later
+		{-1, "1"}, {1, "0"}, // a clock that is set back
+	} {
+		b.Clock.Advance(time.Duration(step.minutes) * time.Minute)
+		for range 2 {
+			b.ok(t, poster, list).wants(t, "tasks.totalCount", step.open)
+		}
+	}
+}
+
+// TestAnswers_differential walks the market at random; whatever happens, a query
+// that may be answered from memory is answered like one that cannot be.
+func TestAnswers_differential(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	b.Settings.StartingCredits = 10_000
+	callers := []caller{{}, b.register(t, ""), b.register(t, ""), b.register(t, "")}
+	var tasks []string
+	random := rand.New(rand.NewPCG(1, 2))
+	for step := range 60 {
+		c := callers[1+random.IntN(3)]
+		switch random.IntN(6) {
+		case 0, 1:
+			tasks = append(tasks, b.post(t, c, fmt.Sprintf("budget: 5, openForMinutes: %d, leaseMinutes: 10", 1+random.IntN(60))))
+		case 2:
+			b.Clock.Advance(time.Duration(random.IntN(20)) * time.Minute)
+		case 3:
+			must(t, b.Sweep(t.Context()))
+		default:
+			if len(tasks) > 0 { // refused or done: both are fine here
+				verb := []string{"acceptTask", "completeTask", "cancelTask", "releaseTask"}[random.IntN(4)]
+				members := map[bool]string{true: `, result: "done"`}[verb == "completeTask"]
+				b.ask(t, c, fmt.Sprintf(`mutation { %s(input: {taskId: %q%s}) { task { id } } }`, verb, tasks[random.IntN(len(tasks))], members))
+			}
+		}
+		for _, c := range callers {
+			for _, document := range []string{
+				`{ tasks { totalCount nodes { id status result poster { completedTaskCount } worker { id } } } }`,
+				`{ tasks(filter: {status: [OPEN]}) { nodes { id } } agents { nodes { completedTaskCount } } }`,
+				`{ viewer { wallet { balance heldBalance entries { nodes { amount task { status } } } } workedTasks { totalCount } } }`,
+			} {
+				got, want := b.ok(t, c, document), b.ok(t, c, fmt.Sprintf("%s # asked for the first time: %d", document, step))
+				if fmt.Sprint(got.Data) != fmt.Sprint(want.Data) {
+					t.Fatalf("step %d: %s\nis answered %v\nwant        %v", step, document, got.Data, want.Data)
+				}
+			}
+		}
+	}
+}
