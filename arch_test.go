@@ -213,7 +213,7 @@ func TestNoMachinePaths(t *testing.T) {
 		"see /" + "home/ana/market/doc.go":     true,
 		"(/" + "work/market/server.go:12)":     true,
 		"https://example.com/work/today/42":    false,
-		"./work/in/progress, a/home/for/files": false,
+		"the/work/in/progress, a/home/for/files": false,
 		"DATABASE=/var/lib/agentmarket.db":     false,
 	} {
 		if machinePath.MatchString(example) != bad {

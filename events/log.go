@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// page is how many events are read at once.
-	page = 500
+	// page is how many events are read at once. A page fits into the queue of a
+	// subscriber that keeps up.
+	page = 250
 	// buffer is how many events wait for one subscriber at most.
 	buffer = 256
 	// poll is how long an event can go unseen when its wake-up was lost.
