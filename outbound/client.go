@@ -128,6 +128,9 @@ func (c *Client) Post(ctx context.Context, url string, header http.Header, body 
 	}
 	defer func() { _ = response.Body.Close() }()
 	read, err := io.ReadAll(io.LimitReader(response.Body, c.maxResponse))
+	if err == nil {
+		err = ctx.Err() // a server that sees us hang up ends its answer, which then looks whole
+	}
 	if err != nil {
 		return nil, explain(err)
 	}
