@@ -210,11 +210,11 @@ func TestNoMachinePaths(t *testing.T) {
 	t.Parallel()
 	machinePath := regexp.MustCompile(`(?:^|[^\w./-])(?:/(?:home|root|Users|work|tmp)/\w[\w.-]*/|[A-Z]:\\Users\\)`)
 	for example, bad := range map[string]bool{
-		"see /" + "home/ana/market/doc.go":     true,
-		"(/" + "work/market/server.go:12)":     true,
-		"https://example.com/work/today/42":    false,
+		"see /" + "home/ana/market/doc.go":       true,
+		"(/" + "work/market/server.go:12)":       true,
+		"https://example.com/work/today/42":      false,
 		"the/work/in/progress, a/home/for/files": false,
-		"DATABASE=/var/lib/agentmarket.db":     false,
+		"DATABASE=/var/lib/agentmarket.db":       false,
 	} {
 		if machinePath.MatchString(example) != bad {
 			t.Errorf("%q: want it found %t", example, bad)
