@@ -117,7 +117,7 @@ func (a *App) routes(rest http.Handler, keys *auth.Keys, limits *limits) http.Ha
 	mux.Handle("GET /explorer/", explorer.Handler("/graphql"))
 	door := &door{keys: keys, limits: limits, balance: a.market.Wallet, trusted: a.config.TrustProxies, logger: a.logger}
 	mux.Handle("/graphql", door.admit(a.graph))
-	mux.Handle("GET /openapi.json", rest)
+	mux.Handle("/openapi.json", rest)
 	mux.HandleFunc("GET /{$}", a.front)
 	restDoor := door.admit(rest)
 	doors := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

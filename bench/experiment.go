@@ -53,7 +53,7 @@ func (b *bench) experiments() []experiment {
 			},
 		},
 		{
-			works: []work{{name: "read", unit: perSecond, goal: "≥ 1.25×, never below 0.8×"}},
+			works: []work{{name: "read", unit: perSecond, goal: "≥ 1.25×, never below 1×"}},
 			contenders: []contender{
 				{"AgentMarket, GraphQL", b.requests(ours, (*market).reads)},
 				{"AgentMarket, REST", b.requests(ours, (*market).restReads)},
@@ -62,7 +62,7 @@ func (b *bench) experiments() []experiment {
 			},
 		},
 		{
-			works: []work{{name: "list", unit: perSecond, goal: "≥ 4×, never below 1.5×"}},
+			works: []work{{name: "list", unit: perSecond, goal: "≥ 4×, never below 2.5×"}},
 			contenders: []contender{
 				{"AgentMarket, GraphQL", b.requests(ours, (*market).lists)},
 				{"AgentMarket, REST", b.requests(ours, (*market).restLists)},
@@ -74,7 +74,7 @@ func (b *bench) experiments() []experiment {
 			works: []work{
 				{name: "fan-out", unit: perSecond, goal: "≥ 3.5×, never below 3×"},
 				{name: "fan-out latency", unit: milliseconds, fewer: true, goal: "p50 ≤ 10 ms, p99 ≤ 25 ms"},
-				{name: "idle subscriber", unit: bytesEach, fewer: true, goal: "≤ 12 kB, never above 20 kB"},
+				{name: "idle subscriber", unit: bytesEach, fewer: true, goal: "≤ 12 kB, never above 16 kB"},
 			},
 			contenders: []contender{
 				{"AgentMarket", b.broadcasts(ours)},
