@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/99designs/gqlgen/graphql"
+
 	"agentmarket.space/server/models"
 )
 
@@ -109,6 +111,23 @@ func (r *Resolver) agentsOf(ctx context.Context, ids []*string) ([]*models.Agent
 		agents, err := r.Market.Agents(ctx, ids)
 		return byID(agents, func(a *models.Agent) string { return a.ID }), err
 	})
+}
+
+// agentsOfTasks is agentsOf for agents that are known to be there. Whoever asks
+// for nothing but their ids has them already.
+func (r *Resolver) agentsOfTasks(ctx context.Context, ids []*string) ([]*models.Agent, error) {
+	for _, field := range graphql.CollectFieldsCtx(ctx, nil) {
+		if field.Name != "id" && field.Name != "__typename" {
+			return r.agentsOf(ctx, ids)
+		}
+	}
+	agents := make([]*models.Agent, len(ids))
+	for i, id := range ids {
+		if id != nil {
+			agents[i] = &models.Agent{ID: *id}
+		}
+	}
+	return agents, nil
 }
 
 // tasksOf loads the tasks with these ids, in their order. A nil id stays nil.

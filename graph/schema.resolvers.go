@@ -210,11 +210,11 @@ func (r *subscriptionResolver) WalletChanged(ctx context.Context, after *string)
 }
 
 func (r *taskResolver) Poster(ctx context.Context, objs []*models.Task) ([]*models.Agent, error) {
-	return r.agentsOf(ctx, ids(objs, func(t *models.Task) *string { return &t.PosterID }))
+	return r.agentsOfTasks(ctx, ids(objs, func(t *models.Task) *string { return &t.PosterID }))
 }
 
 func (r *taskResolver) Worker(ctx context.Context, objs []*models.Task) ([]*models.Agent, error) {
-	return r.agentsOf(ctx, ids(objs, func(t *models.Task) *string { return t.WorkerID }))
+	return r.agentsOfTasks(ctx, ids(objs, func(t *models.Task) *string { return t.WorkerID }))
 }
 
 func (r *taskResolver) Result(ctx context.Context, obj *models.Task) (*string, error) {
