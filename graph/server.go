@@ -66,6 +66,7 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 		return nil, err
 	}
 	server.Use(guard) // after persisted queries, before the limit that it protects
+	server.Use(&strictVariables{})
 	server.Use(extension.FixedComplexityLimit(maxComplexity))
 	if o.Introspection {
 		server.Use(extension.Introspection{})

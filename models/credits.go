@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 )
 
@@ -33,8 +32,8 @@ func (c Credits) MarshalGQL(w io.Writer) {
 	_, _ = io.WriteString(w, strconv.FormatInt(int64(c), 10))
 }
 
-// UnmarshalGQL reads a whole number; a fraction, a string and anything past
-// 64 bits are refused.
+// UnmarshalGQL reads a whole number that is written as one; a point or an
+// exponent, a string and anything past 64 bits are refused.
 func (c *Credits) UnmarshalGQL(v any) error {
 	switch v := v.(type) {
 	case int:
@@ -47,11 +46,6 @@ func (c *Credits) UnmarshalGQL(v any) error {
 			return fmt.Errorf("credits must be a whole number, not %s", v)
 		}
 		*c = Credits(n)
-	case float64:
-		if v != math.Trunc(v) || math.Abs(v) > 1<<53 {
-			return fmt.Errorf("credits must be a whole number, not %v", v)
-		}
-		*c = Credits(v)
 	default:
 		return fmt.Errorf("credits must be a whole number, not %T", v)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,121 +12,126 @@ import (
 	"agentmarket.space/server/internal/e2e/program"
 )
 
+const hugeCredits = 100_000 // of each agent, so that no refusal is for want of them
+
+// attempt is a request that must be turned down, and the code it must get.
+type attempt struct {
+	method, path, body string
+	header             string // "Name: value" beside the usual ones; empty for none
+	code               string
+}
+
 // TestBadInput sends everything that is wrong to both doors while somebody else
-// does honest work: all of it is refused in the door's shape with a code that
-// blames the sender, nothing has moved, and the honest work is unhurt.
+// does honest work: all of it is refused in the door's shape with the code that
+// says why, nothing has moved, and the honest work is unhurt.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t, "AGENTMARKET_STARTING_CREDITS=100000")
-	sender := server.Register("Sender", map[string]any{"capabilities": []string{"x"}})
-	victim := server.Register("100%_'; DROP TABLE agents; --", map[string]any{"capabilities": []string{"50%_off"}})
-	task := post(t, server, victim.Key, "work")
+	server := program.Start(t, fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", hugeCredits))
+	sender := server.Register("Sender", nil)
+	victim := server.Register("Victim", nil)
+	task := post(t, server, victim.Key, "work").ID
+	other := post(t, server, sender.Key, "work").ID
+	if status, text := server.Do(http.MethodPost, "/api/tasks/"+task+"/accept", sender.Key, ""); status != http.StatusOK {
+		t.Fatalf("%d %s", status, text)
+	}
 
 	stop := make(chan struct{})
 	var honest sync.WaitGroup
 	honest.Go(func() { workHonestly(t, server, stop) })
-	for _, body := range wrongBodies() {
-		for _, path := range []string{"/api/agents/register", "/api/tasks", "/api/tasks/" + task.ID + "/complete", "/api/execute", "/graphql"} {
-			wantRefused(t, server, path, sender.Key, body)
-		}
+	for _, a := range slices.Concat(wrongBodies(), wrongFields(task, victim.ID), wrongPlaces(task, other), wrongQueries()) {
+		refusedByREST(t, server, sender.Key, a)
 	}
-	for _, operation := range wrongOperations(task.ID) {
-		body, err := json.Marshal(map[string]string{"query": operation})
-		if err != nil {
-			t.Fatal(err)
-		}
-		wantRefused(t, server, "/graphql", sender.Key, string(body))
-	}
-	for query, found := range map[string]int{ // wildcards and quotes stand for themselves
-		"/api/agents?capability=50%25_off": 1, "/api/agents?capability=50%25": 0, "/api/agents?capability=%25": 0, "/api/agents?capability=______": 0,
-		"/api/agents?capability=x'%20OR%20'1'='1": 0, "/api/tasks?capability=w%25": 0, "/api/tasks?capability=%22%3B--": 0, "/api/tasks?capability=work": 1,
-	} {
-		status, text := server.Do(http.MethodGet, query, "", "")
-		var answer struct{ Data []struct{ ID string } }
-		if err := json.Unmarshal([]byte(text), &answer); err != nil || status != http.StatusOK || len(answer.Data) != found {
-			t.Errorf("%s: %d, %d found, want %d", query, status, len(answer.Data), found)
-		}
+	for _, a := range slices.Concat(wrongRequests(), wrongOperations(task, other), wrongVariables()) {
+		refusedByGraphQL(t, server, sender.Key, a)
 	}
 	close(stop)
 	honest.Wait()
 
-	status, text := server.Do(http.MethodGet, "/api/wallet", sender.Key, "")
-	if status != http.StatusOK || !strings.Contains(text, `"balance":100000}`) {
-		t.Errorf("the sender's wallet: %d %s", status, text)
+	var data struct {
+		Task struct{ Status string }
+	}
+	if err := server.Query("", `query($id: ID!) { task(id: $id) { status } }`, map[string]any{"id": task}, &data); err != nil || data.Task.Status != "ASSIGNED" {
+		t.Errorf("the task is %s, %v", data.Task.Status, err)
+	}
+	for _, agent := range []program.Agent{sender, victim} {
+		status, text := server.Do(http.MethodGet, "/api/wallet", agent.Key, "")
+		if want := fmt.Sprintf(`"balance":%d}`, hugeCredits-25); status != http.StatusOK || !strings.HasSuffix(text, want) {
+			t.Errorf("a wallet is %d %s, want %s", status, text, want)
+		}
 	}
 	server.Verify()
-	if log := server.Log(); strings.Contains(log, `"level":"ERROR"`) || strings.Contains(log, "panic") {
+	if log := server.Log(); strings.Contains(log, `"level":"ERROR"`) || strings.Contains(log, `"level":"WARN"`) || strings.Contains(log, "panic") {
 		t.Errorf("the log has errors:\n%s", log)
 	}
 }
 
-// wrongBodies are wrong wherever they are sent to.
-func wrongBodies() []string {
-	return []string{
-		"{", "}", `{"a"`, "null", "[]", `"text"`, "7", "nonsense", `{"title":`, "\x00", "{\"title\":\"\xff\xfe\"}", "{\"query\":\"\x00\"}",
-		`{} {}`, strings.Repeat(`{"a":`, 20_000), strings.Repeat("[", 200_000), `{"query":7,"name":7,"title":7,"result":7,"agent_id":7}`,
-		`{"query":"` + strings.Repeat("a", 5<<20) + `"}`,
+// send sends an attempt. A header of its own takes the place of a usual one.
+func (a attempt) send(server *program.Server, key string) (status int, text string) {
+	name, value, _ := strings.Cut(a.header, ": ")
+	if name == "" {
+		return server.Do(a.method, a.path, key, a.body)
+	}
+	return server.Do(a.method, a.path, key, a.body, name, value)
+}
+
+func (a attempt) String() string {
+	return fmt.Sprintf("%s %.100s %.100q %.100s", a.method, a.path, a.body, a.header)
+}
+
+// statuses are what REST says with each code.
+func statuses() map[string]int {
+	return map[string]int{
+		"INVALID_INPUT": 400, "UNAUTHENTICATED": 401, "FORBIDDEN": 403, "NOT_FOUND": 404, "METHOD_NOT_ALLOWED": 405, "CONFLICT": 409,
+		"PAYLOAD_TOO_LARGE": 413, "UNSUPPORTED_MEDIA_TYPE": 415, "IDEMPOTENCY_KEY_REUSED": 422, "INSUFFICIENT_CREDITS": 402,
 	}
 }
 
-// wrongOperations are GraphQL that is refused: each kind of wrong value in each
-// place that takes one, and documents that are too much.
-func wrongOperations(taskID string) []string {
-	var all []string
-	for _, number := range []string{"-1", "0", "1", "1.5", "1e400", "99999999999999999999", `"25"`, "true", "null", "[]", "{}"} {
-		all = append(all,
-			fmt.Sprintf(`mutation { postTask(input: {title: "T", description: "D", budget: %s}) { task { id } } }`, number),
-			fmt.Sprintf(`mutation { execute(input: {agentId: "x", taskDescription: "D", budget: %s}) { result } }`, number))
-	}
-	for _, text := range []string{`""`, `" "`, `"\u0000"`, "7", "null", "[1]", `"` + strings.Repeat("a", 300_000) + `"`} {
-		all = append(all,
-			fmt.Sprintf(`mutation { postTask(input: {title: %s, description: "D", budget: 25}) { task { id } } }`, text),
-			fmt.Sprintf(`mutation { completeTask(input: {taskId: %q, result: %s}) { task { id } } }`, taskID, text),
-			fmt.Sprintf(`mutation { registerAgent(input: {name: %s}) { apiKey } }`, text),
-			fmt.Sprintf(`mutation { acceptTask(input: {taskId: %s}) { task { id } } }`, text))
-	}
-	for _, id := range []string{"unknown", "../../etc/passwd", "' OR '1'='1", "%", "00000000-0000-0000-0000-000000000000"} {
-		all = append(all, fmt.Sprintf("{ task(id: %q) { id } }", id), fmt.Sprintf("mutation { cancelTask(input: {taskId: %q}) { task { id } } }", id))
-	}
-	for _, cursor := range []string{"nonsense", "-1", "' OR 1=1", "99999999999999999999"} {
-		all = append(all, fmt.Sprintf("{ tasks(first: 5, after: %q) { nodes { id } } }", cursor))
-	}
-	return append(all,
-		"", "{", "{ unknown }", "{ tasks(first: 0) { nodes { id } } }", "{ tasks(first: 1000000) { nodes { id } } }", "subscription { taskPosted { cursor } }",
-		"{ "+strings.Repeat("a: agents { nodes { id } } ", 2000)+"}", strings.Repeat("{ agents { nodes ", 500), "query($a: Int!) { tasks(first: $a) { nodes { id } } }",
-		"fragment F on Query { ...F } { ...F }",
-	)
-}
-
-// wantRefused wants a request turned down in the shape of its door, for a reason
-// that the sender can mend.
-func wantRefused(t *testing.T, server *program.Server, path, key, body string) {
+// refusedByREST wants an attempt turned down in the envelope. Under /api that has
+// the caller's balance, for whoever has shown a key: it has not moved.
+func refusedByREST(t *testing.T, server *program.Server, key string, a attempt) {
 	t.Helper()
-	status, text := server.Do(http.MethodPost, path, key, body)
-	var answer struct {
+	status, text := a.send(server, key)
+	var envelope struct {
 		Success *bool
 		Error   string
 		Code    string
 		Data    any
-		Errors  []struct {
+		Balance *int
+	}
+	err := json.Unmarshal([]byte(text), &envelope)
+	shaped := err == nil && envelope.Success != nil && !*envelope.Success && envelope.Error != "" && envelope.Data == nil
+	if a.code == "UNAUTHENTICATED" || !strings.HasPrefix(a.path, "/api") {
+		shaped = shaped && envelope.Balance == nil
+	} else {
+		shaped = shaped && envelope.Balance != nil && *envelope.Balance == hugeCredits-25
+	}
+	if !shaped || envelope.Code != a.code || status != statuses()[a.code] {
+		t.Errorf("%s: want %s in the envelope, got %d %.300s", a, a.code, status, text)
+	}
+}
+
+// refusedByGraphQL wants an attempt turned down with errors that have a code,
+// and nothing else.
+func refusedByGraphQL(t *testing.T, server *program.Server, key string, a attempt) {
+	t.Helper()
+	status, text := a.send(server, key)
+	var answer struct {
+		Data   map[string]any
+		Errors []struct {
 			Message    string
 			Extensions struct{ Code string }
 		}
 	}
-	if err := json.Unmarshal([]byte(text), &answer); err != nil {
-		t.Errorf("%s %.80q: %d, %v: %.300s", path, body, status, err, text)
-		return
+	err := json.Unmarshal([]byte(text), &answer)
+	shaped := err == nil && len(answer.Errors) > 0 && (status == http.StatusOK || status == statuses()[a.code])
+	for _, e := range answer.Errors {
+		shaped = shaped && e.Message != "" && e.Extensions.Code == a.code
 	}
-	code, shaped := answer.Code, answer.Success != nil && !*answer.Success && answer.Error != "" && status >= 400 && status < 500
-	if path == "/graphql" {
-		code, shaped = "", len(answer.Errors) > 0 && status < 500
-		for _, e := range answer.Errors {
-			code = e.Extensions.Code
-			shaped = shaped && e.Message != "" && code != ""
-		}
+	for _, value := range answer.Data {
+		shaped = shaped && value == nil
 	}
-	if !shaped || code == "" || code == "INTERNAL" {
-		t.Errorf("%s %.80q: %d %.300s", path, body, status, text)
+	if !shaped {
+		t.Errorf("%s: want %s, got %d %.300s", a, a.code, status, text)
 	}
 }
 
@@ -144,7 +150,7 @@ func workHonestly(t *testing.T, server *program.Server, stop <-chan struct{}) {
 			t.Errorf("honest work: %d %s", status, text)
 		}
 		status, text = server.Do(http.MethodPost, "/api/tasks/"+posted.Data.ID+"/complete", worker.Key, `{"result":"Done."}`)
-		if want := fmt.Sprintf(`"balance":%d}`, 100_000+9*n); status != http.StatusOK || !strings.Contains(text, want) {
+		if want := fmt.Sprintf(`"balance":%d}`, hugeCredits+9*n); status != http.StatusOK || !strings.Contains(text, want) {
 			t.Errorf("honest work: %d %s, want %s", status, text, want)
 		}
 		select {

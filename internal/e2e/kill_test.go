@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -11,25 +13,28 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"agentmarket.space/server/internal/e2e/program"
 )
 
 const (
-	kills        = 20
 	startCredits = 1_000_000
 	budget       = 25 // of each task: 22 to the worker, 3 to the platform
 	wage         = 22
 )
 
-// TestKill kills the server twenty times while agents trade. Whoever got no
-// answer asks again with the same Idempotency-Key, as any careful client would.
-// In the end everything that was acknowledged is there, once; the books hold;
-// every posted task has reached every webhook.
+// TestKill kills the server twenty times while agents register and trade, over
+// GraphQL and REST. Whoever got no answer asks again with the same
+// Idempotency-Key, as any careful client would. In the end everything that was
+// acknowledged is there, once; the books hold; every posted task has reached
+// every webhook, and once and in order who listened by cursor.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	heard := &told{tasks: map[string]int{}}
+	kills := 20
+	if testing.Short() {
+		kills = 5
+	}
+	heard := &told{tasks: map[string]int{}, extra: map[string]int{}}
 	url, env := program.Listen(t, heard)
 	k := &killed{T: t, server: program.Start(t, append(env, quickRetry, fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))...)}
 	for range 3 {
@@ -38,6 +43,8 @@ func TestKill(t *testing.T) {
 			"capabilities": []string{"work"}, "webhookUrl": url + "/webhook", "endpointUrl": url + "/execute",
 		}))
 	}
+	live := &follower{server: k.server, cursor: "0"}
+	hangUp := k.listen(live)
 	var trading sync.WaitGroup
 	for i := range k.posters {
 		trading.Go(func() { k.trade(i) })
@@ -56,11 +63,14 @@ func TestKill(t *testing.T) {
 	k.over.Store(true)
 	trading.Wait()
 
+	k.checkHeard(live)
+	hangUp()
+	k.checkAgents()
 	k.checkTasks()
 	k.checkBalances()
 	heard.await(t, slices.Collect(maps.Keys(k.tasks())), len(k.workers))
-	t.Logf("%d answers over %d kills, %d tasks, %d hires; webhooks came %d times more than once",
-		k.answers.Load(), kills, len(k.tasks()), len(k.hires), heard.twice())
+	t.Logf("%d answers over %d kills, %d tasks, %d hires, %d newcomers; webhooks came %d times more than once; %d sockets",
+		k.answers.Load(), kills, len(k.tasks()), len(k.hires), len(k.newcomers), heard.twice(), live.sockets)
 	if code := k.server.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -77,43 +87,50 @@ type killed struct {
 	answers          atomic.Int64
 	requests         atomic.Int64
 
-	mu    sync.Mutex
-	moves []move
-	hires []hired
+	mu        sync.Mutex
+	moves     []move
+	hires     []hired
+	newcomers []program.Agent
 }
 
 // move is an acknowledged change of a task.
 type move struct {
-	poster, worker int
+	poster, worker program.Agent
 	task, status   string
 }
 
 // hired is a hire whose end was acknowledged.
 type hired struct {
-	agent int
-	paid  bool
+	poster, worker program.Agent
+	paid           bool
 }
 
 // trade posts, accepts and completes tasks until the end. Some are left as they
-// are on the way.
+// are on the way, and some are done by agents that have just registered.
 func (k *killed) trade(i int) {
 	for n := 0; !k.over.Load(); n++ {
-		m := move{poster: i, worker: (i + n) % len(k.workers)}
-		if m.task = k.verb(k.posters[i], "postTask", fmt.Sprintf(`title: "Task %d", description: "Work.", budget: %d, requiredCapabilities: ["work"]`, n, budget)); m.task == "" {
-			return
-		}
-		k.keep(m, "OPEN")
+		m := k.post(k.posters[i])
 		if n%4 == 0 {
 			continue
 		}
-		k.verb(k.workers[m.worker], "acceptTask", fmt.Sprintf("taskId: %q", m.task))
+		m.worker = k.workers[(i+n)%len(k.workers)]
+		if n%8 == 6 {
+			m.worker = k.register()
+		}
+		k.do(m.worker, acceptance(m.task))
 		k.keep(m, "ASSIGNED")
 		if n%4 == 1 {
 			continue
 		}
-		k.verb(k.workers[m.worker], "completeTask", fmt.Sprintf(`taskId: %q, result: "Done."`, m.task))
+		k.do(m.worker, completion(m.task))
 		k.keep(m, "COMPLETED")
 	}
+}
+
+func (k *killed) post(poster program.Agent) move {
+	m := move{poster: poster, task: k.do(poster, posting()).task()}
+	k.keep(m, "OPEN")
+	return m
 }
 
 func (k *killed) keep(m move, status string) {
@@ -123,53 +140,55 @@ func (k *killed) keep(m move, status string) {
 	k.moves = append(k.moves, m)
 }
 
+func (k *killed) register() program.Agent {
+	agent := k.do(program.Agent{}, registration()).agent()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.newcomers = append(k.newcomers, agent)
+	return agent
+}
+
 // hire hires an agent directly until the end.
 func (k *killed) hire(i int) {
 	for !k.over.Load() {
-		text := k.ask(k.posters[i].Key, fmt.Sprintf(`mutation { execute(input: {agentId: %q, taskDescription: "Do it.", budget: %d}) { task { id } } }`, k.workers[i].ID, budget))
-		paid := !strings.Contains(text, `"errors"`)
-		if !paid && !strings.Contains(text, `"EXECUTION_FAILED"`) {
-			k.Errorf("a hire ended with %s", text)
-			return
-		}
+		h := hired{poster: k.posters[i], worker: k.workers[i]}
+		h.paid = k.do(h.poster, hiring(h.worker.ID)).refused == ""
 		k.mu.Lock()
-		k.hires = append(k.hires, hired{agent: i, paid: paid})
+		k.hires = append(k.hires, h)
 		k.mu.Unlock()
 	}
 }
 
-// verb runs a mutation that answers with a task, and returns the task's id.
-func (k *killed) verb(agent program.Agent, name, input string) string {
-	text := k.ask(agent.Key, fmt.Sprintf("mutation { verb: %s(input: {%s}) { task { id } } }", name, input))
-	var answer struct {
-		Data struct {
-			Verb struct{ Task struct{ ID string } }
-		}
+// do takes a step over one door or the other, again and again until it is
+// answered. Only a hire may be refused: with EXECUTION_FAILED, when the server
+// was killed meanwhile.
+func (k *killed) do(agent program.Agent, s step) answer {
+	n := k.requests.Add(1)
+	once := fmt.Sprintf("request number %d", n)
+	path, body := s.path, s.body
+	if n%2 == 0 {
+		path, body = "/graphql", fmt.Sprintf(`{"query":%q}`, "mutation { verb: "+s.mutation+" }")
 	}
-	if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Data.Verb.Task.ID == "" {
-		k.Errorf("%s(%s): %s", name, input, text)
-	}
-	return answer.Data.Verb.Task.ID
-}
-
-// ask sends an operation until it is answered.
-func (k *killed) ask(key, document string) string {
-	body, err := json.Marshal(map[string]string{"query": document})
-	if err != nil {
-		k.Error(err)
-	}
-	once := fmt.Sprintf("request %d", k.requests.Add(1))
-	for {
+	for k.Context().Err() == nil {
 		k.awaitServer()
-		status, text := k.server.Do(http.MethodPost, "/graphql", key, string(body), "Idempotency-Key", once)
-		if status == http.StatusOK && !strings.Contains(text, "is still running") {
-			k.answers.Add(1)
-			return text
+		status, text := k.server.Do(http.MethodPost, path, agent.Key, body, "Idempotency-Key", once)
+		if status == 0 || strings.Contains(text, "is still running") {
+			continue
 		}
-		if status >= http.StatusInternalServerError {
-			k.Errorf("status %d: %s", status, text)
+		k.answers.Add(1)
+		var a answer
+		if err := json.Unmarshal([]byte(text), &a); err != nil {
+			k.Errorf("%s %s: %d %s", path, body, status, text)
 		}
+		if a.refused = a.Code; len(a.Errors) > 0 {
+			a.refused = a.Errors[0].Extensions.Code
+		}
+		if a.refused != "" && (a.refused != "EXECUTION_FAILED" || s.path != "/api/execute") {
+			k.Errorf("%s %s: %d %s", path, body, status, text)
+		}
+		return a
 	}
+	return answer{}
 }
 
 // awaitServer waits while there is none. It may be killed right afterwards.
@@ -184,152 +203,68 @@ func (k *killed) awaitAnswers(more int64) {
 	eventually(k.T, "requests are answered", func() bool { return k.answers.Load() >= enough })
 }
 
-// tasks returns the last acknowledged move of each task.
-func (k *killed) tasks() map[string]move {
-	last := map[string]move{}
-	for _, m := range k.moves {
-		last[m.task] = m
-	}
-	return last
-}
-
-// checkTasks wants every task as it was last acknowledged, and no other.
-func (k *killed) checkTasks() {
-	want := map[string]string{}
-	for id, m := range k.tasks() {
-		want[id] = m.status
-	}
-	got, after := map[string]string{}, ""
-	for {
-		var data struct {
-			Tasks struct {
-				Nodes    []struct{ ID, Status string }
-				PageInfo struct {
-					HasNextPage bool
-					EndCursor   string
-				}
-			}
-		}
-		variables := map[string]any{}
-		if after != "" {
-			variables["after"] = after
-		}
-		err := k.server.Query("", `query($after: String) { tasks(first: 100, after: $after, filter: {status: [OPEN, ASSIGNED, COMPLETED, CANCELLED, EXPIRED, FAILED]}) {
-			nodes { id status } pageInfo { hasNextPage endCursor }
-		} }`, variables, &data)
-		if err != nil {
-			k.Fatal(err)
-		}
-		for _, task := range data.Tasks.Nodes {
-			got[task.ID] = task.Status
-		}
-		if after = data.Tasks.PageInfo.EndCursor; !data.Tasks.PageInfo.HasNextPage {
-			break
-		}
-	}
-	if !maps.Equal(got, want) {
-		k.Errorf("there are %d tasks, %d were acknowledged, or they stand elsewhere", len(got), len(want))
+// listen has a follower listen until the function returned is called.
+func (k *killed) listen(f *follower) (hangUp func()) {
+	ctx, cancel := context.WithCancel(k.Context())
+	var listening sync.WaitGroup
+	listening.Go(func() { f.follow(ctx, k.awaitServer) })
+	return func() {
+		cancel()
+		listening.Wait()
 	}
 }
 
-// checkBalances wants every agent to have what the acknowledged work left it.
-func (k *killed) checkBalances() {
-	want := map[string]int{}
-	for i := range k.posters {
-		want[k.posters[i].Key], want[k.workers[i].Key] = startCredits, startCredits
-	}
-	for _, m := range k.tasks() {
-		want[k.posters[m.poster].Key] -= budget
-		if m.status == "COMPLETED" {
-			want[k.workers[m.worker].Key] += wage
-		}
-	}
-	for _, h := range k.hires {
-		if h.paid {
-			want[k.posters[h.agent].Key] -= budget
-			want[k.workers[h.agent].Key] += wage
-		}
-	}
-	for key, credits := range want {
-		var data struct {
-			Viewer struct{ Wallet struct{ Balance int } }
-		}
-		if err := k.server.Query(key, "{ viewer { wallet { balance } } }", nil, &data); err != nil {
-			k.Fatal(err)
-		}
-		if got := data.Viewer.Wallet.Balance; got != credits {
-			k.Errorf("an agent has %d credits, want %d", got, credits)
-		}
+// step is a change as each door takes it.
+type step struct{ mutation, path, body string }
+
+func registration() step {
+	return step{`registerAgent(input: {name: "Newcomer"}) { agent { id } apiKey }`, "/api/agents/register", `{"name":"Newcomer"}`}
+}
+
+func posting() step {
+	return step{
+		fmt.Sprintf(`postTask(input: {title: "Task", description: "Work.", budget: %d, requiredCapabilities: ["work"]}) { task { id } }`, budget),
+		"/api/tasks", fmt.Sprintf(`{"title":"Task","description":"Work.","budget":%d,"required_capabilities":["work"]}`, budget),
 	}
 }
 
-// told takes webhooks and counts how often each task was told of; as an endpoint
-// it does what it is hired for.
-type told struct {
-	mu    sync.Mutex
-	tasks map[string]int
-	extra map[string]int // by delivery
+func acceptance(task string) step {
+	return step{fmt.Sprintf(`acceptTask(input: {taskId: %q}) { task { id } }`, task), "/api/tasks/" + task + "/accept", ""}
 }
 
-// ServeHTTP answers one call.
-func (h *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var call struct{ Task struct{ ID string } }
-	if err := json.NewDecoder(r.Body).Decode(&call); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	if r.URL.Path == "/execute" {
-		_, _ = w.Write([]byte("Done."))
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.extra == nil {
-		h.extra = map[string]int{}
-	}
-	if h.extra[r.Header.Get("X-AgentMarket-Delivery")]++; h.extra[r.Header.Get("X-AgentMarket-Delivery")] == 1 {
-		h.tasks[call.Task.ID]++
+func completion(task string) step {
+	return step{
+		fmt.Sprintf(`completeTask(input: {taskId: %q, result: "Done."}) { task { id } }`, task),
+		"/api/tasks/" + task + "/complete", `{"result":"Done."}`,
 	}
 }
 
-// await waits until each task was told to so many agents.
-func (h *told) await(t *testing.T, tasks []string, agents int) {
-	t.Helper()
-	eventually(t, "every webhook has come", func() bool {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return !slices.ContainsFunc(tasks, func(id string) bool { return h.tasks[id] < agents })
-	})
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for id, n := range h.tasks {
-		if n != agents {
-			t.Errorf("task %s was told to %d agents", id, n)
+func hiring(agent string) step {
+	return step{
+		fmt.Sprintf(`execute(input: {agentId: %q, taskDescription: "Do it.", budget: %d}) { task { id } }`, agent, budget),
+		"/api/execute", fmt.Sprintf(`{"agent_id":%q,"task_description":"Do it.","budget":%d}`, agent, budget),
+	}
+}
+
+// answer is what a step is answered with at either door.
+type answer struct {
+	Code string
+	Data struct {
+		ID     string
+		APIKey string `json:"api_key"`
+		Verb   struct {
+			Task, Agent struct{ ID string }
+			APIKey      string `json:"apiKey"`
 		}
 	}
+	Errors []struct {
+		Extensions struct{ Code string }
+	}
+	refused string // with which code
 }
 
-// twice is how many deliveries came again.
-func (h *told) twice() (n int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, times := range h.extra {
-		n += times - 1
-	}
-	return n
-}
+func (a answer) task() string { return cmp.Or(a.Data.ID, a.Data.Verb.Task.ID) }
 
-// eventually waits until something is so, looking again and again.
-func eventually(t *testing.T, what string, isSo func() bool) {
-	t.Helper()
-	looks := time.NewTicker(2 * time.Millisecond)
-	defer looks.Stop()
-	tooLong := time.After(patience)
-	for !isSo() {
-		select {
-		case <-looks.C:
-		case <-tooLong:
-			t.Fatalf("waited too long until %s", what)
-		}
-	}
+func (a answer) agent() program.Agent {
+	return program.Agent{ID: cmp.Or(a.Data.ID, a.Data.Verb.Agent.ID), Key: cmp.Or(a.Data.APIKey, a.Data.Verb.APIKey)}
 }

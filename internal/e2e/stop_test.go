@@ -66,24 +66,9 @@ func TestStop(t *testing.T) {
 	if one := next(t, deliveries); !strings.Contains(one.body, task.ID) {
 		t.Errorf("told of %s", one.body)
 	}
-}
-
-func dial(t *testing.T, server *program.Server) *websocket.Conn {
-	t.Helper()
-	dialer := websocket.Dialer{Subprotocols: []string{"graphql-transport-ws"}}
-	conn, response, err := dialer.DialContext(t.Context(), strings.Replace(server.URL, "http", "ws", 1)+"/graphql", nil)
-	if err != nil {
-		t.Fatal(err)
+	if status, text := server.Do(http.MethodGet, "/api/wallet", worker.Key, ""); status != http.StatusOK || !strings.HasSuffix(text, `"balance":113}`) {
+		t.Errorf("the worker's wallet: %d %s, want 100 and 13 of 15", status, text)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	_ = response.Body.Close()
-	if err := conn.WriteMessage(websocket.TextMessage, []byte(`{"type":"connection_init"}`)); err != nil {
-		t.Fatal(err)
-	}
-	if _, text, err := conn.ReadMessage(); err != nil || !strings.Contains(string(text), "connection_ack") {
-		t.Fatalf("%s, %v", text, err)
-	}
-	return conn
 }
 
 // TestStart: what cannot be is refused with one line that says why, and changes
@@ -93,10 +78,6 @@ func TestStart(t *testing.T) {
 	server := program.Start(t)
 	server.Register("Agent", nil)
 	address := strings.TrimPrefix(server.URL, "http://")
-	damaged := filepath.Join(t.TempDir(), "damaged.db")
-	if err := os.WriteFile(damaged, []byte(strings.Repeat("not a database. ", 1000)), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	rows := []struct {
 		args []string
 		code int
@@ -104,8 +85,8 @@ func TestStart(t *testing.T) {
 	}{
 		{[]string{"--addr=127.0.0.1:0", "--database=" + filepath.Join(server.Dir, "agentmarket.db")}, 1, "another process"},
 		{[]string{"--addr=" + address}, 1, "address already in use"},
-		{[]string{"--addr=127.0.0.1:0", "--database=" + damaged}, 1, "not a database"},
 		{[]string{"--addr=127.0.0.1:0", "--database=" + filepath.Join(t.TempDir(), "none", "a.db")}, 1, "no such file or directory"},
+		{[]string{"--addr=127.0.0.1:0", "--database=" + t.TempDir()}, 1, "is a directory"},
 		{[]string{"--addr=127.0.0.1:0", "--database=postgres://localhost/market"}, 1, "SQLite"},
 		{[]string{"--colour"}, 2, "unknown flag --colour"},
 		{[]string{"--lease=1s"}, 2, "lease: must be at least 1m"},
@@ -115,10 +96,39 @@ func TestStart(t *testing.T) {
 	for _, row := range rows {
 		refused(t, row.says, row.code, row.args...)
 	}
-	if text := read(t, damaged); text != strings.Repeat("not a database. ", 1000) {
-		t.Error("the damaged file was written to")
+	if status, text := server.Do(http.MethodGet, "/readyz", "", ""); status != http.StatusOK {
+		t.Errorf("the server that was there first: %d %s", status, text)
 	}
 	server.Verify()
+}
+
+// TestStart_damaged: a file that is no sound database is refused, to serve and
+// to verify, and stays as it is, to the byte.
+func TestStart_damaged(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	server.Register("Agent", nil)
+	server.Stop()
+	sound := read(t, filepath.Join(server.Dir, "agentmarket.db"))
+	for name, row := range map[string]struct{ content, says string }{
+		"no database at all":          {strings.Repeat("not a database. ", 1000), "not a database"},
+		"the half of one":             {sound[:len(sound)/2], "malformed"},
+		"one with noise in its pages": {sound[:8192] + strings.Repeat("\xff", 30_000) + sound[38_192:], "damaged"},
+		"one with a spoilt schema":    {sound[:100] + strings.Repeat("\xff", 400) + sound[500:], "malformed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "damaged.db")
+			if err := os.WriteFile(file, []byte(row.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			refused(t, row.says, 1, "--addr=127.0.0.1:0", "--database="+file)
+			refused(t, "agentmarket: ", 1, "verify", "--database="+file)
+			if read(t, file) != row.content {
+				t.Error("the file was written to")
+			}
+		})
+	}
 }
 
 // refused wants the program to end with a code, and to say why in one line.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,60 +19,7 @@ import (
 	"agentmarket.space/server/internal/e2e/program"
 )
 
-const (
-	patience    = 30 * time.Second
-	quickRetry  = "AGENTMARKET_WEBHOOK_RETRIES=50ms,50ms,50ms,50ms"
-	deliveries  = `{ viewer { webhook { deliveries(first: 10) { nodes { id status attempts { number responseStatus error } } } } } }`
-	postingTask = `mutation($capability: String!) {
-		postTask(input: {title: "Summarize this paper", description: "Full text...", budget: 25, requiredCapabilities: [$capability]}) { task { id createdAt } }
-	}`
-)
-
-// delivery is a request that a receiver got.
-type delivery struct {
-	header http.Header
-	body   string
-}
-
-// receiver takes deliveries over TLS and answers as it is told to.
-func receiver(t *testing.T, answer http.HandlerFunc) (got <-chan delivery, url string, env []string) {
-	t.Helper()
-	all := make(chan delivery, 1000)
-	url, env = program.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return
-		}
-		all <- delivery{r.Header, string(body)}
-		if answer != nil {
-			answer(w, r)
-		}
-	}))
-	return all, url, env
-}
-
-func next(t *testing.T, got <-chan delivery) delivery {
-	t.Helper()
-	select {
-	case one := <-got:
-		return one
-	case <-time.After(patience):
-		t.Fatal("no delivery came")
-		return delivery{}
-	}
-}
-
-// postedTask is a task that some agent has posted.
-type postedTask struct{ ID, CreatedAt string }
-
-func post(t *testing.T, server *program.Server, key, capability string) postedTask {
-	t.Helper()
-	var data struct{ PostTask struct{ Task postedTask } }
-	if err := server.Query(key, postingTask, map[string]any{"capability": capability}, &data); err != nil {
-		t.Fatal(err)
-	}
-	return data.PostTask.Task
-}
+const deliveries = `{ viewer { webhook { deliveries(first: 10) { nodes { id status attempts { number responseStatus error } } } } } }`
 
 // TestWebhook has the documented bytes, headers and verification: by the
 // documented lines for Node, the README's, Go, and a Standard Webhooks library.
@@ -310,25 +256,4 @@ func TestWebhook_rotateAndRedeliver(t *testing.T) {
 	if last := settled(t, server, agent.Key); last.Status != "DELIVERED" || len(last.Attempts) != 3 {
 		t.Errorf("the delivery is %+v", last)
 	}
-}
-
-func read(t *testing.T, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-// readmeSection is the first code of a kind in a section of README.md.
-func readmeSection(t *testing.T, title, kind string) string {
-	t.Helper()
-	_, section, found := strings.Cut(read(t, "../../README.md"), "## "+title+"\n")
-	_, code, begins := strings.Cut(section, "```"+kind+"\n")
-	code, _, ends := strings.Cut(code, "```")
-	if !found || !begins || !ends {
-		t.Fatalf("README.md has no %s under %q", kind, title)
-	}
-	return code
 }

@@ -1,0 +1,195 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// tasks returns the last acknowledged move of each task.
+func (k *killed) tasks() map[string]move {
+	last := map[string]move{}
+	for _, m := range k.moves {
+		last[m.task] = m
+	}
+	return last
+}
+
+// checkHeard wants who listened all along, and who asks for everything
+// afterwards, to hear of every task once, of each poster's in the order in which
+// it posted them.
+func (k *killed) checkHeard(live *follower) {
+	last := k.post(k.posters[0]).task
+	heard := live.await(k.T, last)
+	late := &follower{server: k.server, cursor: "0"}
+	defer k.listen(late)()
+	if replayed := late.await(k.T, last); !slices.Equal(replayed, heard) {
+		k.Errorf("%d events were heard live, %d afterwards, or others", len(heard), len(replayed))
+	}
+	tasks, want, got := k.tasks(), map[string][]string{}, map[string][]string{}
+	for _, m := range k.moves {
+		if m.status == "OPEN" {
+			want[m.poster.ID] = append(want[m.poster.ID], m.task)
+		}
+	}
+	for _, id := range heard {
+		poster := tasks[id].poster.ID
+		got[poster] = append(got[poster], id)
+	}
+	if !maps.EqualFunc(got, want, slices.Equal) {
+		k.Errorf("heard of %d tasks, want each of %d once and in order", len(heard), len(tasks))
+	}
+}
+
+// checkAgents wants the agents that were acknowledged, and no other.
+func (k *killed) checkAgents() {
+	var data struct{ Agents struct{ TotalCount int } }
+	if err := k.server.Query("", "{ agents { totalCount } }", nil, &data); err != nil {
+		k.Fatal(err)
+	}
+	if want := len(slices.Concat(k.posters, k.workers, k.newcomers)); data.Agents.TotalCount != want {
+		k.Errorf("there are %d agents, want %d", data.Agents.TotalCount, want)
+	}
+}
+
+// checkTasks wants every task as it was last acknowledged, and no other.
+func (k *killed) checkTasks() {
+	want := map[string]string{}
+	for id, m := range k.tasks() {
+		want[id] = m.status
+	}
+	got, after := map[string]string{}, ""
+	for {
+		var data struct {
+			Tasks struct {
+				Nodes    []struct{ ID, Status string }
+				PageInfo struct {
+					HasNextPage bool
+					EndCursor   string
+				}
+			}
+		}
+		variables := map[string]any{}
+		if after != "" {
+			variables["after"] = after
+		}
+		err := k.server.Query("", `query($after: String) { tasks(first: 100, after: $after, filter: {status: [OPEN, ASSIGNED, COMPLETED, CANCELLED, EXPIRED, FAILED]}) {
+			nodes { id status } pageInfo { hasNextPage endCursor }
+		} }`, variables, &data)
+		if err != nil {
+			k.Fatal(err)
+		}
+		for _, task := range data.Tasks.Nodes {
+			got[task.ID] = task.Status
+		}
+		if after = data.Tasks.PageInfo.EndCursor; !data.Tasks.PageInfo.HasNextPage {
+			break
+		}
+	}
+	if !maps.Equal(got, want) {
+		k.Errorf("there are %d tasks, %d were acknowledged, or they stand elsewhere", len(got), len(want))
+	}
+}
+
+// checkBalances wants every agent to have what the acknowledged work left it.
+func (k *killed) checkBalances() {
+	want := map[string]int{}
+	for _, agent := range slices.Concat(k.posters, k.workers, k.newcomers) {
+		want[agent.Key] = startCredits
+	}
+	for _, m := range k.tasks() {
+		want[m.poster.Key] -= budget
+		if m.status == "COMPLETED" {
+			want[m.worker.Key] += wage
+		}
+	}
+	for _, h := range k.hires {
+		if h.paid {
+			want[h.poster.Key] -= budget
+			want[h.worker.Key] += wage
+		}
+	}
+	for key, credits := range want {
+		var data struct {
+			Viewer struct{ Wallet struct{ Balance int } }
+		}
+		if err := k.server.Query(key, "{ viewer { wallet { balance } } }", nil, &data); err != nil {
+			k.Fatal(err)
+		}
+		if got := data.Viewer.Wallet.Balance; got != credits {
+			k.Errorf("an agent has %d credits, want %d", got, credits)
+		}
+	}
+}
+
+// told takes webhooks and counts how often each task was told of; as an endpoint
+// it does what it is hired for.
+type told struct {
+	mu    sync.Mutex
+	tasks map[string]int
+	extra map[string]int // times that each delivery came
+}
+
+// ServeHTTP answers one call.
+func (h *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var call struct{ Task struct{ ID string } }
+	if err := json.NewDecoder(r.Body).Decode(&call); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if r.URL.Path == "/execute" {
+		_, _ = w.Write([]byte("Done."))
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.extra[r.Header.Get("X-AgentMarket-Delivery")]++; h.extra[r.Header.Get("X-AgentMarket-Delivery")] == 1 {
+		h.tasks[call.Task.ID]++
+	}
+}
+
+// await waits until each task was told to so many agents.
+func (h *told) await(t *testing.T, tasks []string, agents int) {
+	t.Helper()
+	eventually(t, "every webhook has come", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return !slices.ContainsFunc(tasks, func(id string) bool { return h.tasks[id] < agents })
+	})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, n := range h.tasks {
+		if n != agents {
+			t.Errorf("task %s was told to %d agents", id, n)
+		}
+	}
+}
+
+// twice is how many deliveries came again.
+func (h *told) twice() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, times := range h.extra {
+		n += times - 1
+	}
+	return n
+}
+
+// eventually waits until something is so, looking again and again.
+func eventually(t *testing.T, what string, isSo func() bool) {
+	t.Helper()
+	looks := time.NewTicker(2 * time.Millisecond)
+	defer looks.Stop()
+	tooLong := time.After(patience)
+	for !isSo() {
+		select {
+		case <-looks.C:
+		case <-tooLong:
+			t.Fatalf("waited too long until %s", what)
+		}
+	}
+}
