@@ -62,7 +62,10 @@ func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger)
 	db := &DB{
 		queue: make(chan *change, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, logger: logger,
 	}
-	var err error
+	err := refuseForeign(ctx, path)
+	if err != nil {
+		return nil, err
+	}
 	db.writer, err = connect(path, url.Values{
 		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_txlock": {"immediate"}, "_busy_timeout": {"10000"},
 		"_foreign_keys": {"on"}, "_cache_size": {"-32000"}, "_stmt_cache_size": {"128"},
@@ -75,6 +78,25 @@ func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger)
 	}
 	go db.write()
 	return db, nil
+}
+
+// refuseForeign looks, without writing, whether a file that is there holds the
+// tables of another program.
+func refuseForeign(ctx context.Context, path string) error {
+	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+		return nil //nolint:nilerr // it is made, or cannot be and that is said then
+	}
+	reader, err := connect(path, readerParams(), 1)
+	if err != nil {
+		return err
+	}
+	var tables []string
+	err = reader.WithContext(ctx).Raw(`SELECT name FROM sqlite_master WHERE type = 'table'
+		AND name NOT IN ('goose_db_version', 'sqlite_sequence') ORDER BY name = 'transfers' DESC, name LIMIT 1`).Scan(&tables).Error
+	if err == nil && len(tables) > 0 && tables[0] != "transfers" {
+		err = fmt.Errorf("it is another program's database: it has a table %q", tables[0])
+	}
+	return errors.Join(err, closeGorm(reader))
 }
 
 // prepare checks the writing connection, migrates, and opens what else a DB has.

@@ -1,6 +1,7 @@
 package database_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/riverqueue/river"
+	"gorm.io/driver/sqlite"
+	"gorm.io/gorm"
 
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
@@ -179,12 +182,13 @@ func TestOpen_refuses(t *testing.T) {
 	served := filepath.Join(t.TempDir(), "served.db")
 	db := open(t, served)
 	for says, path := range map[string]string{
-		"another process serves it": served,
-		"not a database":            noDatabase(t),
-		"the file is damaged":       damaged(t),
-		"run a newer one":           newer(t),
-		"no such file or directory": filepath.Join(t.TempDir(), "none", "a.db"),
-		"SQLite only":               "mysql://localhost/a",
+		"another process serves it":  served,
+		"not a database":             noDatabase(t),
+		"the file is damaged":        damaged(t),
+		"run a newer one":            newer(t),
+		"no such file or directory":  filepath.Join(t.TempDir(), "none", "a.db"),
+		"another program's database": foreign(t),
+		"SQLite only":                "mysql://localhost/a",
 	} {
 		opened, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 		if err == nil {
@@ -195,6 +199,20 @@ func TestOpen_refuses(t *testing.T) {
 		}
 	}
 	must(t, db.Ping(t.Context()))
+}
+
+// TestOpen_foreign leaves another program's database as it was, to the byte.
+func TestOpen_foreign(t *testing.T) {
+	t.Parallel()
+	path := foreign(t)
+	before, err := os.ReadFile(path)
+	must(t, err)
+	if _, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler)); err == nil {
+		t.Fatal("it was opened")
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("it was written to (%v)", err)
+	}
 }
 
 func noDatabase(t *testing.T) string {
@@ -211,6 +229,19 @@ func damaged(t *testing.T) string {
 	must(t, err)
 	_, err = file.WriteAt([]byte(strings.Repeat("\xff", 30_000)), 8192)
 	must(t, errors.Join(err, file.Close()))
+	return path
+}
+
+// foreign makes another program's database.
+func foreign(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a.db")
+	handle, err := gorm.Open(sqlite.Open(path))
+	must(t, err)
+	must(t, handle.Exec("CREATE TABLE accounts (id INTEGER PRIMARY KEY)").Error)
+	sqlDB, err := handle.DB()
+	must(t, err)
+	must(t, sqlDB.Close())
 	return path
 }
 
