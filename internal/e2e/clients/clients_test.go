@@ -4,7 +4,6 @@ package clients_test
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -12,60 +11,103 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"agentmarket.space/server/internal/e2e/program"
 )
 
 func TestMain(m *testing.M) { program.Main(m) }
 
-// script prepares a node script of testdata, with the clients at hand.
-func script(t *testing.T, name string, args ...string) *exec.Cmd {
+// patience is how long anything may take before a test gives up.
+const patience = 30 * time.Second
+
+// clients are the names in clients.mjs.
+func clients() []string {
+	return []string{"graphql-ws", "subscriptions-transport-ws", "graphql-sse"}
+}
+
+// process is a running node script.
+type process struct {
+	lines <-chan []byte // what it prints; closed at its end
+}
+
+// script runs a node script of testdata, with the clients at hand, until it ends
+// or the test does.
+func script(t *testing.T, name string, args ...string) process {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.Symlink(filepath.Join(install(t), "node_modules"), filepath.Join(dir, "node_modules")); err != nil {
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{name, "clients.mjs"} {
-		text, err := os.ReadFile(filepath.Join("testdata", file))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, file), text, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.CommandContext(t.Context(), program.Tool(t, "node"), append([]string{filepath.Join(dir, name)}, args...)...)
-	cmd.Stderr = os.Stderr
-	return cmd
+	return run(t, string(text), nil, args...)
 }
 
-// lines runs a script to its end and reads what it printed.
-func lines[T any](t *testing.T, cmd *exec.Cmd) []T {
+// run runs the text of a node module in the same way, with more in its
+// environment.
+func run(t *testing.T, module string, env []string, args ...string) process {
 	t.Helper()
-	text, err := cmd.Output()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "script.mjs")
+	shared, err := os.ReadFile("testdata/clients.mjs")
+	out, in, pipeErr := os.Pipe()
+	err = errors.Join(err, pipeErr,
+		os.Symlink(filepath.Join(install(t), "node_modules"), filepath.Join(dir, "node_modules")),
+		os.WriteFile(filepath.Join(dir, "clients.mjs"), shared, 0o600),
+		os.WriteFile(file, []byte(module), 0o600))
 	if err != nil {
-		t.Fatalf("%v: %v\n%s", cmd.Args, err, text)
+		t.Fatal(err)
 	}
-	var all []T
-	scanner := bufio.NewScanner(bytes.NewReader(text))
-	for scanner.Scan() {
-		all = append(all, parse[T](t, scanner.Bytes()))
+	cmd := exec.CommandContext(t.Context(), program.Tool(t, "node"), append([]string{file}, args...)...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = in, os.Stderr
+	if err := errors.Join(cmd.Start(), in.Close()); err != nil {
+		t.Fatal(err)
 	}
-	return all
+	lines := make(chan []byte)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(out); scanner.Scan(); {
+			select {
+			case lines <- []byte(scanner.Text()):
+			case <-t.Context().Done():
+				return
+			}
+		}
+	})
+	t.Cleanup(func() { // the end of the test's context has killed it
+		_ = cmd.Wait()
+		reading.Wait()
+		_ = out.Close()
+	})
+	return process{lines}
 }
 
-func parse[T any](t *testing.T, text []byte) T {
+// next is the next thing that a script prints.
+func next[T any](t *testing.T, p process) (line T) {
 	t.Helper()
-	var line T
-	if err := json.Unmarshal(text, &line); err != nil {
-		t.Fatalf("%s: %v", text, err)
+	select {
+	case text, ok := <-p.lines:
+		if !ok {
+			t.Fatal("the client has ended")
+		}
+		if err := json.Unmarshal(text, &line); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+	case <-time.After(patience):
+		t.Fatal("the client says nothing")
 	}
 	return line
 }
 
+// installing is held by the test that installs; the others find what it leaves.
+var installing sync.Mutex
+
 // install returns a folder that has the npm packages of package-lock.json. It is
-// kept for the next run; of two that install at once one is thrown away.
+// kept for later runs. Of two processes that install at once one finds the
+// other's in its place.
 func install(t *testing.T) string {
 	t.Helper()
 	npm := program.Tool(t, "npm")
@@ -73,9 +115,18 @@ func install(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := filepath.Join(cacheFolder(t), fmt.Sprintf("clients-%x", sha256.Sum256(lock))[:24])
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	kept := filepath.Join(cache, "agentmarket-clients", fmt.Sprintf("%x", sha256.Sum256(lock))[:16])
+	installing.Lock()
+	defer installing.Unlock()
 	if _, err := os.Stat(kept); err == nil {
 		return kept
+	}
+	if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
+		t.Fatal(err)
 	}
 	fresh, err := os.MkdirTemp(filepath.Dir(kept), "installing-") //nolint:usetesting // what is moved must be on the same disk
 	if err != nil {
@@ -96,15 +147,10 @@ func install(t *testing.T) string {
 	return kept
 }
 
-func cacheFolder(t *testing.T) string {
-	t.Helper()
-	base, err := os.UserCacheDir()
-	if err != nil {
-		base = os.TempDir()
-	}
-	dir := filepath.Join(base, "agentmarket-tests")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return dir
+// post posts a task; what is posted again under the same title is posted once.
+func post(server *program.Server, key, title string, budget int, capabilities ...string) error {
+	const document = `mutation($input: PostTaskInput!) { postTask(input: $input) { task { id } } }`
+	input := map[string]any{"title": title, "description": "Listen.", "budget": budget, "requiredCapabilities": capabilities}
+	var data struct{}
+	return server.Query(key, document, map[string]any{"input": input}, &data, "Idempotency-Key", title)
 }

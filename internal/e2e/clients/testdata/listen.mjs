@@ -1,29 +1,27 @@
-// Listens for posted tasks through every cut: each time it subscribes again
-// after the last cursor it has seen. One line of JSON for each task and each cut.
-import { clients } from "./clients.mjs";
+// Listens for posted tasks through every cut, always from after the last cursor
+// it has seen. One line of JSON for each task, and for each end that the client
+// did not mend by itself.
+import { open, print, reason } from "./clients.mjs";
 
-const [name, url, key] = process.argv.slice(2);
+const [name, url, key, mending] = process.argv.slice(2);
 const query = `subscription ($after: String) { taskPosted(after: $after) { cursor task { title } } }`;
-let after = "0";
+const variables = { after: "0" }; // sent as they are at the time, also by a client that retries
 
 for (;;) {
-  const client = clients[name](url, key);
-  const reason = await new Promise((ended) => {
-    client.run(
-      { query, variables: { after } },
-      ({ data, errors }) => {
-        if (!data?.taskPosted) {
-          ended(JSON.stringify(errors));
+  const run = open(name, url, key, mending === "retry");
+  const ended = await new Promise((end) => {
+    run({ query, variables }, {
+      next: ({ data, errors }) => {
+        if (errors) {
+          end(reason(errors));
           return;
         }
-        after = data.taskPosted.cursor;
-        console.log(JSON.stringify({ title: data.taskPosted.task.title, cursor: after }));
+        variables.after = data.taskPosted.cursor;
+        print({ title: data.taskPosted.task.title });
       },
-      (error) => ended(String(error?.message ?? error?.code ?? error)),
-      () => ended("complete"),
-    );
+      error: (error) => end(reason(error)),
+      complete: () => end({ code: "", message: "complete" }),
+    });
   });
-  client.close();
-  console.log(JSON.stringify({ cut: reason }));
-  await new Promise((again) => setTimeout(again, 20));
+  print({ ended });
 }
