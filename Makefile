@@ -9,9 +9,15 @@ help: ## list the targets
 run: ## serve on 127.0.0.1:8080 with ./agentmarket.db (flags in ARGS)
 	go run . $(ARGS)
 
-test: ## every test, shuffled: units, transcripts, npm clients, the explorer in a browser
+test: ## every test, shuffled: units, transcripts, npm clients, the explorer in a browser, PostgreSQL
 	go test -shuffle=on ./...
+	$(MAKE) --no-print-directory postgres
 	go -C bench test -shuffle=on ./...
+
+# Starts PostgreSQL and NATS for the tests. It installs them where it may; where
+# they cannot be had it says so, and fails with CI set.
+postgres: ## the same tests of the store and the market, and those of replicas, on PostgreSQL
+	go run ./internal/engines/with go test -shuffle=on ./database ./auth ./ledger ./events ./webhooks ./market ./internal/e2e/replicas
 
 check: lint race dead fresh ## what a change must pass
 
@@ -54,4 +60,4 @@ dead: ## functions that neither a program nor a test reaches
 bench: ## measure ours and the baselines alternately, about ten minutes (flags in ARGS)
 	go -C bench run . $(ARGS)
 
-.PHONY: help run test check generate fresh fuzz lint fmt race dead bench
+.PHONY: help run test postgres check generate fresh fuzz lint fmt race dead bench

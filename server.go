@@ -104,7 +104,7 @@ func newLogger(w io.Writer) *slog.Logger {
 }
 
 type verifyCommand struct {
-	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database. A server may be at it."`
+	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database or a postgres:// address. A server may be at it."`
 }
 
 // Run prints the report as JSON.

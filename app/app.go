@@ -21,6 +21,7 @@ import (
 	"agentmarket.space/server/graph"
 	"agentmarket.space/server/graph/explorer"
 	"agentmarket.space/server/market"
+	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
 	"agentmarket.space/server/webhooks"
 )
@@ -39,6 +40,8 @@ type App struct {
 	logger   *slog.Logger
 	db       *database.DB
 	events   *events.Log
+	offBus   func() // leaves NATS
+	keys     *auth.Keys
 	market   *market.Market
 	webhooks *webhooks.Webhooks
 	graph    *graph.Server
@@ -69,8 +72,15 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	if err != nil {
 		return err
 	}
+	a.keys = keys
 	if a.events, err = events.Open(ctx, a.db, a.logger); err != nil {
 		return fmt.Errorf("open the event log: %w", err)
+	}
+	a.offBus = func() {}
+	if a.config.NATSURL != "" && a.db.Shared() {
+		if a.offBus, err = a.events.WakeBy(a.config.NATSURL); err != nil {
+			return fmt.Errorf("nats-url: %w", err)
+		}
 	}
 	limits, err := newLimits(a.config.RateLimits == "on", time.Now)
 	if err != nil {
@@ -169,6 +179,9 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var group sync.WaitGroup
 	group.Go(func() { a.events.Follow(background) })
+	if a.db.Shared() {
+		group.Go(func() { a.followRevocations(background) })
+	}
 	group.Go(func() { a.market.Run(background, sweepInterval) })
 	server := &http.Server{
 		Handler: a.Handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
@@ -187,6 +200,38 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
+// followRevocations ends here the keys that other replicas revoke.
+func (a *App) followRevocations(ctx context.Context) {
+	after := a.events.Head()
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		err := a.endRevoked(ctx, &after)
+		if ctx.Err() == nil {
+			a.logger.ErrorContext(ctx, "cannot end revoked keys; trying again", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+}
+
+// endRevoked follows the log after a cursor, which it moves on, until something
+// fails.
+func (a *App) endRevoked(ctx context.Context, after *int64) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	sub := a.events.Subscribe(ctx, func(e *models.Event) bool { return e.Kind == models.KeyRevoked }, new(*after))
+	for event := range sub.C {
+		if err := a.keys.Forget(ctx, *event.AgentID); err != nil {
+			return err
+		}
+		*after = event.Seq
+	}
+	return sub.Err()
+}
+
 // stop ends the server in the order that loses nothing.
 func (a *App) stop(ctx context.Context, server *http.Server) error {
 	a.stopOnce.Do(func() { close(a.stopping) })
@@ -202,4 +247,7 @@ func (a *App) stop(ctx context.Context, server *http.Server) error {
 }
 
 // Close releases the store. Run must have returned.
-func (a *App) Close() error { return a.db.Close() }
+func (a *App) Close() error {
+	a.offBus()
+	return a.db.Close()
+}

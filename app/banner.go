@@ -8,7 +8,7 @@ import (
 
 // Banner writes where everything is, and what is off and how to turn it on.
 func (a *App) Banner(w io.Writer, version string) error {
-	_, err := fmt.Fprintf(w, "AgentMarket %s  (sqlite %s, sealed with %s)\n%s\n%s\n", version, a.config.Database, a.keyPlace(), a.places(), a.switches())
+	_, err := fmt.Fprintf(w, "AgentMarket %s  (%s, sealed with %s)\n%s\n%s\n", version, a.db.Place(), a.keyPlace(), a.places(), a.switches())
 	return err
 }
 

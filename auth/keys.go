@@ -72,18 +72,27 @@ func (k *Keys) Revoke(tx *database.Tx, agentID string) error {
 	}
 	tx.OnCommit(func() {
 		for _, key := range keys {
-			hash := Hash(key.Hash)
-			k.forget(hash)
-			if k.Revoked != nil {
-				k.Revoked(hash)
-			}
+			k.revoke(Hash(key.Hash))
 		}
 	})
 	return nil
 }
 
+// Forget drops the revoked keys of an agent, when another process revoked them.
+func (k *Keys) Forget(ctx context.Context, agentID string) error {
+	var keys []models.APIKey
+	if err := k.db.Read(ctx).Where("agent_id = ? AND revoked_at IS NOT NULL", agentID).Find(&keys).Error; err != nil {
+		return err
+	}
+	for _, key := range keys {
+		k.revoke(Hash(key.Hash))
+	}
+	return nil
+}
+
 // Find returns the agent behind a key. An unknown or revoked key is
-// UNAUTHENTICATED. Once a revocation has been answered it finds the key no more.
+// UNAUTHENTICATED. Once a revocation has been answered it finds the key no more;
+// in other processes as soon as their event log has got there.
 func (k *Keys) Find(ctx context.Context, key string) (Actor, error) {
 	hash := HashKey(key)
 	if actor, ok := k.cache.Get(hash); ok {
@@ -118,6 +127,14 @@ func (k *Keys) remember(actor Actor, before int64) {
 	defer k.mu.Unlock()
 	if k.revocations == before {
 		k.cache.Add(actor.Key, actor)
+	}
+}
+
+// revoke ends a key here.
+func (k *Keys) revoke(hash Hash) {
+	k.forget(hash)
+	if k.Revoked != nil {
+		k.Revoked(hash)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/engines"
 	"agentmarket.space/server/models"
 )
 
@@ -31,7 +32,11 @@ const agentID = "0190a1b2-0000-7000-8000-000000000001"
 
 func open(t *testing.T) *bundle {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "keys.db")
+	return openAt(t, engines.Address(t))
+}
+
+func openAt(t *testing.T, path string) *bundle {
+	t.Helper()
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
@@ -113,7 +118,7 @@ func TestFind(t *testing.T) {
 // TestKeyIsNotKept looks for the key in every file of the store.
 func TestKeyIsNotKept(t *testing.T) {
 	t.Parallel()
-	b := open(t)
+	b := openAt(t, engines.SQLite(t))
 	key := b.minted()
 	b.wantFound(key)
 	raw, err := hex.DecodeString(key)

@@ -19,7 +19,8 @@ import (
 // Config is every setting. Durations are written like 30s or 24h.
 type Config struct {
 	Addr           string          `default:"127.0.0.1:8080" env:"AGENTMARKET_ADDR"            help:"Address to listen on."`
-	Database       string          `default:"agentmarket.db" env:"AGENTMARKET_DATABASE"        help:"Path of the SQLite database; made when it is missing."`
+	Database       string          `default:"agentmarket.db" env:"AGENTMARKET_DATABASE"        help:"Path of the SQLite database, made when it is missing, or a postgres:// address."`
+	NATSURL        string          `                         env:"AGENTMARKET_NATS_URL"        help:"Address of a NATS server over which replicas wake each other up; the database does it without one." name:"nats-url"`
 	PublicURL      string          `                         env:"AGENTMARKET_PUBLIC_URL"      help:"Address at which clients reach the server; http:// and the listen address when empty."`
 	MarketplaceURL string          `                         env:"AGENTMARKET_MARKETPLACE_URL" help:"Address that webhooks name as marketplace_url; the public one when empty."`
 	SecretKey      string          `                         env:"AGENTMARKET_SECRET_KEY"      help:"Key that seals webhook secrets, at least 16 characters; when empty one is made beside the database."`
@@ -59,6 +60,7 @@ func (c *Config) Validate() error {
 	check(c.OpenFor >= time.Minute, "open-for: must be at least 1m")
 	check(c.EndpointTime > 0, "endpoint-timeout: must be more than 0")
 	check(c.WebhookTime > 0, "webhook-timeout: must be more than 0")
+	check(c.SecretKey != "" || !strings.Contains(c.Database, "://"), "secret-key: must be given with PostgreSQL, the same to every replica")
 	check(c.SecretKey == "" || len(c.SecretKey) >= 16, "secret-key: must have at least 16 characters")
 	check(isAddress(c.PublicURL), "public-url: %q is not an address like https://example.com", c.PublicURL)
 	check(isAddress(c.MarketplaceURL), "marketplace-url: %q is not an address like https://example.com", c.MarketplaceURL)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/google/uuid"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"gorm.io/driver/sqlite"
@@ -27,25 +28,31 @@ const readers = 4
 
 // DB is an open store. It is safe for concurrent use.
 type DB struct {
-	writer  *gorm.DB // the one writing connection
-	reader  *gorm.DB // read-only
+	writer  *gorm.DB // on SQLite the one writing connection
+	reader  *gorm.DB // on SQLite read-only
 	queue   chan *change
 	closing chan struct{} // closed by Close
 	done    chan struct{} // closed when the writer goroutine has ended
 	jobs    *river.Client[*sql.Tx]
 	lock    *fileLock
+	shared  *shared // nil on SQLite
+	place   string
+	replica string
 	logger  *slog.Logger
 	version atomic.Int64
 }
 
-// Open opens the store at address, which is the path of a SQLite file that is
-// made when it is missing, and brings its schema up to date. Close releases it.
-// A file that another process serves, that is corrupt or that cannot be written
-// is an error that says so.
+// Open opens the store at address and brings its schema up to date: a
+// postgres:// address, or the path of a SQLite file, which is made when it is
+// missing. Close releases it. A store that cannot be reached or written, a file
+// that another process serves or that is corrupt, and a schema that is newer
+// than the program are errors that say so.
 func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error) {
-	if strings.Contains(address, "://") {
-		scheme, _, _ := strings.Cut(address, "://")
-		return nil, fmt.Errorf("database %s://…: this version stores in SQLite only; give the path of a file", scheme)
+	if IsPostgres(address) {
+		return openPostgres(ctx, address, logger)
+	}
+	if scheme, _, ok := strings.Cut(address, "://"); ok {
+		return nil, fmt.Errorf("database %s://…: give a postgres:// address or the path of a SQLite file", scheme)
 	}
 	lock, err := lockFile(address)
 	if err != nil {
@@ -61,6 +68,7 @@ func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error)
 func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger) (*DB, error) {
 	db := &DB{
 		queue: make(chan *change, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, logger: logger,
+		place: "sqlite " + path, replica: uuid.NewString(),
 	}
 	err := refuseForeign(ctx, path)
 	if err != nil {
@@ -113,12 +121,19 @@ func (db *DB) prepare(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	if err = migrate(ctx, sqlDB); err != nil {
+	if err = migrate(ctx, sqlDB, sqliteDialect); err != nil {
 		return err
 	}
 	// SQLite opens a read-only file as if nothing were wrong; a write finds out.
 	// Nothing uses the number.
 	if err := db.writer.Exec("PRAGMA user_version = 0").Error; err != nil {
+		return err
+	}
+	// Whoever served the file before is gone: this process has its lock.
+	if err := db.writer.Exec("DELETE FROM replicas").Error; err != nil {
+		return err
+	}
+	if err := db.writer.Exec("INSERT INTO replicas (id, seen_at) VALUES (?, 0)", db.replica).Error; err != nil {
 		return err
 	}
 	db.jobs, err = river.NewClient(riversqlite.New(sqlDB), &river.Config{Logger: db.logger})
@@ -180,20 +195,37 @@ func checkDurable(handle *gorm.DB) error {
 func (db *DB) Read(ctx context.Context) *gorm.DB { return db.reader.WithContext(ctx) }
 
 // Version is another number after each commit, from before the changes in it are
-// answered: while it stays the same, so does what is acknowledged.
-func (db *DB) Version() int64 { return db.version.Load() }
+// answered: while it stays the same, so does what is acknowledged. It is not
+// known of a store that other processes write to as well.
+func (db *DB) Version() (version int64, known bool) { return db.version.Load(), db.shared == nil }
+
+// Place names the engine and where it is, without a password.
+func (db *DB) Place() string { return db.place }
+
+// Shared reports whether other processes may serve the same store.
+func (db *DB) Shared() bool { return db.shared != nil }
+
+// Replica names this opening of the store. The table replicas has it for as long
+// as the process is heard of.
+func (db *DB) Replica() string { return db.replica }
 
 // State is one committed state of the whole store, to be read only.
 type State = gorm.DB
 
 // Snapshot runs fn on one state, whatever is written meanwhile.
 func (db *DB) Snapshot(ctx context.Context, fn func(*State) error) error {
+	if db.shared != nil {
+		return snapshot(ctx, db.reader, fn)
+	}
 	return db.reader.WithContext(ctx).Transaction(fn)
 }
 
 // Inspect runs fn on one state of the store at address, which a server may be
 // serving. Nothing is changed.
 func Inspect(ctx context.Context, address string, fn func(*State) error) error {
+	if IsPostgres(address) {
+		return inspectPostgres(ctx, address, fn)
+	}
 	if _, err := os.Stat(address); err != nil {
 		return fmt.Errorf("open database: %w", err)
 	}
@@ -210,15 +242,23 @@ func readerParams() url.Values {
 	}
 }
 
-// Ping answers nil when the store can be read.
+// Ping answers nil when the store can be read, and on PostgreSQL written.
 func (db *DB) Ping(ctx context.Context) error {
+	if db.shared != nil {
+		return db.shared.ping(ctx)
+	}
 	return db.Read(ctx).Exec("SELECT 1").Error
 }
 
 // NewWorker makes a job client that works the queues of config on this store.
 // The caller starts and stops it. Jobs that a dead process left running are
-// given back first: on SQLite no other process can be at them.
+// given back: on SQLite first, as no other process can be at them, on PostgreSQL
+// when the process has not been heard of for a while.
 func (db *DB) NewWorker(ctx context.Context, config *river.Config) (*river.Client[*sql.Tx], error) {
+	config.ID = db.replica
+	if db.shared != nil {
+		return river.NewClient(db.shared.jobs, config)
+	}
 	err := db.Write(ctx, func(tx *Tx) error {
 		return tx.Exec("UPDATE river_job SET state = 'available' WHERE state = 'running'").Error
 	})
@@ -236,6 +276,9 @@ func (db *DB) NewWorker(ctx context.Context, config *river.Config) (*river.Clien
 // Write refuses what comes later. Close is called once.
 func (db *DB) Close() error {
 	close(db.closing)
+	if db.shared != nil {
+		return db.shared.close(db)
+	}
 	<-db.done
 	return errors.Join(closeGorm(db.reader), closeGorm(db.writer), db.lock.release())
 }
@@ -260,11 +303,17 @@ var errClosed = errors.New("the database is closed")
 // counts only until fn starts: a change that is cancelled before is not begun.
 // fn must not call Write, which would wait behind fn itself until ctx ends, nor
 // anything outside the database.
+//
+// On PostgreSQL it has a transaction of its own, beside others: what fn reads
+// and then goes by it must lock, and fn may be run again from the start.
 func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 	select {
 	case <-db.closing:
 		return notBegun(errClosed)
 	default:
+	}
+	if db.shared != nil {
+		return db.shared.write(ctx, db, fn)
 	}
 	c := &change{ctx: ctx, fn: fn, answer: make(chan error, 1)}
 	select {
@@ -299,18 +348,23 @@ type change struct {
 	tx      *Tx
 }
 
-// run calls fn and turns a panic into an error.
-func (c *change) run() (err error) {
+// run runs the change unless its caller has taken it back.
+func (c *change) run() error {
+	if c.ctx.Err() != nil || !c.decided.CompareAndSwap(false, true) {
+		return notBegun(context.Cause(c.ctx))
+	}
+	return call(c.fn, c.tx)
+}
+
+// call calls fn and turns a panic into an error.
+func call(fn func(*Tx) error, tx *Tx) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			stack := make([]byte, 8<<10)
 			err = fmt.Errorf("panic in a transaction: %v\n%s", r, stack[:runtime.Stack(stack, false)])
 		}
 	}()
-	if c.ctx.Err() != nil || !c.decided.CompareAndSwap(false, true) {
-		return notBegun(context.Cause(c.ctx))
-	}
-	return c.fn(c.tx)
+	return fn(tx)
 }
 
 // NotFound turns gorm's missing row into a refusal that names what is missing.

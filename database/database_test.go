@@ -188,7 +188,7 @@ func TestOpen_refuses(t *testing.T) {
 		"run a newer one":            newer(t),
 		"no such file or directory":  filepath.Join(t.TempDir(), "none", "a.db"),
 		"another program's database": foreign(t),
-		"SQLite only":                "mysql://localhost/a",
+		"give a postgres:// address": "mysql://localhost/a",
 	} {
 		opened, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 		if err == nil {

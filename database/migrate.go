@@ -8,6 +8,8 @@ import (
 	"io/fs"
 
 	"github.com/pressly/goose/v3"
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"github.com/riverqueue/river/rivermigrate"
 )
@@ -15,13 +17,25 @@ import (
 //go:embed migrations
 var migrations embed.FS
 
+// dialect is an engine as migrations need it.
+type dialect struct {
+	folder string
+	goose  goose.Dialect
+	jobs   func(*sql.DB) riverdriver.Driver[*sql.Tx]
+}
+
+var (
+	sqliteDialect   = dialect{"migrations/sqlite", goose.DialectSQLite3, func(db *sql.DB) riverdriver.Driver[*sql.Tx] { return riversqlite.New(db) }}         //nolint:gochecknoglobals // constant
+	postgresDialect = dialect{"migrations/postgres", goose.DialectPostgres, func(db *sql.DB) riverdriver.Driver[*sql.Tx] { return riverdatabasesql.New(db) }} //nolint:gochecknoglobals // constant
+)
+
 // migrate applies what is missing of our migrations and of the job queue's.
-func migrate(ctx context.Context, sqlDB *sql.DB) error {
-	folder, err := fs.Sub(migrations, "migrations/sqlite")
+func migrate(ctx context.Context, sqlDB *sql.DB, to dialect) error {
+	folder, err := fs.Sub(migrations, to.folder)
 	if err != nil {
 		return err
 	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, sqlDB, folder)
+	provider, err := goose.NewProvider(to.goose, sqlDB, folder)
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
@@ -31,7 +45,7 @@ func migrate(ctx context.Context, sqlDB *sql.DB) error {
 	if _, err = provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	jobs, err := rivermigrate.New(riversqlite.New(sqlDB), nil)
+	jobs, err := rivermigrate.New(to.jobs(sqlDB), nil)
 	if err != nil {
 		return fmt.Errorf("read job migrations: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/riverqueue/river"
 	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 )
 
 // maxBatch is how many changes share one commit at most. Measured at 64
@@ -19,15 +20,16 @@ const maxBatch = 128
 // happen with its commit.
 type Tx struct {
 	*gorm.DB
-	hooks []func()
-	jobs  []river.InsertManyParams
+	shared bool // other transactions are under way beside it
+	hooks  []func()
+	jobs   []river.InsertManyParams
 }
 
 // Run executes one statement of a hot path as it is, where building it through
 // gorm would cost more than running it. Placeholders are question marks. It
 // returns how many rows were changed.
 func (tx *Tx) Run(query string, args ...any) (int64, error) {
-	result, err := tx.Statement.ConnPool.ExecContext(tx.Statement.Context, query, args...)
+	result, err := tx.Statement.ConnPool.ExecContext(tx.Statement.Context, tx.dialect(query), args...)
 	if err != nil {
 		return 0, err //nolint:wrapcheck // the caller knows what it ran
 	}
@@ -37,7 +39,31 @@ func (tx *Tx) Run(query string, args ...any) (int64, error) {
 // Row runs a query of a hot path that finds one row and reads it into the
 // targets.
 func (tx *Tx) Row(query string, args []any, into ...any) error {
-	return tx.Statement.ConnPool.QueryRowContext(tx.Statement.Context, query, args...).Scan(into...) //nolint:wrapcheck // the caller knows what it asked
+	return tx.Statement.ConnPool.QueryRowContext(tx.Statement.Context, tx.dialect(query), args...).Scan(into...) //nolint:wrapcheck // the caller knows what it asked
+}
+
+// RowLocked is Row for a row that this transaction goes by: no other changes it
+// before this one has ended.
+func (tx *Tx) RowLocked(query string, args []any, into ...any) error {
+	if tx.shared {
+		query += " FOR NO KEY UPDATE"
+	}
+	return tx.Row(query, args, into...)
+}
+
+// Locked is a session whose query locks the rows that it finds, as RowLocked
+// does. Tables are locked in the order idempotency_keys, tasks, agents, secrets,
+// webhooks, deliveries, wallets.
+func (tx *Tx) Locked() *gorm.DB {
+	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE"}) // SQLite's dialect leaves it out
+}
+
+// dialect writes a query's placeholders as its engine wants them.
+func (tx *Tx) dialect(query string) string {
+	if !tx.shared {
+		return query
+	}
+	return numbered(query)
 }
 
 // OnCommit has fn run after the commit, and not at all when there is none. fn

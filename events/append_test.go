@@ -37,7 +37,7 @@ func TestAppend(t *testing.T) {
 						if err := b.Append(tx, event); err != nil {
 							return err
 						}
-						written[*event.TransferID] = event.Seq
+						written[*event.TransferID] = event.ID
 					}
 					switch {
 					case panics(i):
@@ -69,9 +69,9 @@ func TestAppend(t *testing.T) {
 	group.Wait()
 	last := int64(0)
 	for _, event := range got {
-		seq, ok := committed[*event.TransferID]
-		if !ok || seq != event.Seq || seq <= last {
-			t.Errorf("heard %s at %d after %d; its writer was told %d (committed: %t)", *event.TransferID, event.Seq, last, seq, ok)
+		id, ok := committed[*event.TransferID]
+		if !ok || id != event.ID || event.Seq <= last {
+			t.Errorf("heard %s (%d) at %d after %d; its writer was told %d (committed: %t)", *event.TransferID, event.ID, event.Seq, last, id, ok)
 		}
 		delete(committed, *event.TransferID)
 		last = event.Seq
@@ -121,7 +121,7 @@ func TestReopenedLogContinues(t *testing.T) {
 // a transaction. What was acknowledged is there, what was not is not.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	b := open(t)
+	b := openAt(t, filepath.Join(t.TempDir(), "log.db"))
 	for range 5 {
 		b.append(3)
 	}

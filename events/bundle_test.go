@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
 
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/engines"
 	"agentmarket.space/server/models"
 )
 
@@ -27,7 +27,7 @@ type bundle struct {
 // open makes an empty log that ends with the test.
 func open(t *testing.T) *bundle {
 	t.Helper()
-	return openAt(t, filepath.Join(t.TempDir(), "log.db"))
+	return openAt(t, engines.Address(t))
 }
 
 // openAt opens the log in a file.
@@ -70,10 +70,13 @@ func (b *bundle) append(n int) int64 {
 			if err := b.Append(tx, event); err != nil {
 				return err
 			}
-			last = event.Seq
+			last = event.ID
 		}
 		return nil
 	}))
+	_, err := b.db.NumberEvents(b.t.Context(), true)
+	must(b.t, err)
+	must(b.t, b.db.Read(b.t.Context()).Raw("SELECT seq FROM events WHERE id = ?", last).Scan(&last).Error)
 	return last
 }
 

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
 )
@@ -26,6 +28,7 @@ type Log struct {
 	db     *database.DB
 	logger *slog.Logger
 	wake   chan struct{}
+	bus    *nats.Conn // nil without NATS
 
 	mu   sync.Mutex
 	head int64 // the last event handed to live subscribers
@@ -35,17 +38,23 @@ type Log struct {
 // Open returns the log of db. Follow must run for subscribers to hear anything.
 func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, error) {
 	l := &Log{db: db, logger: logger, wake: make(chan struct{}, 1), live: map[*Subscription]struct{}{}}
-	err := db.Read(ctx).Raw("SELECT COALESCE(MAX(seq), 0) FROM events").Scan(&l.head).Error
-	return l, err
+	if _, err := db.NumberEvents(ctx, true); err != nil {
+		return nil, err
+	}
+	if err := db.Read(ctx).Raw("SELECT COALESCE(MAX(seq), 0) FROM events").Scan(&l.head).Error; err != nil {
+		return nil, err
+	}
+	db.OnEvents(l.Wake)
+	return l, nil
 }
 
-// Append writes an event with the transaction and notes its cursor. Readers
-// wake up after the commit.
+// Append writes an event with the transaction and notes its id. Readers wake up
+// after the commit.
 func (l *Log) Append(tx *database.Tx, event *models.Event) error {
 	tx.OnCommit(l.Wake)
 	return tx.Row(`INSERT INTO events (kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING seq`,
-		[]any{event.Kind, event.TaskID, event.PosterID, event.WorkerID, event.AgentID, event.TransferID, event.CreatedAt}, &event.Seq)
+		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		[]any{event.Kind, event.TaskID, event.PosterID, event.WorkerID, event.AgentID, event.TransferID, event.CreatedAt}, &event.ID)
 }
 
 // Wake has the reader look for new events now.
@@ -91,6 +100,9 @@ func (l *Log) Follow(ctx context.Context) {
 // handOut reads pages until a short one and offers each event to every
 // subscriber.
 func (l *Log) handOut(ctx context.Context) error {
+	if err := l.number(ctx); err != nil {
+		return err
+	}
 	if skipped, err := l.skip(ctx); skipped || err != nil {
 		return err
 	}

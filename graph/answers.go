@@ -46,7 +46,7 @@ func (a *answers) around(ctx context.Context, next graphql.OperationHandler) gra
 		return next(ctx)
 	}
 	epoch, err := a.market.Epoch(ctx) // before anything is read
-	if err != nil {
+	if err != nil || !epoch.Known() {
 		return next(ctx)
 	}
 	if kept, found := a.kept.Get(key); found && kept.epoch == epoch {

@@ -165,7 +165,7 @@ func taskChange(kind models.EventKind) generated.TaskChange {
 		return generated.TaskChangeFailed
 	case models.TaskRated:
 		return generated.TaskChangeRated
-	case models.WalletChanged: // tells of a wallet, not of a task
+	case models.WalletChanged, models.KeyRevoked: // tell of no task
 	}
 	return ""
 }

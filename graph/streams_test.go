@@ -192,7 +192,7 @@ func TestSlowConsumer(t *testing.T) {
 					if err := b.Log.Append(tx, &event); err != nil {
 						return err
 					}
-					if last = event.Seq; i == 0 {
+					if last = event.ID; i == 0 {
 						first = last
 					}
 				}

@@ -107,9 +107,9 @@ func one(wallets []models.Wallet, err error) (models.Wallet, error) {
 }
 
 // move books transfers that belong together and returns the wallets they
-// touched, in the order of their agents' ids. Wallets are read first, transfers
-// written, wallets changed last and in that order, so that two moves that share
-// wallets never wait for each other in a ring.
+// touched, in the order of their agents' ids. Wallets are locked first, in that
+// order, so that two moves that share wallets never wait for each other in a
+// ring; a verb calls it last, so that it holds them for a moment only.
 func move(tx *database.Tx, now models.Time, transfers ...models.Transfer) ([]models.Wallet, error) {
 	wallets, err := load(tx, transfers)
 	if err != nil {
@@ -143,23 +143,26 @@ func move(tx *database.Tx, now models.Time, transfers ...models.Transfer) ([]mod
 // change is a wallet before and after a move.
 type change struct{ before, after models.Wallet }
 
-// load reads the wallets that the transfers touch.
+// load reads the wallets that the transfers touch and locks them, in the order
+// of their agents' ids. Transfers written after it are numbered in the order in
+// which their wallet counts them.
 func load(tx *database.Tx, transfers []models.Transfer) (map[string]*change, error) {
 	wallets := map[string]*change{}
 	for i := range transfers {
 		for _, account := range []models.Account{transfers[i].DebitAccount, transfers[i].CreditAccount} {
-			agentID, _ := account.Wallet()
-			if agentID == "" || wallets[agentID] != nil {
-				continue
+			if agentID, _ := account.Wallet(); agentID != "" {
+				wallets[agentID] = nil
 			}
-			wallet := models.Wallet{AgentID: agentID}
-			err := tx.Row("SELECT available, held, last_seq FROM wallets WHERE agent_id = ?", []any{agentID},
-				&wallet.Available, &wallet.Held, &wallet.LastSeq)
-			if err != nil {
-				return nil, fmt.Errorf("read the wallet of %s: %w", agentID, err)
-			}
-			wallets[agentID] = &change{before: wallet, after: wallet}
 		}
+	}
+	for _, agentID := range slices.Sorted(maps.Keys(wallets)) {
+		wallet := models.Wallet{AgentID: agentID}
+		err := tx.RowLocked("SELECT available, held, last_seq FROM wallets WHERE agent_id = ?", []any{agentID},
+			&wallet.Available, &wallet.Held, &wallet.LastSeq)
+		if err != nil {
+			return nil, fmt.Errorf("read the wallet of %s: %w", agentID, err)
+		}
+		wallets[agentID] = &change{before: wallet, after: wallet}
 	}
 	return wallets, nil
 }

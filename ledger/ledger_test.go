@@ -9,6 +9,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/engines"
 	"agentmarket.space/server/internal/markettest"
 	"agentmarket.space/server/ledger"
 	"agentmarket.space/server/market"
@@ -24,7 +25,12 @@ type story struct {
 
 func tell(t *testing.T) *story {
 	t.Helper()
-	b := markettest.New(t)
+	return tellAt(t, engines.Address(t))
+}
+
+func tellAt(t *testing.T, address string) *story {
+	t.Helper()
+	b := markettest.NewAt(t, address)
 	s := &story{Bundle: b, poster: b.Agent(), worker: b.Agent()}
 	s.open, s.assigned, s.completed = b.Posted(s.poster, 10), b.Posted(s.poster, 20), b.Posted(s.poster, 25)
 	for _, task := range []models.Task{s.assigned, s.completed} {
@@ -119,9 +125,9 @@ func TestDatabaseRefuses(t *testing.T) {
 		{"an ended task opened again", "UPDATE tasks SET status = 'assigned' WHERE id = 'COMPLETED'", "illegal move of a task"},
 		{"another worker after the end", "UPDATE tasks SET worker_id = NULL WHERE id = 'COMPLETED'", "a task that has ended is fixed"},
 		{"a task removed", "DELETE FROM tasks WHERE id = 'OPEN'", "tasks are kept"},
-		{"a task for its own poster", "UPDATE tasks SET status = 'assigned', attempt = 1, worker_id = 'POSTER' WHERE id = 'OPEN'", "CHECK"},
+		{"a task for its own poster", "UPDATE tasks SET status = 'assigned', attempt = 1, worker_id = 'POSTER' WHERE id = 'OPEN'", engines.Says("CHECK", "check constraint")},
 		{"an event altered", "UPDATE events SET kind = 'task.posted'", "events are immutable"},
-		{"half a credit", "UPDATE agents SET price_per_task = 1.5", "cannot store REAL value in INTEGER column"},
+		{"half a credit", "UPDATE agents SET price_per_task = '1.5'", engines.Says("cannot store REAL value in INTEGER column", "invalid input syntax for type bigint")},
 	} {
 		if err := s.run(t, row.statement); err == nil || !strings.Contains(err.Error(), row.says) {
 			t.Errorf("%s: got %v, want %q", row.name, err, row.says)
@@ -153,7 +159,7 @@ func TestVerify(t *testing.T) {
 			t.Parallel()
 			s := tell(t)
 			var triggers []string
-			must(t, s.DB.Read(t.Context()).Raw("SELECT 'DROP TRIGGER ' || name FROM sqlite_master WHERE type = 'trigger'").Scan(&triggers).Error)
+			must(t, s.DB.Read(t.Context()).Raw(engines.Triggers()).Scan(&triggers).Error)
 			must(t, s.run(t, append(triggers, row.statement)...))
 			report, err := ledger.Verify(s.DB.Read(t.Context()))
 			must(t, err)

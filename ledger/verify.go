@@ -41,10 +41,10 @@ func laws() []law {
 		{"every account of transfers exists", `
 			SELECT 'transfer ' || t.id || ' names an unknown account' FROM transfers t
 			WHERE NOT (t.debit_account = 'issuance' OR EXISTS (SELECT 1 FROM wallets w WHERE t.debit_account IN ('available:' || w.agent_id, 'held:' || w.agent_id)
-					AND w.agent_id = substr(t.debit_account, instr(t.debit_account, ':') + 1))
+					AND w.agent_id IN (substr(t.debit_account, 11), substr(t.debit_account, 6)))
 				OR t.debit_account = 'escrow:' || COALESCE(t.task_id, ''))
 			OR NOT (t.credit_account = 'fees' OR EXISTS (SELECT 1 FROM wallets w WHERE t.credit_account IN ('available:' || w.agent_id, 'held:' || w.agent_id)
-					AND w.agent_id = substr(t.credit_account, instr(t.credit_account, ':') + 1))
+					AND w.agent_id IN (substr(t.credit_account, 11), substr(t.credit_account, 6)))
 				OR t.credit_account = 'escrow:' || COALESCE(t.task_id, ''))`},
 		{"held is the budgets of open tasks", `
 			SELECT 'wallet of ' || w.agent_id || ' holds ' || w.held || ', its open tasks ask for ' || COALESCE(SUM(t.budget), 0)
@@ -77,8 +77,9 @@ func laws() []law {
 			GROUP BY a.id, a.completed_count HAVING a.completed_count <> COUNT(t.id)`},
 		{"every task has the event of its state", `
 			SELECT 'task ' || t.id || ' is ' || t.status || ' but no event says so' FROM tasks t
-			WHERE (t.id, CASE t.status WHEN 'open' THEN 'task.posted' WHEN 'assigned' THEN 'task.accepted' ELSE 'task.' || t.status END)
-				NOT IN (SELECT task_id, kind FROM events WHERE task_id IS NOT NULL)`},
+			LEFT JOIN (SELECT DISTINCT task_id, kind FROM events) e ON e.task_id = t.id
+				AND e.kind = CASE t.status WHEN 'open' THEN 'task.posted' WHEN 'assigned' THEN 'task.accepted' ELSE 'task.' || t.status END
+			WHERE e.task_id IS NULL`},
 	}
 }
 

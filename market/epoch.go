@@ -11,6 +11,7 @@ import (
 // is written in it, and no task's time runs out.
 type Epoch struct {
 	version int64       // of the store
+	alone   bool        // no other process writes to it
 	turn    models.Time // when the next task's time runs out
 }
 
@@ -22,21 +23,29 @@ type epochs struct {
 	since models.Time // a clock that is set back before it is looked at anew
 }
 
+// Known reports whether the epoch is known. Where other processes write to the
+// same store, none is.
+func (e Epoch) Known() bool { return e.alone }
+
 // Epoch returns the present epoch. What is read after the call is of that epoch
 // or, when a later call returns another, perhaps of a later one.
 func (m *Market) Epoch(ctx context.Context) (Epoch, error) {
-	version, now := m.DB.Version(), m.now()
+	version, alone := m.DB.Version()
+	if !alone {
+		return Epoch{}, nil
+	}
+	now := m.now()
 	m.epochs.mu.Lock()
 	defer m.epochs.mu.Unlock()
-	if kept := m.epochs.now; kept.version == version && m.epochs.since <= now && now < kept.turn {
+	if kept := m.epochs.now; kept.alone && kept.version == version && m.epochs.since <= now && now < kept.turn {
 		return kept, nil
 	}
-	epoch := Epoch{version: version}
-	err := m.DB.Read(ctx).Raw(`SELECT MIN(
-		COALESCE((SELECT MIN(open_until) FROM tasks WHERE status = 'open' AND open_until > ?), ?),
-		COALESCE((SELECT MIN(open_until) FROM tasks WHERE status = 'assigned' AND lease_until <= ? AND open_until > ?), ?),
-		COALESCE((SELECT MIN(lease_until) FROM tasks WHERE status = 'assigned' AND lease_until > ?), ?))`,
-		now, never, now, now, never, now, never).Scan(&epoch.turn).Error
+	epoch := Epoch{version: version, alone: true}
+	err := m.DB.Read(ctx).Raw(`SELECT COALESCE(MIN(turn), ?) FROM (
+		SELECT MIN(open_until) AS turn FROM tasks WHERE status = 'open' AND open_until > ?
+		UNION ALL SELECT MIN(open_until) FROM tasks WHERE status = 'assigned' AND lease_until <= ? AND open_until > ?
+		UNION ALL SELECT MIN(lease_until) FROM tasks WHERE status = 'assigned' AND lease_until > ?) AS turns`,
+		never, now, now, now, now).Scan(&epoch.turn).Error
 	if err != nil {
 		return Epoch{}, err
 	}

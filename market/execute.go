@@ -87,7 +87,7 @@ func (m *Market) hire(tx *database.Tx, actor auth.Actor, agent *models.Agent, in
 	task := models.Task{
 		ID: newID(), PosterID: actor.AgentID, WorkerID: &agent.ID, Title: "Direct hire", Description: in.TaskDescription,
 		Budget: in.Budget, Capabilities: []string{}, Origin: models.Direct, Status: models.Assigned, Attempt: 1,
-		OpenUntil: deadline, LeaseUntil: &deadline, CreatedAt: now, AcceptedAt: &now,
+		OpenUntil: deadline, LeaseUntil: &deadline, CreatedAt: now, AcceptedAt: &now, Replica: new(m.DB.Replica()),
 	}
 	if err := insert(tx, &task); err != nil {
 		return TaskResult{}, err
@@ -133,7 +133,7 @@ func checkResult(result string) error {
 // ended meanwhile was refunded: EXECUTION_TIMEOUT.
 func (m *Market) settleHire(tx *database.Tx, c *claim, taskID, result string, failure error) (TaskResult, error) {
 	var task models.Task
-	if err := tx.Take(&task, "id = ?", taskID).Error; err != nil {
+	if err := tx.Locked().Take(&task, "id = ?", taskID).Error; err != nil {
 		return TaskResult{}, err
 	}
 	if task.Status != models.Assigned {

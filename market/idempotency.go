@@ -104,7 +104,7 @@ func replay[Out any](ctx context.Context, tx *database.Tx, c *claim) (*answer[Ou
 		return nil, nil //nolint:nilnil // nothing was kept
 	}
 	var row models.IdempotencyKey
-	if err := tx.Take(&row, "scope = ? AND key = ?", c.row.Scope, c.row.Key).Error; err != nil {
+	if err := tx.Locked().Take(&row, "scope = ? AND key = ?", c.row.Scope, c.row.Key).Error; err != nil {
 		return nil, err
 	}
 	if row.CreatedAt.Add(keepAnswers) <= c.row.CreatedAt {
@@ -157,7 +157,7 @@ func (c *claim) bind(tx *database.Tx, taskID string) error {
 // when there is none.
 func (m *Market) claimOf(tx *database.Tx, taskID string) (*claim, error) {
 	var row models.IdempotencyKey
-	err := tx.Take(&row, "task_id = ? AND answer IS NULL", taskID).Error
+	err := tx.Locked().Take(&row, "task_id = ? AND answer IS NULL", taskID).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		return nil, nil //nolint:nilnil // most tasks have no claim
 	}

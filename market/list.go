@@ -130,7 +130,7 @@ func (q AgentQuery) where(db *gorm.DB) (*gorm.DB, error) {
 		query = query.Where("agents.id IN (SELECT agent_id FROM agent_capabilities WHERE capability = ?)", foldWord(q.Capability))
 	}
 	if q.Search != "" {
-		query = query.Where(`(agents.name LIKE ? ESCAPE '\' OR agents.description LIKE ? ESCAPE '\')`, contains(q.Search), contains(q.Search))
+		query = query.Where(`(LOWER(agents.name) LIKE LOWER(?) ESCAPE '\' OR LOWER(agents.description) LIKE LOWER(?) ESCAPE '\')`, contains(q.Search), contains(q.Search))
 	}
 	if q.MaxPrice != nil {
 		query = query.Where("agents.price_per_task <= ?", *q.MaxPrice)
@@ -197,7 +197,7 @@ func (q TaskQuery) where(query *gorm.DB) (*gorm.DB, error) {
 		query = query.Where("EXISTS (SELECT 1 FROM task_capabilities c WHERE c.capability = ? AND c.task_id = tasks.id)", foldWord(q.Capability))
 	}
 	if q.Search != "" {
-		query = query.Where(`(tasks.title LIKE ? ESCAPE '\' OR tasks.description LIKE ? ESCAPE '\')`, contains(q.Search), contains(q.Search))
+		query = query.Where(`(LOWER(tasks.title) LIKE LOWER(?) ESCAPE '\' OR LOWER(tasks.description) LIKE LOWER(?) ESCAPE '\')`, contains(q.Search), contains(q.Search))
 	}
 	if q.MinBudget != nil {
 		query = query.Where("tasks.budget >= ?", *q.MinBudget)

@@ -111,11 +111,11 @@ type TaskResult struct {
 	Wallet models.Wallet
 }
 
-// load reads a task for a verb of the actor. A task that the actor may not know
-// of is NOT_FOUND.
+// load reads a task for a verb of the actor and locks it. A task that the actor
+// may not know of is NOT_FOUND.
 func load(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
 	var task models.Task
-	if err := tx.Take(&task, "id = ?", taskID).Error; err != nil {
+	if err := tx.Locked().Take(&task, "id = ?", taskID).Error; err != nil {
 		return models.Task{}, database.NotFound(err, "task", taskID)
 	}
 	if task.Origin == models.Direct && !task.IsParty(actor.AgentID) {

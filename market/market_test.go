@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/auth"
+	"agentmarket.space/server/database"
 	"agentmarket.space/server/internal/markettest"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
@@ -340,7 +341,15 @@ func TestExecute(t *testing.T) {
 		<-started
 		b.Posted(poster, 10) // nothing is locked meanwhile
 		wantBalances(t, b, poster, 75, 10)
-		if err := b.SettleDead(t.Context()); err != nil { // as the next process does at its start
+		if err := b.SettleDead(t.Context()); err != nil { // its process is alive
+			t.Fatal(err)
+		}
+		wantBalances(t, b, poster, 75, 10)
+		err := b.DB.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("DELETE FROM replicas WHERE id = ?", b.DB.Replica()).Error })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.SettleDead(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		wantBalances(t, b, poster, 90, 10)

@@ -10,6 +10,7 @@ import (
 	"gorm.io/gorm"
 
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/engines"
 	"agentmarket.space/server/internal/markettest"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
@@ -21,7 +22,7 @@ import (
 // run, and what SQLite says of them.
 func TestPlans(t *testing.T) {
 	t.Parallel()
-	b := markettest.New(t)
+	b := markettest.NewAt(t, engines.SQLite(t))
 	agent := b.Agent("x")
 	task := b.Posted(agent, 10, "x")
 	seen := watch(t, b)
@@ -52,7 +53,7 @@ func TestPlans(t *testing.T) {
 // TestPlans_notices: so do those who follow what happens and are told of it.
 func TestPlans_notices(t *testing.T) {
 	t.Parallel()
-	b := markettest.New(t)
+	b := markettest.NewAt(t, engines.SQLite(t))
 	agent := b.Agent("x")
 	task := b.Posted(agent, 10, "x")
 	posted := firstPosted(t, b)
@@ -71,7 +72,7 @@ func TestPlans_notices(t *testing.T) {
 	wantCode(t, err, models.NotFound)
 	must(t, hooks.Start(t.Context()))
 	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
-		tx.Enqueue(webhooks.MatchArgs{EventSeq: posted}, nil)
+		tx.Enqueue(webhooks.MatchArgs{EventID: posted}, nil)
 		return nil
 	}))
 	seen.until(t, "FROM `webhooks` WHERE (agent_id > ")

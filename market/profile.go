@@ -23,7 +23,7 @@ type AgentChanges struct {
 func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChanges) (models.Agent, error) {
 	return once(ctx, m, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
 		var agent models.Agent
-		if err := tx.Take(&agent, "id = ?", actor.AgentID).Error; err != nil {
+		if err := tx.Locked().Take(&agent, "id = ?", actor.AgentID).Error; err != nil {
 			return agent, err
 		}
 		if err := m.change(&agent, in); err != nil {
@@ -58,6 +58,11 @@ func (m *Market) change(agent *models.Agent, in AgentChanges) (err error) {
 	return m.checkAgent(agent)
 }
 
+// lockAgent has what one agent changes of itself happen one after another.
+func lockAgent(tx *database.Tx, agentID string) error {
+	return tx.RowLocked("SELECT id FROM agents WHERE id = ?", []any{agentID}, &agentID)
+}
+
 func assign[T any](field *T, given *T) {
 	if given != nil {
 		*field = *given
@@ -67,6 +72,12 @@ func assign[T any](field *T, given *T) {
 // RotateKey gives the caller a new API key and ends the old one at once.
 func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error) {
 	return once(ctx, m, actor.AgentID, "rotateApiKey", struct{}{}, func(tx *database.Tx) (string, error) {
+		if err := lockAgent(tx, actor.AgentID); err != nil {
+			return "", err
+		}
+		if err := m.Events.Append(tx, &models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.now()}); err != nil {
+			return "", err
+		}
 		if err := m.Keys.Revoke(tx, actor.AgentID); err != nil {
 			return "", err
 		}

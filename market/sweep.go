@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -13,9 +14,9 @@ import (
 const sweepPage = 200
 
 // Sweep ends what time has ended: it refunds open and lapsed tasks whose offer
-// is over, and direct hires that nobody settled, and it forgets old idempotency
-// keys. Nothing depends on when it runs: until then every verb goes by the
-// clock.
+// is over, and direct hires that nobody settled or whose process is gone, and it
+// forgets old idempotency keys. Nothing depends on when it runs: until then every
+// verb goes by the clock. Several processes may sweep at once.
 func (m *Market) Sweep(ctx context.Context) error {
 	for {
 		now := m.now()
@@ -35,16 +36,17 @@ func (m *Market) Sweep(ctx context.Context) error {
 			}
 		}
 		if len(ids) < sweepPage {
-			return m.forget(ctx)
+			return errors.Join(m.SettleDead(ctx), m.forget(ctx))
 		}
 	}
 }
 
 // SettleDead refunds the direct hires that a process that is gone left running.
-// Only a process that knows itself alone on the store may call it.
+// A process that only seemed to be gone finds its hire ended and pays nobody.
 func (m *Market) SettleDead(ctx context.Context) error {
 	var ids []string
-	err := m.DB.Read(ctx).Model(&models.Task{}).Where("status = ? AND origin = ?", models.Assigned, models.Direct).Pluck("id", &ids).Error
+	err := m.DB.Read(ctx).Raw(`SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct'
+		AND replica > '' AND replica NOT IN (SELECT id FROM replicas)`).Scan(&ids).Error
 	if err != nil {
 		return err
 	}
@@ -79,7 +81,7 @@ func (m *Market) Run(ctx context.Context, interval time.Duration) {
 // end ends one task as the clock says, if it still does.
 func (m *Market) end(tx *database.Tx, taskID string, now models.Time) error {
 	var task models.Task
-	if err := tx.Take(&task, "id = ?", taskID).Error; err != nil {
+	if err := tx.Locked().Take(&task, "id = ?", taskID).Error; err != nil {
 		return err
 	}
 	status := task.StatusAt(now)
@@ -98,6 +100,10 @@ func (m *Market) end(tx *database.Tx, taskID string, now models.Time) error {
 func (m *Market) fail(tx *database.Tx, taskID string, failure *models.Error) error {
 	c, err := m.claimOf(tx, taskID)
 	if err != nil {
+		return err
+	}
+	var task models.Task
+	if err := tx.Locked().Take(&task, "id = ?", taskID).Error; err != nil || task.Status.Ended() {
 		return err
 	}
 	_, err = m.settleHire(tx, c, taskID, "", failure)

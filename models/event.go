@@ -14,12 +14,16 @@ const (
 	TaskFailed    EventKind = "task.failed"
 	TaskRated     EventKind = "task.rated"
 	WalletChanged EventKind = "wallet.changed"
+	// KeyRevoked has other processes forget an agent's old key.
+	KeyRevoked EventKind = "key.revoked"
 )
 
-// Event is one immutable fact, written in the transaction that made it true.
-// Seq is its cursor: events are committed in the order of their cursors.
+// Event is one immutable fact, written in the transaction that made it true. ID
+// names it from then on. Seq is its cursor, which it may be given only after its
+// commit: who reads a cursor can read every event with a lower one.
 type Event struct {
 	Seq        int64 `gorm:"primaryKey;autoIncrement"`
+	ID         int64 `gorm:"->"`
 	Kind       EventKind
 	TaskID     *string // of a task.* event
 	PosterID   *string // of a task.* event

@@ -80,7 +80,8 @@ type Task struct {
 	CreatedAt     Time
 	AcceptedAt    *Time
 	CompletedAt   *Time
-	ClosedAt      *Time // when it was cancelled, expired or failed
+	ClosedAt      *Time   // when it was cancelled, expired or failed
+	Replica       *string // which process runs a direct hire
 }
 
 // Lapsed reports whether the task is assigned but its worker's time is over.

@@ -48,7 +48,7 @@ const (
 type Delivery struct {
 	ID             string `gorm:"primaryKey"`
 	AgentID        string
-	EventSeq       int64
+	EventID        int64
 	TaskID         string
 	Status         DeliveryStatus
 	Attempts       int // made so far

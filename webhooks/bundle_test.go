@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -18,6 +17,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/engines"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
 )
@@ -75,7 +75,7 @@ func fast(n int) []time.Duration { return slices.Repeat([]time.Duration{5 * time
 func open(t *testing.T, s settings) *bundle {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	db, err := database.Open(t.Context(), filepath.Join(t.TempDir(), "market.db"), logger)
+	db, err := database.Open(t.Context(), engines.Address(t), logger)
 	must(t, err)
 	box, err := auth.NewBox([]byte("sixteen bytes or more"))
 	must(t, err)
@@ -172,6 +172,12 @@ func (b *bundle) post(t *testing.T, posterID string, capabilities ...string) mod
 	})
 }
 
+// matched has the deliveries of an event made.
+func (b *bundle) matched(t *testing.T, event models.Event) {
+	t.Helper()
+	must(t, b.match(t.Context(), MatchArgs{EventID: event.ID, TaskID: *event.TaskID}))
+}
+
 func (b *bundle) postTask(t *testing.T, task models.Task) models.Event {
 	t.Helper()
 	task.Origin, task.Status, task.LeaseFor, task.OpenUntil = models.FromMarketplace, models.Open, 1, task.CreatedAt+1
@@ -180,7 +186,9 @@ func (b *bundle) postTask(t *testing.T, task models.Task) models.Event {
 		if err := tx.Create(&task).Error; err != nil {
 			return err
 		}
-		if err := tx.Create(&event).Error; err != nil {
+		err := tx.Row("INSERT INTO events (kind, task_id, poster_id, created_at) VALUES (?, ?, ?, ?) RETURNING id",
+			[]any{event.Kind, event.TaskID, event.PosterID, event.CreatedAt}, &event.ID)
+		if err != nil {
 			return err
 		}
 		return b.Announce(tx, event)

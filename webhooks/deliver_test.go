@@ -150,7 +150,7 @@ func TestDeliver(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
 		worker, _ := b.subscriber(t, "https://old.example/", "research")
-		must(t, b.match(t.Context(), b.post(t, b.agent(t), "research").Seq))
+		b.matched(t, b.post(t, b.agent(t), "research"))
 		d, old := b.deliveries(t, worker)[0], b.hook(t, worker)
 		b.subscribe(t, worker, "https://new.example/")
 
@@ -211,8 +211,7 @@ func TestDeliver(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
 		worker, _ := b.subscriber(t, "https://bot.example/hook", "research")
-		b.post(t, b.agent(t), "research")
-		must(t, b.match(t.Context(), 1))
+		b.matched(t, b.post(t, b.agent(t), "research"))
 		b.write(t, func(tx *database.Tx) error { return b.Unsubscribe(tx, worker) })
 		b.run(t)
 
@@ -286,8 +285,8 @@ func TestJobs_areIdempotent(t *testing.T) {
 	worker, _ := b.subscriber(t, r.URL, "research")
 	event := b.post(t, b.agent(t), "research")
 
-	must(t, b.match(t.Context(), event.Seq))
-	must(t, b.match(t.Context(), event.Seq))
+	b.matched(t, event)
+	b.matched(t, event)
 	rows := b.deliveries(t, worker)
 	equal(t, "deliveries", len(rows), 1)
 	equal(t, "jobs", b.queued(t, firstQueue), 1)

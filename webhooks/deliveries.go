@@ -54,7 +54,7 @@ func (w *Webhooks) Attempts(ctx context.Context, deliveryIDs ...string) ([]model
 // another's is NOT_FOUND; without a webhook, or while it is suspended, CONFLICT.
 func (w *Webhooks) Redeliver(tx *database.Tx, agentID, deliveryID string) (models.Delivery, error) {
 	var d models.Delivery
-	if err := tx.Where("id = ? AND agent_id = ?", deliveryID, agentID).Take(&d).Error; err != nil {
+	if err := tx.Locked().Where("id = ? AND agent_id = ?", deliveryID, agentID).Take(&d).Error; err != nil {
 		return d, database.NotFound(err, "delivery", deliveryID)
 	}
 	hook, err := hookOf(tx.DB, agentID)

@@ -46,7 +46,7 @@ func TestTaskPosted_golden(t *testing.T) {
 			return err
 		}
 		return tx.Create(&models.Delivery{
-			ID: deliveryID, AgentID: agent, EventSeq: event.Seq, TaskID: taskID, Status: models.DeliveryPending, TriesLeft: 8,
+			ID: deliveryID, AgentID: agent, EventID: event.ID, TaskID: taskID, Status: models.DeliveryPending, TriesLeft: 8,
 		}).Error
 	})
 

@@ -22,7 +22,8 @@ const suspendedReason = "webhook suspended: set it again to resume, then redeliv
 // MatchArgs is the job that finds whom an event concerns. There is one for each
 // event.
 type MatchArgs struct {
-	EventSeq int64 `json:"event_seq"`
+	EventID int64  `json:"event_seq"` // as it is in the queues of older versions
+	TaskID  string `json:"task_id"`
 }
 
 // Kind names the job.
@@ -46,7 +47,7 @@ func (*Webhooks) Announce(tx *database.Tx, event models.Event) error {
 		return fmt.Errorf("look for webhooks: %w", err)
 	}
 	if anyone {
-		tx.Enqueue(MatchArgs{EventSeq: event.Seq}, nil)
+		tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID}, nil)
 	}
 	return nil
 }
@@ -59,7 +60,7 @@ type matcher struct {
 
 // Work makes the deliveries of one event.
 func (m *matcher) Work(ctx context.Context, job *river.Job[MatchArgs]) error {
-	return m.webhooks.match(ctx, job.Args.EventSeq)
+	return m.webhooks.match(ctx, job.Args)
 }
 
 // candidate is an agent that an event concerns.
@@ -71,14 +72,14 @@ type candidate struct {
 // match makes a delivery and its job for each agent that the event suits, page
 // by page in the order of their ids. Deliveries that exist are left alone, so it
 // may be run again at any point.
-func (w *Webhooks) match(ctx context.Context, eventSeq int64) error {
-	var event models.Event
-	if err := w.db.Read(ctx).Where("seq = ?", eventSeq).Take(&event).Error; err != nil {
-		return fmt.Errorf("read event %d: %w", eventSeq, err)
+func (w *Webhooks) match(ctx context.Context, args MatchArgs) error {
+	query := w.db.Read(ctx).Where("id = ?", args.TaskID)
+	if args.TaskID == "" { // it was queued by an older version
+		query = w.db.Read(ctx).Where("id = (SELECT task_id FROM events WHERE seq = ?)", args.EventID)
 	}
 	var task models.Task
-	if err := w.db.Read(ctx).Where("id = ?", event.TaskID).Take(&task).Error; err != nil {
-		return fmt.Errorf("read task of event %d: %w", eventSeq, err)
+	if err := query.Take(&task).Error; err != nil {
+		return fmt.Errorf("read task of event %d: %w", args.EventID, err)
 	}
 	after := ""
 	for {
@@ -86,8 +87,8 @@ func (w *Webhooks) match(ctx context.Context, eventSeq int64) error {
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		if err = w.db.Write(ctx, func(tx *database.Tx) error { return w.insert(tx, &event, page) }); err != nil {
-			return fmt.Errorf("make deliveries of event %d: %w", eventSeq, err)
+		if err = w.db.Write(ctx, func(tx *database.Tx) error { return w.insert(tx, args.EventID, &task, page) }); err != nil {
+			return fmt.Errorf("make deliveries of event %d: %w", args.EventID, err)
 		}
 		after = page[len(page)-1].AgentID
 	}
@@ -113,7 +114,7 @@ func (w *Webhooks) candidates(ctx context.Context, task *models.Task, after stri
 // insert makes the deliveries that are missing of a page, and a job for each
 // one to an active webhook. One to a suspended webhook fails at once and is kept
 // to be sent later.
-func (w *Webhooks) insert(tx *database.Tx, event *models.Event, page []candidate) error {
+func (w *Webhooks) insert(tx *database.Tx, eventID int64, task *models.Task, page []candidate) error {
 	rows := make([]models.Delivery, len(page))
 	ids := make([]string, len(page))
 	for i, to := range page {
@@ -122,8 +123,8 @@ func (w *Webhooks) insert(tx *database.Tx, event *models.Event, page []candidate
 			return err
 		}
 		rows[i] = models.Delivery{
-			ID: id.String(), AgentID: to.AgentID, EventSeq: event.Seq, TaskID: *event.TaskID,
-			Status: models.DeliveryPending, TriesLeft: w.tries(), CreatedAt: event.CreatedAt, NextAttemptAt: new(w.stamp()),
+			ID: id.String(), AgentID: to.AgentID, EventID: eventID, TaskID: task.ID,
+			Status: models.DeliveryPending, TriesLeft: w.tries(), CreatedAt: task.CreatedAt, NextAttemptAt: new(w.stamp()),
 		}
 		if to.Status == models.WebhookSuspended {
 			rows[i].Status, rows[i].LastError, rows[i].NextAttemptAt = models.DeliveryFailed, new(suspendedReason), nil

@@ -56,7 +56,7 @@ func (w *Webhooks) settle(ctx context.Context, hook *models.Webhook, delivery *m
 // owner may have asked for it again meanwhile.
 func (w *Webhooks) record(tx *database.Tx, hook *models.Webhook, deliveryID string, number int, a answer) (ending, error) {
 	var d models.Delivery
-	err := tx.Where("id = ? AND status = ? AND attempts = ?", deliveryID, models.DeliveryPending, number-1).Take(&d).Error
+	err := tx.Locked().Where("id = ? AND status = ? AND attempts = ?", deliveryID, models.DeliveryPending, number-1).Take(&d).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		return ending{}, nil
 	}
@@ -117,7 +117,7 @@ func healthy(tx *database.Tx, hook *models.Webhook) error {
 // What an address did that has been changed or removed since the try began does
 // not count: the webhook passes for active.
 func (w *Webhooks) failing(tx *database.Tx, tried *models.Webhook, a answer) (before, after models.WebhookStatus, err error) {
-	hook, err := hookOf(tx.DB, tried.AgentID)
+	hook, err := hookOf(tx.Locked(), tried.AgentID)
 	if models.CodeOf(err) == models.NotFound {
 		return models.WebhookActive, models.WebhookActive, nil
 	}

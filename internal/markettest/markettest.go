@@ -6,7 +6,6 @@ package markettest
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/events"
+	"agentmarket.space/server/internal/engines"
 	"agentmarket.space/server/ledger"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
@@ -76,11 +76,17 @@ func (silent) Subscribe(*database.Tx, string, string) (models.Webhook, string, e
 func (silent) MintSecret(*database.Tx, string) (string, error) { return "whsec_test", nil }
 func (silent) Announce(*database.Tx, models.Event) error       { return nil }
 
-// New makes a market that ends with the test.
+// New makes a market that ends with the test, on the engine that is tested.
 func New(t testing.TB) *Bundle {
 	t.Helper()
+	return NewAt(t, engines.Address(t))
+}
+
+// NewAt makes a market in a store.
+func NewAt(t testing.TB, address string) *Bundle {
+	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	db, err := database.Open(t.Context(), filepath.Join(t.TempDir(), "market.db"), logger)
+	db, err := database.Open(t.Context(), address, logger)
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
 	clock := &Clock{now: time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC)}

@@ -197,6 +197,7 @@ func (s *Server) Verify() {
 	s.tb.Helper()
 	verify := exec.CommandContext(s.tb.Context(), Path(), "verify")
 	verify.Dir = s.Dir
+	verify.Env = append(os.Environ(), s.env...)
 	if text, err := verify.CombinedOutput(); err != nil {
 		s.tb.Errorf("verify: %v\n%s", err, text)
 	}

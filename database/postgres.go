@@ -1,0 +1,339 @@
+package database
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+	gormlogger "gorm.io/gorm/logger"
+
+	"agentmarket.space/server/models"
+)
+
+const (
+	// poolSize is how many connections a process has at most, unless the address
+	// says pool_max_conns.
+	poolSize       = 20
+	connectTimeout = 5 * time.Second
+	// keepAlive finds out within seconds that the other side is gone.
+	keepAlive = 5 * time.Second
+	// transactionTime is how long one transaction may take. It is cut off then.
+	transactionTime = 10 * time.Second
+	// patience is how long Write tries again while the engine is away, and
+	// leastPause and mostPause how long it waits in between.
+	patience   = 10 * time.Second
+	leastPause = 10 * time.Millisecond
+	mostPause  = 500 * time.Millisecond
+	// migrationLock is what processes that start at once take turns by.
+	migrationLock = 0x6d61726b6574
+)
+
+// shared is what a DB has on PostgreSQL, where it is one of several processes.
+type shared struct {
+	pool  *pgxpool.Pool
+	sql   *sql.DB // on the pool
+	jobs  *riverdatabasesql.Driver
+	stop  context.CancelFunc // ends what goes on in the background
+	leave func() error       // tells the others that this process is gone
+	group sync.WaitGroup
+
+	mu       sync.Mutex
+	onEvents func()
+}
+
+// IsPostgres reports whether an address is one of PostgreSQL.
+func IsPostgres(address string) bool {
+	return strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
+}
+
+func openPostgres(ctx context.Context, address string, logger *slog.Logger) (*DB, error) {
+	s, handle, err := dial(ctx, address, pgconn.ValidateConnectTargetSessionAttrsReadWrite)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{place: place(s.pool.Config()), writer: handle, reader: handle, closing: make(chan struct{}), shared: s, replica: uuid.NewString(), logger: logger}
+	if err := s.prepare(ctx, db); err != nil {
+		s.release()
+		return nil, fmt.Errorf("open database %s: %w", db.place, err)
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop, s.leave = stop, func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+		defer cancel()
+		_, err := s.pool.Exec(ctx, "DELETE FROM replicas WHERE id = $1", db.replica)
+		return err
+	}
+	s.group.Go(func() { s.listen(background, logger) })
+	s.group.Go(func() { s.stayAlive(background, db) })
+	return db, nil
+}
+
+// dial opens a pool of connections to the first host of the address that the
+// check takes, and gorm's handle on it.
+func dial(ctx context.Context, address string, check pgconn.ValidateConnectFunc) (*shared, *gorm.DB, error) {
+	config, err := pgxpool.ParseConfig(address)
+	if err != nil {
+		return nil, nil, fmt.Errorf("database: %s", oneLine(err)) // without its password
+	}
+	if !strings.Contains(address, "pool_max_conns=") {
+		config.MaxConns = poolSize
+	}
+	if config.ConnConfig.ValidateConnect == nil {
+		config.ConnConfig.ValidateConnect = check
+	}
+	config.ConnConfig.ConnectTimeout = cmp.Or(config.ConnConfig.ConnectTimeout, connectTimeout)
+	config.ConnConfig.DialFunc = (&net.Dialer{KeepAlive: keepAlive, Timeout: connectTimeout}).DialContext
+	config.ConnConfig.RuntimeParams["application_name"] = cmp.Or(config.ConnConfig.RuntimeParams["application_name"], "agentmarket")
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open database %s: %w", place(config), err)
+	}
+	s := &shared{pool: pool, sql: stdlib.OpenDBFromPool(pool)}
+	s.jobs = riverdatabasesql.NewWithPgxListener(s.sql, pool)
+	err = pool.Ping(ctx)
+	var handle *gorm.DB
+	if err == nil {
+		handle, err = gorm.Open(postgres.New(postgres.Config{Conn: s.sql}), &gorm.Config{
+			SkipDefaultTransaction: true, DisableNestedTransaction: true, TranslateError: true, Logger: gormlogger.Discard,
+		})
+	}
+	if err != nil {
+		s.release()
+		return nil, nil, fmt.Errorf("open database %s: %s", place(config), oneLine(err))
+	}
+	return s, handle, nil
+}
+
+// place names a database without its password.
+func place(config *pgxpool.Config) string {
+	c := config.ConnConfig
+	return fmt.Sprintf("postgres://%s@%s/%s", c.User, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), c.Database)
+}
+
+// oneLine is a message without its line breaks: connecting to several hosts
+// fails with a line for each.
+func oneLine(err error) string {
+	return strings.Join(strings.Fields(err.Error()), " ")
+}
+
+// prepare migrates, one process at a time, and opens the job queue.
+func (s *shared) prepare(ctx context.Context, db *DB) (err error) {
+	conn, err := s.sql.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if _, err = conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", migrationLock); err != nil {
+		return err
+	}
+	defer func() {
+		_, unlocked := conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", migrationLock)
+		err = errors.Join(err, unlocked)
+	}()
+	var foreign string
+	err = conn.QueryRowContext(ctx, `SELECT COALESCE(MIN(table_name), '') FROM information_schema.tables WHERE table_schema = current_schema()
+		AND to_regclass('transfers') IS NULL AND table_name IN ('agents', 'tasks', 'wallets', 'events', 'webhooks', 'deliveries', 'secrets')`).Scan(&foreign)
+	if err != nil {
+		return err
+	}
+	if foreign != "" {
+		return fmt.Errorf("it is another program's database: it has a table %q", foreign)
+	}
+	if err = migrate(ctx, s.sql, postgresDialect); err != nil {
+		return err
+	}
+	if db.jobs, err = river.NewClient(s.jobs, &river.Config{Logger: db.logger}); err != nil {
+		return fmt.Errorf("open job queue: %w", err)
+	}
+	return s.beat(ctx, db.replica)
+}
+
+func (s *shared) release() {
+	_ = s.sql.Close() // its connections are the pool's
+	s.pool.Close()
+}
+
+// close ends what goes on in the background and says goodbye to the others.
+func (s *shared) close(db *DB) error {
+	s.stop()
+	s.group.Wait()
+	if err := s.leave(); err != nil { // the others find out by themselves
+		db.logger.Warn("cannot sign off from the database", slog.Any("error", err))
+	}
+	s.release()
+	return nil
+}
+
+// ping answers nil when a connection is there that can write.
+func (s *shared) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	var readOnly string
+	if err := s.pool.QueryRow(ctx, "SHOW transaction_read_only").Scan(&readOnly); err != nil {
+		return err
+	}
+	if readOnly != "off" {
+		return errors.New("the database takes no writes")
+	}
+	return nil
+}
+
+// write runs fn in a transaction of its own. What another transaction got in the
+// way of, or an engine that went away before the commit, is tried again.
+func (s *shared) write(ctx context.Context, db *DB, fn func(*Tx) error) error {
+	trying, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for pause := leastPause; ; pause = min(2*pause, mostPause) {
+		err := s.attempt(ctx, db, fn)
+		if err == nil || !transient(err) {
+			return err
+		}
+		if trying.Err() != nil && ctx.Err() == nil {
+			db.logger.ErrorContext(ctx, "cannot write", slog.Any("error", err))
+			return models.Errorf(models.Unavailable, "the database cannot be written now; nothing was changed; try again")
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // it spreads attempts
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return notBegun(context.Cause(ctx))
+		case <-db.closing:
+			timer.Stop()
+			return notBegun(errClosed)
+		}
+	}
+}
+
+// attempt is one transaction. ctx counts until it begins.
+func (s *shared) attempt(ctx context.Context, db *DB, fn func(*Tx) error) (err error) {
+	if ctx.Err() != nil {
+		return notBegun(context.Cause(ctx))
+	}
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTime)
+	defer cancel()
+	session := db.writer.WithContext(within).Begin()
+	if session.Error != nil {
+		return fmt.Errorf("begin: %w", session.Error)
+	}
+	sqlTx, ok := session.Statement.ConnPool.(*sql.Tx)
+	if !ok {
+		return errors.Join(fmt.Errorf("transaction is a %T", session.Statement.ConnPool), session.Rollback().Error)
+	}
+	tx := &Tx{DB: session.Session(&gorm.Session{NewDB: true}), shared: true}
+	if err = call(fn, tx); err == nil && len(tx.jobs) > 0 {
+		if _, err = db.jobs.InsertManyFastTx(within, sqlTx, tx.jobs); err != nil {
+			err = fmt.Errorf("enqueue jobs: %w", err)
+		}
+	}
+	if err != nil {
+		_ = session.Rollback() // what cannot be rolled back is not committed either
+		return err
+	}
+	if err = session.Commit().Error; err != nil {
+		return commitFailed(within, db, err)
+	}
+	db.version.Add(1)
+	for _, hook := range tx.hooks {
+		hook()
+	}
+	return nil
+}
+
+// commitFailed is the error of a commit. Only the engine's own refusal says that
+// nothing was written: after anything else it is not known.
+func commitFailed(ctx context.Context, db *DB, err error) error {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && !strings.HasPrefix(refused.Code, "57") {
+		return fmt.Errorf("commit: %w", err)
+	}
+	db.logger.ErrorContext(ctx, "lost the database during a commit", slog.Any("error", err))
+	return models.Errorf(models.Unavailable,
+		"the database went away while the change was written, which may have happened or not; with an Idempotency-Key it is safe to try again")
+}
+
+// transient reports whether the same transaction may succeed when it is run
+// again: it lost a race, or the engine was away before it could commit.
+func transient(err error) bool {
+	if _, refused := errors.AsType[*models.Error](err); refused {
+		return false
+	}
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch failed.Code {
+		case "40001", "40P01", // serialization failure, deadlock
+			"25006", "53300", // a standby that takes no writes, too many connections
+			"57P01", "57P02", "57P03": // shut down, crashed, starting
+			return true
+		}
+		return strings.HasPrefix(failed.Code, "08")
+	}
+	return lostConnection(err)
+}
+
+// number gives cursors to the committed events that have none, in the order of
+// their ids, which a transaction that saw another's events continues.
+func (s *shared) number(ctx context.Context, notify bool) (some bool, err error) {
+	for {
+		var numbered int64
+		if err := s.pool.QueryRow(ctx, "SELECT number_events($1, $2)", numberedAtOnce, notify).Scan(&numbered); err != nil {
+			return some, fmt.Errorf("number events: %w", err)
+		}
+		some = some || numbered > 0
+		if numbered < numberedAtOnce {
+			return some, nil
+		}
+	}
+}
+
+// snapshot runs fn on one state.
+func snapshot(ctx context.Context, handle *gorm.DB, fn func(*State) error) error {
+	return handle.WithContext(ctx).Transaction(fn, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+}
+
+// inspectPostgres is Inspect; any host of the address will do, a standby too.
+func inspectPostgres(ctx context.Context, address string, fn func(*State) error) error {
+	s, handle, err := dial(ctx, address, nil)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	var found bool
+	if err := handle.WithContext(ctx).Raw("SELECT to_regclass('transfers') IS NOT NULL").Scan(&found).Error; err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("open database %s: there is no market in it", place(s.pool.Config()))
+	}
+	return snapshot(ctx, handle, fn)
+}
+
+// numbered writes $1, $2 for the question marks of a query.
+func numbered(query string) string {
+	var out strings.Builder
+	n := 0
+	for part := range strings.SplitSeq(query, "?") {
+		if n > 0 {
+			out.WriteByte('$')
+			out.WriteString(strconv.Itoa(n))
+		}
+		out.WriteString(part)
+		n++
+	}
+	return out.String()
+}

@@ -1,0 +1,139 @@
+package database
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	// beatEvery is how often a process says that it is there, and deadAfter how
+	// long it may be silent before others take over what it was at.
+	beatEvery = 3 * time.Second
+	deadAfter = 15 * time.Second
+	// numberedAtOnce is how many events one transaction gives cursors to.
+	numberedAtOnce = 1000
+	eventsChannel  = "agentmarket_events"
+)
+
+// OnEvents has fn called when another process has appended events. It may be
+// called for no reason, and not at once. On SQLite there is no other process.
+func (db *DB) OnEvents(fn func()) {
+	if db.shared == nil {
+		return
+	}
+	db.shared.mu.Lock()
+	defer db.shared.mu.Unlock()
+	db.shared.onEvents = fn
+}
+
+// NumberEvents gives cursors to the events that were committed without one, and
+// reports whether there were any. When notify is set it has OnEvents called in
+// the other processes. Any number of them may be at it at once. On SQLite every
+// event has a cursor.
+func (db *DB) NumberEvents(ctx context.Context, notify bool) (some bool, err error) {
+	if db.shared == nil {
+		return false, nil
+	}
+	return db.shared.number(ctx, notify)
+}
+
+// listen passes notifications on until ctx ends, over a connection of its own
+// that is made again when it breaks.
+func (s *shared) listen(ctx context.Context, logger *slog.Logger) {
+	for pause := leastPause; ctx.Err() == nil; pause = min(2*pause, mostPause) {
+		heard, err := s.hear(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		logger.WarnContext(ctx, "lost the notifications of the database; looking for events every second", slog.Any("error", err))
+		if heard {
+			pause = leastPause
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// hear listens until the connection breaks. It reports whether there was one.
+func (s *shared) hear(ctx context.Context) (heard bool, err error) {
+	pooled, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return false, err
+	}
+	conn := pooled.Hijack()                      // it waits for ever and must not be lent to others
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it has said what is wrong
+	if _, err := conn.Exec(ctx, "LISTEN "+eventsChannel); err != nil {
+		return false, err
+	}
+	for {
+		s.mu.Lock()
+		tell := s.onEvents
+		s.mu.Unlock()
+		if tell != nil {
+			tell()
+		}
+		if _, err := conn.WaitForNotification(ctx); err != nil {
+			return true, err
+		}
+	}
+}
+
+// stayAlive says that this process is there until ctx ends.
+func (s *shared) stayAlive(ctx context.Context, db *DB) {
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := s.beat(ctx, db.replica); err != nil && ctx.Err() == nil {
+			db.logger.WarnContext(ctx, "cannot tell the other replicas that this one is there", slog.Any("error", err))
+		}
+	}
+}
+
+// beat notes that this process is there, forgets those that have fallen silent,
+// and gives their jobs back. The clock is the database's.
+func (s *shared) beat(ctx context.Context, replica string) error {
+	ctx, cancel := context.WithTimeout(ctx, transactionTime)
+	defer cancel()
+	const now = "(EXTRACT(epoch FROM clock_timestamp()) * 1000000)::bigint"
+	_, err := s.pool.Exec(ctx, `INSERT INTO replicas (id, seen_at) VALUES ($1, `+now+`)
+		ON CONFLICT (id) DO UPDATE SET seen_at = EXCLUDED.seen_at`, replica)
+	if err != nil {
+		return fmt.Errorf("beat: %w", err)
+	}
+	if _, err = s.pool.Exec(ctx, "DELETE FROM replicas WHERE seen_at < "+now+" - $1::bigint", deadAfter.Microseconds()); err != nil {
+		return fmt.Errorf("forget dead replicas: %w", err)
+	}
+	_, err = s.pool.Exec(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'
+		AND NOT EXISTS (SELECT 1 FROM replicas WHERE id = attempted_by[array_upper(attempted_by, 1)])`)
+	if err != nil {
+		return fmt.Errorf("give back jobs: %w", err)
+	}
+	return nil
+}
+
+// lostConnection reports whether an error is about the way to the engine.
+func lostConnection(err error) bool {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok { // a time-out of a transaction is one as well
+		return true
+	}
+	return pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, driver.ErrBadConn)
+}

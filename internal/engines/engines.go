@@ -1,0 +1,130 @@
+// Package engines gives tests a store: a SQLite file of their own, or a database
+// of their own on the PostgreSQL that AGENTMARKET_TEST_POSTGRES names. The same
+// tests run on both: go run ./internal/engines/with starts PostgreSQL and NATS,
+// runs a command with them and stops them.
+package engines
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"agentmarket.space/server/database"
+)
+
+const (
+	postgresVariable = "AGENTMARKET_TEST_POSTGRES"
+	natsVariable     = "AGENTMARKET_TEST_NATS"
+	// template is a database with the schema, of which the others are copies.
+	template = "agentmarket_template"
+	// templateLock is what the processes that want to make it take turns by.
+	templateLock = 0x74656d70
+)
+
+// OnPostgres reports whether the tests run on PostgreSQL.
+func OnPostgres() bool { return os.Getenv(postgresVariable) != "" }
+
+// NATS is the address of the NATS server to test with, empty without one.
+func NATS() string { return os.Getenv(natsVariable) }
+
+// Address is where a store can be opened that is empty and this test's alone.
+func Address(tb testing.TB) string {
+	tb.Helper()
+	if !OnPostgres() {
+		return SQLite(tb)
+	}
+	return Postgres(tb)
+}
+
+// SQLite is the path of a file for this test alone, for what only files have.
+func SQLite(tb testing.TB) string {
+	tb.Helper()
+	return filepath.Join(tb.TempDir(), "market.db")
+}
+
+// Says is what the engine in use says, where the two have words of their own.
+func Says(sqlite, postgres string) string {
+	if OnPostgres() {
+		return postgres
+	}
+	return sqlite
+}
+
+// Triggers is a query for the statements that drop every trigger.
+func Triggers() string {
+	return Says("SELECT 'DROP TRIGGER ' || name FROM sqlite_master WHERE type = 'trigger'",
+		"SELECT 'DROP TRIGGER ' || tgname || ' ON ' || tgrelid::regclass FROM pg_trigger WHERE NOT tgisinternal")
+}
+
+// Postgres is the address of an empty database for this test alone. It fails the
+// test when there is no PostgreSQL.
+func Postgres(tb testing.TB) string {
+	tb.Helper()
+	server := os.Getenv(postgresVariable)
+	if server == "" {
+		tb.Fatalf("this test needs PostgreSQL: run it with go run ./internal/engines/with go test …, or name a server's superuser in %s", postgresVariable)
+	}
+	ctx := context.WithoutCancel(tb.Context())
+	conn, err := pgx.Connect(ctx, server)
+	must(tb, err)
+	defer conn.Close(ctx) //nolint:errcheck // nothing depends on it
+	makeTemplate(tb, conn, server)
+	name := "test_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+template)
+	must(tb, err)
+	tb.Cleanup(func() {
+		conn, err := pgx.Connect(ctx, server)
+		must(tb, err)
+		defer conn.Close(ctx) //nolint:errcheck // nothing depends on it
+		_, err = conn.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")
+		must(tb, err)
+	})
+	return at(tb, server, name)
+}
+
+// makeTemplate makes the template unless it is there.
+func makeTemplate(tb testing.TB, conn *pgx.Conn, server string) {
+	tb.Helper()
+	ctx := context.WithoutCancel(tb.Context())
+	_, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", templateLock)
+	must(tb, err)
+	defer conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", templateLock) //nolint:errcheck // it ends with the connection
+	var there bool
+	must(tb, conn.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)", template).Scan(&there))
+	if there {
+		return
+	}
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+template+"_raw")
+	must(tb, err)
+	db, err := database.Open(ctx, at(tb, server, template+"_raw"), slog.New(slog.DiscardHandler))
+	must(tb, err)
+	must(tb, db.Close())
+	_, err = conn.Exec(ctx, "ALTER DATABASE "+template+"_raw RENAME TO "+template)
+	must(tb, err)
+}
+
+// at is the address of a database on the server.
+func at(tb testing.TB, server, name string) string {
+	tb.Helper()
+	u, err := url.Parse(server)
+	must(tb, err)
+	u.Path = "/" + name
+	query := u.Query()
+	query.Set("pool_max_conns", "8") // many tests share the server
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
