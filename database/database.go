@@ -253,10 +253,14 @@ func (db *DB) Ping(ctx context.Context) error {
 // NewWorker makes a job client that works the queues of config on this store.
 // The caller starts and stops it. Jobs that a dead process left running are
 // given back: on SQLite first, as no other process can be at them, on PostgreSQL
-// when the process has not been heard of for a while.
+// when the process has not been heard of for a while, and so are those that ran
+// out of time: the connection broke in which a process was given them.
 func (db *DB) NewWorker(ctx context.Context, config *river.Config) (*river.Client[*sql.Tx], error) {
 	config.ID = db.replica
 	if db.shared != nil {
+		db.shared.mu.Lock()
+		db.shared.jobTime = config.JobTimeout
+		db.shared.mu.Unlock()
 		return river.NewClient(db.shared.jobs, config)
 	}
 	err := db.Write(ctx, func(tx *Tx) error {

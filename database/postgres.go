@@ -56,6 +56,7 @@ type shared struct {
 
 	mu       sync.Mutex
 	onEvents func()
+	jobTime  time.Duration // a job that runs for longer does not run any more; 0 when none are worked
 }
 
 // IsPostgres reports whether an address is one of PostgreSQL.
@@ -68,7 +69,12 @@ func openPostgres(ctx context.Context, address string, logger *slog.Logger) (*DB
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{place: place(s.pool.Config()), writer: handle, reader: handle, closing: make(chan struct{}), shared: s, replica: uuid.NewString(), logger: logger}
+	reader, err := readHandle(s.sql)
+	if err != nil {
+		s.release()
+		return nil, err
+	}
+	db := &DB{place: place(s.pool.Config()), writer: handle, reader: reader, closing: make(chan struct{}), shared: s, replica: uuid.NewString(), logger: logger}
 	if err := s.prepare(ctx, db); err != nil {
 		s.release()
 		return nil, fmt.Errorf("open database %s: %w", db.place, err)
@@ -110,15 +116,38 @@ func dial(ctx context.Context, address string, check pgconn.ValidateConnectFunc)
 	err = pool.Ping(ctx)
 	var handle *gorm.DB
 	if err == nil {
-		handle, err = gorm.Open(postgres.New(postgres.Config{Conn: s.sql}), &gorm.Config{
-			SkipDefaultTransaction: true, DisableNestedTransaction: true, TranslateError: true, Logger: gormlogger.Discard,
-		})
+		handle, err = openHandle(s.sql)
 	}
 	if err != nil {
 		s.release()
 		return nil, nil, fmt.Errorf("open database %s: %s", place(config), oneLine(err))
 	}
 	return s, handle, nil
+}
+
+func openHandle(pool *sql.DB) (*gorm.DB, error) {
+	return gorm.Open(postgres.New(postgres.Config{Conn: pool}), &gorm.Config{
+		SkipDefaultTransaction: true, DisableNestedTransaction: true, TranslateError: true, Logger: gormlogger.Discard,
+	})
+}
+
+// readHandle is for reads outside of transactions, which end with UNAVAILABLE
+// when the engine is away.
+func readHandle(pool *sql.DB) (*gorm.DB, error) {
+	handle, err := openHandle(pool)
+	if err != nil {
+		return nil, err
+	}
+	away := func(db *gorm.DB) {
+		if db.Error != nil && db.Statement.Context.Err() == nil && transient(db.Error) {
+			db.Error = models.Errorf(models.Unavailable, "the database cannot be read now; try again")
+		}
+	}
+	return handle, errors.Join(
+		handle.Callback().Query().After("gorm:query").Register("agentmarket:away", away),
+		handle.Callback().Row().After("gorm:row").Register("agentmarket:away", away),
+		handle.Callback().Raw().After("gorm:raw").Register("agentmarket:away", away),
+	)
 }
 
 // place names a database without its password.

@@ -105,7 +105,8 @@ func (s *shared) stayAlive(ctx context.Context, db *DB) {
 }
 
 // beat notes that this process is there, forgets those that have fallen silent,
-// and gives their jobs back. The clock is the database's.
+// and gives their jobs back, with those that ran out of time. The clock is the
+// database's.
 func (s *shared) beat(ctx context.Context, replica string) error {
 	ctx, cancel := context.WithTimeout(ctx, transactionTime)
 	defer cancel()
@@ -118,8 +119,15 @@ func (s *shared) beat(ctx context.Context, replica string) error {
 	if _, err = s.pool.Exec(ctx, "DELETE FROM replicas WHERE seen_at < "+now+" - $1::bigint", deadAfter.Microseconds()); err != nil {
 		return fmt.Errorf("forget dead replicas: %w", err)
 	}
+	s.mu.Lock()
+	var late float64 // seconds
+	if s.jobTime > 0 {
+		late = (s.jobTime + deadAfter).Seconds()
+	}
+	s.mu.Unlock()
 	_, err = s.pool.Exec(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'
-		AND NOT EXISTS (SELECT 1 FROM replicas WHERE id = attempted_by[array_upper(attempted_by, 1)])`)
+		AND (NOT EXISTS (SELECT 1 FROM replicas WHERE id = attempted_by[array_upper(attempted_by, 1)])
+			OR $1::double precision > 0 AND attempted_at < clock_timestamp() - make_interval(secs => $1::double precision))`, late)
 	if err != nil {
 		return fmt.Errorf("give back jobs: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,18 +29,32 @@ func TestMain(m *testing.M) { program.Main(m) }
 // patience is how long anything may take; a silent replica is given up after 15 s.
 const patience = 60 * time.Second
 
-// market starts so many replicas on one database.
-func market(t *testing.T, n int, env ...string) []*program.Server {
+// replicas are servers on one database, each with a way of its own to it, and
+// one way to NATS.
+type replicas struct {
+	servers  []*program.Server
+	database []*proxy
+	nats     *proxy
+}
+
+// market starts so many replicas.
+func market(t *testing.T, n int, env ...string) replicas {
 	t.Helper()
 	if !engines.OnPostgres() {
 		t.Skip("runs with make postgres")
 	}
-	env = append([]string{"AGENTMARKET_DATABASE=" + engines.Postgres(t), "AGENTMARKET_SECRET_KEY=the same to every replica", "AGENTMARKET_NATS_URL=" + engines.NATS()}, env...)
-	var servers []*program.Server
+	var r replicas
+	var nats string
+	r.nats, nats = through(t, engines.NATS())
+	address := engines.Postgres(t)
 	for range n {
-		servers = append(servers, program.Start(t, env...))
+		way, through := through(t, address)
+		r.database = append(r.database, way)
+		r.servers = append(r.servers, program.Start(t, append([]string{
+			"AGENTMARKET_DATABASE=" + through, "AGENTMARKET_SECRET_KEY=the same to every replica", "AGENTMARKET_NATS_URL=" + nats,
+		}, env...)...))
 	}
-	return servers
+	return r
 }
 
 func eventually(t *testing.T, what string, done func() bool) {
@@ -70,6 +85,36 @@ func anywhere(servers []*program.Server, key, document string, variables map[str
 		}
 	}
 	return err
+}
+
+// trade has a task posted, accepted and completed, each by whichever replica
+// answers, and returns its id.
+func trade(servers []*program.Server, poster, worker program.Agent) (string, error) {
+	var post struct {
+		PostTask struct{ Task struct{ ID string } }
+	}
+	const input = `{title: "T", description: "D", budget: 2, requiredCapabilities: ["x"]}`
+	if err := anywhere(servers, poster.Key, `mutation { postTask(input: `+input+`) { task { id } } }`, nil, &post); err != nil {
+		return "", fmt.Errorf("post: %w", err)
+	}
+	id := map[string]any{"id": post.PostTask.Task.ID}
+	var ignored any
+	if err := anywhere(servers, worker.Key, `mutation($id: ID!) { acceptTask(input: {taskId: $id}) { task { id } } }`, id, &ignored); err != nil {
+		return "", fmt.Errorf("accept: %w", err)
+	}
+	if err := anywhere(servers, worker.Key, `mutation($id: ID!) { completeTask(input: {taskId: $id, result: "done"}) { task { id } } }`, id, &ignored); err != nil {
+		return "", fmt.Errorf("complete: %w", err)
+	}
+	return post.PostTask.Task.ID, nil
+}
+
+// rounds is how often everything fails once.
+func rounds() int {
+	n, err := strconv.Atoi(os.Getenv("AGENTMARKET_TEST_ROUNDS"))
+	if err != nil {
+		return 2
+	}
+	return n
 }
 
 // follower hears of every task over server-sent events. When its stream ends it
@@ -132,7 +177,8 @@ func (f *follower) heard() int {
 }
 
 // TestReplicas: agents post, accept and complete through whichever of three
-// replicas answers, which are killed one after another meanwhile. Everything that
+// replicas answers. Meanwhile one after another is killed, is cut off from the
+// database, and hangs on it; all lose it at once, and NATS. Everything that
 // was acknowledged happened once, is heard of once and in order wherever one
 // listens, and came to the webhook; the books are right.
 func TestReplicas(t *testing.T) {
@@ -147,7 +193,8 @@ func TestReplicas(t *testing.T) {
 			mu.Unlock()
 		}
 	}))
-	servers := market(t, 3, append(env, "AGENTMARKET_STARTING_CREDITS=100000", "AGENTMARKET_WEBHOOK_RETRIES="+strings.Repeat("100ms,", 99)+"100ms")...)
+	replicas := market(t, 3, append(env, "AGENTMARKET_STARTING_CREDITS=100000", "AGENTMARKET_WEBHOOK_TIMEOUT=2s", "AGENTMARKET_WEBHOOK_RETRIES="+strings.Repeat("100ms,", 99)+"100ms")...)
+	servers := replicas.servers
 	servers[0].Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": url})
 	ctx, cancel := context.WithCancel(t.Context())
 	followers := []*follower{{}, {}, {}}
@@ -155,51 +202,59 @@ func TestReplicas(t *testing.T) {
 	for i, f := range followers {
 		listening.Go(func() { f.follow(ctx, servers, i) })
 	}
-	const agents, each = 24, 12
+	const agents, atLeast = 24, 12
 	var posted []string
 	var working sync.WaitGroup
+	faults, over := context.WithCancel(t.Context())
 	for i := range agents {
 		poster := servers[i%3].Register("poster", nil)
 		worker := servers[(i+1)%3].Register("worker", nil)
 		working.Go(func() {
-			for range each {
-				var post struct {
-					PostTask struct{ Task struct{ ID string } }
-				}
-				err := anywhere(servers, poster.Key, `mutation { postTask(input: {title: "T", description: "D", budget: 25, requiredCapabilities: ["x"]}) { task { id } } }`, nil, &post)
+			for n := 0; n < atLeast || faults.Err() == nil; n++ {
+				id, err := trade(servers, poster, worker)
 				if err != nil {
-					t.Errorf("post: %v", err)
+					t.Error(err)
 					return
 				}
-				id := map[string]any{"id": post.PostTask.Task.ID}
 				mu.Lock()
-				posted = append(posted, post.PostTask.Task.ID)
+				posted = append(posted, id)
 				mu.Unlock()
-				var ignored any
-				if err := anywhere(servers, worker.Key, `mutation($id: ID!) { acceptTask(input: {taskId: $id}) { task { id } } }`, id, &ignored); err != nil {
-					t.Errorf("accept: %v", err)
-				}
-				if err := anywhere(servers, worker.Key, `mutation($id: ID!) { completeTask(input: {taskId: $id, result: "done"}) { task { id } } }`, id, &ignored); err != nil {
-					t.Errorf("complete: %v", err)
-				}
 			}
 		})
 	}
-	done := make(chan struct{})
-	go func() { working.Wait(); close(done) }()
-	for round := range 3 {
+	progress := func(n int) {
 		mu.Lock()
 		before := len(posted)
 		mu.Unlock()
 		eventually(t, "some more work", func() bool {
 			mu.Lock()
 			defer mu.Unlock()
-			return len(posted) >= min(before+20, agents*each) || t.Failed()
+			return len(posted) >= before+n || t.Failed()
 		})
-		servers[round].Kill()
-		servers[round].Restart()
 	}
-	<-done
+	for round := range rounds() {
+		at := round % 3
+		progress(10)
+		servers[at].Kill()
+		servers[at].Restart()
+		progress(10)
+		replicas.database[at].set(true, false) // this one is cut off, the others go on
+		progress(10)
+		replicas.database[at].set(false, true) // it gets through, and no answer comes
+		progress(10)
+		replicas.database[at].set(false, false)
+		for _, way := range replicas.database { // the engine is gone for all
+			way.set(true, false)
+		}
+		replicas.nats.set(true, false)
+		for _, way := range replicas.database {
+			way.set(false, false)
+		}
+		progress(10)
+		replicas.nats.set(false, false)
+	}
+	over()
+	working.Wait()
 	t.Cleanup(func() {
 		if t.Failed() {
 			for i, server := range servers {
@@ -240,7 +295,7 @@ func TestDeadReplica(t *testing.T) {
 		<-hold
 	}))
 	t.Cleanup(func() { close(hold) })
-	servers := market(t, 2, append(env, "AGENTMARKET_ENDPOINT_TIMEOUT=10m")...)
+	servers := market(t, 2, append(env, "AGENTMARKET_ENDPOINT_TIMEOUT=10m")...).servers
 	poster := servers[0].Register("poster", nil)
 	hired := servers[1].Register("hired", map[string]any{"endpointUrl": url})
 	balance := func() int {

@@ -1,0 +1,113 @@
+package replicas_test
+
+import (
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+)
+
+// proxy stands between a server and an engine, and fails when it is told to.
+type proxy struct {
+	target string
+	listen net.Listener
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	cut     bool // connections are reset, new ones too
+	stalled bool // nothing passes
+	conns   map[*net.TCPConn]bool
+}
+
+// through returns a proxy to the engine at an address, and the address of the
+// engine through it.
+func through(t *testing.T, address string) (*proxy, string) {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{target: u.Host, listen: listen, conns: map[*net.TCPConn]bool{}}
+	p.changed = sync.NewCond(&p.mu)
+	var serving sync.WaitGroup
+	serving.Go(func() { p.serve(&serving) })
+	t.Cleanup(func() {
+		_ = listen.Close()
+		p.set(true, false)
+		serving.Wait()
+	})
+	u.Host = listen.Addr().String()
+	return p, u.String()
+}
+
+// set changes how the proxy fails.
+func (p *proxy) set(cut, stalled bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut, p.stalled = cut, stalled
+	p.changed.Broadcast()
+	if cut {
+		for conn := range p.conns {
+			_ = conn.SetLinger(0) // a reset
+			_ = conn.Close()
+		}
+	}
+}
+
+func (p *proxy) serve(serving *sync.WaitGroup) {
+	for {
+		client, err := p.listen.Accept()
+		if err != nil {
+			return
+		}
+		serving.Go(func() {
+			engine, err := (&net.Dialer{}).Dial("tcp", p.target)
+			if err != nil {
+				_ = client.Close()
+				return
+			}
+			var passing sync.WaitGroup
+			passing.Go(func() { p.pass(client, engine) })
+			passing.Go(func() { p.pass(engine, client) })
+			passing.Wait()
+		})
+	}
+}
+
+// pass hands on what one side sends until either is gone.
+func (p *proxy) pass(from, to net.Conn) {
+	conn, _ := from.(*net.TCPConn)
+	p.mu.Lock()
+	p.conns[conn] = true
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.conns, conn)
+		p.mu.Unlock()
+		_, _ = from.Close(), to.Close()
+	}()
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		if err != nil || !p.open() {
+			return
+		}
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// open waits while nothing passes, and reports whether anything does.
+func (p *proxy) open() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.stalled && !p.cut {
+		p.changed.Wait()
+	}
+	return !p.cut
+}
