@@ -53,9 +53,6 @@ func replicas(t *testing.T, n int) []*database.DB {
 // does not.
 func TestPostgresCursors(t *testing.T) {
 	t.Parallel()
-	if !engines.OnPostgres() {
-		t.Skip("runs with make postgres")
-	}
 	dbs := replicas(t, 2)
 	const writers, each = 32, 40
 	var group sync.WaitGroup
@@ -143,9 +140,6 @@ func TestPostgresCursors(t *testing.T) {
 // each has been done once.
 func TestPostgresRetries(t *testing.T) {
 	t.Parallel()
-	if !engines.OnPostgres() {
-		t.Skip("runs with make postgres")
-	}
 	dbs := replicas(t, 2)
 	must(t, dbs[0].Write(t.Context(), func(tx *database.Tx) error {
 		for _, id := range []string{"a", "b"} {
@@ -192,9 +186,6 @@ func TestPostgresRetries(t *testing.T) {
 // silent is forgotten and its jobs are given back.
 func TestPostgresReplicas(t *testing.T) {
 	t.Parallel()
-	if !engines.OnPostgres() {
-		t.Skip("runs with make postgres")
-	}
 	dbs := replicas(t, 3)
 	known := func() (ids []string) {
 		must(t, dbs[0].Read(t.Context()).Raw("SELECT id FROM replicas ORDER BY id").Scan(&ids).Error)
@@ -233,9 +224,6 @@ func TestPostgresReplicas(t *testing.T) {
 // TestPostgresRefuses: what cannot be served is one line, without the password.
 func TestPostgresRefuses(t *testing.T) {
 	t.Parallel()
-	if !engines.OnPostgres() {
-		t.Skip("runs with make postgres")
-	}
 	foreign, newer, readOnly := engines.Postgres(t), engines.Postgres(t), engines.Postgres(t)
 	change := func(address string, statements ...string) {
 		db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))

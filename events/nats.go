@@ -38,7 +38,7 @@ func (l *Log) WakeBy(url string) (stop func(), err error) {
 		return nil, err
 	}
 	if !conn.IsConnected() {
-		l.logger.Warn("NATS cannot be reached; replicas wake each other up through the database", slog.Any("error", conn.LastError()))
+		l.logger.Warn("NATS cannot be reached yet; replicas wake each other up through the database")
 	}
 	if _, err := conn.Subscribe(subject, func(*nats.Msg) { l.Wake() }); err != nil {
 		conn.Close()

@@ -40,13 +40,10 @@ type replicas struct {
 // market starts so many replicas.
 func market(t *testing.T, n int, env ...string) replicas {
 	t.Helper()
-	if !engines.OnPostgres() {
-		t.Skip("runs with make postgres")
-	}
 	var r replicas
 	var nats string
-	r.nats, nats = through(t, engines.NATS())
 	address := engines.Postgres(t)
+	r.nats, nats = through(t, engines.NATS())
 	for range n {
 		way, through := through(t, address)
 		r.database = append(r.database, way)
