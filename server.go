@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -37,6 +38,7 @@ func main() {
 type commands struct {
 	Serve   serveCommand   `cmd:"" default:"withargs" help:"Serve the marketplace (the default)."`
 	Verify  verifyCommand  `cmd:"" help:"Recompute the ledger; exit 1 when a law does not hold."`
+	Copy    copyCommand    `cmd:"" help:"Move a market from SQLite into an empty PostgreSQL database."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -109,15 +111,16 @@ type verifyCommand struct {
 
 // Run prints the report as JSON.
 func (c *verifyCommand) Run(ctx context.Context, to streams) error {
-	var report ledger.Report
-	err := database.Inspect(ctx, c.Database, func(state *database.State) (err error) {
-		report, err = ledger.Verify(state)
-		return err
-	})
+	return database.Inspect(ctx, c.Database, func(state *database.State) error { return verify(state, to.out) })
+}
+
+// verify writes the report on a ledger and fails when a law does not hold.
+func verify(state *database.State, out io.Writer) error {
+	report, err := ledger.Verify(state)
 	if err != nil {
 		return err
 	}
-	encoder := json.NewEncoder(to.out)
+	encoder := json.NewEncoder(out)
 	encoder.SetIndent("", "  ")
 	if err := encoder.Encode(report); err != nil {
 		return err
@@ -126,6 +129,23 @@ func (c *verifyCommand) Run(ctx context.Context, to streams) error {
 		return fmt.Errorf("the ledger does not hold: %d violations", n)
 	}
 	return nil
+}
+
+type copyCommand struct {
+	From string `required:"" help:"Path of the SQLite database, which no server may be at."`
+	To   string `required:"" help:"Address of the empty PostgreSQL database: postgres://…"`
+}
+
+// Run says what it is at, and prints the ledger's report of both sides.
+func (c *copyCommand) Run(ctx context.Context, to streams) error {
+	from := strings.TrimPrefix(c.From, "sqlite:")
+	tell := func(done database.Copied) { _, _ = fmt.Fprintf(to.err, "%-20s %10d\n", done.Table, done.Rows) }
+	err := database.Copy(ctx, from, c.To, newLogger(to.err), tell, func(state *database.State) error { return verify(state, to.out) })
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(to.err, "Copied. Serve it with the secret key of %s: the one it was given, or what is in %[1]s.key.\n", from)
+	return err
 }
 
 type versionCommand struct{}

@@ -1,0 +1,346 @@
+package database
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+	gormlogger "gorm.io/gorm/logger"
+)
+
+// copiedTable is a table as Copy goes through it.
+type copiedTable struct {
+	name string
+	key  string // what its rows are ordered by
+	// identity is the column whose numbers the target gives from now on.
+	identity string
+}
+
+// copiedTables are the tables of a market, each after those it refers to. The
+// others are about processes, jobs and the schema itself.
+func copiedTables() []copiedTable {
+	return []copiedTable{
+		{"agents", "id", ""},
+		{"agent_capabilities", "capability, agent_id", ""},
+		{"api_keys", "hash", ""},
+		{"tasks", "id", ""},
+		{"task_capabilities", "capability, task_id", ""},
+		{"wallets", "agent_id", ""},
+		{"transfers", "seq", "seq"},
+		{"events", "seq", "id"},
+		{"secrets", "agent_id", ""},
+		{"webhooks", "agent_id", ""},
+		{"deliveries", "id", ""},
+		{"attempts", "delivery_id, number", ""},
+		{"idempotency_keys", "scope, key", ""},
+	}
+}
+
+// jobsAtOnce is how many jobs are copied with one statement.
+const jobsAtOnce = 1000
+
+// Copied is how many rows of a table Copy has written.
+type Copied struct {
+	Table string
+	Rows  int64
+}
+
+// Copy fills the empty PostgreSQL database at to with the market in the SQLite
+// file at from, which nobody may be serving: every row as it is, cursors and all,
+// and the jobs that are still to be done. check is run on both states, and the
+// rows that arrived are compared with those that were sent, before anything is
+// committed; whatever fails leaves the target empty. tell hears of each table.
+func Copy(ctx context.Context, from, to string, logger *slog.Logger, tell func(Copied), check func(*State) error) (err error) {
+	if IsPostgres(from) || !IsPostgres(to) {
+		return errors.New("copy goes from a SQLite file to a postgres:// address")
+	}
+	if _, err := os.Stat(from); err != nil {
+		return fmt.Errorf("open database: %w", err) // Open would make it
+	}
+	source, err := Open(ctx, from, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, source.Close()) }()
+	target, err := Open(ctx, to, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, target.Close()) }()
+	return source.Snapshot(ctx, func(state *State) error {
+		if err := copyable(state); err != nil {
+			return fmt.Errorf("%s: %w", source.place, err)
+		}
+		if err := check(state); err != nil {
+			return fmt.Errorf("%s: %w", source.place, err)
+		}
+		if err := fill(ctx, source, target, state, tell, check); err != nil {
+			return fmt.Errorf("%s: %w", target.place, err)
+		}
+		return nil
+	})
+}
+
+// copyable refuses a source with a table that would be left behind.
+func copyable(state *State) error {
+	var tables []string
+	err := state.Raw(`SELECT name FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'river_%'
+		AND name NOT IN ('goose_db_version', 'replicas')`).Scan(&tables).Error
+	if err != nil {
+		return err
+	}
+	for _, name := range tables {
+		if !slices.ContainsFunc(copiedTables(), func(t copiedTable) bool { return t.name == name }) {
+			return fmt.Errorf("there is no telling where its table %q belongs", name)
+		}
+	}
+	return nil
+}
+
+// fill writes the target in one transaction.
+func fill(ctx context.Context, source, target *DB, state *State, tell func(Copied), check func(*State) error) (err error) {
+	conn, err := target.shared.sql.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after the commit there is nothing to roll back
+	session, err := gorm.Open(postgres.New(postgres.Config{Conn: tx}), &gorm.Config{SkipDefaultTransaction: true, Logger: gormlogger.Discard})
+	if err != nil {
+		return err
+	}
+	f := filling{ctx: ctx, conn: conn, from: state, to: session.WithContext(ctx)}
+	if err := f.reserve(target.replica); err != nil {
+		return err
+	}
+	for _, table := range copiedTables() {
+		rows, err := f.table(table)
+		if err != nil {
+			return fmt.Errorf("copy %s: %w", table.name, err)
+		}
+		tell(Copied{table.name, rows})
+	}
+	jobs, err := copyJobs(ctx, source, target, tx)
+	if err != nil {
+		return fmt.Errorf("copy jobs: %w", err)
+	}
+	tell(Copied{"jobs", jobs})
+	if err := f.finish(); err != nil {
+		return err
+	}
+	if err := check(f.to); err != nil {
+		return fmt.Errorf("the copy: %w", err)
+	}
+	return tx.Commit()
+}
+
+// filling is a target on its way to be a copy.
+type filling struct {
+	ctx  context.Context //nolint:containedctx // it lives as long as the copying
+	conn *sql.Conn       // the transaction's
+	from *State
+	to   *gorm.DB
+}
+
+// reserve locks the target, refuses one that has something in it, and lets rows
+// in as they are: the triggers, which guard how a market moves, are run again
+// from finish on. Constraints and references are kept to throughout.
+func (f *filling) reserve(replica string) error {
+	var names, exists []string
+	for _, table := range copiedTables() {
+		names = append(names, table.name)
+		exists = append(exists, "EXISTS (SELECT 1 FROM "+table.name+")")
+	}
+	if err := f.to.Exec("LOCK TABLE " + strings.Join(names, ", ") + " IN ACCESS EXCLUSIVE MODE").Error; err != nil {
+		return err
+	}
+	var others int64
+	if err := f.to.Raw("SELECT COUNT(*) FROM replicas WHERE id <> ?", replica).Scan(&others).Error; err != nil {
+		return err
+	}
+	if others > 0 {
+		return fmt.Errorf("%d servers are at it: stop them, and wait 15 seconds for one that was killed", others)
+	}
+	var used bool
+	if err := f.to.Raw("SELECT EXISTS (SELECT 1 FROM river_job) OR " + strings.Join(exists, " OR ")).Scan(&used).Error; err != nil {
+		return err
+	}
+	if used {
+		return errors.New("it is not empty: copy into a new database")
+	}
+	return f.triggers("DISABLE")
+}
+
+// triggers has those that the migrations made run, or not.
+func (f *filling) triggers(action string) error {
+	for _, table := range copiedTables() {
+		if err := f.to.Exec("ALTER TABLE " + table.name + " " + action + " TRIGGER USER").Error; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// table copies a table and reads it back.
+func (f *filling) table(table copiedTable) (int64, error) {
+	var columns []string
+	err := f.to.Raw(`SELECT column_name FROM information_schema.columns
+		WHERE table_schema = current_schema() AND table_name = ? AND is_generated = 'NEVER' ORDER BY ordinal_position`, table.name).Scan(&columns).Error
+	if err != nil {
+		return 0, err
+	}
+	sent, err := openRows(f.from, table, columns)
+	if err != nil {
+		return 0, err
+	}
+	defer sent.rows.Close() //nolint:errcheck // read to the end, or failed already
+	var written int64
+	err = f.conn.Raw(func(driver any) error {
+		conn, ok := driver.(*stdlib.Conn)
+		if !ok {
+			return fmt.Errorf("connection is a %T", driver)
+		}
+		written, err = conn.Conn().CopyFrom(f.ctx, pgx.Identifier{table.name}, columns, sent)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	arrived, err := openRows(f.to, table, columns)
+	if err != nil {
+		return 0, err
+	}
+	defer arrived.rows.Close() //nolint:errcheck // read to the end, or failed already
+	for arrived.Next() {
+		if _, err := arrived.Values(); err != nil {
+			return 0, err
+		}
+	}
+	if err := arrived.Err(); err != nil {
+		return 0, err
+	}
+	if written != sent.count || arrived.count != sent.count || string(arrived.digest.Sum(nil)) != string(sent.digest.Sum(nil)) {
+		return 0, fmt.Errorf("%d rows were sent and %d arrived, and they are not the same", sent.count, arrived.count)
+	}
+	return written, nil
+}
+
+// finish goes on where the source's numbers ended.
+func (f *filling) finish() error {
+	if err := f.triggers("ENABLE"); err != nil {
+		return err
+	}
+	for _, table := range copiedTables() {
+		if table.identity == "" {
+			continue
+		}
+		var last int64
+		if err := f.from.Raw("SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = ?", table.name).Scan(&last).Error; err != nil {
+			return err
+		}
+		if err := f.to.Exec("SELECT setval(pg_get_serial_sequence(?, ?), ?, false)", table.name, table.identity, last+1).Error; err != nil {
+			return err
+		}
+		if table.name != "events" {
+			continue
+		}
+		if err := f.to.Exec("UPDATE event_head SET seq = ?", last).Error; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rows is a query's result as pgx.CopyFrom reads it, and its digest.
+type rows struct {
+	rows   *sql.Rows
+	values []any
+	into   []any
+	count  int64
+	digest hash.Hash
+}
+
+func openRows(state *State, table copiedTable, columns []string) (*rows, error) {
+	found, err := state.Raw("SELECT " + strings.Join(columns, ", ") + " FROM " + table.name + " ORDER BY " + table.key).Rows() //nolint:rowserrcheck // see Err
+	if err != nil {
+		return nil, err
+	}
+	r := &rows{rows: found, values: make([]any, len(columns)), into: make([]any, len(columns)), digest: sha256.New()}
+	for i := range r.values {
+		r.into[i] = &r.values[i]
+	}
+	return r, nil
+}
+
+// Next goes to the next row, if there is one.
+func (r *rows) Next() bool { return r.rows.Next() }
+
+// Err is what ended the rows early.
+func (r *rows) Err() error { return r.rows.Err() }
+
+// Values reads the row and adds it to the digest.
+func (r *rows) Values() ([]any, error) {
+	if err := r.rows.Scan(r.into...); err != nil {
+		return nil, err
+	}
+	r.count++
+	for _, value := range r.values {
+		if _, err := fmt.Fprintf(r.digest, "%T %q\n", value, fmt.Sprint(value)); err != nil {
+			return nil, err
+		}
+	}
+	return r.values, nil
+}
+
+// copyJobs puts the jobs that are not done in the target's queue.
+func copyJobs(ctx context.Context, source, target *DB, tx *sql.Tx) (int64, error) {
+	list := river.NewJobListParams().First(jobsAtOnce).OrderBy(river.JobListOrderByID, river.SortOrderAsc).States(rivertype.JobStateAvailable,
+		rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateRunning, rivertype.JobStateScheduled)
+	for copied := int64(0); ; {
+		found, err := source.jobs.JobList(ctx, list)
+		if err != nil || len(found.Jobs) == 0 {
+			return copied, err
+		}
+		jobs := make([]river.InsertManyParams, len(found.Jobs))
+		for i, job := range found.Jobs {
+			jobs[i] = river.InsertManyParams{Args: copiedJob{job.Kind, job.EncodedArgs}, InsertOpts: &river.InsertOpts{
+				MaxAttempts: job.MaxAttempts, Metadata: job.Metadata, Priority: job.Priority, Queue: job.Queue, ScheduledAt: job.ScheduledAt, Tags: job.Tags,
+			}}
+		}
+		if _, err := target.jobs.InsertManyFastTx(ctx, tx, jobs); err != nil {
+			return copied, err
+		}
+		copied += int64(len(jobs))
+		list = list.After(found.LastCursor)
+	}
+}
+
+// copiedJob is a job whose arguments nobody looks into.
+type copiedJob struct {
+	kind string
+	args []byte
+}
+
+// Kind is which worker does it.
+func (j copiedJob) Kind() string { return j.kind }
+
+// MarshalJSON is the arguments as they were.
+func (j copiedJob) MarshalJSON() ([]byte, error) { return json.RawMessage(j.args), nil }
