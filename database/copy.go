@@ -314,6 +314,10 @@ func (r *rows) Values() ([]any, error) {
 func copyJobs(ctx context.Context, source, target *DB, tx *sql.Tx) (int64, error) {
 	list := river.NewJobListParams().First(jobsAtOnce).OrderBy(river.JobListOrderByID, river.SortOrderAsc).States(rivertype.JobStateAvailable,
 		rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateRunning, rivertype.JobStateScheduled)
+	queue, err := river.NewClient(target.shared.jobs, &river.Config{Logger: target.logger})
+	if err != nil {
+		return 0, err
+	}
 	for copied := int64(0); ; {
 		found, err := source.jobs.JobList(ctx, list)
 		if err != nil || len(found.Jobs) == 0 {
@@ -325,7 +329,7 @@ func copyJobs(ctx context.Context, source, target *DB, tx *sql.Tx) (int64, error
 				MaxAttempts: job.MaxAttempts, Metadata: job.Metadata, Priority: job.Priority, Queue: job.Queue, ScheduledAt: job.ScheduledAt, Tags: job.Tags,
 			}}
 		}
-		if _, err := target.jobs.InsertManyFastTx(ctx, tx, jobs); err != nil {
+		if _, err := queue.InsertManyFastTx(ctx, tx, jobs); err != nil {
 			return copied, err
 		}
 		copied += int64(len(jobs))

@@ -31,9 +31,9 @@ type DB struct {
 	writer  *gorm.DB // on SQLite the one writing connection
 	reader  *gorm.DB // on SQLite read-only
 	queue   chan *change
-	closing chan struct{} // closed by Close
-	done    chan struct{} // closed when the writer goroutine has ended
-	jobs    *river.Client[*sql.Tx]
+	closing chan struct{}          // closed by Close
+	done    chan struct{}          // closed when the writer goroutine has ended
+	jobs    *river.Client[*sql.Tx] // nil on PostgreSQL
 	lock    *fileLock
 	shared  *shared // nil on SQLite
 	place   string

@@ -15,11 +15,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	gormlogger "gorm.io/gorm/logger"
@@ -47,12 +49,13 @@ const (
 
 // shared is what a DB has on PostgreSQL, where it is one of several processes.
 type shared struct {
-	pool  *pgxpool.Pool
-	sql   *sql.DB // on the pool
-	jobs  *riverdatabasesql.Driver
-	stop  context.CancelFunc // ends what goes on in the background
-	leave func() error       // tells the others that this process is gone
-	group sync.WaitGroup
+	pool     *pgxpool.Pool
+	sql      *sql.DB                  // on the pool
+	jobs     *riverdatabasesql.Driver // for workers
+	inserter *river.Client[pgx.Tx]
+	stop     context.CancelFunc // ends what goes on in the background
+	leave    func() error       // tells the others that this process is gone
+	group    sync.WaitGroup
 
 	mu       sync.Mutex
 	onEvents func()
@@ -188,7 +191,7 @@ func (s *shared) prepare(ctx context.Context, db *DB) (err error) {
 	if err = migrate(ctx, s.sql, postgresDialect); err != nil {
 		return err
 	}
-	if db.jobs, err = river.NewClient(s.jobs, &river.Config{Logger: db.logger}); err != nil {
+	if s.inserter, err = river.NewClient(riverpgxv5.New(s.pool), &river.Config{Logger: db.logger}); err != nil {
 		return fmt.Errorf("open job queue: %w", err)
 	}
 	return s.beat(ctx, db.replica)
@@ -258,25 +261,28 @@ func (s *shared) attempt(ctx context.Context, db *DB, fn func(*Tx) error) (err e
 	}
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTime)
 	defer cancel()
-	session := db.writer.WithContext(within).Begin()
-	if session.Error != nil {
-		return fmt.Errorf("begin: %w", session.Error)
+	p, err := openPipeline(within, s.sql)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
 	}
-	sqlTx, ok := session.Statement.ConnPool.(*sql.Tx)
-	if !ok {
-		return errors.Join(fmt.Errorf("transaction is a %T", session.Statement.ConnPool), session.Rollback().Error)
-	}
-	tx := &Tx{DB: session.Session(&gorm.Session{NewDB: true}), shared: true}
-	if err = call(fn, tx); err == nil && len(tx.jobs) > 0 {
-		if _, err = db.jobs.InsertManyFastTx(within, sqlTx, tx.jobs); err != nil {
-			err = fmt.Errorf("enqueue jobs: %w", err)
-		}
+	defer p.close()
+	tx := &Tx{DB: p.session(db.writer), pipe: p}
+	err = call(fn, tx)
+	if p.err != nil { // fn may have passed over it
+		return p.err
 	}
 	if err != nil {
-		_ = session.Rollback() // what cannot be rolled back is not committed either
 		return err
 	}
-	if err = session.Commit().Error; err != nil {
+	if len(tx.jobs) > 0 {
+		if err = p.begun(); err == nil {
+			_, err = s.inserter.InsertManyTx(within, p.tx, tx.jobs)
+		}
+		if err != nil {
+			return fmt.Errorf("enqueue jobs: %w", err)
+		}
+	}
+	if err = p.send(true); err != nil {
 		return commitFailed(within, db, err)
 	}
 	db.version.Add(1)
@@ -286,15 +292,33 @@ func (s *shared) attempt(ctx context.Context, db *DB, fn func(*Tx) error) (err e
 	return nil
 }
 
-// commitFailed is the error of a commit. Only the engine's own refusal says that
-// nothing was written: after anything else it is not known.
+// commitFailed is the error of a commit. Only what the engine itself refuses is
+// sure not to have been written: after anything else, also from a pooler that
+// speaks for it, it is not known.
 func commitFailed(ctx context.Context, db *DB, err error) error {
-	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && !strings.HasPrefix(refused.Code, "57") {
+	if refused(err) {
 		return fmt.Errorf("commit: %w", err)
 	}
 	db.logger.ErrorContext(ctx, "lost the database during a commit", slog.Any("error", err))
 	return models.Errorf(models.Unavailable,
 		"the database went away while the change was written, which may have happened or not; with an Idempotency-Key it is safe to try again")
+}
+
+// refused reports whether the engine has answered that a transaction is not
+// committed.
+func refused(err error) bool {
+	if errors.Is(err, pgx.ErrTxCommitRollback) {
+		return true
+	}
+	failed, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || failed.Severity != "ERROR" || failed.Code == "40003" { // completion unknown
+		return false
+	}
+	switch failed.Code[:min(2, len(failed.Code))] {
+	case "", "08", "57", "58", "XX": // connection, operator, system, internal
+		return false
+	}
+	return true
 }
 
 // transient reports whether the same transaction may succeed when it is run

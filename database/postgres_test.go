@@ -87,7 +87,7 @@ func TestPostgresCursors(t *testing.T) {
 				err := dbs[w%2].Write(t.Context(), func(tx *database.Tx) error {
 					err := tx.Row("INSERT INTO events (kind, created_at) VALUES (?, 0) RETURNING id", []any{models.WalletChanged}, &id)
 					if err == nil && rand.IntN(4) == 0 {
-						_, err = tx.Run("SELECT pg_sleep(?)", rand.Float64()/100)
+						err = tx.Exec("SELECT pg_sleep(?)", rand.Float64()/100).Error
 					}
 					return err
 				})
@@ -158,7 +158,7 @@ func TestPostgresRetries(t *testing.T) {
 			err := dbs[i].Write(t.Context(), func(tx *database.Tx) error {
 				runs.Add(1)
 				for _, id := range order {
-					if _, err := tx.Run("UPDATE agents SET rating_count = rating_count + 1 WHERE id = ?", id); err != nil {
+					if err := tx.Exec("UPDATE agents SET rating_count = rating_count + 1 WHERE id = ?", id).Error; err != nil {
 						return err
 					}
 					if first { // each holds what the other wants

@@ -20,32 +20,53 @@ const maxBatch = 128
 // happen with its commit.
 type Tx struct {
 	*gorm.DB
-	shared bool // other transactions are under way beside it
-	hooks  []func()
-	jobs   []river.InsertManyParams
+	pipe  *pipeline // nil on SQLite
+	hooks []func()
+	jobs  []river.InsertManyParams
 }
 
-// Run executes one statement of a hot path as it is, where building it through
-// gorm would cost more than running it. Placeholders are question marks. It
-// returns how many rows were changed.
-func (tx *Tx) Run(query string, args ...any) (int64, error) {
-	result, err := tx.Statement.ConnPool.ExecContext(tx.Statement.Context, tx.dialect(query), args...)
-	if err != nil {
-		return 0, err //nolint:wrapcheck // the caller knows what it ran
+// Run has a statement change one row, which it must. It is for hot paths, as it
+// is, where building it through gorm would cost more than running it.
+// Placeholders are question marks. On PostgreSQL it goes out with a later
+// statement, and what is wrong with it fails that one or the commit.
+func (tx *Tx) Run(query string, args ...any) error {
+	if tx.pipe != nil {
+		tx.pipe.queued = append(tx.pipe.queued, statement{query: changing(query), args: args})
+		return nil
 	}
-	return result.RowsAffected() //nolint:wrapcheck // SQLite and PostgreSQL always know
+	result, err := tx.Statement.ConnPool.ExecContext(tx.Statement.Context, query, args...)
+	if err != nil {
+		return err //nolint:wrapcheck // the caller knows what it ran
+	}
+	if changed, err := result.RowsAffected(); err != nil || changed != 1 {
+		return errors.Join(err, fmt.Errorf("changed %d rows, not one: %s", changed, query))
+	}
+	return nil
+}
+
+// Insert is Run for a row that returns something, which is in the targets after
+// the next Row, or the commit, at the latest.
+func (tx *Tx) Insert(query string, args []any, into ...any) error {
+	if tx.pipe != nil {
+		tx.pipe.queued = append(tx.pipe.queued, statement{numbered(query), args, into})
+		return nil
+	}
+	return tx.Row(query, args, into...)
 }
 
 // Row runs a query of a hot path that finds one row and reads it into the
 // targets.
 func (tx *Tx) Row(query string, args []any, into ...any) error {
-	return tx.Statement.ConnPool.QueryRowContext(tx.Statement.Context, tx.dialect(query), args...).Scan(into...) //nolint:wrapcheck // the caller knows what it asked
+	if tx.pipe != nil {
+		return tx.pipe.row(numbered(query), args, into)
+	}
+	return tx.Statement.ConnPool.QueryRowContext(tx.Statement.Context, query, args...).Scan(into...) //nolint:wrapcheck // the caller knows what it asked
 }
 
 // RowLocked is Row for a row that this transaction goes by: no other changes it
 // before this one has ended.
 func (tx *Tx) RowLocked(query string, args []any, into ...any) error {
-	if tx.shared {
+	if tx.pipe != nil {
 		query += " FOR NO KEY UPDATE"
 	}
 	return tx.Row(query, args, into...)
@@ -56,14 +77,6 @@ func (tx *Tx) RowLocked(query string, args []any, into ...any) error {
 // webhooks, deliveries, wallets.
 func (tx *Tx) Locked() *gorm.DB {
 	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE"}) // SQLite's dialect leaves it out
-}
-
-// dialect writes a query's placeholders as its engine wants them.
-func (tx *Tx) dialect(query string) string {
-	if !tx.shared {
-		return query
-	}
-	return numbered(query)
 }
 
 // OnCommit has fn run after the commit, and not at all when there is none. fn

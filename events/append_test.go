@@ -3,7 +3,6 @@ package events
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -30,14 +29,14 @@ func TestAppend(t *testing.T) {
 	for w := range writers {
 		group.Go(func() {
 			for i := range each {
-				written := map[string]int64{}
+				var written []*models.Event
 				err := b.db.Write(t.Context(), func(tx *database.Tx) error {
 					for _, part := range []string{"a", "b"} {
 						event := named(fmt.Sprintf("%d/%d/%s", w, i, part))
 						if err := b.Append(tx, event); err != nil {
 							return err
 						}
-						written[*event.TransferID] = event.ID
+						written = append(written, event)
 					}
 					switch {
 					case panics(i):
@@ -52,7 +51,9 @@ func TestAppend(t *testing.T) {
 				}
 				if err == nil {
 					mu.Lock()
-					maps.Copy(committed, written)
+					for _, event := range written {
+						committed[*event.TransferID] = event.ID
+					}
 					mu.Unlock()
 				}
 			}

@@ -63,20 +63,20 @@ func named(name string) *models.Event {
 // append writes so many events in one transaction and returns the last cursor.
 func (b *bundle) append(n int) int64 {
 	b.t.Helper()
-	var last int64
+	var event *models.Event
 	must(b.t, b.db.Write(b.t.Context(), func(tx *database.Tx) error {
 		for i := range n {
-			event := named(strconv.Itoa(i))
+			event = named(strconv.Itoa(i))
 			if err := b.Append(tx, event); err != nil {
 				return err
 			}
-			last = event.ID
 		}
 		return nil
 	}))
 	_, err := b.db.NumberEvents(b.t.Context(), true)
 	must(b.t, err)
-	must(b.t, b.db.Read(b.t.Context()).Raw("SELECT seq FROM events WHERE id = ?", last).Scan(&last).Error)
+	var last int64
+	must(b.t, b.db.Read(b.t.Context()).Raw("SELECT seq FROM events WHERE id = ?", event.ID).Scan(&last).Error)
 	return last
 }
 

@@ -48,11 +48,11 @@ func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, erro
 	return l, nil
 }
 
-// Append writes an event with the transaction and notes its id. Readers wake up
-// after the commit.
+// Append writes an event with the transaction. Its id is noted by the next time
+// that the transaction reads a row, or by its commit. Readers wake up after it.
 func (l *Log) Append(tx *database.Tx, event *models.Event) error {
 	tx.OnCommit(l.Wake)
-	return tx.Row(`INSERT INTO events (kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at)
+	return tx.Insert(`INSERT INTO events (kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
 		[]any{event.Kind, event.TaskID, event.PosterID, event.WorkerID, event.AgentID, event.TransferID, event.CreatedAt}, &event.ID)
 }

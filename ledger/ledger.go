@@ -124,11 +124,6 @@ func move(tx *database.Tx, now models.Time, transfers ...models.Transfer) ([]mod
 		if err := book(tx, t); err != nil {
 			return nil, fmt.Errorf("book %s: %w", t.ID, err)
 		}
-		for _, account := range []models.Account{t.DebitAccount, t.CreditAccount} {
-			if agentID, _ := account.Wallet(); agentID != "" {
-				wallets[agentID].after.LastSeq = t.Seq
-			}
-		}
 	}
 	var after []models.Wallet
 	for _, agentID := range slices.Sorted(maps.Keys(wallets)) {
@@ -140,8 +135,12 @@ func move(tx *database.Tx, now models.Time, transfers ...models.Transfer) ([]mod
 	return after, nil
 }
 
-// change is a wallet before and after a move.
-type change struct{ before, after models.Wallet }
+// change is a wallet before and after a move, and the last transfer of the move
+// that it counts.
+type change struct {
+	before, after models.Wallet
+	last          string
+}
 
 // load reads the wallets that the transfers touch and locks them, in the order
 // of their agents' ids. Transfers written after it are numbered in the order in
@@ -189,7 +188,11 @@ func apply(wallets map[string]*change, t *models.Transfer) error {
 		*part += t.Amount
 	}
 	for _, account := range []models.Account{t.DebitAccount, t.CreditAccount} {
-		if agentID, spendable := account.Wallet(); spendable {
+		agentID, spendable := account.Wallet()
+		if agentID != "" {
+			wallets[agentID].last = t.ID
+		}
+		if spendable {
 			balance := wallets[agentID].after.Available
 			t.BalanceAfter = &balance
 		}
@@ -197,25 +200,22 @@ func apply(wallets map[string]*change, t *models.Transfer) error {
 	return nil
 }
 
-// book writes a transfer and notes its place in the ledger.
+// book writes a transfer.
 func book(tx *database.Tx, t *models.Transfer) error {
-	return tx.Row(`INSERT INTO transfers (id, kind, debit_account, credit_account, amount, task_id, balance_after, created_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`,
-		[]any{t.ID, t.Kind, t.DebitAccount, t.CreditAccount, t.Amount, t.TaskID, t.BalanceAfter, t.CreatedAt}, &t.Seq)
+	return tx.Run(`INSERT INTO transfers (id, kind, debit_account, credit_account, amount, task_id, balance_after, created_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.ID, t.Kind, t.DebitAccount, t.CreditAccount, t.Amount, t.TaskID, t.BalanceAfter, t.CreatedAt)
 }
 
 // store changes a wallet by the difference, guarded against falling below zero
 // and against a change that was not seen by load.
 func store(tx *database.Tx, c *change) error {
 	available, held := c.after.Available-c.before.Available, c.after.Held-c.before.Held
-	changed, err := tx.Run(`UPDATE wallets SET available = available + ?, held = held + ?, last_seq = ?
+	err := tx.Run(`UPDATE wallets SET available = available + ?, held = held + ?, last_seq = (SELECT seq FROM transfers WHERE id = ?)
 		WHERE agent_id = ? AND last_seq = ? AND available + ? >= 0 AND held + ? >= 0`,
-		available, held, c.after.LastSeq, c.after.AgentID, c.before.LastSeq, available, held)
+		available, held, c.last, c.after.AgentID, c.before.LastSeq, available, held)
 	if err != nil {
 		return fmt.Errorf("change the wallet of %s: %w", c.after.AgentID, err)
-	}
-	if changed != 1 {
-		return fmt.Errorf("the wallet of %s changed meanwhile", c.after.AgentID)
 	}
 	return nil
 }

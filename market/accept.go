@@ -54,11 +54,11 @@ func (m *Market) take(tx *database.Tx, actor auth.Actor, task *models.Task) erro
 		return err
 	}
 	if lapsed { // its worker is told that it lost the task; its escrow is already there
-		if _, err := m.tell(tx, models.TaskReleased, &before); err != nil {
+		if err := m.tell(tx, models.TaskReleased, &before); err != nil {
 			return err
 		}
 	}
-	if _, err := m.tell(tx, models.TaskAccepted, task); err != nil || lapsed {
+	if err := m.tell(tx, models.TaskAccepted, task); err != nil || lapsed {
 		return err
 	}
 	return ledger.Escrow(tx, now, task)

@@ -38,7 +38,7 @@ func (m *Market) settleUnpaid(tx *database.Tx, task *models.Task, end models.Sta
 	if err := advance(tx, &before, end, map[string]any{"closed_at": now}); err != nil {
 		return models.Wallet{}, err
 	}
-	if _, err := m.tell(tx, kind, task); err != nil {
+	if err := m.tell(tx, kind, task); err != nil {
 		return models.Wallet{}, err
 	}
 	if err := m.tellWallet(tx, task.PosterID, ledger.RefundID(task.ID)); err != nil {

@@ -69,7 +69,7 @@ func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (
 	if err != nil {
 		return models.Wallet{}, err
 	}
-	if _, err := m.tell(tx, models.TaskCompleted, task); err != nil {
+	if err := m.tell(tx, models.TaskCompleted, task); err != nil {
 		return models.Wallet{}, err
 	}
 	if err := m.tellWallet(tx, *task.WorkerID, ledger.PayoutID(task.ID)); err != nil {

@@ -92,7 +92,7 @@ func (m *Market) hire(tx *database.Tx, actor auth.Actor, agent *models.Agent, in
 	if err := insert(tx, &task); err != nil {
 		return TaskResult{}, err
 	}
-	if _, err := m.tell(tx, models.TaskAccepted, &task); err != nil {
+	if err := m.tell(tx, models.TaskAccepted, &task); err != nil {
 		return TaskResult{}, err
 	}
 	if err := m.tellWallet(tx, actor.AgentID, ledger.HireID(task.ID)); err != nil {

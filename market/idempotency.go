@@ -137,8 +137,7 @@ func store[Out any](tx *database.Tx, c *claim, kept answer[Out]) error {
 	if err != nil {
 		return fmt.Errorf("keep an answer: %w", err)
 	}
-	return tx.Model(&models.IdempotencyKey{}).Where("scope = ? AND key = ?", c.row.Scope, c.row.Key).
-		Update("answer", c.box.Seal(plain, c.label())).Error
+	return tx.Run("UPDATE idempotency_keys SET answer = ? WHERE scope = ? AND key = ?", c.box.Seal(plain, c.label()), c.row.Scope, c.row.Key)
 }
 
 func (c *claim) label() string { return "answer:" + c.row.Scope + ":" + c.row.Key }
@@ -149,8 +148,7 @@ func (c *claim) bind(tx *database.Tx, taskID string) error {
 	if c == nil {
 		return nil
 	}
-	return tx.Model(&models.IdempotencyKey{}).Where("scope = ? AND key = ?", c.row.Scope, c.row.Key).
-		Update("task_id", taskID).Error
+	return tx.Run("UPDATE idempotency_keys SET task_id = ? WHERE scope = ? AND key = ?", taskID, c.row.Scope, c.row.Key)
 }
 
 // claimOf finds the claim that was bound to a task and has no answer yet; nil

@@ -91,11 +91,15 @@ func (m *Market) now() models.Time { return models.At(m.Now()) }
 // newID returns a UUIDv7: ids sort in the order they were made.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
+// event is one about a task.
+func (m *Market) event(kind models.EventKind, task *models.Task) models.Event {
+	return models.Event{Kind: kind, TaskID: &task.ID, PosterID: &task.PosterID, WorkerID: task.WorkerID, CreatedAt: m.now()}
+}
+
 // tell appends an event about a task.
-func (m *Market) tell(tx *database.Tx, kind models.EventKind, task *models.Task) (models.Event, error) {
-	event := models.Event{Kind: kind, TaskID: &task.ID, PosterID: &task.PosterID, WorkerID: task.WorkerID, CreatedAt: m.now()}
-	err := m.Events.Append(tx, &event)
-	return event, err
+func (m *Market) tell(tx *database.Tx, kind models.EventKind, task *models.Task) error {
+	event := m.event(kind, task)
+	return m.Events.Append(tx, &event)
 }
 
 // tellWallet appends the event of a transfer that changed an agent's balance.

@@ -37,18 +37,18 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 		if err := indexCapabilities(tx, &task); err != nil {
 			return TaskResult{}, err
 		}
-		posted, err := m.tell(tx, models.TaskPosted, &task)
-		if err != nil {
-			return TaskResult{}, err
-		}
-		if err := m.Notifier.Announce(tx, posted); err != nil {
+		posted := m.event(models.TaskPosted, &task)
+		if err := m.Events.Append(tx, &posted); err != nil {
 			return TaskResult{}, err
 		}
 		if err := m.tellWallet(tx, actor.AgentID, ledger.HoldID(task.ID)); err != nil {
 			return TaskResult{}, err
 		}
 		wallet, err := ledger.Hold(tx, m.now(), &task)
-		return TaskResult{Task: task, Wallet: wallet}, err
+		if err != nil {
+			return TaskResult{}, err
+		}
+		return TaskResult{Task: task, Wallet: wallet}, m.Notifier.Announce(tx, posted)
 	})
 }
 
@@ -87,19 +87,18 @@ func insert(tx *database.Tx, t *models.Task) error {
 	if err != nil {
 		return fmt.Errorf("write capabilities: %w", err)
 	}
-	_, err = tx.Run(`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status,
+	return tx.Run(`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status,
 			attempt, lease_for, open_until, lease_until, created_at, accepted_at, replica)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		t.ID, t.PosterID, t.WorkerID, t.Title, t.Description, t.Budget, string(capabilities), t.Origin, t.Status,
 		t.Attempt, t.LeaseFor, t.OpenUntil, t.LeaseUntil, t.CreatedAt, t.AcceptedAt, t.Replica)
-	return err
 }
 
 // indexCapabilities writes the rows that the filter by capability finds a task
 // by.
 func indexCapabilities(tx *database.Tx, task *models.Task) error {
 	for _, word := range task.Capabilities {
-		if _, err := tx.Run("INSERT INTO task_capabilities (capability, task_id) VALUES (?, ?)", word, task.ID); err != nil {
+		if err := tx.Run("INSERT INTO task_capabilities (capability, task_id) VALUES (?, ?)", word, task.ID); err != nil {
 			return err
 		}
 	}

@@ -63,6 +63,6 @@ func (m *Market) rate(tx *database.Tx, task models.Task, in RateTaskInput) (mode
 	if err != nil {
 		return task, err
 	}
-	_, err = m.tell(tx, models.TaskRated, &task)
+	err = m.tell(tx, models.TaskRated, &task)
 	return task, err
 }

@@ -23,7 +23,7 @@ func (m *Market) Release(ctx context.Context, actor auth.Actor, taskID string) (
 		if err != nil {
 			return TaskResult{}, err
 		}
-		if _, err := m.tell(tx, models.TaskReleased, &task); err != nil {
+		if err := m.tell(tx, models.TaskReleased, &task); err != nil {
 			return TaskResult{}, err
 		}
 		task.Status, task.WorkerID, task.LeaseUntil, task.AcceptedAt = models.Open, nil, nil, nil

@@ -38,17 +38,21 @@ func (MatchArgs) InsertOpts() river.InsertOpts {
 // of the transaction that posts it. The event must be in the log. Events of
 // other kinds are told to nobody, and while no agent has a webhook there is
 // nothing to do.
-func (*Webhooks) Announce(tx *database.Tx, event models.Event) error {
+func (w *Webhooks) Announce(tx *database.Tx, event models.Event) error {
 	if event.Kind != models.TaskPosted {
 		return nil
 	}
-	var anyone bool
-	if err := tx.Raw("SELECT EXISTS (SELECT 1 FROM webhooks)").Scan(&anyone).Error; err != nil {
-		return fmt.Errorf("look for webhooks: %w", err)
+	if !w.anyone.Load() {
+		var anyone bool
+		if err := tx.Row("SELECT EXISTS (SELECT 1 FROM webhooks)", nil, &anyone); err != nil {
+			return fmt.Errorf("look for webhooks: %w", err)
+		}
+		if !anyone {
+			return nil
+		}
+		tx.OnCommit(func() { w.anyone.Store(true) }) // a transaction sees its own webhook, which may not last
 	}
-	if anyone {
-		tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID}, nil)
-	}
+	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID}, nil)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -88,6 +89,7 @@ type Webhooks struct {
 	poll           time.Duration
 	logger         *slog.Logger
 	slots          slots
+	anyone         atomic.Bool // some agent has had a webhook
 
 	mu     sync.Mutex
 	worker *river.Client[*sql.Tx] // nil unless started
