@@ -29,6 +29,9 @@ import (
 const (
 	sweepInterval = time.Second
 	stopTime      = 15 * time.Second
+	// mostBehind is how far the reader of events may be behind for the server to be
+	// ready.
+	mostBehind = 5 * time.Second
 )
 
 // App is a server that is ready to run.
@@ -59,9 +62,9 @@ func New(ctx context.Context, c config.Config, version string, logger *slog.Logg
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	a := &App{config: c, logger: logger, db: db, stopping: make(chan struct{})}
+	a := &App{config: c, logger: logger, db: db, offBus: func() {}, stopping: make(chan struct{})}
 	if err := a.join(ctx, box, version); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
 }
@@ -76,11 +79,12 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	if a.events, err = events.Open(ctx, a.db, a.logger); err != nil {
 		return fmt.Errorf("open the event log: %w", err)
 	}
-	a.offBus = func() {}
-	if a.config.NATSURL != "" && a.db.Shared() {
-		if a.offBus, err = a.events.WakeBy(a.config.NATSURL); err != nil {
+	if a.config.NATSURL != "" {
+		offBus, err := a.events.WakeBy(a.config.NATSURL)
+		if err != nil {
 			return fmt.Errorf("nats-url: %w", err)
 		}
+		a.offBus = offBus
 	}
 	limits, err := newLimits(a.config.RateLimits == "on", time.Now)
 	if err != nil {
@@ -158,6 +162,11 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 		plain(w, http.StatusServiceUnavailable, "the database cannot be read")
 		return
 	}
+	if behind := a.events.Behind(); behind > mostBehind {
+		a.logger.ErrorContext(r.Context(), "not ready", slog.Duration("events_behind", behind))
+		plain(w, http.StatusServiceUnavailable, "events cannot be read")
+		return
+	}
 	plain(w, http.StatusOK, "ready")
 }
 
@@ -167,21 +176,20 @@ func plain(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text+"\n")
 }
 
-// Run serves on the listener until ctx ends, then stops: no new requests,
-// sockets closed with 1001, attempts and executions finished, at most 15 s.
+// Run serves on the listener until ctx ends. Then it says so at /readyz for as
+// long as it is configured to, and stops: no new requests, sockets closed with
+// 1001, attempts and executions finished, at most 15 s.
 func (a *App) Run(ctx context.Context, listener net.Listener) error {
-	if err := a.market.SettleDead(ctx); err != nil {
-		return fmt.Errorf("settle what an earlier process left: %w", err)
-	}
 	if err := a.webhooks.Start(ctx); err != nil {
 		return fmt.Errorf("start webhooks: %w", err)
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var group sync.WaitGroup
-	group.Go(func() { a.events.Follow(background) })
 	if a.db.Shared() {
-		group.Go(func() { a.followRevocations(background) })
+		after := a.events.Head() // no key is known here yet
+		group.Go(func() { a.followRevocations(background, after) })
 	}
+	group.Go(func() { a.events.Follow(background) })
 	group.Go(func() { a.market.Run(background, sweepInterval) })
 	server := &http.Server{
 		Handler: a.Handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
@@ -201,8 +209,7 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 }
 
 // followRevocations ends here the keys that other replicas revoke.
-func (a *App) followRevocations(ctx context.Context) {
-	after := a.events.Head()
+func (a *App) followRevocations(ctx context.Context, after int64) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
@@ -235,6 +242,7 @@ func (a *App) endRevoked(ctx context.Context, after *int64) error {
 // stop ends the server in the order that loses nothing.
 func (a *App) stop(ctx context.Context, server *http.Server) error {
 	a.stopOnce.Do(func() { close(a.stopping) })
+	<-time.After(a.config.Drain)
 	ctx, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()
 	a.graph.Shutdown(ctx)

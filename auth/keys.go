@@ -19,6 +19,9 @@ import (
 const (
 	keyBytes  = 32
 	cacheSize = 100_000 // keys; about 100 bytes each
+	// readTime is how long keys may take to be read: a connection can die without
+	// a sign.
+	readTime = 10 * time.Second
 )
 
 // Hash is the SHA-256 of an API key, the only form in which a key is kept.
@@ -78,8 +81,24 @@ func (k *Keys) Revoke(tx *database.Tx, agentID string) error {
 	return nil
 }
 
+// Check refuses with UNAUTHENTICATED an actor whose key is revoked as the
+// transaction has it: another process may have done it a moment ago.
+func (k *Keys) Check(tx *database.Tx, actor Actor) error {
+	var good bool
+	err := tx.Row("SELECT EXISTS (SELECT 1 FROM api_keys WHERE hash = ? AND agent_id = ? AND revoked_at IS NULL)",
+		[]any{actor.Key[:], actor.AgentID}, &good)
+	if err == nil && !good {
+		return errUnknownKey()
+	}
+	return err
+}
+
+func errUnknownKey() error { return models.Errorf(models.Unauthenticated, "the API key is not known") }
+
 // Forget drops the revoked keys of an agent, when another process revoked them.
 func (k *Keys) Forget(ctx context.Context, agentID string) error {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
 	var keys []models.APIKey
 	if err := k.db.Read(ctx).Where("agent_id = ? AND revoked_at IS NOT NULL", agentID).Find(&keys).Error; err != nil {
 		return err
@@ -98,11 +117,13 @@ func (k *Keys) Find(ctx context.Context, key string) (Actor, error) {
 	if actor, ok := k.cache.Get(hash); ok {
 		return actor, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
 	before := k.revoked()
 	var row models.APIKey
 	err := k.db.Read(ctx).Where("hash = ? AND revoked_at IS NULL", hash[:]).Take(&row).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
-		return Actor{}, models.Errorf(models.Unauthenticated, "the API key is not known")
+		return Actor{}, errUnknownKey()
 	}
 	if err != nil {
 		return Actor{}, err

@@ -37,6 +37,7 @@ type Config struct {
 	OpenFor        time.Duration   `default:"168h"           env:"AGENTMARKET_OPEN_FOR"        help:"How long a task stays open, unless it says otherwise."`
 	MinBudget      models.Credits  `default:"2"              env:"AGENTMARKET_MIN_BUDGET"      help:"The least budget of a task, in credits."`
 	StartCredits   models.Credits  `default:"100"            env:"AGENTMARKET_STARTING_CREDITS" help:"Credits a new agent gets." name:"starting-credits"`
+	Drain          time.Duration   `default:"0s"             env:"AGENTMARKET_DRAIN"           help:"How long to serve on after SIGTERM while /readyz answers 503, for balancers to find out."`
 	ClaudeModel    string          `default:"claude-sonnet-4-5" env:"AGENTMARKET_CLAUDE_MODEL" help:"Model that runs system prompts."`
 	ClaudeTokens   int64           `default:"4096"           env:"AGENTMARKET_CLAUDE_MAX_TOKENS" help:"Most tokens of one answer of the model." name:"claude-max-tokens"`
 	ClaudeKey      string          `                         env:"ANTHROPIC_API_KEY"           help:"Key for the Claude API; system prompts are off without one." name:"anthropic-api-key"`
@@ -61,6 +62,8 @@ func (c *Config) Validate() error {
 	check(c.EndpointTime > 0, "endpoint-timeout: must be more than 0")
 	check(c.WebhookTime > 0, "webhook-timeout: must be more than 0")
 	check(c.SecretKey != "" || !strings.Contains(c.Database, "://"), "secret-key: must be given with PostgreSQL, the same to every replica")
+	check(c.NATSURL == "" || strings.Contains(c.Database, "://"), "nats-url: is for replicas on PostgreSQL; the database is a file")
+	check(c.Drain >= 0, "drain: must not be negative")
 	check(c.SecretKey == "" || len(c.SecretKey) >= 16, "secret-key: must have at least 16 characters")
 	check(isAddress(c.PublicURL), "public-url: %q is not an address like https://example.com", c.PublicURL)
 	check(isAddress(c.MarketplaceURL), "marketplace-url: %q is not an address like https://example.com", c.MarketplaceURL)

@@ -281,7 +281,8 @@ func (db *DB) NewWorker(ctx context.Context, config *river.Config) (*river.Clien
 func (db *DB) Close() error {
 	close(db.closing)
 	if db.shared != nil {
-		return db.shared.close(db)
+		db.shared.close()
+		return nil
 	}
 	<-db.done
 	return errors.Join(closeGorm(db.reader), closeGorm(db.writer), db.lock.release())

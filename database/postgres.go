@@ -30,16 +30,17 @@ import (
 )
 
 const (
-	// poolSize is how many connections a process has at most, unless the address
-	// says pool_max_conns.
-	poolSize       = 20
+	// poolSize is how many connections serve requests at most, unless the address
+	// says pool_max_conns, and leastPool the least that will do.
+	poolSize  = 20
+	leastPool = 4
+	// ownPool is how many more there are for what must not wait behind requests.
+	ownPool        = 3
 	connectTimeout = 5 * time.Second
-	// keepAlive finds out within seconds that the other side is gone.
-	keepAlive = 5 * time.Second
-	// transactionTime is how long one transaction may take. It is cut off then.
-	transactionTime = 10 * time.Second
-	// patience is how long Write tries again while the engine is away, and
-	// leastPause and mostPause how long it waits in between.
+	// silence is how long the other side may leave what was sent unacknowledged.
+	silence = 10 * time.Second
+	// patience is how long Write tries, and tries again while the engine is away,
+	// and leastPause and mostPause how long it waits in between.
 	patience   = 10 * time.Second
 	leastPause = 10 * time.Millisecond
 	mostPause  = 500 * time.Millisecond
@@ -50,11 +51,11 @@ const (
 // shared is what a DB has on PostgreSQL, where it is one of several processes.
 type shared struct {
 	pool     *pgxpool.Pool
+	own      *pgxpool.Pool            // for signs of life and the order of events
 	sql      *sql.DB                  // on the pool
 	jobs     *riverdatabasesql.Driver // for workers
 	inserter *river.Client[pgx.Tx]
 	stop     context.CancelFunc // ends what goes on in the background
-	leave    func() error       // tells the others that this process is gone
 	group    sync.WaitGroup
 
 	mu       sync.Mutex
@@ -83,12 +84,7 @@ func openPostgres(ctx context.Context, address string, logger *slog.Logger) (*DB
 		return nil, fmt.Errorf("open database %s: %w", db.place, err)
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s.stop, s.leave = stop, func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
-		defer cancel()
-		_, err := s.pool.Exec(ctx, "DELETE FROM replicas WHERE id = $1", db.replica)
-		return err
-	}
+	s.stop = stop
 	s.group.Go(func() { s.listen(background, logger) })
 	s.group.Go(func() { s.stayAlive(background, db) })
 	return db, nil
@@ -108,13 +104,26 @@ func dial(ctx context.Context, address string, check pgconn.ValidateConnectFunc)
 		config.ConnConfig.ValidateConnect = check
 	}
 	config.ConnConfig.ConnectTimeout = cmp.Or(config.ConnConfig.ConnectTimeout, connectTimeout)
-	config.ConnConfig.DialFunc = (&net.Dialer{KeepAlive: keepAlive, Timeout: connectTimeout}).DialContext
+	if config.MaxConns < leastPool {
+		return nil, nil, fmt.Errorf("database: pool_max_conns must be at least %d", leastPool)
+	}
+	config.ConnConfig.DialFunc = (&net.Dialer{
+		Timeout: connectTimeout, Control: limitSilence,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: silence / 2, Interval: silence / 5, Count: 2},
+	}).DialContext
 	config.ConnConfig.RuntimeParams["application_name"] = cmp.Or(config.ConnConfig.RuntimeParams["application_name"], "agentmarket")
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open database %s: %w", place(config), err)
 	}
-	s := &shared{pool: pool, sql: stdlib.OpenDBFromPool(pool)}
+	config = config.Copy()
+	config.MaxConns, config.MinConns = ownPool, 0
+	own, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		pool.Close()
+		return nil, nil, fmt.Errorf("open database %s: %w", place(config), err)
+	}
+	s := &shared{pool: pool, own: own, sql: stdlib.OpenDBFromPool(pool)}
 	s.jobs = riverdatabasesql.NewWithPgxListener(s.sql, pool)
 	err = pool.Ping(ctx)
 	var handle *gorm.DB
@@ -200,17 +209,14 @@ func (s *shared) prepare(ctx context.Context, db *DB) (err error) {
 func (s *shared) release() {
 	_ = s.sql.Close() // its connections are the pool's
 	s.pool.Close()
+	s.own.Close()
 }
 
-// close ends what goes on in the background and says goodbye to the others.
-func (s *shared) close(db *DB) error {
+// close ends what goes on in the background, and then the connections.
+func (s *shared) close() {
 	s.stop()
 	s.group.Wait()
-	if err := s.leave(); err != nil { // the others find out by themselves
-		db.logger.Warn("cannot sign off from the database", slog.Any("error", err))
-	}
 	s.release()
-	return nil
 }
 
 // ping answers nil when a connection is there that can write.
@@ -218,7 +224,7 @@ func (s *shared) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	var readOnly string
-	if err := s.pool.QueryRow(ctx, "SHOW transaction_read_only").Scan(&readOnly); err != nil {
+	if err := s.own.QueryRow(ctx, "SHOW transaction_read_only").Scan(&readOnly); err != nil {
 		return err
 	}
 	if readOnly != "off" {
@@ -230,14 +236,14 @@ func (s *shared) ping(ctx context.Context) error {
 // write runs fn in a transaction of its own. What another transaction got in the
 // way of, or an engine that went away before the commit, is tried again.
 func (s *shared) write(ctx context.Context, db *DB, fn func(*Tx) error) error {
-	trying, cancel := context.WithTimeout(ctx, patience)
+	trying, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	for pause := leastPause; ; pause = min(2*pause, mostPause) {
-		err := s.attempt(ctx, db, fn)
+		err := s.attempt(ctx, trying, db, fn)
 		if err == nil || !transient(err) {
 			return err
 		}
-		if trying.Err() != nil && ctx.Err() == nil {
+		if trying.Err() != nil {
 			db.logger.ErrorContext(ctx, "cannot write", slog.Any("error", err))
 			return models.Errorf(models.Unavailable, "the database cannot be written now; nothing was changed; try again")
 		}
@@ -254,13 +260,11 @@ func (s *shared) write(ctx context.Context, db *DB, fn func(*Tx) error) error {
 	}
 }
 
-// attempt is one transaction. ctx counts until it begins.
-func (s *shared) attempt(ctx context.Context, db *DB, fn func(*Tx) error) (err error) {
+// attempt is one transaction. ctx counts until it begins, within from then on.
+func (s *shared) attempt(ctx, within context.Context, db *DB, fn func(*Tx) error) (err error) {
 	if ctx.Err() != nil {
 		return notBegun(context.Cause(ctx))
 	}
-	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), transactionTime)
-	defer cancel()
 	p, err := openPipeline(within, s.sql)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -344,7 +348,7 @@ func transient(err error) bool {
 func (s *shared) number(ctx context.Context, notify bool) (some bool, err error) {
 	for {
 		var numbered int64
-		if err := s.pool.QueryRow(ctx, "SELECT number_events($1, $2)", numberedAtOnce, notify).Scan(&numbered); err != nil {
+		if err := s.own.QueryRow(ctx, "SELECT number_events($1, $2)", numberedAtOnce, notify).Scan(&numbered); err != nil {
 			return some, fmt.Errorf("number events: %w", err)
 		}
 		some = some || numbered > 0

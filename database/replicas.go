@@ -66,7 +66,7 @@ func (s *shared) listen(ctx context.Context, logger *slog.Logger) {
 
 // hear listens until the connection breaks. It reports whether there was one.
 func (s *shared) hear(ctx context.Context) (heard bool, err error) {
-	pooled, err := s.pool.Acquire(ctx)
+	pooled, err := s.own.Acquire(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -88,13 +88,15 @@ func (s *shared) hear(ctx context.Context) (heard bool, err error) {
 	}
 }
 
-// stayAlive says that this process is there until ctx ends.
+// stayAlive says that this process is there until ctx ends, and then that it is
+// not.
 func (s *shared) stayAlive(ctx context.Context, db *DB) {
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			s.leave(context.WithoutCancel(ctx), db)
 			return
 		case <-ticker.C:
 		}
@@ -104,19 +106,28 @@ func (s *shared) stayAlive(ctx context.Context, db *DB) {
 	}
 }
 
+// leave tells the others that this process is gone.
+func (s *shared) leave(ctx context.Context, db *DB) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if _, err := s.own.Exec(ctx, "DELETE FROM replicas WHERE id = $1", db.replica); err != nil { // they find out by themselves
+		db.logger.WarnContext(ctx, "cannot sign off from the database", slog.Any("error", err))
+	}
+}
+
 // beat notes that this process is there, forgets those that have fallen silent,
 // and gives their jobs back, with those that ran out of time. The clock is the
 // database's.
 func (s *shared) beat(ctx context.Context, replica string) error {
-	ctx, cancel := context.WithTimeout(ctx, transactionTime)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	const now = "(EXTRACT(epoch FROM clock_timestamp()) * 1000000)::bigint"
-	_, err := s.pool.Exec(ctx, `INSERT INTO replicas (id, seen_at) VALUES ($1, `+now+`)
+	_, err := s.own.Exec(ctx, `INSERT INTO replicas (id, seen_at) VALUES ($1, `+now+`)
 		ON CONFLICT (id) DO UPDATE SET seen_at = EXCLUDED.seen_at`, replica)
 	if err != nil {
 		return fmt.Errorf("beat: %w", err)
 	}
-	if _, err = s.pool.Exec(ctx, "DELETE FROM replicas WHERE seen_at < "+now+" - $1::bigint", deadAfter.Microseconds()); err != nil {
+	if _, err = s.own.Exec(ctx, "DELETE FROM replicas WHERE seen_at < "+now+" - $1::bigint", deadAfter.Microseconds()); err != nil {
 		return fmt.Errorf("forget dead replicas: %w", err)
 	}
 	s.mu.Lock()
@@ -125,7 +136,7 @@ func (s *shared) beat(ctx context.Context, replica string) error {
 		late = (s.jobTime + deadAfter).Seconds()
 	}
 	s.mu.Unlock()
-	_, err = s.pool.Exec(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'
+	_, err = s.own.Exec(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'
 		AND (NOT EXISTS (SELECT 1 FROM replicas WHERE id = attempted_by[array_upper(attempted_by, 1)])
 			OR $1::double precision > 0 AND attempted_at < clock_timestamp() - make_interval(secs => $1::double precision))`, late)
 	if err != nil {

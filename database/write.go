@@ -74,7 +74,7 @@ func (tx *Tx) RowLocked(query string, args []any, into ...any) error {
 
 // Locked is a session whose query locks the rows that it finds, as RowLocked
 // does. Tables are locked in the order idempotency_keys, tasks, agents, secrets,
-// webhooks, deliveries, wallets.
+// deliveries, webhooks, wallets.
 func (tx *Tx) Locked() *gorm.DB {
 	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE"}) // SQLite's dialect leaves it out
 }

@@ -21,6 +21,9 @@ const (
 	buffer = 256
 	// poll is how long an event can go unseen when its wake-up was lost.
 	poll = time.Second
+	// passTime is how long the reader waits for the store: a connection to it can
+	// die without a sign.
+	passTime = 10 * time.Second
 )
 
 // Log is the log of a store. It is safe for concurrent use.
@@ -31,7 +34,8 @@ type Log struct {
 	bus    *nats.Conn // nil without NATS
 
 	mu   sync.Mutex
-	head int64 // the last event handed to live subscribers
+	last time.Time // when the reader last got to the end; zero before it runs
+	head int64     // the last event handed to live subscribers
 	live map[*Subscription]struct{}
 }
 
@@ -84,8 +88,9 @@ func (l *Log) Subscribers() int {
 func (l *Log) Follow(ctx context.Context) {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
+	l.atEnd()
 	for {
-		if err := l.handOut(ctx); err != nil && ctx.Err() == nil {
+		if err := l.pass(ctx); err != nil && ctx.Err() == nil {
 			l.logger.ErrorContext(ctx, "cannot read events", slog.Any("error", err))
 		}
 		select {
@@ -95,6 +100,34 @@ func (l *Log) Follow(ctx context.Context) {
 		case <-ticker.C:
 		}
 	}
+}
+
+// pass hands out what is new, and gives up when that takes long.
+func (l *Log) pass(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, passTime)
+	defer cancel()
+	if err := l.handOut(ctx); err != nil {
+		return err
+	}
+	l.atEnd()
+	return nil
+}
+
+func (l *Log) atEnd() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last = time.Now() //nolint:forbidigo // it is about this process, not about the market
+}
+
+// Behind is for how long Follow has not got to the end of the log; 0 before it
+// runs.
+func (l *Log) Behind() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last.IsZero() {
+		return 0
+	}
+	return time.Since(l.last) //nolint:forbidigo // as above
 }
 
 // handOut reads pages until a short one and offers each event to every

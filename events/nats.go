@@ -15,6 +15,8 @@ const (
 	subject = "agentmarket.events"
 	// reconnectWait is how long a lost NATS is left alone before the next try.
 	reconnectWait = 500 * time.Millisecond
+	// pingInterval finds out that a silent NATS is gone, after three of them.
+	pingInterval = 2 * time.Second
 )
 
 // WakeBy has replicas wake each other up over NATS rather than through the
@@ -24,6 +26,7 @@ const (
 func (l *Log) WakeBy(url string) (stop func(), err error) {
 	conn, err := nats.Connect(url, nats.Name("AgentMarket"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait), nats.ReconnectBufSize(-1),
+		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
 		nats.ConnectHandler(func(*nats.Conn) { l.logger.Info("connected to NATS") }),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			l.logger.Info("connected to NATS again")

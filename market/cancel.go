@@ -41,11 +41,13 @@ func (m *Market) settleUnpaid(tx *database.Tx, task *models.Task, end models.Sta
 	if err := m.tell(tx, kind, task); err != nil {
 		return models.Wallet{}, err
 	}
-	if err := m.tellWallet(tx, task.PosterID, ledger.RefundID(task.ID)); err != nil {
+	refund := ledger.RefundEscrow
+	if before.Status == models.Open {
+		refund = ledger.RefundHeld
+	}
+	wallet, err := refund(tx, now, task)
+	if err != nil {
 		return models.Wallet{}, err
 	}
-	if before.Status == models.Open {
-		return ledger.RefundHeld(tx, now, task)
-	}
-	return ledger.RefundEscrow(tx, now, task)
+	return wallet, m.tellWallet(tx, task.PosterID, ledger.RefundID(task.ID))
 }

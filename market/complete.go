@@ -72,8 +72,9 @@ func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (
 	if err := m.tell(tx, models.TaskCompleted, task); err != nil {
 		return models.Wallet{}, err
 	}
-	if err := m.tellWallet(tx, *task.WorkerID, ledger.PayoutID(task.ID)); err != nil {
+	wallet, err := ledger.Pay(tx, now, task)
+	if err != nil {
 		return models.Wallet{}, err
 	}
-	return ledger.Pay(tx, now, task)
+	return wallet, m.tellWallet(tx, *task.WorkerID, ledger.PayoutID(task.ID))
 }

@@ -30,8 +30,7 @@ type ExecuteInput struct {
 // oneself, CONFLICT or UNAVAILABLE for an agent that cannot run: then nobody is
 // called. EXECUTION_FAILED and EXECUTION_TIMEOUT when it ran in vain.
 func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput) (TaskResult, error) {
-	agent, err := m.hirable(ctx, actor, in)
-	if err != nil {
+	if err := m.checkHire(actor, in); err != nil {
 		return TaskResult{}, err
 	}
 	c, err := m.claim(ctx, actor.AgentID, "execute", in)
@@ -39,11 +38,15 @@ func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput)
 		return TaskResult{}, err
 	}
 	var out TaskResult
+	var agent *models.Agent
 	var replayed bool
 	err = m.DB.Write(ctx, func(tx *database.Tx) error {
 		kept, err := replay[TaskResult](ctx, tx, c)
 		if replayed = kept != nil; replayed || err != nil {
 			return keep(&out, kept, err)
+		}
+		if agent, err = m.hirable(tx, in); err != nil {
+			return err
 		}
 		if out, err = m.hire(tx, actor, agent, in); err != nil {
 			return err
@@ -56,20 +59,22 @@ func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput)
 	return m.run(context.WithoutCancel(ctx), c, agent, out.Task)
 }
 
-// hirable loads the agent and refuses a hire that cannot be.
-func (m *Market) hirable(ctx context.Context, actor auth.Actor, in ExecuteInput) (*models.Agent, error) {
+// checkHire refuses a hire that can never be.
+func (m *Market) checkHire(actor auth.Actor, in ExecuteInput) error {
 	if err := checkText("taskDescription", in.TaskDescription, 1, maxDescription); err != nil {
-		return nil, err
+		return err
 	}
-	if err := m.checkBudget("budget", in.Budget); err != nil {
-		return nil, err
+	if in.AgentID == actor.AgentID {
+		return models.Errorf(models.Forbidden, "an agent cannot hire itself")
 	}
-	agent, err := m.Agent(ctx, in.AgentID)
-	if err != nil {
-		return nil, err
-	}
-	if agent.ID == actor.AgentID {
-		return nil, models.Errorf(models.Forbidden, "an agent cannot hire itself")
+	return m.checkBudget("budget", in.Budget)
+}
+
+// hirable loads the agent and refuses one that cannot be hired as it is now.
+func (m *Market) hirable(tx *database.Tx, in ExecuteInput) (*models.Agent, error) {
+	agent := &models.Agent{}
+	if err := tx.Take(agent, "id = ?", in.AgentID).Error; err != nil {
+		return nil, database.NotFound(err, "agent", in.AgentID)
 	}
 	if err := m.Runner.Ready(agent); err != nil {
 		return nil, err
@@ -95,11 +100,11 @@ func (m *Market) hire(tx *database.Tx, actor auth.Actor, agent *models.Agent, in
 	if err := m.tell(tx, models.TaskAccepted, &task); err != nil {
 		return TaskResult{}, err
 	}
-	if err := m.tellWallet(tx, actor.AgentID, ledger.HireID(task.ID)); err != nil {
+	wallet, err := ledger.Hire(tx, now, &task)
+	if err != nil {
 		return TaskResult{}, err
 	}
-	wallet, err := ledger.Hire(tx, now, &task)
-	return TaskResult{Task: task, Wallet: wallet}, err
+	return TaskResult{Task: task, Wallet: wallet}, m.tellWallet(tx, actor.AgentID, ledger.HireID(task.ID))
 }
 
 // run runs the hired agent and settles the task by its outcome.
@@ -112,7 +117,18 @@ func (m *Market) run(ctx context.Context, c *claim, agent *models.Agent, task mo
 	}
 	var out TaskResult
 	err := m.DB.Write(ctx, func(tx *database.Tx) (err error) {
-		out, err = m.settleHire(tx, c, task.ID, result, failure)
+		held, err := c.lock(tx)
+		if err != nil {
+			return err
+		}
+		now, err := lockTask(tx, task.ID)
+		if err != nil {
+			return err
+		}
+		if now.Status != models.Assigned { // the sweep was there first
+			return models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was given back")
+		}
+		out, err = m.settleHire(tx, held, now, result, failure)
 		return err
 	})
 	if err != nil {
@@ -129,30 +145,22 @@ func checkResult(result string) error {
 }
 
 // settleHire pays the worker of a direct task, or refunds its poster when there
-// is a failure, and keeps the answer under the claim. A task that the sweep has
-// ended meanwhile was refunded: EXECUTION_TIMEOUT.
-func (m *Market) settleHire(tx *database.Tx, c *claim, taskID, result string, failure error) (TaskResult, error) {
-	var task models.Task
-	if err := tx.Locked().Take(&task, "id = ?", taskID).Error; err != nil {
-		return TaskResult{}, err
-	}
-	if task.Status != models.Assigned {
-		return TaskResult{}, models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was given back")
-	}
+// is a failure, and keeps the answer under the claim. Both are locked.
+func (m *Market) settleHire(tx *database.Tx, c *claim, task *models.Task, result string, failure error) (TaskResult, error) {
 	if failure != nil {
-		wallet, err := m.settleUnpaid(tx, &task, models.Failed, models.TaskFailed)
+		wallet, err := m.settleUnpaid(tx, task, models.Failed, models.TaskFailed)
 		if err != nil {
 			return TaskResult{}, err
 		}
-		return TaskResult{Task: task, Wallet: wallet}, store(tx, c, answer[TaskResult]{Refusal: models.AsError(failure)})
+		return TaskResult{Task: *task, Wallet: wallet}, store(tx, c, answer[TaskResult]{Refusal: models.AsError(failure)})
 	}
-	if _, err := m.settlePaid(tx, &task, result); err != nil {
+	if _, err := m.settlePaid(tx, task, result); err != nil {
 		return TaskResult{}, err
 	}
 	wallet, err := ledgerWallet(tx, task.PosterID)
 	if err != nil {
 		return TaskResult{}, err
 	}
-	out := TaskResult{Task: task, Wallet: wallet}
+	out := TaskResult{Task: *task, Wallet: wallet}
 	return out, store(tx, c, answer[TaskResult]{Value: out})
 }

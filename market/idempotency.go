@@ -3,6 +3,7 @@ package market
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,7 +105,11 @@ func replay[Out any](ctx context.Context, tx *database.Tx, c *claim) (*answer[Ou
 		return nil, nil //nolint:nilnil // nothing was kept
 	}
 	var row models.IdempotencyKey
-	if err := tx.Locked().Take(&row, "scope = ? AND key = ?", c.row.Scope, c.row.Key).Error; err != nil {
+	err := tx.Locked().Take(&row, "scope = ? AND key = ?", c.row.Scope, c.row.Key).Error
+	if errors.Is(err, gorm.ErrRecordNotFound) { // it was old, and forgotten in between
+		return nil, models.Errorf(models.Unavailable, "the Idempotency-Key has just been forgotten; try again")
+	}
+	if err != nil {
 		return nil, err
 	}
 	if row.CreatedAt.Add(keepAnswers) <= c.row.CreatedAt {
@@ -138,6 +143,20 @@ func store[Out any](tx *database.Tx, c *claim, kept answer[Out]) error {
 		return fmt.Errorf("keep an answer: %w", err)
 	}
 	return tx.Run("UPDATE idempotency_keys SET answer = ? WHERE scope = ? AND key = ?", c.box.Seal(plain, c.label()), c.row.Scope, c.row.Key)
+}
+
+// lock locks the key, which comes before everything else that is locked. It
+// returns nil when the key has been forgotten.
+func (c *claim) lock(tx *database.Tx) (*claim, error) {
+	if c == nil {
+		return nil, nil //nolint:nilnil // see claim
+	}
+	var key string
+	err := tx.RowLocked("SELECT key FROM idempotency_keys WHERE scope = ? AND key = ?", []any{c.row.Scope, c.row.Key}, &key)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // see claim
+	}
+	return c, err
 }
 
 func (c *claim) label() string { return "answer:" + c.row.Scope + ":" + c.row.Key }

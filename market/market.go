@@ -102,7 +102,9 @@ func (m *Market) tell(tx *database.Tx, kind models.EventKind, task *models.Task)
 	return m.Events.Append(tx, &event)
 }
 
-// tellWallet appends the event of a transfer that changed an agent's balance.
+// tellWallet appends the event of a transfer that changed an agent's balance. It
+// comes after the transfer, with the wallet locked: then the events of a wallet
+// are in the order of its transfers.
 func (m *Market) tellWallet(tx *database.Tx, agentID, transferID string) error {
 	return m.Events.Append(tx, &models.Event{
 		Kind: models.WalletChanged, AgentID: &agentID, TransferID: &transferID, CreatedAt: m.now(),
@@ -118,14 +120,20 @@ type TaskResult struct {
 // load reads a task for a verb of the actor and locks it. A task that the actor
 // may not know of is NOT_FOUND.
 func load(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
-	var task models.Task
-	if err := tx.Locked().Take(&task, "id = ?", taskID).Error; err != nil {
+	task, err := lockTask(tx, taskID)
+	if err != nil {
 		return models.Task{}, database.NotFound(err, "task", taskID)
 	}
 	if task.Origin == models.Direct && !task.IsParty(actor.AgentID) {
 		return models.Task{}, models.Errorf(models.NotFound, "there is no task %q", taskID)
 	}
-	return task, nil
+	return *task, nil
+}
+
+// lockTask loads a task, whoever may know of it, and locks it.
+func lockTask(tx *database.Tx, taskID string) (*models.Task, error) {
+	task := &models.Task{}
+	return task, tx.Locked().Take(task, "id = ?", taskID).Error
 }
 
 // advance puts a task in its next state, guarded by the one it was loaded in:

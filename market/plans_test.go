@@ -72,7 +72,7 @@ func TestPlans_notices(t *testing.T) {
 	wantCode(t, err, models.NotFound)
 	must(t, hooks.Start(t.Context()))
 	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
-		tx.Enqueue(webhooks.MatchArgs{EventID: posted}, nil)
+		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID}, nil)
 		return nil
 	}))
 	seen.until(t, "FROM `webhooks` WHERE (agent_id > ")

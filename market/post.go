@@ -41,11 +41,11 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 		if err := m.Events.Append(tx, &posted); err != nil {
 			return TaskResult{}, err
 		}
-		if err := m.tellWallet(tx, actor.AgentID, ledger.HoldID(task.ID)); err != nil {
-			return TaskResult{}, err
-		}
 		wallet, err := ledger.Hold(tx, m.now(), &task)
 		if err != nil {
+			return TaskResult{}, err
+		}
+		if err := m.tellWallet(tx, actor.AgentID, ledger.HoldID(task.ID)); err != nil {
 			return TaskResult{}, err
 		}
 		return TaskResult{Task: task, Wallet: wallet}, m.Notifier.Announce(tx, posted)

@@ -58,9 +58,14 @@ func (m *Market) change(agent *models.Agent, in AgentChanges) (err error) {
 	return m.checkAgent(agent)
 }
 
-// lockAgent has what one agent changes of itself happen one after another.
-func lockAgent(tx *database.Tx, agentID string) error {
-	return tx.RowLocked("SELECT id FROM agents WHERE id = ?", []any{agentID}, &agentID)
+// lockAgent has what one agent changes of itself happen one after another, and
+// refuses a caller whose key was revoked before its turn came.
+func (m *Market) lockAgent(tx *database.Tx, actor auth.Actor) error {
+	var id string
+	if err := tx.RowLocked("SELECT id FROM agents WHERE id = ?", []any{actor.AgentID}, &id); err != nil {
+		return err
+	}
+	return m.Keys.Check(tx, actor)
 }
 
 func assign[T any](field *T, given *T) {
@@ -72,7 +77,7 @@ func assign[T any](field *T, given *T) {
 // RotateKey gives the caller a new API key and ends the old one at once.
 func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error) {
 	return once(ctx, m, actor.AgentID, "rotateApiKey", struct{}{}, func(tx *database.Tx) (string, error) {
-		if err := lockAgent(tx, actor.AgentID); err != nil {
+		if err := m.lockAgent(tx, actor); err != nil {
 			return "", err
 		}
 		if err := m.Events.Append(tx, &models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.now()}); err != nil {

@@ -10,8 +10,12 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// sweepPage is how many tasks one pass over the store ends at most.
-const sweepPage = 200
+const (
+	// sweepPage is how many tasks one pass over the store ends at most.
+	sweepPage = 200
+	// sweepTime is how long Run sweeps at once. What is left is there next time.
+	sweepTime = 30 * time.Second
+)
 
 // Sweep ends what time has ended: it refunds open and lapsed tasks whose offer
 // is over, and direct hires that nobody settled or whose process is gone, and it
@@ -20,22 +24,22 @@ const sweepPage = 200
 func (m *Market) Sweep(ctx context.Context) error {
 	for {
 		now := m.now()
-		var ids []string
+		var ending []models.Task
 		err := m.DB.Read(ctx).Raw(`
-			SELECT id FROM tasks WHERE status = 'open' AND open_until <= ?
+			SELECT id, origin FROM tasks WHERE status = 'open' AND open_until <= ?
 			UNION ALL
-			SELECT id FROM tasks WHERE status = 'assigned' AND lease_until <= ?
+			SELECT id, origin FROM tasks WHERE status = 'assigned' AND lease_until <= ?
 				AND (origin = 'direct' OR lapses + 1 >= ? OR open_until <= ?)
-			LIMIT ?`, now, now, models.MaxLapses, now, sweepPage).Scan(&ids).Error
+			LIMIT ?`, now, now, models.MaxLapses, now, sweepPage).Scan(&ending).Error
 		if err != nil {
 			return err
 		}
-		for _, id := range ids {
-			if err := m.DB.Write(ctx, func(tx *database.Tx) error { return m.end(tx, id, m.now()) }); err != nil {
+		for _, task := range ending {
+			if err := m.DB.Write(ctx, func(tx *database.Tx) error { return m.end(tx, &task) }); err != nil {
 				return err
 			}
 		}
-		if len(ids) < sweepPage {
+		if len(ending) < sweepPage {
 			return errors.Join(m.SettleDead(ctx), m.forget(ctx))
 		}
 	}
@@ -51,12 +55,16 @@ func (m *Market) SettleDead(ctx context.Context) error {
 		return err
 	}
 	for _, id := range ids {
-		err := m.DB.Write(ctx, func(tx *database.Tx) error {
-			m.Logger.WarnContext(ctx, "refund a hire that was cut off", slog.String("task_id", id))
-			return m.fail(tx, id, models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was given back"))
+		failed := false
+		err := m.DB.Write(ctx, func(tx *database.Tx) (err error) {
+			failed, err = m.fail(tx, id, models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was given back"))
+			return err
 		})
 		if err != nil {
 			return err
+		}
+		if failed {
+			m.Logger.WarnContext(ctx, "refunded a hire that was cut off", slog.String("task_id", id))
 		}
 	}
 	return nil
@@ -67,7 +75,7 @@ func (m *Market) Run(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
-		if err := m.Sweep(ctx); err != nil && ctx.Err() == nil {
+		if err := m.sweepSoon(ctx); err != nil && ctx.Err() == nil {
 			m.Logger.ErrorContext(ctx, "cannot sweep", slog.Any("error", err))
 		}
 		select {
@@ -78,36 +86,40 @@ func (m *Market) Run(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// end ends one task as the clock says, if it still does.
-func (m *Market) end(tx *database.Tx, taskID string, now models.Time) error {
-	var task models.Task
-	if err := tx.Locked().Take(&task, "id = ?", taskID).Error; err != nil {
-		return err
-	}
-	status := task.StatusAt(now)
-	switch {
-	case task.Status.Ended() || !status.Ended():
-		return nil
-	case task.Origin == models.Direct:
-		return m.fail(tx, taskID, models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was given back"))
-	default:
-		_, err := m.settleUnpaid(tx, &task, models.Expired, models.TaskExpired)
-		return err
-	}
+// sweepSoon sweeps, and gives up when that takes long: a connection to the store
+// can die without a sign.
+func (m *Market) sweepSoon(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
+	return m.Sweep(ctx)
 }
 
-// fail settles a direct hire that no process will settle.
-func (m *Market) fail(tx *database.Tx, taskID string, failure *models.Error) error {
+// end ends one task as the clock says, if it still does.
+func (m *Market) end(tx *database.Tx, late *models.Task) error {
+	if late.Origin == models.Direct {
+		_, err := m.fail(tx, late.ID, models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was given back"))
+		return err
+	}
+	task, err := lockTask(tx, late.ID)
+	if err != nil || task.Status.Ended() || !task.StatusAt(m.now()).Ended() {
+		return err
+	}
+	_, err = m.settleUnpaid(tx, task, models.Expired, models.TaskExpired)
+	return err
+}
+
+// fail settles a direct hire that no process will settle, unless one has.
+func (m *Market) fail(tx *database.Tx, taskID string, failure *models.Error) (bool, error) {
 	c, err := m.claimOf(tx, taskID)
 	if err != nil {
-		return err
+		return false, err
 	}
-	var task models.Task
-	if err := tx.Locked().Take(&task, "id = ?", taskID).Error; err != nil || task.Status.Ended() {
-		return err
+	task, err := lockTask(tx, taskID)
+	if err != nil || task.Status.Ended() {
+		return false, err
 	}
-	_, err = m.settleHire(tx, c, taskID, "", failure)
-	return err
+	_, err = m.settleHire(tx, c, task, "", failure)
+	return err == nil, err
 }
 
 // forget drops idempotency keys that are no longer honoured.

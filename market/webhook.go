@@ -36,7 +36,7 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string) (
 		return WebhookResult{}, err
 	}
 	return once(ctx, m, actor.AgentID, "setWebhook", url, func(tx *database.Tx) (WebhookResult, error) {
-		if err := lockAgent(tx, actor.AgentID); err != nil {
+		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
 		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, url)
@@ -47,7 +47,7 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string) (
 // RemoveWebhook stops notifying the caller.
 func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
 	_, err := once(ctx, m, actor.AgentID, "removeWebhook", struct{}{}, func(tx *database.Tx) (struct{}, error) {
-		if err := lockAgent(tx, actor.AgentID); err != nil {
+		if err := m.lockAgent(tx, actor); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, m.Deliverer.Unsubscribe(tx, actor.AgentID)
@@ -62,7 +62,7 @@ func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinu
 		return WebhookResult{}, models.Invalid("overlapMinutes", "must be from 0 to %d", int(maxOverlap.Minutes()))
 	}
 	return once(ctx, m, actor.AgentID, "rotateWebhookSecret", overlapMinutes, func(tx *database.Tx) (WebhookResult, error) {
-		if err := lockAgent(tx, actor.AgentID); err != nil {
+		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
 		webhook, secret, err := m.Deliverer.Rotate(tx, actor.AgentID, time.Duration(overlapMinutes)*time.Minute)

@@ -22,7 +22,7 @@ const suspendedReason = "webhook suspended: set it again to resume, then redeliv
 // MatchArgs is the job that finds whom an event concerns. There is one for each
 // event.
 type MatchArgs struct {
-	EventID int64  `json:"event_seq"` // as it is in the queues of older versions
+	EventID int64  `json:"event_id"`
 	TaskID  string `json:"task_id"`
 }
 
@@ -77,12 +77,8 @@ type candidate struct {
 // by page in the order of their ids. Deliveries that exist are left alone, so it
 // may be run again at any point.
 func (w *Webhooks) match(ctx context.Context, args MatchArgs) error {
-	query := w.db.Read(ctx).Where("id = ?", args.TaskID)
-	if args.TaskID == "" { // it was queued by an older version
-		query = w.db.Read(ctx).Where("id = (SELECT task_id FROM events WHERE seq = ?)", args.EventID)
-	}
 	var task models.Task
-	if err := query.Take(&task).Error; err != nil {
+	if err := w.db.Read(ctx).Take(&task, "id = ?", args.TaskID).Error; err != nil {
 		return fmt.Errorf("read task of event %d: %w", args.EventID, err)
 	}
 	after := ""

@@ -13,12 +13,8 @@ import (
 	"agentmarket.space/server/outbound"
 )
 
-const (
-	// hintLength is how much of a secret is shown later: whsec_ and four more.
-	hintLength = 10
-	// maxOverlap is how long a replaced secret may go on signing.
-	maxOverlap = 24 * time.Hour
-)
+// hintLength is how much of a secret is shown later: whsec_ and four more.
+const hintLength = 10
 
 // MintSecret returns the agent's signing secret and makes one when it has none.
 // It is to be shown once.
@@ -57,12 +53,8 @@ func (w *Webhooks) SecretHint(ctx context.Context, agentID string) (string, erro
 // Rotate replaces the agent's signing secret and returns the new one, which is
 // to be shown once. Until the overlap ends the old secret signs too, and alone
 // makes X-AgentMarket-Signature; with no overlap it ends at once, and so does an
-// even older one. An agent without a webhook gets CONFLICT, an overlap below 0 or
-// above a day INVALID_INPUT.
+// even older one. An agent without a webhook gets CONFLICT.
 func (w *Webhooks) Rotate(tx *database.Tx, agentID string, overlap time.Duration) (models.Webhook, string, error) {
-	if overlap < 0 || overlap > maxOverlap {
-		return models.Webhook{}, "", models.Invalid("overlapMinutes", "must be 0 to %d", int(maxOverlap.Minutes()))
-	}
 	hook, err := hookOf(tx.DB, agentID)
 	if models.CodeOf(err) == models.NotFound {
 		return models.Webhook{}, "", models.Errorf(models.Conflict, "no webhook is set: there is no secret to replace")

@@ -98,9 +98,9 @@ func (w *Webhooks) retry(tx *database.Tx, d *models.Delivery, after time.Duratio
 	tx.Enqueue(DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, &opts)
 }
 
-// store writes what a try changed in a delivery, unless another wrote first.
+// store writes what a try changed in a delivery, which is locked.
 func store(tx *database.Tx, d *models.Delivery) error {
-	return tx.Model(&models.Delivery{}).Where("id = ? AND attempts = ?", d.ID, d.Attempts-1).
+	return tx.Model(&models.Delivery{}).Where("id = ?", d.ID).
 		Select("status", "attempts", "tries_left", "response_status", "last_error", "last_attempt_at", "next_attempt_at").
 		Updates(d).Error
 }
