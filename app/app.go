@@ -109,14 +109,20 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime,
 	})
 	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: version}
+	answers, err := graph.NewAnswers(a.market)
+	if err != nil {
+		return err
+	}
 	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
 		Introspection: a.config.Introspection == "on", Origins: a.config.AllowOrigins, Keys: keys, Limit: limits.operation, Logger: a.logger,
+		Answers: answers,
 	})
 	if err != nil {
 		return err
 	}
 	keys.Revoked = a.graph.CloseKey
-	a.Handler = a.routes(compat.New(resolver, compat.Options{Version: version, PublicURL: a.config.PublicURL, Logger: a.logger}), keys, limits)
+	rest := compat.New(resolver, compat.Options{Version: version, PublicURL: a.config.PublicURL, Logger: a.logger, Answers: answers})
+	a.Handler = a.routes(rest, keys, limits)
 	return nil
 }
 

@@ -33,7 +33,9 @@ func open(tb testing.TB) *bundle {
 	})
 	b.Notifier, b.Deliverer, b.CheckURL = hooks, hooks, client.CheckURL
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: hooks}
-	b.handler = b.admit(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger}))
+	answers, err := graph.NewAnswers(b.Market)
+	must(tb, err)
+	b.handler = b.admit(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger, Answers: answers}))
 	server := httptest.NewServer(b.handler)
 	tb.Cleanup(server.Close)
 	b.url = server.URL

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"agentmarket.space/server/auth"
@@ -22,19 +23,21 @@ type Options struct {
 	Version   string // of the server, for the OpenAPI document
 	PublicURL string // where clients reach the server, for the OpenAPI document
 	Logger    *slog.Logger
+	Answers   *graph.Answers // where reads are answered from memory; may be nil
 }
 
 // door serves the routes. It is safe for concurrent use.
 type door struct {
-	graph  *graph.Resolver
-	logger *slog.Logger
+	graph   *graph.Resolver
+	answers *graph.Answers
+	logger  *slog.Logger
 }
 
 // New returns the handler of everything under /api and of /openapi.json. It
 // wants the request in the context ([auth.WithRequest]), and the caller
 // ([auth.WithActor]) when a valid key came with it.
 func New(resolver *graph.Resolver, opts Options) http.Handler {
-	d := &door{graph: resolver, logger: opts.Logger}
+	d := &door{graph: resolver, answers: opts.Answers, logger: opts.Logger}
 	routes := d.routes()
 	paths := map[string]map[string]http.HandlerFunc{
 		"/openapi.json": {http.MethodGet: d.document(routes, opts)},
@@ -91,8 +94,8 @@ type answer struct {
 // call is one request to a route.
 type call struct {
 	request *http.Request
-	fields  fields      // of the body
-	header  http.Header // of the answer
+	fields  fields // of the body
+	link    string // of the answer: to the next page
 	// balance is the caller's when the route has learned it; nil has it read.
 	balance *models.Credits
 }
@@ -100,25 +103,41 @@ type call struct {
 // id is the {id} in the path.
 func (c *call) id() string { return c.request.PathValue("id") }
 
-// serve answers a route's requests.
+// serve answers a route's requests, reads from memory when nothing has changed.
 func (d *door) serve(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		c := &call{request: r, header: w.Header()}
-		data, err := rt.call(r.Context(), c)
-		if err != nil {
-			d.refuse(w, r, err)
+		ctx, answered := r.Context(), (*graph.Answer)(nil)
+		if rt.method == http.MethodGet {
+			answered = d.answers.Get(ctx, graph.Ask(ctx, "REST "+r.URL.RequestURI()), func(ctx context.Context) *graph.Answer {
+				return d.answer(ctx, &rt, r)
+			})
+		} else {
+			answered = d.answer(ctx, &rt, r)
+		}
+		if answered.Err != nil {
+			d.refuse(w, r, answered.Err)
 			return
 		}
-		if c.balance == nil {
-			c.balance = d.balance(r.Context())
+		if answered.Link != "" {
+			w.Header().Set("Link", answered.Link)
 		}
-		body, err := encode(answer{Success: true, Data: data, Balance: c.balance})
-		if err != nil {
-			d.refuse(w, r, err)
-			return
-		}
-		write(w, r, http.StatusOK, body)
+		write(w, r, http.StatusOK, answered.Body)
 	}
+}
+
+// answer serves a request.
+func (d *door) answer(ctx context.Context, rt *route, r *http.Request) *graph.Answer {
+	c := &call{request: r}
+	data, err := rt.call(ctx, c)
+	if err != nil {
+		return &graph.Answer{Err: err}
+	}
+	if c.balance == nil {
+		c.balance = d.balance(ctx)
+	}
+	body, err := encode(answer{Success: true, Data: data, Balance: c.balance})
+	_, known := auth.FromContext(ctx)
+	return &graph.Answer{Body: body, Link: c.link, Err: err, Keep: err == nil && (c.balance != nil || !known)}
 }
 
 // refuse answers with an error and logs what is no refusal.
@@ -163,6 +182,7 @@ func encode(v any) ([]byte, error) {
 func write(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	if auth.RequestFrom(r.Context()).Replayed.Load() {
 		h.Set("Idempotency-Replayed", "true")

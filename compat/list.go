@@ -60,7 +60,7 @@ func (c *call) next(l listing, page *generated.PageInfo) {
 		return
 	}
 	l.query.Set("cursor", *page.EndCursor)
-	c.header.Set("Link", "<"+c.request.URL.EscapedPath()+"?"+l.query.Encode()+`>; rel="next"`)
+	c.link = "<" + c.request.URL.EscapedPath() + "?" + l.query.Encode() + `>; rel="next"`
 }
 
 func given(query url.Values, name string) *string {

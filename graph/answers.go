@@ -1,104 +1,191 @@
 package graph
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
-	"slices"
+	"sync"
 
-	"github.com/99designs/gqlgen/graphql"
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/vektah/gqlparser/v2/ast"
 
 	"agentmarket.space/server/auth"
+	"agentmarket.space/server/graph/transport"
 	"agentmarket.space/server/market"
 )
 
+// What answers may take of the memory: the bytes of all bodies, and as many
+// entries as make their keys about as large again as small answers are.
 const (
-	keptQueries  = 2048
-	maxKeptBytes = 32 << 10 // of one answer
+	maxAnswers     = 16 << 10
+	maxAnswerBytes = 64 << 10 // of one body
+	maxBytes       = 32 << 20 // of all
+	knownRequests  = 16 << 10
 )
 
-// answers keeps what queries were answered for as long as it is exactly what
-// they would be answered again: until anything is written, or time alone moves
-// a task on.
-type answers struct {
+// Answers keeps the finished bytes that reads were answered with, for as long as
+// they are exactly what the reads would be answered again: until anything is
+// written, or time alone moves a task on. GraphQL and REST share one. Where
+// other processes write to the store too, nothing is kept. It is safe for
+// concurrent use, and a nil one keeps nothing.
+type Answers struct {
 	market *market.Market
-	kept   *lru.Cache[[sha256.Size]byte, *keptAnswer]
+	known  *lru.Cache[transport.Asked, known] // GraphQL requests that were answered before
+
+	mu    sync.Mutex
+	epoch market.Epoch // that everything kept is of
+	kept  map[Question]*place
+	bytes int
 }
 
-// keptAnswer is an answer and the moment that it is of.
-type keptAnswer struct {
-	epoch    market.Epoch
-	response *graphql.Response
+// Question is the same for reads that are answered alike.
+type Question struct {
+	of     [sha256.Size]byte
+	caller string // empty when it does not matter who asks, and for strangers
 }
 
-func newAnswers(m *market.Market) (*answers, error) {
-	kept, err := lru.New[[sha256.Size]byte, *keptAnswer](keptQueries)
-	return &answers{market: m, kept: kept}, err
+// Ask names a read by what was asked and by who asks.
+func Ask(ctx context.Context, what string) Question {
+	return (known{of: sha256.Sum256([]byte(what)), personal: true}).by(ctx)
 }
 
-// around answers a query, from memory when nothing has changed.
-func (a *answers) around(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-	key, ok := askedFor(ctx)
-	if !ok {
-		return next(ctx)
-	}
-	epoch, err := a.market.Epoch(ctx) // before anything is read
-	if err != nil || !epoch.Known() {
-		return next(ctx)
-	}
-	if kept, found := a.kept.Get(key); found && kept.epoch == epoch {
-		return graphql.OneShot(kept.response)
-	}
-	responses := next(ctx)
-	return func(ctx context.Context) *graphql.Response {
-		response := responses(ctx)
-		if response != nil && len(response.Errors) == 0 && len(response.Data) <= maxKeptBytes {
-			a.kept.Add(key, &keptAnswer{epoch: epoch, response: response})
-		}
-		return response
-	}
+// known is what has been found out about a GraphQL request: what it asks, and
+// whether it matters who does.
+type known struct {
+	of       [sha256.Size]byte
+	personal bool
 }
 
-// askedFor is the same for queries that are answered alike: the same document
-// and variables, from the same caller when it matters who that is.
-func askedFor(ctx context.Context) (sum [sha256.Size]byte, ok bool) {
-	o := graphql.GetOperationContext(ctx)
-	variables, err := json.Marshal(o.Variables)
-	if err != nil {
-		return sum, false
-	}
-	caller := "anybody"
-	if personal(o.Operation.SelectionSet, true) {
+func (k known) by(ctx context.Context) Question {
+	q := Question{of: k.of}
+	if k.personal {
 		actor, _ := auth.FromContext(ctx)
-		caller = actor.AgentID
+		q.caller = actor.AgentID
 	}
-	return sha256.Sum256(bytes.Join([][]byte{[]byte(o.RawQuery), []byte(o.OperationName), variables, []byte(caller)}, []byte{0})), true
+	return q
 }
 
-// personal reports whether the value of a selected field depends on who asks:
-// of the fields of Query those that find what not everybody may see, and the
-// result of a task anywhere.
-func personal(set ast.SelectionSet, ofQuery bool) bool {
-	for _, selection := range set {
-		var within ast.SelectionSet
-		inside := ofQuery
-		switch selection := selection.(type) {
-		case *ast.Field:
-			if selection.Name == "result" || ofQuery && slices.Contains([]string{"viewer", "node", "nodes", "task"}, selection.Name) {
-				return true
-			}
-			within, inside = selection.SelectionSet, false
-		case *ast.InlineFragment:
-			within = selection.SelectionSet
-		case *ast.FragmentSpread:
-			within = selection.Definition.SelectionSet
+// Answer is a finished answer.
+type Answer struct {
+	Body []byte
+	Link string // REST: the header of that name
+	Err  error  // what is answered in place of a body; never kept
+	Keep bool   // whether the same question may be answered with it
+
+	graphql *graphqlResponse
+}
+
+// place is where an answer is kept or is going to be.
+type place struct {
+	settled chan struct{}
+	answer  *Answer // nil when there is none to keep; written before settled is closed
+	gone    bool    // whether that is because the one who was to make it went away
+}
+
+// NewAnswers returns a store of answers about a market.
+func NewAnswers(m *market.Market) (*Answers, error) {
+	requests, err := lru.New[transport.Asked, known](knownRequests)
+	return &Answers{market: m, known: requests, kept: map[Question]*place{}}, err
+}
+
+// Get returns the answer to a question: the one that is kept, or the one that
+// make makes. Who asks the same meanwhile waits for it.
+func (a *Answers) Get(ctx context.Context, q Question, make func(context.Context) *Answer) *Answer {
+	epoch, ok := a.now(ctx) // before anything is read
+	if !ok {
+		return make(ctx)
+	}
+	for {
+		p, mine := a.claim(epoch, q)
+		if mine {
+			return a.fill(ctx, q, p, make)
 		}
-		if personal(within, inside) {
-			return true
+		select {
+		case <-p.settled:
+		case <-ctx.Done():
+			return make(ctx) // which says so
+		}
+		if p.answer != nil {
+			return p.answer
+		}
+		if !p.gone { // it is a refusal, and this caller's may read otherwise
+			return make(ctx)
 		}
 	}
-	return false
+}
+
+// now returns the present epoch when there is one to keep answers of.
+func (a *Answers) now(ctx context.Context) (epoch market.Epoch, ok bool) {
+	if a == nil {
+		return epoch, false
+	}
+	epoch, err := a.market.Epoch(ctx)
+	return epoch, err == nil && epoch.Known()
+}
+
+// claim returns the place of an answer, and whether it is the caller's to fill.
+// What was kept of other epochs is dropped.
+func (a *Answers) claim(epoch market.Epoch, q Question) (p *place, mine bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.epoch != epoch {
+		clear(a.kept)
+		a.epoch, a.bytes = epoch, 0
+	}
+	if p, taken := a.kept[q]; taken {
+		return p, false
+	}
+	if len(a.kept) == maxAnswers {
+		a.evict()
+	}
+	p = &place{settled: make(chan struct{})}
+	a.kept[q] = p
+	return p, true
+}
+
+// fill makes the answer of a place and lets those have it that wait for it.
+func (a *Answers) fill(ctx context.Context, q Question, p *place, make func(context.Context) *Answer) (answer *Answer) {
+	defer func() { // after a panic too
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		present := a.kept[q] == p
+		switch {
+		case answer != nil && answer.Keep && len(answer.Body) <= maxAnswerBytes:
+			p.answer = answer
+			for present && a.bytes+len(answer.Body) > maxBytes {
+				a.evict()
+				present = a.kept[q] == p
+			}
+			if present {
+				a.bytes += len(answer.Body)
+			}
+		default:
+			p.gone = answer == nil || ctx.Err() != nil
+			if present {
+				delete(a.kept, q)
+			}
+		}
+		close(p.settled)
+	}()
+	return make(ctx)
+}
+
+// evict makes room by dropping any one answer: which is best kept nobody knows,
+// and the next write drops them all.
+func (a *Answers) evict() {
+	for q, p := range a.kept {
+		if p.answer != nil {
+			a.bytes -= len(p.answer.Body)
+		}
+		delete(a.kept, q)
+		return
+	}
+}
+
+// find returns the answer that is kept to a question, nil when there is none.
+func (a *Answers) find(epoch market.Epoch, q Question) *Answer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.kept[q]; p != nil && a.epoch == epoch {
+		return p.answer
+	}
+	return nil
 }

@@ -3,6 +3,9 @@ package graph
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 )
@@ -39,6 +42,44 @@ func TestAnswers(t *testing.T) {
 	}
 	for range 2 {
 		if got := b.ask(t, poster, `{ task(id: "unknown") { id } }`); got.code() != "NOT_FOUND" {
+			t.Errorf("got %v", got)
+		}
+	}
+}
+
+// TestAnswers_requests: the same request is answered the same, whichever media
+// type and caller it is for; mutations and refusals are never given again.
+func TestAnswers_requests(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	poster := b.register(t, "")
+	b.post(t, poster, "budget: 5")
+	document := `{ agents { nodes { name } } viewer { wallet { balance } } }`
+	body := fmt.Appendf(nil, `{"query": %q}`, document)
+	send := func(c caller, method, query string, body []byte, accept string) string {
+		got := b.send(t, c, method, query, body, "Content-Type", "application/json", "Accept", accept)
+		if media := got.header.Get("Content-Type"); got.status != http.StatusOK || media != accept+"; charset=utf-8" || got.header.Get("Vary") != "Accept" {
+			t.Errorf("status %d, %s", got.status, media)
+		}
+		return fmt.Sprint(got.Data)
+	}
+	for range 3 {
+		for _, accept := range []string{"application/json", "application/graphql-response+json"} {
+			stranger := send(caller{}, http.MethodPost, "", body, accept)
+			if got := send(caller{}, http.MethodGet, "?query="+url.QueryEscape(document), nil, accept); got != stranger {
+				t.Errorf("by GET: %s, by POST: %s", got, stranger)
+			}
+			if got := send(poster, http.MethodPost, "", body, accept); got == stranger || !strings.Contains(got, "95") {
+				t.Errorf("the poster gets %s", got)
+			}
+		}
+	}
+	first, second := b.post(t, poster, "budget: 5"), b.post(t, poster, "budget: 5")
+	if first == second {
+		t.Error("a mutation was answered from memory")
+	}
+	for range 2 {
+		if got := b.ask(t, caller{}, `{ tasks(first: 101) { totalCount } }`); got.code() != "INVALID_INPUT" || got.Errors[0].Extensions["requestId"] == nil {
 			t.Errorf("got %v", got)
 		}
 	}

@@ -51,6 +51,8 @@ func openWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 	resolver := &Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks, PublicURL: "https://market.example.com", Version: "1.2.3"}
 	o.Keys, o.Logger = b.Keys, b.Logger
 	var err error
+	o.Answers, err = NewAnswers(b.Market)
+	must(t, err)
 	b.server, err = NewServer(resolver, o)
 	must(t, err)
 	b.Keys.Revoked = b.server.CloseKey

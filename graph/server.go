@@ -38,6 +38,7 @@ type ServerOptions struct {
 	Keys          *auth.Keys
 	Limit         func(ctx context.Context) error // asked before each operation on a socket; may be nil
 	Logger        *slog.Logger
+	Answers       *Answers // where queries are answered from memory; may be nil
 }
 
 // Server answers GraphQL over HTTP, WebSocket and server-sent events.
@@ -75,16 +76,16 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	answers, err := newAnswers(r.Market)
-	if err != nil {
-		return nil, err
-	}
 	server.AroundOperations(func(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-		return around(ctx, shared, answers, next)
+		return around(ctx, shared, o.Answers, next)
 	})
+	var memory transport.Memory
+	if o.Answers != nil {
+		memory = o.Answers
+	}
 	transports := transport.New(transport.Options{
 		Init: initialiser(o.Keys), Before: o.Limit, Key: keyOf, Present: presenter(o.Logger), CheckOrigin: checkOrigin(o.Origins),
-		Headers: replayed,
+		Headers: replayed, Memory: memory,
 		Address: func(ctx context.Context) string { return auth.RequestFrom(ctx).Address }, Logger: o.Logger,
 	})
 	transports.Mount(server)
@@ -114,7 +115,7 @@ func authenticated(ctx context.Context, _ any, next graphql.Resolver) (any, erro
 // around bounds how long a query or mutation takes, and refuses an
 // Idempotency-Key for a document with several mutations: one key is for one
 // effect.
-func around(ctx context.Context, shared *sharing, answers *answers, next graphql.OperationHandler) graphql.ResponseHandler {
+func around(ctx context.Context, shared *sharing, answers *Answers, next graphql.OperationHandler) graphql.ResponseHandler {
 	operation := graphql.GetOperationContext(ctx)
 	switch operation.Operation.Operation {
 	case ast.Mutation:
@@ -138,9 +139,9 @@ func around(ctx context.Context, shared *sharing, answers *answers, next graphql
 func limited(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 	ctx, cancel := context.WithTimeout(withLoads(ctx), operationTimeout)
 	responses := next(ctx)
-	return func(outer context.Context) *graphql.Response {
+	return func(context.Context) *graphql.Response {
 		defer cancel()
-		return responses(outer)
+		return responses(ctx)
 	}
 }
 

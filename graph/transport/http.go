@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"mime"
 	"net/http"
 	"strconv"
@@ -33,13 +34,26 @@ func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		t.refuse(w, typeJSON, &refusal{http.StatusNotAcceptable, models.InvalidInput, "the answer is " + typeGraphQL + " or " + typeJSON})
 		return
 	}
-	params, refused := readRequest(w, r, t.options.MaxBody)
+	buffer := getBuffer()
+	defer putBuffer(buffer)
+	if refused := readText(w, r, t.options.MaxBody, buffer); refused != nil {
+		t.refuse(w, media, refused)
+		return
+	}
+	asked := askedBy(r, buffer.Bytes())
+	if body := t.recall(r.Context(), asked); body != nil {
+		send(w, media, http.StatusOK, body)
+		return
+	}
+	params, refused := readParams(r, buffer.Bytes())
 	if refused != nil {
 		t.refuse(w, media, refused)
 		return
 	}
 	panicked := t.contained(r.Context(), func() gqlerror.List {
-		t.execute(w, r, exec, params, media)
+		if ctx := t.execute(w, r, exec, params, media); ctx != nil && t.options.Memory != nil {
+			t.options.Memory.Note(ctx, asked)
+		}
 		return nil
 	})
 	if panicked != nil {
@@ -47,20 +61,28 @@ func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 	}
 }
 
-// execute runs the operation of a request and answers; it answers last.
-func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, params *graphql.RawParams, media string) {
+func (t *plainHTTP) recall(ctx context.Context, asked Asked) []byte {
+	if t.options.Memory == nil {
+		return nil
+	}
+	return t.options.Memory.Recall(ctx, asked)
+}
+
+// execute runs the operation of a request and answers; it answers last. It
+// returns the context that a query was executed in without an error.
+func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, params *graphql.RawParams, media string) context.Context {
 	opCtx, errs := prepare(r.Context(), exec, params)
 	if errs != nil {
 		t.write(w, media, requestStatus(media), &graphql.Response{Errors: errs})
-		return
+		return nil
 	}
 	if opCtx.Operation.Operation == ast.Subscription {
 		t.refuse(w, media, malformed("subscribe over a WebSocket, or accept text/event-stream"))
-		return
+		return nil
 	}
 	if refused := mutationByGet(w, r, opCtx); refused != nil {
 		t.refuse(w, media, refused)
-		return
+		return nil
 	}
 	responses, ctx := exec.DispatchOperation(r.Context(), opCtx)
 	response := responses(ctx)
@@ -75,6 +97,10 @@ func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql
 		t.options.Headers(ctx, w.Header())
 	}
 	t.write(w, media, status, response)
+	if opCtx.Operation.Operation != ast.Query || len(response.Errors) > 0 {
+		return nil
+	}
+	return ctx
 }
 
 // setHeaders sets what every answer has.
@@ -108,12 +134,16 @@ func (*plainHTTP) write(w http.ResponseWriter, media string, status int, respons
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 	writeResponse(buffer, response)
+	setRetryAfter(w.Header(), response.Errors)
+	send(w, media, status, buffer.Bytes())
+}
+
+func send(w http.ResponseWriter, media string, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", media+"; charset=utf-8")
-	h.Set("Content-Length", strconv.Itoa(buffer.Len()))
-	setRetryAfter(h, response.Errors)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(buffer.Bytes())
+	_, _ = w.Write(body)
 }
 
 // setRetryAfter repeats in a header when trying again makes sense.

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"io"
@@ -31,18 +32,61 @@ func malformed(text string) *refusal {
 	return &refusal{http.StatusBadRequest, models.InvalidInput, text}
 }
 
-// readRequest reads the parameters of a GET or POST request.
-func readRequest(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphql.RawParams, *refusal) {
-	var params *graphql.RawParams
-	var refused *refusal
+// Asked is the same for requests that say the same, whoever sends them and
+// whichever answers they accept.
+type Asked [sha256.Size]byte
+
+// readText reads what a request says, its query string or its body, into buffer.
+// What is wrong with it is told without repeating any of it.
+func readText(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *bytes.Buffer) *refusal {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		params, refused = readQuery(r.URL.Query())
+		buffer.WriteString(r.URL.RawQuery)
+		return nil
 	case http.MethodPost:
-		params, refused = readPost(w, r, maxBody)
+		return readBody(w, r, maxBody, buffer)
 	default:
 		w.Header().Set("Allow", "GET, POST")
-		return nil, &refusal{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use GET or POST"}
+		return &refusal{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use GET or POST"}
+	}
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *bytes.Buffer) *refusal {
+	if !isJSON(r.Header.Get("Content-Type")) {
+		return &refusal{http.StatusUnsupportedMediaType, models.UnsupportedMedia, "send the request as application/json in UTF-8"}
+	}
+	if _, err := io.Copy(buffer, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			return &refusal{http.StatusRequestEntityTooLarge, models.PayloadTooLarge, "the request is too large"}
+		}
+		return malformed("the request could not be read")
+	}
+	return nil
+}
+
+func isJSON(contentType string) bool {
+	if contentType == typeJSON { // parsing it costs more than the rest of reading
+		return true
+	}
+	media, params, err := mime.ParseMediaType(contentType)
+	charset := params["charset"]
+	return err == nil && media == typeJSON && (charset == "" || strings.EqualFold(charset, "utf-8"))
+}
+
+// askedBy identifies what a request says in text.
+func askedBy(r *http.Request, text []byte) Asked {
+	if r.Method == http.MethodPost {
+		return sha256.Sum256(text)
+	}
+	return sha256.Sum256(append([]byte("?"), text...)) // no body begins so
+}
+
+// readParams reads the parameters of a request from its text.
+func readParams(r *http.Request, text []byte) (params *graphql.RawParams, refused *refusal) {
+	if r.Method == http.MethodPost {
+		params, refused = readJSON(text)
+	} else {
+		params, refused = readQuery(r.URL.Query())
 	}
 	if refused != nil {
 		return nil, refused
@@ -52,6 +96,16 @@ func readRequest(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphq
 	}
 	params.Headers = r.Header
 	return params, nil
+}
+
+// readRequest reads the parameters of a GET or POST request.
+func readRequest(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphql.RawParams, *refusal) {
+	buffer := getBuffer()
+	defer putBuffer(buffer)
+	if refused := readText(w, r, maxBody, buffer); refused != nil {
+		return nil, refused
+	}
+	return readParams(r, buffer.Bytes())
 }
 
 // readQuery reads the parameters from an address.
@@ -69,24 +123,6 @@ func readQuery(values url.Values) (*graphql.RawParams, *refusal) {
 		return nil, malformed("extensions must be a JSON object")
 	}
 	return params, nil
-}
-
-// readPost reads the parameters from a JSON body. What is wrong with it is told
-// without repeating any of it.
-func readPost(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphql.RawParams, *refusal) {
-	media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if charset := params["charset"]; err != nil || media != "application/json" || charset != "" && !strings.EqualFold(charset, "utf-8") {
-		return nil, &refusal{http.StatusUnsupportedMediaType, models.UnsupportedMedia, "send the request as application/json in UTF-8"}
-	}
-	buffer := getBuffer()
-	defer putBuffer(buffer)
-	if _, err := io.Copy(buffer, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
-		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			return nil, &refusal{http.StatusRequestEntityTooLarge, models.PayloadTooLarge, "the request is too large"}
-		}
-		return nil, malformed("the request could not be read")
-	}
-	return readJSON(buffer.Bytes())
 }
 
 // readJSON reads the parameters of a JSON object.

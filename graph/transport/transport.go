@@ -26,6 +26,8 @@ type Options struct {
 	Present func(ctx context.Context, err error) *gqlerror.Error
 	// Headers adds to the headers of an HTTP answer; it may be nil.
 	Headers func(ctx context.Context, h http.Header)
+	// Memory knows requests over HTTP that were answered before; it may be nil.
+	Memory Memory
 	// CheckOrigin says whether a page of the request's origin may connect.
 	CheckOrigin func(r *http.Request) bool
 	Logger      *slog.Logger
@@ -39,6 +41,16 @@ type Options struct {
 	MaxConnections int           // in all; 50 000
 	MaxPerAddress  int           // 10 000
 	MaxPerKey      int           // 1 000
+}
+
+// Memory is finished answers to queries.
+type Memory interface {
+	// Recall returns the body that a request is answered with, nil when it must be
+	// executed.
+	Recall(ctx context.Context, asked Asked) []byte
+	// Note is told of a query that was executed without an error, and in which
+	// context.
+	Note(ctx context.Context, asked Asked)
 }
 
 func (o *Options) setDefaults() {
