@@ -113,9 +113,15 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	if err != nil {
 		return err
 	}
+	var trusted *graph.Trusted
+	if a.config.TrustedDocs != "" {
+		if trusted, err = graph.ReadTrusted(a.config.TrustedDocs); err != nil {
+			return fmt.Errorf("trusted-documents: %w", err)
+		}
+	}
 	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
 		Introspection: a.config.Introspection == "on", Origins: a.config.AllowOrigins, Keys: keys, Limit: limits.operation, Logger: a.logger,
-		Answers: answers,
+		Answers: answers, Trusted: trusted,
 	})
 	if err != nil {
 		return err

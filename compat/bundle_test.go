@@ -20,6 +20,7 @@ import (
 // bundle is the door on a fresh market, served on a socket.
 type bundle struct {
 	*markettest.Bundle
+	hooks   *webhooks.Webhooks
 	handler http.Handler
 	url     string
 }
@@ -28,11 +29,11 @@ func open(tb testing.TB) *bundle {
 	tb.Helper()
 	b := &bundle{Bundle: markettest.New(tb)}
 	client := outbound.New(outbound.Options{})
-	hooks := webhooks.New(webhooks.Options{
+	b.hooks = webhooks.New(webhooks.Options{
 		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
 	})
-	b.Notifier, b.Deliverer, b.CheckURL = hooks, hooks, client.CheckURL
-	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: hooks}
+	b.Notifier, b.Deliverer, b.CheckURL = b.hooks, b.hooks, client.CheckURL
+	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks}
 	answers, err := graph.NewAnswers(b.Market)
 	must(tb, err)
 	b.handler = b.admit(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger, Answers: answers}))

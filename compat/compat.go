@@ -106,7 +106,8 @@ func (c *call) id() string { return c.request.PathValue("id") }
 // serve answers a route's requests, reads from memory when nothing has changed.
 func (d *door) serve(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, answered := r.Context(), (*graph.Answer)(nil)
+		ctx := r.Context()
+		var answered *graph.Answer
 		if rt.method == http.MethodGet {
 			answered = d.answers.Get(ctx, graph.Ask(ctx, "REST "+r.URL.RequestURI()), func(ctx context.Context) *graph.Answer {
 				return d.answer(ctx, &rt, r)

@@ -30,6 +30,7 @@ type Config struct {
 	TrustProxies   []netip.Prefix  `                         env:"AGENTMARKET_TRUST_PROXIES"   help:"Networks of reverse proxies whose X-Forwarded-For is believed."`
 	RateLimits     string          `default:"on"             env:"AGENTMARKET_RATE_LIMITS"     help:"Limit requests by key and address: on or off." enum:"on,off"`
 	Introspection  string          `default:"on"             env:"AGENTMARKET_INTROSPECTION"   help:"Let clients read the GraphQL schema: on or off." enum:"on,off"`
+	TrustedDocs    string          `                         env:"AGENTMARKET_TRUSTED_DOCUMENTS" help:"JSON manifest of the only GraphQL documents to run, by their SHA-256; any document when empty." name:"trusted-documents"`
 	EndpointTime   time.Duration   `default:"60s"            env:"AGENTMARKET_ENDPOINT_TIMEOUT" help:"How long a hired agent may take." name:"endpoint-timeout"`
 	WebhookTime    time.Duration   `default:"15s"            env:"AGENTMARKET_WEBHOOK_TIMEOUT" help:"How long one webhook attempt may take." name:"webhook-timeout"`
 	WebhookRetries []time.Duration `default:"5s,5m,30m,2h,5h,10h,10h" env:"AGENTMARKET_WEBHOOK_RETRIES" help:"Pauses between the attempts of a webhook delivery."`

@@ -87,27 +87,27 @@ func NewAnswers(m *market.Market) (*Answers, error) {
 }
 
 // Get returns the answer to a question: the one that is kept, or the one that
-// make makes. Who asks the same meanwhile waits for it.
-func (a *Answers) Get(ctx context.Context, q Question, make func(context.Context) *Answer) *Answer {
+// answer makes. Who asks the same meanwhile waits for it.
+func (a *Answers) Get(ctx context.Context, q Question, answer func(context.Context) *Answer) *Answer {
 	epoch, ok := a.now(ctx) // before anything is read
 	if !ok {
-		return make(ctx)
+		return answer(ctx)
 	}
 	for {
 		p, mine := a.claim(epoch, q)
 		if mine {
-			return a.fill(ctx, q, p, make)
+			return a.fill(ctx, q, p, answer)
 		}
 		select {
 		case <-p.settled:
 		case <-ctx.Done():
-			return make(ctx) // which says so
+			return answer(ctx) // which says so
 		}
 		if p.answer != nil {
 			return p.answer
 		}
 		if !p.gone { // it is a refusal, and this caller's may read otherwise
-			return make(ctx)
+			return answer(ctx)
 		}
 	}
 }
@@ -142,30 +142,32 @@ func (a *Answers) claim(epoch market.Epoch, q Question) (p *place, mine bool) {
 }
 
 // fill makes the answer of a place and lets those have it that wait for it.
-func (a *Answers) fill(ctx context.Context, q Question, p *place, make func(context.Context) *Answer) (answer *Answer) {
-	defer func() { // after a panic too
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		present := a.kept[q] == p
-		switch {
-		case answer != nil && answer.Keep && len(answer.Body) <= maxAnswerBytes:
-			p.answer = answer
-			for present && a.bytes+len(answer.Body) > maxBytes {
-				a.evict()
-				present = a.kept[q] == p
-			}
-			if present {
-				a.bytes += len(answer.Body)
-			}
-		default:
-			p.gone = answer == nil || ctx.Err() != nil
-			if present {
-				delete(a.kept, q)
-			}
+func (a *Answers) fill(ctx context.Context, q Question, p *place, answer func(context.Context) *Answer) *Answer {
+	var made *Answer
+	defer func() { a.settle(q, p, made, ctx.Err() != nil) }() // after a panic too
+	made = answer(ctx)
+	return made
+}
+
+// settle keeps what was made of an answer, which is nothing after a panic.
+func (a *Answers) settle(q Question, p *place, made *Answer, gone bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	defer close(p.settled)
+	if made == nil || !made.Keep || len(made.Body) > maxAnswerBytes {
+		p.gone = gone || made == nil
+		if a.kept[q] == p {
+			delete(a.kept, q)
 		}
-		close(p.settled)
-	}()
-	return make(ctx)
+		return
+	}
+	for a.kept[q] == p && a.bytes+len(made.Body) > maxBytes {
+		a.evict() // perhaps this very place, of which no byte is counted yet
+	}
+	p.answer = made
+	if a.kept[q] == p {
+		a.bytes += len(made.Body)
+	}
 }
 
 // evict makes room by dropping any one answer: which is best kept nobody knows,
@@ -176,7 +178,7 @@ func (a *Answers) evict() {
 			a.bytes -= len(p.answer.Body)
 		}
 		delete(a.kept, q)
-		return
+		break
 	}
 }
 

@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,7 +35,7 @@ func made(times *atomic.Int64, body string) func(context.Context) *Answer {
 func TestAnswers_once(t *testing.T) {
 	t.Parallel()
 	a := answersOf(t)
-	synctest.Test(t, func(t *testing.T) { //nolint:thelper // the test itself
+	synctest.Test(t, func(t *testing.T) {
 		var times atomic.Int64
 		begun, finish := make(chan struct{}), make(chan struct{})
 		var askers sync.WaitGroup
@@ -66,7 +67,7 @@ func TestAnswers_once(t *testing.T) {
 func TestAnswers_gone(t *testing.T) {
 	t.Parallel()
 	a := answersOf(t)
-	synctest.Test(t, func(t *testing.T) { //nolint:thelper // the test itself
+	synctest.Test(t, func(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
 		var askers sync.WaitGroup
 		begun := make(chan struct{})
@@ -140,7 +141,7 @@ func TestAnswers_bounds(t *testing.T) {
 	must(t, err)
 	var times atomic.Int64
 	for i := range maxAnswers + 10 {
-		a.Get(t.Context(), question(fmt.Sprint(i)), made(&times, "b"))
+		a.Get(t.Context(), question(strconv.Itoa(i)), made(&times, "b"))
 	}
 	if len(a.kept) != maxAnswers || a.bytes != maxAnswers {
 		t.Errorf("%d answers of %d bytes are kept", len(a.kept), a.bytes)

@@ -28,10 +28,11 @@ const patience = 20 * time.Second
 // bundle is the GraphQL door on a fresh market, served on a socket.
 type bundle struct {
 	*markettest.Bundle
-	server *Server
-	hooks  *webhooks.Webhooks
-	url    string
-	reads  atomic.Int64 // statements that read the store; see count
+	server   *Server
+	resolver *Resolver
+	hooks    *webhooks.Webhooks
+	url      string
+	reads    atomic.Int64 // statements that read the store; see count
 }
 
 func open(t *testing.T) *bundle {
@@ -48,12 +49,12 @@ func openWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
 	})
 	b.Notifier, b.Deliverer, b.CheckURL = b.hooks, b.hooks, client.CheckURL
-	resolver := &Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks, PublicURL: "https://market.example.com", Version: "1.2.3"}
+	b.resolver = &Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks, PublicURL: "https://market.example.com", Version: "1.2.3"}
 	o.Keys, o.Logger = b.Keys, b.Logger
 	var err error
 	o.Answers, err = NewAnswers(b.Market)
 	must(t, err)
-	b.server, err = NewServer(resolver, o)
+	b.server, err = NewServer(b.resolver, o)
 	must(t, err)
 	b.Keys.Revoked = b.server.CloseKey
 

@@ -39,6 +39,7 @@ type ServerOptions struct {
 	Limit         func(ctx context.Context) error // asked before each operation on a socket; may be nil
 	Logger        *slog.Logger
 	Answers       *Answers // where queries are answered from memory; may be nil
+	Trusted       *Trusted // the only documents to run; nil runs any
 }
 
 // Server answers GraphQL over HTTP, WebSocket and server-sent events.
@@ -61,7 +62,11 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	server.SetRecoverFunc(contain(o.Logger))
 	server.SetQueryCache(lru.New[*ast.QueryDocument](cachedDocuments))
 	server.SetParserTokenLimit(transport.MaxTokens)
-	server.Use(extension.AutomaticPersistedQuery{Cache: lru.New[string](cachedDocuments)})
+	if o.Trusted != nil {
+		server.Use(o.Trusted)
+	} else {
+		server.Use(extension.AutomaticPersistedQuery{Cache: lru.New[string](cachedDocuments)})
+	}
 	guard, err := transport.NewGuard()
 	if err != nil {
 		return nil, err

@@ -51,14 +51,19 @@ func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		return
 	}
 	panicked := t.contained(r.Context(), func() gqlerror.List {
-		if ctx := t.execute(w, r, exec, params, media); ctx != nil && t.options.Memory != nil {
-			t.options.Memory.Note(ctx, asked)
-		}
+		t.execute(w, r, exec, &wanted{params, media, asked})
 		return nil
 	})
 	if panicked != nil {
 		t.write(w, media, http.StatusInternalServerError, &graphql.Response{Errors: panicked})
 	}
+}
+
+// wanted is what a request asks for, and in which form.
+type wanted struct {
+	params *graphql.RawParams
+	media  string
+	asked  Asked
 }
 
 func (t *plainHTTP) recall(ctx context.Context, asked Asked) []byte {
@@ -68,21 +73,20 @@ func (t *plainHTTP) recall(ctx context.Context, asked Asked) []byte {
 	return t.options.Memory.Recall(ctx, asked)
 }
 
-// execute runs the operation of a request and answers; it answers last. It
-// returns the context that a query was executed in without an error.
-func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, params *graphql.RawParams, media string) context.Context {
-	opCtx, errs := prepare(r.Context(), exec, params)
+// execute runs the operation of a request and answers; it answers last.
+func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, q *wanted) {
+	opCtx, errs := prepare(r.Context(), exec, q.params)
 	if errs != nil {
-		t.write(w, media, requestStatus(media), &graphql.Response{Errors: errs})
-		return nil
+		t.write(w, q.media, requestStatus(q.media), &graphql.Response{Errors: errs})
+		return
 	}
 	if opCtx.Operation.Operation == ast.Subscription {
-		t.refuse(w, media, malformed("subscribe over a WebSocket, or accept text/event-stream"))
-		return nil
+		t.refuse(w, q.media, malformed("subscribe over a WebSocket, or accept text/event-stream"))
+		return
 	}
 	if refused := mutationByGet(w, r, opCtx); refused != nil {
-		t.refuse(w, media, refused)
-		return nil
+		t.refuse(w, q.media, refused)
+		return
 	}
 	responses, ctx := exec.DispatchOperation(r.Context(), opCtx)
 	response := responses(ctx)
@@ -91,16 +95,15 @@ func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql
 	}
 	status := http.StatusOK
 	if response.Data == nil {
-		status = requestStatus(media)
+		status = requestStatus(q.media)
 	}
 	if t.options.Headers != nil {
 		t.options.Headers(ctx, w.Header())
 	}
-	t.write(w, media, status, response)
-	if opCtx.Operation.Operation != ast.Query || len(response.Errors) > 0 {
-		return nil
+	if t.options.Memory != nil && opCtx.Operation.Operation == ast.Query && len(response.Errors) == 0 {
+		t.options.Memory.Note(ctx, q.asked)
 	}
-	return ctx
+	t.write(w, q.media, status, response)
 }
 
 // setHeaders sets what every answer has.

@@ -111,7 +111,7 @@ func readRequest(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphq
 // readQuery reads the parameters from an address.
 func readQuery(values url.Values) (*graphql.RawParams, *refusal) {
 	params := &graphql.RawParams{Query: values.Get("query"), OperationName: values.Get("operationName")}
-	for _, name := range []string{"query", "operationName", "variables", "extensions"} {
+	for _, name := range []string{"query", "operationName", "variables", "extensions", "documentId"} {
 		if !utf8.ValidString(values.Get(name)) {
 			return nil, malformed(name + " must be valid UTF-8")
 		}
@@ -122,7 +122,7 @@ func readQuery(values url.Values) (*graphql.RawParams, *refusal) {
 	if text := values.Get("extensions"); text != "" && decode([]byte(text), &params.Extensions) != nil {
 		return nil, malformed("extensions must be a JSON object")
 	}
-	return params, nil
+	return params, identified(params, values.Get("documentId"))
 }
 
 // readJSON reads the parameters of a JSON object.
@@ -136,15 +136,40 @@ func readJSON(body []byte) (*graphql.RawParams, *refusal) {
 	case !utf8.Valid(body):
 		return nil, malformed("the request must be valid UTF-8")
 	}
-	var params graphql.RawParams
-	if err := decode(body, &params); err != nil {
+	var request struct {
+		Query         string         `json:"query"`
+		OperationName string         `json:"operationName"`
+		Variables     map[string]any `json:"variables"`
+		Extensions    map[string]any `json:"extensions"`
+		DocumentID    string         `json:"documentId"`
+	}
+	if err := decode(body, &request); err != nil {
 		var wrongType *json.UnmarshalTypeError
 		if errors.As(err, &wrongType) && wrongType.Field != "" {
 			return nil, malformed(wrongType.Field + " has the wrong type")
 		}
 		return nil, malformed("the request is not valid JSON")
 	}
-	return &params, nil
+	params := &graphql.RawParams{
+		Query: request.Query, OperationName: request.OperationName, Variables: request.Variables, Extensions: request.Extensions,
+	}
+	return params, identified(params, request.DocumentID)
+}
+
+// identified has a request ask for its document by an id, when it gives one, as
+// the appendix on persisted documents of GraphQL over HTTP has it.
+func identified(params *graphql.RawParams, id string) *refusal {
+	if id == "" {
+		return nil
+	}
+	if params.Query != "" {
+		return malformed("give either query or documentId")
+	}
+	if params.Extensions == nil {
+		params.Extensions = map[string]any{}
+	}
+	params.Extensions["persistedQuery"] = map[string]any{"version": json.Number("1"), "sha256Hash": strings.TrimPrefix(id, "sha256:")}
+	return nil
 }
 
 // decode reads exactly one JSON value. Numbers stay as they were written.

@@ -1,0 +1,114 @@
+package graph
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"agentmarket.space/server/outbound"
+)
+
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// trusting reads a manifest.
+func trusting(t *testing.T, manifest string) (*Trusted, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "documents.json")
+	must(t, os.WriteFile(path, []byte(manifest), 0o600))
+	return ReadTrusted(path)
+}
+
+// TestTrusted: with a list, only what is on it runs, over every transport and by
+// any of its names; nothing can be added to it.
+func TestTrusted(t *testing.T) {
+	t.Parallel()
+	const listed, mutation, unlisted = `{ marketplace { version } }`, `mutation { rotateApiKey { apiKey } }`, `{ marketplace { url } }`
+	trusted, err := trusting(t, fmt.Sprintf(`{%q: %q, %q: %q, "a-name-of-ours": %q}`, digest(listed), listed, digest(mutation), mutation, listed))
+	must(t, err)
+	b := openWith(t, ServerOptions{Introspection: true, Trusted: trusted}, outbound.Options{})
+	post := func(body string) answer {
+		return b.send(t, caller{}, http.MethodPost, "", []byte(body), "Content-Type", "application/json")
+	}
+	for range 2 { // from memory too
+		for _, body := range []string{
+			fmt.Sprintf(`{"query": %q}`, listed),
+			fmt.Sprintf(`{"documentId": "sha256:%s"}`, digest(listed)),
+			fmt.Sprintf(`{"documentId": %q}`, strings.ToUpper(digest(listed))),
+			`{"documentId": "a-name-of-ours"}`,
+			fmt.Sprintf(`{"extensions": {"persistedQuery": {"version": 1, "sha256Hash": %q}}}`, digest(listed)),
+		} {
+			post(body).wants(t, "marketplace.version", "1.2.3")
+		}
+		b.send(t, caller{}, http.MethodGet, "?documentId=sha256:"+digest(listed), nil).wants(t, "marketplace.version", "1.2.3")
+		for body, code := range map[string]string{
+			fmt.Sprintf(`{"query": %q}`, unlisted):                       codeTextNotListed,
+			fmt.Sprintf(`{"query": %q}`, listed+" "):                     codeTextNotListed,
+			`{"query": "{ __schema { queryType { name } } }"}`:           codeTextNotListed,
+			fmt.Sprintf(`{"documentId": "sha256:%s"}`, digest(unlisted)): codeIDNotListed,
+			fmt.Sprintf(`{"query": %q, "documentId": "x"}`, listed):      "INVALID_INPUT",
+			`{"extensions": {"persistedQuery": {"version": 1}}}`:         codeIDNotListed,
+			`{"extensions": {"persistedQuery": "text"}}`:                 codeIDNotListed,
+			fmt.Sprintf(`{"query": %q, "extensions": {"persistedQuery": {"version": 1, "sha256Hash": %q}}}`, unlisted, digest(unlisted)): codeTextNotListed,
+		} {
+			if got := post(body); got.code() != code || got.Data != nil {
+				t.Errorf("%s: answered %v with %v, want %s", body, got.Data, got.Errors, code)
+			}
+		}
+		if got := b.send(t, caller{}, http.MethodGet, "?query="+url.QueryEscape(unlisted), nil); got.code() != codeTextNotListed {
+			t.Errorf("by GET: %v", got)
+		}
+	}
+	for name, open := range doors() {
+		first, done := open(b, t, caller{}, listed).next()
+		if done || first.get(t, "marketplace.version") != "1.2.3" {
+			t.Errorf("over %s the listed document gets %v", name, first)
+		}
+	}
+	if first, _ := b.socket(t, caller{}, unlisted).next(); first.code() != codeTextNotListed {
+		t.Errorf("over a socket: %v", first)
+	}
+	body := fmt.Appendf(nil, `{"query": %q}`, unlisted)
+	if got := b.send(t, caller{}, http.MethodPost, "", body, "Content-Type", "application/json", "Accept", "text/event-stream"); got.code() != codeTextNotListed {
+		t.Errorf("over an event stream: %v", got)
+	}
+}
+
+// TestReadTrusted reads what tools write, and says what is wrong with the rest.
+func TestReadTrusted(t *testing.T) {
+	t.Parallel()
+	const document = `query Q { marketplace { url } }`
+	for _, manifest := range []string{
+		fmt.Sprintf(`{%q: %q}`, digest(document), document),
+		fmt.Sprintf(`{"0123456789abcdef0123456789abcdef": %q}`, document), // Relay's MD5
+		fmt.Sprintf(`{"format": "apollo-persisted-query-manifest", "version": 1, "operations": [{"id": %q, "name": "Q", "type": "query", "body": %q}]}`, digest(document), document),
+	} {
+		if trusted, err := trusting(t, manifest); err != nil || !trusted.texts[document] || len(trusted.byID) != 1 {
+			t.Errorf("%s: got %v, %v", manifest, trusted, err)
+		}
+	}
+	for manifest, says := range map[string]string{
+		``:                       "no JSON object of documents",
+		`[]`:                     "no JSON object of documents",
+		`{"id": 7}`:              "no JSON object of documents",
+		`{}`:                     "it has no document",
+		`{"id": "{ unfinished"}`: `the document "id" cannot be parsed`,
+		fmt.Sprintf(`{%q: %q}`, digest("another"), document):              "has another SHA-256",
+		`{"format": "apollo-persisted-query-manifest", "operations": []}`: "it has no document",
+	} {
+		if _, err := trusting(t, manifest); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v, want %q", manifest, err, says)
+		}
+	}
+	if _, err := ReadTrusted(filepath.Join(t.TempDir(), "missing.json")); err == nil {
+		t.Error("a missing manifest is read")
+	}
+}
