@@ -285,18 +285,18 @@ func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (Found[m
 		return Found[models.Task]{}, err
 	}
 	for i := range parts {
-		if parts[i], err = q.Order.apply(parts[i].Select("tasks.*"), "tasks", page); err != nil {
+		if parts[i], err = q.Order.apply(parts[i].Select(taskColumns), "tasks", page); err != nil {
 			return Found[models.Task]{}, err
 		}
 	}
 	query := parts[0]
 	if len(parts) > 1 {
-		if query, err = q.Order.apply(m.DB.Read(ctx).Table("(?) AS tasks", union(m.DB.Read(ctx), parts)), "tasks", page); err != nil {
+		if query, err = q.Order.apply(m.DB.Read(ctx).Table("(?) AS tasks", union(m.DB.Read(ctx), parts)).Select(taskColumns), "tasks", page); err != nil {
 			return Found[models.Task]{}, err
 		}
 	}
-	var tasks []models.Task
-	if err := query.Find(&tasks).Error; err != nil {
+	tasks, err := scanTasks(query)
+	if err != nil {
 		return Found[models.Task]{}, err
 	}
 	for i := range tasks {

@@ -3,6 +3,8 @@ package market
 import (
 	"context"
 
+	"gorm.io/gorm"
+
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
 )
@@ -26,10 +28,14 @@ func (m *Market) Agents(ctx context.Context, ids []string) ([]models.Agent, erro
 // Task returns one task as it stands now, or NOT_FOUND; a direct hire is there
 // for its two agents only. The viewer is empty for an anonymous caller.
 func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, error) {
-	var task models.Task
-	if err := m.DB.Read(ctx).Take(&task, "id = ?", id).Error; err != nil {
+	tasks, err := scanTasks(m.DB.Read(ctx).Raw("SELECT "+taskColumns+" FROM tasks WHERE id = ?", id))
+	if err == nil && len(tasks) == 0 {
+		err = gorm.ErrRecordNotFound
+	}
+	if err != nil {
 		return nil, database.NotFound(err, "task", id)
 	}
+	task := tasks[0]
 	if task.Origin == models.Direct && !task.IsParty(viewerID) {
 		return nil, models.Errorf(models.NotFound, "there is no task %q", id)
 	}
@@ -40,8 +46,8 @@ func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, e
 // Tasks returns the tasks with these ids as they stand now, in any order. It
 // checks nobody's right to see them.
 func (m *Market) Tasks(ctx context.Context, ids []string) ([]models.Task, error) {
-	var tasks []models.Task
-	if err := m.DB.Read(ctx).Find(&tasks, "id IN ?", ids).Error; err != nil {
+	tasks, err := scanTasks(m.DB.Read(ctx).Table("tasks").Select(taskColumns).Where("tasks.id IN ?", ids))
+	if err != nil {
 		return nil, err
 	}
 	now := m.now()

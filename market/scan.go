@@ -1,0 +1,46 @@
+package market
+
+import (
+	"database/sql"
+	"encoding/json"
+	"fmt"
+
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/models"
+)
+
+// taskColumns are what scanTask reads, in its order.
+const taskColumns = `tasks.id, tasks.poster_id, tasks.worker_id, tasks.title, tasks.description, tasks.budget, tasks.capabilities,
+	tasks.origin, tasks.status, tasks.attempt, tasks.lapses, tasks.lease_for, tasks.open_until, tasks.lease_until, tasks.result,
+	tasks.rating_score, tasks.rating_comment, tasks.rated_at, tasks.created_at, tasks.accepted_at, tasks.completed_at,
+	tasks.closed_at, tasks.replica`
+
+// scanTasks reads the tasks that a query of taskColumns finds. Done through
+// gorm, filling in the fields takes as long as finding the rows.
+func scanTasks(query *gorm.DB) (tasks []models.Task, err error) {
+	rows, err := query.Rows()
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // what it could say, Err has said
+	for rows.Next() {
+		var t models.Task
+		if err := scanTask(rows, &t); err != nil {
+			return nil, fmt.Errorf("read a task: %w", err)
+		}
+		tasks = append(tasks, t)
+	}
+	return tasks, rows.Err()
+}
+
+func scanTask(rows *sql.Rows, t *models.Task) error {
+	var capabilities []byte
+	err := rows.Scan(&t.ID, &t.PosterID, &t.WorkerID, &t.Title, &t.Description, &t.Budget, &capabilities,
+		&t.Origin, &t.Status, &t.Attempt, &t.Lapses, &t.LeaseFor, &t.OpenUntil, &t.LeaseUntil, &t.Result,
+		&t.RatingScore, &t.RatingComment, &t.RatedAt, &t.CreatedAt, &t.AcceptedAt, &t.CompletedAt, &t.ClosedAt, &t.Replica)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(capabilities, &t.Capabilities)
+}
