@@ -4,6 +4,7 @@
 package main
 
 //go:generate go tool gqlgen generate
+//go:generate go run ./internal/sequential graph/generated/generated.go
 
 import (
 	"context"

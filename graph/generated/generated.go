@@ -13508,7 +13508,7 @@ func (ec *executionContext) unmarshalNAcceptTaskInput2agentmarketᚗspaceᚋserv
 }
 
 func (ec *executionContext) marshalNAgent2ᚕᚖagentmarketᚗspaceᚋserverᚋmodelsᚐAgentᚄ(ctx context.Context, sel ast.SelectionSet, v []*models.Agent) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNAgent2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐAgent(ctx, sel, v[i])
@@ -13532,7 +13532,7 @@ func (ec *executionContext) marshalNAgent2ᚖagentmarketᚗspaceᚋserverᚋmode
 }
 
 func (ec *executionContext) marshalNAgentEdge2ᚕᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐAgentEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []*AgentEdge) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNAgentEdge2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐAgentEdge(ctx, sel, v[i])
@@ -13720,7 +13720,7 @@ func (ec *executionContext) marshalNInt2int(ctx context.Context, sel ast.Selecti
 
 func (ec *executionContext) marshalNLedgerEntry2ᚕᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐLedgerEntryᚄ(ctx context.Context, sel ast.SelectionSet, v []*LedgerEntry) graphql.Marshaler {
 	ctx = graphql.WithBatchParents(ctx, "LedgerEntry", v, nil)
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNLedgerEntry2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐLedgerEntry(ctx, sel, v[i])
@@ -13752,7 +13752,7 @@ func (ec *executionContext) marshalNLedgerEntryConnection2ᚖagentmarketᚗspace
 }
 
 func (ec *executionContext) marshalNLedgerEntryEdge2ᚕᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐLedgerEntryEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []*LedgerEntryEdge) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNLedgerEntryEdge2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐLedgerEntryEdge(ctx, sel, v[i])
@@ -13883,7 +13883,7 @@ func (ec *executionContext) marshalNString2ᚕstringᚄ(ctx context.Context, sel
 
 func (ec *executionContext) marshalNTask2ᚕᚖagentmarketᚗspaceᚋserverᚋmodelsᚐTaskᚄ(ctx context.Context, sel ast.SelectionSet, v []*models.Task) graphql.Marshaler {
 	ctx = graphql.WithBatchParents(ctx, "Task", v, nil)
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNTask2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐTask(ctx, sel, v[i])
@@ -13925,7 +13925,7 @@ func (ec *executionContext) marshalNTaskConnection2ᚖagentmarketᚗspaceᚋserv
 }
 
 func (ec *executionContext) marshalNTaskEdge2ᚕᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐTaskEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []*TaskEdge) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNTaskEdge2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐTaskEdge(ctx, sel, v[i])
@@ -14086,7 +14086,7 @@ func (ec *executionContext) marshalNWebhook2ᚖagentmarketᚗspaceᚋserverᚋmo
 }
 
 func (ec *executionContext) marshalNWebhookAttempt2ᚕᚖagentmarketᚗspaceᚋserverᚋmodelsᚐAttemptᚄ(ctx context.Context, sel ast.SelectionSet, v []*models.Attempt) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNWebhookAttempt2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐAttempt(ctx, sel, v[i])
@@ -14111,7 +14111,7 @@ func (ec *executionContext) marshalNWebhookAttempt2ᚖagentmarketᚗspaceᚋserv
 
 func (ec *executionContext) marshalNWebhookDelivery2ᚕᚖagentmarketᚗspaceᚋserverᚋmodelsᚐDeliveryᚄ(ctx context.Context, sel ast.SelectionSet, v []*models.Delivery) graphql.Marshaler {
 	ctx = graphql.WithBatchParents(ctx, "WebhookDelivery", v, nil)
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNWebhookDelivery2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐDelivery(ctx, sel, v[i])
@@ -14143,7 +14143,7 @@ func (ec *executionContext) marshalNWebhookDeliveryConnection2ᚖagentmarketᚗs
 }
 
 func (ec *executionContext) marshalNWebhookDeliveryEdge2ᚕᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookDeliveryEdgeᚄ(ctx context.Context, sel ast.SelectionSet, v []*WebhookDeliveryEdge) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNWebhookDeliveryEdge2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookDeliveryEdge(ctx, sel, v[i])
@@ -14235,7 +14235,7 @@ func (ec *executionContext) marshalN__Directive2githubᚗcomᚋ99designsᚋgqlge
 }
 
 func (ec *executionContext) marshalN__Directive2ᚕgithubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐDirectiveᚄ(ctx context.Context, sel ast.SelectionSet, v []introspection.Directive) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__Directive2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐDirective(ctx, sel, v[i])
@@ -14279,7 +14279,7 @@ func (ec *executionContext) unmarshalN__DirectiveLocation2ᚕstringᚄ(ctx conte
 }
 
 func (ec *executionContext) marshalN__DirectiveLocation2ᚕstringᚄ(ctx context.Context, sel ast.SelectionSet, v []string) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__DirectiveLocation2string(ctx, sel, v[i])
@@ -14307,7 +14307,7 @@ func (ec *executionContext) marshalN__InputValue2githubᚗcomᚋ99designsᚋgqlg
 }
 
 func (ec *executionContext) marshalN__InputValue2ᚕgithubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐInputValueᚄ(ctx context.Context, sel ast.SelectionSet, v []introspection.InputValue) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__InputValue2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐInputValue(ctx, sel, v[i])
@@ -14335,7 +14335,7 @@ func (ec *executionContext) marshalN__Type2githubᚗcomᚋ99designsᚋgqlgenᚋg
 }
 
 func (ec *executionContext) marshalN__Type2ᚕgithubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐTypeᚄ(ctx context.Context, sel ast.SelectionSet, v []introspection.Type) graphql.Marshaler {
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__Type2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐType(ctx, sel, v[i])
@@ -14513,7 +14513,7 @@ func (ec *executionContext) marshalOExecutionMode2ᚕagentmarketᚗspaceᚋserve
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNExecutionMode2agentmarketᚗspaceᚋserverᚋmodelsᚐExecutionMode(ctx, sel, v[i])
@@ -14617,7 +14617,7 @@ func (ec *executionContext) marshalOLedgerEntryKind2ᚕagentmarketᚗspaceᚋser
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNLedgerEntryKind2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐLedgerEntryKind(ctx, sel, v[i])
@@ -14683,7 +14683,7 @@ func (ec *executionContext) marshalONode2ᚕagentmarketᚗspaceᚋserverᚋgraph
 			ctx = graphql.WithBatchParents(ctx, "LedgerEntry", batchItemsLedgerEntry, batchIdxMapLedgerEntry)
 		}
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalONode2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐNode(ctx, sel, v[i])
@@ -14885,7 +14885,7 @@ func (ec *executionContext) marshalOTaskStatus2ᚕagentmarketᚗspaceᚋserver�
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNTaskStatus2agentmarketᚗspaceᚋserverᚋmodelsᚐStatus(ctx, sel, v[i])
@@ -14960,7 +14960,7 @@ func (ec *executionContext) marshalOWebhookDeliveryStatus2ᚕagentmarketᚗspace
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNWebhookDeliveryStatus2agentmarketᚗspaceᚋserverᚋmodelsᚐDeliveryStatus(ctx, sel, v[i])
@@ -14979,7 +14979,7 @@ func (ec *executionContext) marshalO__EnumValue2ᚕgithubᚗcomᚋ99designsᚋgq
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__EnumValue2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐEnumValue(ctx, sel, v[i])
@@ -14998,7 +14998,7 @@ func (ec *executionContext) marshalO__Field2ᚕgithubᚗcomᚋ99designsᚋgqlgen
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__Field2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐField(ctx, sel, v[i])
@@ -15017,7 +15017,7 @@ func (ec *executionContext) marshalO__InputValue2ᚕgithubᚗcomᚋ99designsᚋg
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__InputValue2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐInputValue(ctx, sel, v[i])
@@ -15036,7 +15036,7 @@ func (ec *executionContext) marshalO__Type2ᚕgithubᚗcomᚋ99designsᚋgqlgen�
 	if v == nil {
 		return graphql.Null
 	}
-	ret := graphql.MarshalSliceConcurrently(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalN__Type2githubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐType(ctx, sel, v[i])
