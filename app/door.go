@@ -110,11 +110,12 @@ func announce(h http.Header, q *quota) {
 		return
 	}
 	limit, left, reset := strconv.Itoa(q.limit), strconv.Itoa(q.left), seconds(q.reset)
-	h.Set("X-RateLimit-Limit", limit)
-	h.Set("X-RateLimit-Remaining", left)
-	h.Set("X-RateLimit-Reset", reset)
-	h.Set("RateLimit-Policy", `"requests";q=`+limit)
-	h.Set("RateLimit", `"requests";r=`+left+`;t=`+reset)
+	values := [...]string{limit, left, reset, `"requests";q=` + limit, `"requests";r=` + left + `;t=` + reset}
+	h["X-Ratelimit-Limit"] = values[0:1:1] // as Set would, with one allocation for all
+	h["X-Ratelimit-Remaining"] = values[1:2:2]
+	h["X-Ratelimit-Reset"] = values[2:3:3]
+	h["Ratelimit-Policy"] = values[3:4:4]
+	h["Ratelimit"] = values[4:5:5]
 }
 
 // clientAddress is the address that the request came from. Behind a trusted

@@ -37,6 +37,9 @@ func observe(m *metrics, logger *slog.Logger, next http.Handler) http.Handler {
 			if recorded.code() >= http.StatusInternalServerError {
 				level = slog.LevelWarn
 			}
+			if !logger.Enabled(r.Context(), level) { // before its line is put together
+				return
+			}
 			logger.Log(r.Context(), level, "request", slog.String("request_id", request.ID), slog.String("method", r.Method),
 				slog.String("path", r.URL.Path), slog.Int("status", recorded.code()), slog.Duration("took", took))
 		}()

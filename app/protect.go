@@ -28,11 +28,12 @@ func protect(origins []string, answerTime time.Duration, next http.Handler) http
 		compat.WriteError(w, r, models.Errorf(models.Forbidden, "a page of another origin may not do this"), nil)
 	}))
 	guarded := crossOrigin.Handler(next)
+	safe := [...]string{"nosniff", "no-referrer", "DENY"}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("X-Frame-Options", "DENY")
+		h["X-Content-Type-Options"] = safe[0:1:1] // as Set would, without an allocation
+		h["Referrer-Policy"] = safe[1:2:2]
+		h["X-Frame-Options"] = safe[2:3:3]
 		if allowOrigin(h, r, origins) && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
 			w.WriteHeader(http.StatusNoContent)
 			return
