@@ -295,7 +295,7 @@ func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (Found[m
 			return Found[models.Task]{}, err
 		}
 	}
-	tasks, err := scanTasks(query)
+	tasks, err := scanTasks(query, page.First+1)
 	if err != nil {
 		return Found[models.Task]{}, err
 	}

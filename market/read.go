@@ -28,7 +28,7 @@ func (m *Market) Agents(ctx context.Context, ids []string) ([]models.Agent, erro
 // Task returns one task as it stands now, or NOT_FOUND; a direct hire is there
 // for its two agents only. The viewer is empty for an anonymous caller.
 func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, error) {
-	tasks, err := scanTasks(m.DB.Read(ctx).Raw("SELECT "+taskColumns+" FROM tasks WHERE id = ?", id))
+	tasks, err := scanTasks(m.DB.Read(ctx).Raw("SELECT "+taskColumns+" FROM tasks WHERE id = ?", id), 1)
 	if err == nil && len(tasks) == 0 {
 		err = gorm.ErrRecordNotFound
 	}
@@ -46,7 +46,7 @@ func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, e
 // Tasks returns the tasks with these ids as they stand now, in any order. It
 // checks nobody's right to see them.
 func (m *Market) Tasks(ctx context.Context, ids []string) ([]models.Task, error) {
-	tasks, err := scanTasks(m.DB.Read(ctx).Table("tasks").Select(taskColumns).Where("tasks.id IN ?", ids))
+	tasks, err := scanTasks(m.DB.Read(ctx).Table("tasks").Select(taskColumns).Where("tasks.id IN ?", ids), len(ids))
 	if err != nil {
 		return nil, err
 	}

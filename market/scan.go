@@ -16,20 +16,20 @@ const taskColumns = `tasks.id, tasks.poster_id, tasks.worker_id, tasks.title, ta
 	tasks.rating_score, tasks.rating_comment, tasks.rated_at, tasks.created_at, tasks.accepted_at, tasks.completed_at,
 	tasks.closed_at, tasks.replica`
 
-// scanTasks reads the tasks that a query of taskColumns finds. Done through
-// gorm, filling in the fields takes as long as finding the rows.
-func scanTasks(query *gorm.DB) (tasks []models.Task, err error) {
+// scanTasks reads the tasks, likely so many, that a query of taskColumns finds.
+// Done through gorm, filling in the fields takes as long as finding the rows.
+func scanTasks(query *gorm.DB, likely int) ([]models.Task, error) {
 	rows, err := query.Rows()
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close() //nolint:errcheck // what it could say, Err has said
+	tasks := make([]models.Task, 0, likely)
 	for rows.Next() {
-		var t models.Task
-		if err := scanTask(rows, &t); err != nil {
+		tasks = append(tasks, models.Task{})
+		if err := scanTask(rows, &tasks[len(tasks)-1]); err != nil {
 			return nil, fmt.Errorf("read a task: %w", err)
 		}
-		tasks = append(tasks, t)
 	}
 	return tasks, rows.Err()
 }
