@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"sync"
 
+	"github.com/99designs/gqlgen/graphql"
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"agentmarket.space/server/auth"
@@ -12,8 +13,9 @@ import (
 	"agentmarket.space/server/market"
 )
 
-// What answers may take of the memory: the bytes of all bodies, and as many
-// entries as make their keys about as large again as small answers are.
+// What answers may take of the memory: 32 MiB of bodies and, at some 250 bytes an
+// entry with its key, 4 MiB beside them; the requests that are known as much
+// again. One body is a page of a hundred tasks of half a kilobyte at most.
 const (
 	maxAnswers     = 16 << 10
 	maxAnswerBytes = 64 << 10 // of one body
@@ -70,7 +72,7 @@ type Answer struct {
 	Err  error  // what is answered in place of a body; never kept
 	Keep bool   // whether the same question may be answered with it
 
-	graphql *graphqlResponse
+	response *graphql.Response // GraphQL: what Body was rendered from, or what there is in its place
 }
 
 // place is where an answer is kept or is going to be.

@@ -13,9 +13,6 @@ import (
 	"agentmarket.space/server/graph/transport"
 )
 
-// graphqlResponse is what an operation was answered.
-type graphqlResponse = graphql.Response
-
 // statistic is under which name an operation knows its question.
 const statistic = "AgentMarketQuestion"
 
@@ -23,7 +20,10 @@ const statistic = "AgentMarketQuestion"
 // has to be executed. Only what was executed before, and passed every limit
 // then, is known.
 func (a *Answers) Recall(ctx context.Context, asked transport.Asked) []byte {
-	k, ok := a.known.Get(asked)
+	if a == nil {
+		return nil
+	}
+	k, ok := a.known.Get(asked) // first: a mutation must not pay for an epoch
 	if !ok {
 		return nil
 	}
@@ -40,7 +40,7 @@ func (a *Answers) Recall(ctx context.Context, asked transport.Asked) []byte {
 // Note remembers what a request asks for that was answered without an error.
 // ctx is the one that its operation was executed in.
 func (a *Answers) Note(ctx context.Context, asked transport.Asked) {
-	if k, ok := graphql.GetOperationContext(ctx).Stats.GetExtension(statistic).(known); ok {
+	if k, ok := graphql.GetOperationContext(ctx).Stats.GetExtension(statistic).(known); ok && a != nil {
 		a.known.Add(asked, k)
 	}
 }
@@ -55,19 +55,19 @@ func (a *Answers) around(ctx context.Context, next graphql.OperationHandler) gra
 	o.Stats.SetExtension(statistic, k)
 	return graphql.OneShot(a.Get(ctx, k.by(ctx), func(ctx context.Context) *Answer {
 		return finished(next(ctx)(ctx))
-	}).graphql)
+	}).response)
 }
 
 // finished renders what a query was answered, to be kept when it is whole: no
 // error in it, and nothing beside its data.
 func finished(response *graphql.Response) *Answer {
 	if response == nil || response.Data == nil || len(response.Errors) > 0 || len(response.Extensions) > 0 || response.HasNext != nil {
-		return &Answer{graphql: response}
+		return &Answer{response: response}
 	}
 	const before, after = `{"data":`, `}`
 	body := slices.Concat([]byte(before), response.Data, []byte(after))
 	data := body[len(before) : len(body)-len(after)]
-	return &Answer{Body: body, Keep: true, graphql: &graphql.Response{Data: data}}
+	return &Answer{Body: body, Keep: true, response: &graphql.Response{Data: data}}
 }
 
 // queried is the same for queries with the same document and variables.

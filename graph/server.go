@@ -84,13 +84,9 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	server.AroundOperations(func(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 		return around(ctx, shared, o.Answers, next)
 	})
-	var memory transport.Memory
-	if o.Answers != nil {
-		memory = o.Answers
-	}
 	transports := transport.New(transport.Options{
 		Init: initialiser(o.Keys), Before: o.Limit, Key: keyOf, Present: presenter(o.Logger), CheckOrigin: checkOrigin(o.Origins),
-		Headers: replayed, Memory: memory,
+		Headers: replayed, Memory: o.Answers,
 		Address: func(ctx context.Context) string { return auth.RequestFrom(ctx).Address }, Logger: o.Logger,
 	})
 	transports.Mount(server)
