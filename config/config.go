@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,6 +64,7 @@ func (c *Config) Validate() error {
 	check(c.WebhookTime > 0, "webhook-timeout: must be more than 0")
 	check(c.SecretKey != "" || !strings.Contains(c.Database, "://"), "secret-key: must be given with PostgreSQL, the same to every replica")
 	check(c.NATSURL == "" || strings.Contains(c.Database, "://"), "nats-url: is for replicas on PostgreSQL; the database is a file")
+	check(isNATS(c.NATSURL), "nats-url: must be like nats://host:4222, with commas between several")
 	check(c.Drain >= 0, "drain: must not be negative")
 	check(c.SecretKey == "" || len(c.SecretKey) >= 16, "secret-key: must have at least 16 characters")
 	check(isAddress(c.PublicURL), "public-url: %q is not an address like https://example.com", c.PublicURL)
@@ -74,6 +76,21 @@ func (c *Config) Validate() error {
 func isAddress(text string) bool {
 	u, err := url.Parse(text)
 	return text == "" || err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+// isNATS reports whether text is empty or where NATS servers are.
+func isNATS(text string) bool {
+	for server := range strings.SplitSeq(text, ",") {
+		server = strings.TrimSpace(server)
+		if !strings.Contains(server, "://") {
+			server = "nats://" + server
+		}
+		u, err := url.Parse(server)
+		if err != nil || u.Hostname() == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return text == ""
+		}
+	}
+	return true
 }
 
 // Complete fills in what follows from other settings and from the address that

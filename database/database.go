@@ -51,8 +51,8 @@ func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error)
 	if IsPostgres(address) {
 		return openPostgres(ctx, address, logger)
 	}
-	if scheme, _, ok := strings.Cut(address, "://"); ok {
-		return nil, fmt.Errorf("database %s://…: give a postgres:// address or the path of a SQLite file", scheme)
+	if err := checkPath(address); err != nil {
+		return nil, err
 	}
 	lock, err := lockFile(address)
 	if err != nil {
@@ -225,6 +225,9 @@ func (db *DB) Snapshot(ctx context.Context, fn func(*State) error) error {
 func Inspect(ctx context.Context, address string, fn func(*State) error) error {
 	if IsPostgres(address) {
 		return inspectPostgres(ctx, address, fn)
+	}
+	if err := checkPath(address); err != nil {
+		return err
 	}
 	if _, err := os.Stat(address); err != nil {
 		return fmt.Errorf("open database: %w", err)

@@ -63,11 +63,6 @@ type shared struct {
 	jobTime  time.Duration // a job that runs for longer does not run any more; 0 when none are worked
 }
 
-// IsPostgres reports whether an address is one of PostgreSQL.
-func IsPostgres(address string) bool {
-	return strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
-}
-
 func openPostgres(ctx context.Context, address string, logger *slog.Logger) (*DB, error) {
 	s, handle, err := dial(ctx, address, pgconn.ValidateConnectTargetSessionAttrsReadWrite)
 	if err != nil {
@@ -144,14 +139,14 @@ func openHandle(pool *sql.DB) (*gorm.DB, error) {
 }
 
 // readHandle is for reads outside of transactions, which end with UNAVAILABLE
-// when the engine is away.
+// when the engine is away or has no answer in time.
 func readHandle(pool *sql.DB) (*gorm.DB, error) {
 	handle, err := openHandle(pool)
 	if err != nil {
 		return nil, err
 	}
 	away := func(db *gorm.DB) {
-		if db.Error != nil && db.Statement.Context.Err() == nil && transient(db.Error) {
+		if db.Error != nil && !errors.Is(db.Statement.Context.Err(), context.Canceled) && transient(db.Error) {
 			db.Error = models.Errorf(models.Unavailable, "the database cannot be read now; try again")
 		}
 	}

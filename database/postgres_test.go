@@ -221,6 +221,23 @@ func TestPostgresReplicas(t *testing.T) {
 	}
 }
 
+// TestPostgresReads: a read that gets no answer in time is refused as one that
+// the engine is away for; one that its caller gave up is not.
+func TestPostgresReads(t *testing.T) {
+	t.Parallel()
+	db := replicas(t, 1)[0]
+	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	gone, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	var nothing string
+	for ctx, want := range map[context.Context]models.Code{late: models.Unavailable, gone: models.Internal} {
+		if err := db.Read(ctx).Raw("SELECT pg_sleep(60)::text").Scan(&nothing).Error; models.CodeOf(err) != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
 // TestPostgresRefuses: what cannot be served is one line, without the password.
 func TestPostgresRefuses(t *testing.T) {
 	t.Parallel()

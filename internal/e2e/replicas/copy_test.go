@@ -40,8 +40,10 @@ func TestCopy(t *testing.T) {
 	poster := server.Register("poster", nil)
 	worker := server.Register("worker", map[string]any{"endpointUrl": endpoint})
 	server.Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": hook})
-	servers := []*program.Server{server}
-	done, err := trade(servers, poster, worker)
+	do := func(key, document string, variables map[string]any, data any) error {
+		return server.Query(key, document, variables, data)
+	}
+	done, err := trade(do, poster, worker)
 	must(t, err)
 	<-arrived
 	const document = `mutation { postTask(input: {title: "T", description: "é 漢 \u0001", budget: 30, requiredCapabilities: ["y"]}) { task { id } wallet { balance } } }`
@@ -79,7 +81,7 @@ func TestCopy(t *testing.T) {
 	eventually(t, "the refund of the hire", func() bool {
 		return strings.Contains(answer(t, server, poster.Key, "{ viewer { wallet { balance } } }"), `"balance":68`)
 	})
-	_, err = trade(servers, poster, worker)
+	_, err = trade(do, poster, worker)
 	must(t, err)
 	if after := cursors(t, server, 3); !slices.Equal(after[:2], heard) || after[2] <= heard[1] {
 		t.Errorf("cursors were %v, and with one more event are %v", heard, after)
