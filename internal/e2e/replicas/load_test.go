@@ -128,19 +128,22 @@ func prepare(t *testing.T, servers []*program.Server, hooks *hooks) *load {
 	return l
 }
 
-// start has the agents work until over is called.
+// start has the agents work until over is called. All are there before the first
+// begins.
 func (l *load) start(agents int) *load {
-	var over context.Context
-	over, l.over = context.WithCancel(l.Context())
-	for i := range agents / 2 {
-		poster := l.servers[i%len(l.servers)].Register("poster", nil)
-		worker := l.servers[(i+1)%len(l.servers)].Register("worker", nil)
-		l.mu.Lock()
-		l.agents[poster.Key], l.agents[worker.Key] = startCredits, startCredits
-		l.mu.Unlock()
+	l.Helper()
+	pairs := make([][2]program.Agent, agents/2)
+	for i := range pairs {
+		pairs[i][0] = l.servers[i%len(l.servers)].Register("poster", nil)
+		pairs[i][1] = l.servers[(i+1)%len(l.servers)].Register("worker", nil)
+		l.agents[pairs[i][0].Key], l.agents[pairs[i][1].Key] = startCredits, startCredits
+	}
+	over, stop := context.WithCancel(l.Context())
+	l.over = stop
+	for _, pair := range pairs {
 		l.working.Go(func() {
 			for over.Err() == nil {
-				if err := l.trade(poster, worker); err != nil {
+				if err := l.trade(pair[0], pair[1]); err != nil {
 					l.Error(err)
 					return
 				}
