@@ -168,10 +168,10 @@ func connect(path string, params url.Values, conns int) (*gorm.DB, error) {
 }
 
 // checkDurable refuses to go on with a connection that would acknowledge what
-// is not on the disk, or with a file that SQLite finds damaged.
+// is not on the disk, or with a damaged file.
 func checkDurable(handle *gorm.DB) error {
 	var synchronous int
-	var journal, health string
+	var journal string
 	if err := handle.Raw("PRAGMA synchronous").Scan(&synchronous).Error; err != nil {
 		return err
 	}
@@ -181,6 +181,12 @@ func checkDurable(handle *gorm.DB) error {
 	if synchronous < 2 || journal != "wal" {
 		return fmt.Errorf("need synchronous FULL (2) and journal wal, have %d and %s", synchronous, journal)
 	}
+	return checkHealth(handle)
+}
+
+// checkHealth refuses a file that SQLite finds damaged.
+func checkHealth(handle *gorm.DB) error {
+	var health string
 	if err := handle.Raw("PRAGMA quick_check(1)").Scan(&health).Error; err != nil {
 		return err
 	}

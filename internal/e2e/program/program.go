@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -207,6 +208,19 @@ func (s *Server) Verify() {
 	if text, err := verify.CombinedOutput(); err != nil {
 		s.tb.Errorf("verify: %v\n%s", err, text)
 	}
+}
+
+// Run runs a command of the program in a folder and returns what it wrote and its
+// exit code.
+func Run(tb testing.TB, dir string, args ...string) (text string, code int) {
+	tb.Helper()
+	cmd := exec.CommandContext(tb.Context(), Path(), args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
+		tb.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
 }
 
 // Do sends a request with an API key, if one is given, and returns the status

@@ -4,9 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -116,12 +114,7 @@ func TestCopy_refuses(t *testing.T) {
 // copyMarket runs "agentmarket copy" on a server's file.
 func copyMarket(t *testing.T, server *program.Server, address string) (text string, code int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program.Path(), "copy", "--from", "sqlite:"+filepath.Join(server.Dir, "agentmarket.db"), "--to", address)
-	out, err := cmd.CombinedOutput()
-	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
-		t.Fatal(err)
-	}
-	return string(out), cmd.ProcessState.ExitCode()
+	return program.Run(t, server.Dir, "copy", "--from", "sqlite:agentmarket.db", "--to", address)
 }
 
 // answer is the data of an operation as it came. A second one is a retry of the
