@@ -13,6 +13,7 @@ import (
 // acknowledged is missing.
 func TestFailOver(t *testing.T) {
 	t.Parallel()
+	all := returns{}
 	for range rounds(1) {
 		primary := engines.PrivatePostgres(t)
 		standby := engines.Standby(t, primary)
@@ -20,6 +21,7 @@ func TestFailOver(t *testing.T) {
 		address := fmt.Sprintf("postgres://test@%s,%s/postgres?target_session_attrs=read-write", primary.Host(), standby.Host())
 		hooks := listenForHooks(t)
 		l := begin(t, market(t, 3, address, engines.NATS(), hooks.env...), hooks, 48)
+		l.returns = all
 		l.progress(100)
 		must(t, primary.Kill())
 		must(t, standby.Promote(t.Context()))

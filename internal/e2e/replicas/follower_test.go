@@ -30,14 +30,10 @@ type follower struct {
 	mu      sync.Mutex
 	cursors []int64
 	tasks   []string
-	tries   int
 }
 
 func (f *follower) follow(ctx context.Context, servers []*program.Server, first int) {
 	for i := first; ctx.Err() == nil; i++ {
-		f.mu.Lock()
-		f.tries++
-		f.mu.Unlock()
 		if f.socket {
 			f.overSocket(ctx, servers[i%len(servers)])
 		} else {

@@ -2,7 +2,9 @@ package replicas_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -73,4 +75,61 @@ func unfinishedJobs(t *testing.T, address string) (n int) {
 	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing depends on it
 	must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM river_job WHERE state <> 'completed'").Scan(&n))
 	return n
+}
+
+// hooks is a receiver of webhooks.
+type hooks struct {
+	url string
+	env []string // for servers that are to send to it
+
+	mu    sync.Mutex
+	tasks map[string]bool
+	tries map[string]int // how often each try of a delivery came
+}
+
+// listenForHooks returns a receiver that takes everything.
+func listenForHooks(t *testing.T) *hooks {
+	t.Helper()
+	h := &hooks{tasks: map[string]bool{}, tries: map[string]int{}}
+	h.url, h.env = program.Listen(t, h)
+	return h
+}
+
+// ServeHTTP takes one.
+func (h *hooks) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	var event struct{ Task struct{ ID string } }
+	if json.NewDecoder(r.Body).Decode(&event) != nil {
+		return // it is made again
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tasks[event.Task.ID] = true
+	h.tries[r.Header.Get("X-AgentMarket-Delivery")]++
+}
+
+func (h *hooks) haveAll(tasks []string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !slices.ContainsFunc(tasks, func(id string) bool { return !h.tasks[id] })
+}
+
+func (h *hooks) requests() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, times := range h.tries {
+		n += times
+	}
+	return n
+}
+
+// twice are the deliveries that came more than once.
+func (h *hooks) twice() (ids []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, times := range h.tries {
+		if times > 1 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }

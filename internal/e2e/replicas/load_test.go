@@ -2,10 +2,8 @@ package replicas_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -98,8 +96,8 @@ type load struct {
 	agents  map[string]int // what each has to spend, by key
 	since   time.Time      // when the engine, or the replica, had returned
 	first   []time.Duration
-	failed  map[string]int                // errors met, by what they say
-	returns map[string][2][]time.Duration // by what failed: to the first write, and to one through each replica
+	failed  map[string]int // errors met, by what they say
+	returns returns
 }
 
 // begin starts the work: half of the agents post, half accept and complete.
@@ -113,7 +111,7 @@ func prepare(t *testing.T, servers []*program.Server, hooks *hooks) *load {
 	t.Helper()
 	l := &load{
 		T: t, servers: servers, hooks: hooks, excused: away, agents: map[string]int{}, failed: map[string]int{},
-		first: make([]time.Duration, len(servers)), returns: map[string][2][]time.Duration{},
+		first: make([]time.Duration, len(servers)), returns: returns{},
 		pick: func() int { return rand.IntN(len(servers)) },
 	}
 	notified := servers[0].Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": hooks.url})
@@ -277,10 +275,19 @@ func (l *load) finish() {
 		}
 	}
 	l.servers[0].Verify()
-	for what, times := range l.returns {
-		l.Logf("%s, %d times: first write after %s; one through every replica after %s", what, len(times[0]), spread(times[0]), spread(times[1]))
-	}
+	l.returns.print(l.T)
 	l.Logf("%d tasks; errors met on the way: %v; webhooks that came again: %d", len(l.posted), l.failed, len(l.hooks.twice()))
+}
+
+// returns are, by what had failed, how long it took after its return to the
+// first acknowledged write, and to one through each replica.
+type returns map[string][2][]time.Duration
+
+func (r returns) print(t *testing.T) {
+	t.Helper()
+	for what, times := range r {
+		t.Logf("%s, %d times: first write after %s; one through every replica after %s", what, len(times[0]), spread(times[0]), spread(times[1]))
+	}
 }
 
 // spread writes durations down.
@@ -319,61 +326,4 @@ func trade(do mutate, poster, worker program.Agent) (string, error) {
 		return "", fmt.Errorf("complete: %w", err)
 	}
 	return post.PostTask.Task.ID, nil
-}
-
-// hooks is a receiver of webhooks.
-type hooks struct {
-	url string
-	env []string // for servers that are to send to it
-
-	mu    sync.Mutex
-	tasks map[string]bool
-	tries map[string]int // how often each try of a delivery came
-}
-
-// listenForHooks returns a receiver that takes everything.
-func listenForHooks(t *testing.T) *hooks {
-	t.Helper()
-	h := &hooks{tasks: map[string]bool{}, tries: map[string]int{}}
-	h.url, h.env = program.Listen(t, h)
-	return h
-}
-
-// ServeHTTP takes one.
-func (h *hooks) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
-	var event struct{ Task struct{ ID string } }
-	if json.NewDecoder(r.Body).Decode(&event) != nil {
-		return // it is made again
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.tasks[event.Task.ID] = true
-	h.tries[r.Header.Get("X-AgentMarket-Delivery")]++
-}
-
-func (h *hooks) haveAll(tasks []string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return !slices.ContainsFunc(tasks, func(id string) bool { return !h.tasks[id] })
-}
-
-func (h *hooks) requests() (n int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, times := range h.tries {
-		n += times
-	}
-	return n
-}
-
-// twice are the deliveries that came more than once.
-func (h *hooks) twice() (ids []string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for id, times := range h.tries {
-		if times > 1 {
-			ids = append(ids, id)
-		}
-	}
-	return ids
 }

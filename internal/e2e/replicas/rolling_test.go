@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -62,14 +63,16 @@ func (l *load) restartAll() {
 func balanced(t *testing.T, servers []*program.Server) (pick func() int) {
 	t.Helper()
 	ready := make([]atomic.Bool, len(servers))
+	var looking sync.WaitGroup
+	t.Cleanup(looking.Wait)
 	for i, server := range servers {
 		ready[i].Store(true)
-		go func() {
+		looking.Go(func() {
 			for ctx := t.Context(); ctx.Err() == nil; rest(ctx) {
 				status, _ := server.Do(http.MethodGet, "/readyz", "", "")
 				ready[i].Store(status == http.StatusOK)
 			}
-		}()
+		})
 	}
 	return func() int {
 		for ctx := context.WithoutCancel(t.Context()); ; rest(ctx) {
