@@ -19,7 +19,7 @@ import (
 func modelled() []any {
 	return []any{
 		&models.Agent{}, &models.AgentCapability{}, &models.APIKey{}, &models.Task{}, &models.TaskCapability{},
-		&models.Wallet{}, &models.Transfer{}, &models.Event{}, &models.IdempotencyKey{},
+		&models.Wallet{}, &models.Transfer{}, &models.Event{}, &models.IdempotencyKey{}, &models.Registrant{},
 		&models.Secret{}, &models.Webhook{}, &models.Delivery{}, &models.Attempt{},
 	}
 }

@@ -143,25 +143,6 @@ func openHandle(pool *sql.DB) (*gorm.DB, error) {
 	})
 }
 
-// readHandle is for reads outside of transactions, which end with UNAVAILABLE
-// when the engine is away.
-func readHandle(pool *sql.DB) (*gorm.DB, error) {
-	handle, err := openHandle(pool)
-	if err != nil {
-		return nil, err
-	}
-	away := func(db *gorm.DB) {
-		if db.Error != nil && db.Statement.Context.Err() == nil && transient(db.Error) {
-			db.Error = models.Errorf(models.Unavailable, "the database cannot be read now; try again")
-		}
-	}
-	return handle, errors.Join(
-		handle.Callback().Query().After("gorm:query").Register("agentmarket:away", away),
-		handle.Callback().Row().After("gorm:row").Register("agentmarket:away", away),
-		handle.Callback().Raw().After("gorm:raw").Register("agentmarket:away", away),
-	)
-}
-
 // place names a database without its password.
 func place(config *pgxpool.Config) string {
 	c := config.ConnConfig
