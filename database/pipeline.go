@@ -21,7 +21,9 @@ type pipeline struct {
 	pgx    *pgx.Conn // the same one
 	tx     pgx.Tx    // nil until it has begun
 	queued []statement
-	err    error // the first that a sent statement had
+	xid    string // the transaction's number, as soon as the engine has told
+	unread bool   // something that the commit returns beside its success was not read
+	err    error  // the first that a sent statement had
 }
 
 // statement is one that waits. Its row is read into the targets, if it has some.
@@ -70,6 +72,7 @@ func (p *pipeline) send(commit bool) error {
 	beginning := p.tx == nil
 	if beginning {
 		batch.BeginTx(pgx.TxOptions{})
+		batch.Queue("SELECT pg_current_xact_id()::text")
 	}
 	for _, s := range p.queued {
 		batch.Queue(s.query, s.args...)
@@ -95,6 +98,12 @@ func (p *pipeline) receive(results pgx.BatchResults, beginning, commit bool) err
 		if _, err := results.Exec(); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
+		if err := results.QueryRow().Scan(&p.xid); err != nil {
+			return fmt.Errorf("begin: %w", err)
+		}
+	}
+	for _, s := range p.queued {
+		p.unread = p.unread || s.into != nil
 	}
 	for _, s := range p.queued {
 		var err error
@@ -107,6 +116,7 @@ func (p *pipeline) receive(results pgx.BatchResults, beginning, commit bool) err
 			return err
 		}
 	}
+	p.unread = false
 	if !commit {
 		return nil
 	}

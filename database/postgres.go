@@ -111,6 +111,7 @@ func dial(ctx context.Context, address string, check pgconn.ValidateConnectFunc)
 		Timeout: connectTimeout, Control: limitSilence,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: silence / 2, Interval: silence / 5, Count: 2},
 	}).DialContext
+	config.AfterConnect = noteLife
 	config.ConnConfig.RuntimeParams["application_name"] = cmp.Or(config.ConnConfig.RuntimeParams["application_name"], "agentmarket")
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
@@ -268,25 +269,15 @@ func (s *shared) attempt(ctx, within context.Context, db *DB, fn func(*Tx) error
 		}
 	}
 	if err = p.send(true); err != nil {
-		return commitFailed(within, db, err)
+		if err = s.settle(within, db, p, err); err != nil {
+			return err
+		}
 	}
 	db.version.Add(1)
 	for _, hook := range tx.hooks {
 		hook()
 	}
 	return nil
-}
-
-// commitFailed is the error of a commit. Only what the engine itself refuses is
-// sure not to have been written: after anything else, also from a pooler that
-// speaks for it, it is not known.
-func commitFailed(ctx context.Context, db *DB, err error) error {
-	if refused(err) {
-		return fmt.Errorf("commit: %w", err)
-	}
-	db.logger.ErrorContext(ctx, "lost the database during a commit", slog.Any("error", err))
-	return models.Errorf(models.Unavailable,
-		"the database went away while the change was written, which may have happened or not; with an Idempotency-Key it is safe to try again")
 }
 
 // refused reports whether the engine has answered that a transaction is not
@@ -311,6 +302,9 @@ func refused(err error) bool {
 func transient(err error) bool {
 	if _, refused := errors.AsType[*models.Error](err); refused {
 		return false
+	}
+	if errors.Is(err, errAborted) {
+		return true
 	}
 	if failed, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch failed.Code {

@@ -1,6 +1,7 @@
 package database_test
 
 import (
+	"bytes"
 	"net"
 	"net/url"
 	"sync"
@@ -14,7 +15,7 @@ type fault int
 
 const (
 	none fault = iota
-	deaf       // what the client says gets through, and it is reset before the answer
+	deaf       // a commit gets through, and the client is reset instead of told
 	mute       // what the client says does not get through, and it is reset
 )
 
@@ -70,7 +71,7 @@ func (p *proxy) setCut(cut bool) {
 	}
 }
 
-// fail has the next thing that is said on a connection fail.
+// fail has a connection fail from now on.
 func (p *proxy) fail(port int, how fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -126,7 +127,7 @@ func (p *proxy) pass(port int, from, to net.Conn, at fault, reset func()) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		if err != nil || p.fault(port) == at {
+		if err != nil || p.fault(port) == at && (at == mute || bytes.Contains(buffer[:n], []byte("COMMIT\x00"))) {
 			return
 		}
 		if _, err := to.Write(buffer[:n]); err != nil {

@@ -100,15 +100,14 @@ func (m *Market) event(kind models.EventKind, task *models.Task) models.Event {
 
 // tell appends an event about a task.
 func (m *Market) tell(tx *database.Tx, kind models.EventKind, task *models.Task) error {
-	event := m.event(kind, task)
-	return m.Events.Append(tx, &event)
+	return m.Events.Tell(tx, m.event(kind, task))
 }
 
 // tellWallet appends the event of a transfer that changed an agent's balance. It
 // comes after the transfer, with the wallet locked: then the events of a wallet
 // are in the order of its transfers.
 func (m *Market) tellWallet(tx *database.Tx, agentID, transferID string) error {
-	return m.Events.Append(tx, &models.Event{
+	return m.Events.Tell(tx, models.Event{
 		Kind: models.WalletChanged, AgentID: &agentID, TransferID: &transferID, CreatedAt: m.now(),
 	})
 }
