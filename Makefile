@@ -17,7 +17,7 @@ test: ## every test, shuffled: units, transcripts, npm clients, the explorer in 
 # Starts PostgreSQL and NATS for the tests. It installs them where it may; where
 # they cannot be had it says so, and fails with CI set.
 postgres: ## the same tests of the store and the market, and those of replicas, on PostgreSQL
-	go run ./internal/engines/with go test -shuffle=on ./database ./auth ./ledger ./events ./webhooks ./market ./internal/e2e/replicas
+	go run ./internal/engines/with go test -shuffle=on ./database ./auth ./ledger ./events ./webhooks ./market ./app ./internal/e2e/replicas
 
 check: lint race dead fresh ## what a change must pass
 

@@ -88,10 +88,10 @@ func TestExchange(t *testing.T) {
 	// What a replica has told is known everywhere two seconds after it was used.
 	most := perSecond*first + burst + (replicas-1)*(burst+2*perSecond+tenth)
 	if got := run(first, works); got > most {
-		t.Errorf("%d requests were let in in %d s, want at most %d", got, first, most)
+		t.Errorf("%d requests were admitted in %d s, want at most %d", got, first, most)
 	}
 	if got := run(later, works); got > perSecond*(later+2) || got < perSecond*later*9/10 {
-		t.Errorf("%d requests were let in in the next %d s, want about %d a second", got, later, perSecond)
+		t.Errorf("%d requests were admitted in the next %d s, want about %d a second", got, later, perSecond)
 	}
 
 	for _, s := range all {
@@ -104,7 +104,7 @@ func TestExchange(t *testing.T) {
 	}
 	run(2, away)
 	if got := run(later, away); got != replicas*perSecond*later {
-		t.Errorf("alone, they let %d in in %d s, want %d times %d a second", got, later, replicas, perSecond)
+		t.Errorf("alone, they admitted %d in %d s, want %d times %d a second", got, later, replicas, perSecond)
 	}
 }
 

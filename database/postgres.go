@@ -73,7 +73,7 @@ func openPostgres(ctx context.Context, address string, logger *slog.Logger) (*DB
 	if err != nil {
 		return nil, err
 	}
-	reader, err := readHandle(s.sql)
+	reader, err := readHandle(s.sql) //nolint:contextcheck // a read has the context of its own statement
 	if err != nil {
 		s.release()
 		return nil, err

@@ -90,7 +90,7 @@ func (p *proxy) serve(client net.Conn) {
 	if err != nil {
 		return
 	}
-	defer engine.Close() //nolint:errcheck // it may be reset already
+	defer engine.Close()                           //nolint:errcheck // it may be reset already
 	port := engine.LocalAddr().(*net.TCPAddr).Port //nolint:errcheck,forcetypeassert // it is TCP
 	var once sync.Once
 	reset := func() {

@@ -19,7 +19,7 @@ import (
 )
 
 // limited makes a market in a store, with registrations at the server's pace.
-func limited(t testing.TB, address string) *markettest.Bundle {
+func limited(t *testing.T, address string) *markettest.Bundle {
 	t.Helper()
 	b := markettest.NewAt(t, address)
 	b.Settings.RegisterEvery, b.Settings.RegisterBurst = time.Minute, 60
