@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"agentmarket.space/server/models"
 )
@@ -26,11 +27,15 @@ var errAborted = errors.New("the transaction was aborted")
 
 // noteLife notes on a new connection which life of the server it leads to.
 func noteLife(ctx context.Context, conn *pgx.Conn) error {
-	var at string
-	if err := conn.QueryRow(ctx, "SELECT "+life).Scan(&at); err != nil {
+	var at *string
+	err := conn.QueryRow(ctx, "SELECT "+life).Scan(&at)
+	if _, unsupported := errors.AsType[*pgconn.PgError](err); unsupported || err == nil && at == nil {
+		return nil // what becomes of a lost commit will not be known
+	}
+	if err != nil {
 		return fmt.Errorf("ask for the start of the server: %w", err)
 	}
-	conn.PgConn().CustomData()[lifeKey] = at
+	conn.PgConn().CustomData()[lifeKey] = *at
 	return nil
 }
 
@@ -43,6 +48,9 @@ func (s *shared) settle(ctx context.Context, db *DB, p *pipeline, err error) err
 		return fmt.Errorf("commit: %w", err)
 	}
 	status := s.status(ctx, p)
+	if status == "committed" && s.beat(ctx, db.replica) != nil {
+		status = "" // a synchronous standby may not have it: a commit that comes after it waits for both
+	}
 	db.logger.WarnContext(ctx, "lost the database during a commit", slog.Any("error", err), slog.String("status", status))
 	switch {
 	case status == "aborted":
