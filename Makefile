@@ -57,7 +57,7 @@ race: ## every test under the race detector, shuffled
 dead: ## functions that neither a program nor a test reaches
 	@found=$$($(TOOL) deadcode -test ./...) && { [ -z "$$found" ] || { echo "$$found" >&2; exit 1; }; }
 
-bench: ## measure ours and the baselines alternately, about ten minutes (flags in ARGS)
+bench: ## measure ours and the baselines alternately, about ten minutes (flags in ARGS; -peers for more servers)
 	go -C bench run . $(ARGS)
 
 .PHONY: help run test postgres check generate fresh fuzz lint fmt race dead bench

@@ -77,11 +77,11 @@ func (b *bench) experiments() []experiment {
 			contender{pocket, b.requests(e.pocketbase, (*market).recordReads, few), []string{"≥ 3×, never below 1.5×"}})},
 		lists("list, 10 posts/s", few),
 		lists("list, 1 000 posts/s", many),
-		b.fanOut("fan-out", audience{subscribers: b.subscribers, stalled: 10, words: mixed, events: 150, paced: 40, rate: 10},
+		b.fanOut(audience{subscribers: b.subscribers, stalled: 10, words: mixed, events: 150, paced: 40, rate: 10},
 			"p50 ≤ 10 ms, p99 ≤ 25 ms", "≥ 3.5×, never below 3×"),
-		b.fanOut("fan-out, filters of 1 to 100 words", audience{subscribers: b.subscribers, stalled: 10, words: long, events: 150, paced: 40, rate: 10},
+		b.fanOut(audience{label: ", filters of 1 to 100 words", subscribers: b.subscribers, stalled: 10, words: long, events: 150, paced: 40, rate: 10},
 			"p50 ≤ 10 ms, p99 ≤ 25 ms", "≥ 3.5×, never below 3×"),
-		b.fanOut("fan-out", audience{subscribers: 5 * b.subscribers, stalled: 10, words: mixed, events: 40, paced: 16, rate: 4},
+		b.fanOut(audience{subscribers: 5 * b.subscribers, stalled: 10, words: mixed, events: 40, paced: 16, rate: 4},
 			"p50 ≤ 35 ms, p99 ≤ 80 ms", "≥ 2.5×, never below 2×"),
 	}
 }
@@ -138,7 +138,8 @@ func (b *bench) open(ctx context.Context, e entrant, tasks int) (*market, error)
 }
 
 // charge does something and returns the CPU time that the server used
-// meanwhile. What other programs used is kept for the report.
+// meanwhile. What the benchmark itself and other programs used is kept for the
+// report.
 func (b *bench) charge(m *market, do func() error) (time.Duration, error) {
 	before, err := m.usage()
 	if err != nil {
@@ -152,7 +153,9 @@ func (b *bench) charge(m *market, do func() error) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	others := busyCPU() - busy - (ownCPU() - own) - (after.cpu - before.cpu)
-	b.others = append(b.others, max(0, others.Seconds()/time.Since(start).Seconds()))
+	seconds, mine := time.Since(start).Seconds(), ownCPU()-own
+	others := busyCPU() - busy - mine - (after.cpu - before.cpu)
+	b.generator = append(b.generator, mine.Seconds()/seconds)
+	b.others = append(b.others, max(0, others.Seconds()/seconds))
 	return after.cpu - before.cpu, nil
 }

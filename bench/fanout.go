@@ -15,6 +15,7 @@ const window = 8
 
 // audience is who listens, and what happens.
 type audience struct {
+	label       string // for the works, unless they are the usual ones
 	subscribers int
 	stalled     int // of them: these never read
 	words       func(subscriber int) []string
@@ -43,27 +44,32 @@ func filter(subscriber, words int) []string {
 
 // fanOut compares how much is delivered to an audience, how late it is told of
 // events at a rate, and what memory it takes while nothing happens. Of the
-// product's subscribers some have stalled. The baselines know of no filters and
-// are spared the stalled readers: gqlgen's hub and gorilla's broadcast wait for
-// the slowest, so that nobody else would hear anything.
-func (b *bench) fanOut(name string, a audience, latency, stock string) experiment {
+// product's subscribers some have stalled. All others know of no filters and are
+// spared the stalled readers: gqlgen's hub and gorilla's broadcast wait for the
+// slowest, so that nobody else would hear anything.
+func (b *bench) fanOut(a audience, latency, stock string) experiment {
 	e := b.entrants()
-	all := fmt.Sprintf(" to %d", a.subscribers)
 	spared := a
 	spared.stalled = 0
-	return experiment{
+	f := experiment{
 		works: []work{
-			{name: name + all, unit: eachSecond},
-			{name: fmt.Sprintf("%s%s at %.0f/s", name, all, a.rate), unit: milliseconds, fewer: true},
-			{name: fmt.Sprintf("idle subscriber of %d", a.subscribers), unit: bytesEach, fewer: true},
+			{name: fmt.Sprintf("fan-out to %d%s", a.subscribers, a.label), unit: eachSecond},
+			{name: fmt.Sprintf("fan-out to %d at %.0f/s%s", a.subscribers, a.rate, a.label), unit: milliseconds, fewer: true},
+			{name: fmt.Sprintf("idle subscriber of %d%s", a.subscribers, a.label), unit: bytesEach, fewer: true},
 		},
-		contenders: b.withPeers([]contender{
+		contenders: []contender{
 			{fmt.Sprintf("AgentMarket, %d stalled among them", a.stalled), b.broadcasts(e.ours, a), []string{"", latency, "≤ 12 kB, never above 16 kB"}},
-			{"limit: gorilla/websocket, one message for all", b.broadcasts(e.limit, spared), []string{"≥ 0.85×"}},
 			{"gqlgen, its own WebSocket transport", b.broadcasts(e.bare, spared), []string{stock}},
-		}, contender{"Mercurius", b.broadcasts(e.mercurius, spared), []string{"≥ 4.5×"}},
-			contender{"PocketBase, server-sent events", b.broadcasts(e.pocketbase, spared), []string{"≥ 5×"}}),
+		},
 	}
+	if a.label != "" {
+		return f
+	}
+	f.contenders = b.withPeers(append(f.contenders,
+		contender{"limit: gorilla/websocket, one message for all", b.broadcasts(e.limit, spared), []string{"≥ 0.85×"}}),
+		contender{"Mercurius", b.broadcasts(e.mercurius, spared), []string{"≥ 4.5×"}},
+		contender{"PocketBase, server-sent events", b.broadcasts(e.pocketbase, spared), []string{"≥ 5×"}})
+	return f
 }
 
 // broadcasts measures an audience of one server. The server is a fresh one each

@@ -16,30 +16,44 @@ import (
 // figure is what an operation costs it, and all are compared with one size.
 func (b *bench) growth() []experiment {
 	const goal = "≤ 1.5×, never above 2×"
-	stores := experiment{works: []work{}}
-	for _, name := range []string{"read", "list", "list by a common word", "list by a rare word", "agents by a common word, best first", "agents by a rare word, best first", "post", "accept and complete"} {
-		stores.works = append(stores.works, work{name: "growth: " + name, unit: microseconds, fewer: true})
+	return []experiment{b.growthOfStore(goal), b.growthOfAudience(goal), b.growthOfFilters(goal), b.growthOfTasks(goal)}
+}
+
+func (b *bench) growthOfStore(goal string) experiment {
+	var e experiment
+	for _, operation := range []string{
+		"read", "list", "list by a common word", "list by a rare word", "agents by a common word, best first",
+		"agents by a rare word, best first", "post", "accept and complete",
+	} {
+		e.works = append(e.works, work{name: "growth: " + operation, unit: microseconds, fewer: true})
 	}
 	for _, size := range []int{100, 10_000, 1_000_000} {
-		c := contender{name: fmt.Sprintf("%d tasks and agents", size), start: b.storeOf(size)}
-		if size > 100 {
-			c.goals = repeat(goal, len(stores.works))
-		}
-		stores.contenders = append(stores.contenders, c)
+		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d tasks and agents", size), b.storeOf(size), repeat(goal, len(e.works))})
 	}
-	audiences := experiment{works: []work{{name: "growth: delivery", unit: microseconds, fewer: true}}, first: 2}
+	e.contenders[0].goals = nil
+	return e
+}
+
+// growthOfAudience is compared with a thousand subscribers: below, the post
+// itself outweighs the deliveries.
+func (b *bench) growthOfAudience(goal string) experiment {
+	e := experiment{works: []work{{name: "growth: delivery", unit: microseconds, fewer: true}}, first: 2}
 	for _, subscribers := range []int{10, 100, 1000, 10_000} {
 		a := audience{subscribers: subscribers, words: mixed, events: min(400, 200_000/subscribers), paced: 10, rate: 4}
-		audiences.contenders = append(audiences.contenders, contender{fmt.Sprintf("%d subscribers", subscribers), b.delivered(a), nil})
+		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d subscribers", subscribers), costing(b.broadcasts(b.entrants().ours, a)), nil})
 	}
-	audiences.contenders[3].goals = []string{goal}
-	filters := experiment{works: []work{{name: "growth: delivery by filter", unit: microseconds, fewer: true}}}
+	e.contenders[3].goals = []string{goal}
+	return e
+}
+
+func (b *bench) growthOfFilters(goal string) experiment {
+	e := experiment{works: []work{{name: "growth: delivery by filter", unit: microseconds, fewer: true}}}
 	for _, words := range []int{1, 20, 100} { // 100 is the most that the schema takes
 		a := audience{subscribers: 1000, words: func(i int) []string { return filter(i, words) }, events: 200, paced: 10, rate: 10}
-		filters.contenders = append(filters.contenders, contender{fmt.Sprintf("filters of %d words", words), b.delivered(a), []string{goal}})
+		e.contenders = append(e.contenders, contender{fmt.Sprintf("filters of %d words", words), costing(b.broadcasts(b.entrants().ours, a)), []string{goal}})
 	}
-	filters.contenders[0].goals = nil
-	return []experiment{stores, audiences, filters, b.growthOfTasks(goal)}
+	e.contenders[0].goals = nil
+	return e
 }
 
 func repeat(text string, times int) []string {
@@ -50,11 +64,24 @@ func repeat(text string, times int) []string {
 	return all
 }
 
-// delivered measures an audience by what one delivery costs the server, its
-// share of the post included.
-func (b *bench) delivered(a audience) starter {
+// growthOfTasks posts tasks that ask for one word and for as many as may be.
+func (b *bench) growthOfTasks(goal string) experiment {
+	e := experiment{works: []work{{name: "growth: post by words", unit: microseconds, fewer: true}}}
+	for _, words := range []int{1, 20} { // 20 is the most that the schema takes
+		posts := func(m *market) []load.Request { return m.postsOf(filter(0, words)) }
+		e.contenders = append(e.contenders, contender{
+			fmt.Sprintf("tasks of %d words", words), costing(b.requests(b.entrants().ours, posts, few)), []string{goal},
+		})
+	}
+	e.contenders[0].goals = nil
+	return e
+}
+
+// costing measures the first work only, by what it costs the server. The cost of
+// a delivery has its share of the post in it.
+func costing(start starter) starter {
 	return func(ctx context.Context) (measure, func(), error) {
-		measure, stop, err := b.broadcasts(b.entrants().ours, a)(ctx)
+		measure, stop, err := start(ctx)
 		return func(ctx context.Context) ([]sample, error) {
 			samples, err := measure(ctx)
 			if err != nil {
@@ -69,29 +96,6 @@ func (b *bench) delivered(a audience) starter {
 func costOf(s sample) sample {
 	s.figure = float64(s.cpu) / float64(time.Microsecond)
 	return s
-}
-
-// growthOfTasks posts tasks that ask for one word and for as many as may be.
-func (b *bench) growthOfTasks(goal string) experiment {
-	e := experiment{works: []work{{name: "growth: post by words", unit: microseconds, fewer: true}}}
-	for _, words := range []int{1, 20} { // 20 is the most that the schema takes
-		posts := func(m *market) []load.Request { return m.postsOf(filter(0, words)) }
-		c := contender{name: fmt.Sprintf("tasks of %d words", words), start: func(ctx context.Context) (measure, func(), error) {
-			measure, stop, err := b.requests(b.entrants().ours, posts, few)(ctx)
-			return func(ctx context.Context) ([]sample, error) {
-				samples, err := measure(ctx)
-				if err != nil {
-					return nil, err
-				}
-				return []sample{costOf(samples[0])}, nil
-			}, stop, err
-		}}
-		if words > 1 {
-			c.goals = []string{goal}
-		}
-		e.contenders = append(e.contenders, c)
-	}
-	return e
 }
 
 // storeOf measures the product on a store of that many tasks and agents. It is

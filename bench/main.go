@@ -55,7 +55,7 @@ type bench struct {
 	subscribers int
 	only        []string
 
-	others []float64 // cores that other programs used, by sample
+	generator, others []float64 // cores that the benchmark itself and other programs used, by sample
 }
 
 func run(ctx context.Context, args []string) error {
@@ -152,9 +152,9 @@ func (b *bench) circumstances(ctx context.Context) string {
 	if text, err := exec.CommandContext(ctx, "git", "-C", b.source, "describe", "--always", "--dirty").Output(); err == nil {
 		commit = strings.TrimSpace(string(text))
 	}
-	others := spreadOf(b.others)
+	generator, others := spreadOf(b.generator), spreadOf(b.others)
 	return fmt.Sprintf("Commit %s, %s, %s, %s. %d rounds of %s, %d connections, %d subscribers. "+
-		"Load generator and server shared the machine; other programs used %.2f cores meanwhile (at most %.2f).\n",
+		"Load generator and server shared the machine; the generator used %.2f cores (at most %.2f), other programs %.2f (at most %.2f).\n",
 		commit, time.Now().UTC().Format(time.DateOnly), machine(), runtime.Version(),
-		b.rounds, b.duration, b.connections, b.subscribers, others.median, others.high)
+		b.rounds, b.duration, b.connections, b.subscribers, generator.median, generator.high, others.median, others.high)
 }
