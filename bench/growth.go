@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ func (b *bench) growth() []experiment {
 func (b *bench) growthOfStore(goal string) experiment {
 	var e experiment
 	for _, operation := range []string{
-		"read", "list", "list by a common word", "list by a rare word", "agents by a common word, best first",
+		"start", "read", "list", "list by a common word", "list by a rare word", "agents by a common word, best first",
 		"agents by a rare word, best first", "post", "accept and complete",
 	} {
 		e.works = append(e.works, work{name: "growth: " + operation, unit: microseconds, fewer: true})
@@ -119,17 +120,27 @@ func (b *bench) storeOf(size int) starter {
 // answers that the product keeps, so that each is worked out.
 const variants = 3000
 
+// askers is how many connections ask at once: few, for a question may take a
+// second of CPU time.
+const askers = 4
+
 // grown measures every operation on a store once.
 func (b *bench) grown(ctx context.Context, s store) ([]sample, error) {
 	ids, err := s.taskIDs(ctx, variants)
 	if err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	server, err := launch(ctx, s.serve(b.productBinary))
 	if err != nil {
 		return nil, err
 	}
 	defer server.stop()
+	started, err := server.usage()
+	if err != nil {
+		return nil, err
+	}
+	samples := []sample{costOf(sample{p50: time.Since(began), cpu: started.cpu})}
 	m := &market{server: server, entrant: b.entrants().ours, ids: ids}
 	for i := range agents {
 		m.keys = append(m.keys, keyOf(i))
@@ -139,14 +150,13 @@ func (b *bench) grown(ctx context.Context, s store) ([]sample, error) {
 		return nil, err
 	}
 	defer conn.Close() //nolint:errcheck // nothing is lost with it
-	if err := m.hook(conn); err != nil {
+	if err := errors.Join(m.hook(conn), m.rest(ctx)); err != nil {
 		return nil, err
 	}
-	var samples []sample
 	for _, asked := range [][]load.Request{
 		m.allReads(), m.tasksBy(""), m.tasksBy("common"), m.tasksBy("rare"), m.agentsBy("common"), m.agentsBy("rare"),
 	} {
-		s, err := b.request(ctx, m, asked, m.renames(), 100)
+		s, err := b.request(ctx, m, askers, asked, m.renames(), 100)
 		if err != nil {
 			return nil, err
 		}
@@ -172,16 +182,40 @@ func (b *bench) postMany(ctx context.Context, m *market) (ids []string, s sample
 	return ids, s, err
 }
 
+// sequences measures what sequences of requests cost, up to when the server has
+// come to rest again: a post leaves jobs behind.
 func (b *bench) sequences(ctx context.Context, m *market, all [][]load.Request, keep func([]byte)) (sample, error) {
 	var result *load.Result
 	cpu, err := b.charge(m, func() (err error) {
-		result, err = load.Each(ctx, m.addr, b.connections, all, &m.numbers, keep)
-		return err
+		if result, err = load.Each(ctx, m.addr, b.connections, all, &m.numbers, keep); err != nil {
+			return err
+		}
+		return m.rest(ctx)
 	})
 	if err != nil {
 		return sample{}, err
 	}
 	return costOf(sample{p50: result.Latency.Quantile(.5), p99: result.Latency.Quantile(.99), cpu: cpu / time.Duration(len(all))}), nil
+}
+
+// rest waits until the server uses less than a twentieth of a core, but for ten
+// seconds only: jobs that take longer than that have their share in the cost.
+func (m *market) rest(ctx context.Context) error {
+	const look = 400 * time.Millisecond
+	before, err := m.usage()
+	for end := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(end); {
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		var now usage
+		if now, err = m.usage(); err == nil && now.cpu-before.cpu < look/20 {
+			return nil
+		}
+		before = now
+	}
+	return err
 }
 
 // allReads asks for every task as every caller in turn.

@@ -126,9 +126,12 @@ func (m *market) hook(conn *load.Connection) error {
 
 // postAll posts tasks and keeps their ids.
 func (m *market) postAll(ctx context.Context, tasks int) error {
-	ids, err := m.keepIDs(ctx, 16, slices.Repeat(m.entrant.posts(m)[:1], tasks))
-	m.ids = append(m.ids, ids...)
-	return err
+	sequences := slices.Repeat([][]load.Request{m.entrant.posts(m)[:1]}, tasks)
+	_, err := load.Each(ctx, m.addr, 16, sequences, &m.numbers, func(answer []byte) { m.ids = append(m.ids, idIn(answer)) })
+	if err != nil {
+		return fmt.Errorf("post: %w", err)
+	}
+	return nil
 }
 
 // idIn is the first id of an answer.
@@ -136,22 +139,6 @@ func idIn(answer []byte) string {
 	_, rest, _ := strings.Cut(string(answer), `"id":"`)
 	id, _, _ := strings.Cut(rest, `"`)
 	return id
-}
-
-// keepIDs sends requests that make something and returns its ids.
-func (m *market) keepIDs(ctx context.Context, connections int, posts []load.Request) ([]string, error) {
-	var ids []string
-	sequences := make([][]load.Request, len(posts))
-	for i := range posts {
-		sequences[i] = posts[i : i+1]
-	}
-	_, err := load.Each(ctx, m.addr, connections, sequences, &m.numbers, func(answer []byte) {
-		ids = append(ids, idIn(answer))
-	})
-	if err != nil {
-		return nil, fmt.Errorf("post: %w", err)
-	}
-	return ids, nil
 }
 
 func (m *market) ask(conn *load.Connection, request load.Request, data any) error {

@@ -28,14 +28,14 @@ func (b *bench) requests(e entrant, of requests, posts float64) starter {
 			return nil, nil, err
 		}
 		return func(ctx context.Context) ([]sample, error) {
-			s, err := b.request(ctx, m, asked, m.entrant.posts(m), posts)
+			s, err := b.request(ctx, m, b.connections, asked, m.entrant.posts(m), posts)
 			return []sample{s}, err
 		}, m.stop, nil
 	}
 }
 
 // request measures requests while others are sent at a pace.
-func (b *bench) request(ctx context.Context, m *market, asked, beside []load.Request, perSecond float64) (sample, error) {
+func (b *bench) request(ctx context.Context, m *market, connections int, asked, beside []load.Request, perSecond float64) (sample, error) {
 	pacing, stop := context.WithCancel(ctx)
 	type pace struct {
 		answered int64
@@ -43,13 +43,13 @@ func (b *bench) request(ctx context.Context, m *market, asked, beside []load.Req
 	}
 	paced := make(chan pace, 1)
 	go func() {
-		connections := 1 + int(perSecond)/50 // a post waits for the disk
-		answered, err := load.Pace(pacing, m.addr, connections, beside, &m.numbers, perSecond)
+		const each = 50 // posts a second on a connection: they wait for the disk
+		answered, err := load.Pace(pacing, m.addr, 1+int(perSecond)/each, beside, &m.numbers, perSecond)
 		paced <- pace{answered, err}
 	}()
 	var result *load.Result
 	cpu, err := b.charge(m, func() (err error) {
-		result, err = load.Run(ctx, m.addr, b.connections, asked, &m.numbers, b.duration)
+		result, err = load.Run(ctx, m.addr, connections, asked, &m.numbers, b.duration)
 		return err
 	})
 	stop()
