@@ -44,10 +44,14 @@ func (b *bench) alternate(ctx context.Context, e experiment) ([]row, error) {
 	samples := make([][][]sample, len(e.contenders)) // by contender, round, work
 	failed := make([]error, len(e.contenders))
 	measures := make([]measure, len(e.contenders))
+	refuse := func(i int, err error) {
+		failed[i] = err
+		slog.Warn("refused", slog.String("work", e.works[0].name), slog.String("server", e.contenders[i].name), slog.Any("error", err))
+	}
 	for i, c := range e.contenders {
 		measure, stop, err := c.start(ctx)
 		if err != nil {
-			failed[i] = err
+			refuse(i, err)
 			continue
 		}
 		defer stop()
@@ -67,8 +71,7 @@ func (b *bench) alternate(ctx context.Context, e experiment) ([]row, error) {
 				return nil, ctx.Err()
 			}
 			if err != nil {
-				failed[i] = err
-				slog.Warn("refused", slog.String("work", e.works[0].name), slog.String("server", e.contenders[i].name), slog.Any("error", err))
+				refuse(i, err)
 				continue
 			}
 			samples[i] = append(samples[i], got)

@@ -114,6 +114,9 @@ func (b *bench) broadcast(ctx context.Context, m *market, a audience) ([]sample,
 	if err != nil {
 		return nil, err
 	}
+	if a.stalled > 0 {
+		time.Sleep(6 * time.Second) // the product gives up a write after five
+	}
 	if ended := listening.LetGo(); ended < a.stalled {
 		return nil, fmt.Errorf("%d of %d stalled readers were sent everything: nothing is known of those who stall", a.stalled-ended, a.stalled)
 	}

@@ -91,6 +91,9 @@ func run(ctx context.Context, args []string) error {
 	if b.stores == "" {
 		b.stores = dir
 	}
+	if b.stores, err = filepath.Abs(b.stores); err != nil {
+		return err
+	}
 	if err := raiseOpenFiles(); err != nil {
 		return err
 	}

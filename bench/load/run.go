@@ -76,6 +76,27 @@ func Run(ctx context.Context, addr string, connections int, requests []Request, 
 func Pace(ctx context.Context, addr string, connections int, requests []Request, numbers *Numbers, perSecond float64) (answered int64, err error) {
 	var sent atomic.Int64
 	var group errgroup.Group
+	over(ctx, &group, addr, connections, func(conn *Connection) error {
+		ticker := time.NewTicker(time.Duration(float64(connections) / perSecond * float64(time.Second)))
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-ticker.C:
+				if _, err := conn.Do(requests[rand.IntN(len(requests))], numbers.Next()); err != nil {
+					return err
+				}
+				sent.Add(1)
+			}
+		}
+	})
+	err = group.Wait()
+	return sent.Load(), err
+}
+
+// over has the group do something on each of so many connections.
+func over(ctx context.Context, group *errgroup.Group, addr string, connections int, do func(*Connection) error) {
 	for range connections {
 		group.Go(func() error {
 			conn, err := Dial(ctx, addr)
@@ -83,23 +104,9 @@ func Pace(ctx context.Context, addr string, connections int, requests []Request,
 				return err
 			}
 			defer conn.Close() //nolint:errcheck // nothing is lost with it
-			ticker := time.NewTicker(time.Duration(float64(connections) / perSecond * float64(time.Second)))
-			defer ticker.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-ticker.C:
-					if _, err := conn.Do(requests[rand.IntN(len(requests))], numbers.Next()); err != nil {
-						return err
-					}
-					sent.Add(1)
-				}
-			}
+			return do(conn)
 		})
 	}
-	err = group.Wait()
-	return sent.Load(), err
 }
 
 // Each sends every sequence of requests once, over so many connections, the
@@ -113,36 +120,30 @@ func Each(ctx context.Context, addr string, connections int, sequences [][]Reque
 	)
 	group, ctx := errgroup.WithContext(ctx)
 	start := time.Now()
-	for range connections {
-		group.Go(func() error {
-			conn, err := Dial(ctx, addr)
-			if err != nil {
-				return err
+	over(ctx, group, addr, connections, func(conn *Connection) error {
+		for ctx.Err() == nil {
+			i := int(next.Add(1)) - 1
+			if i >= len(sequences) {
+				return nil
 			}
-			defer conn.Close() //nolint:errcheck // nothing is lost with it
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= len(sequences) {
-					return nil
+			began := time.Now()
+			var answer []byte
+			for _, request := range sequences[i] {
+				var err error
+				if answer, err = conn.Do(request, numbers.Next()); err != nil {
+					return err
 				}
-				began := time.Now()
-				var answer []byte
-				for _, request := range sequences[i] {
-					if answer, err = conn.Do(request, numbers.Next()); err != nil {
-						return err
-					}
-				}
-				took := time.Since(began)
-				mu.Lock()
-				result.Latency.Add(took)
-				if keep != nil {
-					keep(answer)
-				}
-				mu.Unlock()
 			}
-			return ctx.Err()
-		})
-	}
+			took := time.Since(began)
+			mu.Lock()
+			result.Latency.Add(took)
+			if keep != nil {
+				keep(answer)
+			}
+			mu.Unlock()
+		}
+		return ctx.Err()
+	})
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
