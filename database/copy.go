@@ -47,6 +47,7 @@ func copiedTables() []copiedTable {
 		{"deliveries", "id", ""},
 		{"attempts", "delivery_id, number", ""},
 		{"idempotency_keys", "scope, key", ""},
+		{"registrants", "network", ""},
 	}
 }
 

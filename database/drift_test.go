@@ -19,7 +19,7 @@ import (
 func modelled() []any {
 	return []any{
 		&models.Agent{}, &models.AgentCapability{}, &models.APIKey{}, &models.Task{}, &models.TaskCapability{},
-		&models.Wallet{}, &models.Transfer{}, &models.Event{}, &models.IdempotencyKey{},
+		&models.Wallet{}, &models.Transfer{}, &models.Event{}, &models.IdempotencyKey{}, &models.Registrant{},
 		&models.Secret{}, &models.Webhook{}, &models.Delivery{}, &models.Attempt{},
 	}
 }
@@ -88,7 +88,7 @@ func drift(t *testing.T, db *database.DB) []string {
 	if db.Shared() {
 		query = `SELECT table_name AS name, true AS strict FROM information_schema.tables WHERE table_schema = current_schema()`
 	}
-	query = "SELECT * FROM (" + query + ") t WHERE name NOT LIKE 'river_%' AND name NOT IN ('goose_db_version', 'replicas', 'event_head')"
+	query = "SELECT * FROM (" + query + ") t WHERE name NOT LIKE 'river_%' AND name NOT IN ('goose_db_version', 'replicas', 'event_head', 'usage')"
 	must(t, db.Read(t.Context()).Raw(query).Scan(&tables).Error)
 	var found, known []string
 	for _, model := range modelled() {

@@ -56,9 +56,20 @@ func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, erro
 // that the transaction reads a row, or by its commit. Readers wake up after it.
 func (l *Log) Append(tx *database.Tx, event *models.Event) error {
 	tx.OnCommit(l.Wake)
-	return tx.Insert(`INSERT INTO events (kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
-		[]any{event.Kind, event.TaskID, event.PosterID, event.WorkerID, event.AgentID, event.TransferID, event.CreatedAt}, &event.ID)
+	return tx.Insert(insertEvent+" RETURNING id", values(event), &event.ID)
+}
+
+// Tell is Append where nobody needs the event's id: then there is nothing to be
+// lost with the answer to a commit.
+func (l *Log) Tell(tx *database.Tx, event models.Event) error {
+	tx.OnCommit(l.Wake)
+	return tx.Run(insertEvent, values(&event)...)
+}
+
+const insertEvent = "INSERT INTO events (kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+func values(e *models.Event) []any {
+	return []any{e.Kind, e.TaskID, e.PosterID, e.WorkerID, e.AgentID, e.TransferID, e.CreatedAt}
 }
 
 // Wake has the reader look for new events now.

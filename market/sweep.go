@@ -19,7 +19,7 @@ const (
 
 // Sweep ends what time has ended: it refunds open and lapsed tasks whose offer
 // is over, and direct hires that nobody settled or whose process is gone, and it
-// forgets old idempotency keys. Nothing depends on when it runs: until then every
+// forgets what is too old to count. Nothing depends on when it runs: until then every
 // verb goes by the clock. Several processes may sweep at once.
 func (m *Market) Sweep(ctx context.Context) error {
 	for {
@@ -122,15 +122,21 @@ func (m *Market) fail(tx *database.Tx, taskID string, failure *models.Error) (bo
 	return err == nil, err
 }
 
-// forget drops idempotency keys that are no longer honoured.
+// forget drops idempotency keys that are no longer honoured, and networks that
+// have all their registrations back.
 func (m *Market) forget(ctx context.Context) error {
-	before := m.now().Add(-keepAnswers)
-	var old int64
-	err := m.DB.Read(ctx).Model(&models.IdempotencyKey{}).Where("created_at < ?", before).Limit(1).Count(&old).Error
-	if err != nil || old == 0 {
+	return errors.Join(
+		m.drop(ctx, &models.IdempotencyKey{}, "created_at < ?", m.now().Add(-keepAnswers)),
+		m.drop(ctx, &models.Registrant{}, "full_at <= ?", m.now()),
+	)
+}
+
+// drop deletes the rows of a table that are old, if there are some.
+func (m *Market) drop(ctx context.Context, row any, old string, than models.Time) error {
+	var some int64
+	err := m.DB.Read(ctx).Model(row).Where(old, than).Limit(1).Count(&some).Error
+	if err != nil || some == 0 {
 		return err
 	}
-	return m.DB.Write(ctx, func(tx *database.Tx) error {
-		return tx.Delete(&models.IdempotencyKey{}, "created_at < ?", before).Error
-	})
+	return m.DB.Write(ctx, func(tx *database.Tx) error { return tx.Delete(row, old, than).Error })
 }

@@ -101,7 +101,6 @@ func NewAt(t testing.TB, address string) *Bundle {
 	b.Market = market.New(market.Parts{
 		DB: db, Events: log, Keys: keys, Box: box, Notifier: silent{}, Runner: hired, Now: clock.Now, Logger: logger,
 		CheckURL: func(_, url string) (string, error) { return url, nil },
-		Mint:     func(string) error { return nil },
 	}, market.Settings{
 		StartingCredits: 100, MinBudget: models.MinBudget, OpenFor: 7 * 24 * time.Hour, Lease: 24 * time.Hour, ExecuteTimeout: time.Minute,
 	})
