@@ -93,7 +93,7 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	client := outbound.New(outbound.Options{AllowNetworks: a.config.AllowNetworks, AllowPorts: a.config.AllowPorts, UserAgent: "AgentMarket/" + version})
 	a.webhooks = webhooks.New(webhooks.Options{
 		DB: a.db, Client: client, Box: box, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTime,
-		Retries: a.config.WebhookRetries, Now: time.Now, Logger: a.logger,
+		Retries: a.config.WebhookRetries, Keep: a.config.KeepDeliveries, Now: time.Now, Logger: a.logger,
 	})
 	runner := &runner{webhooks: a.webhooks, executor: executor.New(executor.Options{
 		Outbound: client, Timeout: a.config.EndpointTime, MarketplaceURL: a.config.MarketplaceURL, Now: time.Now,
@@ -102,7 +102,7 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 		},
 	})}
 	a.market = market.New(market.Parts{
-		DB: a.db, Events: a.events, Keys: keys, Box: box, Notifier: a.webhooks, Deliverer: a.webhooks, Runner: runner,
+		DB: a.db, Events: a.events, Keys: keys, Box: box, Notifier: a.webhooks, Deliverer: a.webhooks, Records: a.webhooks, Runner: runner,
 		CheckURL: client.CheckURL, Now: time.Now, Logger: a.logger,
 	}, a.terms())
 	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: version}
@@ -121,7 +121,7 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 func (a *App) terms() market.Settings {
 	terms := market.Settings{
 		StartingCredits: a.config.StartCredits, MinBudget: a.config.MinBudget, OpenFor: a.config.OpenFor,
-		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime,
+		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime, KeepEvents: a.config.KeepEvents,
 	}
 	if a.config.RateLimits == "on" {
 		terms.RegisterEvery, terms.RegisterBurst = registerEvery, registerBurst
@@ -226,7 +226,13 @@ func (a *App) followRevocations(ctx context.Context, after int64) {
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		err := a.endRevoked(ctx, &after)
-		if ctx.Err() == nil {
+		if models.CodeOf(err) == models.CursorExpired { // the last key was revoked long ago
+			head := a.events.Head()
+			if err = a.keys.Forget(ctx, ""); err == nil {
+				after = head
+			}
+		}
+		if err != nil && ctx.Err() == nil {
 			a.logger.ErrorContext(ctx, "cannot end revoked keys; trying again", slog.Any("error", err))
 		}
 		select {

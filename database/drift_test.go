@@ -19,14 +19,16 @@ import (
 func modelled() []any {
 	return []any{
 		&models.Agent{}, &models.AgentCapability{}, &models.APIKey{}, &models.Task{}, &models.TaskCapability{},
-		&models.Wallet{}, &models.Transfer{}, &models.Event{}, &models.IdempotencyKey{}, &models.Registrant{},
+		&models.Wallet{}, &models.Transfer{}, &models.LedgerSums{}, &models.Event{}, &models.EventHorizon{}, &models.IdempotencyKey{}, &models.Registrant{},
 		&models.Secret{}, &models.Webhook{}, &models.Delivery{}, &models.Attempt{},
 	}
 }
 
 // unmodelled are the columns that are there to sort by only, or are made of
 // others.
-func unmodelled() []string { return []string{"agents.reputation", "events.id"} }
+func unmodelled() []string {
+	return []string{"agents.reputation", "agent_capabilities.reputation", "events.id"}
+}
 
 // TestDrift: the models and the migrations have the same tables and columns.
 func TestDrift(t *testing.T) {

@@ -79,6 +79,12 @@ func (tx *Tx) Locked() *gorm.DB {
 	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE"}) // SQLite's dialect leaves it out
 }
 
+// Free is a session whose query locks the rows that it finds and passes over those
+// that another transaction holds.
+func (tx *Tx) Free() *gorm.DB {
+	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE", Options: "SKIP LOCKED"}) // SQLite's dialect leaves it out
+}
+
 // OnCommit has fn run after the commit, and not at all when there is none. fn
 // must be quick and must not fail.
 func (tx *Tx) OnCommit(fn func()) { tx.hooks = append(tx.hooks, fn) }

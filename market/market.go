@@ -21,6 +21,7 @@ type Settings struct {
 	OpenFor         time.Duration  // how long a task stays open unless it says otherwise
 	Lease           time.Duration  // how long a worker has unless the task says otherwise
 	ExecuteTimeout  time.Duration  // how long a hired agent may take
+	KeepEvents      time.Duration  // how long events can be read again, 0 for ever
 	// RegisterEvery is how often a network may register an agent in the long run,
 	// and RegisterBurst how many at once; 0 limits nothing.
 	RegisterEvery time.Duration
@@ -54,6 +55,7 @@ type Parts struct {
 	Box       *auth.Box
 	Notifier  Notifier
 	Deliverer Deliverer
+	Records   Records
 	Runner    Runner
 	// CheckURL normalises an address that will be called, or refuses it with
 	// INVALID_INPUT about the field.

@@ -94,7 +94,7 @@ func TestRegister_limited(t *testing.T) {
 		if kept.FullAt.Std() != b.Clock.Now().Add(time.Minute) {
 			t.Errorf("one registration and 99 repetitions are counted until %s", kept.FullAt)
 		}
-		b.Notifier = broken{b.Notifier}
+		b.Notifier = deaf{b.Notifier}
 		ctx := auth.WithRequest(t.Context(), &auth.Request{Address: "192.0.2.1"})
 		if _, err := b.Register(ctx, market.RegisterAgentInput{Name: "A", WebhookURL: new("https://a.example")}); !errors.Is(err, errBroken) {
 			t.Fatalf("got %v", err)
@@ -118,12 +118,12 @@ func TestRegister_limited(t *testing.T) {
 			must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
 		}
 		b.Clock.Advance(2*time.Minute - time.Microsecond)
-		swept(t, b)
+		prune(t, b)
 		if count(t, b, "registrants") != 1 {
 			t.Error("it is forgotten too early")
 		}
 		b.Clock.Advance(time.Microsecond)
-		swept(t, b)
+		prune(t, b)
 		if count(t, b, "registrants") != 0 {
 			t.Error("it is kept for ever")
 		}
@@ -161,12 +161,10 @@ func TestRegister_pace(t *testing.T) {
 	})
 }
 
-var errBroken = errors.New("broken")
-
-// broken is a notifier that cannot take an address.
-type broken struct{ market.Notifier }
+// deaf is a notifier that takes no address.
+type deaf struct{ market.Notifier }
 
 // Subscribe fails.
-func (broken) Subscribe(*database.Tx, string, string) (models.Webhook, string, error) {
+func (deaf) Subscribe(*database.Tx, string, string) (models.Webhook, string, error) {
 	return models.Webhook{}, "", errBroken
 }

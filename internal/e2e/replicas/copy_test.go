@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"agentmarket.space/server/internal/e2e/program"
 	"agentmarket.space/server/internal/engines"
 )
@@ -164,4 +166,35 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCopy_pruned: a log that has lost its beginning goes on where it was.
+func TestCopy_pruned(t *testing.T) {
+	t.Parallel()
+	address := engines.Postgres(t)
+	server := program.Start(t, "AGENTMARKET_SECRET_KEY=kept from one store to the other")
+	server.Register("first", nil)
+	server.Register("second", nil)
+	server.Stop()
+	sqlite(t, filepath.Join(server.Dir, "agentmarket.db"), `UPDATE ledger_sums SET seq = 2, issued = 200;
+		DROP TRIGGER event_horizon_moves; UPDATE event_horizon SET seq = 1, created_at = 1; DELETE FROM events WHERE seq = 1`)
+	if text, code := copyMarket(t, server, address); code != 0 {
+		t.Fatalf("copy: exit %d\n%s", code, text)
+	}
+	config, err := pgx.ParseConfig(strings.ReplaceAll(address, "pool_max_conns=8", ""))
+	must(t, err)
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	must(t, err)
+	defer conn.Close(t.Context()) //nolint:errcheck // nothing depends on it
+	var horizon, head, counted int64
+	must(t, conn.QueryRow(t.Context(), "SELECT h.seq, e.seq, s.seq FROM event_horizon h, event_head e, ledger_sums s").Scan(&horizon, &head, &counted))
+	if horizon != 1 || head != 2 || counted != 2 {
+		t.Errorf("the copy goes on from %d, %d and %d", horizon, head, counted)
+	}
+	if _, err := conn.Exec(t.Context(), "DELETE FROM events"); err == nil {
+		t.Error("the copy lets its log go")
+	}
+	server.Restart("AGENTMARKET_DATABASE=" + address)
+	server.Register("third", nil)
+	server.Verify()
 }
