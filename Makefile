@@ -17,7 +17,7 @@ test: ## every test, shuffled: units, transcripts, npm clients, the explorer in 
 # Starts PostgreSQL and NATS for the tests. It installs them where it may; where
 # they cannot be had it says so, and fails with CI set.
 postgres: ## the same tests of the store and the market, and those of replicas, on PostgreSQL
-	go run ./internal/engines/with go test -shuffle=on ./database ./auth ./ledger ./events ./webhooks ./market ./internal/e2e/replicas
+	go run ./internal/engines/with go test -shuffle=on ./database ./auth ./ledger ./events ./webhooks ./market ./app ./internal/e2e/replicas
 
 check: lint race dead fresh ## what a change must pass
 
@@ -57,7 +57,7 @@ race: ## every test under the race detector, shuffled
 dead: ## functions that neither a program nor a test reaches
 	@found=$$($(TOOL) deadcode -test ./...) && { [ -z "$$found" ] || { echo "$$found" >&2; exit 1; }; }
 
-bench: ## measure ours and the baselines alternately, about ten minutes (flags in ARGS)
+bench: ## measure ours and the baselines alternately, about ten minutes (flags in ARGS; -peers for more servers)
 	go -C bench run . $(ARGS)
 
 .PHONY: help run test postgres check generate fresh fuzz lint fmt race dead bench

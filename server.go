@@ -40,6 +40,8 @@ type commands struct {
 	Serve   serveCommand   `cmd:"" default:"withargs" help:"Serve the marketplace (the default)."`
 	Verify  verifyCommand  `cmd:"" help:"Recompute the ledger; exit 1 when a law does not hold."`
 	Copy    copyCommand    `cmd:"" help:"Move a market from SQLite into an empty PostgreSQL database."`
+	Backup  backupCommand  `cmd:"" help:"Write a backup of a SQLite database, which a server may be at, to a new file."`
+	Restore restoreCommand `cmd:"" help:"Put a backup where a server is to serve it from."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -146,6 +148,36 @@ func (c *copyCommand) Run(ctx context.Context, to streams) error {
 		return err
 	}
 	_, err = fmt.Fprintf(to.err, "Copied. Serve it with the secret key of %s: the one it was given, or what is in %[1]s.key.\n", from)
+	return err
+}
+
+type backupCommand struct {
+	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database."`
+	To       string `required:"" help:"Path of the backup, where nothing may be."`
+}
+
+// Run prints the ledger's report of the backup.
+func (c *backupCommand) Run(ctx context.Context, to streams) error {
+	err := database.Backup(ctx, c.Database, c.To, func(state *database.State) error { return verify(state, to.out) })
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(to.err, "Backed up. Keep the secret key elsewhere: the one the server was given, or what is in %s.key.\n", c.Database)
+	return err
+}
+
+type restoreCommand struct {
+	From     string `required:"" help:"Path of the backup."`
+	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database, where nothing may be."`
+}
+
+// Run prints the ledger's report of what is restored.
+func (c *restoreCommand) Run(ctx context.Context, to streams) error {
+	err := database.Restore(ctx, c.From, c.Database, func(state *database.State) error { return verify(state, to.out) })
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(to.err, "Restored. Serve it with the secret key of the server that was backed up, given or in %s.key.\n", c.Database)
 	return err
 }
 

@@ -48,6 +48,7 @@ type App struct {
 	market   *market.Market
 	webhooks *webhooks.Webhooks
 	graph    *graph.Server
+	limits   *limits
 	stopping chan struct{} // closed when Run begins to stop
 	stopOnce sync.Once
 }
@@ -86,14 +87,13 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 		}
 		a.offBus = offBus
 	}
-	limits, err := newLimits(a.config.RateLimits == "on", time.Now)
-	if err != nil {
+	if a.limits, err = newLimits(a.config.RateLimits == "on", a.db.Shared(), time.Now); err != nil {
 		return err
 	}
 	client := outbound.New(outbound.Options{AllowNetworks: a.config.AllowNetworks, AllowPorts: a.config.AllowPorts, UserAgent: "AgentMarket/" + version})
 	a.webhooks = webhooks.New(webhooks.Options{
 		DB: a.db, Client: client, Box: box, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTime,
-		Retries: a.config.WebhookRetries, Now: time.Now, Logger: a.logger,
+		Retries: a.config.WebhookRetries, Keep: a.config.KeepDeliveries, Now: time.Now, Logger: a.logger,
 	})
 	runner := &runner{webhooks: a.webhooks, executor: executor.New(executor.Options{
 		Outbound: client, Timeout: a.config.EndpointTime, MarketplaceURL: a.config.MarketplaceURL, Now: time.Now,
@@ -102,12 +102,9 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 		},
 	})}
 	a.market = market.New(market.Parts{
-		DB: a.db, Events: a.events, Keys: keys, Box: box, Notifier: a.webhooks, Deliverer: a.webhooks, Runner: runner,
-		CheckURL: client.CheckURL, Mint: limits.mint, Now: time.Now, Logger: a.logger,
-	}, market.Settings{
-		StartingCredits: a.config.StartCredits, MinBudget: a.config.MinBudget, OpenFor: a.config.OpenFor,
-		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime,
-	})
+		DB: a.db, Events: a.events, Keys: keys, Box: box, Notifier: a.webhooks, Deliverer: a.webhooks, Records: a.webhooks, Runner: runner,
+		CheckURL: client.CheckURL, Now: time.Now, Logger: a.logger,
+	}, a.terms())
 	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: version}
 	answers, err := graph.NewAnswers(a.market)
 	if err != nil {
@@ -120,7 +117,7 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 		}
 	}
 	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
-		Introspection: a.config.Introspection == "on", Origins: a.config.AllowOrigins, Keys: keys, Limit: limits.operation, Logger: a.logger,
+		Introspection: a.config.Introspection == "on", Origins: a.config.AllowOrigins, Keys: keys, Limit: a.limits.operation, Logger: a.logger,
 		Answers: answers, Trusted: trusted,
 	})
 	if err != nil {
@@ -128,12 +125,24 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	}
 	keys.Revoked = a.graph.CloseKey
 	rest := compat.New(resolver, compat.Options{Version: version, PublicURL: a.config.PublicURL, Logger: a.logger, Answers: answers})
-	a.Handler = a.routes(rest, keys, limits)
+	a.Handler = a.routes(rest, keys)
 	return nil
 }
 
+// terms are what the market trades on.
+func (a *App) terms() market.Settings {
+	terms := market.Settings{
+		StartingCredits: a.config.StartCredits, MinBudget: a.config.MinBudget, OpenFor: a.config.OpenFor,
+		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime, KeepEvents: a.config.KeepEvents,
+	}
+	if a.config.RateLimits == "on" {
+		terms.RegisterEvery, terms.RegisterBurst = registerEvery, registerBurst
+	}
+	return terms
+}
+
 // routes puts the doors at their paths, behind what concerns every request.
-func (a *App) routes(rest http.Handler, keys *auth.Keys, limits *limits) http.Handler {
+func (a *App) routes(rest http.Handler, keys *auth.Keys) http.Handler {
 	metrics := newMetrics(a)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
@@ -141,7 +150,7 @@ func (a *App) routes(rest http.Handler, keys *auth.Keys, limits *limits) http.Ha
 	mux.Handle("GET /metrics", metrics.handler())
 	mux.Handle("GET /explorer", explorer.Handler("/graphql"))
 	mux.Handle("GET /explorer/", explorer.Handler("/graphql"))
-	door := &door{keys: keys, limits: limits, balance: a.market.Wallet, trusted: a.config.TrustProxies, logger: a.logger}
+	door := &door{keys: keys, limits: a.limits, balance: a.market.Wallet, trusted: a.config.TrustProxies, logger: a.logger}
 	mux.Handle("/graphql", door.admit(a.graph))
 	mux.Handle("/openapi.json", rest)
 	mux.HandleFunc("GET /{$}", a.front)
@@ -200,6 +209,9 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	if a.db.Shared() {
 		after := a.events.Head() // no key is known here yet
 		group.Go(func() { a.followRevocations(background, after) })
+		if a.config.RateLimits == "on" {
+			group.Go(func() { a.limits.share(background, a.db.NewExchange(), a.logger) })
+		}
 	}
 	group.Go(func() { a.events.Follow(background) })
 	group.Go(func() { a.market.Run(background, sweepInterval) })
@@ -226,7 +238,13 @@ func (a *App) followRevocations(ctx context.Context, after int64) {
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		err := a.endRevoked(ctx, &after)
-		if ctx.Err() == nil {
+		if models.CodeOf(err) == models.CursorExpired { // the last key was revoked long ago
+			head := a.events.Head()
+			if err = a.keys.Forget(ctx, ""); err == nil {
+				after = head
+			}
+		}
+		if err != nil && ctx.Err() == nil {
 			a.logger.ErrorContext(ctx, "cannot end revoked keys; trying again", slog.Any("error", err))
 		}
 		select {

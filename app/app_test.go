@@ -178,7 +178,7 @@ func TestLimits(t *testing.T) {
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(0, 0)
-	l, err := newLimiter(pace{perSecond: 10, burst: 20}, func() time.Time { return now })
+	l, err := newLimiter(pace{every: 100 * time.Millisecond, burst: 20}, 0, func() time.Time { return now })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/ledger"
 )
 
 // scrapeTime is how long a figure may take to be read from the store.
@@ -54,10 +57,18 @@ func newMetrics(a *App) *metrics {
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.requests,
 		gauge("agentmarket_subscriptions", "Live subscriptions to events.", func() float64 { return float64(a.events.Subscribers()) }),
 		gauge("agentmarket_event_cursor", "Cursor of the last event handed out.", func() float64 { return float64(a.events.Head()) }),
-		a.sum("agentmarket_credits_issued", "Credits granted so far.", "SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = 'issuance'"),
-		a.sum("agentmarket_credits_fees", "Credits the platform earned.", "SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = 'fees'"),
-		a.sum("agentmarket_tasks_under_way", "Tasks that are open or assigned.", "SELECT COUNT(*) FROM tasks WHERE status IN ('open', 'assigned')"),
-		a.sum("agentmarket_deliveries_pending", "Webhook deliveries that wait for an attempt.", "SELECT COUNT(*) FROM deliveries WHERE status = 'pending'"),
+		a.figure("agentmarket_credits_issued", "Credits granted so far.", func(db *database.State) (float64, error) {
+			issued, _, err := ledger.Totals(db)
+			return float64(issued), err
+		}),
+		a.figure("agentmarket_credits_fees", "Credits the platform earned.", func(db *database.State) (float64, error) {
+			_, fees, err := ledger.Totals(db)
+			return float64(fees), err
+		}),
+		a.count("agentmarket_tasks_under_way", "Tasks that are open or assigned.",
+			"(SELECT COUNT(*) FROM tasks WHERE status = 'open') + (SELECT COUNT(*) FROM tasks WHERE status = 'assigned')"),
+		a.count("agentmarket_deliveries_pending", "Webhook deliveries that wait for an attempt.",
+			"(SELECT COUNT(*) FROM deliveries WHERE status = 'pending')"),
 	)
 	return m
 }
@@ -66,16 +77,24 @@ func gauge(name, help string, read func() float64) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read)
 }
 
-// sum is a gauge whose figure is read from the store; -1 when it cannot be.
-func (a *App) sum(name, help, query string) prometheus.Collector {
+// figure is a gauge whose figure is read from the store; -1 when it cannot be.
+func (a *App) figure(name, help string, read func(*database.State) (float64, error)) prometheus.Collector {
 	return gauge(name, help, func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), scrapeTime) //nolint:forbidigo // a collector is given no context
 		defer cancel()
-		var n float64
-		if err := a.db.Read(ctx).Raw(query).Scan(&n).Error; err != nil {
+		n, err := read(a.db.Read(ctx))
+		if err != nil {
 			return -1
 		}
 		return n
+	})
+}
+
+// count is a figure that is counted: of what is under way, never of all that was.
+func (a *App) count(name, help, what string) prometheus.Collector {
+	return a.figure(name, help, func(db *database.State) (n float64, err error) {
+		err = db.Raw("SELECT " + what).Scan(&n).Error
+		return n, err
 	})
 }
 

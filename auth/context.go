@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"net/netip"
 	"sync/atomic"
 
 	"agentmarket.space/server/models"
@@ -20,6 +21,19 @@ type Request struct {
 	IdempotencyKey string // empty when the client sent none
 	// Replayed is set when the answer was kept from an earlier request.
 	Replayed atomic.Bool
+}
+
+// Network is the client's address, or the /64 of an IPv6 one: a single host has
+// all of that to send from (RFC 4291 section 2.5.1, RFC 6177 section 2).
+func (r *Request) Network() string {
+	ip, err := netip.ParseAddr(r.Address)
+	if err != nil {
+		return r.Address
+	}
+	if ip = ip.Unmap(); ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip.WithZone(""), 64).Masked().String()
 }
 
 type (

@@ -33,3 +33,22 @@ func TestContext(t *testing.T) {
 		t.Error("what a verb notes on the request is lost")
 	}
 }
+
+// TestNetwork: who has a whole /64 to send from is one client all the same.
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"192.0.2.1":           "192.0.2.1",
+		"::ffff:192.0.2.1":    "192.0.2.1",
+		"2001:db8:1:2::1":     "2001:db8:1:2::/64",
+		"2001:db8:1:2:ff::ff": "2001:db8:1:2::/64",
+		"2001:db8:1:3::1":     "2001:db8:1:3::/64",
+		"fe80::1%eth0":        "fe80::/64",
+		"":                    "",
+		"@":                   "@",
+	} {
+		if got := (&auth.Request{Address: address}).Network(); got != want {
+			t.Errorf("%q is of %q, want %q", address, got, want)
+		}
+	}
+}

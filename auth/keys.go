@@ -95,12 +95,17 @@ func (k *Keys) Check(tx *database.Tx, actor Actor) error {
 
 func errUnknownKey() error { return models.Errorf(models.Unauthenticated, "the API key is not known") }
 
-// Forget drops the revoked keys of an agent, when another process revoked them.
+// Forget drops the revoked keys of an agent, when another process revoked them, or
+// of all agents when none is named: it is not known which ones were revoked.
 func (k *Keys) Forget(ctx context.Context, agentID string) error {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
+	query := k.db.Read(ctx).Where("revoked_at IS NOT NULL")
+	if agentID != "" {
+		query = query.Where("agent_id = ?", agentID)
+	}
 	var keys []models.APIKey
-	if err := k.db.Read(ctx).Where("agent_id = ? AND revoked_at IS NOT NULL", agentID).Find(&keys).Error; err != nil {
+	if err := query.Find(&keys).Error; err != nil {
 		return err
 	}
 	for _, key := range keys {

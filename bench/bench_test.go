@@ -29,16 +29,16 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestRatios compares each round with the baseline of the same round: a slow
+// TestRatios compares each round with the same round of the first: a slow
 // minute that hit both is no difference.
 func TestRatios(t *testing.T) {
 	t.Parallel()
 	ours := []sample{{figure: 400}, {figure: 100}, {figure: 300}}
 	theirs := []sample{{figure: 100}, {figure: 25}, {figure: 100}}
-	if got := (row{samples: ours, baseline: theirs}).ratios(); got != (spread{4, 3, 4}) {
+	if got := (row{samples: theirs, first: ours}).ratios(); got != (spread{4, 3, 4}) {
 		t.Errorf("more is better: %v", got)
 	}
-	if got := (row{work: work{fewer: true}, samples: theirs, baseline: ours}).ratios(); got != (spread{4, 3, 4}) {
+	if got := (row{work: work{fewer: true}, samples: ours, first: theirs}).ratios(); got != (spread{4, 3, 4}) {
 		t.Errorf("fewer is better: %v", got)
 	}
 }
@@ -46,23 +46,47 @@ func TestRatios(t *testing.T) {
 func TestMarkdown(t *testing.T) {
 	t.Parallel()
 	e := experiment{
-		works:      []work{{name: "read", unit: perSecond, goal: "≥ 1.25×"}},
-		contenders: []contender{{name: "ours"}, {name: "REST"}, {name: "theirs"}},
+		works:      []work{{name: "read", unit: eachSecond}},
+		contenders: []contender{{name: "ours", goals: []string{"p99 ≤ 3 ms"}}, {name: "REST"}, {name: "theirs", goals: []string{"≥ 1.25×"}}},
 	}
 	one := func(s sample) [][]sample { return [][]sample{{s}} }
-	table := markdown(e.rows([][][]sample{
+	samples := [][][]sample{
 		one(sample{figure: 3000, p50: time.Millisecond, p99: 2500 * time.Microsecond, cpu: 40 * time.Microsecond}),
 		nil,
-		one(sample{figure: 2000}),
-	}, []error{nil, errors.New("lost\none | two"), nil}))
-	want := `| work | server | median (lowest..highest) | p50 ms | p99 ms | server CPU µs each | better than the baseline | goal |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-| read | ours | 3000/s (3000..3000) | 1.00 | 2.50 | 40.0 | **1.50×** (1.50..1.50) | ≥ 1.25× |
+		one(sample{figure: 2000, posts: 900}),
+	}
+	failed := []error{nil, errors.New("lost\none | two"), nil}
+	const head = "| work | server | median (lowest..highest) | p50 ms | p99 ms | server CPU µs each | the first is better by | goal |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+	want := head + `| read | ours | 3000/s (3000..3000) | 1.00 | 2.50 | 40.0 | – | p99 ≤ 3 ms |
 | read | REST | refused: lost one / two | – | – | – | – | – |
-| read | theirs | 2000/s (2000..2000) | – | – | – | baseline | – |
+| read | theirs; 900 posts/s meanwhile | 2000/s (2000..2000) | – | – | – | **1.50×** (1.50..1.50) | ≥ 1.25× |
 `
-	if table != want {
+	if table := markdown(e.rows(samples, failed)); table != want {
 		t.Errorf("got\n%s\nwant\n%s", table, want)
+	}
+	e.first = 2
+	if got := e.rows(samples, failed)[0].ratios(); got != (spread{2000. / 3000, 2000. / 3000, 2000. / 3000}) {
+		t.Errorf("compared with another than the first: %v", got)
+	}
+}
+
+func TestWanted(t *testing.T) {
+	t.Parallel()
+	named := func(name string) experiment { return experiment{works: []work{{name: name}}} }
+	for _, row := range []struct {
+		only []string
+		name string
+		want bool
+	}{
+		{nil, "list, 10 posts/s", true},
+		{nil, "growth: read", false},
+		{[]string{"growth"}, "growth: read", true},
+		{[]string{"post", "list"}, "list, 10 posts/s", true},
+		{[]string{"post"}, "list, 10 posts/s", false},
+	} {
+		if got := (&bench{only: row.only}).wanted(named(row.name)); got != row.want {
+			t.Errorf("%q of %v: got %v", row.name, row.only, got)
+		}
 	}
 }
 

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
-
-	"agentmarket.space/server/bench/load"
 )
 
 // work is one line of comparison: a figure that every contender is measured by.
@@ -14,7 +11,6 @@ type work struct {
 	name  string
 	unit  string // of the figure: per second, ms or bytes
 	fewer bool   // whether a smaller figure is the better one
-	goal  string // of the product; a multiple is of the baseline
 }
 
 // sample is what one contender did in one round of one work.
@@ -22,12 +18,14 @@ type sample struct {
 	figure   float64
 	p50, p99 time.Duration
 	cpu      time.Duration // of the server, for each operation
+	posts    float64       // that the server took beside it, each second
 }
 
 // experiment measures one or more works of several contenders, alternately.
 type experiment struct {
 	works      []work
-	contenders []contender // the last is the baseline
+	contenders []contender
+	first      int // the contender that all others are compared with
 }
 
 // contender can be measured again and again, once started.
@@ -35,68 +33,103 @@ type contender struct {
 	name string
 	// start returns what takes one sample for each work, and what ends it.
 	start func(ctx context.Context) (measure, func(), error)
+	// goals are by work: of the first contender its own figures, of any other by
+	// how much the first should be better.
+	goals []string
 }
 
 type measure func(ctx context.Context) ([]sample, error)
 
+const (
+	few      = 10   // posts a second while something else is measured
+	many     = 1000 // the same, when much changes
+	mercury  = "Mercurius (JIT) + better-sqlite3, one row a task and nothing else"
+	pocket   = "PocketBase, one row a task and nothing else"
+	finished = "limit: net/http, finished bytes"
+	constant = "gqlgen, constant answers"
+)
+
 func (b *bench) experiments() []experiment {
-	ours, bare := product(b.productBinary), baseline(b.baselineBinary)
-	books := baseline(b.baselineBinary, "-books", "books.db")
-	stored, limit := baseline(b.baselineBinary, "-database", "baseline.db"), baseline(b.baselineBinary, "-raw")
+	e := b.entrants()
+	lists := func(name string, perSecond float64) experiment {
+		list := func(e entrant, of requests) starter { return b.requests(e, of, perSecond) }
+		return experiment{works: []work{{name: name, unit: eachSecond}}, contenders: b.withPeers([]contender{
+			{"AgentMarket, GraphQL", list(e.ours, (*market).lists), nil},
+			{"AgentMarket, REST", list(e.ours, (*market).restLists), []string{rest}},
+			{finished, list(e.limit, (*market).lists), nil},
+			{constant, list(e.bare, (*market).lists), []string{"≥ 4×, never below 2.5×"}},
+		}, contender{mercury, list(e.mercurius, (*market).lists), []string{"≥ 4×, never below 2.5×"}},
+			contender{pocket, list(e.pocketbase, (*market).recordLists), []string{"≥ 7×, never below 2.5×"}})}
+	}
 	return []experiment{
-		{
-			works: []work{{name: "post", unit: perSecond, goal: "≥ 3.5×, never below 2.5×; p99 ≤ 25 ms"}},
-			contenders: []contender{
-				{"AgentMarket, GraphQL", b.requests(ours, (*market).posts)},
-				{"gqlgen + gorm, one row and nothing else, a transaction per call", b.requests(stored, (*market).posts)},
-				{"gqlgen + gorm, the same work, a transaction per call", b.requests(books, (*market).posts)},
-			},
-		},
-		{
-			works: []work{{name: "read", unit: perSecond, goal: "≥ 1.25×, never below 1×"}},
-			contenders: []contender{
-				{"AgentMarket, GraphQL", b.requests(ours, (*market).reads)},
-				{"AgentMarket, REST", b.requests(ours, (*market).restReads)},
-				{"limit: net/http, finished bytes", b.requests(limit, (*market).reads)},
-				{"gqlgen, constant answers", b.requests(bare, (*market).reads)},
-			},
-		},
-		{
-			works: []work{{name: "list", unit: perSecond, goal: "≥ 4×, never below 2.5×"}},
-			contenders: []contender{
-				{"AgentMarket, GraphQL", b.requests(ours, (*market).lists)},
-				{"AgentMarket, REST", b.requests(ours, (*market).restLists)},
-				{"limit: net/http, finished bytes", b.requests(limit, (*market).lists)},
-				{"gqlgen, constant answers", b.requests(bare, (*market).lists)},
-			},
-		},
-		{
-			works: []work{
-				{name: "fan-out", unit: perSecond, goal: "≥ 3.5×, never below 3×"},
-				{name: "fan-out latency", unit: milliseconds, fewer: true, goal: "p50 ≤ 10 ms, p99 ≤ 25 ms"},
-				{name: "idle subscriber", unit: bytesEach, fewer: true, goal: "≤ 12 kB, never above 16 kB"},
-			},
-			contenders: []contender{
-				{"AgentMarket", b.broadcasts(ours)},
-				{"limit: gorilla/websocket, one message for all", b.broadcasts(limit)},
-				{"gqlgen, its own WebSocket transport", b.broadcasts(bare)},
-			},
-		},
+		{works: []work{{name: "post", unit: eachSecond}}, contenders: b.withPeers([]contender{
+			{"AgentMarket, GraphQL", b.requests(e.ours, (*market).posts, few), []string{"p99 ≤ 25 ms"}},
+			{"gqlgen + gorm, the same work, a transaction per call", b.requests(e.books, (*market).posts, few), []string{"≥ 3.5×, never below 2.5×"}},
+			{"gqlgen + gorm, one row a task and nothing else, a transaction per call", b.requests(e.stored, (*market).posts, few), nil},
+		}, contender{mercury, b.requests(e.mercurius, (*market).posts, few), []string{"≥ 3.5×, never below 2.5×"}},
+			contender{pocket, b.requests(e.pocketbase, (*market).records, few), []string{"≥ 4×, never below 2.5×"}})},
+		{works: []work{{name: "read", unit: eachSecond}}, contenders: b.withPeers([]contender{
+			{"AgentMarket, GraphQL", b.requests(e.ours, (*market).reads, few), nil},
+			{"AgentMarket, REST", b.requests(e.ours, (*market).restReads, few), []string{rest}},
+			{finished, b.requests(e.limit, (*market).reads, few), nil},
+			{constant, b.requests(e.bare, (*market).reads, few), []string{"≥ 1.25×, never below 1×"}},
+		}, contender{mercury, b.requests(e.mercurius, (*market).reads, few), []string{"≥ 2×, never below 1.5×"}},
+			contender{pocket, b.requests(e.pocketbase, (*market).recordReads, few), []string{"≥ 3×, never below 1.5×"}})},
+		lists("list, 10 posts/s", few),
+		lists("list, 1 000 posts/s", many),
+		b.fanOut(audience{subscribers: b.subscribers, stalled: 10, words: mixed, events: 150, paced: 40, rate: 10},
+			"p50 ≤ 10 ms, p99 ≤ 25 ms", "≥ 3.5×, never below 3×"),
+		b.fanOut(audience{label: ", filters of 1 to 100 words", subscribers: b.subscribers, stalled: 10, words: long, events: 150, paced: 40, rate: 10},
+			"p50 ≤ 10 ms, p99 ≤ 25 ms", "≥ 3.5×, never below 3×"),
+		b.fanOut(audience{subscribers: 5 * b.subscribers, stalled: 10, words: mixed, events: 40, paced: 16, rate: 4},
+			"p50 ≤ 35 ms, p99 ≤ 80 ms", "≥ 2.5×, never below 2×"),
 	}
 }
 
-// open starts a server and fills it, or pretends to when it is a baseline.
-func (b *bench) open(ctx context.Context, run command, tasks int) (*market, error) {
-	s, err := launch(ctx, run)
+// rest is the goal of the REST routes.
+const rest = "≤ 1×: REST is at least as fast"
+
+// entrants are all servers that are measured.
+type entrants struct {
+	ours, bare, books, stored, limit, mercurius, pocketbase entrant
+}
+
+func (b *bench) entrants() entrants {
+	from := func(flags ...string) entrant {
+		return entrant{baseline(b.baselineBinary, flags...), pretend, (*market).posts, (*market).subscription}
+	}
+	e := entrants{
+		ours:       entrant{product(b.productBinary), populate, (*market).posts, (*market).subscription},
+		bare:       from(),
+		books:      from("-books", "books.db"),
+		stored:     from("-database", "baseline.db"),
+		limit:      from("-raw"),
+		mercurius:  entrant{b.mercurius, stock, (*market).posts, (*market).subscription},
+		pocketbase: entrant{b.pocketbase, stock, (*market).records, (*market).topic},
+	}
+	e.limit.subscription = (*market).unnumbered
+	return e
+}
+
+// withPeers adds those peers that there are.
+func (b *bench) withPeers(all []contender, mercurius, pocketbase contender) []contender {
+	if b.mercurius != nil {
+		all = append(all, mercurius)
+	}
+	if b.pocketbase != nil {
+		all = append(all, pocketbase)
+	}
+	return all
+}
+
+// open starts a server and fills it.
+func (b *bench) open(ctx context.Context, e entrant, tasks int) (*market, error) {
+	s, err := launch(ctx, e.run)
 	if err != nil {
 		return nil, err
 	}
-	m := &market{server: s}
-	if s.cmd.Path != b.productBinary {
-		m.pretend()
-		return m, nil
-	}
-	if err := m.populate(ctx, tasks); err != nil {
+	m := &market{server: s, entrant: e}
+	if err := e.fill(ctx, m, tasks); err != nil {
 		err = fmt.Errorf("%w; the log ends with %q", err, s.logTail())
 		s.stop()
 		return nil, err
@@ -104,117 +137,9 @@ func (b *bench) open(ctx context.Context, run command, tasks int) (*market, erro
 	return m, nil
 }
 
-// requests measures requests over b.connections, while ten tasks a second are
-// posted, so that nothing that was answered before may be answered again
-// unlooked at.
-func (b *bench) requests(run command, of func(*market) []load.Request) func(context.Context) (measure, func(), error) {
-	return func(ctx context.Context) (measure, func(), error) {
-		m, err := b.open(ctx, run, openTasks)
-		if err != nil {
-			return nil, nil, err
-		}
-		requests := of(m)
-		if _, err := load.Run(ctx, m.addr, b.connections, requests, &m.numbers, time.Second); err != nil {
-			m.stop()
-			return nil, nil, err
-		}
-		return func(ctx context.Context) ([]sample, error) {
-			posting, stop := context.WithCancel(ctx)
-			posted := make(chan error, 1)
-			go func() { posted <- load.Pace(posting, m.addr, m.posts(), &m.numbers, 10) }()
-			var result *load.Result
-			cpu, err := b.charge(m, func() (err error) {
-				result, err = load.Run(ctx, m.addr, b.connections, requests, &m.numbers, b.duration)
-				return err
-			})
-			stop()
-			if err := cmp.Or(err, <-posted); err != nil {
-				return nil, err
-			}
-			n := result.Latency.Count()
-			return []sample{{
-				figure: float64(n) / result.Elapsed.Seconds(),
-				p50:    result.Latency.Quantile(.5),
-				p99:    result.Latency.Quantile(.99),
-				cpu:    cpu / time.Duration(n),
-			}}, nil
-		}, m.stop, nil
-	}
-}
-
-// window is how many events may be on their way at once when a server is asked
-// how much it can deliver.
-const window = 8
-
-// broadcasts measures b.subscribers of one server: what they can be delivered,
-// how late they are told of ten events a second, and what memory they take
-// while nothing happens. The server is a fresh one each time: a heap that has
-// been used has room for subscribers already.
-func (b *bench) broadcasts(run command) func(context.Context) (measure, func(), error) {
-	return func(context.Context) (measure, func(), error) {
-		return func(ctx context.Context) ([]sample, error) {
-			m, err := b.open(ctx, run, 1)
-			if err != nil {
-				return nil, err
-			}
-			defer m.stop()
-			return b.broadcast(ctx, m)
-		}, func() {}, nil
-	}
-}
-
-func (b *bench) broadcast(ctx context.Context, m *market) ([]sample, error) {
-	const many, few, warming = 100, 40, 50
-	empty, err := m.usage()
-	if err != nil {
-		return nil, err
-	}
-	audience, err := load.Gather(ctx, m.subscription(), b.subscribers, many+few+warming)
-	if err != nil {
-		return nil, err
-	}
-	defer audience.Close() //nolint:errcheck // nothing is lost with it
-	time.Sleep(2 * time.Second)
-	idle, err := m.usage()
-	if err != nil {
-		return nil, err
-	}
-	post := m.posts()[0]
-	if err := audience.Warm(ctx, m.addr, post); err != nil {
-		return nil, err
-	}
-	capacity, err := b.deliver(ctx, m, audience, many, load.Pacing{Window: window})
-	if err != nil {
-		return nil, err
-	}
-	paced, err := b.deliver(ctx, m, audience, few, load.Pacing{Window: window, PerSecond: 10})
-	if err != nil {
-		return nil, err
-	}
-	paced.figure = float64(paced.p99) / float64(time.Millisecond)
-	memory := sample{figure: float64(idle.rss-empty.rss) / float64(b.subscribers)}
-	return []sample{capacity, paced, memory}, nil
-}
-
-func (b *bench) deliver(ctx context.Context, m *market, audience *load.Audience, events int, pacing load.Pacing) (sample, error) {
-	var delivery *load.Delivery
-	cpu, err := b.charge(m, func() (err error) {
-		delivery, err = audience.Broadcast(ctx, m.addr, m.posts()[0], events, pacing)
-		return err
-	})
-	if err != nil {
-		return sample{}, err
-	}
-	return sample{
-		figure: float64(delivery.Deliveries) / delivery.Elapsed.Seconds(),
-		p50:    delivery.Latency.Quantile(.5),
-		p99:    delivery.Latency.Quantile(.99),
-		cpu:    cpu / time.Duration(delivery.Deliveries),
-	}, nil
-}
-
 // charge does something and returns the CPU time that the server used
-// meanwhile. What other programs used is kept for the report.
+// meanwhile. What the benchmark itself and other programs used is kept for the
+// report.
 func (b *bench) charge(m *market, do func() error) (time.Duration, error) {
 	before, err := m.usage()
 	if err != nil {
@@ -228,7 +153,9 @@ func (b *bench) charge(m *market, do func() error) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	others := busyCPU() - busy - (ownCPU() - own) - (after.cpu - before.cpu)
-	b.others = append(b.others, max(0, others.Seconds()/time.Since(start).Seconds()))
+	seconds, mine := time.Since(start).Seconds(), ownCPU()-own
+	others := busyCPU() - busy - mine - (after.cpu - before.cpu)
+	b.generator = append(b.generator, mine.Seconds()/seconds)
+	b.others = append(b.others, max(0, others.Seconds()/seconds))
 	return after.cpu - before.cpu, nil
 }

@@ -1,10 +1,12 @@
 // Command bench measures the product against the servers that somebody might
 // build instead, and prints how many times faster it is.
 //
-//	go run . [-rounds 5] [-duration 3s] [-only post,read,list,fan-out] [-into ../docs/performance.md]
+//	go run . [-peers] [-rounds 3] [-duration 2s] [-only post,read,list,fan-out] [-into ../docs/performance.md]
+//	go run . -only growth
 //
-// It builds the product and the baseline, starts them on free ports of
-// 127.0.0.1 with databases of their own, and measures them alternately: the
+// It builds the product and the baseline, with -peers also Mercurius and
+// PocketBase, starts them on free ports of 127.0.0.1 with databases of their
+// own, and measures them alternately: the
 // same requests, the same minute, the same machine. Absolute figures differ
 // from machine to machine and from minute to minute; the ratios of neighbouring
 // runs do so far less, and are what to look at. A server that answers wrongly,
@@ -17,17 +19,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -46,6 +45,9 @@ func main() {
 // bench is one run of the program.
 type bench struct {
 	productBinary, baselineBinary string
+	mercurius, pocketbase         command // nil where they cannot be had
+	source                        string
+	stores                        string // folder of the filled stores of growth
 
 	rounds      int
 	duration    time.Duration
@@ -53,19 +55,21 @@ type bench struct {
 	subscribers int
 	only        []string
 
-	others []float64 // cores that other programs used, by sample
+	generator, others []float64 // cores that the benchmark itself and other programs used, by sample
 }
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	b := &bench{}
-	source := flags.String("source", "..", "folder of the product's main package")
+	flags.StringVar(&b.source, "source", "..", "folder of the product's main package")
 	flags.StringVar(&b.productBinary, "binary", "", "product that is built already, in place of -source")
-	flags.IntVar(&b.rounds, "rounds", 5, "how often each server is measured, alternately")
-	flags.DurationVar(&b.duration, "duration", 3*time.Second, "how long requests are sent in one round")
+	flags.IntVar(&b.rounds, "rounds", 3, "how often each server is measured, alternately")
+	flags.DurationVar(&b.duration, "duration", 2*time.Second, "how long requests are sent in one round")
 	flags.IntVar(&b.connections, "connections", 32, "connections that send requests")
-	flags.IntVar(&b.subscribers, "subscribers", 1000, "live subscribers of the fan-out")
-	only := flags.String("only", "", "works to measure, with commas: post, read, list, fan-out (default all)")
+	flags.IntVar(&b.subscribers, "subscribers", 1000, "live subscribers of the fan-out; it is measured with five times as many too")
+	flags.StringVar(&b.stores, "stores", "", "folder that growth keeps its filled stores in and finds them again; without one they are removed")
+	peers := flags.Bool("peers", false, "measure Mercurius and PocketBase too; the first time they are fetched and compiled, which takes minutes")
+	only := flags.String("only", "", "works to measure, with commas, by how their names begin: post, read, list, fan-out, growth (default all but growth)")
 	into := flags.String("into", "", "document in which the table is replaced, besides printing it")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -78,7 +82,16 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
-	if err := b.build(ctx, *source, dir); err != nil {
+	if err := b.build(ctx, dir); err != nil {
+		return err
+	}
+	if *peers {
+		b.buildPeers(ctx, dir)
+	}
+	if b.stores == "" {
+		b.stores = dir
+	}
+	if b.stores, err = filepath.Abs(b.stores); err != nil {
 		return err
 	}
 	if err := raiseOpenFiles(); err != nil {
@@ -88,7 +101,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	report := b.circumstances(ctx, *source) + "\n" + markdown(rows)
+	report := b.circumstances(ctx) + "\n" + markdown(rows)
 	if _, err := io.WriteString(os.Stdout, report); err != nil {
 		return err
 	}
@@ -101,122 +114,26 @@ func run(ctx context.Context, args []string) error {
 }
 
 // build makes both programs, unless the product is there.
-func (b *bench) build(ctx context.Context, source, dir string) (err error) {
-	compile := func(folder, target, pkg string) (string, error) {
-		output := filepath.Join(dir, target)
-		cmd := exec.CommandContext(ctx, "go", "build", "-C", folder, "-o", output, pkg)
-		if text, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build %s: %w: %s", target, err, text)
-		}
-		return output, nil
-	}
-	if b.baselineBinary, err = compile(".", "baseline", "./baseline"); err != nil {
+func (b *bench) build(ctx context.Context, dir string) (err error) {
+	if b.baselineBinary, err = compile(ctx, ".", dir, "baseline", "./baseline"); err != nil {
 		return err
 	}
 	if b.productBinary != "" {
 		b.productBinary, err = filepath.Abs(b.productBinary)
 		return err
 	}
-	b.productBinary, err = compile(source, "agentmarket", ".")
+	b.productBinary, err = compile(ctx, b.source, dir, "agentmarket", ".")
 	return err
 }
 
-// measure runs the experiments asked for.
-func (b *bench) measure(ctx context.Context) ([]row, error) {
-	var rows []row
-	for _, e := range b.experiments() {
-		if len(b.only) > 0 && !slices.Contains(b.only, e.works[0].name) {
-			continue
-		}
-		done, err := b.alternate(ctx, e)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, done...)
+// compile builds a package of the module in a folder and returns the program.
+func compile(ctx context.Context, folder, dir, name, pkg string) (string, error) {
+	output := filepath.Join(dir, name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-C", folder, "-o", output, pkg)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w: %s", name, err, text)
 	}
-	if len(rows) == 0 {
-		return nil, fmt.Errorf("no work is called %q", b.only)
-	}
-	return rows, nil
-}
-
-// alternate measures every contender once a round. A contender that fails is
-// left out from then on; the error returned is that the run was interrupted.
-func (b *bench) alternate(ctx context.Context, e experiment) ([]row, error) {
-	samples := make([][][]sample, len(e.contenders)) // by contender, round, work
-	failed := make([]error, len(e.contenders))
-	measures := make([]measure, len(e.contenders))
-	for i, c := range e.contenders {
-		measure, stop, err := c.start(ctx)
-		if err != nil {
-			failed[i] = err
-			continue
-		}
-		defer stop()
-		measures[i] = measure
-	}
-	for round := range b.rounds {
-		for turn := range e.contenders {
-			i := turn
-			if round%2 == 1 { // the other way round, that none is always first
-				i = len(e.contenders) - 1 - turn
-			}
-			if failed[i] != nil {
-				continue
-			}
-			got, err := measures[i](ctx)
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			if err != nil {
-				failed[i] = err
-				slog.Warn("refused", slog.String("work", e.works[0].name), slog.String("server", e.contenders[i].name), slog.Any("error", err))
-				continue
-			}
-			samples[i] = append(samples[i], got)
-			slog.Info("measured", slog.String("work", e.works[0].name), slog.Int("round", round+1),
-				slog.String("server", e.contenders[i].name), slog.String("figure", digits(got[0].figure)+e.works[0].unit))
-		}
-	}
-	return e.rows(samples, failed), nil
-}
-
-// rows sorts the samples by work.
-func (e experiment) rows(samples [][][]sample, failed []error) []row {
-	var rows []row
-	base := len(e.contenders) - 1
-	for w, work := range e.works {
-		for i, c := range e.contenders {
-			r := row{work: work, contender: c.name, samples: column(samples[i], w), failure: failed[i]}
-			if i > 0 {
-				r.work.goal = "" // it is the first one's
-			}
-			if i != base {
-				r.baseline = column(samples[base], w)
-			}
-			rows = append(rows, r)
-		}
-	}
-	return rows
-}
-
-func column(rounds [][]sample, work int) []sample {
-	samples := []sample{}
-	for _, round := range rounds {
-		samples = append(samples, round[work])
-	}
-	return samples
-}
-
-// failures tells of each contender that was refused, once.
-func failures(rows []row) error {
-	var errs []error
-	for _, r := range rows {
-		if r.failure != nil && !slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, r.failure) }) {
-			errs = append(errs, fmt.Errorf("%s, %s: %w", r.work.name, r.contender, r.failure))
-		}
-	}
-	return errors.Join(errs...)
+	return output, nil
 }
 
 // rewrite puts the report into a document.
@@ -233,14 +150,14 @@ func rewrite(file, report string) error {
 }
 
 // circumstances says what was measured where, in a few lines.
-func (b *bench) circumstances(ctx context.Context, source string) string {
+func (b *bench) circumstances(ctx context.Context) string {
 	commit := "not committed"
-	if text, err := exec.CommandContext(ctx, "git", "-C", source, "describe", "--always", "--dirty").Output(); err == nil {
+	if text, err := exec.CommandContext(ctx, "git", "-C", b.source, "describe", "--always", "--dirty").Output(); err == nil {
 		commit = strings.TrimSpace(string(text))
 	}
-	others := spreadOf(b.others)
+	generator, others := spreadOf(b.generator), spreadOf(b.others)
 	return fmt.Sprintf("Commit %s, %s, %s, %s. %d rounds of %s, %d connections, %d subscribers. "+
-		"Load generator and server shared the machine; other programs used %.2f cores meanwhile (at most %.2f).\n",
+		"Load generator and server shared the machine; the generator used %.2f cores (at most %.2f), other programs %.2f (at most %.2f).\n",
 		commit, time.Now().UTC().Format(time.DateOnly), machine(), runtime.Version(),
-		b.rounds, b.duration, b.connections, b.subscribers, others.median, others.high)
+		b.rounds, b.duration, b.connections, b.subscribers, generator.median, generator.high, others.median, others.high)
 }

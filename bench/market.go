@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -14,10 +16,20 @@ import (
 	"agentmarket.space/server/bench/load"
 )
 
+// entrant is a server, and how it is asked.
+type entrant struct {
+	run command
+	// fill registers a market's agents and posts its tasks, or pretends to.
+	fill         func(ctx context.Context, m *market, tasks int) error
+	posts        requests
+	subscription func(m *market, a audience) load.Subscription
+}
+
 // market is a running server with agents and tasks in it, and the requests
 // that are sent to it. The baseline gets the very same requests.
 type market struct {
 	*server
+	entrant entrant
 	numbers load.Numbers
 	keys    []string // of agents that can pay
 	ids     []string // of open tasks
@@ -26,6 +38,8 @@ type market struct {
 const (
 	agents    = 32
 	openTasks = 500
+
+	startingCredits = 1_000_000_000
 
 	taskFields = `id title description budget status requiredCapabilities createdAt poster { id }`
 )
@@ -42,7 +56,7 @@ func product(binary string) command {
 			"AGENTMARKET_ADDR=" + addr,
 			"AGENTMARKET_DATABASE=" + filepath.Join(dir, "agentmarket.db"),
 			"AGENTMARKET_RATE_LIMITS=off",
-			"AGENTMARKET_STARTING_CREDITS=1000000000",
+			"AGENTMARKET_STARTING_CREDITS=" + strconv.Itoa(startingCredits),
 		}
 		return cmd
 	}
@@ -57,17 +71,28 @@ func baseline(binary string, flags ...string) command {
 
 // pretend fills m with keys and ids that a baseline, which checks and looks up
 // nothing, takes for real ones.
-func (m *market) pretend() {
+func pretend(_ context.Context, m *market, tasks int) error {
+	m.invent()
+	for range tasks {
+		m.ids = append(m.ids, uuid.NewString())
+	}
+	return nil
+}
+
+func (m *market) invent() {
 	for range agents {
 		m.keys = append(m.keys, strings.ReplaceAll(uuid.NewString()+uuid.NewString(), "-", ""))
 	}
-	for range openTasks {
-		m.ids = append(m.ids, uuid.NewString())
-	}
+}
+
+// stock posts tasks to a server that keeps them and checks no key.
+func stock(ctx context.Context, m *market, tasks int) error {
+	m.invent()
+	return m.postAll(ctx, tasks)
 }
 
 // populate registers agents and posts tasks.
-func (m *market) populate(ctx context.Context, tasks int) error {
+func populate(ctx context.Context, m *market, tasks int) error {
 	conn, err := load.Dial(ctx, m.addr)
 	if err != nil {
 		return err
@@ -83,22 +108,37 @@ func (m *market) populate(ctx context.Context, tasks int) error {
 		}
 		m.keys = append(m.keys, registered.RegisterAgent.APIKey)
 	}
-	// While any agent has a webhook, a post enqueues a job. This one's never
-	// fires: nobody asks for what it can do.
+	if err := m.hook(conn); err != nil {
+		return err
+	}
+	return m.postAll(ctx, tasks)
+}
+
+// hook registers an agent with a webhook: while there is any, a post enqueues a
+// job. This one's never fires, since nobody asks for what it can do.
+func (m *market) hook(conn *load.Connection) error {
 	hooked := graphql("", `mutation { registerAgent(input: {name: "hooked", capabilities: ["nothing-asked-for"], webhookUrl: "https://hooks.example.com/tasks"}) { apiKey } }`, nil, `"apiKey":`, 1)
 	if _, err := conn.Do(hooked, m.numbers.Next()); err != nil {
 		return fmt.Errorf("register with a webhook: %w", err)
 	}
-	for range tasks {
-		var posted struct {
-			PostTask struct{ Task struct{ ID string } }
-		}
-		if err := m.ask(conn, m.posts()[0], &posted); err != nil {
-			return fmt.Errorf("post: %w", err)
-		}
-		m.ids = append(m.ids, posted.PostTask.Task.ID)
+	return nil
+}
+
+// postAll posts tasks and keeps their ids.
+func (m *market) postAll(ctx context.Context, tasks int) error {
+	sequences := slices.Repeat([][]load.Request{m.entrant.posts(m)[:1]}, tasks)
+	_, err := load.Each(ctx, m.addr, 16, sequences, &m.numbers, func(answer []byte) { m.ids = append(m.ids, idIn(answer)) })
+	if err != nil {
+		return fmt.Errorf("post: %w", err)
 	}
 	return nil
+}
+
+// idIn is the first id of an answer.
+func idIn(answer []byte) string {
+	_, rest, _ := strings.Cut(string(answer), `"id":"`)
+	id, _, _ := strings.Cut(rest, `"`)
+	return id
 }
 
 func (m *market) ask(conn *load.Connection, request load.Request, data any) error {
@@ -110,16 +150,19 @@ func (m *market) ask(conn *load.Connection, request load.Request, data any) erro
 }
 
 // posts are requests to post a task, one for each agent.
-func (m *market) posts() []load.Request {
+func (m *market) posts() []load.Request { return m.postsOf([]string{"bench", "research"}) }
+
+// postsOf are the same with other words.
+func (m *market) postsOf(words []string) []load.Request {
 	var requests []load.Request
 	for _, key := range m.keys {
 		requests = append(requests, graphql(key,
 			`mutation($input: PostTaskInput!) { postTask(input: $input) { task { id } } }`,
 			map[string]any{"input": map[string]any{
 				"title":                "bench-" + load.Stamp,
-				"description":          strings.Repeat("lorem ipsum dolor sit amet ", 8)[:200],
+				"description":          description(),
 				"budget":               10,
-				"requiredCapabilities": []string{"bench", "research"},
+				"requiredCapabilities": words,
 			}},
 			`"id":"`, 1))
 	}
@@ -168,25 +211,45 @@ func (m *market) restLists() []load.Request {
 
 func (m *market) key(i int) string { return m.keys[i%len(m.keys)] }
 
-// subscription is what every subscriber asks for, with the key of an agent
-// that posts nothing.
-func (m *market) subscription() load.Subscription {
-	payload, err := json.Marshal(map[string]any{
-		"query": `subscription { taskPosted(capabilities: ["bench"]) { cursor task { ` + taskFields + ` } } }`,
-	})
-	if err != nil {
-		panic(err) // strings always have JSON
+// subscription is what subscribers ask for, with keys of agents other than the
+// one whose posts they hear of. Those who stall, the first, ask for so much that
+// it soon fills what their connections take.
+func (m *market) subscription(a audience) load.Subscription {
+	heavy := strings.Builder{}
+	for i := range 25 { // the product allows 30 aliases
+		fmt.Fprintf(&heavy, "d%d: description ", i)
 	}
 	return load.Subscription{
-		Addr:    m.addr,
-		Init:    `{"X-API-Key":"` + m.keys[len(m.keys)-1] + `"}`,
-		Payload: string(payload),
-		Mark:    `"title":"bench-`,
+		Addr: m.addr,
+		Init: func(i int) string { return `{"X-API-Key":"` + m.keys[1+i%(len(m.keys)-1)] + `"}` },
+		Payload: func(i int) string {
+			fields, variables := taskFields, map[string]any{}
+			if i < a.stalled {
+				fields += " " + heavy.String()
+			}
+			if asked := a.words(i); asked != nil {
+				variables["capabilities"] = asked
+			}
+			return document(`subscription($capabilities: [String!]) { taskPosted(capabilities: $capabilities) { cursor task { `+fields+` } } }`, variables)
+		},
+		Mark:   `"title":"bench-`,
+		Cursor: `"cursor":"`,
 	}
+}
+
+// unnumbered is the same of a server whose events have no cursors.
+func (m *market) unnumbered(a audience) load.Subscription {
+	sub := m.subscription(a)
+	sub.Cursor = ""
+	return sub
 }
 
 // graphql is a GraphQL request, as the caller with that key.
 func graphql(key, query string, variables map[string]any, want string, times int) load.Request {
+	return load.NewRequest("POST", "/graphql", keyHeader(key), document(query, variables), want, times)
+}
+
+func document(query string, variables map[string]any) string {
 	body, err := json.Marshal(struct {
 		Query     string         `json:"query"`
 		Variables map[string]any `json:"variables,omitempty"`
@@ -194,7 +257,7 @@ func graphql(key, query string, variables map[string]any, want string, times int
 	if err != nil {
 		panic(err) // strings and numbers always have JSON
 	}
-	return load.NewRequest("POST", "/graphql", keyHeader(key), string(body), want, times)
+	return string(body)
 }
 
 func keyHeader(key string) []string {

@@ -10,17 +10,19 @@ import (
 
 // Units of a work's figure.
 const (
-	perSecond    = "/s"
+	eachSecond   = "/s"
 	milliseconds = " ms p99"
 	bytesEach    = " bytes"
+	microseconds = " µs"
 )
 
 // row is all that one contender did in one work.
 type row struct {
 	work      work
 	contender string
+	goal      string
 	samples   []sample
-	baseline  []sample // of the same rounds; nil for the baseline itself
+	first     []sample // of the contender that all are compared with, in the same rounds; nil for itself
 	failure   error
 }
 
@@ -61,12 +63,12 @@ func (r row) figures() spread {
 	return spreadOf(values)
 }
 
-// ratios is how many times better than the baseline the row was, each round
-// compared with the baseline's of the same round.
+// ratios is how many times better than the row the first contender was, each
+// round compared with the same round.
 func (r row) ratios() spread {
 	var values []float64
-	for i := range min(len(r.samples), len(r.baseline)) {
-		ratio := r.samples[i].figure / r.baseline[i].figure
+	for i := range min(len(r.samples), len(r.first)) {
+		ratio := r.first[i].figure / r.samples[i].figure
 		if r.work.fewer {
 			ratio = 1 / ratio
 		}
@@ -89,26 +91,39 @@ func (r row) middle(of func(sample) time.Duration, unit time.Duration) string {
 	return digits(float64(values[len(values)/2]) / float64(unit))
 }
 
+// meanwhile says how many posts a second the server took beside the work, when
+// there were many.
+func (r row) meanwhile() string {
+	var values []float64
+	for _, s := range r.samples {
+		values = append(values, s.posts)
+	}
+	if posts := spreadOf(values).median; posts > few {
+		return fmt.Sprintf("; %s posts/s meanwhile", digits(posts))
+	}
+	return ""
+}
+
 // markdown is the rows as one table.
 func markdown(rows []row) string {
 	var b strings.Builder
-	b.WriteString("| work | server | median (lowest..highest) | p50 ms | p99 ms | server CPU µs each | better than the baseline | goal |\n")
+	b.WriteString("| work | server | median (lowest..highest) | p50 ms | p99 ms | server CPU µs each | the first is better by | goal |\n")
 	b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range rows {
 		if r.failure != nil {
-			fmt.Fprintf(&b, "| %s | %s | refused: %s | – | – | – | – | %s |\n", r.work.name, r.contender, cell(r.failure), cmp.Or(r.work.goal, "–"))
+			fmt.Fprintf(&b, "| %s | %s | refused: %s | – | – | – | – | %s |\n", r.work.name, r.contender, cell(r.failure), cmp.Or(r.goal, "–"))
 			continue
 		}
-		ratio := "baseline"
-		if r.baseline != nil {
+		ratio := "–"
+		if len(r.first) > 0 {
 			ratio = "**" + digits(r.ratios().median) + "×** " + r.ratios().bounds()
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n",
-			r.work.name, r.contender, r.figures().text(r.work.unit),
+			r.work.name, r.contender+r.meanwhile(), r.figures().text(r.work.unit),
 			r.middle(func(s sample) time.Duration { return s.p50 }, time.Millisecond),
 			r.middle(func(s sample) time.Duration { return s.p99 }, time.Millisecond),
 			r.middle(func(s sample) time.Duration { return s.cpu }, time.Microsecond),
-			ratio, cmp.Or(r.work.goal, "–"))
+			ratio, cmp.Or(r.goal, "–"))
 	}
 	return b.String()
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,8 @@ type Config struct {
 	WebhookRetries []time.Duration `default:"5s,5m,30m,2h,5h,10h,10h" env:"AGENTMARKET_WEBHOOK_RETRIES" help:"Pauses between the attempts of a webhook delivery."`
 	Lease          time.Duration   `default:"24h"            env:"AGENTMARKET_LEASE"           help:"How long a worker has for a task, unless the task says otherwise."`
 	OpenFor        time.Duration   `default:"168h"           env:"AGENTMARKET_OPEN_FOR"        help:"How long a task stays open, unless it says otherwise."`
+	KeepEvents     time.Duration   `default:"720h"           env:"AGENTMARKET_KEEP_EVENTS"     help:"How long events can be read again with a cursor, at least 24h; 0s for ever."`
+	KeepDeliveries time.Duration   `default:"720h"           env:"AGENTMARKET_KEEP_DELIVERIES" help:"How long webhook deliveries and their attempts are kept, longer than the pauses between attempts add up to and not longer than events; 0s for ever."`
 	MinBudget      models.Credits  `default:"2"              env:"AGENTMARKET_MIN_BUDGET"      help:"The least budget of a task, in credits."`
 	StartCredits   models.Credits  `default:"100"            env:"AGENTMARKET_STARTING_CREDITS" help:"Credits a new agent gets." name:"starting-credits"`
 	Drain          time.Duration   `default:"0s"             env:"AGENTMARKET_DRAIN"           help:"How long to serve on after SIGTERM while /readyz answers 503, for balancers to find out."`
@@ -44,6 +47,11 @@ type Config struct {
 	ClaudeKey      string          `                         env:"ANTHROPIC_API_KEY"           help:"Key for the Claude API; system prompts are off without one." name:"anthropic-api-key"`
 	ClaudeURL      string          `                         env:"ANTHROPIC_BASE_URL"          help:"Address of the Claude API." name:"anthropic-base-url"`
 }
+
+// minKeepEvents is the least that events are kept: for as long as an
+// Idempotency-Key, so that who resumes a day later finds what happened. The
+// database itself refuses to take younger ones away.
+const minKeepEvents = 24 * time.Hour
 
 // Validate refuses settings that cannot work, with a line for each.
 func (c *Config) Validate() error {
@@ -60,10 +68,16 @@ func (c *Config) Validate() error {
 	check(c.StartCredits >= 0 && c.StartCredits <= models.MaxBudget, "starting-credits: must be from 0 to %d", models.MaxBudget)
 	check(c.Lease >= time.Minute, "lease: must be at least 1m")
 	check(c.OpenFor >= time.Minute, "open-for: must be at least 1m")
+	check(c.KeepEvents == 0 || c.KeepEvents >= minKeepEvents, "keep-events: must be at least %s, or 0s", minKeepEvents)
+	retries := c.retryTime()
+	check(c.KeepDeliveries == 0 || c.KeepDeliveries > retries, "keep-deliveries: must be more than %s, in which a delivery is retried, or 0s", retries)
+	check(c.KeepEvents == 0 || c.KeepDeliveries > 0 && c.KeepDeliveries <= c.KeepEvents,
+		"keep-deliveries: must not be longer than keep-events: a delivery names its event")
 	check(c.EndpointTime > 0, "endpoint-timeout: must be more than 0")
 	check(c.WebhookTime > 0, "webhook-timeout: must be more than 0")
 	check(c.SecretKey != "" || !strings.Contains(c.Database, "://"), "secret-key: must be given with PostgreSQL, the same to every replica")
 	check(c.NATSURL == "" || strings.Contains(c.Database, "://"), "nats-url: is for replicas on PostgreSQL; the database is a file")
+	check(isNATS(c.NATSURL), "nats-url: must be like nats://host:4222, with commas between several")
 	check(c.Drain >= 0, "drain: must not be negative")
 	check(c.SecretKey == "" || len(c.SecretKey) >= 16, "secret-key: must have at least 16 characters")
 	check(isAddress(c.PublicURL), "public-url: %q is not an address like https://example.com", c.PublicURL)
@@ -71,10 +85,34 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// retryTime is how long the retries of a delivery can go on when its receiver asks
+// for no longer pauses: each may be lengthened by a fifth.
+func (c *Config) retryTime() (total time.Duration) {
+	for _, pause := range c.WebhookRetries {
+		total += pause + pause/5
+	}
+	return total
+}
+
 // isAddress reports whether text is empty or the address of a server.
 func isAddress(text string) bool {
 	u, err := url.Parse(text)
 	return text == "" || err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+// isNATS reports whether text is empty or where NATS servers are.
+func isNATS(text string) bool {
+	for server := range strings.SplitSeq(text, ",") {
+		server = strings.TrimSpace(server)
+		if !strings.Contains(server, "://") {
+			server = "nats://" + server
+		}
+		u, err := url.Parse(server)
+		if err != nil || u.Hostname() == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return text == ""
+		}
+	}
+	return true
 }
 
 // Complete fills in what follows from other settings and from the address that

@@ -69,12 +69,25 @@ func TestValidate(t *testing.T) {
 		"--secret-key=short":           "secret-key: must have at least 16 characters",
 		"--public-url=market.example":  `public-url: "market.example" is not an address`,
 		"--marketplace-url=ftp://a.b":  "marketplace-url:",
+		"--nats-url=https://a.b":       "nats-url: must be like nats://host:4222",
+		"--nats-url=nats://a:p,b":      "nats-url: must be like nats://host:4222",
+		"--nats-url=nats://a,nats://":  "nats-url: must be like nats://host:4222",
+		"--keep-events=23h59m":         "keep-events: must be at least 24h0m0s, or 0s",
+		"--keep-events=-1s":            "keep-events: must be at least 24h0m0s",
+		"--keep-events=700h":           "keep-deliveries: must not be longer than keep-events",
+		"--keep-deliveries=0s":         "keep-deliveries: must not be longer than keep-events",
+		"--keep-deliveries=33h":        "keep-deliveries: must be more than 33h6m6s",
 		"--rate-limits=maybe":          "must be one of",
 		"--lease=soon":                 "lease",
 		"--allow-networks=127.0.0.1/x": "allow-networks",
 	} {
 		if _, _, err := parse(t, arg); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: got %v, want %q", arg, err, says)
+		}
+	}
+	for _, url := range []string{"nats://a", "a:4222", "tls://user:password@a:4222, nats://b:4222", "wss://a"} {
+		if _, _, err := parse(t, "--nats-url="+url, "--database=postgres://a/b", "--secret-key=sixteen letters!"); err != nil {
+			t.Errorf("%s: got %v", url, err)
 		}
 	}
 	if _, _, err := parse(t, "--lease=1s", "--open-for=1s"); err == nil || strings.Count(err.Error(), "must be at least") != 2 {

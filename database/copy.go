@@ -28,25 +28,30 @@ type copiedTable struct {
 	key  string // what its rows are ordered by
 	// identity is the column whose numbers the target gives from now on.
 	identity string
+	// standing tables have one row from the start.
+	standing bool
 }
 
 // copiedTables are the tables of a market, each after those it refers to. The
 // others are about processes, jobs and the schema itself.
 func copiedTables() []copiedTable {
 	return []copiedTable{
-		{"agents", "id", ""},
-		{"agent_capabilities", "capability, agent_id", ""},
-		{"api_keys", "hash", ""},
-		{"tasks", "id", ""},
-		{"task_capabilities", "capability, task_id", ""},
-		{"wallets", "agent_id", ""},
-		{"transfers", "seq", "seq"},
-		{"events", "seq", "id"},
-		{"secrets", "agent_id", ""},
-		{"webhooks", "agent_id", ""},
-		{"deliveries", "id", ""},
-		{"attempts", "delivery_id, number", ""},
-		{"idempotency_keys", "scope, key", ""},
+		{name: "agents", key: "id"},
+		{name: "agent_capabilities", key: "capability, agent_id"},
+		{name: "api_keys", key: "hash"},
+		{name: "tasks", key: "id"},
+		{name: "task_capabilities", key: "capability, task_id"},
+		{name: "wallets", key: "agent_id"},
+		{name: "transfers", key: "seq", identity: "seq"},
+		{name: "ledger_sums", key: "one", standing: true},
+		{name: "events", key: "seq", identity: "id"},
+		{name: "event_horizon", key: "one", standing: true},
+		{name: "secrets", key: "agent_id"},
+		{name: "webhooks", key: "agent_id"},
+		{name: "deliveries", key: "id"},
+		{name: "attempts", key: "delivery_id, number"},
+		{name: "idempotency_keys", key: "scope, key"},
+		{name: "registrants", key: "network"},
 	}
 }
 
@@ -167,7 +172,9 @@ func (f *filling) reserve(replica string) error {
 	var names, exists []string
 	for _, table := range copiedTables() {
 		names = append(names, table.name)
-		exists = append(exists, "EXISTS (SELECT 1 FROM "+table.name+")")
+		if !table.standing {
+			exists = append(exists, "EXISTS (SELECT 1 FROM "+table.name+")")
+		}
 	}
 	if err := f.to.Exec("LOCK TABLE " + strings.Join(names, ", ") + " IN ACCESS EXCLUSIVE MODE").Error; err != nil {
 		return err
@@ -206,6 +213,11 @@ func (f *filling) table(table copiedTable) (int64, error) {
 		WHERE table_schema = current_schema() AND table_name = ? AND is_generated = 'NEVER' ORDER BY ordinal_position`, table.name).Scan(&columns).Error
 	if err != nil {
 		return 0, err
+	}
+	if table.standing {
+		if err := f.to.Exec("DELETE FROM " + table.name).Error; err != nil {
+			return 0, err
+		}
 	}
 	sent, err := openRows(f.from, table, columns)
 	if err != nil {

@@ -51,8 +51,8 @@ func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error)
 	if IsPostgres(address) {
 		return openPostgres(ctx, address, logger)
 	}
-	if scheme, _, ok := strings.Cut(address, "://"); ok {
-		return nil, fmt.Errorf("database %s://…: give a postgres:// address or the path of a SQLite file", scheme)
+	if err := checkPath(address); err != nil {
+		return nil, err
 	}
 	lock, err := lockFile(address)
 	if err != nil {
@@ -168,10 +168,10 @@ func connect(path string, params url.Values, conns int) (*gorm.DB, error) {
 }
 
 // checkDurable refuses to go on with a connection that would acknowledge what
-// is not on the disk, or with a file that SQLite finds damaged.
+// is not on the disk, or with a damaged file.
 func checkDurable(handle *gorm.DB) error {
 	var synchronous int
-	var journal, health string
+	var journal string
 	if err := handle.Raw("PRAGMA synchronous").Scan(&synchronous).Error; err != nil {
 		return err
 	}
@@ -181,6 +181,12 @@ func checkDurable(handle *gorm.DB) error {
 	if synchronous < 2 || journal != "wal" {
 		return fmt.Errorf("need synchronous FULL (2) and journal wal, have %d and %s", synchronous, journal)
 	}
+	return checkHealth(handle)
+}
+
+// checkHealth refuses a file that SQLite finds damaged.
+func checkHealth(handle *gorm.DB) error {
+	var health string
 	if err := handle.Raw("PRAGMA quick_check(1)").Scan(&health).Error; err != nil {
 		return err
 	}
@@ -225,6 +231,9 @@ func (db *DB) Snapshot(ctx context.Context, fn func(*State) error) error {
 func Inspect(ctx context.Context, address string, fn func(*State) error) error {
 	if IsPostgres(address) {
 		return inspectPostgres(ctx, address, fn)
+	}
+	if err := checkPath(address); err != nil {
+		return err
 	}
 	if _, err := os.Stat(address); err != nil {
 		return fmt.Errorf("open database: %w", err)

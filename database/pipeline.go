@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -16,12 +17,15 @@ import (
 // somebody does, or with the commit, and so does the beginning. It is gorm's
 // connection as well.
 type pipeline struct {
-	ctx    context.Context //nolint:containedctx // the transaction's
-	conn   *sql.Conn
-	pgx    *pgx.Conn // the same one
-	tx     pgx.Tx    // nil until it has begun
-	queued []statement
-	err    error // the first that a sent statement had
+	ctx     context.Context //nolint:containedctx // the transaction's
+	conn    *sql.Conn
+	pgx     *pgx.Conn // the same one
+	tx      pgx.Tx    // nil until it has begun
+	queued  []statement
+	xid     string // the transaction's number, as soon as the engine has told
+	missing bool   // the last statement found no row
+	unread  bool   // something that the commit returns beside its success was not read
+	err     error  // the first that a sent statement had
 }
 
 // statement is one that waits. Its row is read into the targets, if it has some.
@@ -70,6 +74,7 @@ func (p *pipeline) send(commit bool) error {
 	beginning := p.tx == nil
 	if beginning {
 		batch.BeginTx(pgx.TxOptions{})
+		batch.Queue("SELECT pg_current_xact_id()::text")
 	}
 	for _, s := range p.queued {
 		batch.Queue(s.query, s.args...)
@@ -95,18 +100,28 @@ func (p *pipeline) receive(results pgx.BatchResults, beginning, commit bool) err
 		if _, err := results.Exec(); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
+		if err := results.QueryRow().Scan(&p.xid); err != nil {
+			return fmt.Errorf("begin: %w", err)
+		}
 	}
 	for _, s := range p.queued {
+		p.unread = p.unread || s.into != nil
+	}
+	for i, s := range p.queued {
 		var err error
 		if s.into == nil {
 			_, err = results.Exec()
 		} else {
 			err = results.QueryRow().Scan(s.into...)
 		}
+		if p.missing = errors.Is(err, pgx.ErrNoRows) && i == len(p.queued)-1 && !commit; p.missing {
+			break // an answer like any other, to the one who waits for it
+		}
 		if err != nil {
 			return err
 		}
 	}
+	p.unread = false
 	if !commit {
 		return nil
 	}
@@ -120,7 +135,13 @@ func (p *pipeline) receive(results pgx.BatchResults, beginning, commit bool) err
 // row sends what waits and a query, and reads the row that it finds.
 func (p *pipeline) row(query string, args, into []any) error {
 	p.queued = append(p.queued, statement{query, args, into})
-	return p.send(false)
+	if err := p.send(false); err != nil {
+		return err
+	}
+	if p.missing {
+		return sql.ErrNoRows
+	}
+	return nil
 }
 
 // close gives the connection back. What was not committed is rolled back.

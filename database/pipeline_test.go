@@ -1,6 +1,7 @@
 package database_test
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -41,6 +42,13 @@ func TestRun(t *testing.T) {
 				t.Errorf("read %q", name)
 			}
 			return err
+		}, []string{"new", "old"}, ""},
+		{"a row that is not there is no fault", func(tx *database.Tx) error {
+			var name string
+			if err := tx.Row("SELECT name FROM agents WHERE id = ?", []any{"none"}, &name); !errors.Is(err, sql.ErrNoRows) {
+				t.Errorf("a missing row: %v", err)
+			}
+			return tx.Run(insert, "new", "n")
 		}, []string{"new", "old"}, ""},
 		{"gorm reads behind it", func(tx *database.Tx) error {
 			if err := errors.Join(tx.Run(insert, "new", "n"), tx.Run(rename, "m", "new")); err != nil {

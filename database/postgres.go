@@ -63,17 +63,12 @@ type shared struct {
 	jobTime  time.Duration // a job that runs for longer does not run any more; 0 when none are worked
 }
 
-// IsPostgres reports whether an address is one of PostgreSQL.
-func IsPostgres(address string) bool {
-	return strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
-}
-
 func openPostgres(ctx context.Context, address string, logger *slog.Logger) (*DB, error) {
 	s, handle, err := dial(ctx, address, pgconn.ValidateConnectTargetSessionAttrsReadWrite)
 	if err != nil {
 		return nil, err
 	}
-	reader, err := readHandle(s.sql)
+	reader, err := readHandle(s.sql) //nolint:contextcheck // a read has the context of its own statement
 	if err != nil {
 		s.release()
 		return nil, err
@@ -111,6 +106,7 @@ func dial(ctx context.Context, address string, check pgconn.ValidateConnectFunc)
 		Timeout: connectTimeout, Control: limitSilence,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: silence / 2, Interval: silence / 5, Count: 2},
 	}).DialContext
+	config.AfterConnect = noteLife
 	config.ConnConfig.RuntimeParams["application_name"] = cmp.Or(config.ConnConfig.RuntimeParams["application_name"], "agentmarket")
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
@@ -141,25 +137,6 @@ func openHandle(pool *sql.DB) (*gorm.DB, error) {
 	return gorm.Open(postgres.New(postgres.Config{Conn: pool}), &gorm.Config{
 		SkipDefaultTransaction: true, DisableNestedTransaction: true, TranslateError: true, Logger: gormlogger.Discard,
 	})
-}
-
-// readHandle is for reads outside of transactions, which end with UNAVAILABLE
-// when the engine is away.
-func readHandle(pool *sql.DB) (*gorm.DB, error) {
-	handle, err := openHandle(pool)
-	if err != nil {
-		return nil, err
-	}
-	away := func(db *gorm.DB) {
-		if db.Error != nil && db.Statement.Context.Err() == nil && transient(db.Error) {
-			db.Error = models.Errorf(models.Unavailable, "the database cannot be read now; try again")
-		}
-	}
-	return handle, errors.Join(
-		handle.Callback().Query().After("gorm:query").Register("agentmarket:away", away),
-		handle.Callback().Row().After("gorm:row").Register("agentmarket:away", away),
-		handle.Callback().Raw().After("gorm:raw").Register("agentmarket:away", away),
-	)
 }
 
 // place names a database without its password.
@@ -287,25 +264,15 @@ func (s *shared) attempt(ctx, within context.Context, db *DB, fn func(*Tx) error
 		}
 	}
 	if err = p.send(true); err != nil {
-		return commitFailed(within, db, err)
+		if err = s.settle(within, db, p, err); err != nil {
+			return err
+		}
 	}
 	db.version.Add(1)
 	for _, hook := range tx.hooks {
 		hook()
 	}
 	return nil
-}
-
-// commitFailed is the error of a commit. Only what the engine itself refuses is
-// sure not to have been written: after anything else, also from a pooler that
-// speaks for it, it is not known.
-func commitFailed(ctx context.Context, db *DB, err error) error {
-	if refused(err) {
-		return fmt.Errorf("commit: %w", err)
-	}
-	db.logger.ErrorContext(ctx, "lost the database during a commit", slog.Any("error", err))
-	return models.Errorf(models.Unavailable,
-		"the database went away while the change was written, which may have happened or not; with an Idempotency-Key it is safe to try again")
 }
 
 // refused reports whether the engine has answered that a transaction is not
@@ -330,6 +297,9 @@ func refused(err error) bool {
 func transient(err error) bool {
 	if _, refused := errors.AsType[*models.Error](err); refused {
 		return false
+	}
+	if errors.Is(err, errAborted) {
+		return true
 	}
 	if failed, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch failed.Code {

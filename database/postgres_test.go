@@ -221,6 +221,23 @@ func TestPostgresReplicas(t *testing.T) {
 	}
 }
 
+// TestPostgresReads: a read that gets no answer in time is refused as one that
+// the engine is away for; one that its caller gave up is not.
+func TestPostgresReads(t *testing.T) {
+	t.Parallel()
+	db := replicas(t, 1)[0]
+	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	gone, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	var nothing string
+	for ctx, want := range map[context.Context]models.Code{late: models.Unavailable, gone: models.Internal} {
+		if err := db.Read(ctx).Raw("SELECT pg_sleep(60)::text").Scan(&nothing).Error; models.CodeOf(err) != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
 // TestPostgresRefuses: what cannot be served is one line, without the password.
 func TestPostgresRefuses(t *testing.T) {
 	t.Parallel()
@@ -242,7 +259,7 @@ func TestPostgresRefuses(t *testing.T) {
 	change(newer, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
 	for address, says := range map[string]string{
 		foreign: "another program's database",
-		newer:   "the schema has version 999, this program knows 1: run a newer one",
+		newer:   "the schema has version 999, this program knows",
 		readOnly + "&default_transaction_read_only=on":                     "read only",
 		"postgres://test:secret@127.0.0.1:1/market":                        "connection refused",
 		"postgres://test:secret@127.0.0.1:port/market":                     "invalid port",

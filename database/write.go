@@ -73,10 +73,16 @@ func (tx *Tx) RowLocked(query string, args []any, into ...any) error {
 }
 
 // Locked is a session whose query locks the rows that it finds, as RowLocked
-// does. Tables are locked in the order idempotency_keys, tasks, agents, secrets,
-// deliveries, webhooks, wallets.
+// does. Tables are locked in the order idempotency_keys, registrants, tasks,
+// agents, secrets, deliveries, webhooks, wallets.
 func (tx *Tx) Locked() *gorm.DB {
 	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE"}) // SQLite's dialect leaves it out
+}
+
+// Free is a session whose query locks the rows that it finds and passes over those
+// that another transaction holds.
+func (tx *Tx) Free() *gorm.DB {
+	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE", Options: "SKIP LOCKED"}) // SQLite's dialect leaves it out
 }
 
 // OnCommit has fn run after the commit, and not at all when there is none. fn

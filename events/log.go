@@ -24,6 +24,9 @@ const (
 	// passTime is how long the reader waits for the store: a connection to it can
 	// die without a sign.
 	passTime = 10 * time.Second
+	// longStop is after which stop the reader looks whether it missed something; no
+	// event is taken away in less than a day.
+	longStop = time.Hour
 )
 
 // Log is the log of a store. It is safe for concurrent use.
@@ -45,9 +48,11 @@ func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, erro
 	if _, err := db.NumberEvents(ctx, true); err != nil {
 		return nil, err
 	}
-	if err := db.Read(ctx).Raw("SELECT COALESCE(MAX(seq), 0) FROM events").Scan(&l.head).Error; err != nil {
+	ends, err := l.ends(ctx)
+	if err != nil {
 		return nil, err
 	}
+	l.head = ends.Last
 	db.OnEvents(l.Wake)
 	return l, nil
 }
@@ -56,9 +61,20 @@ func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, erro
 // that the transaction reads a row, or by its commit. Readers wake up after it.
 func (l *Log) Append(tx *database.Tx, event *models.Event) error {
 	tx.OnCommit(l.Wake)
-	return tx.Insert(`INSERT INTO events (kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
-		[]any{event.Kind, event.TaskID, event.PosterID, event.WorkerID, event.AgentID, event.TransferID, event.CreatedAt}, &event.ID)
+	return tx.Insert(insertEvent+" RETURNING id", values(event), &event.ID)
+}
+
+// Tell is Append where nobody needs the event's id: then there is nothing to be
+// lost with the answer to a commit.
+func (l *Log) Tell(tx *database.Tx, event models.Event) error {
+	tx.OnCommit(l.Wake)
+	return tx.Run(insertEvent, values(&event)...)
+}
+
+const insertEvent = "INSERT INTO events (kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+func values(e *models.Event) []any {
+	return []any{e.Kind, e.TaskID, e.PosterID, e.WorkerID, e.AgentID, e.TransferID, e.CreatedAt}
 }
 
 // Wake has the reader look for new events now.
@@ -116,7 +132,7 @@ func (l *Log) pass(ctx context.Context) error {
 func (l *Log) atEnd() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last = time.Now() //nolint:forbidigo // it is about this process, not about the market
+	l.last = time.Now().Round(0) //nolint:forbidigo // it is about this process; by the wall, which goes on while a machine sleeps
 }
 
 // Behind is for how long Follow has not got to the end of the log; 0 before it
@@ -137,6 +153,9 @@ func (l *Log) handOut(ctx context.Context) error {
 		return err
 	}
 	if skipped, err := l.skip(ctx); skipped || err != nil {
+		return err
+	}
+	if err := l.catchUp(ctx); err != nil {
 		return err
 	}
 	for {
@@ -166,18 +185,58 @@ func (l *Log) skip(ctx context.Context) (bool, error) {
 	if len(l.live) > 0 {
 		return false, nil
 	}
-	return true, l.db.Read(ctx).Raw("SELECT COALESCE(MAX(seq), 0) FROM events").Scan(&l.head).Error
+	ends, err := l.ends(ctx)
+	if err == nil {
+		l.head = ends.Last
+	}
+	return true, err
+}
+
+// catchUp cuts off all who listen when the reader was stopped for so long that
+// events which it has not seen may be gone: they come back with their cursors, and
+// are told.
+func (l *Log) catchUp(ctx context.Context) error {
+	if l.Behind() < longStop {
+		return nil
+	}
+	ends, err := l.ends(ctx)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.head >= ends.Horizon {
+		return nil
+	}
+	l.head = ends.Horizon
+	for sub := range l.live {
+		sub.cutOff()
+	}
+	return nil
+}
+
+// ends are the cursors between which the log can be read: all that happened after
+// Horizon, up to Last, is in it.
+type ends struct{ Horizon, Last int64 }
+
+func (l *Log) ends(ctx context.Context) (ends, error) {
+	var e ends
+	err := l.db.Read(ctx).Raw(`SELECT seq AS horizon, COALESCE((SELECT MAX(seq) FROM events), seq) AS last FROM event_horizon WHERE one = 1`).Scan(&e).Error
+	return e, err
 }
 
 // check refuses a cursor past the end of the log. No event here carried it: who
-// went on from it would silently miss what happens up to it.
+// went on from it would silently miss what happens up to it. Neither can be gone
+// on from one before the horizon: what followed it is not kept any more.
 func (l *Log) check(ctx context.Context, cursor int64) error {
-	var last int64
-	if err := l.db.Read(ctx).Raw("SELECT COALESCE(MAX(seq), 0) FROM events").Scan(&last).Error; err != nil {
+	e, err := l.ends(ctx)
+	switch {
+	case err != nil:
 		return err
-	}
-	if cursor > last {
+	case cursor > e.Last:
 		return unknownCursor("after")
+	case cursor < e.Horizon:
+		return expiredCursor(e.Horizon)
 	}
 	return nil
 }
@@ -229,6 +288,13 @@ func ParseCursor(field, cursor string) (int64, error) {
 		return 0, unknownCursor(field)
 	}
 	return seq, nil
+}
+
+func expiredCursor(horizon int64) error {
+	refusal := models.Errorf(models.CursorExpired,
+		"events up to %d are no longer kept: list what is open now, and subscribe without after", horizon)
+	refusal.Field = "after"
+	return refusal
 }
 
 func unknownCursor(field string) error {

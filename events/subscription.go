@@ -23,7 +23,8 @@ type Subscription struct {
 // Subscribe opens a stream of the events that pass the filter, beginning after
 // a cursor, or with what happens from now on when after is nil. It ends with
 // ctx, when its reader falls more than 256 events behind: Err then returns
-// SLOW_CONSUMER, or at once for a cursor past the end of the log: INVALID_INPUT.
+// SLOW_CONSUMER, or at once for a cursor past the end of the log: INVALID_INPUT,
+// and for one whose next events are no longer kept: CURSOR_EXPIRED.
 func (l *Log) Subscribe(ctx context.Context, filter Filter, after *int64) *Subscription {
 	out := make(chan *models.Event)
 	s := &Subscription{C: out, log: l, filter: filter, queue: make(chan *models.Event, buffer)}
@@ -47,6 +48,16 @@ func (s *Subscription) offer(event *models.Event) {
 	case s.queue <- event:
 	default:
 		s.behind = true
+	}
+}
+
+// cutOff ends the stream after what is queued, as if its reader had fallen behind.
+// The log's lock is held.
+func (s *Subscription) cutOff() {
+	s.behind = true
+	select {
+	case s.queue <- &models.Event{}: // it is before every cursor: it only wakes the stream up
+	default:
 	}
 }
 
@@ -106,11 +117,11 @@ func (s *Subscription) run(ctx context.Context, out chan<- *models.Event, cursor
 // replay sends what the log has after the cursor. When the live queue overflowed
 // meanwhile it starts over from where it got to: reading history is no fault.
 func (s *Subscription) replay(ctx context.Context, out chan<- *models.Event, cursor int64) (int64, error) {
-	if err := s.log.check(ctx, cursor); err != nil {
-		return cursor, ignoreEnd(ctx, err)
-	}
 	for {
 		events, err := s.log.read(ctx, cursor)
+		if err == nil { // after the page: nothing that it lacks had been taken away
+			err = s.log.check(ctx, cursor)
+		}
 		if err != nil {
 			return cursor, ignoreEnd(ctx, err)
 		}

@@ -136,9 +136,7 @@ func TestFaults(t *testing.T) {
 			t.Errorf("told %q, want %q", got.Errors[0].Message, failure.Message)
 		}
 	}
-	b.Mint = func(string) error {
-		return &models.Error{Code: models.RateLimited, Message: "too many", RetryAfter: 1500 * time.Millisecond}
-	}
+	b.Settings.RegisterEvery, b.Settings.RegisterBurst = 1500*time.Millisecond, 0
 	limited := b.ask(t, caller{}, `mutation { registerAgent(input: {name: "A"}) { apiKey } }`)
 	wantRefused(t, "one registration too many", limited, models.RateLimited, "")
 	if limited.header.Get("Retry-After") != "2" || fmt.Sprint(limited.Errors[0].Extensions["retryAfter"]) != "2" {

@@ -75,11 +75,22 @@ func laws() []law {
 			SELECT 'agent ' || a.id || ' counts ' || a.completed_count || ' completed tasks, there are ' || COUNT(t.id)
 			FROM agents a LEFT JOIN tasks t ON t.worker_id = a.id AND t.status = 'completed'
 			GROUP BY a.id, a.completed_count HAVING a.completed_count <> COUNT(t.id)`},
-		{"every task has the event of its state", `
+		{"every task has the event of its state, unless it was so long ago that the log is no longer kept", `
 			SELECT 'task ' || t.id || ' is ' || t.status || ' but no event says so' FROM tasks t
 			LEFT JOIN (SELECT DISTINCT task_id, kind FROM events) e ON e.task_id = t.id
 				AND e.kind = CASE t.status WHEN 'open' THEN 'task.posted' WHEN 'assigned' THEN 'task.accepted' ELSE 'task.' || t.status END
-			WHERE e.task_id IS NULL`},
+			WHERE e.task_id IS NULL AND (SELECT created_at FROM event_horizon) <
+				CASE t.status WHEN 'open' THEN t.created_at WHEN 'assigned' THEN t.accepted_at WHEN 'completed' THEN t.completed_at ELSE t.closed_at END`},
+		{"what was counted is what was transferred", `
+			WITH later (amount, kind) AS (SELECT t.amount, t.kind ` + named + ` AND (e.seq IS NULL OR e.seq > (SELECT seq FROM ledger_sums))),
+			sums (name, counted, total) AS (
+				SELECT 'issued', issued + (SELECT COALESCE(SUM(amount), 0) FROM later WHERE kind = 'grant'),
+					(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = 'issuance') FROM ledger_sums
+				UNION ALL SELECT 'fees', fees + (SELECT COALESCE(SUM(amount), 0) FROM later WHERE kind = 'fee'),
+					(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = 'fees') FROM ledger_sums)
+			SELECT name || ' are counted as ' || counted || ', transfers say ' || total FROM sums WHERE counted <> total`},
+		{"nothing is left of the log up to its horizon", `
+			SELECT 'event ' || e.seq || ' is left from before the horizon' FROM events e WHERE e.seq <= (SELECT seq FROM event_horizon)`},
 	}
 }
 

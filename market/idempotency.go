@@ -105,6 +105,8 @@ func replay[Out any](ctx context.Context, tx *database.Tx, c *claim) (*answer[Ou
 		return nil, nil //nolint:nilnil // nothing was kept
 	}
 	var row models.IdempotencyKey
+	// The lock is a write too: the commit, and with it the answer, waits until a
+	// synchronous standby has what the answer tells of.
 	err := tx.Locked().Take(&row, "scope = ? AND key = ?", c.row.Scope, c.row.Key).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) { // it was old, and forgotten in between
 		return nil, models.Errorf(models.Unavailable, "the Idempotency-Key has just been forgotten; try again")

@@ -51,14 +51,14 @@ func (o Order) cursor(id, sortedBy string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(sortedBy + "|" + id))
 }
 
-// apply sorts and pages a query of the table. One item more than asked for is
-// fetched, to know whether more follow.
-func (o Order) apply(query *gorm.DB, table string, page Page) (*gorm.DB, error) {
+// apply sorts and pages a query by the order's column and by an id, as the table
+// calls it whose index has both. One item more than asked for is fetched, to know
+// whether more follow.
+func (o Order) apply(query *gorm.DB, id string, page Page) (*gorm.DB, error) {
 	direction, beyond := " DESC", "<"
 	if o.Ascending {
 		direction, beyond = "", ">"
 	}
-	id := table + ".id"
 	if page.After != "" {
 		raw, err := base64.RawURLEncoding.DecodeString(page.After)
 		sortedBy, lastID, ok := strings.Cut(string(raw), "|")
@@ -126,8 +126,8 @@ func (q AgentQuery) where(db *gorm.DB) (*gorm.DB, error) {
 	if err := checkText("filter", q.Capability+q.Search, 0, maxDescription); err != nil {
 		return nil, err
 	}
-	if q.Capability != "" {
-		query = query.Where("agents.id IN (SELECT agent_id FROM agent_capabilities WHERE capability = ?)", foldWord(q.Capability))
+	if q.Capability != "" { // its rows have what agents are sorted by
+		query = query.Table("agent_capabilities AS c CROSS JOIN agents").Where("c.capability = ? AND agents.id = c.agent_id", foldWord(q.Capability))
 	}
 	if q.Search != "" {
 		query = query.Where(`(LOWER(agents.name) LIKE LOWER(?) ESCAPE '\' OR LOWER(agents.description) LIKE LOWER(?) ESCAPE '\')`, contains(q.Search), contains(q.Search))
@@ -147,11 +147,18 @@ func (m *Market) ListAgents(ctx context.Context, q AgentQuery, page Page) (Found
 	if err != nil {
 		return Found[models.Agent]{}, err
 	}
-	if query, err = q.Order.apply(query, "agents", page); err != nil {
+	order, id := q.Order, "agents.id"
+	if q.Capability != "" {
+		id = "c.agent_id"
+		if order.Column != "" {
+			order.Column = "c." + order.Column
+		}
+	}
+	if query, err = order.apply(query, id, page); err != nil {
 		return Found[models.Agent]{}, err
 	}
 	var agents []models.Agent
-	err = query.Find(&agents).Error
+	err = query.Select("agents.*").Find(&agents).Error
 	return found(agents, page), err
 }
 
@@ -193,7 +200,10 @@ func (q TaskQuery) where(query *gorm.DB) (*gorm.DB, error) {
 	default:
 		query = query.Where("tasks.origin = 'marketplace'")
 	}
-	if q.Capability != "" {
+	switch {
+	case q.byCapability():
+		query = query.Where("c.capability = ? AND c.task_id = tasks.id", foldWord(q.Capability))
+	case q.Capability != "":
 		query = query.Where("EXISTS (SELECT 1 FROM task_capabilities c WHERE c.capability = ? AND c.task_id = tasks.id)", foldWord(q.Capability))
 	}
 	if q.Search != "" {
@@ -209,42 +219,45 @@ func (q TaskQuery) where(query *gorm.DB) (*gorm.DB, error) {
 // Those whose time is over while their row says otherwise are few, since the
 // sweep comes by every second: they are found by when their time ended.
 type standing struct {
-	overdue   string // which tasks' time is over at now; empty when all are looked at
+	overdue   string        // which tasks' time is over at now; empty when all are looked at
+	status    models.Status // of the row; empty for any
 	condition string
 	args      []any
 }
 
 const (
-	offerOver  = "(SELECT id FROM tasks WHERE status = 'open' AND open_until <= ?) AS overdue CROSS JOIN tasks"
-	leaseOver  = "(SELECT id FROM tasks WHERE status = 'assigned' AND lease_until <= ?) AS overdue CROSS JOIN tasks"
+	offerOver  = "(SELECT id FROM tasks WHERE status = 'open' AND open_until <= ?) AS overdue"
+	leaseOver  = "(SELECT id FROM tasks WHERE status = 'assigned' AND lease_until <= ?) AS overdue"
 	lastLapse  = "tasks.origin = 'marketplace' AND (tasks.lapses + 1 >= ? OR tasks.open_until <= ?)"
 	otherLapse = "tasks.origin = 'marketplace' AND tasks.lapses + 1 < ? AND tasks.open_until > ?"
 )
 
 // standings returns the tasks that stand in a state at now, in parts that do
-// not overlap.
+// not overlap. The plus keeps an engine from finding a part by when its time ends,
+// which nearly all of it has before it, and sorting it.
 func standings(status models.Status, now models.Time) []standing {
+	over := []any{models.MaxLapses, now}
 	switch status {
 	case models.Open:
 		return []standing{
-			{condition: "tasks.status = 'open' AND tasks.open_until > ?", args: []any{now}},
-			{overdue: leaseOver, condition: otherLapse, args: []any{models.MaxLapses, now}},
+			{status: models.Open, condition: "+tasks.open_until > ?", args: []any{now}},
+			{status: models.Assigned, overdue: leaseOver, condition: otherLapse, args: over},
 		}
 	case models.Assigned:
-		return []standing{{condition: "tasks.status = 'assigned' AND tasks.lease_until > ?", args: []any{now}}}
+		return []standing{{status: models.Assigned, condition: "+tasks.lease_until > ?", args: []any{now}}}
 	case models.Expired:
 		return []standing{
-			{condition: "tasks.status = 'expired'"},
-			{overdue: offerOver, condition: "1 = 1"},
-			{overdue: leaseOver, condition: lastLapse, args: []any{models.MaxLapses, now}},
+			{status: models.Expired, condition: "1 = 1"},
+			{status: models.Open, overdue: offerOver, condition: "1 = 1"},
+			{status: models.Assigned, overdue: leaseOver, condition: lastLapse, args: over},
 		}
 	case models.Failed:
 		return []standing{
-			{condition: "tasks.status = 'failed'"},
-			{overdue: leaseOver, condition: "tasks.origin = 'direct'"},
+			{status: models.Failed, condition: "1 = 1"},
+			{status: models.Assigned, overdue: leaseOver, condition: "tasks.origin = 'direct'"},
 		}
 	case models.Completed, models.Cancelled:
-		return []standing{{condition: "tasks.status = ?", args: []any{status}}}
+		return []standing{{status: status, condition: "1 = 1"}}
 	}
 	return nil
 }
@@ -253,28 +266,63 @@ func standings(status models.Status, now models.Time) []standing {
 // its rows in order by an index, where one query for all would sort everything
 // that is open.
 func (m *Market) parts(ctx context.Context, q TaskQuery, now models.Time) ([]*gorm.DB, error) {
+	wanted := q.Status
+	if len(wanted) == 0 && (q.Order.Column != "" || q.PosterID+q.WorkerID != "") { // these indexes are in order state by state
+		wanted = models.Statuses()
+	}
 	var all []standing
 	for _, status := range models.Statuses() { // in this order, and each once
-		if slices.Contains(q.Status, status) {
+		if slices.Contains(wanted, status) {
 			all = append(all, standings(status, now)...)
 		}
 	}
-	if len(q.Status) == 0 {
+	if len(wanted) == 0 {
 		all = []standing{{condition: "1 = 1"}}
 	}
 	var parts []*gorm.DB
 	for _, s := range all {
-		query := m.DB.Read(ctx).Table("tasks")
-		if s.overdue != "" {
-			query = m.DB.Read(ctx).Table(s.overdue, now).Where("tasks.id = overdue.id")
-		}
-		query, err := q.where(query.Where(s.condition, s.args...))
+		query, err := q.where(q.from(m.DB.Read(ctx), s, now).Where(s.condition, s.args...))
 		if err != nil {
 			return nil, err
 		}
 		parts = append(parts, query)
 	}
 	return parts, nil
+}
+
+// from is the tables that a part of the list is found in, the one first that has
+// its rows in order.
+func (q TaskQuery) from(db *gorm.DB, s standing, now models.Time) *gorm.DB {
+	tables, args := []string{"tasks"}, []any{}
+	if q.byCapability() {
+		tables = []string{"task_capabilities AS c", "tasks"}
+	}
+	if s.overdue != "" {
+		tables, args = append([]string{s.overdue}, tables...), append(args, now)
+	}
+	query := db.Table(strings.Join(tables, " CROSS JOIN "), args...)
+	if s.overdue != "" {
+		query = query.Where("tasks.id = overdue.id")
+	}
+	if s.status != "" {
+		query = query.Where("tasks.status = ?", s.status)
+	}
+	if s.status != "" && q.byCapability() {
+		query = query.Where("c.status = ?", s.status)
+	}
+	return query
+}
+
+// byCapability reports whether tasks are found by their capability: one agent's
+// are fewer.
+func (q TaskQuery) byCapability() bool { return q.Capability != "" && q.PosterID+q.WorkerID == "" }
+
+// key is the id that the tasks of a part are sorted by.
+func (q TaskQuery) key() string {
+	if q.byCapability() && q.Order.Column == "" {
+		return "c.task_id"
+	}
+	return "tasks.id"
 }
 
 // ListTasks returns a page of tasks as they stand now.
@@ -285,13 +333,13 @@ func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (Found[m
 		return Found[models.Task]{}, err
 	}
 	for i := range parts {
-		if parts[i], err = q.Order.apply(parts[i].Select(taskColumns), "tasks", page); err != nil {
+		if parts[i], err = q.Order.apply(parts[i].Select(taskColumns), q.key(), page); err != nil {
 			return Found[models.Task]{}, err
 		}
 	}
 	query := parts[0]
 	if len(parts) > 1 {
-		if query, err = q.Order.apply(m.DB.Read(ctx).Table("(?) AS tasks", union(m.DB.Read(ctx), parts)).Select(taskColumns), "tasks", page); err != nil {
+		if query, err = q.Order.apply(m.DB.Read(ctx).Table("(?) AS tasks", union(m.DB.Read(ctx), parts)).Select(taskColumns), "tasks.id", page); err != nil {
 			return Found[models.Task]{}, err
 		}
 	}

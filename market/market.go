@@ -21,6 +21,11 @@ type Settings struct {
 	OpenFor         time.Duration  // how long a task stays open unless it says otherwise
 	Lease           time.Duration  // how long a worker has unless the task says otherwise
 	ExecuteTimeout  time.Duration  // how long a hired agent may take
+	KeepEvents      time.Duration  // how long events can be read again, 0 for ever
+	// RegisterEvery is how often a network may register an agent in the long run,
+	// and RegisterBurst how many at once; 0 limits nothing.
+	RegisterEvery time.Duration
+	RegisterBurst int
 }
 
 // Notifier tells agents of events at the address they gave.
@@ -50,14 +55,13 @@ type Parts struct {
 	Box       *auth.Box
 	Notifier  Notifier
 	Deliverer Deliverer
+	Records   Records
 	Runner    Runner
 	// CheckURL normalises an address that will be called, or refuses it with
 	// INVALID_INPUT about the field.
 	CheckURL func(field, url string) (string, error)
-	// Mint refuses with RATE_LIMITED a client that registers too many agents.
-	Mint   func(address string) error
-	Now    func() time.Time
-	Logger *slog.Logger
+	Now      func() time.Time
+	Logger   *slog.Logger
 }
 
 // Market is the marketplace. It is safe for concurrent use.
@@ -98,15 +102,14 @@ func (m *Market) event(kind models.EventKind, task *models.Task) models.Event {
 
 // tell appends an event about a task.
 func (m *Market) tell(tx *database.Tx, kind models.EventKind, task *models.Task) error {
-	event := m.event(kind, task)
-	return m.Events.Append(tx, &event)
+	return m.Events.Tell(tx, m.event(kind, task))
 }
 
 // tellWallet appends the event of a transfer that changed an agent's balance. It
 // comes after the transfer, with the wallet locked: then the events of a wallet
 // are in the order of its transfers.
 func (m *Market) tellWallet(tx *database.Tx, agentID, transferID string) error {
-	return m.Events.Append(tx, &models.Event{
+	return m.Events.Tell(tx, models.Event{
 		Kind: models.WalletChanged, AgentID: &agentID, TransferID: &transferID, CreatedAt: m.now(),
 	})
 }

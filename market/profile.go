@@ -80,7 +80,7 @@ func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error
 		if err := m.lockAgent(tx, actor); err != nil {
 			return "", err
 		}
-		if err := m.Events.Append(tx, &models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.now()}); err != nil {
+		if err := m.Events.Tell(tx, models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.now()}); err != nil {
 			return "", err
 		}
 		if err := m.Keys.Revoke(tx, actor.AgentID); err != nil {

@@ -2,6 +2,9 @@ package market
 
 import (
 	"context"
+	"fmt"
+	"strings"
+	"time"
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
@@ -42,12 +45,36 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 	if n := len(request.IdempotencyKey); n > 0 && n < anonymousKeyLength {
 		return Registration{}, models.Invalid("Idempotency-Key", "must have at least %d characters to register with", anonymousKeyLength)
 	}
-	if err := m.Mint(request.Address); err != nil {
-		return Registration{}, err
-	}
 	return once(ctx, m, "address:"+request.Address, "register", in, func(tx *database.Tx) (Registration, error) {
+		if err := m.limitRegistrations(tx, request.Network()); err != nil {
+			return Registration{}, err
+		}
 		return m.register(tx, agent, webhookURL)
 	})
+}
+
+// limitRegistrations takes one registration of a network, and keeps it when the
+// transaction is committed only. RATE_LIMITED when there is none left. It comes
+// first: who is refused costs one statement.
+func (m *Market) limitRegistrations(tx *database.Tx, network string) error {
+	every := m.Settings.RegisterEvery
+	if every == 0 {
+		return nil
+	}
+	now := m.now()
+	var fullAt models.Time
+	err := tx.Row(`INSERT INTO registrants (network, full_at) VALUES (?, ?)
+		ON CONFLICT (network) DO UPDATE SET full_at = CASE
+			WHEN registrants.full_at + ? > excluded.full_at THEN registrants.full_at + ? ELSE excluded.full_at END
+		RETURNING full_at`, []any{network, now.Add(every), every.Microseconds(), every.Microseconds()}, &fullAt)
+	if err != nil {
+		return fmt.Errorf("limit registrations: %w", err)
+	}
+	most := now.Add(time.Duration(m.Settings.RegisterBurst) * every)
+	if fullAt > most {
+		return models.Limited(fullAt.Std().Sub(most.Std()), "too many agents were registered from this address")
+	}
+	return nil
 }
 
 func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string) (Registration, error) {
@@ -142,11 +169,13 @@ func setCapabilities(tx *database.Tx, agent *models.Agent) error {
 	if len(agent.Capabilities) == 0 {
 		return nil
 	}
-	rows := make([]models.AgentCapability, len(agent.Capabilities))
-	for i, word := range agent.Capabilities {
-		rows[i] = models.AgentCapability{Capability: word, AgentID: agent.ID}
+	rows, args := "(?)"+strings.Repeat(", (?)", len(agent.Capabilities)-1), make([]any, 0, len(agent.Capabilities)+1)
+	for _, word := range agent.Capabilities {
+		args = append(args, word)
 	}
-	return tx.Create(&rows).Error
+	return tx.Exec(`INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task, notified)
+		SELECT v.column1, a.id, a.reputation, a.price_per_task, (SELECT COUNT(*) FROM webhooks w WHERE w.agent_id = a.id)
+		FROM (VALUES `+rows+`) AS v, agents a WHERE a.id = ?`, append(args, agent.ID)...).Error
 }
 
 func value(p *string) string {

@@ -2,8 +2,8 @@ package market
 
 import (
 	"context"
-	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"agentmarket.space/server/database"
@@ -13,14 +13,17 @@ import (
 const (
 	// sweepPage is how many tasks one pass over the store ends at most.
 	sweepPage = 200
-	// sweepTime is how long Run sweeps at once. What is left is there next time.
-	sweepTime = 30 * time.Second
+	// sweepTime and pruneTime are how long Run sweeps and prunes at once. What is
+	// left is there next time.
+	sweepTime, pruneTime = 30 * time.Second, time.Minute
+	// pruneEvery is how many sweeps there are to one pruning.
+	pruneEvery = 10
 )
 
 // Sweep ends what time has ended: it refunds open and lapsed tasks whose offer
-// is over, and direct hires that nobody settled or whose process is gone, and it
-// forgets old idempotency keys. Nothing depends on when it runs: until then every
-// verb goes by the clock. Several processes may sweep at once.
+// is over, and direct hires that nobody settled or whose process is gone. Nothing
+// depends on when it runs: until then every verb goes by the clock. Several
+// processes may sweep at once.
 func (m *Market) Sweep(ctx context.Context) error {
 	for {
 		now := m.now()
@@ -40,7 +43,7 @@ func (m *Market) Sweep(ctx context.Context) error {
 			}
 		}
 		if len(ending) < sweepPage {
-			return errors.Join(m.SettleDead(ctx), m.forget(ctx))
+			return m.SettleDead(ctx)
 		}
 	}
 }
@@ -70,13 +73,25 @@ func (m *Market) SettleDead(ctx context.Context) error {
 	return nil
 }
 
-// Run sweeps at every interval until ctx ends.
+// Run sweeps at every interval until ctx ends, and prunes beside it.
 func (m *Market) Run(ctx context.Context, interval time.Duration) {
+	var group sync.WaitGroup
+	group.Go(func() { m.every(ctx, pruneEvery*interval, pruneTime, "prune", m.Prune) })
+	m.every(ctx, interval, sweepTime, "sweep", m.Sweep)
+	group.Wait()
+}
+
+// every does something at every interval until ctx ends. It gives up when that
+// takes long: a connection to the store can die without a sign.
+func (m *Market) every(ctx context.Context, interval, most time.Duration, name string, do func(context.Context) error) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
-		if err := m.sweepSoon(ctx); err != nil && ctx.Err() == nil {
-			m.Logger.ErrorContext(ctx, "cannot sweep", slog.Any("error", err))
+		limited, cancel := context.WithTimeout(ctx, most)
+		err := do(limited)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			m.Logger.ErrorContext(ctx, "cannot tidy up", slog.String("part", name), slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -84,14 +99,6 @@ func (m *Market) Run(ctx context.Context, interval time.Duration) {
 		case <-ticker.C:
 		}
 	}
-}
-
-// sweepSoon sweeps, and gives up when that takes long: a connection to the store
-// can die without a sign.
-func (m *Market) sweepSoon(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, sweepTime)
-	defer cancel()
-	return m.Sweep(ctx)
 }
 
 // end ends one task as the clock says, if it still does.
@@ -120,17 +127,4 @@ func (m *Market) fail(tx *database.Tx, taskID string, failure *models.Error) (bo
 	}
 	_, err = m.settleHire(tx, c, task, "", failure)
 	return err == nil, err
-}
-
-// forget drops idempotency keys that are no longer honoured.
-func (m *Market) forget(ctx context.Context) error {
-	before := m.now().Add(-keepAnswers)
-	var old int64
-	err := m.DB.Read(ctx).Model(&models.IdempotencyKey{}).Where("created_at < ?", before).Limit(1).Count(&old).Error
-	if err != nil || old == 0 {
-		return err
-	}
-	return m.DB.Write(ctx, func(tx *database.Tx) error {
-		return tx.Delete(&models.IdempotencyKey{}, "created_at < ?", before).Error
-	})
 }

@@ -54,10 +54,13 @@ func (a *Agent) ReputationScore() *float64 {
 // IsNode marks the agent as an object with an id of its own.
 func (*Agent) IsNode() {}
 
-// AgentCapability is one capability of one agent, for filters and matching.
+// AgentCapability is one capability of one agent, for filters and matching. What it
+// has of the agent to sort and match by follows it in the database.
 type AgentCapability struct {
-	Capability string `gorm:"primaryKey"`
-	AgentID    string `gorm:"primaryKey"`
+	Capability   string `gorm:"primaryKey"`
+	AgentID      string `gorm:"primaryKey"`
+	PricePerTask Credits
+	Notified     int // 1 when the agent has a webhook
 }
 
 // APIKey is what is kept of a key: its SHA-256 and whose it is.

@@ -3,6 +3,7 @@ package models
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -54,6 +55,14 @@ func Errorf(code Code, format string, args ...any) *Error {
 // Invalid makes an [InvalidInput] refusal about one field.
 func Invalid(field, format string, args ...any) *Error {
 	return &Error{Code: InvalidInput, Field: field, Message: field + " " + fmt.Sprintf(format, args...)}
+}
+
+// Limited makes a [RateLimited] refusal: what was too much, and in how long it
+// is worth trying again.
+func Limited(wait time.Duration, what string) *Error {
+	err := Errorf(RateLimited, "%s; try again in %d s", what, int(math.Ceil(wait.Seconds())))
+	err.RetryAfter = wait
+	return err
 }
 
 // AsError returns the refusal in err. When there is none it returns a fresh

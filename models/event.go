@@ -18,6 +18,17 @@ const (
 	KeyRevoked EventKind = "key.revoked"
 )
 
+// EventHorizon is up to which event the log is no longer kept. CreatedAt is the
+// newest time that one of those had.
+type EventHorizon struct {
+	One       int64 `gorm:"primaryKey;autoIncrement:false"` // there is one row
+	Seq       int64
+	CreatedAt Time `gorm:"autoCreateTime:false"`
+}
+
+// TableName names the table: it is one row.
+func (EventHorizon) TableName() string { return "event_horizon" }
+
 // Event is one immutable fact, written in the transaction that made it true. ID
 // names it from then on. Seq is its cursor, which it may be given only after its
 // commit: who reads a cursor can read every event with a lower one.

@@ -11,6 +11,14 @@ type Wallet struct {
 	LastSeq   int64
 }
 
+// LedgerSums is what was issued and what the platform earned up to an event.
+type LedgerSums struct {
+	One    int64 `gorm:"primaryKey;autoIncrement:false"` // there is one row
+	Seq    int64
+	Issued Credits
+	Fees   Credits
+}
+
 // Account is where credits lie.
 type Account string
 

@@ -126,6 +126,7 @@ func (t *Task) IsParty(agentID string) bool {
 type TaskCapability struct {
 	Capability string `gorm:"primaryKey"`
 	TaskID     string `gorm:"primaryKey"`
+	Status     Status // the task's; the database has it follow
 }
 
 // IsNode marks the task as an object with an id of its own.

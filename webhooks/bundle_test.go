@@ -64,6 +64,7 @@ type settings struct {
 	allow   []netip.Prefix
 	clock   *clock
 	timeout time.Duration
+	keep    time.Duration
 }
 
 // local lets requests to this machine through.
@@ -84,7 +85,7 @@ func open(t *testing.T, s settings) *bundle {
 	}
 	b := &bundle{db: db, clock: s.clock, Webhooks: New(Options{
 		DB: db, Client: newClient(s.roots, s.allow), Box: box, MarketplaceURL: marketplaceURL,
-		Timeout: s.timeout, Retries: s.retries, Now: s.clock.now, Logger: logger,
+		Timeout: s.timeout, Retries: s.retries, Keep: s.keep, Now: s.clock.now, Logger: logger,
 	})}
 	b.poll = 20 * time.Millisecond
 	t.Cleanup(func() {

@@ -2,11 +2,13 @@ package webhooks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/riverqueue/river"
+	"gorm.io/gorm"
 
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
@@ -60,7 +62,11 @@ func (d *deliverer) Work(ctx context.Context, job *river.Job[DeliverArgs]) error
 // request is made outside any transaction.
 func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs) error {
 	var delivery models.Delivery
-	if err := w.db.Read(ctx).Where("id = ?", args.DeliveryID).Take(&delivery).Error; err != nil {
+	err := w.db.Read(ctx).Where("id = ?", args.DeliveryID).Take(&delivery).Error
+	if errors.Is(err, gorm.ErrRecordNotFound) { // it ended long ago and was taken away
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("read delivery %s: %w", args.DeliveryID, err)
 	}
 	if delivery.Status != models.DeliveryPending || delivery.Attempts >= args.Attempt {

@@ -50,12 +50,15 @@ func (w *Webhooks) Attempts(ctx context.Context, deliveryIDs ...string) ([]model
 }
 
 // Redeliver sends one of the agent's deliveries again at once, whatever became
-// of it, with the whole schedule of retries before it. An unknown delivery or
-// another's is NOT_FOUND; without a webhook, or while it is suspended, CONFLICT.
+// of it, with the whole schedule of retries before it. An unknown delivery, one past
+// its time or another's is NOT_FOUND; without a webhook, or while it is suspended, CONFLICT.
 func (w *Webhooks) Redeliver(tx *database.Tx, agentID, deliveryID string) (models.Delivery, error) {
 	var d models.Delivery
 	if err := tx.Locked().Where("id = ? AND agent_id = ?", deliveryID, agentID).Take(&d).Error; err != nil {
 		return d, database.NotFound(err, "delivery", deliveryID)
+	}
+	if w.keep > 0 && d.CreatedAt.Add(w.keep) <= w.stamp() { // else it could be kept, and the log with it, for ever
+		return d, models.Errorf(models.NotFound, "delivery %q is too old to be sent again", deliveryID)
 	}
 	hook, err := hookOf(tx.DB, agentID)
 	switch {

@@ -3,6 +3,7 @@ package webhooks
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
@@ -100,10 +101,17 @@ func (w *Webhooks) candidates(ctx context.Context, task *models.Task, after stri
 	if len(task.Capabilities) == 0 {
 		return nil, nil
 	}
+	// The first of each capability: among them are the first of all.
+	var firsts []string
+	var args []any
+	for i, capability := range task.Capabilities {
+		firsts = append(firsts, fmt.Sprintf(`SELECT agent_id FROM (SELECT agent_id FROM agent_capabilities
+			WHERE capability = ? AND notified = 1 AND agent_id > ? AND agent_id <> ? ORDER BY agent_id LIMIT ?) AS first%d`, i))
+		args = append(args, capability, after, task.PosterID, matchPage)
+	}
 	var page []candidate
 	err := w.db.Read(ctx).Model(&models.Webhook{}).Select("agent_id", "status").
-		Where("agent_id > ? AND agent_id <> ?", after, task.PosterID).
-		Where("agent_id IN (SELECT agent_id FROM agent_capabilities WHERE capability IN ?)", task.Capabilities).
+		Where("agent_id IN ("+strings.Join(firsts, " UNION ")+")", args...).
 		Order("agent_id").Limit(matchPage).Find(&page).Error
 	if err != nil {
 		return nil, fmt.Errorf("find agents for task %s: %w", task.ID, err)

@@ -62,8 +62,10 @@ type Options struct {
 	// Retries is how long to wait after each failed try; a delivery is tried
 	// once more than it has entries. Nil means [DefaultRetries].
 	Retries []time.Duration
-	Now     func() time.Time
-	Logger  *slog.Logger
+	// Keep is how long a delivery is kept and can be sent again; 0 is for ever.
+	Keep   time.Duration
+	Now    func() time.Time
+	Logger *slog.Logger
 }
 
 const defaultTimeout = 15 * time.Second
@@ -84,6 +86,7 @@ type Webhooks struct {
 	marketplaceURL string
 	timeout        time.Duration
 	retries        []time.Duration
+	keep           time.Duration
 	now            func() time.Time
 	random         func() float64 // in [0, 1), spreads retries
 	poll           time.Duration
@@ -108,6 +111,7 @@ func New(o Options) *Webhooks {
 		marketplaceURL: o.MarketplaceURL,
 		timeout:        cmp.Or(o.Timeout, defaultTimeout),
 		retries:        retries,
+		keep:           o.Keep,
 		now:            o.Now,
 		random:         rand.Float64,
 		poll:           fetchPoll,

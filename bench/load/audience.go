@@ -1,19 +1,26 @@
 package load
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 )
 
 // Audience is many live subscribers to the same events. It knows of every
-// subscriber which events reached it and when.
+// subscriber which events reached it and when. Some may have stalled: they
+// subscribed and never read.
 type Audience struct {
-	sockets []*socket
+	streams []stream
+	stalled []stream
+	sub     Subscription
 	readers errgroup.Group
 	epoch   time.Time
 	closing atomic.Bool
@@ -31,11 +38,14 @@ type event struct {
 	arrivals []atomic.Int64 // by subscriber, nanoseconds since epoch
 }
 
-// Gather opens so many subscriptions and has their events, up to so many,
-// awaited. Whether the server already delivers to all of them only Warm tells.
-func Gather(ctx context.Context, sub Subscription, subscribers, events int) (*Audience, error) {
+// Gather opens so many subscriptions, and as many again as stalled says that
+// are never read, and has their events, up to so many, awaited. Whether the
+// server already delivers to all of them only Warm tells.
+func Gather(ctx context.Context, sub Subscription, subscribers, stalled, events int) (*Audience, error) {
 	a := &Audience{
-		sockets: make([]*socket, subscribers),
+		streams: make([]stream, subscribers),
+		stalled: make([]stream, stalled),
+		sub:     sub,
 		epoch:   time.Now(),
 		lost:    make(chan error, 1),
 		events:  make([]event, events+1),
@@ -46,9 +56,15 @@ func Gather(ctx context.Context, sub Subscription, subscribers, events int) (*Au
 	}
 	var opening errgroup.Group
 	opening.SetLimit(32)
-	for i := range a.sockets {
+	for i := range a.stalled { // first, so that they would hold up all others
 		opening.Go(func() (err error) {
-			if a.sockets[i], err = sub.open(ctx, i); err != nil {
+			a.stalled[i], err = sub.open(ctx, i, tight())
+			return err
+		})
+	}
+	for i := range a.streams {
+		opening.Go(func() (err error) {
+			if a.streams[i], err = sub.open(ctx, stalled+i, net.Dialer{}); err != nil {
 				return fmt.Errorf("subscriber %d: %w", i+1, err)
 			}
 			a.readers.Go(func() error { return a.listen(i) })
@@ -61,27 +77,59 @@ func Gather(ctx context.Context, sub Subscription, subscribers, events int) (*Au
 	return a, nil
 }
 
+// tight dials connections that take little before their sender must wait: a
+// small window, and segments so short that the sender's buffer stays small too.
+// Else a loopback connection swallows megabytes that nobody reads.
+func tight() net.Dialer {
+	return net.Dialer{Control: func(_, _ string, conn syscall.RawConn) error {
+		var failed error
+		err := conn.Control(func(fd uintptr) {
+			failed = errors.Join(
+				syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2<<10),
+				syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 536))
+		})
+		return errors.Join(err, failed)
+	}}
+}
+
+// LetGo reads what the stalled subscribers have been sent at last, and returns
+// how many of them the server had given up: their streams end, before all
+// events have come.
+func (a *Audience) LetGo() (ended int) {
+	for _, s := range a.stalled {
+		timer := time.AfterFunc(patience, func() { s.close() }) //nolint:errcheck // it is only to wake the reader
+		for range a.used {
+			if _, err := s.message(); err != nil {
+				if timer.Stop() {
+					ended++
+				}
+				break
+			}
+		}
+		timer.Stop()
+	}
+	return ended
+}
+
 // Close ends all subscriptions.
 func (a *Audience) Close() error {
 	a.closing.Store(true)
-	for _, s := range a.sockets {
+	for _, s := range slices.Concat(a.streams, a.stalled) {
 		if s != nil {
-			s.conn.Close() //nolint:errcheck // nothing is lost with it
+			s.close() //nolint:errcheck // nothing is lost with it
 		}
 	}
 	return a.readers.Wait()
 }
 
 func (a *Audience) listen(subscriber int) error {
+	cursor := int64(0)
 	for {
-		number, err := a.sockets[subscriber].next()
+		number, err := a.next(subscriber, &cursor)
 		if a.closing.Load() {
 			return nil
 		}
 		now := time.Since(a.epoch)
-		if err == nil && (number <= 0 || number >= len(a.events)) {
-			err = fmt.Errorf("event %d was never posted", number)
-		}
 		if err != nil {
 			select {
 			case a.lost <- fmt.Errorf("subscriber %d: %w", subscriber+1, err):
@@ -94,10 +142,35 @@ func (a *Audience) listen(subscriber int) error {
 			a.twice.Add(1)
 			continue
 		}
-		if e.reached.Add(1) == int64(len(a.sockets)) {
+		if e.reached.Add(1) == int64(len(a.streams)) {
 			a.whole <- number
 		}
 	}
+}
+
+// next is the number of a subscriber's next event, whose cursor must be higher
+// than the last.
+func (a *Audience) next(subscriber int, cursor *int64) (number int, err error) {
+	message, err := a.streams[subscriber].message()
+	if err != nil {
+		return 0, err
+	}
+	number, ok := readStamp(message, []byte(a.sub.Mark))
+	if !ok || bytes.Contains(message, []byte(`"errors":`)) {
+		return 0, fmt.Errorf("%w: %.300s", ErrWrongAnswer, message)
+	}
+	if number <= 0 || number >= len(a.events) {
+		return 0, fmt.Errorf("event %d was never posted", number)
+	}
+	if a.sub.Cursor == "" {
+		return number, nil
+	}
+	seq, ok := readNumber(message, []byte(a.sub.Cursor))
+	if !ok || seq <= *cursor {
+		return 0, fmt.Errorf("%w: cursor %d came after %d: %.300s", ErrWrongAnswer, seq, *cursor, message)
+	}
+	*cursor = seq
+	return number, nil
 }
 
 // Warm posts until an event has reached everybody: what is missed later was
@@ -149,124 +222,4 @@ func (a *Audience) awaitWhole(ctx context.Context, from int) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// Delivery is what it took to bring events to an audience.
-type Delivery struct {
-	Deliveries int64
-	// Elapsed is from the first post to the last arrival.
-	Elapsed time.Duration
-	// Latency is from just before an event was posted to each arrival.
-	Latency Histogram
-}
-
-// Pacing says when the next event is posted.
-type Pacing struct {
-	// Window posts it once fewer than so many are on their way.
-	Window int
-	// PerSecond, when not 0, posts it at its planned time, and counts latency
-	// from that time.
-	PerSecond float64
-}
-
-// Broadcast posts events and waits for all to have reached everybody. An event
-// that somebody missed or got twice is an error.
-func (a *Audience) Broadcast(ctx context.Context, addr string, post Request, events int, pacing Pacing) (*Delivery, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	first := a.used + 1
-	if first+events > len(a.events) {
-		return nil, fmt.Errorf("%d more events are more than the %d awaited", events, len(a.events)-1)
-	}
-	a.used += events
-
-	group, ctx := errgroup.WithContext(ctx)
-	turns := make(chan int) // event numbers whose time has come
-	underway := make(chan struct{}, pacing.Window)
-	group.Go(func() error {
-		defer close(turns)
-		return a.schedule(ctx, first, events, pacing, underway, turns)
-	})
-	for range pacing.Window {
-		group.Go(func() error { return a.post(ctx, addr, post, turns) })
-	}
-	group.Go(func() error {
-		for range events {
-			if err := a.awaitWhole(ctx, first); err != nil {
-				return fmt.Errorf("%w: %s", err, a.missing(first, events))
-			}
-			<-underway
-		}
-		return nil
-	})
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	time.Sleep(200 * time.Millisecond) // what comes twice comes late
-	if n := a.twice.Load(); n > 0 {
-		return nil, fmt.Errorf("%w: %d deliveries came twice", ErrWrongAnswer, n)
-	}
-	return a.delivery(first, events), nil
-}
-
-// schedule sends each event's number when it may be posted, having noted the
-// time that its latency counts from.
-func (a *Audience) schedule(ctx context.Context, first, events int, pacing Pacing, underway chan<- struct{}, turns chan<- int) error {
-	start := time.Now()
-	for i := range events {
-		select {
-		case underway <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		at := time.Now()
-		if pacing.PerSecond > 0 {
-			at = start.Add(time.Duration(float64(i) / pacing.PerSecond * float64(time.Second)))
-			time.Sleep(time.Until(at))
-		}
-		a.events[first+i].posted = at.Sub(a.epoch)
-		select {
-		case turns <- first + i:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-func (a *Audience) post(ctx context.Context, addr string, post Request, turns <-chan int) error {
-	conn, err := Dial(ctx, addr)
-	if err != nil {
-		return err
-	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
-	for number := range turns {
-		if _, err := conn.Do(post, int64(number)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *Audience) missing(first, events int) string {
-	missed := int64(0)
-	for i := first; i < first+events; i++ {
-		missed += int64(len(a.sockets)) - a.events[i].reached.Load()
-	}
-	return fmt.Sprintf("%d of %d deliveries had not come", missed, events*len(a.sockets))
-}
-
-func (a *Audience) delivery(first, events int) *Delivery {
-	d := &Delivery{Deliveries: int64(events) * int64(len(a.sockets))}
-	last := time.Duration(0)
-	for i := first; i < first+events; i++ {
-		e := &a.events[i]
-		for subscriber := range e.arrivals {
-			arrived := time.Duration(e.arrivals[subscriber].Load())
-			d.Latency.Add(arrived - e.posted)
-			last = max(last, arrived)
-		}
-	}
-	d.Elapsed = last - a.events[first].posted
-	return d
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -28,22 +29,23 @@ const patience = 30 * time.Second
 
 // Dial connects to a server on this machine.
 func Dial(ctx context.Context, addr string) (*Connection, error) {
-	conn, err := reach(ctx, addr, nil)
+	return dial(ctx, addr, net.Dialer{})
+}
+
+func dial(ctx context.Context, addr string, dialer net.Dialer) (*Connection, error) {
+	conn, err := reach(ctx, addr, dialer)
 	if err != nil {
 		return nil, err
 	}
 	return &Connection{conn: conn, in: bufio.NewReaderSize(conn, 16<<10)}, nil
 }
 
-// reach connects to this machine and to no other, from an address of it.
-func reach(ctx context.Context, addr string, from net.IP) (net.Conn, error) {
+// reach connects to this machine and to no other.
+func reach(ctx context.Context, addr string, dialer net.Dialer) (net.Conn, error) {
 	if host, _, err := net.SplitHostPort(addr); err != nil || !net.ParseIP(host).IsLoopback() {
 		return nil, fmt.Errorf("%q is no address of this machine", addr)
 	}
-	dialer := net.Dialer{Timeout: patience, KeepAlive: -1}
-	if from != nil {
-		dialer.LocalAddr = &net.TCPAddr{IP: from}
-	}
+	dialer.Timeout, dialer.KeepAlive = patience, -1
 	return dialer.DialContext(ctx, "tcp", addr)
 }
 
@@ -81,6 +83,8 @@ func (c *Connection) read() (status int, err error) {
 	switch {
 	case head.chunked:
 		c.body, err = readChunks(c.in, c.body[:0])
+	case head.status == http.StatusNoContent:
+		c.body = c.body[:0]
 	case head.length >= 0:
 		c.body, err = readInto(c.in, c.body[:0], head.length)
 	default:

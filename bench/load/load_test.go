@@ -3,9 +3,13 @@ package load_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,7 +71,7 @@ func TestAudience(t *testing.T) {
 		t.Parallel()
 		for _, pacing := range []load.Pacing{{Window: 3}, {Window: 3, PerSecond: 1000}} {
 			addr := market(t, 1)
-			audience := gather(t, addr, subscribers, events+50)
+			audience := gather(t, addr, subscribers, 0, events+50)
 			if err := audience.Warm(t.Context(), addr, post()); err != nil {
 				t.Fatal(err)
 			}
@@ -80,7 +84,7 @@ func TestAudience(t *testing.T) {
 	t.Run("an event that comes twice is found", func(t *testing.T) {
 		t.Parallel()
 		addr := market(t, 2)
-		audience := gather(t, addr, subscribers, events+50)
+		audience := gather(t, addr, subscribers, 0, events+50)
 		if err := audience.Warm(t.Context(), addr, post()); err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +95,7 @@ func TestAudience(t *testing.T) {
 	t.Run("an event that never comes is found", func(t *testing.T) {
 		t.Parallel()
 		addr := market(t, 0)
-		audience := gather(t, addr, subscribers, events)
+		audience := gather(t, addr, subscribers, 0, events)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		_, err := audience.Broadcast(ctx, addr, post(), events, load.Pacing{Window: events})
@@ -102,7 +106,7 @@ func TestAudience(t *testing.T) {
 	t.Run("a subscription the server ends is found", func(t *testing.T) {
 		t.Parallel()
 		addr := market(t, 1)
-		audience, err := load.Gather(t.Context(), load.Subscription{Addr: addr, Init: `{}`, Payload: `{"query":"subscription { nonsense }"}`}, 1, 1)
+		audience, err := load.Gather(t.Context(), load.Subscription{Addr: addr, Init: all(`{}`), Payload: all(`{"query":"subscription { nonsense }"}`)}, 1, 0, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,20 +117,24 @@ func TestAudience(t *testing.T) {
 	})
 }
 
-func gather(t *testing.T, addr string, subscribers, events int) *load.Audience {
+func gather(t *testing.T, addr string, subscribers, stalled, events int) *load.Audience {
 	t.Helper()
 	audience, err := load.Gather(t.Context(), load.Subscription{
 		Addr:    addr,
-		Init:    `{}`,
-		Payload: `{"query":"subscription { taskPosted { task { title } } }"}`,
+		Init:    all(`{}`),
+		Payload: all(`{"query":"subscription { taskPosted { cursor task { title description } } }"}`),
 		Mark:    `"title":"bench-`,
-	}, subscribers, events)
+		Cursor:  `"cursor":"`,
+	}, subscribers, stalled, events)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { audience.Close() }) //nolint:errcheck // nothing is lost with it
 	return audience
 }
+
+// all is the same text for every subscriber.
+func all(text string) func(int) string { return func(int) string { return text } }
 
 func post() load.Request {
 	return load.NewRequest("POST", "/graphql", nil,
@@ -149,4 +157,114 @@ func market(t *testing.T, times int) (addr string) {
 	listener := httptest.NewServer(server)
 	t.Cleanup(listener.Close)
 	return listener.Listener.Addr().String()
+}
+
+// TestStalled has one who reads nothing hold up a server that waits for the
+// slowest: only then does it show anything that another server does not wait.
+func TestStalled(t *testing.T) {
+	t.Parallel()
+	large := load.NewRequest("POST", "/graphql", nil,
+		`{"query":"mutation { postTask(input: {title: \"bench-#########\", description: \"`+strings.Repeat("d", 8<<10)+`\", budget: 10}) { task { title } } }"}`,
+		`"title":`, 1)
+	for _, stalled := range []int{0, 1} {
+		addr := market(t, 1)
+		audience := gather(t, addr, 5, stalled, 250)
+		if err := audience.Warm(t.Context(), addr, post()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		if stalled > 0 {
+			ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
+		}
+		_, err := audience.Broadcast(ctx, addr, large, 200, load.Pacing{Window: 3})
+		cancel()
+		switch {
+		case stalled == 0 && err != nil:
+			t.Errorf("nobody has stalled: %v", err)
+		case stalled > 0 && (!errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "deliveries had not come")):
+			t.Errorf("200 events of 8 KiB went past a reader that has stalled: %v", err)
+		}
+	}
+}
+
+// TestFeed speaks to a server as PocketBase's realtime API is documented.
+func TestFeed(t *testing.T) {
+	t.Parallel()
+	topics, posted := make(chan string, 1), make(chan string, 50)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/realtime", func(w http.ResponseWriter, r *http.Request) {
+		send := func(chunk string) {
+			io.WriteString(w, chunk)              //nolint:errcheck // the client misses what was not sent
+			http.NewResponseController(w).Flush() //nolint:errcheck // as above
+		}
+		send("id:c1\nevent:PB_CONNECT\ndata:{\"clientId\":\"c1\"}\n\n")
+		for {
+			select {
+			case title := <-posted:
+				send("id:c1\nevent:tasks/*\n")
+				send(fmt.Sprintf("data:{\"record\":{\"title\":%q}}\n\n", title))
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	mux.HandleFunc("POST /api/realtime", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		topics <- string(body)
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("POST /tasks", func(w http.ResponseWriter, r *http.Request) {
+		title, _ := io.ReadAll(r.Body)
+		posted <- string(title)
+		w.Write([]byte("posted")) //nolint:errcheck // the client misses what was not sent
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	addr := server.Listener.Addr().String()
+	audience, err := load.Gather(t.Context(), load.Subscription{Addr: addr, Topic: "tasks/*", Mark: `"title":"bench-`}, 1, 0, 30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { audience.Close() }) //nolint:errcheck // nothing is lost with it
+	if asked := <-topics; asked != `{"clientId":"c1","subscriptions":["tasks/*"]}` {
+		t.Error(asked)
+	}
+	post := load.NewRequest("POST", "/tasks", nil, "bench-"+load.Stamp, "posted", 1)
+	if delivery, err := audience.Broadcast(t.Context(), addr, post, 20, load.Pacing{Window: 3}); err != nil || delivery.Deliveries != 20 {
+		t.Errorf("%v, %v", delivery, err)
+	}
+}
+
+// TestEach sends every sequence once, its requests in their order, and keeps
+// what was answered to the last.
+func TestEach(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	step := map[string]int{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		which, want := strings.Trim(r.URL.Path, "/"), r.URL.Query().Get("step")
+		if strconv.Itoa(step[which]) != want {
+			w.WriteHeader(http.StatusConflict)
+		}
+		step[which]++
+		io.WriteString(w, which+" "+want) //nolint:errcheck // the client misses what was not sent
+	}))
+	t.Cleanup(server.Close)
+	var sequences [][]load.Request
+	for i := range 50 {
+		sequences = append(sequences, []load.Request{
+			load.NewRequest("GET", fmt.Sprintf("/%d?step=0", i), nil, "", "", 0),
+			load.NewRequest("GET", fmt.Sprintf("/%d?step=1", i), nil, "", "", 0),
+		})
+	}
+	kept := map[string]bool{}
+	result, err := load.Each(t.Context(), server.Listener.Addr().String(), 4, sequences, new(load.Numbers), func(answer []byte) { kept[string(answer)] = true })
+	if err != nil || result.Latency.Count() != 50 || len(kept) != 50 || !kept["49 1"] {
+		t.Errorf("%d sequences, %d kept: %v", result.Latency.Count(), len(kept), err)
+	}
+	if _, err := load.Each(t.Context(), server.Listener.Addr().String(), 4, sequences, new(load.Numbers), nil); !errors.Is(err, load.ErrWrongAnswer) {
+		t.Errorf("sent twice: %v", err)
+	}
 }

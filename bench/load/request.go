@@ -21,7 +21,7 @@ type Request struct {
 }
 
 // NewRequest renders a request. A header is a whole line without its end. The
-// answer is right when its status is 200 or 201, it holds no "errors" and it
+// answer is right when its status is 200, 201 or 204, it holds no "errors" and it
 // holds want exactly so many times.
 func NewRequest(method, path string, headers []string, body, want string, times int) Request {
 	var b bytes.Buffer
@@ -72,13 +72,25 @@ func readStamp(answer, prefix []byte) (number int, ok bool) {
 	return number, err == nil
 }
 
+// readNumber reads the digits that follow prefix in an answer.
+func readNumber(answer, prefix []byte) (number int64, ok bool) {
+	_, rest, _ := bytes.Cut(answer, prefix)
+	for _, digit := range rest {
+		if digit < '0' || digit > '9' {
+			break
+		}
+		number, ok = number*10+int64(digit-'0'), true
+	}
+	return number, ok
+}
+
 // ErrWrongAnswer is returned, wrapped with the answer, when a server answered
 // something other than the request asked for.
 var ErrWrongAnswer = errors.New("wrong answer")
 
 func (r Request) check(status int, answer []byte) error {
 	switch {
-	case status != 200 && status != 201, bytes.Contains(answer, []byte(`"errors":`)):
+	case status != 200 && status != 201 && status != 204, bytes.Contains(answer, []byte(`"errors":`)):
 	case r.times > 0 && bytes.Count(answer, r.want) != r.times:
 	default:
 		return nil

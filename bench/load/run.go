@@ -70,24 +70,83 @@ func Run(ctx context.Context, addr string, connections int, requests []Request, 
 	return &result, nil
 }
 
-// Pace sends request at an even rate over one connection until ctx ends, which
-// is no error.
-func Pace(ctx context.Context, addr string, requests []Request, numbers *Numbers, perSecond float64) error {
-	conn, err := Dial(ctx, addr)
-	if err != nil {
-		return err
-	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
-	ticker := time.NewTicker(time.Duration(float64(time.Second) / perSecond))
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			if _, err := conn.Do(requests[rand.IntN(len(requests))], numbers.Next()); err != nil {
-				return err
+// Pace sends requests at an even rate over so many connections until ctx ends,
+// which is no error, and returns how many were answered. A server that is too
+// slow for the rate gets fewer.
+func Pace(ctx context.Context, addr string, connections int, requests []Request, numbers *Numbers, perSecond float64) (answered int64, err error) {
+	var sent atomic.Int64
+	var group errgroup.Group
+	over(ctx, &group, addr, connections, func(conn *Connection) error {
+		ticker := time.NewTicker(time.Duration(float64(connections) / perSecond * float64(time.Second)))
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-ticker.C:
+				if _, err := conn.Do(requests[rand.IntN(len(requests))], numbers.Next()); err != nil {
+					return err
+				}
+				sent.Add(1)
 			}
 		}
+	})
+	err = group.Wait()
+	return sent.Load(), err
+}
+
+// over has the group do something on each of so many connections.
+func over(ctx context.Context, group *errgroup.Group, addr string, connections int, do func(*Connection) error) {
+	for range connections {
+		group.Go(func() error {
+			conn, err := Dial(ctx, addr)
+			if err != nil {
+				return err
+			}
+			defer conn.Close() //nolint:errcheck // nothing is lost with it
+			return do(conn)
+		})
 	}
+}
+
+// Each sends every sequence of requests once, over so many connections, the
+// requests of one after each other. Latency is that of a whole sequence. What
+// was answered to a last request goes to keep, unless that is nil.
+func Each(ctx context.Context, addr string, connections int, sequences [][]Request, numbers *Numbers, keep func(answer []byte)) (*Result, error) {
+	var (
+		result Result
+		mu     sync.Mutex
+		next   atomic.Int64
+	)
+	group, ctx := errgroup.WithContext(ctx)
+	start := time.Now()
+	over(ctx, group, addr, connections, func(conn *Connection) error {
+		for ctx.Err() == nil {
+			i := int(next.Add(1)) - 1
+			if i >= len(sequences) {
+				return nil
+			}
+			began := time.Now()
+			var answer []byte
+			for _, request := range sequences[i] {
+				var err error
+				if answer, err = conn.Do(request, numbers.Next()); err != nil {
+					return err
+				}
+			}
+			took := time.Since(began)
+			mu.Lock()
+			result.Latency.Add(took)
+			if keep != nil {
+				keep(answer)
+			}
+			mu.Unlock()
+		}
+		return ctx.Err()
+	})
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	result.Elapsed = time.Since(start)
+	return &result, nil
 }

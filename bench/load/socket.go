@@ -10,26 +10,61 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// Subscription is one GraphQL subscription over graphql-transport-ws.
+// Subscription says what the subscribers of an audience ask for, over
+// graphql-transport-ws unless there is a Topic. They are numbered from 0.
 type Subscription struct {
 	Addr string
 	// Init is the payload of connection_init, in JSON.
-	Init string
+	Init func(subscriber int) string
 	// Payload is the payload of subscribe, in JSON.
-	Payload string
+	Payload func(subscriber int) string
+	// Topic is what to hear of over PocketBase's realtime API.
+	Topic string
 	// Mark is the text before the Stamp by which an event is known again.
 	Mark string
+	// Cursor is the text before the cursor of an event, a number that must grow
+	// from event to event; empty where events have none.
+	Cursor string
 }
 
-// socket is one live subscription, read by one goroutine.
+// stream is one live subscription, read by one goroutine.
+type stream interface {
+	// message is the next whole message, valid until the next call.
+	message() ([]byte, error)
+	close() error
+}
+
+// open subscribes. Subscribers come from a hundred addresses, as agents would,
+// and not from one.
+func (s Subscription) open(ctx context.Context, i int, dialer net.Dialer) (stream, error) {
+	dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%100))}
+	conn, err := reach(ctx, s.Addr, dialer)
+	if err != nil {
+		return nil, err
+	}
+	if s.Topic != "" {
+		f := &feed{conn: conn}
+		if err := f.subscribe(ctx, s, dialer); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		return f, nil
+	}
+	sock := &socket{conn: conn, in: bufio.NewReaderSize(conn, 2<<10)}
+	if err := sock.subscribe(s, i); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return sock, nil
+}
+
+// socket is a subscription over a WebSocket.
 type socket struct {
 	conn net.Conn
 	in   *bufio.Reader
-	mark []byte
 	buf  []byte
 }
 
@@ -44,20 +79,8 @@ const (
 // maxMessage is more than any event of the benchmark.
 const maxMessage = 1 << 20
 
-// open connects and subscribes under an operation id of its own. Subscribers
-// come from a hundred addresses, as agents would, and not from one.
-func (s Subscription) open(ctx context.Context, i int) (*socket, error) {
-	conn, err := reach(ctx, s.Addr, net.IPv4(127, 0, 0, byte(2+i%100)))
-	if err != nil {
-		return nil, err
-	}
-	sock := &socket{conn: conn, in: bufio.NewReaderSize(conn, 2<<10), mark: []byte(s.Mark)}
-	if err := sock.subscribe(s, i); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return sock, nil
-}
-
+// subscribe does so under an operation id of its own. Ids are of many shapes and
+// lengths, as those of real clients are.
 func (s *socket) subscribe(sub Subscription, i int) error {
 	if err := s.conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
@@ -65,7 +88,7 @@ func (s *socket) subscribe(sub Subscription, i int) error {
 	if err := s.upgrade(sub.Addr); err != nil {
 		return err
 	}
-	if err := s.write(opText, []byte(`{"type":"connection_init","payload":`+sub.Init+`}`)); err != nil {
+	if err := s.write(opText, []byte(`{"type":"connection_init","payload":`+sub.Init(i)+`}`)); err != nil {
 		return fmt.Errorf("connection_init: %w", err)
 	}
 	message, err := s.message()
@@ -75,7 +98,7 @@ func (s *socket) subscribe(sub Subscription, i int) error {
 	if !bytes.Contains(message, []byte(`"connection_ack"`)) {
 		return fmt.Errorf("want connection_ack, got %.300s", message)
 	}
-	if err := s.write(opText, fmt.Appendf(nil, `{"id":"operation-%d","type":"subscribe","payload":%s}`, i, sub.Payload)); err != nil {
+	if err := s.write(opText, fmt.Appendf(nil, `{"id":%q,"type":"subscribe","payload":%s}`, operationID(i), sub.Payload(i))); err != nil {
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	return s.conn.SetDeadline(time.Time{})
@@ -100,30 +123,35 @@ func (s *socket) upgrade(addr string) error {
 	return nil
 }
 
-// next is the number of the next event.
-func (s *socket) next() (number int, err error) {
+func operationID(i int) string {
+	switch i % 3 {
+	case 0:
+		return strconv.Itoa(i)
+	case 1:
+		return "operation-" + strconv.Itoa(i)
+	default:
+		return fmt.Sprintf("%08x-0000-4000-8000-%012x", i, i)
+	}
+}
+
+func (s *socket) close() error { return s.conn.Close() }
+
+// message is the next whole text message that is no ping of the protocol's.
+// Pings of either kind are answered on the way.
+func (s *socket) message() ([]byte, error) {
 	for {
-		message, err := s.message()
-		if err != nil {
-			return 0, err
+		message, err := s.frames()
+		if err != nil || len(message) > 100 || !bytes.Contains(message, []byte(`"type":"ping"`)) {
+			return message, err
 		}
-		number, ok := readStamp(message, s.mark)
-		switch {
-		case ok && !bytes.Contains(message, []byte(`"errors":`)):
-			return number, nil
-		case bytes.Contains(message, []byte(`"type":"ping"`)):
-			if err := s.write(opText, []byte(`{"type":"pong"}`)); err != nil {
-				return 0, err
-			}
-		default:
-			return 0, fmt.Errorf("%w: %.300s", ErrWrongAnswer, message)
+		if err := s.write(opText, []byte(`{"type":"pong"}`)); err != nil {
+			return nil, err
 		}
 	}
 }
 
-// message is the next whole text message, valid until the next call. Pings are
-// answered on the way.
-func (s *socket) message() ([]byte, error) {
+// frames is the next whole text message.
+func (s *socket) frames() ([]byte, error) {
 	s.buf = s.buf[:0]
 	for {
 		last, opcode, size, err := s.frameHead()

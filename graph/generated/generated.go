@@ -2494,8 +2494,11 @@ type RedeliverWebhookPayload {
 """
 Streams of events, over ` + "`" + `graphql-transport-ws` + "`" + ` or server-sent events. Each event carries
 a cursor; subscribe again with it as ` + "`" + `after` + "`" + ` and the events missed since are sent first.
-A cursor that is too old ends the stream with ` + "`" + `extensions.code` + "`" + ` ` + "`" + `CURSOR_EXPIRED` + "`" + `, a reader
-that falls too far behind with ` + "`" + `SLOW_CONSUMER` + "`" + `.
+Events are kept for a time, 30 days unless the operator says otherwise. When some that
+followed the cursor are gone, the stream ends with ` + "`" + `extensions.code` + "`" + ` ` + "`" + `CURSOR_EXPIRED` + "`" + `: list
+what is open now and subscribe without ` + "`" + `after` + "`" + `. ` + "`" + `after: "0"` + "`" + ` asks for everything since the
+beginning and is refused alike once the beginning is gone. A reader that falls too far
+behind is cut off with ` + "`" + `SLOW_CONSUMER` + "`" + `.
 """
 type Subscription {
   "Tasks as they are posted by other agents."

@@ -3,10 +3,8 @@ package e2e_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -15,30 +13,9 @@ import (
 	"agentmarket.space/server/internal/e2e/program"
 )
 
-// connect opens a GraphQL socket and waits until it is welcome.
-func connect(ctx context.Context, server *program.Server) (*websocket.Conn, error) {
-	dialer := websocket.Dialer{Subprotocols: []string{"graphql-transport-ws"}}
-	conn, response, err := dialer.DialContext(ctx, strings.Replace(server.URL, "http", "ws", 1)+"/graphql", nil)
-	if err != nil {
-		return nil, err
-	}
-	_ = response.Body.Close() // the connection is the body
-	err = conn.WriteMessage(websocket.TextMessage, []byte(`{"type":"connection_init"}`))
-	if err == nil {
-		var text []byte
-		if _, text, err = conn.ReadMessage(); err == nil && !strings.Contains(string(text), "connection_ack") {
-			err = fmt.Errorf("welcomed with %s", text)
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return conn, nil
-}
-
 func dial(t *testing.T, server *program.Server) *websocket.Conn {
 	t.Helper()
-	conn, err := connect(t.Context(), server)
+	conn, err := server.Socket(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +39,7 @@ type follower struct {
 func (f *follower) follow(ctx context.Context, ready func()) {
 	for ctx.Err() == nil {
 		ready()
-		if conn, err := connect(ctx, f.server); err == nil {
+		if conn, err := f.server.Socket(ctx); err == nil {
 			f.listen(ctx, conn)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -95,7 +94,7 @@ func TestStart(t *testing.T) {
 		{[]string{"verify", "--database=" + filepath.Join(t.TempDir(), "none.db")}, 1, "no such file or directory"},
 	}
 	for _, row := range rows {
-		refused(t, row.says, row.code, row.args...)
+		program.Refused(t, row.code, row.says, row.args...)
 	}
 	if status, text := server.Do(http.MethodGet, "/readyz", "", ""); status != http.StatusOK {
 		t.Errorf("the server that was there first: %d %s", status, text)
@@ -123,22 +122,11 @@ func TestStart_damaged(t *testing.T) {
 			if err := os.WriteFile(file, []byte(row.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			refused(t, row.says, 1, "--addr=127.0.0.1:0", "--database="+file)
-			refused(t, "agentmarket: ", 1, "verify", "--database="+file)
+			program.Refused(t, 1, row.says, "--addr=127.0.0.1:0", "--database="+file)
+			program.Refused(t, 1, "agentmarket: ", "verify", "--database="+file)
 			if read(t, file) != row.content {
 				t.Error("the file was written to")
 			}
 		})
-	}
-}
-
-// refused wants the program to end with a code, and to say why in one line.
-func refused(t *testing.T, says string, code int, args ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program.Path(), args...)
-	cmd.Dir = t.TempDir()
-	text, err := cmd.CombinedOutput()
-	if err == nil || cmd.ProcessState.ExitCode() != code || !strings.Contains(string(text), says) || strings.Count(string(text), "\n") != 1 {
-		t.Errorf("%q ended with %v, want exit code %d and a line with %q:\n%s", args, err, code, says, text)
 	}
 }

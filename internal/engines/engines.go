@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/engines/private"
 )
 
 const (
@@ -88,6 +89,43 @@ func Postgres(tb testing.TB) string {
 		must(tb, err)
 	})
 	return at(tb, server, name)
+}
+
+// PrivatePostgres is a running cluster for this test alone, to be stopped, killed
+// and started again. It loses nothing in a crash. Settings are like
+// "work_mem=1MB". It is skipped as Postgres is.
+func PrivatePostgres(tb testing.TB, settings ...string) *private.Postgres {
+	tb.Helper()
+	if !OnPostgres() {
+		tb.Skip("runs with make postgres")
+	}
+	cluster, err := private.NewPostgres(tb.Context(), settings...)
+	must(tb, err)
+	tb.Cleanup(func() { must(tb, cluster.Remove()) })
+	must(tb, cluster.Start(tb.Context()))
+	return cluster
+}
+
+// Standby is a running synchronous standby of a cluster for this test alone.
+func Standby(tb testing.TB, primary *private.Postgres) *private.Postgres {
+	tb.Helper()
+	standby, err := primary.Standby(tb.Context())
+	must(tb, err)
+	tb.Cleanup(func() { must(tb, standby.Remove()) })
+	return standby
+}
+
+// PrivateNATS is a place for a NATS server of this test alone, which does not
+// run yet.
+func PrivateNATS(tb testing.TB) *private.NATS {
+	tb.Helper()
+	if !OnPostgres() {
+		tb.Skip("runs with make postgres")
+	}
+	server, err := private.NewNATS(tb.Context())
+	must(tb, err)
+	tb.Cleanup(func() { must(tb, server.Remove()) })
+	return server
 }
 
 // makeTemplate makes the template unless it is there.

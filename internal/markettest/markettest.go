@@ -6,6 +6,7 @@ package markettest
 import (
 	"context"
 	"log/slog"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -75,6 +76,8 @@ func (silent) Subscribe(*database.Tx, string, string) (models.Webhook, string, e
 }
 func (silent) MintSecret(*database.Tx, string) (string, error) { return "whsec_test", nil }
 func (silent) Announce(*database.Tx, models.Event) error       { return nil }
+func (silent) Prune(context.Context) error                     { return nil }
+func (silent) Needs(context.Context) (int64, error)            { return math.MaxInt64, nil }
 
 // New makes a market that ends with the test, on the engine that is tested.
 func New(t testing.TB) *Bundle {
@@ -99,9 +102,8 @@ func NewAt(t testing.TB, address string) *Bundle {
 	hired := &Hired{Answer: func(context.Context, *models.Agent, *models.Task) (string, error) { return "done", nil }}
 	b := &Bundle{T: t, DB: db, Log: log, Clock: clock, Hired: hired}
 	b.Market = market.New(market.Parts{
-		DB: db, Events: log, Keys: keys, Box: box, Notifier: silent{}, Runner: hired, Now: clock.Now, Logger: logger,
+		DB: db, Events: log, Keys: keys, Box: box, Notifier: silent{}, Records: silent{}, Runner: hired, Now: clock.Now, Logger: logger,
 		CheckURL: func(_, url string) (string, error) { return url, nil },
-		Mint:     func(string) error { return nil },
 	}, market.Settings{
 		StartingCredits: 100, MinBudget: models.MinBudget, OpenFor: 7 * 24 * time.Hour, Lease: 24 * time.Hour, ExecuteTimeout: time.Minute,
 	})

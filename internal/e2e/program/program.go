@@ -6,13 +6,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +29,10 @@ const variable = "AGENTMARKET_TEST_BINARY"
 
 // patience is how long anything of a server may take before a test gives up.
 const patience = 30 * time.Second
+
+// mostIdle is how many connections are kept for the next requests: more than
+// any test has clients at work.
+const mostIdle = 400
 
 // Main builds the server, runs the tests of a package and exits. TestMain calls
 // it. A program named by AGENTMARKET_TEST_BINARY is not built again.
@@ -78,11 +80,12 @@ type Server struct {
 	// Dir is where its database, agentmarket.db, and its key are.
 	Dir string
 
-	tb    testing.TB
-	env   []string
-	cmd   *exec.Cmd
-	log   *output
-	ended chan struct{} // closed when the process is gone
+	tb     testing.TB
+	client *http.Client
+	env    []string
+	cmd    *exec.Cmd
+	log    *output
+	ended  chan struct{} // closed when the process is gone
 }
 
 // Start runs a server with rate limits off and waits until it is ready. Env are
@@ -90,9 +93,13 @@ type Server struct {
 // ends, if it still runs.
 func Start(tb testing.TB, env ...string) *Server {
 	tb.Helper()
-	s := &Server{Dir: tb.TempDir(), tb: tb, env: append([]string{"AGENTMARKET_RATE_LIMITS=off"}, env...)}
+	transport := &http.Transport{MaxIdleConnsPerHost: mostIdle}
+	s := &Server{Dir: tb.TempDir(), tb: tb, env: append([]string{"AGENTMARKET_RATE_LIMITS=off"}, env...), client: &http.Client{Transport: transport}}
 	s.start("--addr=127.0.0.1:0")
-	tb.Cleanup(s.Kill)
+	tb.Cleanup(func() {
+		s.Kill()
+		transport.CloseIdleConnections()
+	})
 	return s
 }
 
@@ -203,6 +210,19 @@ func (s *Server) Verify() {
 	}
 }
 
+// Run runs a command of the program in a folder and returns what it wrote and its
+// exit code.
+func Run(tb testing.TB, dir string, args ...string) (text string, code int) {
+	tb.Helper()
+	cmd := exec.CommandContext(tb.Context(), Path(), args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
+		tb.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
 // Do sends a request with an API key, if one is given, and returns the status
 // and the whole body. The status is 0 when no answer came, and the text why.
 // The body, if not empty, is sent as JSON. Headers are pairs of name and value.
@@ -222,7 +242,7 @@ func (s *Server) Do(method, path, key, body string, headers ...string) (status i
 	for i := 0; i+1 < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := s.client.Do(request)
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -303,35 +323,4 @@ func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
-}
-
-// Listen serves handler over TLS on 127.0.0.1, where agents have their
-// endpoints and webhooks in tests. The settings returned have a server call such
-// addresses and trust their certificate.
-func Listen(tb testing.TB, handler http.Handler) (url string, env []string) {
-	tb.Helper()
-	server := httptest.NewUnstartedServer(handler)
-	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // a killed caller is no news
-	server.StartTLS()
-	tb.Cleanup(server.Close)
-	file := filepath.Join(tb.TempDir(), "certificate.pem")
-	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if err := os.WriteFile(file, certificate, 0o600); err != nil {
-		tb.Fatal(err)
-	}
-	return server.URL, []string{"SSL_CERT_FILE=" + file, "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8"}
-}
-
-// Tool returns the path of a program that a test needs. Without it the test is
-// skipped, but not in CI.
-func Tool(tb testing.TB, name string) string {
-	tb.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			tb.Fatalf("%s is not installed, and in CI this test must run", name)
-		}
-		tb.Skipf("%s is not installed", name)
-	}
-	return path
 }

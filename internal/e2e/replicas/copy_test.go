@@ -4,14 +4,14 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"agentmarket.space/server/internal/e2e/program"
 	"agentmarket.space/server/internal/engines"
@@ -40,8 +40,10 @@ func TestCopy(t *testing.T) {
 	poster := server.Register("poster", nil)
 	worker := server.Register("worker", map[string]any{"endpointUrl": endpoint})
 	server.Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": hook})
-	servers := []*program.Server{server}
-	done, err := trade(servers, poster, worker)
+	do := func(key, document string, variables map[string]any, data any) error {
+		return server.Query(key, document, variables, data)
+	}
+	done, err := trade(do, poster, worker)
 	must(t, err)
 	<-arrived
 	const document = `mutation { postTask(input: {title: "T", description: "é 漢 \u0001", budget: 30, requiredCapabilities: ["y"]}) { task { id } wallet { balance } } }`
@@ -79,7 +81,7 @@ func TestCopy(t *testing.T) {
 	eventually(t, "the refund of the hire", func() bool {
 		return strings.Contains(answer(t, server, poster.Key, "{ viewer { wallet { balance } } }"), `"balance":68`)
 	})
-	_, err = trade(servers, poster, worker)
+	_, err = trade(do, poster, worker)
 	must(t, err)
 	if after := cursors(t, server, 3); !slices.Equal(after[:2], heard) || after[2] <= heard[1] {
 		t.Errorf("cursors were %v, and with one more event are %v", heard, after)
@@ -114,12 +116,7 @@ func TestCopy_refuses(t *testing.T) {
 // copyMarket runs "agentmarket copy" on a server's file.
 func copyMarket(t *testing.T, server *program.Server, address string) (text string, code int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program.Path(), "copy", "--from", "sqlite:"+filepath.Join(server.Dir, "agentmarket.db"), "--to", address)
-	out, err := cmd.CombinedOutput()
-	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
-		t.Fatal(err)
-	}
-	return string(out), cmd.ProcessState.ExitCode()
+	return program.Run(t, server.Dir, "copy", "--from", "sqlite:agentmarket.db", "--to", address)
 }
 
 // answer is the data of an operation as it came. A second one is a retry of the
@@ -169,4 +166,35 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCopy_pruned: a log that has lost its beginning goes on where it was.
+func TestCopy_pruned(t *testing.T) {
+	t.Parallel()
+	address := engines.Postgres(t)
+	server := program.Start(t, "AGENTMARKET_SECRET_KEY=kept from one store to the other")
+	server.Register("first", nil)
+	server.Register("second", nil)
+	server.Stop()
+	sqlite(t, filepath.Join(server.Dir, "agentmarket.db"), `UPDATE ledger_sums SET seq = 2, issued = 200;
+		DROP TRIGGER event_horizon_moves; UPDATE event_horizon SET seq = 1, created_at = 1; DELETE FROM events WHERE seq = 1`)
+	if text, code := copyMarket(t, server, address); code != 0 {
+		t.Fatalf("copy: exit %d\n%s", code, text)
+	}
+	config, err := pgx.ParseConfig(strings.ReplaceAll(address, "pool_max_conns=8", ""))
+	must(t, err)
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	must(t, err)
+	defer conn.Close(t.Context()) //nolint:errcheck // nothing depends on it
+	var horizon, head, counted int64
+	must(t, conn.QueryRow(t.Context(), "SELECT h.seq, e.seq, s.seq FROM event_horizon h, event_head e, ledger_sums s").Scan(&horizon, &head, &counted))
+	if horizon != 1 || head != 2 || counted != 2 {
+		t.Errorf("the copy goes on from %d, %d and %d", horizon, head, counted)
+	}
+	if _, err := conn.Exec(t.Context(), "DELETE FROM events"); err == nil {
+		t.Error("the copy lets its log go")
+	}
+	server.Restart("AGENTMARKET_DATABASE=" + address)
+	server.Register("third", nil)
+	server.Verify()
 }

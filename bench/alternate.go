@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+)
+
+// measure runs the experiments asked for.
+func (b *bench) measure(ctx context.Context) ([]row, error) {
+	var rows []row
+	for _, e := range slices.Concat(b.experiments(), b.growth()) {
+		if !b.wanted(e) {
+			continue
+		}
+		done, err := b.alternate(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, done...)
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("no work is called %q", b.only)
+	}
+	return rows, nil
+}
+
+// wanted reports whether an experiment was asked for. Those of growth must be
+// asked for: they take long.
+func (b *bench) wanted(e experiment) bool {
+	name := e.works[0].name
+	if len(b.only) == 0 {
+		return !strings.HasPrefix(name, "growth")
+	}
+	return slices.ContainsFunc(b.only, func(part string) bool { return strings.HasPrefix(name, part) })
+}
+
+// alternate measures every contender once a round. A contender that fails is
+// left out from then on; the error returned is that the run was interrupted.
+func (b *bench) alternate(ctx context.Context, e experiment) ([]row, error) {
+	samples := make([][][]sample, len(e.contenders)) // by contender, round, work
+	failed := make([]error, len(e.contenders))
+	measures := make([]measure, len(e.contenders))
+	refuse := func(i int, err error) {
+		failed[i] = err
+		slog.Warn("refused", slog.String("work", e.works[0].name), slog.String("server", e.contenders[i].name), slog.Any("error", err))
+	}
+	for i, c := range e.contenders {
+		measure, stop, err := c.start(ctx)
+		if err != nil {
+			refuse(i, err)
+			continue
+		}
+		defer stop()
+		measures[i] = measure
+	}
+	for round := range b.rounds {
+		for turn := range e.contenders {
+			i := turn
+			if round%2 == 1 { // the other way round, that none is always first
+				i = len(e.contenders) - 1 - turn
+			}
+			if failed[i] != nil {
+				continue
+			}
+			got, err := measures[i](ctx)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if err != nil {
+				refuse(i, err)
+				continue
+			}
+			samples[i] = append(samples[i], got)
+			slog.Info("measured", slog.String("work", e.works[0].name), slog.Int("round", round+1),
+				slog.String("server", e.contenders[i].name), slog.String("figure", digits(got[0].figure)+e.works[0].unit))
+		}
+	}
+	return e.rows(samples, failed), nil
+}
+
+// rows sorts the samples by work.
+func (e experiment) rows(samples [][][]sample, failed []error) []row {
+	var rows []row
+	for w, work := range e.works {
+		for i, c := range e.contenders {
+			r := row{work: work, contender: c.name, samples: column(samples[i], w), failure: failed[i]}
+			if w < len(c.goals) {
+				r.goal = c.goals[w]
+			}
+			if i != e.first {
+				r.first = column(samples[e.first], w)
+			}
+			rows = append(rows, r)
+		}
+	}
+	return rows
+}
+
+func column(rounds [][]sample, work int) []sample {
+	samples := []sample{}
+	for _, round := range rounds {
+		samples = append(samples, round[work])
+	}
+	return samples
+}
+
+// failures tells of each contender that was refused, once.
+func failures(rows []row) error {
+	var errs []error
+	for _, r := range rows {
+		if r.failure != nil && !slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, r.failure) }) {
+			errs = append(errs, fmt.Errorf("%s, %s: %w", r.work.name, r.contender, r.failure))
+		}
+	}
+	return errors.Join(errs...)
+}

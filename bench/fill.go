@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
+)
+
+//go:embed fill.sql
+var fillStatements string
+
+// store is a folder with the product's database in it, filled without it.
+type store struct {
+	dir  string
+	size int // agents, and tasks
+}
+
+func (s store) file() string { return filepath.Join(s.dir, "agentmarket.db") }
+
+// serve is the product on the store.
+func (s store) serve(binary string) command {
+	return func(ctx context.Context, addr, _ string) *exec.Cmd { return product(binary)(ctx, addr, s.dir) }
+}
+
+// fill makes the store anew, and has it appear in its place when it is whole.
+func (s store) fill(ctx context.Context, binary string) error {
+	part := store{dir: s.dir + ".part", size: s.size}
+	if err := errors.Join(os.RemoveAll(s.dir), os.RemoveAll(part.dir), os.MkdirAll(part.dir, 0o700)); err != nil {
+		return err
+	}
+	if err := part.make(ctx, binary); err != nil {
+		return fmt.Errorf("fill %s: %w", s.file(), err)
+	}
+	return os.Rename(part.dir, s.dir)
+}
+
+// make has the product make the tables, writes the rows past it, in one
+// transaction and with the triggers away for as long, and asks the product's own
+// verify whether anything is wrong with them.
+func (s store) make(ctx context.Context, binary string) error {
+	empty, err := launch(ctx, s.serve(binary))
+	if err != nil {
+		return err
+	}
+	empty.stop()
+	// No journal: what fails is thrown away whole.
+	db, err := sql.Open("sqlite3", "file:"+s.file()+"?_journal_mode=OFF&_synchronous=OFF&_cache_size=-1000000&_temp_store=MEMORY")
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	if err := errors.Join(s.write(ctx, db), db.Close()); err != nil {
+		return err
+	}
+	return s.verify(ctx, binary)
+}
+
+// verify returns what the product finds wrong.
+func (s store) verify(ctx context.Context, binary string) error {
+	verify := product(binary)(ctx, "", s.dir)
+	verify.Args = append(verify.Args, "verify")
+	if text, err := verify.CombinedOutput(); err != nil {
+		return fmt.Errorf("the filled market does not hold: %w: %s", err, text)
+	}
+	return nil
+}
+
+func (s store) write(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing is left to roll back after the commit
+	triggers, err := column1(ctx, tx, "SELECT name || char(10) || sql FROM sqlite_master WHERE type = 'trigger'")
+	if err != nil {
+		return err
+	}
+	for _, trigger := range triggers {
+		name, _, _ := strings.Cut(trigger, "\n")
+		if _, err := tx.ExecContext(ctx, "DROP TRIGGER "+name); err != nil {
+			return err
+		}
+	}
+	start := time.Now().Add(-time.Duration(s.size) * time.Millisecond).UnixMicro()
+	for statement := range strings.SplitSeq(fillStatements, ";\n\n") {
+		var args []any
+		for name, value := range map[string]any{"n": s.size, "start": start, "known": agents, "grant": startingCredits, "description": description()} {
+			if strings.Contains(statement, ":"+name) {
+				args = append(args, sql.Named(name, value))
+			}
+		}
+		if _, err := tx.ExecContext(ctx, strings.TrimSuffix(strings.TrimSpace(statement), ";"), args...); err != nil {
+			return fmt.Errorf("%w: %.200s", err, statement)
+		}
+	}
+	for i := range agents {
+		hash := sha256.Sum256([]byte(keyOf(i)))
+		if _, err := tx.ExecContext(ctx, "INSERT INTO api_keys (hash, agent_id, created_at) SELECT ?, poster, ? FROM plan WHERE i = ?", hash[:], start, i+1); err != nil {
+			return err
+		}
+	}
+	for _, trigger := range triggers {
+		_, text, _ := strings.Cut(trigger, "\n")
+		if _, err := tx.ExecContext(ctx, text); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// keyOf is the API key of one of the agents whose keys are known: the first ones.
+func keyOf(agent int) string {
+	sum := sha256.Sum256([]byte("the key of agent " + strconv.Itoa(agent) + " of the benchmark"))
+	return hex.EncodeToString(sum[:])
+}
+
+// taskIDs are so many tasks of the store, spread evenly over it.
+func (s store) taskIDs(ctx context.Context, count int) (ids []string, err error) {
+	db, err := sql.Open("sqlite3", "file:"+s.file()+"?mode=ro")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing was written
+	step := max(1, s.size/count)
+	return column1(ctx, tx, "SELECT id FROM tasks WHERE rowid <= ? AND rowid % ? = 0", s.size, step)
+}
+
+// column1 is the first column of a query's rows, as text.
+func column1(ctx context.Context, tx *sql.Tx, query string, args ...any) (values []string, err error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var value string
+		if err := rows.Scan(&value); err != nil {
+			return nil, err
+		}
+		values = append(values, value)
+	}
+	return values, rows.Err()
+}

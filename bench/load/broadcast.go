@@ -1,0 +1,129 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Delivery is what it took to bring events to an audience.
+type Delivery struct {
+	Deliveries int64
+	// Elapsed is from the first post to the last arrival.
+	Elapsed time.Duration
+	// Latency is from just before an event was posted to each arrival.
+	Latency Histogram
+}
+
+// Pacing says when the next event is posted.
+type Pacing struct {
+	// Window posts it once fewer than so many are on their way.
+	Window int
+	// PerSecond, when not 0, posts it at its planned time, and counts latency
+	// from that time.
+	PerSecond float64
+}
+
+// Broadcast posts events and waits for all to have reached everybody. An event
+// that somebody missed or got twice is an error.
+func (a *Audience) Broadcast(ctx context.Context, addr string, post Request, events int, pacing Pacing) (*Delivery, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	first := a.used + 1
+	if first+events > len(a.events) {
+		return nil, fmt.Errorf("%d more events are more than the %d awaited", events, len(a.events)-1)
+	}
+	a.used += events
+
+	group, ctx := errgroup.WithContext(ctx)
+	turns := make(chan int) // event numbers whose time has come
+	underway := make(chan struct{}, pacing.Window)
+	group.Go(func() error {
+		defer close(turns)
+		return a.schedule(ctx, first, events, pacing, underway, turns)
+	})
+	for range pacing.Window {
+		group.Go(func() error { return a.post(ctx, addr, post, turns) })
+	}
+	group.Go(func() error {
+		for range events {
+			if err := a.awaitWhole(ctx, first); err != nil {
+				return err
+			}
+			<-underway
+		}
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, a.missing(first, events))
+	}
+	time.Sleep(200 * time.Millisecond) // what comes twice comes late
+	if n := a.twice.Load(); n > 0 {
+		return nil, fmt.Errorf("%w: %d deliveries came twice", ErrWrongAnswer, n)
+	}
+	return a.delivery(first, events), nil
+}
+
+// schedule sends each event's number when it may be posted, having noted the
+// time that its latency counts from.
+func (a *Audience) schedule(ctx context.Context, first, events int, pacing Pacing, underway chan<- struct{}, turns chan<- int) error {
+	start := time.Now()
+	for i := range events {
+		select {
+		case underway <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		at := time.Now()
+		if pacing.PerSecond > 0 {
+			at = start.Add(time.Duration(float64(i) / pacing.PerSecond * float64(time.Second)))
+			time.Sleep(time.Until(at))
+		}
+		a.events[first+i].posted = at.Sub(a.epoch)
+		select {
+		case turns <- first + i:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (a *Audience) post(ctx context.Context, addr string, post Request, turns <-chan int) error {
+	conn, err := Dial(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	for number := range turns {
+		if _, err := conn.Do(post, int64(number)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Audience) missing(first, events int) string {
+	missed := int64(0)
+	for i := first; i < first+events; i++ {
+		missed += int64(len(a.streams)) - a.events[i].reached.Load()
+	}
+	return fmt.Sprintf("%d of %d deliveries had not come", missed, events*len(a.streams))
+}
+
+func (a *Audience) delivery(first, events int) *Delivery {
+	d := &Delivery{Deliveries: int64(events) * int64(len(a.streams))}
+	last := time.Duration(0)
+	for i := first; i < first+events; i++ {
+		e := &a.events[i]
+		for subscriber := range e.arrivals {
+			arrived := time.Duration(e.arrivals[subscriber].Load())
+			d.Latency.Add(arrived - e.posted)
+			last = max(last, arrived)
+		}
+	}
+	d.Elapsed = last - a.events[first].posted
+	return d
+}

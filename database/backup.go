@@ -1,0 +1,95 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+)
+
+// Backup writes one committed state of the SQLite file at from, which a server
+// may be serving, to a new file at to. See [publish] for what it promises.
+func Backup(ctx context.Context, from, to string, check func(*State) error) error {
+	if IsPostgres(from) {
+		return errors.New("the backup of a PostgreSQL database is pg_dump's work")
+	}
+	if _, err := os.Stat(from); err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
+	return publish(ctx, to, check, func(unfinished string) error {
+		// Not as Read's connections are: for SQLite this is writing.
+		reader, err := connect(from, url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}, 1)
+		if err != nil {
+			return fmt.Errorf("open database %s: %w", from, err)
+		}
+		return errors.Join(reader.WithContext(ctx).Exec("VACUUM INTO ?", unfinished).Error, closeGorm(reader))
+	})
+}
+
+// Restore is Backup the other way: to is where a server is to serve it from.
+func Restore(ctx context.Context, from, to string, check func(*State) error) error {
+	if IsPostgres(to) {
+		return errors.New("a backup is restored to a SQLite file; agentmarket copy moves that to PostgreSQL")
+	}
+	lock, err := lockFile(to)
+	if err != nil {
+		return err
+	}
+	return errors.Join(Backup(ctx, from, to, check), lock.release())
+}
+
+// publish has a file written under another name. Once it is found undamaged, has
+// passed check and is on the disk, it gets its own. Whatever fails leaves
+// nothing behind, and nothing is ever overwritten.
+func publish(ctx context.Context, path string, check func(*State) error, write func(unfinished string) error) (err error) {
+	for _, part := range []string{path, path + "-wal", path + "-journal"} {
+		if _, err := os.Lstat(part); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is there already: nothing is overwritten", part)
+		}
+	}
+	folder, err := os.MkdirTemp(filepath.Dir(path), ".unfinished-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	unfinished := filepath.Join(folder, filepath.Base(path))
+	if err := write(unfinished); err != nil {
+		return err
+	}
+	if err := inspectFile(ctx, unfinished, check); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Chmod(unfinished, 0o600), syncFile(unfinished)); err != nil {
+		return err
+	}
+	if err := os.Link(unfinished, path); err != nil { // unlike a rename it never replaces one that came meanwhile
+		return err
+	}
+	return syncFile(filepath.Dir(path))
+}
+
+// inspectFile refuses a file that is damaged, is no market or does not pass
+// check.
+func inspectFile(ctx context.Context, path string, check func(*State) error) error {
+	if err := refuseForeign(ctx, path); err != nil {
+		return err
+	}
+	return Inspect(ctx, path, func(state *State) error {
+		if err := checkHealth(state); err != nil {
+			return err
+		}
+		return check(state)
+	})
+}
+
+// syncFile has a file, or what a folder lists, on the disk.
+func syncFile(path string) error {
+	file, err := os.Open(path) //nolint:gosec // the operator names it
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
+}

@@ -1,0 +1,85 @@
+package program
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gorilla/websocket"
+)
+
+// Socket opens a GraphQL socket and waits until it is welcome.
+func (s *Server) Socket(ctx context.Context) (*websocket.Conn, error) {
+	dialer := websocket.Dialer{Subprotocols: []string{"graphql-transport-ws"}}
+	conn, response, err := dialer.DialContext(ctx, strings.Replace(s.URL, "http", "ws", 1)+"/graphql", nil)
+	if err != nil {
+		return nil, err
+	}
+	_ = response.Body.Close() // the connection is the body
+	err = conn.WriteMessage(websocket.TextMessage, []byte(`{"type":"connection_init"}`))
+	if err == nil {
+		var text []byte
+		if _, text, err = conn.ReadMessage(); err == nil && !strings.Contains(string(text), "connection_ack") {
+			err = fmt.Errorf("welcomed with %s", text)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// Refused wants the program to end with a code, and to say why in one line,
+// without a password: that of a test is secret.
+func Refused(tb testing.TB, code int, says string, args ...string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, Path(), args...)
+	cmd.Dir = tb.TempDir()
+	out, err := cmd.CombinedOutput()
+	text := string(out)
+	if err == nil || cmd.ProcessState.ExitCode() != code || !strings.Contains(text, says) || strings.Count(text, "\n") != 1 || strings.Contains(text, "secret@") {
+		tb.Errorf("%q ended with %v, want exit code %d and a line with %q:\n%s", args, err, code, says, text)
+	}
+}
+
+// Listen serves handler over TLS on 127.0.0.1, where agents have their
+// endpoints and webhooks in tests. The settings returned have a server call such
+// addresses and trust their certificate.
+func Listen(tb testing.TB, handler http.Handler) (url string, env []string) {
+	tb.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // a killed caller is no news
+	server.StartTLS()
+	tb.Cleanup(server.Close)
+	file := filepath.Join(tb.TempDir(), "certificate.pem")
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(file, certificate, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return server.URL, []string{"SSL_CERT_FILE=" + file, "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8"}
+}
+
+// Tool returns the path of a program that a test needs. Without it the test is
+// skipped, but not in CI.
+func Tool(tb testing.TB, name string) string {
+	tb.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			tb.Fatalf("%s is not installed, and in CI this test must run", name)
+		}
+		tb.Skipf("%s is not installed", name)
+	}
+	return path
+}

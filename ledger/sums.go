@@ -1,0 +1,73 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/models"
+)
+
+// countAtOnce is how many events one step of [Count] goes through.
+const countAtOnce = 10_000
+
+// named is the grants and fees that the events between two cursors tell of.
+// Cursors are given after commits, so that nothing can turn up later below one that
+// was counted; the numbers of transfers promise that on SQLite only.
+const named = `FROM events e JOIN transfers t ON t.id = CASE e.kind WHEN 'task.completed' THEN 'fee:' || e.task_id ELSE e.transfer_id END
+	WHERE (e.kind = 'task.completed' OR e.kind = 'wallet.changed' AND substr(e.transfer_id, 1, 6) = 'grant:')`
+
+// Totals returns the credits that were issued and those that the platform earned.
+// It reads what happened since the last [Count] alone.
+func Totals(db *gorm.DB) (issued, fees models.Credits, err error) {
+	var sums models.LedgerSums
+	if err := db.Take(&sums, "one = 1").Error; err != nil {
+		return 0, 0, fmt.Errorf("read the sums of the ledger: %w", err)
+	}
+	more, err := between(db, "AND e.seq > ?", sums.Seq)
+	return sums.Issued + more.Issued, sums.Fees + more.Fees, err
+}
+
+// Count adds what has happened to the sums that [Totals] begins with and returns
+// the cursor up to which everything is counted. Several processes may count at once.
+func Count(ctx context.Context, db *database.DB) (seq int64, err error) {
+	err = database.Gently(ctx, func() (bool, error) {
+		var before models.LedgerSums
+		if err := db.Read(ctx).Take(&before, "one = 1").Error; err != nil {
+			return false, err
+		}
+		seq = before.Seq
+		var last int64
+		if err := db.Read(ctx).Raw("SELECT COALESCE(MAX(seq), 0) FROM events").Scan(&last).Error; err != nil || last <= seq {
+			return false, err
+		}
+		to := min(last, seq+countAtOnce)
+		more, err := between(db.Read(ctx), "AND e.seq > ? AND e.seq <= ?", seq, to)
+		if err != nil {
+			return false, err
+		}
+		err = db.Write(ctx, func(tx *database.Tx) error {
+			return tx.Exec("UPDATE ledger_sums SET seq = ?, issued = issued + ?, fees = fees + ? WHERE seq = ?", // unless another has
+				to, more.Issued, more.Fees, before.Seq).Error
+		})
+		if err != nil {
+			return false, err
+		}
+		seq = to
+		return to < last, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count the ledger: %w", err)
+	}
+	return seq, nil
+}
+
+// between sums up the grants and the fees of some events.
+func between(db *gorm.DB, which string, args ...any) (models.LedgerSums, error) {
+	var sums models.LedgerSums
+	err := db.Raw(`SELECT COALESCE(SUM(t.amount) FILTER (WHERE t.kind = 'grant'), 0) AS issued,
+		COALESCE(SUM(t.amount) FILTER (WHERE t.kind = 'fee'), 0) AS fees `+named+" "+which, args...).Scan(&sums).Error
+	return sums, err
+}
