@@ -15,9 +15,9 @@ import (
 
 const (
 	// page is how many events are read at once. A page fits into the queue of a
-	// subscriber that keeps up.
+	// reader that keeps up.
 	page = 250
-	// buffer is how many events wait for one subscriber at most.
+	// buffer is how many events wait in one feed at most.
 	buffer = 256
 	// poll is how long an event can go unseen when its wake-up was lost.
 	poll = time.Second
@@ -36,15 +36,16 @@ type Log struct {
 	wake   chan struct{}
 	bus    *nats.Conn // nil without NATS
 
-	mu   sync.Mutex
-	last time.Time // when the reader last got to the end; zero before it runs
-	head int64     // the last event handed to live subscribers
-	live map[*Subscription]struct{}
+	mu        sync.Mutex
+	last      time.Time // when the reader last got to the end; zero before it runs
+	head      int64     // the last event that feeds were offered
+	feeds     index
+	listening int // how many feeds there are
 }
 
 // Open returns the log of db. Follow must run for subscribers to hear anything.
 func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, error) {
-	l := &Log{db: db, logger: logger, wake: make(chan struct{}, 1), live: map[*Subscription]struct{}{}}
+	l := &Log{db: db, logger: logger, wake: make(chan struct{}, 1), feeds: index{}}
 	if _, err := db.NumberEvents(ctx, true); err != nil {
 		return nil, err
 	}
@@ -92,11 +93,11 @@ func (l *Log) Head() int64 {
 	return l.head
 }
 
-// Subscribers returns how many subscriptions are live.
+// Subscribers returns how many feeds and subscriptions are open.
 func (l *Log) Subscribers() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.live)
+	return l.listening
 }
 
 // Follow reads the log and hands out what is new until ctx ends. One call
@@ -146,8 +147,8 @@ func (l *Log) Behind() time.Duration {
 	return time.Since(l.last) //nolint:forbidigo // as above
 }
 
-// handOut reads pages until a short one and offers each event to every
-// subscriber.
+// handOut reads pages until a short one and offers each event to the feeds that
+// it concerns.
 func (l *Log) handOut(ctx context.Context) error {
 	if err := l.number(ctx); err != nil {
 		return err
@@ -163,16 +164,23 @@ func (l *Log) handOut(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		l.mu.Lock()
 		for i := range events {
-			l.head = events[i].Seq
-			for sub := range l.live {
-				sub.offer(&events[i])
-			}
+			l.offer(&events[i])
 		}
-		l.mu.Unlock()
 		if len(events) < page {
 			return nil
+		}
+	}
+}
+
+func (l *Log) offer(event *models.Event) {
+	topics := topicsOf(event)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.head = event.Seq
+	for _, topic := range topics {
+		for feed := range l.feeds[topic] {
+			feed.offer(event)
 		}
 	}
 }
@@ -182,7 +190,7 @@ func (l *Log) handOut(ctx context.Context) error {
 func (l *Log) skip(ctx context.Context) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.live) > 0 {
+	if l.listening > 0 {
 		return false, nil
 	}
 	ends, err := l.ends(ctx)
@@ -209,8 +217,10 @@ func (l *Log) catchUp(ctx context.Context) error {
 		return nil
 	}
 	l.head = ends.Horizon
-	for sub := range l.live {
-		sub.cutOff()
+	for _, feeds := range l.feeds {
+		for feed := range feeds {
+			feed.cutOff()
+		}
 	}
 	return nil
 }

@@ -75,17 +75,18 @@ func TestReadingHistoryIsNoFault(t *testing.T) {
 func TestOverflowAtTheHandOver(t *testing.T) {
 	t.Parallel()
 	b := open(t)
-	out := make(chan *models.Event)
-	sub := &Subscription{C: out, log: b.Log, filter: everything, queue: make(chan *models.Event, buffer)}
-	for range buffer {
-		sub.offer(&models.Event{Seq: 1})
+	feed := b.Listen(Interest{[]Topic{Everything()}, everything}, nil, func(*models.Event) {})
+	t.Cleanup(feed.Close)
+	for seq := range int64(buffer) {
+		feed.offer(&models.Event{Seq: seq + 1})
 	}
-	sub.offer(&models.Event{Seq: 2})
-	go sub.run(t.Context(), out, 1, false)
-	if got := rest(t, sub); len(got) != 0 {
-		t.Errorf("got %d events again", len(got))
+	feed.cursor = buffer // the replay has brought them
+	feed.offer(&models.Event{Seq: buffer + 1})
+	event, err := feed.Next(t.Context())
+	if event != nil {
+		t.Errorf("got event %d again", event.Seq)
 	}
-	wantCode(t, sub.Err(), models.SlowConsumer)
+	wantCode(t, err, models.SlowConsumer)
 }
 
 func TestCursors(t *testing.T) {

@@ -1,0 +1,168 @@
+package events
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"agentmarket.space/server/models"
+)
+
+// told is a feed whose calls of wake are counted.
+type told struct {
+	*Feed
+	times atomic.Int64
+}
+
+func (b *bundle) listen(interest Interest, after *int64) *told {
+	b.t.Helper()
+	f := &told{}
+	f.Feed = b.Listen(interest, after, func(*models.Event) { f.times.Add(1) })
+	return f
+}
+
+// titles takes what is there.
+func (f *told) titles(t *testing.T) string {
+	t.Helper()
+	var titles []string
+	for {
+		event, err := f.Next(t.Context())
+		must(t, err)
+		if event == nil {
+			return strings.Join(titles, " ")
+		}
+		titles = append(titles, event.Task.Title)
+	}
+}
+
+// TestTopics: an event is offered to those whom it concerns, once each however
+// many of their topics it is about, and to nobody else.
+func TestTopics(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	rows := map[string]struct {
+		topics []Topic
+		hears  string
+	}{
+		"everything":           {[]Topic{Everything()}, "ab b none accepted"},
+		"every posted task":    {[]Topic{EveryPosted()}, "ab b none"},
+		"a capability":         {[]Topic{Asking("a")}, "ab"},
+		"two of them":          {[]Topic{Asking("a"), Asking("b")}, "ab b"},
+		"one nobody asks for":  {[]Topic{Asking("c")}, ""},
+		"the poster":           {[]Topic{About("p")}, "ab b none accepted"},
+		"the worker":           {[]Topic{About("w")}, "accepted"},
+		"a worker who can a":   {[]Topic{About("w"), Asking("a")}, "ab accepted"},
+		"no capability at all": {[]Topic{Asking("")}, ""},
+	}
+	feeds := map[string]*told{}
+	asked := map[string]*atomic.Int64{}
+	for name, row := range rows {
+		asked[name] = &atomic.Int64{}
+		filter := func(*models.Event) bool { asked[name].Add(1); return true }
+		feeds[name] = b.listen(Interest{row.topics, filter}, nil)
+		if got := feeds[name].titles(t); got != "" {
+			t.Errorf("%s: heard %s before anything happened", name, got)
+		}
+	}
+	task := func(title string, capabilities ...string) *models.Task {
+		return &models.Task{Title: title, Capabilities: capabilities}
+	}
+	for i, event := range []models.Event{
+		{Kind: models.TaskPosted, PosterID: new("p"), Task: task("ab", "a", "b")},
+		{Kind: models.TaskPosted, PosterID: new("p"), Task: task("b", "b")},
+		{Kind: models.TaskPosted, PosterID: new("p"), Task: task("none")},
+		{Kind: models.TaskAccepted, PosterID: new("p"), WorkerID: new("w"), Task: task("accepted", "a")},
+	} {
+		event.Seq = int64(i + 1)
+		b.offer(&event)
+	}
+	for name, row := range rows {
+		f := feeds[name]
+		if got := f.titles(t); got != row.hears {
+			t.Errorf("%s: heard %q, want %q", name, got, row.hears)
+		}
+		if got, want := f.times.Load(), int64(min(1, len(row.hears))); got != want {
+			t.Errorf("%s: woken %d times, want %d", name, got, want)
+		}
+		if row.hears == "" && asked[name].Load() > 0 {
+			t.Errorf("%s: events that do not concern it cost it", name)
+		}
+		f.Close()
+	}
+	if b.Subscribers() != 0 || len(b.feeds) != 0 {
+		t.Errorf("%d feeds and %d topics are left", b.Subscribers(), len(b.feeds))
+	}
+}
+
+// TestFeed_wakes: a reader that asks until there is nothing is woken for what
+// comes, each time, whether it reads history before or not. Only what is history
+// is read for it alone.
+func TestFeed_wakes(t *testing.T) {
+	t.Parallel()
+	const history, rounds = 3, 20
+	for name, row := range map[string]struct {
+		after *int64
+		first int64
+	}{"from now on": {nil, history + 1}, "from the first": {new(int64), 1}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := open(t)
+			b.handedOut(b.append(history))
+			woken := make(chan int64, 1)
+			feed := b.Listen(Interest{[]Topic{About("agent")}, everything}, row.after, func(e *models.Event) { woken <- e.Seq })
+			t.Cleanup(feed.Close)
+			var got []models.Event
+			drain := func() {
+				for {
+					event, err := feed.Next(t.Context())
+					must(t, err)
+					if event == nil {
+						return
+					}
+					if feed.Alone() != (event.Seq <= history) {
+						t.Errorf("event %d: alone is %t", event.Seq, feed.Alone())
+					}
+					got = append(got, *event)
+				}
+			}
+			for i := range int64(rounds) {
+				drain()
+				b.handedOut(b.append(2))
+				if first, _ := within(t, woken); first != history+2*i+1 {
+					t.Fatalf("woken for event %d, want the first of two, %d", first, history+2*i+1)
+				}
+			}
+			drain()
+			wantRun(t, got, row.first, history+2*rounds)
+		})
+	}
+}
+
+// TestFeed_idle: nothing waits in a feed that was read to its end.
+func TestFeed_idle(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	b.handedOut(b.append(3))
+	feeds := []*told{b.listen(Interest{[]Topic{Everything()}, everything}, nil), b.listen(Interest{[]Topic{Everything()}, everything}, new(int64))}
+	b.handedOut(b.append(3))
+	for i, f := range feeds {
+		for range []int{3, 6}[i] {
+			event, err := f.Next(t.Context())
+			must(t, err)
+			if event == nil {
+				t.Fatal("events are missing")
+			}
+		}
+		if event, err := f.Next(t.Context()); event != nil || err != nil {
+			t.Errorf("got %v (%v), want nothing", event, err)
+		}
+		if f.queue != nil || f.past != nil {
+			t.Errorf("a feed at its end keeps %d and %d events", cap(f.queue), cap(f.past))
+		}
+		f.Close()
+	}
+	if slices.ContainsFunc(feeds, func(f *told) bool { return f.replaying }) {
+		t.Error("history is read for ever")
+	}
+}
