@@ -1,16 +1,12 @@
 package events
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"fmt"
 	"math/rand/v2"
-	"runtime/pprof"
-	"strings"
 	"sync"
 	"testing"
 
+	"agentmarket.space/server/internal/goroutines"
 	"agentmarket.space/server/models"
 )
 
@@ -166,10 +162,8 @@ func TestUnsubscribe(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	last := b.append(20)
-	// Goroutines inherit the label: those of other tests are not counted.
-	defer pprof.SetGoroutineLabels(context.Background())
-	pprof.SetGoroutineLabels(pprof.WithLabels(t.Context(), pprof.Labels("test", t.Name())))
-	before := goroutines(t)
+	count := goroutines.Label(t)
+	before := count()
 
 	ctx, cancel := context.WithCancel(t.Context())
 	reading := b.Subscribe(ctx, everything, new(int64))
@@ -184,7 +178,7 @@ func TestUnsubscribe(t *testing.T) {
 			b.Subscribe(ctx, everything, new(last-1)) // waits for its reader
 		}
 	}
-	if n := goroutines(t); n < before+others+1 {
+	if n := count(); n < before+others+1 {
 		t.Errorf("%d goroutines run, want %d: the count is blind", n, before+others+1)
 	}
 	if n := b.Subscribers(); n != others+1 {
@@ -195,23 +189,5 @@ func TestUnsubscribe(t *testing.T) {
 		t.Errorf("a subscriber that left was told %v", reading.Err())
 	}
 	eventually(t, "the subscribers to be gone", func() bool { return b.Subscribers() == 0 })
-	eventually(t, "their goroutines to end", func() bool { return goroutines(t) <= before })
-}
-
-// goroutines counts the ones that carry the label of the test.
-func goroutines(t *testing.T) int {
-	t.Helper()
-	var profile bytes.Buffer
-	must(t, pprof.Lookup("goroutine").WriteTo(&profile, 1))
-	total, group := 0, 0
-	label := fmt.Sprintf("%q:%q", "test", t.Name())
-	for lines := bufio.NewScanner(&profile); lines.Scan(); {
-		if n, err := fmt.Sscanf(lines.Text(), "%d @", &group); n == 1 && err == nil {
-			continue
-		}
-		if strings.HasPrefix(lines.Text(), "# labels:") && strings.Contains(lines.Text(), label) {
-			total += group
-		}
-	}
-	return total
+	eventually(t, "their goroutines to end", func() bool { return count() <= before })
 }

@@ -46,6 +46,7 @@ type ServerOptions struct {
 type Server struct {
 	handler    *handler.Server
 	transports *transport.Transports
+	shared     *sharing
 }
 
 // NewServer makes the server of a resolver. An origin that is none is an error.
@@ -57,7 +58,8 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	}
 	config := generated.Config{Resolvers: r, Directives: generated.DirectiveRoot{Authenticated: authenticated}}
 	setComplexity(&config.Complexity)
-	server := handler.New(generated.NewExecutableSchema(config))
+	schema := generated.NewExecutableSchema(config)
+	server := handler.New(schema)
 	server.SetErrorPresenter(presenter(o.Logger))
 	server.SetRecoverFunc(contain(o.Logger))
 	server.SetQueryCache(lru.New[*ast.QueryDocument](cachedDocuments))
@@ -77,7 +79,7 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	if o.Introspection {
 		server.Use(extension.Introspection{})
 	}
-	shared, err := newSharing()
+	shared, err := newSharing(r.Events, schema, o.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +92,7 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 		Address: func(ctx context.Context) string { return auth.RequestFrom(ctx).Address }, Logger: o.Logger,
 	})
 	transports.Mount(server)
-	return &Server{handler: server, transports: transports}, nil
+	return &Server{handler: server, transports: transports, shared: shared}, nil
 }
 
 // ServeHTTP answers a request of any kind.
@@ -103,7 +105,10 @@ func (s *Server) CloseKey(key auth.Hash) { s.transports.CloseKey(hex.EncodeToStr
 func (s *Server) Connections() int { return s.transports.Connections() }
 
 // Shutdown ends all sockets and streams and waits for them until ctx ends.
-func (s *Server) Shutdown(ctx context.Context) { s.transports.Shutdown(ctx) }
+func (s *Server) Shutdown(ctx context.Context) {
+	s.transports.Shutdown(ctx)
+	s.shared.wait(ctx)
+}
 
 // authenticated lets a field be reached with an API key only.
 func authenticated(ctx context.Context, _ any, next graphql.Resolver) (any, error) {

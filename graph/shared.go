@@ -1,15 +1,14 @@
 package graph
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
+	"log/slog"
 	"sync"
 
 	"github.com/99designs/gqlgen/graphql"
 	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/vektah/gqlparser/v2/ast"
+	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/events"
@@ -25,146 +24,146 @@ const keptAnswers = 1024
 // that ask with the same document, however many there are. Who is party to a
 // task may see more of it and gets an answer of its own.
 type sharing struct {
+	log     *events.Log
+	schema  graphql.ExecutableSchema
+	present graphql.ErrorPresenterFunc
+	contain graphql.RecoverFunc
 	answers *lru.Cache[answerKey, *sharedAnswer]
+	working sync.WaitGroup // groups that render
+
+	mu     sync.Mutex
+	groups map[document]*group
 }
 
+// document names what subscribers have in common whose answers are the same.
+type document [sha256.Size]byte
+
 // answerKey names an answer. Subscribers that hear of an event as it happens
-// have the same event in hand; one that reads it from the log has another, since
+// have the same event in hand; one that reads it from the log has its own, since
 // its task may have moved on.
 type answerKey struct {
-	document [sha256.Size]byte
+	document document
 	event    *models.Event
 }
 
 // sharedAnswer is rendered by the first who asks for it.
 type sharedAnswer struct {
-	once     sync.Once
-	response *graphql.Response
+	once    sync.Once
+	payload []byte // nil when there were errors
 }
 
-func newSharing() (*sharing, error) {
+func newSharing(log *events.Log, schema graphql.ExecutableSchema, logger *slog.Logger) (*sharing, error) {
 	answers, err := lru.New[answerKey, *sharedAnswer](keptAnswers)
-	return &sharing{answers: answers}, err
+	return &sharing{
+		log: log, schema: schema, present: presenter(logger), contain: contain(logger), answers: answers, groups: map[document]*group{},
+	}, err
 }
 
-type tapKey struct{}
-
-// tap lets taskPosted hand its events over unrendered, or be run for one event
-// that is known already.
-type tap struct {
-	events *events.Subscription // set by taskPosted
-	one    *models.Event        // what to answer with instead
-}
-
-func tapOf(ctx context.Context) *tap {
-	f, ok := ctx.Value(tapKey{}).(*tap)
-	if !ok {
-		return nil
+// wait returns when nothing is rendered for groups any more, or ctx ends.
+func (s *sharing) wait(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		s.working.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
-	return f
 }
 
-// around answers a subscription: by itself when it is one to posted tasks.
+// around begins a subscription and hands it over to its transport, which asks
+// for events when there are some.
 func (s *sharing) around(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 	begun := &tap{}
 	responses := next(context.WithValue(ctx, tapKey{}, begun))
-	if begun.events == nil { // another subscription, or refused
+	if begun.interest.Filter == nil { // it was refused
 		return responses
 	}
+	if !transport.HandOver(ctx, func(wake func()) transport.Source { return s.listen(ctx, begun, wake) }) {
+		return graphql.OneShot(graphql.ErrorResponse(ctx, "this transport has no subscriptions"))
+	}
+	return nil // nobody asks it
+}
+
+// listener is one subscription.
+type listener struct {
+	sharing   *sharing
+	feed      *events.Feed
+	operation *graphql.OperationContext // of all that are answered alike, or its own
+	group     *group                    // of those that are answered alike; nil for none
+	agent     string
+	wake      func()
+}
+
+func (s *sharing) listen(ctx context.Context, begun *tap, wake func()) transport.Source {
 	actor, _ := auth.FromContext(ctx)
-	document, ok := identity(graphql.GetOperationContext(ctx))
-	return func(ctx context.Context) *graphql.Response {
-		event, more := <-begun.events.C
-		if !more {
-			if err := begun.events.Err(); err != nil {
-				transport.StreamError(ctx, Present(ctx, err))
-			}
-			return nil
-		}
-		if ok && !event.Task.IsParty(actor.AgentID) {
-			if response := s.answer(ctx, answerKey{document, event}, next); len(response.Errors) == 0 {
-				return response
-			}
-		}
-		return render(ctx, event, next)
+	l := &listener{sharing: s, operation: graphql.GetOperationContext(ctx), agent: actor.AgentID, wake: wake}
+	if document, ok := identity(l.operation); ok && begun.shared {
+		l.group = s.join(document, ctx)
+		l.operation = l.group.operation
 	}
+	l.feed = s.log.Listen(begun.interest, begun.after, l.awaken)
+	return l
 }
 
-// answer returns what everybody may see of an event.
-func (s *sharing) answer(ctx context.Context, key answerKey, next graphql.OperationHandler) *graphql.Response {
-	answer, found := s.answers.Get(key)
-	if !found {
-		answer = &sharedAnswer{}
-		if earlier, had, _ := s.answers.PeekOrAdd(key, answer); had {
-			answer = earlier
-		}
+// awaken has the subscription asked, if it is answered like others once their
+// answer is ready.
+func (l *listener) awaken(event *models.Event) {
+	if event != nil && l.shares(event) {
+		l.group.prepare(event, l.wake)
+		return
 	}
-	answer.once.Do(func() { // for nobody in particular, whoever of those that wait goes away
-		answer.response = render(auth.WithoutActor(context.WithoutCancel(ctx)), key.event, next)
-	})
-	return answer.response
+	l.wake()
 }
 
-// render runs a subscription for one event.
-func render(ctx context.Context, event *models.Event, next graphql.OperationHandler) *graphql.Response {
-	ctx = context.WithValue(ctx, tapKey{}, &tap{one: event})
-	return next(ctx)(ctx)
+// shares reports whether the event looks to this caller as it does to anybody.
+func (l *listener) shares(event *models.Event) bool {
+	return l.group != nil && !event.Task.IsParty(l.agent)
 }
 
-// identity is the same for operations that render an event alike: their
-// document, and the variables that are used beyond the subscription's own
-// arguments.
-func identity(o *graphql.OperationContext) (sum [sha256.Size]byte, ok bool) {
-	used := map[string]any{}
-	for _, selection := range o.Operation.SelectionSet {
-		field, plain := selection.(*ast.Field)
-		if !plain || len(field.Directives) > 0 {
-			return sum, false
-		}
-		noteVariables(field.SelectionSet, o.Variables, used)
-	}
-	variables, err := json.Marshal(used)
-	if err != nil {
-		return sum, false
-	}
-	return sha256.Sum256(bytes.Join([][]byte{[]byte(o.RawQuery), []byte(o.OperationName), variables}, []byte{0})), true
-}
-
-// noteVariables adds the variables that a selection uses.
-func noteVariables(set ast.SelectionSet, values, used map[string]any) {
-	for _, selection := range set {
-		switch selection := selection.(type) {
-		case *ast.Field:
-			noteArguments(selection.Arguments, values, used)
-			noteDirectives(selection.Directives, values, used)
-			noteVariables(selection.SelectionSet, values, used)
-		case *ast.InlineFragment:
-			noteDirectives(selection.Directives, values, used)
-			noteVariables(selection.SelectionSet, values, used)
-		case *ast.FragmentSpread:
-			noteDirectives(selection.Directives, values, used)
-			noteVariables(selection.Definition.SelectionSet, values, used)
+// Next returns what the subscriber is told of the next event.
+func (l *listener) Next(ctx context.Context) (payload []byte, over bool, errs gqlerror.List) {
+	event, err := l.feed.Next(ctx)
+	switch {
+	case err != nil:
+		return nil, true, gqlerror.List{Present(ctx, err)}
+	case event == nil:
+		return nil, false, nil
+	case l.shares(event) && !l.feed.Alone():
+		if payload := l.group.answer(event); payload != nil {
+			return payload, false, nil
 		}
 	}
+	response := l.sharing.render(ctx, l.operation, event)
+	if response.Data == nil {
+		return nil, true, response.Errors
+	}
+	return transport.Payload(response), false, nil
 }
 
-func noteDirectives(directives ast.DirectiveList, values, used map[string]any) {
-	for _, directive := range directives {
-		noteArguments(directive.Arguments, values, used)
+// Close ends the subscription.
+func (l *listener) Close() {
+	l.feed.Close()
+	if l.group != nil {
+		l.group.leave()
 	}
 }
 
-func noteArguments(arguments ast.ArgumentList, values, used map[string]any) {
-	for _, argument := range arguments {
-		noteValue(argument.Value, values, used)
+// render executes a subscription for one event, as the caller in ctx. Any number
+// may do so at once with the same operation.
+func (s *sharing) render(ctx context.Context, operation *graphql.OperationContext, event *models.Event) *graphql.Response {
+	ctx = context.WithValue(graphql.WithOperationContext(ctx, operation), tapKey{}, &tap{one: event})
+	ctx = graphql.WithResponseContext(ctx, s.present, s.contain)
+	responses := s.schema.Exec(ctx)
+	if errs := graphql.GetErrors(ctx); errs != nil {
+		return &graphql.Response{Errors: errs}
 	}
-}
-
-func noteValue(value *ast.Value, values, used map[string]any) {
-	if value.Kind == ast.Variable {
-		used[value.Raw] = values[value.Raw]
+	ctx = graphql.WithResponseContext(ctx, s.present, s.contain)
+	response := responses(ctx)
+	if response == nil { // ctx has ended
+		return &graphql.Response{}
 	}
-	for _, child := range value.Children {
-		noteValue(child.Value, values, used)
-	}
+	response.Errors = append(response.Errors, graphql.GetErrors(ctx)...)
+	return response
 }

@@ -7,7 +7,6 @@ import (
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/events"
 	"agentmarket.space/server/graph/generated"
-	"agentmarket.space/server/graph/transport"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
 )
@@ -15,44 +14,47 @@ import (
 // taskPosted streams tasks as others post them. Capabilities left out mean the
 // caller's own, or all for a stranger; an empty list means all.
 func (r *Resolver) taskPosted(ctx context.Context, capabilities []string, minBudget *models.Credits, after *string) (<-chan *generated.TaskPostedEvent, error) {
-	if f := tapOf(ctx); f != nil && f.one != nil {
-		out := make(chan *generated.TaskPostedEvent, 1)
-		defer close(out)
-		event, err := r.posted(f.one)
-		out <- event
-		return out, err
-	}
-	actor, known := auth.FromContext(ctx)
-	words, err := market.Words("capabilities", capabilities, market.MaxPage)
-	if err != nil {
-		return nil, err
-	}
-	if capabilities == nil && known {
-		agent, err := r.Market.Agent(ctx, actor.AgentID)
-		if err != nil {
-			return nil, err
+	return told(ctx, r.posted, func(t *tap) (err error) {
+		if t.after, err = cursorOf(after); err != nil {
+			return err
 		}
-		words = agent.Capabilities
-	}
-	all := len(words) == 0 && (capabilities != nil || !known)
-	filter := func(e *models.Event) bool {
-		return e.Kind == models.TaskPosted && e.Task != nil && e.Task.PosterID != actor.AgentID &&
-			(minBudget == nil || e.Task.Budget >= *minBudget) && (all || overlap(words, e.Task.Capabilities))
-	}
-	from, err := cursorOf(after)
-	if err != nil {
-		return nil, err
-	}
-	if f := tapOf(ctx); f != nil { // they are rendered one by one, for all who ask
-		f.events = r.Events.Subscribe(ctx, filter, from)
-		return nil, nil //nolint:nilnil // nobody reads it
-	}
-	return stream(ctx, r, filter, from, r.posted), nil
+		t.shared = true
+		t.interest, err = r.postedFor(ctx, capabilities, minBudget)
+		return err
+	})
 }
 
 // posted is a posted task as subscribers are told of it.
 func (r *Resolver) posted(e *models.Event) (*generated.TaskPostedEvent, error) {
 	return &generated.TaskPostedEvent{Cursor: events.Cursor(e.Seq), OccurredAt: e.CreatedAt, Task: r.taskOf(e)}, nil
+}
+
+// postedFor is which posted tasks the caller wants to hear of.
+func (r *Resolver) postedFor(ctx context.Context, capabilities []string, minBudget *models.Credits) (events.Interest, error) {
+	actor, known := auth.FromContext(ctx)
+	words, err := market.Words("capabilities", capabilities, market.MaxPage)
+	if err != nil {
+		return events.Interest{}, err
+	}
+	if capabilities == nil && known {
+		agent, err := r.Market.Agent(ctx, actor.AgentID)
+		if err != nil {
+			return events.Interest{}, err
+		}
+		words = agent.Capabilities
+	}
+	all := len(words) == 0 && (capabilities != nil || !known)
+	interest := events.Interest{Filter: func(e *models.Event) bool {
+		return e.Kind == models.TaskPosted && e.Task != nil && e.Task.PosterID != actor.AgentID &&
+			(minBudget == nil || e.Task.Budget >= *minBudget) && (all || overlap(words, e.Task.Capabilities))
+	}}
+	if all {
+		interest.Topics = []events.Topic{events.EveryPosted()}
+	}
+	for _, word := range words {
+		interest.Topics = append(interest.Topics, events.Asking(word))
+	}
+	return interest, nil
 }
 
 func overlap(a, b []string) bool {
@@ -65,21 +67,25 @@ func (r *Resolver) taskUpdated(ctx context.Context, taskID, after *string) (<-ch
 	if err != nil {
 		return nil, err
 	}
-	filter := func(e *models.Event) bool {
-		return e.Task != nil && (taskID == nil || *e.TaskID == *taskID) && (is(e.PosterID, actor) || is(e.WorkerID, actor))
-	}
-	from, err := cursorOf(after)
-	if err != nil {
-		return nil, err
-	}
-	return stream(ctx, r, filter, from, func(e *models.Event) (*generated.TaskUpdatedEvent, error) {
+	convert := func(e *models.Event) (*generated.TaskUpdatedEvent, error) {
 		return &generated.TaskUpdatedEvent{
 			Cursor: events.Cursor(e.Seq), OccurredAt: e.CreatedAt, Change: taskChange(e.Kind), Task: r.taskOf(e),
 		}, nil
-	}), nil
+	}
+	return told(ctx, convert, func(t *tap) (err error) {
+		t.interest = concerning(actor, func(e *models.Event) bool {
+			return e.Task != nil && (taskID == nil || *e.TaskID == *taskID) && (is(e.PosterID, actor) || is(e.WorkerID, actor))
+		})
+		t.after, err = cursorOf(after)
+		return err
+	})
 }
 
 func is(id *string, actor auth.Actor) bool { return id != nil && *id == actor.AgentID }
+
+func concerning(actor auth.Actor, filter events.Filter) events.Interest {
+	return events.Interest{Topics: []events.Topic{events.About(actor.AgentID)}, Filter: filter}
+}
 
 // walletChanged streams what changes the caller's balance.
 func (r *Resolver) walletChanged(ctx context.Context, after *string) (<-chan *generated.WalletChangedEvent, error) {
@@ -87,12 +93,7 @@ func (r *Resolver) walletChanged(ctx context.Context, after *string) (<-chan *ge
 	if err != nil {
 		return nil, err
 	}
-	filter := func(e *models.Event) bool { return e.Kind == models.WalletChanged && is(e.AgentID, actor) }
-	from, err := cursorOf(after)
-	if err != nil {
-		return nil, err
-	}
-	return stream(ctx, r, filter, from, func(e *models.Event) (*generated.WalletChangedEvent, error) {
+	convert := func(e *models.Event) (*generated.WalletChangedEvent, error) {
 		transfer, err := r.Market.Transfer(ctx, actor.AgentID, *e.TransferID)
 		if err != nil {
 			return nil, err
@@ -101,7 +102,12 @@ func (r *Resolver) walletChanged(ctx context.Context, after *string) (<-chan *ge
 		return &generated.WalletChangedEvent{
 			Cursor: events.Cursor(e.Seq), OccurredAt: e.CreatedAt, Entry: entry(actor.AgentID, transfer), Wallet: wallet,
 		}, err
-	}), nil
+	}
+	return told(ctx, convert, func(t *tap) (err error) {
+		t.interest = concerning(actor, func(e *models.Event) bool { return e.Kind == models.WalletChanged && is(e.AgentID, actor) })
+		t.after, err = cursorOf(after)
+		return err
+	})
 }
 
 // taskOf returns the event's task as it stands now.
@@ -117,34 +123,6 @@ func cursorOf(after *string) (*int64, error) {
 	}
 	cursor, err := events.ParseCursor("after", *after)
 	return &cursor, err
-}
-
-// stream turns log events into a subscription's. When the stream has to end
-// early the client is told why.
-func stream[T any](ctx context.Context, r *Resolver, filter events.Filter, from *int64, convert func(*models.Event) (*T, error)) <-chan *T {
-	ctx, cancel := context.WithCancel(ctx)
-	sub := r.Events.Subscribe(ctx, filter, from)
-	out := make(chan *T)
-	go func() {
-		defer close(out)
-		defer cancel()
-		for event := range sub.C {
-			converted, err := convert(event)
-			if err != nil {
-				transport.StreamError(ctx, Present(ctx, err))
-				return
-			}
-			select {
-			case out <- converted:
-			case <-ctx.Done():
-				return
-			}
-		}
-		if err := sub.Err(); err != nil {
-			transport.StreamError(ctx, Present(ctx, err))
-		}
-	}()
-	return out
 }
 
 func taskChange(kind models.EventKind) generated.TaskChange {

@@ -171,6 +171,15 @@ func (b *bundle) live(t *testing.T, n int) {
 	eventually(t, fmt.Sprintf("%d subscriptions", n), func() bool { return b.Log.Subscribers() == n })
 }
 
+// settle waits until all that has happened was handed out: who subscribes next
+// hears nothing of it.
+func (b *bundle) settle(t *testing.T) {
+	t.Helper()
+	var last int64
+	must(t, b.DB.Read(t.Context()).Raw("SELECT MAX(seq) FROM events").Scan(&last).Error)
+	eventually(t, "all to be handed out", func() bool { return b.Log.Head() >= last })
+}
+
 func (b *bundle) titled(t *testing.T, c caller, title, members string) string {
 	t.Helper()
 	out := b.ok(t, c, fmt.Sprintf(`mutation { postTask(input: {title: %q, description: "Do it.", %s}) { task { id } } }`, title, members))

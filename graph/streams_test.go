@@ -182,6 +182,7 @@ func TestSlowConsumer(t *testing.T) {
 			poster := b.register(t, "")
 			long := b.ok(t, poster, fmt.Sprintf(`mutation { postTask(input: {title: "T", description: %q, budget: 2}) { task { id } } }`, strings.Repeat("long ", 2000))).
 				get(t, "postTask.task.id")
+			b.settle(t)
 			s := subscribe(b, t, caller{}, "subscription { taskPosted { cursor task { description } } }")
 			b.live(t, 1)
 			var first, last int64

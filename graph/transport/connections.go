@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // live is one connection that stays open.
 type live struct {
 	address, key string
 	end          func(code int, reason string) // closes it, without waiting
+	look         func(now time.Duration)       // see to it from time to time; nil when nobody need
 }
 
 // Reasons not to let a connection in.
@@ -52,6 +54,7 @@ func (t *Transports) join(l *live) error {
 	t.byAddr[l.address]++
 	t.countKey(l.key)
 	t.group.Add(1)
+	t.startBeating()
 	return nil
 }
 

@@ -8,5 +8,9 @@
 // 4409, 4429): 1001 the server stops, 1013 too many connections, 4401 also when
 // the API key of a live socket is revoked. A client that stops reading is cut
 // off after the write time; one that reads too slowly has its subscription ended
-// with SLOW_CONSUMER.
+// with SLOW_CONSUMER. Neither delays another: what waits for a client is bounded
+// (64 messages or 256 KiB, and what its sources keep), and nobody waits for it
+// but its own operations.
+//
+// A subscription costs a socket nothing while nothing happens: see [Source].
 package transport

@@ -10,28 +10,30 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
 
-// ending is why a subscription was ended by its resolver.
-type ending struct {
-	mu  sync.Mutex
-	err *gqlerror.Error
+// outcome is what a subscription's resolver tells the transport that runs it.
+type outcome struct {
+	wake   func()
+	source Source // that it was handed over to; nil for none
+	mu     sync.Mutex
+	err    *gqlerror.Error // why it was ended
 }
 
-type endingKey struct{}
+type outcomeKey struct{}
 
 // StreamError has the client told why the subscription of ctx ends. Its
 // resolver calls it before it closes the channel.
 func StreamError(ctx context.Context, err *gqlerror.Error) {
-	if e, ok := ctx.Value(endingKey{}).(*ending); ok {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.err = err
+	if o, ok := ctx.Value(outcomeKey{}).(*outcome); ok {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.err = err
 	}
 }
 
-func (e *ending) get() *gqlerror.Error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.err
+func (o *outcome) get() *gqlerror.Error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
 }
 
 // prepare parses and validates an operation. The errors are those of a request
@@ -46,22 +48,26 @@ func prepare(ctx context.Context, exec graphql.GraphExecutor, params *graphql.Ra
 	return opCtx, nil
 }
 
-// stream executes a prepared operation and hands out each response. The errors
-// it returns are those of a stream that did not begin or that broke off; there
+// stream executes a prepared operation and hands out each response, unless the
+// operation is one that goes on as a source: that is returned. Wake is for it.
+// The errors are those of a stream that did not begin or that broke off; there
 // are none when ctx ended.
-func stream(ctx context.Context, exec graphql.GraphExecutor, opCtx *graphql.OperationContext, next func(*graphql.Response)) gqlerror.List {
-	end := &ending{}
-	responses, ctx := exec.DispatchOperation(context.WithValue(ctx, endingKey{}, end), opCtx)
+func stream(ctx context.Context, exec graphql.GraphExecutor, opCtx *graphql.OperationContext, wake func(), next func(*graphql.Response)) (Source, gqlerror.List) {
+	o := &outcome{wake: wake}
+	responses, ctx := exec.DispatchOperation(context.WithValue(ctx, outcomeKey{}, o), opCtx)
+	if o.source != nil {
+		return o.source, nil
+	}
 	for response := responses(ctx); response != nil; response = responses(ctx) {
 		if response.Data == nil && len(response.Errors) > 0 {
-			return response.Errors
+			return nil, response.Errors
 		}
 		next(response)
 	}
-	if err := end.get(); err != nil && ctx.Err() == nil {
-		return gqlerror.List{err}
+	if err := o.get(); err != nil && ctx.Err() == nil {
+		return nil, gqlerror.List{err}
 	}
-	return nil
+	return nil, nil
 }
 
 // contained runs what leads to errors for a client, and makes a panic in it an
@@ -69,8 +75,12 @@ func stream(ctx context.Context, exec graphql.GraphExecutor, opCtx *graphql.Oper
 func (t *Transports) contained(ctx context.Context, run func() gqlerror.List) (errs gqlerror.List) {
 	defer func() {
 		if p := recover(); p != nil {
-			errs = gqlerror.List{t.options.Present(ctx, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))}
+			errs = t.panicked(ctx, p)
 		}
 	}()
 	return run()
+}
+
+func (t *Transports) panicked(ctx context.Context, p any) gqlerror.List {
+	return gqlerror.List{t.options.Present(ctx, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))}
 }

@@ -70,6 +70,7 @@ func (p *peer) subscribes(id, document string) {
 func (p *peer) hears(messages ...string) {
 	p.t.Helper()
 	for _, want := range messages {
+		must(p.t, p.SetReadDeadline(time.Now().Add(patience)))
 		_, got, err := p.ReadMessage()
 		if err != nil || string(got) != want {
 			p.t.Fatalf("heard %s (%v), want %s", got, err, want)

@@ -148,7 +148,18 @@ func (p *protocol) fail(id string, errs gqlerror.List) []byte {
 	})
 }
 
-func (p *protocol) complete(id string) []byte { return frame(id, p.done, nil) }
+// last tells how an operation ended.
+func (p *protocol) last(id string, errs gqlerror.List) []byte {
+	if len(errs) > 0 {
+		return p.fail(id, errs)
+	}
+	return frame(id, p.done, nil)
+}
+
+// before is what stands before the payload of each response of an operation.
+func (p *protocol) before(id string) []byte {
+	return bytes.TrimSuffix(frame(id, p.data, func(*bytes.Buffer) {}), after)
+}
 
 // frame writes a message.
 func frame(id, kind string, payload func(*bytes.Buffer)) []byte {

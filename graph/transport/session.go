@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"slices"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/gqlerror"
@@ -12,7 +13,17 @@ import (
 const codeTooMany = "TOO_MANY_OPERATIONS"
 
 // running is an operation under way on a socket.
-type running struct{ stop context.CancelFunc }
+type running struct {
+	id     string
+	before []byte // see protocol.before
+	stop   context.CancelFunc
+	source Source // once it goes on without a goroutine; guarded by the socket's mu, as due
+	due    bool   // the source may have something
+}
+
+// ready reports whether the operation's source is to be asked. The socket's mu
+// is held.
+func (r *running) ready() bool { return r.due && r.source != nil }
 
 func (s *socket) sessionContext() context.Context {
 	s.mu.Lock()
@@ -56,37 +67,51 @@ func (s *socket) initialise(payload map[string]any) bool {
 
 // begin runs an operation beside the others, unless its id is taken.
 func (s *socket) begin(id string, params *graphql.RawParams) {
-	ctx, cancel := context.WithCancel(s.sessionContext())
-	this := &running{stop: cancel}
-	s.mu.Lock()
-	_, taken := s.running[id]
-	full := len(s.running) >= s.transports.options.MaxOperations
-	if !taken && !full {
-		s.running[id] = this
-	}
-	s.mu.Unlock()
+	ctx, stop := context.WithCancel(s.sessionContext())
+	this := &running{id: id, before: s.speaks.before(id), stop: stop}
+	taken, full := s.enter(this)
 	switch {
 	case taken:
-		cancel()
+		this.stop()
 		s.close(closeDuplicate, "Subscriber for "+id+" already exists")
 	case full:
-		cancel()
+		this.stop()
 		s.send(s.ctx, s.speaks.fail(id, gqlerror.List{{
 			Message: "too many operations on this socket", Extensions: map[string]any{"code": codeTooMany},
 		}}))
 	default:
-		params.Headers = s.header
-		s.operations.Go(func() {
-			defer cancel()
-			s.operate(ctx, this, id, params)
-		})
+		s.operations.Go(func() { s.operate(ctx, this, params) })
 	}
 }
 
-// operate runs an operation and tells how it ended, unless the client ended it.
-func (s *socket) operate(ctx context.Context, this *running, id string, params *graphql.RawParams) {
+// enter puts an operation among those that run if it may be there.
+func (s *socket) enter(this *running) (taken, full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken = s.find(this.id) != nil
+	full = len(s.running) >= s.transports.options.MaxOperations
+	if !taken && !full {
+		s.running = append(s.running, this)
+	}
+	return taken, full
+}
+
+// find returns the operation with an id, nil for none. The lock is held.
+func (s *socket) find(id string) *running {
+	for _, this := range s.running {
+		if this.id == id {
+			return this
+		}
+	}
+	return nil
+}
+
+// operate runs an operation and tells how it ended, unless it goes on as a
+// source or the client ended it.
+func (s *socket) operate(ctx context.Context, this *running, params *graphql.RawParams) {
 	ctx = graphql.StartOperationTrace(ctx)
-	errs := s.transports.contained(ctx, func() gqlerror.List {
+	var source Source
+	errs := s.transports.contained(ctx, func() (errs gqlerror.List) {
 		if before := s.transports.options.Before; before != nil {
 			if err := before(ctx); err != nil {
 				return gqlerror.List{s.transports.options.Present(ctx, err)}
@@ -96,36 +121,79 @@ func (s *socket) operate(ctx context.Context, this *running, id string, params *
 		if errs != nil {
 			return errs
 		}
-		return stream(ctx, s.exec, opCtx, func(response *graphql.Response) { s.send(ctx, s.speaks.next(id, response)) })
+		source, errs = stream(ctx, s.exec, opCtx, func() { s.awaken(this) }, func(response *graphql.Response) {
+			s.send(ctx, s.speaks.next(this.id, response))
+		})
+		return errs
 	})
-	if !s.finish(id, this) || ctx.Err() != nil {
+	if source != nil {
+		s.goOn(this, source)
 		return
 	}
-	if len(errs) > 0 {
-		s.send(s.ctx, s.speaks.fail(id, errs)) //nolint:contextcheck // the operation has ended, the socket goes on
-		return
+	if s.end(this) {
+		s.send(s.ctx, s.speaks.last(this.id, errs))
 	}
-	s.send(s.ctx, s.speaks.complete(id)) //nolint:contextcheck // as above
 }
 
-// finish frees an operation's id. It reports false when the client did so
-// before; the id may be another operation's by now.
-func (s *socket) finish(id string, this *running) bool {
+// goOn has an operation go on as a source, unless it has ended meanwhile.
+func (s *socket) goOn(this *running, source Source) {
+	s.mu.Lock()
+	goesOn := s.find(this.id) == this
+	if goesOn {
+		this.source, this.due = source, true
+		s.start()
+	}
+	s.mu.Unlock()
+	this.stop() // a source has no use for it
+	if !goesOn {
+		source.Close()
+	}
+}
+
+// awaken has an operation's source asked.
+func (s *socket) awaken(this *running) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running[id] != this {
-		return false
-	}
-	delete(s.running, id)
-	return true
+	this.due = true
+	s.start()
 }
 
 // stop ends the operation with an id, if there is one.
 func (s *socket) stop(id string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if this := s.running[id]; this != nil {
-		this.stop()
-		delete(s.running, id)
+	this := s.find(id)
+	s.mu.Unlock()
+	if this != nil {
+		s.end(this)
 	}
+}
+
+// endAll ends every operation. None may begin meanwhile.
+func (s *socket) endAll() {
+	s.mu.Lock()
+	all := slices.Clone(s.running)
+	s.mu.Unlock()
+	for _, this := range all {
+		s.end(this)
+	}
+}
+
+// end ends an operation and frees its id. It reports false when it had ended
+// before; the id may be another operation's by now.
+func (s *socket) end(this *running) bool {
+	s.mu.Lock()
+	at := slices.Index(s.running, this)
+	if at >= 0 {
+		s.running = slices.Delete(s.running, at, at+1)
+	}
+	source := this.source
+	s.mu.Unlock()
+	if at < 0 {
+		return false
+	}
+	this.stop()
+	if source != nil {
+		source.Close()
+	}
+	return true
 }

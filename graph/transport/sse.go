@@ -1,9 +1,9 @@
 package transport
 
 import (
-	"bytes"
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,14 +55,22 @@ func (t *eventStream) Do(w http.ResponseWriter, r *http.Request, exec graphql.Gr
 		return
 	}
 	defer t.leave(l)
-	t.stream(ctx, cancel, w, func(next func(*graphql.Response)) gqlerror.List {
-		return t.contained(ctx, func() gqlerror.List { return stream(ctx, exec, opCtx, next) })
+	t.stream(ctx, cancel, w, func(wake func(), next func(*graphql.Response)) (source Source, errs gqlerror.List) {
+		errs = t.contained(ctx, func() (errs gqlerror.List) {
+			source, errs = stream(ctx, exec, opCtx, wake, next)
+			return errs
+		})
+		return source, errs
 	})
 }
 
-// stream writes each response of run as an event, and comments in between that
-// show life. A client that does not read is given up.
-func (t *eventStream) stream(ctx context.Context, cancel context.CancelCauseFunc, w http.ResponseWriter, run func(func(*graphql.Response)) gqlerror.List) {
+// beginning runs an operation. Its responses are handed to next, unless it goes
+// on as a source.
+type beginning func(wake func(), next func(*graphql.Response)) (Source, gqlerror.List)
+
+// stream writes each response of an operation as an event, and comments in
+// between that show life. A client that does not read is given up.
+func (t *eventStream) stream(ctx context.Context, cancel context.CancelCauseFunc, w http.ResponseWriter, run beginning) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("Cache-Control", "no-cache")
@@ -78,34 +86,103 @@ func (t *eventStream) stream(ctx context.Context, cancel context.CancelCauseFunc
 			cancel(err)
 		}
 	}
-	events := make(chan []byte)
-	go func() {
-		defer close(events)
-		emit := func(text []byte) {
-			select {
-			case events <- text:
-			case <-ctx.Done():
-			}
-		}
-		if errs := run(func(response *graphql.Response) { emit(event(response)) }); len(errs) > 0 {
-			emit(event(&graphql.Response{Errors: errs}))
-		}
-	}()
 	send([]byte(":\n\n"))
+	t.follow(ctx, run, send)
+	send(last(context.Cause(ctx)))
+}
+
+// follow hands out the events of an operation to its end.
+func (t *eventStream) follow(ctx context.Context, run beginning, send func([]byte)) {
+	woken := make(chan struct{}, 1)
+	wake := func() {
+		select {
+		case woken <- struct{}{}:
+		default:
+		}
+	}
+	events, handed := begin(ctx, wake, run)
+	var source Source
 	ticker := time.NewTicker(t.options.PingInterval / 2)
 	defer ticker.Stop()
 	for {
 		select {
-		case text, ok := <-events:
-			if !ok {
-				send(last(context.Cause(ctx)))
+		case text, more := <-events:
+			if !more {
 				return
 			}
 			send(text)
+		case source = <-handed:
+			defer source.Close() // the only one
+			events = nil
+			wake()
+		case <-woken:
+			if source != nil && t.pour(ctx, source, send) {
+				return
+			}
+		case <-ended(ctx, source):
+			return
 		case <-ticker.C:
 			send([]byte(":\n\n"))
 		}
 	}
+}
+
+// ended tells when the stream of a source is at its end. Without a source it is
+// whoever runs the operation that says so.
+func ended(ctx context.Context, source Source) <-chan struct{} {
+	if source == nil {
+		return nil
+	}
+	return ctx.Done()
+}
+
+// begin runs an operation and returns its events, and the source that it goes
+// on as, if it does.
+func begin(ctx context.Context, wake func(), run beginning) (<-chan []byte, <-chan Source) {
+	events, handed := make(chan []byte), make(chan Source, 1)
+	emit := func(text []byte) {
+		select {
+		case events <- text:
+		case <-ctx.Done():
+		}
+	}
+	go func() {
+		source, errs := run(wake, func(response *graphql.Response) { emit(event(Payload(response))) })
+		if source != nil {
+			handed <- source
+			return
+		}
+		if len(errs) > 0 {
+			emit(event(Payload(&graphql.Response{Errors: errs})))
+		}
+		close(events)
+	}()
+	return events, handed
+}
+
+// pour hands out what a source has, and reports whether it is over.
+func (t *eventStream) pour(ctx context.Context, source Source, send func([]byte)) bool {
+	for ctx.Err() == nil {
+		var texts []byte
+		over := false
+		for len(texts) < chunk && !over {
+			payload, isOver, errs := t.ask(ctx, source)
+			if over = isOver; len(errs) > 0 && ctx.Err() == nil {
+				payload = Payload(&graphql.Response{Errors: errs})
+			}
+			if payload == nil {
+				break
+			}
+			texts = append(texts, event(payload)...)
+		}
+		if len(texts) > 0 {
+			send(texts)
+		}
+		if over || len(texts) == 0 {
+			return over
+		}
+	}
+	return true
 }
 
 // last is how a stream ends. One that the server cuts off because it stops has
@@ -117,17 +194,12 @@ func last(cause error) []byte {
 	}
 	if end, ok := cause.(*farewell); ok && end.code == closeUnauthorized { //nolint:errorlint // made here, never wrapped
 		refused := errorsOf(&refusal{http.StatusUnauthorized, models.Unauthenticated, end.reason})
-		return append(event(&graphql.Response{Errors: refused}), complete...)
+		return append(event(Payload(&graphql.Response{Errors: refused})), complete...)
 	}
 	return nil
 }
 
-// event writes a response as a next event.
-func event(response *graphql.Response) []byte {
-	buffer := getBuffer()
-	defer putBuffer(buffer)
-	buffer.WriteString("event: next\ndata: ")
-	writeResponse(buffer, response)
-	buffer.WriteString("\n\n")
-	return bytes.Clone(buffer.Bytes())
+// event makes a payload a next event.
+func event(payload []byte) []byte {
+	return slices.Concat([]byte("event: next\ndata: "), payload, []byte("\n\n"))
 }

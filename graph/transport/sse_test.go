@@ -97,7 +97,12 @@ type reading struct {
 // listen opens a stream that goes on, with an API key or an empty one.
 func (d *door) listen(ctx context.Context, t *testing.T, key string) *reading {
 	t.Helper()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, d.URL+"/graphql", strings.NewReader(quoted("subscription { silence }")))
+	return d.subscribe(ctx, t, key, "subscription { silence }")
+}
+
+func (d *door) subscribe(ctx context.Context, t *testing.T, key, document string) *reading {
+	t.Helper()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, d.URL+"/graphql", strings.NewReader(quoted(document)))
 	must(t, err)
 	request.Header = http.Header{"Content-Type": {asJSON}, "Accept": {eventStream}, "X-Api-Key": {key}}
 	response, err := d.Client().Do(request)

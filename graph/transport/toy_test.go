@@ -30,6 +30,8 @@ import (
 type toy struct {
 	schema *ast.Schema
 	free   chan struct{} // closed to let stuck mutations end
+	// scripts are the sources of subscriptions to handed, as they begin.
+	scripts chan *script
 }
 
 const toySchema = `
@@ -48,10 +50,14 @@ const toySchema = `
 		panic: Int!
 		"Refused at once."
 		refused: Int!
+		"What a script says."
+		handed: Int!
+		"So many bytes, and then the end."
+		large(size: Int!): String!
 	}`
 
 func newToy() *toy {
-	return &toy{schema: gqlparser.MustLoadSchema(&ast.Source{Input: toySchema}), free: make(chan struct{})}
+	return &toy{schema: gqlparser.MustLoadSchema(&ast.Source{Input: toySchema}), free: make(chan struct{}), scripts: make(chan *script, 1)}
 }
 
 func (s *toy) Schema() *ast.Schema { return s.schema }
@@ -67,6 +73,10 @@ func (s *toy) Exec(ctx context.Context) graphql.ResponseHandler {
 		return graphql.OneShot(graphql.ErrorResponse(ctx, "begin with a field"))
 	}
 	arguments := field.ArgumentMap(operation.Variables)
+	if field.Name == "handed" {
+		s.begin(ctx)
+		return nil
+	}
 	if operation.Operation.Operation == ast.Subscription {
 		return subscription(ctx, field.Name, arguments)
 	}
@@ -94,6 +104,14 @@ func subscription(ctx context.Context, name string, arguments map[string]any) gr
 		switch {
 		case name == "silence":
 			<-ctx.Done()
+			return nil
+		case name == "large" && i == 0:
+			size, err := strconv.Atoi(fmt.Sprint(arguments["size"]))
+			if err != nil {
+				panic(err)
+			}
+			return data(name, strings.Repeat("x", size))
+		case name == "large":
 			return nil
 		case name == "flood":
 			return data(name, strings.Repeat("x", 20_000))

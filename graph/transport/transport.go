@@ -36,7 +36,7 @@ type Options struct {
 	ReadLimit      int64         // of a socket's message, in bytes; 64 KiB
 	InitTimeout    time.Duration // until connection_init; 5 s
 	PingInterval   time.Duration // 20 s; a peer silent for two and a half is dead, event streams show life twice in one
-	WriteTimeout   time.Duration // of one frame; 5 s
+	WriteTimeout   time.Duration // of some 16 KiB; 5 s
 	MaxOperations  int           // at once on one socket; 50
 	MaxConnections int           // in all; 50 000
 	MaxPerAddress  int           // 10 000
@@ -83,12 +83,19 @@ type Transports struct {
 	revoked []string
 	stopped bool
 	group   sync.WaitGroup
+
+	began   time.Time
+	heart   *time.Timer // see beat
+	beating bool
 }
 
 // New returns transports.
 func New(o Options) *Transports {
 	o.setDefaults()
-	return &Transports{options: o, live: map[*live]struct{}{}, byAddr: map[string]int{}, byKey: map[string]int{}}
+	return &Transports{
+		options: o, live: map[*live]struct{}{}, byAddr: map[string]int{}, byKey: map[string]int{},
+		began: time.Now(), //nolint:forbidigo // see now
+	}
 }
 
 // Mount adds the transports to a server in the order they are to be asked.

@@ -1,15 +1,12 @@
 package transport
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -31,11 +28,10 @@ const (
 	closeNoInit        = 4408
 	closeDuplicate     = 4409
 	closeSecondInit    = 4429
-	readBuffer         = 512 // bytes; what an idle socket keeps
-	maxQueued          = 64  // frames that wait for one client
+	closeSilently      = 0   // the peer has been told already, or cannot be
+	readBuffer         = 256 // bytes; what an idle socket keeps
 	drainTime          = time.Second
-	maxCloseReason     = 120 // bytes
-	silentIntervals    = 5   // half ping intervals until a silent peer is dead
+	silentIntervals    = 5 // half ping intervals until a silent peer is dead
 	webSocketHandshake = 5 * time.Second
 )
 
@@ -56,52 +52,59 @@ func (t *webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		HandshakeTimeout: webSocketHandshake, ReadBufferSize: readBuffer, WriteBufferPool: writeBuffers,
 		Subprotocols: []string{modern.name, legacy.name}, CheckOrigin: t.options.CheckOrigin,
 	}
-	ws, err := upgrader.Upgrade(hijackable{w}, r, nil)
+	taken := &hijack{ResponseWriter: w}
+	ws, err := upgrader.Upgrade(taken, r, nil)
 	if err != nil {
 		return // it has answered
 	}
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
-	s := &socket{
-		transports: t.Transports, ws: ws, speaks: protocolOf(ws.Subprotocol()), exec: exec, header: r.Header,
-		ctx: ctx, cancel: cancel, queue: make(chan []byte, maxQueued), running: map[string]*running{},
-	}
-	s.live = &live{address: t.options.Address(ctx), key: t.options.Key(ctx), end: s.close}
+	taken.wire.upgraded = true
+	s := &socket{transports: t.Transports, ws: ws, wire: taken.wire, speaks: protocolOf(ws.Subprotocol()), exec: exec}
+	s.open(context.WithoutCancel(r.Context()))
 	if err := t.join(s.live); err != nil {
 		s.close(closeCode(err), err.Error())
-		go func() { s.leave(); s.drain() }()
+		go s.drain()
 		return
 	}
-	go s.serve()
+	go s.read()
 }
 
 var writeBuffers = &sync.Pool{} //nolint:gochecknoglobals // a pool is shared by its nature
 
-// hijackable lets the upgrader reach the connection behind wrapped writers.
-type hijackable struct{ http.ResponseWriter }
-
-// Hijack takes the connection over.
-func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return http.NewResponseController(h.ResponseWriter).Hijack() //nolint:wrapcheck // http.Hijacker's contract
-}
-
-// socket is one live WebSocket. One goroutine reads, one writes, and each
-// operation has one. It ends with its context, whose cause is a farewell.
+// socket is one live WebSocket. One goroutine reads; another writes, for as long
+// as there is something to write. It ends with its context, whose cause is a
+// farewell. Whatever is sent goes through its outbox.
 type socket struct {
+	outbox
 	transports *Transports
 	live       *live
-	ws         *websocket.Conn
+	ws         *websocket.Conn // only reads
+	wire       *wire
 	speaks     *protocol
 	exec       graphql.GraphExecutor
-	header     http.Header
 
 	ctx        context.Context //nolint:containedctx // of the socket; operations get theirs from it
 	cancel     context.CancelCauseFunc
-	queue      chan []byte
-	operations sync.WaitGroup
+	operations sync.WaitGroup // those with a goroutine
+	began      time.Duration  // since the transports began
+	unheard    atomic.Int64   // looks at it since the peer last showed life
+	pinged     time.Duration  // guarded by transports.mu
 
-	mu      sync.Mutex
-	session context.Context //nolint:containedctx // what Init made of the socket's context; nil before
-	running map[string]*running
+	session context.Context //nolint:containedctx // what Init made of the socket's context; nil before; guarded by mu
+	running []*running      // guarded by mu
+}
+
+// open makes a socket ready to be read.
+func (s *socket) open(ctx context.Context) {
+	t := s.transports
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	s.began = t.now()
+	s.pinged = s.began
+	s.farewell.Add(1)
+	s.live = &live{address: t.options.Address(ctx), key: t.options.Key(ctx), end: s.close, look: s.look}
+	s.ws.SetReadLimit(t.options.ReadLimit)
+	s.ws.SetPongHandler(func(string) error { s.showLife(); return nil })
+	s.ws.SetPingHandler(func(payload string) error { s.showLife(); s.pong(payload); return nil })
+	s.ws.SetCloseHandler(func(code int, _ string) error { s.close(code, ""); return nil })
 }
 
 // farewell is what the peer is told at the end.
@@ -112,122 +115,73 @@ type farewell struct {
 
 func (f *farewell) Error() string { return f.reason }
 
-// serve reads messages until the socket ends, and cleans up.
-func (s *socket) serve() {
-	defer s.transports.leave(s.live)
-	o := &s.transports.options
-	s.ws.SetReadLimit(o.ReadLimit)
-	s.stayAlive()
-	s.ws.SetPongHandler(func(string) error { s.stayAlive(); return nil })
-	timer := time.AfterFunc(o.InitTimeout, func() {
-		if s.sessionContext() == nil {
-			s.close(closeNoInit, "Connection initialisation timeout")
-		}
-	})
-	defer timer.Stop()
-	var writer sync.WaitGroup
-	writer.Go(s.write)
-	s.read()
-	writer.Wait()
+// read handles one message and leaves the next one to another goroutine: to
+// handle one takes a deep stack, which a socket that is idle need not keep. At
+// the socket's end it cleans up.
+func (s *socket) read() {
+	if s.next() {
+		go s.read()
+		return
+	}
+	s.close(closeNormal, "")
+	s.farewell.Wait()
+	s.endAll()
 	s.drain()
 	s.operations.Wait()
+	s.transports.leave(s.live)
 }
 
-// read handles messages one after the other, and ends the socket when there are
-// no more.
-func (s *socket) read() {
-	defer s.close(closeNormal, "")
+// next reads a message and handles it. It reports whether the socket goes on.
+func (s *socket) next() (goesOn bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.transports.options.Logger.ErrorContext(s.ctx, "panic in a socket", slog.Any("panic", p))
 			s.close(closeInternal, "internal error")
+			goesOn = false
 		}
 	}()
-	for {
-		kind, reader, err := s.ws.NextReader()
-		if err != nil {
-			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-				s.close(closeGoingAway, "no sign of life")
-			}
-			return
-		}
-		text, err := io.ReadAll(reader)
-		if err != nil || s.ctx.Err() != nil {
-			return
-		}
-		s.stayAlive()
-		switch {
-		case kind != websocket.TextMessage:
-			s.close(closeNotText, "Messages must be text")
-			return
-		case !utf8.Valid(text):
-			s.close(closeNotUTF8, "Messages must be valid UTF-8")
-			return
-		case !s.handle(text):
-			return
-		}
+	kind, reader, err := s.ws.NextReader()
+	if err != nil {
+		s.close(closeSilently, "") // the library has told the peer what it did wrong
+		return false
 	}
-}
-
-// stayAlive puts off the moment at which the peer counts as dead.
-func (s *socket) stayAlive() {
-	s.readUntil(s.transports.options.PingInterval * silentIntervals / 2)
-	if s.ctx.Err() != nil {
-		s.readUntil(drainTime)
+	buffer := getBuffer()
+	defer putBuffer(buffer)
+	_, err = buffer.ReadFrom(reader)
+	s.showLife()
+	switch {
+	case err != nil:
+		s.close(closeSilently, "")
+	case s.ctx.Err() != nil:
+	case kind != websocket.TextMessage:
+		s.close(closeNotText, "Messages must be text")
+	case !utf8.Valid(buffer.Bytes()):
+		s.close(closeNotUTF8, "Messages must be valid UTF-8")
+	default:
+		return s.handle(buffer.Bytes())
 	}
+	return false
 }
 
-func (s *socket) readUntil(d time.Duration) {
-	_ = s.ws.SetReadDeadline(time.Now().Add(d)) //nolint:forbidigo // a real connection's deadline
-}
+func (s *socket) showLife() { s.unheard.Store(0) }
 
-// write sends queued frames and pings, and at last the farewell. A frame that
-// takes longer than the write time ends the socket.
-func (s *socket) write() {
-	ticker := time.NewTicker(s.transports.options.PingInterval)
-	defer ticker.Stop()
-	for {
-		var err error
-		select {
-		case <-s.ctx.Done():
-			s.leave()
-			return
-		case frame := <-s.queue:
-			err = s.writeFrame(frame)
-		case <-ticker.C:
-			err = s.ping()
-		}
-		if err != nil {
-			s.cancel(err)
-			_ = s.ws.Close()
-			return
-		}
-	}
-}
-
-func (s *socket) writeFrame(frame []byte) error {
-	_ = s.ws.SetWriteDeadline(time.Now().Add(s.transports.options.WriteTimeout)) //nolint:forbidigo // a real connection's deadline
-	return s.ws.WriteMessage(websocket.TextMessage, frame)                       //nolint:wrapcheck // only that it failed matters
-}
-
-// ping asks whether the peer is there, and tells older clients that we are.
-func (s *socket) ping() error {
-	if keepAlive := s.speaks.keepAlive; keepAlive != "" && s.sessionContext() != nil {
-		if err := s.writeFrame([]byte(`{"type":"` + keepAlive + `"}`)); err != nil {
-			return err
-		}
-	}
-	deadline := time.Now().Add(s.transports.options.WriteTimeout)  //nolint:forbidigo // a real connection's deadline
-	return s.ws.WriteControl(websocket.PingMessage, nil, deadline) //nolint:wrapcheck // only that it failed matters
-}
-
-// send queues a frame; it waits while the queue is full and gives up with the
-// socket.
-func (s *socket) send(ctx context.Context, frame []byte) {
-	select {
-	case s.queue <- frame:
-	case <-ctx.Done():
-	case <-s.ctx.Done():
+// look ends what took too long, and pings when it is time. A peer counts as dead
+// after so many looks and not after so much time: a process that was stopped for
+// a minute comes back to peers that are alive. The transports' lock is held.
+func (s *socket) look(now time.Duration) {
+	o := &s.transports.options
+	silent := time.Duration(s.unheard.Add(1)) * s.transports.interval()
+	switch {
+	case s.stuckFor(now) > o.WriteTimeout:
+		s.cut()
+	case s.ctx.Err() != nil:
+	case now-s.began > o.InitTimeout && s.sessionContext() == nil:
+		s.close(closeNoInit, "Connection initialisation timeout")
+	case silent > o.PingInterval*silentIntervals/2:
+		s.close(closeGoingAway, "no sign of life")
+	case now-s.pinged >= o.PingInterval:
+		s.pinged = now
+		s.ping()
 	}
 }
 
@@ -235,31 +189,15 @@ func (s *socket) send(ctx context.Context, frame []byte) {
 // It does not wait, not even for a write that is stuck: that has a second left.
 func (s *socket) close(code int, reason string) {
 	s.cancel(&farewell{code, reason})
-	_ = s.ws.NetConn().SetWriteDeadline(time.Now().Add(drainTime)) //nolint:forbidigo // a real connection's deadline
-}
-
-// leave sends what was still queued and the close frame within a second, and
-// has the reader wait that long for the peer to take them.
-func (s *socket) leave() {
-	defer s.readUntil(drainTime)
-	deadline := time.Now().Add(drainTime) //nolint:forbidigo // a real connection's deadline
-	_ = s.ws.SetWriteDeadline(deadline)
-	for len(s.queue) > 0 {
-		if s.ws.WriteMessage(websocket.TextMessage, <-s.queue) != nil {
-			return
-		}
-	}
-	if end, ok := errors.AsType[*farewell](context.Cause(s.ctx)); ok {
-		reason := strings.ToValidUTF8(end.reason[:min(len(end.reason), maxCloseReason)], "")
-		_ = s.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(end.code, reason), deadline)
-	}
+	_ = s.wire.SetWriteDeadline(time.Now().Add(drainTime)) //nolint:forbidigo // a real connection's deadline
+	s.rouse()
 }
 
 // drain lets the peer read the close frame before the connection goes: what it
 // still sends is thrown away for a moment.
 func (s *socket) drain() {
-	conn := s.ws.NetConn()
-	_ = conn.SetReadDeadline(time.Now().Add(drainTime)) //nolint:forbidigo // a real connection's deadline
-	_, _ = io.Copy(io.Discard, conn)
-	_ = s.ws.Close()
+	s.farewell.Wait()
+	s.readUntil(drainTime)
+	_, _ = io.Copy(io.Discard, s.wire)
+	_ = s.wire.Close()
 }

@@ -1,0 +1,42 @@
+// Package goroutines counts those that a test has begun, and no others.
+package goroutines
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"runtime/pprof"
+	"strings"
+	"testing"
+)
+
+// Label marks the goroutine of a test until the test ends, and with it those
+// that it begins from now on, and theirs. It returns what counts them.
+func Label(t *testing.T) (count func() int) {
+	t.Helper()
+	pprof.SetGoroutineLabels(pprof.WithLabels(t.Context(), pprof.Labels("test", t.Name())))
+	t.Cleanup(func() { pprof.SetGoroutineLabels(context.Background()) })
+	return func() int {
+		t.Helper()
+		var profile bytes.Buffer
+		if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
+			t.Fatal(err)
+		}
+		return labelled(&profile, fmt.Sprintf("%q:%q", "test", t.Name()))
+	}
+}
+
+// labelled sums the groups of a profile that carry a label.
+func labelled(profile *bytes.Buffer, label string) int {
+	total, group := 0, 0
+	for lines := bufio.NewScanner(profile); lines.Scan(); {
+		if n, err := fmt.Sscanf(lines.Text(), "%d @", &group); n == 1 && err == nil {
+			continue
+		}
+		if strings.HasPrefix(lines.Text(), "# labels:") && strings.Contains(lines.Text(), label) {
+			total += group
+		}
+	}
+	return total
+}
