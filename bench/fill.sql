@@ -23,8 +23,8 @@ SELECT poster, printf('bench-%09d', i), 'An agent of the benchmark.', words, 10,
   CASE WHEN completed THEN 1 + i % 5 ELSE 0 END, completed, completed, :start
 FROM (SELECT *, (i + :n - 2) % :n % 10 + 1 BETWEEN 8 AND 9 AS completed FROM plan) ORDER BY i;
 
-INSERT INTO agent_capabilities (capability, agent_id)
-SELECT value, poster FROM plan, json_each(words) ORDER BY value, poster;
+INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task)
+SELECT value, poster, a.reputation, a.price_per_task FROM plan, json_each(words) JOIN agents a ON a.id = poster ORDER BY value, poster;
 
 INSERT INTO api_keys (hash, agent_id, created_at) SELECT randomblob(32), poster, :start FROM plan WHERE i > :known;
 
@@ -36,8 +36,8 @@ SELECT task, poster, CASE WHEN status <> 'open' THEN worker END, printf('bench-%
   at, CASE WHEN status <> 'open' THEN at END, CASE WHEN status = 'completed' THEN at END, CASE WHEN status = 'completed' THEN at END
 FROM plan ORDER BY i;
 
-INSERT INTO task_capabilities (capability, task_id)
-SELECT value, task FROM plan, json_each(words) ORDER BY value, task;
+INSERT INTO task_capabilities (capability, task_id, status)
+SELECT value, task, status FROM plan, json_each(words) ORDER BY value, task;
 
 INSERT INTO transfers (id, kind, debit_account, credit_account, amount, balance_after, created_at)
 SELECT 'grant:' || poster, 'grant', 'issuance', 'available:' || poster, :grant, :grant, :start FROM plan ORDER BY i;
@@ -68,3 +68,5 @@ INSERT INTO events (kind, task_id, poster_id, worker_id, created_at) SELECT 'tas
 INSERT INTO events (kind, task_id, poster_id, worker_id, created_at) SELECT 'task.completed', task, poster, worker, at FROM plan WHERE status = 'completed' ORDER BY i;
 
 INSERT INTO events (kind, agent_id, transfer_id, created_at) SELECT 'wallet.changed', worker, 'payout:' || task, at FROM plan WHERE status = 'completed' ORDER BY i;
+
+UPDATE ledger_sums SET seq = (SELECT MAX(seq) FROM events), issued = :n * :grant, fees = (SELECT SUM(amount) FROM transfers WHERE kind = 'fee');

@@ -51,7 +51,10 @@ func ReadTrusted(path string) (*Trusted, error) {
 		if err := check(id, text); err != nil {
 			return nil, fmt.Errorf("%s: the document %q %w", path, id, err)
 		}
-		t.byID[strings.ToLower(id)], t.texts[text] = text, true
+		if other, taken := t.byID[canonical(id)]; taken && other != text {
+			return nil, fmt.Errorf("%s: two documents have the id %q", path, id)
+		}
+		t.byID[canonical(id)], t.texts[text] = text, true
 	}
 	return t, nil
 }
@@ -66,6 +69,9 @@ func manifest(raw []byte) (map[string]string, error) {
 	if json.Unmarshal(raw, &apollo) == nil && apollo.Format == "apollo-persisted-query-manifest" {
 		documents = map[string]string{}
 		for _, operation := range apollo.Operations {
+			if other, taken := documents[operation.ID]; taken && other != operation.Body {
+				return nil, fmt.Errorf("two documents have the id %q", operation.ID)
+			}
 			documents[operation.ID] = operation.Body
 		}
 	} else if err := json.Unmarshal(raw, &documents); err != nil {
@@ -80,13 +86,23 @@ func manifest(raw []byte) (map[string]string, error) {
 // check refuses a document that could never run.
 func check(id, text string) error {
 	sum := sha256.Sum256([]byte(text))
-	if raw, err := hex.DecodeString(id); err == nil && len(raw) == len(sum) && string(raw) != string(sum[:]) {
+	if raw, err := hex.DecodeString(canonical(id)); err == nil && len(raw) == len(sum) && string(raw) != string(sum[:]) {
 		return errors.New("has another SHA-256")
 	}
 	if _, err := parser.ParseQueryWithTokenLimit(&ast.Source{Input: text}, transport.MaxTokens); err != nil {
 		return fmt.Errorf("cannot be parsed: %w", err)
 	}
 	return nil
+}
+
+// canonical is the same for all ways to write an id: a SHA-256 has no upper case
+// and no prefix, others are as they are.
+func canonical(id string) string {
+	digest := strings.TrimPrefix(id, "sha256:")
+	if raw, err := hex.DecodeString(digest); err == nil && len(raw) == sha256.Size {
+		return strings.ToLower(digest)
+	}
+	return id
 }
 
 // ExtensionName names the list for the executor.
@@ -106,7 +122,7 @@ func (t *Trusted) MutateOperationParameters(_ context.Context, request *graphql.
 	}
 	asked, _ := request.Extensions["persistedQuery"].(map[string]any)
 	id, _ := asked["sha256Hash"].(string)
-	text, listed := t.byID[strings.ToLower(id)]
+	text, listed := t.byID[canonical(id)]
 	if !listed {
 		return untrusted(codeIDNotListed, "there is no document with this id on the list of this server")
 	}

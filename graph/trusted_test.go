@@ -88,6 +88,7 @@ func TestReadTrusted(t *testing.T) {
 	const document = `query Q { marketplace { url } }`
 	for _, manifest := range []string{
 		fmt.Sprintf(`{%q: %q}`, digest(document), document),
+		fmt.Sprintf(`{%q: %q}`, "sha256:"+digest(document), document),
 		fmt.Sprintf(`{"0123456789abcdef0123456789abcdef": %q}`, document), // Relay's MD5
 		fmt.Sprintf(`{"format": "apollo-persisted-query-manifest", "version": 1, "operations": [{"id": %q, "name": "Q", "type": "query", "body": %q}]}`, digest(document), document),
 	} {
@@ -95,14 +96,21 @@ func TestReadTrusted(t *testing.T) {
 			t.Errorf("%s: got %v, %v", manifest, trusted, err)
 		}
 	}
+	trusted, err := trusting(t, `{"aB": "{ a }", "Ab": "{ b }"}`)
+	must(t, err)
+	if trusted.byID["aB"] != "{ a }" || trusted.byID["Ab"] != "{ b }" {
+		t.Errorf("ids that differ in case are mixed up: %v", trusted.byID)
+	}
 	for manifest, says := range map[string]string{
 		``:                       "no JSON object of documents",
 		`[]`:                     "no JSON object of documents",
 		`{"id": 7}`:              "no JSON object of documents",
 		`{}`:                     "it has no document",
 		`{"id": "{ unfinished"}`: `the document "id" cannot be parsed`,
-		fmt.Sprintf(`{%q: %q}`, digest("another"), document):              "has another SHA-256",
-		`{"format": "apollo-persisted-query-manifest", "operations": []}`: "it has no document",
+		fmt.Sprintf(`{%q: %q}`, digest("another"), document):                                                                        "has another SHA-256",
+		fmt.Sprintf(`{%q: %q}`, "sha256:"+digest("another"), document):                                                              "has another SHA-256",
+		`{"format": "apollo-persisted-query-manifest", "operations": [{"id": "a", "body": "{ a }"}, {"id": "a", "body": "{ b }"}]}`: `two documents have the id "a"`,
+		`{"format": "apollo-persisted-query-manifest", "operations": []}`:                                                           "it has no document",
 	} {
 		if _, err := trusting(t, manifest); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %v, want %q", manifest, err, says)
