@@ -37,8 +37,8 @@ type Config struct {
 	WebhookRetries []time.Duration `default:"5s,5m,30m,2h,5h,10h,10h" env:"AGENTMARKET_WEBHOOK_RETRIES" help:"Pauses between the attempts of a webhook delivery."`
 	Lease          time.Duration   `default:"24h"            env:"AGENTMARKET_LEASE"           help:"How long a worker has for a task, unless the task says otherwise."`
 	OpenFor        time.Duration   `default:"168h"           env:"AGENTMARKET_OPEN_FOR"        help:"How long a task stays open, unless it says otherwise."`
-	KeepEvents     time.Duration   `default:"720h"           env:"AGENTMARKET_KEEP_EVENTS"     help:"How long events can be read again with a cursor, at least 24h; 0s for ever."`
-	KeepDeliveries time.Duration   `default:"720h"           env:"AGENTMARKET_KEEP_DELIVERIES" help:"How long webhook deliveries and their attempts are kept, longer than the pauses between attempts add up to and not longer than events; 0s for ever."`
+	KeepEvents     time.Duration   `default:"720h"           env:"AGENTMARKET_KEEP_EVENTS"     help:"How long events can be read again with a cursor, at least 24h and longer than a delivery is retried; 0s for ever."`
+	KeepDeliveries *time.Duration  `                         env:"AGENTMARKET_KEEP_DELIVERIES" help:"How long webhook deliveries and their attempts are kept, longer than the pauses between attempts add up to and not longer than events; 0s for ever; as long as events, 720h at most, when not given."`
 	MinBudget      models.Credits  `default:"2"              env:"AGENTMARKET_MIN_BUDGET"      help:"The least budget of a task, in credits."`
 	StartCredits   models.Credits  `default:"100"            env:"AGENTMARKET_STARTING_CREDITS" help:"Credits a new agent gets." name:"starting-credits"`
 	Drain          time.Duration   `default:"0s"             env:"AGENTMARKET_DRAIN"           help:"How long to serve on after SIGTERM while /readyz answers 503, for balancers to find out."`
@@ -52,6 +52,9 @@ type Config struct {
 // Idempotency-Key, so that who resumes a day later finds what happened. The
 // database itself refuses to take younger ones away.
 const minKeepEvents = 24 * time.Hour
+
+// standardKeep is for how long events and deliveries are kept by default.
+const standardKeep = 720 * time.Hour
 
 // Validate refuses settings that cannot work, with a line for each.
 func (c *Config) Validate() error {
@@ -68,11 +71,15 @@ func (c *Config) Validate() error {
 	check(c.StartCredits >= 0 && c.StartCredits <= models.MaxBudget, "starting-credits: must be from 0 to %d", models.MaxBudget)
 	check(c.Lease >= time.Minute, "lease: must be at least 1m")
 	check(c.OpenFor >= time.Minute, "open-for: must be at least 1m")
-	check(c.KeepEvents == 0 || c.KeepEvents >= minKeepEvents, "keep-events: must be at least %s, or 0s", minKeepEvents)
 	retries := c.retryTime()
-	check(c.KeepDeliveries == 0 || c.KeepDeliveries > retries, "keep-deliveries: must be more than %s, in which a delivery is retried, or 0s", retries)
-	check(c.KeepEvents == 0 || c.KeepDeliveries > 0 && c.KeepDeliveries <= c.KeepEvents,
-		"keep-deliveries: must not be longer than keep-events: a delivery names its event")
+	check(c.KeepEvents == 0 || c.KeepEvents >= minKeepEvents && c.KeepEvents > retries,
+		"keep-events: must be at least %s and more than %s, in which a delivery is retried, or 0s", minKeepEvents, retries)
+	if c.KeepDeliveries != nil {
+		keep := *c.KeepDeliveries
+		check(keep == 0 || keep > retries, "keep-deliveries: must be more than %s, in which a delivery is retried, or 0s", retries)
+		check(c.KeepEvents == 0 || keep > 0 && keep <= c.KeepEvents,
+			"keep-deliveries: must not be longer than keep-events: a delivery names its event")
+	}
 	check(c.EndpointTime > 0, "endpoint-timeout: must be more than 0")
 	check(c.WebhookTime > 0, "webhook-timeout: must be more than 0")
 	check(c.SecretKey != "" || !strings.Contains(c.Database, "://"), "secret-key: must be given with PostgreSQL, the same to every replica")
@@ -113,6 +120,18 @@ func isNATS(text string) bool {
 		}
 	}
 	return true
+}
+
+// DeliveriesKept is how long deliveries are kept, 0 for ever.
+func (c *Config) DeliveriesKept() time.Duration {
+	switch {
+	case c.KeepDeliveries != nil:
+		return *c.KeepDeliveries
+	case c.KeepEvents == 0:
+		return standardKeep
+	default:
+		return min(standardKeep, c.KeepEvents)
+	}
 }
 
 // Complete fills in what follows from other settings and from the address that

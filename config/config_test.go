@@ -72,9 +72,10 @@ func TestValidate(t *testing.T) {
 		"--nats-url=https://a.b":       "nats-url: must be like nats://host:4222",
 		"--nats-url=nats://a:p,b":      "nats-url: must be like nats://host:4222",
 		"--nats-url=nats://a,nats://":  "nats-url: must be like nats://host:4222",
-		"--keep-events=23h59m":         "keep-events: must be at least 24h0m0s, or 0s",
+		"--keep-events=23h59m":         "keep-events: must be at least 24h0m0s and more than 33h6m6s",
 		"--keep-events=-1s":            "keep-events: must be at least 24h0m0s",
-		"--keep-events=700h":           "keep-deliveries: must not be longer than keep-events",
+		"--keep-events=33h":            "keep-events: must be at least 24h0m0s and more than 33h6m6s",
+		"--keep-deliveries=721h":       "keep-deliveries: must not be longer than keep-events",
 		"--keep-deliveries=0s":         "keep-deliveries: must not be longer than keep-events",
 		"--keep-deliveries=33h":        "keep-deliveries: must be more than 33h6m6s",
 		"--rate-limits=maybe":          "must be one of",
@@ -108,6 +109,23 @@ func TestComplete(t *testing.T) {
 		c := config.Config{Addr: row.addr, PublicURL: row.public, MarketplaceURL: row.marketplace}
 		if c.Complete(listening); c.PublicURL != row.wantPublic || c.MarketplaceURL != row.wantMarketplace {
 			t.Errorf("%+v became %s and %s", row, c.PublicURL, c.MarketplaceURL)
+		}
+	}
+}
+
+// TestDeliveriesKept: deliveries are kept for as long as their events unless they
+// are to be kept for less.
+func TestDeliveriesKept(t *testing.T) {
+	t.Parallel()
+	for arg, want := range map[string]time.Duration{
+		"--addr=:0":              720 * time.Hour,
+		"--keep-events=48h":      48 * time.Hour,
+		"--keep-events=0s":       720 * time.Hour,
+		"--keep-events=2000h":    720 * time.Hour,
+		"--keep-deliveries=100h": 100 * time.Hour,
+	} {
+		if c, _, err := parse(t, arg); err != nil || c.DeliveriesKept() != want {
+			t.Errorf("%s: kept for %s (%v), want %s", arg, c.DeliveriesKept(), err, want)
 		}
 	}
 }

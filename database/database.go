@@ -74,9 +74,10 @@ func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
+	// With recursive triggers a REPLACE counts as the deletion that it is.
 	db.writer, err = connect(path, url.Values{
 		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_txlock": {"immediate"}, "_busy_timeout": {"10000"},
-		"_foreign_keys": {"on"}, "_cache_size": {"-32000"}, "_stmt_cache_size": {"128"},
+		"_foreign_keys": {"on"}, "_recursive_triggers": {"on"}, "_cache_size": {"-32000"}, "_stmt_cache_size": {"128"},
 	}, 1)
 	if err != nil {
 		return nil, err

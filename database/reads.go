@@ -77,10 +77,15 @@ func waited(ctx context.Context, pause time.Duration) bool {
 
 // away says of a read that did not find the engine, or got no answer from it in
 // time, that it may be tried again.
-func away(db *gorm.DB) {
-	if db.Error != nil && !errors.Is(db.Statement.Context.Err(), context.Canceled) && transient(db.Error) {
-		db.Error = models.Errorf(models.Unavailable, "the database cannot be read now; try again")
+func away(db *gorm.DB) { db.Error = Away(db.Statement.Context, db.Error) }
+
+// Away is the error of a read: UNAVAILABLE in place of one that says that the
+// engine is away. Who reads rows itself asks it.
+func Away(ctx context.Context, err error) error {
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) && transient(err) {
+		return models.Errorf(models.Unavailable, "the database cannot be read now; try again")
 	}
+	return err
 }
 
 // lost reports whether a read did not find the engine, and its caller waits still.

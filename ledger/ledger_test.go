@@ -99,6 +99,7 @@ func TestDatabaseRefuses(t *testing.T) {
 		{"a wallet removed", "DELETE FROM wallets WHERE agent_id = 'POSTER'", "wallets are kept"},
 		{"a transfer altered", "UPDATE transfers SET amount = 1", "transfers are immutable"},
 		{"a transfer removed", "DELETE FROM transfers", "transfers are immutable"},
+		{"transfers replaced", engines.Says("INSERT OR REPLACE INTO transfers SELECT * FROM transfers", "TRUNCATE transfers CASCADE"), "transfers are immutable"},
 		{"a second grant", transfer("grant:POSTER", "grant", "issuance", "available:POSTER", 100, "NULL"), "duplicated key not allowed"},
 		{"a grant under another name", transfer("grant:again", "grant", "issuance", "available:POSTER", 100, "NULL"), "a grant goes from issuance to an agent, once"},
 		{"a grant from another's wallet", transfer("grant:POSTER", "grant", "available:WORKER", "available:POSTER", 100, "NULL"), "a grant goes from issuance to an agent, once"},
@@ -127,6 +128,9 @@ func TestDatabaseRefuses(t *testing.T) {
 		{"a task removed", "DELETE FROM tasks WHERE id = 'OPEN'", "tasks are kept"},
 		{"a task for its own poster", "UPDATE tasks SET status = 'assigned', attempt = 1, worker_id = 'POSTER' WHERE id = 'OPEN'", engines.Says("CHECK", "check constraint")},
 		{"an event altered", "UPDATE events SET kind = 'task.posted'", "events are immutable"},
+		{"events replaced", engines.Says("INSERT OR REPLACE INTO events (seq, kind, created_at) SELECT seq, kind, created_at FROM events", "TRUNCATE events CASCADE"), "events are kept until"},
+		{"the horizon removed", engines.Says("DELETE FROM event_horizon", "TRUNCATE event_horizon"), "there is one horizon"},
+		{"the sums removed", engines.Says("DELETE FROM ledger_sums", "TRUNCATE ledger_sums"), "the sums of the ledger only grow"},
 		{"half a credit", "UPDATE agents SET price_per_task = '1.5'", engines.Says("cannot store REAL value in INTEGER column", "invalid input syntax for type bigint")},
 	} {
 		if err := s.run(t, row.statement); err == nil || !strings.Contains(err.Error(), row.says) {

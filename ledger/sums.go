@@ -48,12 +48,15 @@ func Count(ctx context.Context, db *database.DB) (seq int64, err error) {
 		if err != nil {
 			return false, err
 		}
+		var counted int64
 		err = db.Write(ctx, func(tx *database.Tx) error {
-			return tx.Exec("UPDATE ledger_sums SET seq = ?, issued = issued + ?, fees = fees + ? WHERE seq = ?", // unless another has
-				to, more.Issued, more.Fees, before.Seq).Error
+			sums := tx.Exec("UPDATE ledger_sums SET seq = ?, issued = issued + ?, fees = fees + ? WHERE seq = ?", // unless another has
+				to, more.Issued, more.Fees, before.Seq)
+			counted = sums.RowsAffected
+			return sums.Error
 		})
-		if err != nil {
-			return false, err
+		if err != nil || counted == 0 {
+			return err == nil, err
 		}
 		seq = to
 		return to < last, nil

@@ -266,17 +266,21 @@ func standings(status models.Status, now models.Time) []standing {
 // its rows in order by an index, where one query for all would sort everything
 // that is open.
 func (m *Market) parts(ctx context.Context, q TaskQuery, now models.Time) ([]*gorm.DB, error) {
-	wanted := q.Status
-	if len(wanted) == 0 && (q.Order.Column != "" || q.PosterID+q.WorkerID != "") { // these indexes are in order state by state
-		wanted = models.Statuses()
+	if len(q.Status) == 0 && (q.Order.Column != "" || q.PosterID+q.WorkerID != "") { // these indexes are in order state by state
+		q.Status = models.Statuses()
 	}
+	return m.partsOf(ctx, q, now)
+}
+
+// partsOf is parts for a list whose order is of no account.
+func (m *Market) partsOf(ctx context.Context, q TaskQuery, now models.Time) ([]*gorm.DB, error) {
 	var all []standing
 	for _, status := range models.Statuses() { // in this order, and each once
-		if slices.Contains(wanted, status) {
+		if slices.Contains(q.Status, status) {
 			all = append(all, standings(status, now)...)
 		}
 	}
-	if len(wanted) == 0 {
+	if len(q.Status) == 0 {
 		all = []standing{{condition: "1 = 1"}}
 	}
 	var parts []*gorm.DB
@@ -366,15 +370,15 @@ func union(db *gorm.DB, parts []*gorm.DB) *gorm.DB {
 
 // CountTasks returns how many tasks the query finds.
 func (m *Market) CountTasks(ctx context.Context, q TaskQuery) (int, error) {
-	parts, err := m.parts(ctx, q, m.now())
-	total := 0
-	for _, part := range parts {
-		n, err := count(part, nil)
-		if err != nil {
-			return 0, err
-		}
-		total += n
+	parts, err := m.partsOf(ctx, q, m.now())
+	if err != nil {
+		return 0, err
 	}
+	for i := range parts {
+		parts[i] = parts[i].Select("COUNT(*) AS n")
+	}
+	var total int // by one statement: a task that moves meanwhile counts once
+	err = m.DB.Read(ctx).Table("(?) AS counts", union(m.DB.Read(ctx), parts)).Select("COALESCE(SUM(n), 0)").Scan(&total).Error
 	return total, err
 }
 

@@ -70,6 +70,7 @@ type Market struct {
 	Settings Settings
 	running  sync.WaitGroup // executions under way
 	epochs   epochs
+	refused  refusals
 }
 
 // New returns a market on its parts.

@@ -2,9 +2,7 @@ package market
 
 import (
 	"context"
-	"fmt"
 	"strings"
-	"time"
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
@@ -45,36 +43,15 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 	if n := len(request.IdempotencyKey); n > 0 && n < anonymousKeyLength {
 		return Registration{}, models.Invalid("Idempotency-Key", "must have at least %d characters to register with", anonymousKeyLength)
 	}
-	return once(ctx, m, "address:"+request.Address, "register", in, func(tx *database.Tx) (Registration, error) {
+	if err := m.refusedAlready(ctx, request); err != nil {
+		return Registration{}, err
+	}
+	return once(ctx, m, registrationScope(request), "register", in, func(tx *database.Tx) (Registration, error) {
 		if err := m.limitRegistrations(tx, request.Network()); err != nil {
 			return Registration{}, err
 		}
 		return m.register(tx, agent, webhookURL)
 	})
-}
-
-// limitRegistrations takes one registration of a network, and keeps it when the
-// transaction is committed only. RATE_LIMITED when there is none left. It comes
-// first: who is refused costs one statement.
-func (m *Market) limitRegistrations(tx *database.Tx, network string) error {
-	every := m.Settings.RegisterEvery
-	if every == 0 {
-		return nil
-	}
-	now := m.now()
-	var fullAt models.Time
-	err := tx.Row(`INSERT INTO registrants (network, full_at) VALUES (?, ?)
-		ON CONFLICT (network) DO UPDATE SET full_at = CASE
-			WHEN registrants.full_at + ? > excluded.full_at THEN registrants.full_at + ? ELSE excluded.full_at END
-		RETURNING full_at`, []any{network, now.Add(every), every.Microseconds(), every.Microseconds()}, &fullAt)
-	if err != nil {
-		return fmt.Errorf("limit registrations: %w", err)
-	}
-	most := now.Add(time.Duration(m.Settings.RegisterBurst) * every)
-	if fullAt > most {
-		return models.Limited(fullAt.Std().Sub(most.Std()), "too many agents were registered from this address")
-	}
-	return nil
 }
 
 func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string) (Registration, error) {

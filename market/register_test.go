@@ -111,6 +111,24 @@ func TestRegister_limited(t *testing.T) {
 				count(t, b, "agents"), count(t, b, "idempotency_keys"), count(t, b, "transfers"))
 		}
 	})
+	t.Run("who was refused is refused without asking the database, until the time that it was told", func(t *testing.T) {
+		t.Parallel()
+		b := limited(t, engines.Address(t))
+		b.Settings.RegisterBurst = 1
+		must(t, registerFrom(t.Context(), b, "192.0.2.1", "the first one, with a key"))
+		wantCode(t, registerFrom(t.Context(), b, "192.0.2.1", ""), models.RateLimited)
+		must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("DELETE FROM registrants").Error })) // as if it were free
+		for _, key := range []string{"", "a key that nobody used"} {
+			err := registerFrom(t.Context(), b, "192.0.2.1", key)
+			if models.CodeOf(err) != models.RateLimited || models.AsError(err).RetryAfter != time.Minute {
+				t.Errorf("with the key %q: %v", key, err)
+			}
+		}
+		must(t, registerFrom(t.Context(), b, "192.0.2.1", "the first one, with a key"))
+		must(t, registerFrom(t.Context(), b, "192.0.2.2", ""))
+		b.Clock.Advance(time.Minute)
+		must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
+	})
 	t.Run("a network is forgotten when it has all of its burst again", func(t *testing.T) {
 		t.Parallel()
 		b := limited(t, engines.Address(t))

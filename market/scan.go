@@ -7,6 +7,7 @@ import (
 
 	"gorm.io/gorm"
 
+	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
 )
 
@@ -28,10 +29,10 @@ func scanTasks(query *gorm.DB, likely int) ([]models.Task, error) {
 	for rows.Next() {
 		tasks = append(tasks, models.Task{})
 		if err := scanTask(rows, &tasks[len(tasks)-1]); err != nil {
-			return nil, fmt.Errorf("read a task: %w", err)
+			return nil, fmt.Errorf("read a task: %w", database.Away(query.Statement.Context, err))
 		}
 	}
-	return tasks, rows.Err()
+	return tasks, database.Away(query.Statement.Context, rows.Err())
 }
 
 func scanTask(rows *sql.Rows, t *models.Task) error {

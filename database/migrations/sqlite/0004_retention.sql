@@ -26,7 +26,8 @@ CREATE TRIGGER event_horizon_moves BEFORE UPDATE ON event_horizon WHEN NOT (
   AND NEW.created_at <= (unixepoch() - 23 * 3600) * 1000000
   AND NEW.seq <= (SELECT seq FROM ledger_sums)
   AND EXISTS (SELECT 1 FROM events WHERE seq = NEW.seq)
-  AND NOT EXISTS (SELECT 1 FROM events WHERE seq > OLD.seq AND seq <= NEW.seq AND created_at > NEW.created_at))
+  AND NOT EXISTS (SELECT 1 FROM events WHERE seq > OLD.seq AND seq <= NEW.seq AND created_at > NEW.created_at)
+  AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id > OLD.seq AND event_id <= NEW.seq))
 BEGIN SELECT RAISE(ABORT, 'the horizon of events moves on over what is old'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
