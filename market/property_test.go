@@ -2,16 +2,30 @@ package market_test
 
 import (
 	"context"
+	"flag"
+	"os"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
 	"agentmarket.space/server/auth"
+	"agentmarket.space/server/internal/engines"
 	"agentmarket.space/server/internal/markettest"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
 )
+
+// TestMain has properties looked at 30 times on PostgreSQL, and 100 on SQLite: each
+// law after each step is a round trip there. -rapid.checks says otherwise.
+func TestMain(m *testing.M) {
+	if engines.OnPostgres() {
+		if err := flag.Set("rapid.checks", "30"); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // TestProperty walks the market at random, verbs and jumps of the clock, beside
 // a model that fits on a page. After every step the verb has answered as the
