@@ -134,14 +134,26 @@ func clientAddress(r *http.Request, trusted []netip.Prefix) string {
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
-		hop = strings.TrimSpace(hop)
-		if _, err := netip.ParseAddr(hop); err != nil {
+		address, ok := hopAddress(strings.TrimSpace(hop))
+		if !ok {
 			break
 		}
-		host = hop
-		if !isTrusted(hop) {
+		host = address
+		if !isTrusted(address) {
 			break
 		}
 	}
 	return host
+}
+
+// hopAddress reads an entry of X-Forwarded-For, which some proxies write with a
+// port.
+func hopAddress(hop string) (address string, ok bool) {
+	if ip, err := netip.ParseAddr(hop); err == nil {
+		return ip.Unmap().String(), true
+	}
+	if withPort, err := netip.ParseAddrPort(hop); err == nil {
+		return withPort.Addr().Unmap().String(), true
+	}
+	return "", false
 }

@@ -15,6 +15,9 @@ func IsPostgres(address string) bool {
 // checkPath refuses as the path of a file what was meant to be something else,
 // which may have a password in it.
 func checkPath(address string) error {
+	if address == "" || strings.HasPrefix(address, ":") { // SQLite keeps :memory: nowhere
+		return fmt.Errorf("database: %q is not the path of a file", address)
+	}
 	if scheme, _, ok := strings.Cut(address, "://"); ok {
 		return fmt.Errorf("database %s://…: give a postgres:// address or the path of a SQLite file", scheme)
 	}

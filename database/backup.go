@@ -16,8 +16,15 @@ func Backup(ctx context.Context, from, to string, check func(*State) error) erro
 	if IsPostgres(from) {
 		return errors.New("the backup of a PostgreSQL database is pg_dump's work")
 	}
-	if _, err := os.Stat(from); err != nil {
+	if err := errors.Join(checkPath(from), checkPath(to)); err != nil {
+		return err
+	}
+	info, err := os.Stat(from)
+	if err != nil {
 		return fmt.Errorf("open database: %w", err)
+	}
+	if !info.Mode().IsRegular() { // opening a pipe would wait for ever
+		return fmt.Errorf("open database: %s is not a file", from)
 	}
 	return publish(ctx, to, check, func(unfinished string) error {
 		// Not as Read's connections are: for SQLite this is writing.

@@ -95,9 +95,19 @@ func TestIdempotencyKeyIsRefused(t *testing.T) {
 	b := open(t)
 	agent := b.register(t, "")
 	const post = `postTask(input: {title: "T", description: "D", budget: 2}) { task { id } }`
-	two := b.ask(t, agent, `mutation { a: `+post+` b: `+post+` }`, "Idempotency-Key", "k")
-	if two.code() != string(models.InvalidInput) || two.Data != nil {
-		t.Errorf("two mutations with one key: %v, %v", two.Data, two.Errors)
+	for _, document := range []string{
+		`mutation { a: ` + post + ` b: ` + post + ` }`,
+		`mutation { ... on Mutation { a: ` + post + ` b: ` + post + ` } }`,
+		`mutation { a: ` + post + ` ...f } fragment f on Mutation { b: ` + post + ` }`,
+	} {
+		two := b.ask(t, agent, document, "Idempotency-Key", "k")
+		if two.code() != string(models.InvalidInput) || two.Data != nil {
+			t.Errorf("%s with one key: %v, %v", document, two.Data, two.Errors)
+		}
+	}
+	b.ok(t, b.register(t, ""), `mutation { __typename `+post+` }`, "Idempotency-Key", "one effect")
+	for _, key := range []string{"\xff\xfe", "k\u00e9", "a\tb"} {
+		wantRefused(t, "a key that is no text", b.ask(t, agent, `mutation { `+post+` }`, "Idempotency-Key", key), models.InvalidInput, "Idempotency-Key")
 	}
 	long := b.ask(t, agent, `mutation { `+post+` }`, "Idempotency-Key", fmt.Sprintf("%0300d", 1))
 	wantRefused(t, "a key that is too long", long, models.InvalidInput, "Idempotency-Key")

@@ -126,7 +126,7 @@ func around(ctx context.Context, shared *sharing, answers *Answers, next graphql
 	switch operation.Operation.Operation {
 	case ast.Mutation:
 		key := auth.RequestFrom(ctx).IdempotencyKey
-		if key != "" && len(operation.Operation.SelectionSet) > 1 {
+		if key != "" && mutations(operation) > 1 {
 			return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{
 				Present(ctx, models.Errorf(models.InvalidInput, "a document with an Idempotency-Key must have one mutation")),
 			}})
@@ -137,6 +137,16 @@ func around(ctx context.Context, shared *sharing, answers *Answers, next graphql
 		return shared.around(ctx, next)
 	}
 	return next(ctx)
+}
+
+// mutations is how many effects a document asks for, in fragments or not.
+func mutations(operation *graphql.OperationContext) (n int) {
+	for _, field := range graphql.CollectFields(operation, operation.Operation.SelectionSet, []string{"Mutation"}) {
+		if field.Name != "__typename" {
+			n++
+		}
+	}
+	return n
 }
 
 // limited runs a query under the time limit, with what it loads kept for as long

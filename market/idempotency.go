@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"gorm.io/gorm"
@@ -82,6 +83,9 @@ func (m *Market) claim(ctx context.Context, scope, verb string, in any) (*claim,
 	}
 	if len(key) > maxIdempotencyKey {
 		return nil, models.Invalid("Idempotency-Key", "must have at most %d characters", maxIdempotencyKey)
+	}
+	if strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return nil, models.Invalid("Idempotency-Key", "must be of visible ASCII characters")
 	}
 	body, err := json.Marshal(in)
 	if err != nil {

@@ -67,7 +67,9 @@ func (m *Market) refusedAlready(ctx context.Context, request *auth.Request) erro
 	return tooManyAgents(wait)
 }
 
-func registrationScope(request *auth.Request) string { return "address:" + request.Address }
+// registrationScope is in which an Idempotency-Key of a registration is known: a
+// client may come back from another address of its own.
+func registrationScope(request *auth.Request) string { return "address:" + request.Network() }
 
 // limitRegistrations takes one registration of a network, and keeps it when the
 // transaction is committed only. RATE_LIMITED when there is none left. It comes

@@ -106,8 +106,10 @@ func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql
 	t.write(w, q.media, status, response)
 }
 
-// setHeaders sets what every answer has.
+// setHeaders sets what every answer has. It may be the caller's own, and caches on
+// the way know nothing of the key that says who that is.
 func (*plainHTTP) setHeaders(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Add("Vary", "Accept")
 }

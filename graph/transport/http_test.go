@@ -90,7 +90,7 @@ func TestHTTP(t *testing.T) {
 			if got.status == http.StatusMethodNotAllowed && got.header.Get("Allow") == "" {
 				t.Error("405 does not say what is allowed")
 			}
-			if got.header.Get("Content-Type") == "" || got.header.Get("X-Content-Type-Options") != "nosniff" || got.header.Get("Vary") != "Accept" {
+			if got.header.Get("Content-Type") == "" || got.header.Get("X-Content-Type-Options") != "nosniff" || got.header.Get("Vary") != "Accept" || got.header.Get("Cache-Control") != "no-store" {
 				t.Errorf("headers: %v", got.header)
 			}
 		})

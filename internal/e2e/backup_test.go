@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"agentmarket.space/server/internal/e2e/program"
@@ -102,6 +103,9 @@ func TestBackup_refuses(t *testing.T) {
 	write("text.db", "not a database, however long it is")
 	write("torn.db", whole[:len(whole)/2])
 	write("stale.db-wal", "left behind")
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct{ args, says string }{
 		{"backup --to backup.db --database " + filepath.Join(server.Dir, "agentmarket.db"), "backup.db is there already"},
 		{"backup --to new.db --database none.db", "no such file"},
@@ -111,6 +115,9 @@ func TestBackup_refuses(t *testing.T) {
 		{"restore --from backup.db --database stale.db", "stale.db-wal is there already"},
 		{"restore --from backup.db --database " + filepath.Join(server.Dir, "agentmarket.db"), "another process serves it"},
 		{"restore --from backup.db --database postgres://127.0.0.1/market", "agentmarket copy"},
+		{"backup --to new.db --database pipe", "pipe is not a file"},
+		{"backup --to :memory: --database backup.db", "is not the path of a file"},
+		{"restore --from pipe --database new.db", "pipe is not a file"},
 		{"restore --from text.db --database new.db", "not a database"},
 		{"restore --from torn.db --database new.db", "malformed"},
 		{"restore --database new.db", "--from"},
