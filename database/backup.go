@@ -11,7 +11,8 @@ import (
 )
 
 // Backup writes one committed state of the SQLite file at from, which a server
-// may be serving, to a new file at to. See [publish] for what it promises.
+// may be serving, to a new file at to. The schema stays as it is, that of an older
+// program too. See [publish] for what it promises.
 func Backup(ctx context.Context, from, to string, check func(*State) error) error {
 	if IsPostgres(from) {
 		return errors.New("the backup of a PostgreSQL database is pg_dump's work")
@@ -19,6 +20,36 @@ func Backup(ctx context.Context, from, to string, check func(*State) error) erro
 	if err := errors.Join(checkPath(from), checkPath(to)); err != nil {
 		return err
 	}
+	return publish(ctx, to, check, func(unfinished string) error { return copyState(ctx, from, unfinished) })
+}
+
+// Restore is Backup the other way: to is where a server is to serve it from. What
+// an older program left is brought up to date on the way.
+func Restore(ctx context.Context, from, to string, check func(*State) error) error {
+	if IsPostgres(from) || IsPostgres(to) {
+		return errors.New("a backup is restored to a SQLite file; agentmarket copy moves that to PostgreSQL")
+	}
+	if err := errors.Join(checkPath(from), checkPath(to)); err != nil {
+		return err
+	}
+	lock, err := lockFile(to)
+	if err != nil {
+		return err
+	}
+	err = publish(ctx, to, check, func(unfinished string) error {
+		if err := copyState(ctx, from, unfinished); err != nil {
+			return err
+		}
+		if err := refuseForeign(ctx, unfinished); err != nil {
+			return err
+		}
+		return migrateFile(ctx, unfinished)
+	})
+	return errors.Join(err, lock.release())
+}
+
+// copyState writes one committed state of a file to a new one.
+func copyState(ctx context.Context, from, to string) error {
 	info, err := os.Stat(from)
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)
@@ -26,26 +57,12 @@ func Backup(ctx context.Context, from, to string, check func(*State) error) erro
 	if !info.Mode().IsRegular() { // opening a pipe would wait for ever
 		return fmt.Errorf("open database: %s is not a file", from)
 	}
-	return publish(ctx, to, check, func(unfinished string) error {
-		// Not as Read's connections are: for SQLite this is writing.
-		reader, err := connect(from, url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}, 1)
-		if err != nil {
-			return fmt.Errorf("open database %s: %w", from, err)
-		}
-		return errors.Join(reader.WithContext(ctx).Exec("VACUUM INTO ?", unfinished).Error, closeGorm(reader))
-	})
-}
-
-// Restore is Backup the other way: to is where a server is to serve it from.
-func Restore(ctx context.Context, from, to string, check func(*State) error) error {
-	if IsPostgres(to) {
-		return errors.New("a backup is restored to a SQLite file; agentmarket copy moves that to PostgreSQL")
-	}
-	lock, err := lockFile(to)
+	// Not as Read's connections are: for SQLite this is writing.
+	reader, err := connect(from, url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}, 1)
 	if err != nil {
-		return err
+		return fmt.Errorf("open database %s: %w", from, err)
 	}
-	return errors.Join(Backup(ctx, from, to, check), lock.release())
+	return errors.Join(reader.WithContext(ctx).Exec("VACUUM INTO ?", to).Error, closeGorm(reader))
 }
 
 // publish has a file written under another name. Once it is found undamaged, has

@@ -228,7 +228,8 @@ func (db *DB) Snapshot(ctx context.Context, fn func(*State) error) error {
 }
 
 // Inspect runs fn on one state of the store at address, which a server may be
-// serving. Nothing is changed.
+// serving. Nothing is changed: the schema is what the server made it, and only one
+// that is newer than this program is refused.
 func Inspect(ctx context.Context, address string, fn func(*State) error) error {
 	if IsPostgres(address) {
 		return inspectPostgres(ctx, address, fn)
@@ -243,7 +244,7 @@ func Inspect(ctx context.Context, address string, fn func(*State) error) error {
 	if err != nil {
 		return fmt.Errorf("open database %s: %w", address, err)
 	}
-	return errors.Join(reader.WithContext(ctx).Transaction(fn), closeGorm(reader))
+	return errors.Join(reader.WithContext(ctx).Transaction(knownOnly(sqliteDialect, fn)), closeGorm(reader))
 }
 
 func readerParams() url.Values {

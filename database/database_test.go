@@ -18,6 +18,7 @@ import (
 	"gorm.io/gorm"
 
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/engines"
 	"agentmarket.space/server/models"
 )
 
@@ -286,6 +287,43 @@ func TestInspect(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// TestInspect_newer: what a program of a later version left is neither read, backed
+// up nor restored.
+func TestInspect_newer(t *testing.T) {
+	t.Parallel()
+	path, dir := newer(t), t.TempDir()
+	check := func(*database.State) error {
+		t.Error("it was looked into")
+		return nil
+	}
+	for name, err := range map[string]error{
+		"inspect": database.Inspect(t.Context(), path, check),
+		"backup":  database.Backup(t.Context(), path, filepath.Join(dir, "backup.db"), check),
+		"restore": database.Restore(t.Context(), path, filepath.Join(dir, "restored.db"), check),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "run a newer one") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*.db")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v (%v)", left, err)
+	}
+}
+
+// TestInspect_newerPostgres is the same there.
+func TestInspect_newerPostgres(t *testing.T) {
+	t.Parallel()
+	address := engines.Postgres(t)
+	db := open(t, address)
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+		return tx.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)").Error
+	}))
+	err := database.Inspect(t.Context(), address, func(*database.State) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "run a newer one") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func copyFile(t *testing.T, from, to string) {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 
 	"github.com/pressly/goose/v3"
 	"github.com/riverqueue/river/riverdriver"
@@ -61,8 +63,58 @@ func refuseNewer(ctx context.Context, provider *goose.Provider) error {
 	if err != nil {
 		return fmt.Errorf("read schema version: %w", err)
 	}
+	return checkVersion(have, known)
+}
+
+func checkVersion(have, known int64) error {
 	if have > known {
 		return fmt.Errorf("the schema has version %d, this program knows %d: run a newer one", have, known)
 	}
 	return nil
+}
+
+// SchemaVersion returns the number of the newest migration that a state has had:
+// of one that is inspected it may be older than the program's.
+func SchemaVersion(state *State) (version int64, err error) {
+	if err := state.Raw("SELECT MAX(version_id) FROM goose_db_version").Row().Scan(&version); err != nil {
+		return 0, fmt.Errorf("read schema version: %w", err)
+	}
+	return version, nil
+}
+
+// knownOnly has fn run on a state whose schema is not newer than the program.
+func knownOnly(to dialect, fn func(*State) error) func(*State) error {
+	return func(state *State) error {
+		have, err := SchemaVersion(state)
+		if err != nil {
+			return err
+		}
+		files, err := fs.Glob(migrations, to.folder+"/*.sql") // in order
+		if err != nil {
+			return err
+		}
+		known, err := goose.NumericComponent(files[len(files)-1])
+		if err != nil {
+			return err
+		}
+		if err := checkVersion(have, known); err != nil {
+			return err
+		}
+		return fn(state)
+	}
+}
+
+// migrateFile brings a file that nobody serves up to date.
+func migrateFile(ctx context.Context, path string) (err error) {
+	// Nothing beside the file: it is to be whole by itself.
+	handle, err := connect(path, url.Values{"_journal_mode": {"DELETE"}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"}}, 1)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeGorm(handle)) }()
+	sqlDB, err := handle.DB()
+	if err != nil {
+		return err
+	}
+	return migrate(ctx, sqlDB, sqliteDialect)
 }

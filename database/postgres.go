@@ -347,7 +347,7 @@ func inspectPostgres(ctx context.Context, address string, fn func(*State) error)
 	if !found {
 		return fmt.Errorf("open database %s: there is no market in it", place(s.pool.Config()))
 	}
-	return snapshot(ctx, handle, fn)
+	return snapshot(ctx, handle, knownOnly(postgresDialect, fn))
 }
 
 // numbered writes $1, $2 for the question marks of a query.

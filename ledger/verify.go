@@ -5,6 +5,7 @@ import (
 
 	"gorm.io/gorm"
 
+	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
 )
 
@@ -27,8 +28,27 @@ const maxViolations = 20
 // breach.
 type law struct{ name, query string }
 
-// laws returns what must hold at every moment.
-func laws() []law {
+// withHorizon is the version of the schema from which on events are kept for a
+// time: 0004_retention.sql.
+const withHorizon = 4
+
+// laws returns what must hold at every moment in a store with that schema, which
+// may be one that an older program left.
+func laws(schema int64) []law {
+	horizon := "0" // as long as every event is kept
+	if schema >= withHorizon {
+		horizon = "(SELECT created_at FROM event_horizon)"
+	}
+	all := lawsOfAll(horizon)
+	if schema >= withHorizon {
+		all = append(all, lawsOfRetention()...)
+	}
+	return all
+}
+
+// lawsOfAll returns what holds in every version. Events from after the horizon,
+// an SQL expression for a time, are in the log.
+func lawsOfAll(horizon string) []law {
 	return []law{
 		{"a wallet is the sum of its transfers", `
 			WITH moved (account, amount) AS (
@@ -79,8 +99,14 @@ func laws() []law {
 			SELECT 'task ' || t.id || ' is ' || t.status || ' but no event says so' FROM tasks t
 			LEFT JOIN (SELECT DISTINCT task_id, kind FROM events) e ON e.task_id = t.id
 				AND e.kind = CASE t.status WHEN 'open' THEN 'task.posted' WHEN 'assigned' THEN 'task.accepted' ELSE 'task.' || t.status END
-			WHERE e.task_id IS NULL AND (SELECT created_at FROM event_horizon) <
+			WHERE e.task_id IS NULL AND ` + horizon + ` <
 				CASE t.status WHEN 'open' THEN t.created_at WHEN 'assigned' THEN t.accepted_at WHEN 'completed' THEN t.completed_at ELSE t.closed_at END`},
+	}
+}
+
+// lawsOfRetention returns what holds since events are kept for a time.
+func lawsOfRetention() []law {
+	return []law{
 		{"what was counted is what was transferred", `
 			WITH later (amount, kind) AS (SELECT t.amount, t.kind ` + named + ` AND (e.seq IS NULL OR e.seq > (SELECT seq FROM ledger_sums))),
 			sums (name, counted, total) AS (
@@ -95,7 +121,7 @@ func laws() []law {
 }
 
 // Verify recomputes the ledger from its transfers and returns every law that
-// does not hold. Read it inside one snapshot: other writers would else show as
+// does not hold, of those that apply to the version of the schema. Read it inside one snapshot: other writers would else show as
 // differences.
 func Verify(db *gorm.DB) (Report, error) {
 	report := Report{Violations: []string{}}
@@ -116,7 +142,11 @@ func Verify(db *gorm.DB) (Report, error) {
 		report.Violations = append(report.Violations,
 			fmt.Sprintf("%d credits were issued but wallets, escrow and fees hold %d", report.Issued, out))
 	}
-	for _, law := range laws() {
+	schema, err := database.SchemaVersion(db)
+	if err != nil {
+		return Report{}, err
+	}
+	for _, law := range laws(schema) {
 		var breaches []string
 		if err := db.Raw(law.query + fmt.Sprintf(" LIMIT %d", maxViolations)).Scan(&breaches).Error; err != nil {
 			return Report{}, fmt.Errorf("verify that %s: %w", law.name, err)
