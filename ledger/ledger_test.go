@@ -157,6 +157,10 @@ func TestVerify(t *testing.T) {
 		{"a balance noted wrong", "UPDATE transfers SET balance_after = 7 WHERE id = 'payout:COMPLETED'", "transfer payout:COMPLETED notes a balance of 7, its history says 122"},
 		{"a count raised", "UPDATE agents SET completed_count = 9 WHERE id = 'WORKER'", "agent WORKER counts 9 completed tasks, there are 1"},
 		{"an event removed", "DELETE FROM events WHERE kind = 'task.completed'", "task COMPLETED is completed but no event says so"},
+		{"a capability of another agent's standing", "INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task) VALUES ('x', 'WORKER', 1, 10)", "capability x of agent WORKER says 1"},
+		{"a capability of another price", "INSERT INTO agent_capabilities (capability, agent_id, price_per_task) VALUES ('x', 'WORKER', 9)", "capability x of agent WORKER says 0"},
+		{"a capability with a webhook that is not", "INSERT INTO agent_capabilities (capability, agent_id, price_per_task, notified) VALUES ('x', 'WORKER', 10, 1)", "capability x of agent WORKER says 0"},
+		{"a capability of a task that has moved on", "INSERT INTO task_capabilities (capability, task_id) VALUES ('x', 'COMPLETED')", "capability x of task COMPLETED says open, it is completed"},
 		{"credits issued to nobody", "UPDATE transfers SET amount = 150 WHERE id = 'grant:POSTER'", "250 credits were issued but wallets, escrow and fees hold 200"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

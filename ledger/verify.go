@@ -28,9 +28,11 @@ const maxViolations = 20
 // breach.
 type law struct{ name, query string }
 
-// withHorizon is the version of the schema from which on events are kept for a
-// time: 0004_retention.sql.
-const withHorizon = 4
+// The versions of the schema from which on there is more that must hold.
+const (
+	withHorizon = 4 // 0004_retention.sql
+	withLists   = 5 // 0005_lists.sql
+)
 
 // laws returns what must hold at every moment in a store with that schema, which
 // may be one that an older program left.
@@ -42,6 +44,9 @@ func laws(schema int64) []law {
 	all := lawsOfAll(horizon)
 	if schema >= withHorizon {
 		all = append(all, lawsOfRetention()...)
+	}
+	if schema >= withLists {
+		all = append(all, lawOfLists())
 	}
 	return all
 }
@@ -120,9 +125,20 @@ func lawsOfRetention() []law {
 	}
 }
 
+// lawOfLists returns what holds since lists are found by what capabilities carry.
+func lawOfLists() law {
+	return law{"a capability says of its agent or its task what is so", `
+		SELECT 'capability ' || c.capability || ' of agent ' || c.agent_id || ' says ' || c.reputation || ', ' || c.price_per_task || ' and ' || c.notified
+			|| ', so are ' || a.reputation || ', ' || a.price_per_task || ' and ' || CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
+		FROM agent_capabilities c JOIN agents a ON a.id = c.agent_id LEFT JOIN webhooks w ON w.agent_id = a.id
+		WHERE c.reputation <> a.reputation OR c.price_per_task <> a.price_per_task OR c.notified <> CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
+		UNION ALL SELECT 'capability ' || c.capability || ' of task ' || c.task_id || ' says ' || c.status || ', it is ' || t.status
+		FROM task_capabilities c JOIN tasks t ON t.id = c.task_id WHERE c.status <> t.status`}
+}
+
 // Verify recomputes the ledger from its transfers and returns every law that
-// does not hold, of those that apply to the version of the schema. Read it inside one snapshot: other writers would else show as
-// differences.
+// does not hold, of those that apply to the version of the schema. Read it inside
+// one snapshot: other writers would else show as differences.
 func Verify(db *gorm.DB) (Report, error) {
 	report := Report{Violations: []string{}}
 	err := db.Raw(`SELECT

@@ -202,8 +202,8 @@ func history() []string {
 		`INSERT INTO agents (id, name, description, capabilities, price_per_task, endpoint_url, system_prompt, owner_email, rating_sum, rating_count, completed_count, created_at)
 		SELECT AGENT(i), 'Agent', '', '["common"]', 1 + i * 31 % 50, '', '', '', i * 7 % 5 + 1, 1,
 			(SELECT COUNT(*) FROM n t WHERE t.worker = AGENT(n.i) AND t.status = 'completed'), at FROM n WHERE i < AGENTS`,
-		`INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task)
-		SELECT 'common', id, reputation, price_per_task FROM agents UNION ALL SELECT 'rare', id, reputation, price_per_task FROM agents WHERE id < AGENT(5)`,
+		`INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task, notified) SELECT 'common', id, reputation, price_per_task, id = AGENT(0) FROM agents
+		UNION ALL SELECT 'rare', id, reputation, price_per_task, id = AGENT(0) FROM agents WHERE id < AGENT(5)`,
 		`INSERT INTO webhooks (agent_id, url, status, updated_at) VALUES (AGENT(0), 'https://hook.example.com', 'active', 0)`,
 		`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status, attempt, lease_for, open_until, lease_until, result, created_at, accepted_at, completed_at, closed_at)
 		SELECT task, poster, CASE status WHEN 'completed' THEN worker END, 'Task', 'Do it.', budget, '["common"]', 'marketplace', status, status = 'completed', 1,

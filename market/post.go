@@ -98,7 +98,7 @@ func insert(tx *database.Tx, t *models.Task) error {
 // by.
 func indexCapabilities(tx *database.Tx, task *models.Task) error {
 	for _, word := range task.Capabilities {
-		if err := tx.Run("INSERT INTO task_capabilities (capability, task_id, status) VALUES (?, ?, ?)", word, task.ID, task.Status); err != nil {
+		if err := tx.Run("INSERT INTO task_capabilities (capability, task_id) VALUES (?, ?)", word, task.ID); err != nil {
 			return err
 		}
 	}

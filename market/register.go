@@ -2,7 +2,6 @@ package market
 
 import (
 	"context"
-	"strings"
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
@@ -146,13 +145,11 @@ func setCapabilities(tx *database.Tx, agent *models.Agent) error {
 	if len(agent.Capabilities) == 0 {
 		return nil
 	}
-	rows, args := "(?)"+strings.Repeat(", (?)", len(agent.Capabilities)-1), make([]any, 0, len(agent.Capabilities)+1)
-	for _, word := range agent.Capabilities {
-		args = append(args, word)
+	rows := make([]models.AgentCapability, len(agent.Capabilities))
+	for i, word := range agent.Capabilities {
+		rows[i] = models.AgentCapability{Capability: word, AgentID: agent.ID}
 	}
-	return tx.Exec(`INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task, notified)
-		SELECT v.column1, a.id, a.reputation, a.price_per_task, (SELECT COUNT(*) FROM webhooks w WHERE w.agent_id = a.id)
-		FROM (VALUES `+rows+`) AS v, agents a WHERE a.id = ?`, append(args, agent.ID)...).Error
+	return tx.Create(&rows).Error
 }
 
 func value(p *string) string {

@@ -55,7 +55,7 @@ func (a *Agent) ReputationScore() *float64 {
 func (*Agent) IsNode() {}
 
 // AgentCapability is one capability of one agent, for filters and matching. What it
-// has of the agent to sort and match by follows it in the database.
+// has of the agent to sort and match by the database fills in, and has it follow.
 type AgentCapability struct {
 	Capability   string `gorm:"primaryKey"`
 	AgentID      string `gorm:"primaryKey"`

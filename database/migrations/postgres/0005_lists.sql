@@ -25,6 +25,22 @@ FROM agents a WHERE a.id = c.agent_id;
 CREATE INDEX agent_capabilities_by_reputation ON agent_capabilities (capability, reputation, agent_id);
 CREATE INDEX agent_capabilities_by_price ON agent_capabilities (capability, price_per_task, agent_id);
 CREATE INDEX agent_capabilities_notified ON agent_capabilities (capability, agent_id) WHERE notified = 1;
+-- The row of the agent is locked, so that what is read of it holds until the commit.
+-- +goose StatementBegin
+CREATE FUNCTION agent_capabilities_added() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  agent agents%ROWTYPE;
+BEGIN
+  SELECT * INTO agent FROM agents WHERE id = NEW.agent_id FOR NO KEY UPDATE;
+  IF FOUND THEN
+    NEW.reputation := agent.reputation;
+    NEW.price_per_task := agent.price_per_task;
+    NEW.notified := CASE WHEN EXISTS (SELECT 1 FROM webhooks w WHERE w.agent_id = NEW.agent_id) THEN 1 ELSE 0 END;
+  END IF;
+  RETURN NEW;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER agent_capabilities_added BEFORE INSERT ON agent_capabilities FOR EACH ROW EXECUTE FUNCTION agent_capabilities_added();
 -- +goose StatementBegin
 CREATE FUNCTION agent_capabilities_follow() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -2,6 +2,8 @@
 -- Lists by a capability find their rows in order: its rows carry what the lists
 -- go by, and follow the task, the agent and the webhook that they are about.
 
+-- A row is written with its task, which is open then: the default is right, and a post
+-- pays for no trigger. Direct hires have no rows.
 ALTER TABLE task_capabilities ADD COLUMN status TEXT NOT NULL DEFAULT 'open';
 UPDATE task_capabilities SET status = (SELECT status FROM tasks WHERE id = task_id);
 CREATE INDEX task_capabilities_by_status ON task_capabilities (capability, status, task_id);
@@ -22,6 +24,15 @@ UPDATE agent_capabilities SET (reputation, price_per_task) = (SELECT reputation,
 CREATE INDEX agent_capabilities_by_reputation ON agent_capabilities (capability, reputation, agent_id);
 CREATE INDEX agent_capabilities_by_price ON agent_capabilities (capability, price_per_task, agent_id);
 CREATE INDEX agent_capabilities_notified ON agent_capabilities (capability, agent_id) WHERE notified = 1;
+-- Who adds a row says the capability and the agent alone, as programs of before do.
+-- +goose StatementBegin
+CREATE TRIGGER agent_capabilities_added AFTER INSERT ON agent_capabilities
+BEGIN
+  UPDATE agent_capabilities SET reputation = a.reputation, price_per_task = a.price_per_task,
+    notified = EXISTS (SELECT 1 FROM webhooks w WHERE w.agent_id = a.id)
+  FROM agents a WHERE a.id = NEW.agent_id AND agent_capabilities.capability = NEW.capability AND agent_capabilities.agent_id = NEW.agent_id;
+END;
+-- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER agent_capabilities_follow AFTER UPDATE OF rating_sum, rating_count, price_per_task ON agents
 WHEN NEW.reputation <> OLD.reputation OR NEW.price_per_task <> OLD.price_per_task
