@@ -36,12 +36,14 @@ type Feed struct {
 	offered int64           // cursor of the last event that was offered
 	behind  bool            // an event found the queue full
 	asleep  bool            // the reader waits to be woken
+	closed  bool
 }
 
 // Listen opens a feed of what happens from now on, or, unless it is nil, of all
 // that happened after a cursor. Each time that Next has returned nothing, wake
-// is called with the first event that happens then, or with nil when the feed is
-// over. It must neither wait nor call the log.
+// is called with the first event that happens then, or with nil when Next is to
+// be called anyway: there is more history to read, or the feed is over. It must
+// neither wait nor call the log.
 func (l *Log) Listen(interest Interest, after *int64, wake func(*models.Event)) *Feed {
 	f := &Feed{log: l, interest: interest, wake: wake, replaying: after != nil}
 	l.mu.Lock()
@@ -55,29 +57,39 @@ func (l *Log) Listen(interest Interest, after *int64, wake func(*models.Event)) 
 	return f
 }
 
-// Close ends the feed. It is called once, at any time.
+// Close ends the feed: Next returns nothing more. It is called once, at any time.
 func (f *Feed) Close() {
 	f.log.mu.Lock()
 	defer f.log.mu.Unlock()
 	f.log.feeds.remove(f)
 	f.log.listening--
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
 }
 
 // Next returns the next event, or nil when there is none yet. Only history makes
-// it wait, for the store. An error is the feed's end: SLOW_CONSUMER when its
-// reader fell more than 256 events behind, INVALID_INPUT for a cursor past the
-// end of the log, CURSOR_EXPIRED for one whose next events are no longer kept, or
-// the store's.
+// it wait, for the store: it reads one page of the log, returns nothing, and has
+// called wake already. So its reader can do something else in between, however
+// long the log is and however little of it is for this feed. An error is the
+// feed's end: SLOW_CONSUMER when its reader fell more than 256 events behind,
+// INVALID_INPUT for a cursor past the end of the log, CURSOR_EXPIRED for one whose
+// next events are no longer kept, or the store's.
 func (f *Feed) Next(ctx context.Context) (*models.Event, error) {
-	for f.replaying {
-		if event := f.fromPage(); event != nil {
-			return event, nil
-		}
-		if err := f.turnPage(ctx); err != nil {
-			return nil, err
-		}
+	if !f.replaying || f.isClosed() {
+		return f.fromQueue()
 	}
-	return f.fromQueue()
+	if event := f.fromPage(); event != nil {
+		return event, nil
+	}
+	if err := f.turnPage(ctx); err != nil {
+		return nil, err
+	}
+	if !f.replaying {
+		return f.fromQueue()
+	}
+	f.wake(nil)
+	return nil, nil //nolint:nilnil // none yet, but to be asked again
 }
 
 // Alone reports whether the event that Next returned last was read for this feed
@@ -128,11 +140,20 @@ func (f *Feed) startOver() bool {
 	return true
 }
 
+func (f *Feed) isClosed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.closed
+}
+
 // fromQueue returns what happened; what the replay has brought is not brought
 // again.
 func (f *Feed) fromQueue() (*models.Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.closed {
+		return nil, nil //nolint:nilnil // there will be none
+	}
 	for len(f.queue) > 0 {
 		event := f.queue[0]
 		f.queue = f.queue[1:]

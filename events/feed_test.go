@@ -22,13 +22,26 @@ func (b *bundle) listen(interest Interest, after *int64) *told {
 	return f
 }
 
+// take returns the next event, nil when there is none: it asks again as often as
+// it is told to.
+func (f *told) take(t *testing.T) *models.Event {
+	t.Helper()
+	for {
+		woken := f.times.Load()
+		event, err := f.Next(t.Context())
+		must(t, err)
+		if event != nil || f.times.Load() == woken {
+			return event
+		}
+	}
+}
+
 // titles takes what is there.
 func (f *told) titles(t *testing.T) string {
 	t.Helper()
 	var titles []string
 	for {
-		event, err := f.Next(t.Context())
-		must(t, err)
+		event := f.take(t)
 		if event == nil {
 			return strings.Join(titles, " ")
 		}
@@ -110,13 +123,19 @@ func TestFeed_wakes(t *testing.T) {
 			b := open(t)
 			b.handedOut(b.append(history))
 			woken := make(chan int64, 1)
-			feed := b.Listen(Interest{[]Topic{About("agent")}, everything}, row.after, func(e *models.Event) { woken <- e.Seq })
+			feed := &told{}
+			feed.Feed = b.Listen(Interest{[]Topic{About("agent")}, everything}, row.after, func(e *models.Event) {
+				if e == nil {
+					feed.times.Add(1)
+					return
+				}
+				woken <- e.Seq
+			})
 			t.Cleanup(feed.Close)
 			var got []models.Event
 			drain := func() {
 				for {
-					event, err := feed.Next(t.Context())
-					must(t, err)
+					event := feed.take(t)
 					if event == nil {
 						return
 					}
@@ -139,6 +158,43 @@ func TestFeed_wakes(t *testing.T) {
 	}
 }
 
+// TestFeed_longHistory: a reader of history has the turn after each page, however
+// little of it is for it, and reads no more of it once it has closed its feed.
+func TestFeed_longHistory(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	b.handedOut(b.append(4 * page))
+	looked := int64(0)
+	f := b.listen(Interest{[]Topic{Everything()}, func(e *models.Event) bool {
+		looked++
+		return e.Seq%page == 0 // one of each page
+	}}, new(int64))
+	const turns = 2
+	for turn := range int64(turns) {
+		for _, want := range []int64{0, (turn + 1) * page} {
+			event, err := f.Next(t.Context())
+			must(t, err)
+			if got := seqOf(event); got != want || looked != want && want > 0 || f.times.Load() != turn+1 {
+				t.Fatalf("turn %d: got event %d, want %d; looked at %d, woken %d times", turn, got, want, looked, f.times.Load())
+			}
+		}
+	}
+	f.Close()
+	looked = 0
+	for range 2 {
+		if event, err := f.Next(t.Context()); event != nil || err != nil || looked > 0 || f.times.Load() != turns {
+			t.Errorf("a closed feed gave %v (%v), looked at %d events and was woken %d times", event, err, looked, f.times.Load())
+		}
+	}
+}
+
+func seqOf(event *models.Event) int64 {
+	if event == nil {
+		return 0
+	}
+	return event.Seq
+}
+
 // TestFeed_idle: nothing waits in a feed that was read to its end.
 func TestFeed_idle(t *testing.T) {
 	t.Parallel()
@@ -148,14 +204,12 @@ func TestFeed_idle(t *testing.T) {
 	b.handedOut(b.append(3))
 	for i, f := range feeds {
 		for range []int{3, 6}[i] {
-			event, err := f.Next(t.Context())
-			must(t, err)
-			if event == nil {
+			if f.take(t) == nil {
 				t.Fatal("events are missing")
 			}
 		}
-		if event, err := f.Next(t.Context()); event != nil || err != nil {
-			t.Errorf("got %v (%v), want nothing", event, err)
+		if event := f.take(t); event != nil {
+			t.Errorf("got %v, want nothing", event)
 		}
 		if f.queue != nil || f.past != nil {
 			t.Errorf("a feed at its end keeps %d and %d events", cap(f.queue), cap(f.past))

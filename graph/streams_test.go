@@ -142,6 +142,26 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestResume_farBack: who comes back after more than is read at once, of which
+// nothing is for it, hears of what is.
+func TestResume_farBack(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	poster := b.register(t, "")
+	b.announce(t, b.post(t, poster, "budget: 2"), poster.id, 1000)
+	const subscription = `subscription { taskPosted(after: "0", minBudget: 7) { task { budget } } }`
+	var all []*feed
+	for _, subscribe := range doors() {
+		all = append(all, subscribe(b, t, caller{}, subscription))
+	}
+	for _, budget := range []string{"7", "8"} {
+		b.post(t, poster, "budget: "+budget)
+		for _, s := range all {
+			s.take(1)[0].wants(t, "taskPosted.task.budget", budget)
+		}
+	}
+}
+
 // TestStreamRefusals: a stream that cannot begin ends with the reason.
 func TestStreamRefusals(t *testing.T) {
 	t.Parallel()

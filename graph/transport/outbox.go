@@ -165,7 +165,8 @@ func (s *socket) cut() {
 }
 
 // collect fills a buffer with about a chunk of frames: what is queued, then what
-// sources have, each operation in its turn.
+// sources have, each operation in its turn. Less than a chunk it is when a source
+// is at something that takes long: that goes out first.
 func (s *socket) collect(buffer *bytes.Buffer) {
 	s.collectQueued(buffer, chunk)
 	for buffer.Len() < chunk {
@@ -174,6 +175,9 @@ func (s *socket) collect(buffer *bytes.Buffer) {
 			return
 		}
 		s.collectFrom(buffer, this)
+		if s.isDue(this) {
+			return
+		}
 	}
 }
 
@@ -218,6 +222,12 @@ func (s *socket) takeDue() *running {
 		}
 	}
 	return nil
+}
+
+func (s *socket) isDue(this *running) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return this.due
 }
 
 // collectFrom fills a buffer with what an operation's source has.

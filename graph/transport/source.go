@@ -12,7 +12,9 @@ import (
 // when it has some.
 type Source interface {
 	// Next returns the next response, as Payload writes it, or nil when there is
-	// none yet: the source calls the wake that it was begun with once there is.
+	// none yet: the source calls the wake that it was begun with once there is, or
+	// even before Next returns, to be asked again after all else has had its turn.
+	// So it need not keep who asks while it looks for something.
 	// When the subscription is over it says so, with the errors to tell. It is
 	// called by one goroutine at a time; ctx is that of the subscription's session.
 	Next(ctx context.Context) (payload []byte, over bool, errs gqlerror.List)

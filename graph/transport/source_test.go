@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
@@ -15,7 +16,7 @@ import (
 )
 
 // script is a source that says what it is told to: numbers, 1 for ever, and the
-// words end, fail and panic.
+// words end, fail and panic. From the word seek on it looks for something in vain.
 type script struct {
 	wake   func()
 	closed chan struct{}
@@ -47,8 +48,12 @@ func (s *script) Next(ctx context.Context) (payload []byte, over bool, errs gqle
 		return nil, false, nil
 	}
 	word := s.words[0]
-	if word == "for ever" {
+	switch word {
+	case "for ever":
 		return transport.Payload(data("handed", 1)), false, nil
+	case "seek":
+		s.wake()
+		return nil, false, nil
 	}
 	s.words = s.words[1:]
 	switch word {
@@ -152,6 +157,28 @@ func TestSource(t *testing.T) { //nolint:tparallel // each takes the script that
 				return
 			}
 		}
+	})
+	t.Run("one that seeks keeps nobody, and is let go", func(t *testing.T) {
+		p, seeking := begin(t)
+		seeking.says("seek")
+		p.isQuiet()
+		p.subscribes("b", "subscription { handed }")
+		second := <-d.toy.scripts
+		second.says("2", "end")
+		p.hears(strings.Replace(handed(2), `"a"`, `"b"`, 1), `{"id":"b","type":"complete"}`)
+		p.says(`{"id":"a","type":"complete"}`)
+		seeking.isClosed(t)
+		p.isQuiet()
+	})
+	t.Run("one that seeks shows life over server-sent events, and is let go", func(t *testing.T) {
+		d := open(t, func(o *transport.Options) { o.PingInterval = 20 * time.Millisecond })
+		ctx, cancel := context.WithCancel(t.Context())
+		stream := d.subscribe(ctx, t, "", "subscription { handed }")
+		s := <-d.toy.scripts
+		s.says("seek")
+		stream.showsLife(3)
+		cancel()
+		s.isClosed(t)
 	})
 	t.Run("over server-sent events", func(t *testing.T) {
 		stream := d.subscribe(t.Context(), t, "", "subscription { handed }")

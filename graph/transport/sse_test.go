@@ -120,17 +120,22 @@ func (r *reading) rest() string {
 	return strings.TrimPrefix(text.String(), ":\n\n")
 }
 
-func TestEventStreamShowsLife(t *testing.T) {
-	t.Parallel()
-	d := open(t, func(o *transport.Options) { o.PingInterval = 20 * time.Millisecond })
-	stream := d.listen(t.Context(), t, "")
-	for range 3 {
+// showsLife wants so many comments next.
+func (r *reading) showsLife(times int) {
+	r.t.Helper()
+	for range times {
 		for _, want := range []string{":\n", "\n"} {
-			if line, err := stream.body.ReadString('\n'); err != nil || line != want {
-				t.Fatalf("read %q (%v), want %q", line, err, want)
+			if line, err := r.body.ReadString('\n'); err != nil || line != want {
+				r.t.Fatalf("read %q (%v), want %q", line, err, want)
 			}
 		}
 	}
+}
+
+func TestEventStreamShowsLife(t *testing.T) {
+	t.Parallel()
+	d := open(t, func(o *transport.Options) { o.PingInterval = 20 * time.Millisecond })
+	d.listen(t.Context(), t, "").showsLife(3)
 }
 
 // TestEventStreamEnds: a client is told when its key is revoked, and sees no
