@@ -28,6 +28,7 @@ func TestTaskPosted(t *testing.T) {
 		"of nothing of its own":             {worker, "(capabilities: [])", "a b none last"},
 		"of what it asks for":               {worker, `(capabilities: [" B "])`, "b last"},
 		"of one or the other":               {caller{}, `(capabilities: ["a", "b"])`, "a b own last"},
+		"of any of many things":             {caller{}, fmt.Sprintf("(capabilities: %q)", append(many(2*maxTopics), "a")), "a own last"},
 		"of what pays":                      {caller{}, "(minBudget: 7)", "b last"},
 		"of what it asks for, when it pays": {caller{}, `(capabilities: ["a"], minBudget: 6)`, "last"},
 	}
@@ -50,6 +51,29 @@ func TestTaskPosted(t *testing.T) {
 			t.Errorf("%s: heard of %s, want %s", name, got, row.hears)
 		}
 		heard[0].wants(t, "taskPosted.occurredAt", "2026-03-13T12:00:00Z")
+	}
+}
+
+// many is so many capabilities that nobody has.
+func many(n int) []string {
+	words := make([]string, n)
+	for i := range words {
+		words[i] = fmt.Sprint("unknown", i)
+	}
+	return words
+}
+
+// TestTaskPosted_topics: what a subscription takes in the log does not grow with
+// all that it asks for.
+func TestTaskPosted_topics(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	for n, want := range map[int]int{0: 1, 1: 1, maxTopics: maxTopics, maxTopics + 1: 1, 100: 1} {
+		interest, err := b.resolver.postedFor(t.Context(), many(n), nil)
+		must(t, err)
+		if got := len(interest.Topics); got != want {
+			t.Errorf("%d capabilities: %d topics, want %d", n, got, want)
+		}
 	}
 }
 
