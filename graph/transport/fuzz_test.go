@@ -37,7 +37,7 @@ func FuzzFrame(f *testing.F) {
 		hello, `{"type":"ping","payload":{"a":[1]}}`, `{"type":"complete","id":"a"}`, silence, "{", "[]", "\xff", `{"type":7}`,
 		`{"id":"a","type":"subscribe","payload":{"query":"{ hello }","variables":{"a":1}}}`, `{"type":"stop","id":"a"}`,
 		`{"id":"a","type":"subscribe","payload":{"query":"subscription { numbers(count: 3) }","extensions":{}}}`,
-		`{"type":"connection_terminate"}`, `{"type":"start","id":"a","payload":{"query":"subscription { broken }"}}`,
+		`{"type":"connection_terminate"}`, `{"type":"start","id":"a","payload":{"query":"subscription { panic }"}}`,
 	} {
 		f.Add([]byte(text), true)
 		f.Add([]byte(text), false)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
-	"sync"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/gqlerror"
@@ -14,27 +13,9 @@ import (
 type outcome struct {
 	wake   func()
 	source Source // that it was handed over to; nil for none
-	mu     sync.Mutex
-	err    *gqlerror.Error // why it was ended
 }
 
 type outcomeKey struct{}
-
-// StreamError has the client told why the subscription of ctx ends. Its
-// resolver calls it before it closes the channel.
-func StreamError(ctx context.Context, err *gqlerror.Error) {
-	if o, ok := ctx.Value(outcomeKey{}).(*outcome); ok {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.err = err
-	}
-}
-
-func (o *outcome) get() *gqlerror.Error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.err
-}
 
 // prepare parses and validates an operation. The errors are those of a request
 // that is not executed.
@@ -50,8 +31,7 @@ func prepare(ctx context.Context, exec graphql.GraphExecutor, params *graphql.Ra
 
 // stream executes a prepared operation and hands out each response, unless the
 // operation is one that goes on as a source: that is returned. Wake is for it.
-// The errors are those of a stream that did not begin or that broke off; there
-// are none when ctx ended.
+// The errors are those of an operation that did not begin or that broke off.
 func stream(ctx context.Context, exec graphql.GraphExecutor, opCtx *graphql.OperationContext, wake func(), next func(*graphql.Response)) (Source, gqlerror.List) {
 	o := &outcome{wake: wake}
 	responses, ctx := exec.DispatchOperation(context.WithValue(ctx, outcomeKey{}, o), opCtx)
@@ -63,9 +43,6 @@ func stream(ctx context.Context, exec graphql.GraphExecutor, opCtx *graphql.Oper
 			return nil, response.Errors
 		}
 		next(response)
-	}
-	if err := o.get(); err != nil && ctx.Err() == nil {
-		return nil, gqlerror.List{err}
 	}
 	return nil, nil
 }

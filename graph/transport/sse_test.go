@@ -29,10 +29,6 @@ func TestEventStream(t *testing.T) {
 			start + next(`{"data":{"numbers":0}}`) + next(`{"data":{"numbers":1}}`) + complete,
 		},
 		"a query": {"{ hello }", start + next(`{"data":{"hello":"world"}}`) + complete},
-		"a stream that its resolver ends says why": {
-			"subscription { broken }",
-			start + next(`{"data":{"broken":0}}`) + next(`{"errors":[{"message":"too slow","extensions":{"code":"SLOW_CONSUMER"}}]}`) + complete,
-		},
 		"a panic": {
 			"subscription { panic }",
 			start + next(`{"data":{"panic":0}}`) + next(`{"errors":[{"message":"internal error","extensions":{"code":"INTERNAL"}}]}`) + complete,

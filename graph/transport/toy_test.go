@@ -44,8 +44,6 @@ const toySchema = `
 		silence: Int!
 		"20 kB again and again, until the client leaves."
 		flood: String!
-		"One number, and then the resolver ends the stream with SLOW_CONSUMER."
-		broken: Int!
 		"One number, and then a panic."
 		panic: Int!
 		"Refused at once."
@@ -117,9 +115,6 @@ func subscription(ctx context.Context, name string, arguments map[string]any) gr
 			return data(name, strings.Repeat("x", 20_000))
 		case name == "panic" && i == 1:
 			panic("the secret is hunter2")
-		case name == "broken" && i == 1:
-			transport.StreamError(ctx, present(ctx, models.Errorf(models.SlowConsumer, "too slow")))
-			return nil
 		case name == "numbers" && strconv.Itoa(i) == fmt.Sprint(arguments["count"]):
 			return nil
 		}

@@ -151,15 +151,6 @@ func TestOperations(t *testing.T) {
 		p.isQuiet()
 	})
 
-	t.Run("a stream that its resolver ends says why", func(t *testing.T) {
-		t.Parallel()
-		p := d.session(t)
-		p.subscribes("a", "subscription { broken }")
-		p.hears(`{"id":"a","type":"next","payload":{"data":{"broken":0}}}`,
-			`{"id":"a","type":"error","payload":[{"message":"too slow","extensions":{"code":"SLOW_CONSUMER"}}]}`)
-		p.isQuiet()
-	})
-
 	t.Run("a panic ends its own operation only", func(t *testing.T) {
 		t.Parallel()
 		p := d.session(t)
