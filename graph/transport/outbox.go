@@ -36,7 +36,7 @@ var errStuck = errors.New("the peer does not read")
 type outbox struct {
 	mu      sync.Mutex
 	writing bool          // a goroutine is at it, or was the last one
-	frames  [][]byte      // texts that wait
+	frames  []said        // texts that wait
 	waiting int           // their bytes
 	room    chan struct{} // closed when there is room again; nil while nobody waits
 	owed    []byte        // the payload of the pong that is owed; nil for none
@@ -45,40 +45,6 @@ type outbox struct {
 
 	since    atomic.Int64   // when the write under way began, as the transports count time; 0 for none
 	farewell sync.WaitGroup // done when nothing will be written any more
-}
-
-// send queues a text; it waits while the queue is full and gives up with ctx or
-// the socket.
-func (s *socket) send(ctx context.Context, text []byte) {
-	for {
-		room, queued := s.enqueue(text)
-		if queued {
-			return
-		}
-		select {
-		case <-room:
-		case <-ctx.Done():
-			return
-		case <-s.ctx.Done():
-			return
-		}
-	}
-}
-
-// enqueue queues a text if there is room, or returns what tells when there is.
-func (s *socket) enqueue(text []byte) (room <-chan struct{}, queued bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.frames) >= maxQueued || s.waiting >= maxQueuedBytes {
-		if s.room == nil {
-			s.room = make(chan struct{})
-		}
-		return s.room, false
-	}
-	s.frames = append(s.frames, text)
-	s.waiting += len(text)
-	s.start()
-	return nil, true
 }
 
 // pong answers a ping of the peer. Of several only the latest needs an answer.
@@ -200,15 +166,13 @@ func (s *socket) collectQueued(buffer *bytes.Buffer, most int) {
 		appendFrame(buffer, websocket.PingMessage)
 	}
 	for len(s.frames) > 0 && buffer.Len() < most {
-		appendFrame(buffer, websocket.TextMessage, s.frames[0])
-		s.waiting -= len(s.frames[0])
-		s.frames[0] = nil
+		text := s.frames[0].text
+		appendFrame(buffer, websocket.TextMessage, text)
+		s.waiting -= len(text)
+		s.frames[0] = said{}
 		s.frames = s.frames[1:]
 	}
-	if s.room != nil && len(s.frames) < maxQueued {
-		close(s.room)
-		s.room = nil
-	}
+	s.tellOfRoom()
 }
 
 // takeDue returns the operation whose turn it is of those whose source may have
@@ -232,7 +196,15 @@ func (s *socket) isDue(this *running) bool {
 	return this.due
 }
 
-// collectFrom fills a buffer with what an operation's source has.
+// runs reports whether an operation has not ended.
+func (s *socket) runs(this *running) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.find(this.id) == this
+}
+
+// collectFrom fills a buffer with what an operation's source has. What it has
+// when the client has ended the operation meanwhile is dropped.
 func (s *socket) collectFrom(buffer *bytes.Buffer, this *running) {
 	session := s.sessionContext()
 	for buffer.Len() < chunk {
@@ -241,7 +213,7 @@ func (s *socket) collectFrom(buffer *bytes.Buffer, this *running) {
 		case over && s.end(this) && s.ctx.Err() == nil:
 			appendFrame(buffer, websocket.TextMessage, s.speaks.last(this.id, errs))
 			return
-		case over || payload == nil:
+		case over || payload == nil || !s.runs(this):
 			return
 		}
 		appendFrame(buffer, websocket.TextMessage, this.before, payload, after)

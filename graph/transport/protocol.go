@@ -82,7 +82,7 @@ func (s *socket) handle(text []byte) bool {
 		return s.initialise(payload)
 	case "ping":
 		if s.speaks == modern {
-			s.send(s.ctx, pong(m.Payload))
+			s.send(s.ctx, said{text: pong(m.Payload)})
 			return true
 		}
 	case "pong":

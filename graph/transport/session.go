@@ -43,7 +43,7 @@ func (s *socket) initialise(payload map[string]any) bool {
 	if err != nil {
 		presented := o.Present(s.ctx, err)
 		if s.speaks.refused != nil {
-			s.send(s.ctx, s.speaks.refused(presented))
+			s.send(s.ctx, said{text: s.speaks.refused(presented)})
 		}
 		if models.CodeOf(err) == models.Internal {
 			s.close(closeInternal, presented.Message)
@@ -60,7 +60,7 @@ func (s *socket) initialise(payload map[string]any) bool {
 	s.session = session
 	s.mu.Unlock()
 	for _, frame := range s.speaks.ack {
-		s.send(s.ctx, []byte(frame))
+		s.send(s.ctx, said{text: []byte(frame)})
 	}
 	return true
 }
@@ -76,9 +76,9 @@ func (s *socket) begin(id string, params *graphql.RawParams) {
 		s.close(closeDuplicate, "Subscriber for "+id+" already exists")
 	case full:
 		this.stop()
-		s.send(s.ctx, s.speaks.fail(id, gqlerror.List{{
+		s.send(s.ctx, said{text: s.speaks.fail(id, gqlerror.List{{
 			Message: "too many operations on this socket", Extensions: map[string]any{"code": codeTooMany},
-		}}))
+		}})})
 	default:
 		s.operations.Go(func() { s.operate(ctx, this, params) })
 	}
@@ -122,7 +122,7 @@ func (s *socket) operate(ctx context.Context, this *running, params *graphql.Raw
 			return errs
 		}
 		source, errs = stream(ctx, s.exec, opCtx, func() { s.awaken(this) }, func(response *graphql.Response) {
-			s.send(ctx, s.speaks.next(this.id, response))
+			s.send(ctx, said{text: s.speaks.next(this.id, response), by: this})
 		})
 		return errs
 	})
@@ -130,9 +130,8 @@ func (s *socket) operate(ctx context.Context, this *running, params *graphql.Raw
 		s.goOn(this, source)
 		return
 	}
-	if s.end(this) {
-		s.send(s.ctx, s.speaks.last(this.id, errs))
-	}
+	s.send(ctx, said{text: s.speaks.last(this.id, errs), by: this, last: true})
+	this.stop()
 }
 
 // goOn has an operation go on as a source, unless it has ended meanwhile.
@@ -158,10 +157,12 @@ func (s *socket) awaken(this *running) {
 	s.start()
 }
 
-// stop ends the operation with an id, if there is one.
+// stop ends the operation with an id, if there is one. Nothing is said of it, or
+// of one before it, any more: the id may be used again at once.
 func (s *socket) stop(id string) {
 	s.mu.Lock()
 	this := s.find(id)
+	s.unsay(id)
 	s.mu.Unlock()
 	if this != nil {
 		s.end(this)
@@ -182,13 +183,10 @@ func (s *socket) endAll() {
 // before; the id may be another operation's by now.
 func (s *socket) end(this *running) bool {
 	s.mu.Lock()
-	at := slices.Index(s.running, this)
-	if at >= 0 {
-		s.running = slices.Delete(s.running, at, at+1)
-	}
+	ended := s.remove(this)
 	source := this.source
 	s.mu.Unlock()
-	if at < 0 {
+	if !ended {
 		return false
 	}
 	this.stop()
@@ -196,4 +194,14 @@ func (s *socket) end(this *running) bool {
 		source.Close()
 	}
 	return true
+}
+
+// remove takes an operation from those that run, and reports whether it was one
+// of them. The lock is held.
+func (s *socket) remove(this *running) bool {
+	at := slices.Index(s.running, this)
+	if at >= 0 {
+		s.running = slices.Delete(s.running, at, at+1)
+	}
+	return at >= 0
 }

@@ -16,10 +16,13 @@ import (
 )
 
 // script is a source that says what it is told to: numbers, 1 for ever, and the
-// words end, fail and panic. From the word seek on it looks for something in vain.
+// words end, fail and panic. From the word seek on it looks for something in vain;
+// with the word hold it keeps who asks until it is let go.
 type script struct {
 	wake   func()
 	closed chan struct{}
+	held   chan struct{} // closed once it holds
+	letGo  chan struct{}
 
 	mu    sync.Mutex
 	words []string
@@ -28,7 +31,7 @@ type script struct {
 // begin hands the subscription of ctx over to a script.
 func (s *toy) begin(ctx context.Context) {
 	transport.HandOver(ctx, func(wake func()) transport.Source {
-		begun := &script{wake: wake, closed: make(chan struct{})}
+		begun := &script{wake: wake, closed: make(chan struct{}), held: make(chan struct{}), letGo: make(chan struct{})}
 		s.scripts <- begun
 		return begun
 	})
@@ -63,6 +66,10 @@ func (s *script) Next(ctx context.Context) (payload []byte, over bool, errs gqle
 		return nil, true, gqlerror.List{present(ctx, models.Errorf(models.SlowConsumer, "too slow"))}
 	case "panic":
 		panic("the secret is hunter2")
+	case "hold":
+		close(s.held)
+		<-s.letGo
+		return transport.Payload(data("handed", "too late")), false, nil
 	default:
 		return transport.Payload(data("handed", json.RawMessage(word))), false, nil
 	}
@@ -179,6 +186,16 @@ func TestSource(t *testing.T) { //nolint:tparallel // each takes the script that
 		stream.showsLife(3)
 		cancel()
 		s.isClosed(t)
+	})
+	t.Run("what it has for a client that has ended it is not said", func(t *testing.T) {
+		p, s := begin(t)
+		s.says("hold")
+		<-s.held
+		p.says(`{"id":"a","type":"complete"}`)
+		s.isClosed(t)
+		p.subscribes("a", "{ hello }")
+		close(s.letGo)
+		p.hears(`{"id":"a","type":"next","payload":{"data":{"hello":"world"}}}`, `{"id":"a","type":"complete"}`)
 	})
 	t.Run("over server-sent events", func(t *testing.T) {
 		stream := d.subscribe(t.Context(), t, "", "subscription { handed }")

@@ -173,6 +173,20 @@ func TestOperations(t *testing.T) {
 		p.isQuiet()
 	})
 
+	t.Run("the answer of one that the client has ended is not said", func(t *testing.T) {
+		t.Parallel()
+		d := open(t, nil)
+		p := d.session(t)
+		p.subscribes("a", "mutation { stuck }")
+		p.says(`{"id":"a","type":"complete"}`)
+		p.subscribes("a", "subscription { silence }")
+		p.isQuiet()
+		close(d.toy.free)
+		for range 100 { // each gives it time
+			p.isQuiet()
+		}
+	})
+
 	t.Run("one too many is refused, the others go on", func(t *testing.T) {
 		t.Parallel()
 		p := d.session(t)
