@@ -22,21 +22,9 @@ type group struct {
 	members   int                       // guarded by sharing.mu
 
 	mu      sync.Mutex
-	ready   [readyAnswers]readyAnswer // the last ones
-	next    int                       // where among them the next one goes
-	coming  *models.Event             // the last one that is not ready
-	waiting []func()                  // the members to wake up once it is
+	coming  *models.Event // the last one whose answer is not ready
+	waiting []func()      // the members to wake up once it is
 	working bool
-}
-
-// readyAnswers is how many answers a group has at hand: as many as events may
-// happen while a socket is written to.
-const readyAnswers = 16
-
-// readyAnswer is how an event looks.
-type readyAnswer struct {
-	event   *models.Event
-	payload []byte
 }
 
 // join returns the group of a document, with one member more.
@@ -74,7 +62,7 @@ func (g *group) prepare(event *models.Event, wake func()) {
 func (g *group) enlist(event *models.Event, wake func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, ready := g.find(event); ready {
+	if g.sharing.ready.has(g.key(event)) {
 		return true
 	}
 	g.coming = event
@@ -110,50 +98,23 @@ func (g *group) claim() (*models.Event, []func()) {
 	return event, waiting
 }
 
-// find returns an answer that is at hand. The lock is held.
-func (g *group) find(event *models.Event) (payload []byte, ready bool) {
-	for i := range g.ready {
-		if g.ready[i].event == event {
-			return g.ready[i].payload, true
-		}
-	}
-	return nil, false
-}
+func (g *group) key(event *models.Event) answerKey { return answerKey{g.document, event.Seq} }
 
-// answer returns what everybody may see of an event, or nil when that cannot be
-// told: whoever asks is answered alone then.
+// answer returns what everybody may see of an event, or nil when that is not
+// shared: whoever asks is answered alone then. It is rendered unless somebody has.
 func (g *group) answer(event *models.Event) []byte {
-	g.mu.Lock()
-	payload, ready := g.find(event)
-	g.mu.Unlock()
-	if ready {
-		return payload
-	}
-	payload = g.render(event)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if _, ready := g.find(event); !ready {
-		g.ready[g.next] = readyAnswer{event, payload}
-		g.next = (g.next + 1) % readyAnswers
-	}
-	return payload
+	key := g.key(event)
+	answer := g.sharing.ready.get(key)
+	answer.once.Do(func() { g.sharing.ready.settle(key, answer, g.render(event)) })
+	return answer.payload
 }
 
-// render renders an event unless somebody has.
-func (g *group) render(event *models.Event) []byte {
-	key := answerKey{g.document, event}
-	answer, found := g.sharing.answers.Get(key)
-	if !found {
-		answer = &sharedAnswer{}
-		if earlier, had, _ := g.sharing.answers.PeekOrAdd(key, answer); had {
-			answer = earlier
-		}
+// render renders an event for the group, nil when that failed.
+func (g *group) render(event *models.Event) (payload []byte) {
+	defer func() { _ = recover() }() // it happens again, and is told of, when it is rendered for one alone
+	response := g.sharing.render(g.ctx, g.operation, event)
+	if len(response.Errors) > 0 {
+		return nil
 	}
-	answer.once.Do(func() {
-		defer func() { _ = recover() }() // it happens again, and is told of, when it is rendered for one alone
-		if response := g.sharing.render(g.ctx, g.operation, event); len(response.Errors) == 0 {
-			answer.payload = transport.Payload(response)
-		}
-	})
-	return answer.payload
+	return transport.Payload(response)
 }

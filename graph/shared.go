@@ -3,11 +3,12 @@ package graph
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"agentmarket.space/server/auth"
@@ -15,10 +16,6 @@ import (
 	"agentmarket.space/server/graph/transport"
 	"agentmarket.space/server/models"
 )
-
-// keptAnswers is how many shared answers are kept: those of the last events, for
-// the subscribers that have not got there yet.
-const keptAnswers = 1024
 
 // sharing has what a posted task looks like rendered once for all subscribers
 // that ask with the same document, however many there are. Who is party to a
@@ -28,7 +25,8 @@ type sharing struct {
 	schema  graphql.ExecutableSchema
 	present graphql.ErrorPresenterFunc
 	contain graphql.RecoverFunc
-	answers *lru.Cache[answerKey, *sharedAnswer]
+	ready   *ready
+	limit   time.Duration  // of one rendering
 	working sync.WaitGroup // groups that render
 
 	mu     sync.Mutex
@@ -38,24 +36,11 @@ type sharing struct {
 // document names what subscribers have in common whose answers are the same.
 type document [sha256.Size]byte
 
-// answerKey names an answer. Subscribers that hear of an event as it happens
-// have the same event in hand; one that reads it from the log has its own, since
-// its task may have moved on.
-type answerKey struct {
-	document document
-	event    *models.Event
-}
-
-// sharedAnswer is rendered by the first who asks for it.
-type sharedAnswer struct {
-	once    sync.Once
-	payload []byte // nil when there were errors
-}
-
 func newSharing(log *events.Log, schema graphql.ExecutableSchema, logger *slog.Logger) (*sharing, error) {
-	answers, err := lru.New[answerKey, *sharedAnswer](keptAnswers)
+	ready, err := newReady()
 	return &sharing{
-		log: log, schema: schema, present: presenter(logger), contain: contain(logger), answers: answers, groups: map[document]*group{},
+		log: log, schema: schema, present: presenter(logger), contain: contain(logger), ready: ready, limit: operationTimeout,
+		groups: map[document]*group{},
 	}, err
 }
 
@@ -150,9 +135,11 @@ func (l *listener) Close() {
 	}
 }
 
-// render executes a subscription for one event, as the caller in ctx. Any number
-// may do so at once with the same operation.
+// render executes a subscription for one event, as the caller in ctx and under
+// the time limit of queries. Any number may do so at once with the same operation.
 func (s *sharing) render(ctx context.Context, operation *graphql.OperationContext, event *models.Event) *graphql.Response {
+	ctx, cancel := context.WithTimeout(ctx, s.limit)
+	defer cancel()
 	ctx = context.WithValue(graphql.WithOperationContext(ctx, operation), tapKey{}, &tap{one: event})
 	ctx = graphql.WithResponseContext(ctx, s.present, s.contain)
 	responses := s.schema.Exec(ctx)
@@ -161,8 +148,8 @@ func (s *sharing) render(ctx context.Context, operation *graphql.OperationContex
 	}
 	ctx = graphql.WithResponseContext(ctx, s.present, s.contain)
 	response := responses(ctx)
-	if response == nil { // ctx has ended
-		return &graphql.Response{}
+	if response == nil {
+		return &graphql.Response{Errors: gqlerror.List{s.present(ctx, fmt.Errorf("render an event: %w", ctx.Err()))}}
 	}
 	response.Errors = append(response.Errors, graphql.GetErrors(ctx)...)
 	return response

@@ -1,8 +1,16 @@
 package graph
 
 import (
+	"context"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/99designs/gqlgen/graphql"
+
+	"agentmarket.space/server/models"
 )
 
 // TestShared: however many subscribe with the same document, each gets what it
@@ -73,5 +81,83 @@ func TestShared_once(t *testing.T) {
 	}
 	if read := n.Load(); read > 10 {
 		t.Errorf("%d statements were read for two documents", read)
+	}
+}
+
+// TestShared_large: what is too large to be shared is heard by all the same, and
+// nothing of it is kept.
+func TestShared_large(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	poster := b.register(t, "")
+	var all []*feed
+	for range 3 {
+		for _, subscribe := range doors() {
+			all = append(all, subscribe(b, t, caller{}, "subscription { taskPosted { task { a: description b: description c: description } } }"))
+		}
+	}
+	b.live(t, len(all))
+	long := strings.Repeat("long,", 5000)
+	b.ok(t, poster, fmt.Sprintf(`mutation { postTask(input: {title: "T", description: %q, budget: 2}) { task { id } } }`, long))
+	for _, heard := range all {
+		heard.take(1)[0].wants(t, "taskPosted.task.a", long, "taskPosted.task.c", long)
+	}
+	if kept := b.server.shared.ready; kept.bytes != 0 || kept.kept.Len() != 1 {
+		t.Errorf("%d answers of %d bytes are kept", kept.kept.Len(), kept.bytes)
+	}
+}
+
+// hanging is a schema whose next answers never come.
+type hanging struct {
+	graphql.ExecutableSchema
+	times atomic.Int64
+}
+
+func (h *hanging) Exec(ctx context.Context) graphql.ResponseHandler {
+	if h.times.Add(-1) < 0 {
+		return h.ExecutableSchema.Exec(ctx)
+	}
+	return func(ctx context.Context) *graphql.Response {
+		<-ctx.Done()
+		return nil
+	}
+}
+
+// TestShared_limit: an answer that takes too long is given up, and those who wait
+// for it are answered one by one, or told.
+func TestShared_limit(t *testing.T) {
+	t.Parallel()
+	const size = 3
+	for name, row := range map[string]struct {
+		hangs int64
+		limit time.Duration
+		code  string
+	}{
+		"once":     {1, 2 * time.Second, ""}, // and the others take less than that
+		"for ever": {1 << 20, 20 * time.Millisecond, string(models.Unavailable)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := open(t)
+			poster := b.register(t, "")
+			h := &hanging{ExecutableSchema: b.server.shared.schema}
+			h.times.Store(row.hangs)
+			b.server.shared.schema, b.server.shared.limit = h, row.limit
+			var all []*feed
+			for range size {
+				for _, subscribe := range doors() {
+					all = append(all, subscribe(b, t, caller{}, "subscription { taskPosted { task { budget } } }"))
+				}
+			}
+			b.live(t, len(all))
+			b.post(t, poster, "budget: 5")
+			for _, heard := range all {
+				if row.code == "" {
+					heard.take(1)[0].wants(t, "taskPosted.task.budget", "5")
+				} else if events, code := heard.ended(); len(events) > 0 || code != row.code {
+					t.Errorf("heard %d events, then %q, want %s", len(events), code, row.code)
+				}
+			}
+		})
 	}
 }
