@@ -53,8 +53,10 @@ func (s *socket) enqueue(what said) (room <-chan struct{}, done bool) {
 	return nil, true
 }
 
-// unsay drops what waits of operations with an id. The lock is held.
+// unsay drops what waits of operations with an id, which have ended.
 func (s *socket) unsay(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.frames = slices.DeleteFunc(s.frames, func(what said) bool {
 		of := what.by != nil && what.by.id == id
 		if of {

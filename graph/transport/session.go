@@ -162,11 +162,11 @@ func (s *socket) awaken(this *running) {
 func (s *socket) stop(id string) {
 	s.mu.Lock()
 	this := s.find(id)
-	s.unsay(id)
 	s.mu.Unlock()
 	if this != nil {
 		s.end(this)
 	}
+	s.unsay(id)
 }
 
 // endAll ends every operation. None may begin meanwhile.
