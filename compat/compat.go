@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/graph"
@@ -84,8 +85,11 @@ func (d *door) byMethod(methods map[string]http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// answer is the envelope of a success.
-type answer struct {
+// buffers are for answers on their way out.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }} //nolint:gochecknoglobals // memory to be used again
+
+// success is the envelope of an answer, which serve writes.
+type success struct {
 	Success bool            `json:"success"`
 	Data    any             `json:"data"`
 	Balance *models.Credits `json:"balance,omitempty"`
@@ -109,7 +113,7 @@ func (d *door) serve(rt route) http.HandlerFunc {
 		ctx := r.Context()
 		var answered *graph.Answer
 		if rt.method == http.MethodGet {
-			answered = d.answers.Get(ctx, graph.Ask(ctx, "REST "+r.URL.RequestURI()), func(ctx context.Context) *graph.Answer {
+			answered = d.answers.Get(ctx, graph.Ask(ctx, "REST "+r.URL.RequestURI(), !rt.alike), func(ctx context.Context) *graph.Answer {
 				return d.answer(ctx, &rt, r)
 			})
 		} else {
@@ -119,26 +123,36 @@ func (d *door) serve(rt route) http.HandlerFunc {
 			d.refuse(w, r, answered.Err)
 			return
 		}
+		balance := answered.Balance
+		if balance == nil {
+			balance = d.balance(ctx)
+		}
 		if answered.Link != "" {
 			w.Header().Set("Link", answered.Link)
 		}
-		write(w, r, http.StatusOK, answered.Body)
+		buffer := buffers.Get().(*bytes.Buffer) //nolint:errcheck,forcetypeassert // it holds nothing else
+		defer buffers.Put(buffer)
+		buffer.Reset()
+		buffer.WriteString(`{"success":true,"data":`)
+		buffer.Write(answered.Body)
+		if balance != nil {
+			buffer.WriteString(`,"balance":`)
+			buffer.Write(strconv.AppendInt(buffer.AvailableBuffer(), int64(*balance), 10))
+		}
+		buffer.WriteByte('}')
+		write(w, r, http.StatusOK, buffer.Bytes())
 	}
 }
 
-// answer serves a request.
+// answer serves a request. The body is what goes into the envelope.
 func (d *door) answer(ctx context.Context, rt *route, r *http.Request) *graph.Answer {
 	c := &call{request: r}
 	data, err := rt.call(ctx, c)
 	if err != nil {
 		return &graph.Answer{Err: err}
 	}
-	if c.balance == nil {
-		c.balance = d.balance(ctx)
-	}
-	body, err := encode(answer{Success: true, Data: data, Balance: c.balance})
-	_, known := auth.FromContext(ctx)
-	return &graph.Answer{Body: body, Link: c.link, Err: err, Keep: err == nil && (c.balance != nil || !known)}
+	body, err := encode(data)
+	return &graph.Answer{Body: body, Link: c.link, Balance: c.balance, Err: err, Keep: err == nil}
 }
 
 // refuse answers with an error and logs what is no refusal.
@@ -151,22 +165,24 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	WriteError(w, r, err, d.balance(ctx))
 }
 
-// balance reads what the caller can spend; nil for an anonymous one. An answer
-// goes out without it rather than not at all.
+// balance is what the caller can spend; nil for an anonymous one. An answer goes
+// out without it rather than not at all.
 func (d *door) balance(ctx context.Context) *models.Credits {
 	actor, ok := auth.FromContext(ctx)
 	if !ok {
 		return nil
 	}
-	wallet, err := d.graph.Viewer().Wallet(ctx, &generated.Viewer{Agent: &models.Agent{ID: actor.AgentID}})
-	if err != nil {
-		if ctx.Err() == nil {
-			d.logger.ErrorContext(ctx, "cannot read a balance", slog.Any("error", err),
-				slog.String("request_id", auth.RequestFrom(ctx).ID))
+	return d.answers.Get(ctx, graph.Ask(ctx, "REST balance", true), func(ctx context.Context) *graph.Answer {
+		wallet, err := d.graph.Viewer().Wallet(ctx, &generated.Viewer{Agent: &models.Agent{ID: actor.AgentID}})
+		if err != nil {
+			if ctx.Err() == nil {
+				d.logger.ErrorContext(ctx, "cannot read a balance", slog.Any("error", err),
+					slog.String("request_id", auth.RequestFrom(ctx).ID))
+			}
+			return &graph.Answer{Err: err}
 		}
-		return nil
-	}
-	return &wallet.Available
+		return &graph.Answer{Balance: &wallet.Available, Keep: true}
+	}).Balance
 }
 
 // encode writes JSON as it is to be read: <, > and & are not escaped.

@@ -186,7 +186,7 @@ func (rt *route) success(registry huma.Registry) *huma.Response {
 			Description: `The next page, with rel="next", when there is one.`, Schema: &huma.Schema{Type: huma.TypeString},
 		}}
 	}
-	shown := answer{Success: true, Data: rt.example.data}
+	shown := success{Success: true, Data: rt.example.data}
 	if rt.example.balance > 0 {
 		shown.Balance = &rt.example.balance
 	}

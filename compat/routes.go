@@ -16,6 +16,7 @@ type route struct {
 	name    string // of the operation, in the OpenAPI document
 	tag     string
 	auth    bool // a key is needed
+	alike   bool // everybody is answered the same, but for their balance
 	summary string
 	filters []string // parameters in the query
 	// refusals are the codes that are its own; see [usual] for everybody's.
@@ -86,12 +87,12 @@ func (d *door) routes() []route {
 			example: registerExample(),
 		}, d.register),
 		to(route{
-			method: get, path: "/api/agents", name: "listAgents", tag: tagAgents, filters: []string{"capability", "limit", "cursor"},
+			method: get, path: "/api/agents", name: "listAgents", tag: tagAgents, alike: true, filters: []string{"capability", "limit", "cursor"},
 			summary: "List all registered agents, newest first. Filter by capability.",
 			example: example{data: []agentAnswer{exampleAgent()}},
 		}, d.listAgents),
 		to(route{
-			method: get, path: "/api/agents/{id}", name: "getAgent", tag: tagAgents,
+			method: get, path: "/api/agents/{id}", name: "getAgent", tag: tagAgents, alike: true,
 			summary:  "Get a specific agent's public profile.",
 			refusals: []models.Code{models.NotFound},
 			example:  example{data: exampleAgent()},
@@ -108,7 +109,7 @@ func (d *door) routes() []route {
 			example:  postExample(),
 		}, d.postTask),
 		to(route{
-			method: get, path: "/api/tasks", name: "listTasks", tag: tagTasks, filters: []string{"status", "capability", "limit", "cursor"},
+			method: get, path: "/api/tasks", name: "listTasks", tag: tagTasks, alike: true, filters: []string{"status", "capability", "limit", "cursor"},
 			summary: "List tasks, newest first. Filter by status and capability.",
 			example: example{data: []taskAnswer{exampleTask(models.Open)}},
 		}, d.listTasks),

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"sync/atomic"
 
 	"github.com/google/uuid"
+	"github.com/mattn/go-sqlite3"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"gorm.io/driver/sqlite"
@@ -40,6 +42,7 @@ type DB struct {
 	replica string
 	logger  *slog.Logger
 	version atomic.Int64
+	changes *changes // nil on PostgreSQL
 }
 
 // Open opens the store at address and brings its schema up to date: a
@@ -68,7 +71,7 @@ func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error)
 func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger) (*DB, error) {
 	db := &DB{
 		queue: make(chan *change, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, logger: logger,
-		place: "sqlite " + path, replica: uuid.NewString(),
+		place: "sqlite " + path, replica: uuid.NewString(), changes: newChanges(),
 	}
 	err := refuseForeign(ctx, path)
 	if err != nil {
@@ -78,7 +81,7 @@ func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger)
 	db.writer, err = connect(path, url.Values{
 		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_txlock": {"immediate"}, "_busy_timeout": {"10000"},
 		"_foreign_keys": {"on"}, "_recursive_triggers": {"on"}, "_cache_size": {"-32000"}, "_stmt_cache_size": {"128"},
-	}, 1)
+	}, 1, db.changes.attach)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +133,9 @@ func (db *DB) prepare(ctx context.Context, path string) error {
 	if err := db.writer.Exec("PRAGMA user_version = 0").Error; err != nil {
 		return err
 	}
+	if err := db.changes.watch(db.writer); err != nil {
+		return err
+	}
 	// Whoever served the file before is gone: this process has its lock.
 	if err := db.writer.Exec("DELETE FROM replicas").Error; err != nil {
 		return err
@@ -146,27 +152,45 @@ func (db *DB) prepare(ctx context.Context, path string) error {
 }
 
 // connect opens path with its pragmas in the DSN, so that every connection of
-// the pool has them. Each handle gets a gorm.Config of its own: gorm.Open keeps
-// the pointer.
-func connect(path string, params url.Values, conns int) (*gorm.DB, error) {
-	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params.Encode()
-	handle, err := gorm.Open(sqlite.Open(dsn), &gorm.Config{
+// the pool has them, and hands new connections to the hooks. Each handle gets a
+// gorm.Config of its own: gorm.Open keeps the pointer.
+func connect(path string, params url.Values, conns int, hooks ...func(*sqlite3.SQLiteConn) error) (*gorm.DB, error) {
+	sqlDB := sql.OpenDB(&connector{
+		dsn: "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params.Encode(),
+		driver: &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
+			for _, hook := range hooks {
+				if err := hook(conn); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+	})
+	sqlDB.SetMaxOpenConns(conns)
+	sqlDB.SetMaxIdleConns(conns)
+	handle, err := gorm.Open(sqlite.New(sqlite.Config{Conn: sqlDB}), &gorm.Config{
 		SkipDefaultTransaction:   true,
 		DisableNestedTransaction: true,
 		TranslateError:           true,
 		Logger:                   gormlogger.Discard,
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, sqlDB.Close())
 	}
-	sqlDB, err := handle.DB()
-	if err != nil {
-		return nil, err
-	}
-	sqlDB.SetMaxOpenConns(conns)
-	sqlDB.SetMaxIdleConns(conns)
 	return handle, nil
 }
+
+// connector opens the connections of one pool.
+type connector struct {
+	dsn    string
+	driver *sqlite3.SQLiteDriver
+}
+
+// Connect opens one.
+func (c *connector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
+
+// Driver is the driver.
+func (c *connector) Driver() driver.Driver { return c.driver }
 
 // checkDurable refuses to go on with a connection that would acknowledge what
 // is not on the disk, or with a damaged file.
@@ -196,10 +220,6 @@ func checkHealth(handle *gorm.DB) error {
 	}
 	return nil
 }
-
-// Read returns a read-only session that sees what is committed. Statements end
-// with ctx.
-func (db *DB) Read(ctx context.Context) *gorm.DB { return db.reader.WithContext(ctx) }
 
 // Version is another number after each commit, from before the changes in it are
 // answered: while it stays the same, so does what is acknowledged. It is not

@@ -12,3 +12,19 @@ func (db *DB) Closing() <-chan struct{} { return db.closing }
 // Refused reports whether the engine has answered that a transaction is not
 // committed.
 func Refused(err error) bool { return refused(err) }
+
+// Apart reports whether a change of one row is not taken for one of the other.
+func (db *DB) Apart(table, id, otherTable, other string) bool {
+	return db.changes.slot(table, id) != db.changes.slot(otherTable, other)
+}
+
+// Reconnect has the writing connection replaced by a new one.
+func (db *DB) Reconnect() error {
+	pool, err := db.writer.DB()
+	if err != nil {
+		return err
+	}
+	pool.SetMaxIdleConns(0)
+	pool.SetMaxIdleConns(1)
+	return nil
+}

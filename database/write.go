@@ -100,11 +100,12 @@ func (db *DB) write() {
 	defer close(db.done)
 	for first := db.next(); first != nil; first = db.next() {
 		batch := &batch{db: db, taken: []*change{first}}
-		if err := batch.commit(); err != nil {
+		err := batch.commit()
+		db.changes.publish(db.version.Add(1)) // whatever the error: it may be on the disk
+		if err != nil {
 			batch.fail(err)
 			continue
 		}
-		db.version.Add(1)
 		for _, c := range batch.kept {
 			for _, hook := range c.tx.hooks {
 				hook()

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"agentmarket.space/server/internal/markettest"
+	"agentmarket.space/server/market"
 )
 
 // answersOf returns a store of answers about a fresh market.
@@ -21,7 +22,7 @@ func answersOf(t *testing.T) *Answers {
 	return a
 }
 
-func question(text string) Question { return Ask(context.Background(), text) }
+func question(text string) Question { return Ask(context.Background(), text, true) }
 
 // made returns what makes an answer, and counts how often it does.
 func made(times *atomic.Int64, body string) func(context.Context) *Answer {
@@ -133,7 +134,7 @@ func TestAnswers_refusals(t *testing.T) {
 }
 
 // TestAnswers_bounds: neither many answers nor large ones take more memory than
-// they may, and another epoch frees all of it.
+// they may, and what is made anew takes the place of what it was.
 func TestAnswers_bounds(t *testing.T) {
 	t.Parallel()
 	b := open(t)
@@ -143,18 +144,20 @@ func TestAnswers_bounds(t *testing.T) {
 	for i := range maxAnswers + 10 {
 		a.Get(t.Context(), question(strconv.Itoa(i)), made(&times, "b"))
 	}
-	if len(a.kept) != maxAnswers || a.bytes != maxAnswers {
-		t.Errorf("%d answers of %d bytes are kept", len(a.kept), a.bytes)
+	if a.kept.Len() != maxAnswers || a.bytes != maxAnswers {
+		t.Errorf("%d answers of %d bytes are kept", a.kept.Len(), a.bytes)
 	}
 	large := strings.Repeat("b", maxAnswerBytes)
 	for i := range maxBytes/maxAnswerBytes + 10 {
 		a.Get(t.Context(), question(fmt.Sprint("large", i)), made(&times, large))
 	}
-	total := 0
-	for _, p := range a.kept {
-		total += len(p.answer.Body)
+	counted := func() (total int) {
+		for _, p := range a.kept.Values() {
+			total += len(p.answer.Body)
+		}
+		return total
 	}
-	if a.bytes > maxBytes || a.bytes != total {
+	if total := counted(); a.bytes > maxBytes || a.bytes != total {
 		t.Errorf("%d bytes are counted, %d kept", a.bytes, total)
 	}
 	times.Store(0)
@@ -164,9 +167,19 @@ func TestAnswers_bounds(t *testing.T) {
 	if times.Load() != 2 {
 		t.Error("an answer that is too large was kept")
 	}
-	b.post(t, b.register(t, ""), "budget: 5")
-	a.Get(t.Context(), question("later"), made(&times, "body"))
-	if len(a.kept) != 1 || a.bytes != len("body") {
-		t.Errorf("after a write %d answers of %d bytes are kept", len(a.kept), a.bytes)
+	whole := func(ctx context.Context) *Answer {
+		_, err := b.CountAgents(ctx, market.AgentQuery{})
+		must(t, err)
+		return made(&times, "body")(ctx)
+	}
+	times.Store(0)
+	for range 3 {
+		a.Get(t.Context(), question("of all"), whole)
+		b.register(t, "")
+		a.Get(t.Context(), question("of all"), whole)
+		a.Get(t.Context(), question("of all"), whole)
+	}
+	if total := counted(); a.bytes != total || times.Load() != 4 {
+		t.Errorf("made %d times; %d bytes are counted, %d kept", times.Load(), a.bytes, total)
 	}
 }

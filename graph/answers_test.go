@@ -11,7 +11,8 @@ import (
 )
 
 // TestAnswers: a query that was answered before is answered from memory, until
-// anything is written; and nobody is given what was another's.
+// anything is written or, when it asked by id, what it asked for is; and nobody is
+// given what was another's.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	b := open(t)
@@ -30,9 +31,29 @@ func TestAnswers(t *testing.T) {
 	if other := reads(poster, `{ tasks(filter: {status: [OPEN]}) { nodes { id poster { name } } } }`); other == 0 {
 		t.Error("another document was answered from memory")
 	}
+	one := fmt.Sprintf(`{ task(id: %q) { title rating { score } poster { name } worker { completedTaskCount } } }`, done)
+	if first, second := reads(worker, one), reads(worker, one); first == 0 || second != 0 {
+		t.Errorf("one task read %d and %d statements", first, second)
+	}
 	b.post(t, poster, "budget: 5")
 	if again := reads(poster, list); again == 0 {
 		t.Error("what was written since is not in the answer")
+	}
+	if again := reads(worker, one); again != 0 {
+		t.Errorf("one task read %d statements after another was posted", again)
+	}
+	for what, write := range map[string]func(){
+		"to the task": func() {
+			b.ok(t, poster, fmt.Sprintf(`mutation { rateTask(input: {taskId: %q, score: 3}) { task { id } } }`, done))
+		},
+		"to its worker": func() { b.completed(t, poster, worker) },
+		"to its poster": func() { b.ok(t, poster, `mutation { updateAgent(input: {name: "New"}) { agent { id } } }`) },
+	} {
+		reads(worker, one)
+		write()
+		if again := reads(worker, one); again == 0 {
+			t.Errorf("what was written %s since is not in the answer", what)
+		}
 	}
 	results := fmt.Sprintf(`{ task(id: %q) { result } }`, done)
 	for range 2 {
@@ -130,17 +151,23 @@ func TestAnswers_differential(t *testing.T) {
 			must(t, b.Sweep(t.Context()))
 		default:
 			if len(tasks) > 0 { // refused or done: both are fine here
-				verb := []string{"acceptTask", "completeTask", "cancelTask", "releaseTask"}[random.IntN(4)]
-				members := map[bool]string{true: `, result: "done"`}[verb == "completeTask"]
+				verb := []string{"acceptTask", "completeTask", "cancelTask", "releaseTask", "rateTask"}[random.IntN(5)]
+				members := map[string]string{"completeTask": `, result: "done"`, "rateTask": ", score: 4"}[verb]
 				b.ask(t, c, fmt.Sprintf(`mutation { %s(input: {taskId: %q%s}) { task { id } } }`, verb, tasks[random.IntN(len(tasks))], members))
 			}
 		}
 		for _, c := range callers {
-			for _, document := range []string{
+			documents := []string{
+				`{ viewer { agent { completedTaskCount } wallet { balance heldBalance } } }`,
+				fmt.Sprintf(`{ agent(id: %q) { completedTaskCount reputationScore } }`, callers[1].id),
 				`{ tasks { totalCount nodes { id status result poster { completedTaskCount } worker { id } } } }`,
 				`{ tasks(filter: {status: [OPEN]}) { nodes { id } } agents { nodes { completedTaskCount } } }`,
 				`{ viewer { wallet { balance heldBalance entries { nodes { amount task { status } } } } workedTasks { totalCount } } }`,
-			} {
+			}
+			for _, task := range tasks[max(0, len(tasks)-4):] {
+				documents = append(documents, fmt.Sprintf(`{ task(id: %q) { status result rating { score } poster { completedTaskCount reputationScore } worker { completedTaskCount } } }`, task))
+			}
+			for _, document := range documents {
 				got, want := b.ok(t, c, document), b.ok(t, c, fmt.Sprintf("%s # asked for the first time: %d", document, step))
 				if fmt.Sprint(got.Data) != fmt.Sprint(want.Data) {
 					t.Fatalf("step %d: %s\nis answered %v\nwant        %v", step, document, got.Data, want.Data)

@@ -23,16 +23,10 @@ func (a *Answers) Recall(ctx context.Context, asked transport.Asked) []byte {
 	if a == nil {
 		return nil
 	}
-	k, ok := a.known.Get(asked) // first: a mutation must not pay for an epoch
-	if !ok {
-		return nil
-	}
-	epoch, ok := a.now(ctx)
-	if !ok {
-		return nil
-	}
-	if answer := a.find(epoch, k.by(ctx)); answer != nil {
-		return answer.Body
+	if k, ok := a.known.Get(asked); ok {
+		if answer := a.find(ctx, k.by(ctx)); answer != nil {
+			return answer.Body
+		}
 	}
 	return nil
 }

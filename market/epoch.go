@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
 )
 
@@ -55,3 +56,24 @@ func (m *Market) Epoch(ctx context.Context) (Epoch, error) {
 
 // never is later than any task's time.
 const never = models.Time(1 << 62)
+
+// Sight is what the reads went by that an answer was made of.
+type Sight struct {
+	epoch Epoch
+	seen  *database.Seen
+}
+
+// Look returns a context, and what the reads in it go by. They begin in the epoch.
+func (m *Market) Look(ctx context.Context, epoch Epoch) (context.Context, *Sight) {
+	ctx, seen := m.DB.Watch(ctx)
+	return ctx, &Sight{epoch: epoch, seen: seen}
+}
+
+// Lasts reports whether the same reads would find the same now.
+func (m *Market) Lasts(ctx context.Context, s *Sight) bool {
+	if s.seen.All() {
+		epoch, err := m.Epoch(ctx)
+		return err == nil && epoch == s.epoch
+	}
+	return s.seen.Stands(m.now())
+}

@@ -117,6 +117,19 @@ func (t *Task) At(now Time) Task {
 	return shown
 }
 
+// Turn is when the task moves on from where it stands at now, by time alone; 0 is
+// never.
+func (t *Task) Turn(now Time) Time {
+	switch {
+	case t.StatusAt(now).Ended():
+		return 0
+	case t.Status == Assigned && !t.Lapsed(now) && t.LeaseUntil != nil:
+		return *t.LeaseUntil
+	default:
+		return t.OpenUntil
+	}
+}
+
 // IsParty reports whether the agent posted the task or works on it.
 func (t *Task) IsParty(agentID string) bool {
 	return agentID != "" && (t.PosterID == agentID || t.WorkerID != nil && *t.WorkerID == agentID)
