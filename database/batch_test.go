@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/riverqueue/river"
+
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
 )
@@ -148,6 +150,44 @@ func TestWrite_neighbours(t *testing.T) {
 	must(t, h.Read(t.Context()).Raw("SELECT json_extract(args, '$.of') FROM river_job ORDER BY id").Scan(&jobs).Error)
 	if !slices.Equal(jobs, []string{"before", "between", "after"}) {
 		t.Errorf("queued %q", jobs)
+	}
+}
+
+// joined is a job that takes in two more at most.
+type joined struct {
+	Of string `json:"of"`
+}
+
+// Kind names the job.
+func (joined) Kind() string { return "joined" }
+
+// Join takes in a job whose name fits beside its own.
+func (j joined) Join(later river.JobArgs) (river.JobArgs, bool) {
+	other, ok := later.(joined)
+	j.Of += other.Of
+	return j, ok && len(j.Of) <= 3
+}
+
+// TestEnqueue_joined: jobs of one commit that may be one job are, in their order;
+// what is refused puts none in it.
+func TestEnqueue_joined(t *testing.T) {
+	t.Parallel()
+	h := hold(t, "")
+	for name := range strings.SplitSeq("a,b,x,c,d", ",") {
+		h.write(t, map[bool]string{true: "it is refused"}[name == "x"], func(tx *database.Tx) error {
+			tx.Enqueue(joined{Of: name}, nil)
+			tx.Enqueue(job{Of: strings.ToUpper(name)}, nil)
+			if name == "x" {
+				return errors.New("it is refused")
+			}
+			return nil
+		})
+	}
+	h.ended()
+	var jobs []string
+	must(t, h.Read(t.Context()).Raw("SELECT json_extract(args, '$.of') FROM river_job ORDER BY id").Scan(&jobs).Error)
+	if want := []string{"abc", "A", "B", "C", "d", "D"}; !slices.Equal(jobs, want) {
+		t.Errorf("queued %q, want %q", jobs, want)
 	}
 }
 

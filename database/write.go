@@ -89,7 +89,14 @@ func (tx *Tx) Free() *gorm.DB {
 // must be quick and must not fail.
 func (tx *Tx) OnCommit(fn func()) { tx.hooks = append(tx.hooks, fn) }
 
-// Enqueue puts a job in the queue with the commit.
+// Joiner is the arguments of a job that may do the work of later ones of its kind.
+type Joiner interface {
+	river.JobArgs
+	// Join returns what does the work of both, if one job may.
+	Join(later river.JobArgs) (river.JobArgs, bool)
+}
+
+// Enqueue puts a job in the queue with the commit, perhaps joined with others of it.
 func (tx *Tx) Enqueue(args river.JobArgs, opts *river.InsertOpts) {
 	tx.jobs = append(tx.jobs, river.InsertManyParams{Args: args, InsertOpts: opts})
 }
@@ -222,7 +229,9 @@ func (b *batch) runOne(shared *gorm.DB) error {
 func (b *batch) insertJobs(ctx context.Context, sqlTx *sql.Tx) error {
 	var jobs []river.InsertManyParams
 	for _, c := range b.kept {
-		jobs = append(jobs, c.tx.jobs...)
+		for _, job := range c.tx.jobs {
+			jobs = enqueue(jobs, job)
+		}
 	}
 	if len(jobs) == 0 {
 		return nil
@@ -231,6 +240,24 @@ func (b *batch) insertJobs(ctx context.Context, sqlTx *sql.Tx) error {
 		return fmt.Errorf("enqueue jobs: %w", err)
 	}
 	return nil
+}
+
+// enqueue adds a job to those of a batch, joined with the last one of its kind when
+// that takes it in.
+func enqueue(jobs []river.InsertManyParams, job river.InsertManyParams) []river.InsertManyParams {
+	for i := len(jobs) - 1; i >= 0 && job.InsertOpts == nil; i-- {
+		if jobs[i].Args.Kind() != job.Args.Kind() {
+			continue
+		}
+		if joiner, ok := jobs[i].Args.(Joiner); ok && jobs[i].InsertOpts == nil {
+			if joined, ok := joiner.Join(job.Args); ok {
+				jobs[i].Args = joined
+				return jobs
+			}
+		}
+		break
+	}
+	return append(jobs, job)
 }
 
 // fail answers every change that has no answer yet: those that ran well, and

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
@@ -176,7 +177,13 @@ func (b *bundle) post(t *testing.T, posterID string, capabilities ...string) mod
 // matched has the deliveries of an event made.
 func (b *bundle) matched(t *testing.T, event models.Event) {
 	t.Helper()
-	must(t, b.match(t.Context(), MatchArgs{EventID: event.ID, TaskID: *event.TaskID}))
+	must(t, b.work(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID}))
+}
+
+// work works a job that finds whom events concern, for the so-manyth time.
+func (b *bundle) work(t *testing.T, attempt int, args MatchArgs) error {
+	t.Helper()
+	return (&matcher{webhooks: b.Webhooks}).Work(t.Context(), &river.Job[MatchArgs]{JobRow: &rivertype.JobRow{Attempt: attempt}, Args: args})
 }
 
 func (b *bundle) postTask(t *testing.T, task models.Task) models.Event {

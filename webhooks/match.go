@@ -2,7 +2,10 @@ package webhooks
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -20,11 +23,27 @@ const matchPage = 200
 // suspendedReason is the last error of what is due to a suspended webhook.
 const suspendedReason = "webhook suspended: set it again to resume, then redeliver"
 
-// MatchArgs is the job that finds whom an event concerns. There is one for each
-// event.
+// maxJoined is how many events one job matches at most, about as many as share a
+// commit when many post at once.
+const maxJoined = 64
+
+// MatchArgs is the job that finds whom an event concerns. Those of one commit are
+// joined, since a job costs more than a match; tried again, each goes its own way.
 type MatchArgs struct {
-	EventID int64  `json:"event_id"`
-	TaskID  string `json:"task_id"`
+	EventID int64       `json:"event_id"`
+	TaskID  string      `json:"task_id"`
+	More    []MatchArgs `json:"more,omitempty"` // joined ones, in the order of their events
+	Alone   bool        `json:"alone,omitempty"`
+}
+
+// Join takes in a later job of the same commit.
+func (a MatchArgs) Join(later river.JobArgs) (river.JobArgs, bool) {
+	other, ok := later.(MatchArgs)
+	if !ok || a.Alone || other.Alone || len(a.More)+1 == maxJoined {
+		return nil, false
+	}
+	a.More = append(a.More, other)
+	return a, true
 }
 
 // Kind names the job.
@@ -63,9 +82,102 @@ type matcher struct {
 	webhooks *Webhooks
 }
 
-// Work makes the deliveries of one event.
+// Work makes the deliveries of its events. What failed with others is begun again
+// by itself: it neither holds them up nor runs out of time with them.
 func (m *matcher) Work(ctx context.Context, job *river.Job[MatchArgs]) error {
-	return m.webhooks.match(ctx, job.Args)
+	events := append([]MatchArgs{{EventID: job.Args.EventID, TaskID: job.Args.TaskID}}, job.Args.More...)
+	if job.Attempt > 1 && len(events) > 1 {
+		return m.webhooks.part(ctx, events)
+	}
+	tasks, err := m.webhooks.asked(ctx, events)
+	if err != nil {
+		return fmt.Errorf("read tasks from event %d on: %w", job.Args.EventID, err)
+	}
+	heard, err := m.webhooks.heard(ctx, tasks)
+	if err != nil {
+		return fmt.Errorf("look for who hears of events from %d on: %w", job.Args.EventID, err)
+	}
+	for _, event := range events {
+		task := tasks[event.TaskID]
+		if task == nil {
+			return fmt.Errorf("the task of event %d is not there", event.EventID)
+		}
+		if !slices.ContainsFunc(task.Capabilities, func(word string) bool { return heard[word] }) {
+			continue // a task that asks for nothing suits nobody
+		}
+		if err := m.webhooks.match(ctx, event.EventID, task); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// part gives each event a job of its own.
+func (w *Webhooks) part(ctx context.Context, events []MatchArgs) error {
+	return w.db.Write(ctx, func(tx *database.Tx) error {
+		for _, event := range events {
+			event.Alone = true
+			tx.Enqueue(event, nil)
+		}
+		return nil
+	})
+}
+
+// asked returns what the tasks of events ask for, by their ids.
+func (w *Webhooks) asked(ctx context.Context, events []MatchArgs) (map[string]*models.Task, error) {
+	ids := make([]string, len(events))
+	for i, event := range events {
+		ids[i] = event.TaskID
+	}
+	rows, err := w.db.Read(ctx).Raw("SELECT id, poster_id, capabilities, created_at FROM tasks WHERE id IN ?", ids).Rows()
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // what it could say, Err has said
+	tasks := make(map[string]*models.Task, len(events))
+	for rows.Next() {
+		var task models.Task
+		var capabilities []byte
+		if err := rows.Scan(&task.ID, &task.PosterID, &capabilities, &task.CreatedAt); err != nil {
+			return nil, database.Away(ctx, err)
+		}
+		if err := json.Unmarshal(capabilities, &task.Capabilities); err != nil {
+			return nil, fmt.Errorf("read capabilities: %w", err)
+		}
+		tasks[task.ID] = &task
+	}
+	return tasks, database.Away(ctx, rows.Err())
+}
+
+// wordPage is how many capabilities one statement looks for: SQLite joins 500
+// queries at most.
+const wordPage = 100
+
+// heard returns those of the capabilities that tasks ask for which some agent with
+// a webhook has.
+func (w *Webhooks) heard(ctx context.Context, tasks map[string]*models.Task) (map[string]bool, error) {
+	words := map[string]bool{}
+	for _, task := range tasks {
+		for _, word := range task.Capabilities {
+			words[word] = true
+		}
+	}
+	heard := make(map[string]bool, len(words))
+	for page := range slices.Chunk(slices.Sorted(maps.Keys(words)), wordPage) {
+		firsts, args := make([]string, len(page)), make([]any, len(page))
+		for i, word := range page {
+			firsts[i] = fmt.Sprintf("SELECT capability FROM (SELECT capability FROM agent_capabilities WHERE capability = ? AND notified = 1 LIMIT 1) AS first%d", i)
+			args[i] = word
+		}
+		var found []string
+		if err := w.db.Read(ctx).Raw(strings.Join(firsts, " UNION ALL "), args...).Scan(&found).Error; err != nil {
+			return nil, err
+		}
+		for _, word := range found {
+			heard[word] = true
+		}
+	}
+	return heard, nil
 }
 
 // candidate is an agent that an event concerns.
@@ -74,33 +186,26 @@ type candidate struct {
 	Status  models.WebhookStatus
 }
 
-// match makes a delivery and its job for each agent that the event suits, page
-// by page in the order of their ids. Deliveries that exist are left alone, so it
-// may be run again at any point.
-func (w *Webhooks) match(ctx context.Context, args MatchArgs) error {
-	var task models.Task
-	if err := w.db.Read(ctx).Take(&task, "id = ?", args.TaskID).Error; err != nil {
-		return fmt.Errorf("read task of event %d: %w", args.EventID, err)
-	}
+// match makes a delivery and its job for each agent that an event suits, page by
+// page in the order of their ids. Deliveries that exist are left alone, so it may
+// be run again at any point.
+func (w *Webhooks) match(ctx context.Context, eventID int64, task *models.Task) error {
 	after := ""
 	for {
-		page, err := w.candidates(ctx, &task, after)
+		page, err := w.candidates(ctx, task, after)
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		if err = w.db.Write(ctx, func(tx *database.Tx) error { return w.insert(tx, args.EventID, &task, page) }); err != nil {
-			return fmt.Errorf("make deliveries of event %d: %w", args.EventID, err)
+		if err = w.db.Write(ctx, func(tx *database.Tx) error { return w.insert(tx, eventID, task, page) }); err != nil {
+			return fmt.Errorf("make deliveries of event %d: %w", eventID, err)
 		}
 		after = page[len(page)-1].AgentID
 	}
 }
 
 // candidates returns a page of the agents with a webhook that can do some of
-// what the task asks for. A task that asks for nothing suits nobody.
+// what the task asks for.
 func (w *Webhooks) candidates(ctx context.Context, task *models.Task, after string) ([]candidate, error) {
-	if len(task.Capabilities) == 0 {
-		return nil, nil
-	}
 	// The first of each capability: among them are the first of all.
 	var firsts []string
 	var args []any

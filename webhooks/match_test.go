@@ -1,0 +1,108 @@
+package webhooks
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"testing"
+
+	"agentmarket.space/server/models"
+)
+
+// TestMatch_joined: the job of several events makes the deliveries of all, in part
+// or from the start as often as it may be begun; one that cannot be matched holds
+// up the others for one try only.
+func TestMatch_joined(t *testing.T) {
+	t.Parallel()
+	b := open(t, settings{})
+	worker, _ := b.subscriber(t, "https://hooks.example.com/", "research")
+	poster := b.agent(t)
+	var joined MatchArgs
+	for i := range 3 {
+		event := b.post(t, poster, "research")
+		next := MatchArgs{EventID: event.ID, TaskID: *event.TaskID}
+		if i == 0 {
+			joined = next
+			continue
+		}
+		args, ok := joined.Join(next)
+		if joined, _ = args.(MatchArgs); !ok {
+			t.Fatal("they cannot be joined")
+		}
+	}
+	count := func(want int) {
+		t.Helper()
+		if made := b.deliveries(t, worker); len(made) != want {
+			t.Errorf("%d deliveries are made, want %d", len(made), want)
+		}
+	}
+	broken := joined
+	broken.More = append([]MatchArgs{{EventID: joined.EventID, TaskID: "gone"}}, joined.More...)
+	if err := b.work(t, 1, broken); err == nil {
+		t.Error("an event without its task is matched")
+	}
+	count(1)
+	before := b.queued(t, matchQueue)
+	must(t, b.work(t, 2, broken))
+	if parted := b.queued(t, matchQueue) - before; parted != 4 {
+		t.Errorf("the second try made %d jobs, want one for each event", parted)
+	}
+	count(1)
+	for range 2 {
+		must(t, b.work(t, 1, joined))
+		count(3)
+	}
+	if jobs := b.queued(t, firstQueue); jobs != 3 {
+		t.Errorf("%d deliveries are to be sent", jobs)
+	}
+}
+
+// TestHeard: however many capabilities are asked for, those are found that an agent
+// with a webhook has.
+func TestHeard(t *testing.T) {
+	t.Parallel()
+	b := open(t, settings{})
+	b.subscriber(t, "https://hooks.example.com/", "word 7", "word 777", "other")
+	b.agent(t, "word 8")
+	tasks := map[string]*models.Task{}
+	for i := range 60 {
+		task := &models.Task{}
+		for j := range 20 {
+			task.Capabilities = append(task.Capabilities, fmt.Sprintf("word %d", 20*i+j))
+		}
+		tasks[strconv.Itoa(i)] = task
+	}
+	heard, err := b.heard(t.Context(), tasks)
+	must(t, err)
+	if got := slices.Sorted(maps.Keys(heard)); !slices.Equal(got, []string{"word 7", "word 777"}) {
+		t.Errorf("heard are %q", got)
+	}
+}
+
+// TestMatchArgs_Join: no job grows without end, and one that goes its own way is
+// joined with none.
+func TestMatchArgs_Join(t *testing.T) {
+	t.Parallel()
+	job, joined := MatchArgs{EventID: 1}, 1
+	for next := int64(2); ; next++ {
+		args, ok := job.Join(MatchArgs{EventID: next})
+		if !ok {
+			break
+		}
+		job, _ = args.(MatchArgs)
+		joined++
+	}
+	if joined != maxJoined {
+		t.Errorf("%d events were joined", joined)
+	}
+	if _, ok := (MatchArgs{Alone: true}).Join(MatchArgs{}); ok {
+		t.Error("one that goes its own way took in another")
+	}
+	if _, ok := (MatchArgs{}).Join(MatchArgs{Alone: true}); ok {
+		t.Error("one that goes its own way was taken in")
+	}
+	if _, ok := (MatchArgs{}).Join(DeliverArgs{}); ok {
+		t.Error("a delivery was taken in")
+	}
+}
