@@ -31,6 +31,8 @@ func runs() []run {
 		{pkg: "./internal/e2e", claims: []promise{
 			{"winner", "of many agents one gets the task, and it is paid once", "TestWinner", both},
 			{"kill", "kill -9 loses nothing that was answered, and no webhook", "TestKill", both},
+			{"linearizable", "all that clients are told fits into one order", "TestLinearizable", both},
+			{"disk", "what was answered is on the disk", "TestOnDisk", sqlite},
 			{"backup", "a backup taken under load is whole", "TestBackup", sqlite},
 		}},
 		{
