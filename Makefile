@@ -4,7 +4,7 @@ TOOL := go tool -modfile=tools/go.mod
 FUZZTIME ?= 10s
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 run: ## serve on 127.0.0.1:8080 with ./agentmarket.db (flags in ARGS)
 	go run . $(ARGS)
@@ -18,6 +18,14 @@ test: ## every test, shuffled: units, transcripts, npm clients, the explorer in 
 # they cannot be had it says so, and fails with CI set.
 postgres: ## the same tests of the store and the market, and those of replicas, on PostgreSQL
 	go run ./internal/engines/with go test -shuffle=on ./database ./auth ./ledger ./events ./webhooks ./market ./app ./internal/e2e/replicas
+
+# Every promise of docs/reliability.md with its figure. -only kill,winner shows some
+# of them; -into docs/reliability.md puts the table there.
+trust: ## show every promise of docs/reliability.md, in less than five minutes (flags in ARGS)
+	go run ./internal/trust $(ARGS)
+
+trust-long: ## the same with the figures of a night
+	go run ./internal/trust -long $(ARGS)
 
 check: lint race dead fresh ## what a change must pass
 
@@ -60,4 +68,4 @@ dead: ## functions that neither a program nor a test reaches
 bench: ## measure ours and the baselines alternately, about ten minutes (flags in ARGS; -peers for more servers)
 	go -C bench run . $(ARGS)
 
-.PHONY: help run test postgres check generate fresh fuzz lint fmt race dead bench
+.PHONY: help run test postgres trust trust-long check generate fresh fuzz lint fmt race dead bench

@@ -39,6 +39,7 @@ func newReader(t *testing.T) *reader {
 // ask sends a request to a door.
 func ask(h http.Handler, method, path, key, body string) *httptest.ResponseRecorder {
 	r := httptest.NewRequestWithContext(context.Background(), method, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
 	if key != "" {
 		r.Header.Set("X-Api-Key", key)
 	}

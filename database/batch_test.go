@@ -191,6 +191,31 @@ func TestEnqueue_joined(t *testing.T) {
 	}
 }
 
+// TestWrite_refused: a change that is refused for what a neighbour did hears of
+// it when that is committed, not before. The one behind it makes the batch last.
+func TestWrite_refused(t *testing.T) {
+	t.Parallel()
+	h := hold(t, "")
+	h.write(t, "", func(tx *database.Tx) error { return add(tx, "taken") })
+	before := h.Waiting()
+	h.group.Go(func() {
+		wantError(t, h.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "taken") }), "duplicated key")
+		if got := kept(t, h.DB); !slices.Contains(got, "taken") {
+			t.Errorf("refused for what %q shows nothing of", got)
+		}
+	})
+	h.gathered(t, before+1)
+	h.write(t, "", func(tx *database.Tx) error {
+		for i := range 2000 {
+			if err := add(tx, strconv.Itoa(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	h.ended()
+}
+
 // TestWrite_batchFails: when a batch cannot be committed, or nobody can tell
 // what is in it, all of it is taken back, everyone is told, and the writer goes
 // on.

@@ -382,6 +382,7 @@ type change struct {
 	decided atomic.Bool
 	answer  chan error
 	tx      *Tx
+	failed  error // why it takes no part in the commit
 }
 
 // run runs the change unless its caller has taken it back.

@@ -118,8 +118,8 @@ func (db *DB) write() {
 				hook()
 			}
 		}
-		for _, c := range batch.kept {
-			c.answer <- nil
+		for _, c := range batch.taken {
+			c.answer <- c.failed
 		}
 	}
 }
@@ -142,15 +142,15 @@ func (db *DB) next() *change {
 
 // batch is the changes of one commit.
 type batch struct {
-	db       *DB
-	taken    []*change // in the order they came
-	answered int       // of taken, how many were run
-	kept     []*change // ran without an error
+	db    *DB
+	taken []*change // in the order they came
+	kept  []*change // ran without an error
 }
 
 // commit runs the changes, each behind its savepoint, and takes further ones
-// as long as some wait. Changes that fail are answered at once. The context is
-// the batch's own: one caller's must not reach a statement of all.
+// as long as some wait. One that is refused waits for the commit as well: what
+// it was refused for may be what its neighbours did. The context is the batch's
+// own: one caller's must not reach a statement of all.
 func (b *batch) commit() error {
 	ctx := context.Background() //nolint:forbidigo // a caller that goes away must not take its neighbours along
 	shared := b.db.writer.WithContext(ctx).Begin()
@@ -207,8 +207,8 @@ func (b *batch) runOne(shared *gorm.DB) error {
 	if err := shared.Exec("SAVEPOINT change").Error; err != nil {
 		return fmt.Errorf("savepoint: %w", err)
 	}
-	failed := c.run()
-	if failed != nil {
+	c.failed = c.run()
+	if c.failed != nil {
 		if err := shared.Exec("ROLLBACK TO change").Error; err != nil {
 			return fmt.Errorf("roll back one change: %w", err)
 		}
@@ -216,12 +216,9 @@ func (b *batch) runOne(shared *gorm.DB) error {
 	if err := shared.Exec("RELEASE change").Error; err != nil {
 		return fmt.Errorf("release savepoint: %w", err)
 	}
-	b.answered = len(b.taken)
-	if failed != nil {
-		c.answer <- failed
-		return nil //nolint:nilerr // it is the change's, and its caller has it
+	if c.failed == nil {
+		b.kept = append(b.kept, c)
 	}
-	b.kept = append(b.kept, c)
 	return nil
 }
 
@@ -260,13 +257,10 @@ func enqueue(jobs []river.InsertManyParams, job river.InsertManyParams) []river.
 	return append(jobs, job)
 }
 
-// fail answers every change that has no answer yet: those that ran well, and
-// the one that was running.
+// fail answers every change that the batch could not be committed: what one was
+// refused for has not happened either.
 func (b *batch) fail(err error) {
-	for _, c := range b.kept {
-		c.answer <- err
-	}
-	for _, c := range b.taken[b.answered:] {
+	for _, c := range b.taken {
 		c.answer <- err
 	}
 }

@@ -13,9 +13,10 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/e2e/program"
+	"agentmarket.space/server/internal/trust/claim"
 )
 
-// TestBackup: twenty backups are taken while agents post. Each is restored, its
+// TestBackup: backups are taken while agents post. Each is restored, its
 // books are right, and it has every task that was acknowledged before it was
 // begun. A restored market goes on: keys, balances and cursors are good.
 func TestBackup(t *testing.T) {
@@ -48,7 +49,8 @@ func TestBackup(t *testing.T) {
 		})
 	}
 	last := ""
-	for round := range 20 {
+	rounds := claim.Size(3, 20, 200)
+	for round := range rounds {
 		eventually(t, "some more posts", func() bool { return len(acknowledged()) > 10*round || t.Failed() })
 		before := acknowledged()
 		backup := filepath.Join(t.TempDir(), "backup.db")
@@ -80,6 +82,7 @@ func TestBackup(t *testing.T) {
 		t.Errorf("the wallet: %d %s", status, text)
 	}
 	restored.Verify()
+	claim.Shown(t, "backup", "%d of %d, taken while %d tasks were posted, were restored and verified", rounds, rounds, len(posted))
 }
 
 // TestBackup_refuses: nothing is overwritten, and what is no right market is

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/e2e/program"
+	"agentmarket.space/server/internal/engines"
 )
 
 func TestMain(m *testing.M) { program.Main(m) }
@@ -22,6 +23,15 @@ const (
 		postTask(input: {title: "Summarize this paper", description: "Full text...", budget: 25, requiredCapabilities: [$capability]}) { task { id createdAt } }
 	}`
 )
+
+// store is the settings of a server on the engine that is tested.
+func store(t *testing.T) []string {
+	t.Helper()
+	if !engines.OnPostgres() {
+		return nil
+	}
+	return []string{"AGENTMARKET_DATABASE=" + engines.Postgres(t), "AGENTMARKET_SECRET_KEY=a key for tests only"}
+}
 
 // delivery is a request that a receiver got.
 type delivery struct {

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -83,6 +84,7 @@ type Server struct {
 	tb     testing.TB
 	client *http.Client
 	env    []string
+	under  []string // what it runs under
 	cmd    *exec.Cmd
 	log    *output
 	ended  chan struct{} // closed when the process is gone
@@ -93,8 +95,15 @@ type Server struct {
 // ends, if it still runs.
 func Start(tb testing.TB, env ...string) *Server {
 	tb.Helper()
+	return StartUnder(tb, nil, env...)
+}
+
+// StartUnder is Start under another program, such as a tracer, which is named with
+// its arguments and must leave the server its process id.
+func StartUnder(tb testing.TB, under []string, env ...string) *Server {
+	tb.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: mostIdle}
-	s := &Server{Dir: tb.TempDir(), tb: tb, env: append([]string{"AGENTMARKET_RATE_LIMITS=off"}, env...), client: &http.Client{Transport: transport}}
+	s := &Server{Dir: tb.TempDir(), tb: tb, under: under, env: append([]string{"AGENTMARKET_RATE_LIMITS=off"}, env...), client: &http.Client{Transport: transport}}
 	s.start("--addr=127.0.0.1:0")
 	tb.Cleanup(func() {
 		s.Kill()
@@ -114,7 +123,8 @@ func (s *Server) Restart(env ...string) {
 func (s *Server) start(addr string) {
 	s.tb.Helper()
 	ctx := context.WithoutCancel(s.tb.Context()) // it outlives the test for its clean-up
-	s.cmd = exec.CommandContext(ctx, Path(), addr)
+	args := slices.Concat(s.under, []string{Path(), addr})
+	s.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	s.cmd.Dir = s.Dir
 	s.cmd.Env = append(os.Environ(), s.env...)
 	s.log = &output{address: make(chan string, 1)}

@@ -1,0 +1,45 @@
+// Package claim is how a test says what it has shown. A claim is a promise of
+// docs/reliability.md; "make trust" gathers the figures of all of them.
+package claim
+
+import (
+	"fmt"
+	"os"
+	"testing"
+)
+
+// The variables that make trust and make trust-long set.
+const (
+	Proved = "AGENTMARKET_TEST_TRUST"
+	Long   = "AGENTMARKET_TEST_LONG"
+)
+
+// Size is how much of something a test does: a little among all the others,
+// more in make trust, much in make trust-long.
+func Size(little, more, much int) int {
+	switch {
+	case os.Getenv(Long) != "":
+		return much
+	case os.Getenv(Proved) != "":
+		return more
+	default:
+		return little
+	}
+}
+
+// Only skips a test that takes too long to run among all the others.
+func Only(tb testing.TB) {
+	tb.Helper()
+	if Size(0, 1, 1) == 0 {
+		tb.Skip("runs with make trust")
+	}
+}
+
+// Shown writes the figure of a claim, unless the test has failed. The claim is
+// named as in the table of the command trust.
+func Shown(tb testing.TB, name, format string, args ...any) {
+	tb.Helper()
+	if !tb.Failed() {
+		tb.Logf("trust: %s: %s", name, fmt.Sprintf(format, args...))
+	}
+}

@@ -1,0 +1,43 @@
+package main
+
+// promise is what we promise and the test that shows it.
+type promise struct {
+	name  string // as the test says it
+	words string
+	test  string
+	on    engine // where it is shown
+}
+
+// engine is where a run has its store.
+type engine int
+
+const (
+	sqlite engine = 1 << iota
+	postgres
+	both = sqlite | postgres
+)
+
+// run is one command of tests. Those of one run go on beside each other.
+type run struct {
+	pkg    string
+	claims []promise
+	flags  []string // of the test
+	long   []string // in their place for make trust-long
+}
+
+// runs are all claims, in the order they are shown.
+func runs() []run {
+	return []run{
+		{pkg: "./internal/e2e", claims: []promise{
+			{"winner", "of many agents one gets the task, and it is paid once", "TestWinner", both},
+			{"kill", "kill -9 loses nothing that was answered, and no webhook", "TestKill", both},
+			{"linearizable", "all that clients are told fits into one order", "TestLinearizable", both},
+			{"disk", "what was answered is on the disk", "TestOnDisk", sqlite},
+			{"backup", "a backup taken under load is whole", "TestBackup", sqlite},
+		}},
+		{
+			pkg: "./compat", flags: []string{"-rapid.checks=250"}, long: []string{"-rapid.checks=10000"},
+			claims: []promise{{"model", "any walk through both doors does as the model says", "TestWalk", both}},
+		},
+	}
+}

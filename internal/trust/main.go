@@ -1,0 +1,154 @@
+// Command trust runs the tests behind every promise of docs/reliability.md,
+// prints the figure of each and fails when one fails or has none.
+//
+//	go run ./internal/trust [-long] [-only kill,winner] [-into docs/reliability.md]
+//
+// It is "make trust", in the root of the module; -long is "make trust-long".
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"agentmarket.space/server/internal/trust/claim"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := trust(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "trust:", err)
+		os.Exit(1)
+	}
+}
+
+func trust(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("trust", flag.ContinueOnError)
+	long := flags.Bool("long", false, "as much as a night allows, not as five minutes do")
+	only := flags.String("only", "", "the claims to show, with commas (default all)")
+	into := flags.String("into", "", "document in which the table is replaced, besides printing it")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	wanted, err := pick(runs(), *only)
+	if err != nil {
+		return err
+	}
+	began, all := time.Now(), &results{figures: map[shown]string{}, skipped: map[shown]bool{}}
+	env := []string{claim.Proved + "=1"}
+	if *long {
+		env = append(env, claim.Long+"=1")
+	}
+	for _, r := range wanted {
+		for _, on := range []engine{sqlite, postgres} {
+			if tests := r.tests(on); tests != "" {
+				all.run(ctx, command(ctx, r, on, tests, *long), env, r, on, out)
+			}
+		}
+	}
+	report := circumstances(ctx, began, *long) + "\n" + all.table(wanted)
+	if _, err := io.WriteString(out, "\n"+report); err != nil {
+		return err
+	}
+	if *into != "" && *only == "" {
+		err = rewrite(*into, report)
+	}
+	return errors.Join(err, all.verdict(wanted, os.Getenv("CI") != ""))
+}
+
+// pick leaves the claims that are asked for; all when none is.
+func pick(all []run, only string) (picked []run, err error) {
+	if only == "" {
+		return all, nil
+	}
+	names := map[string]bool{}
+	for name := range strings.SplitSeq(only, ",") {
+		names[name] = true
+	}
+	for _, r := range all {
+		claims := r.claims
+		r.claims = nil
+		for _, c := range claims {
+			if names[c.name] {
+				r.claims = append(r.claims, c)
+				delete(names, c.name)
+			}
+		}
+		if r.claims != nil {
+			picked = append(picked, r)
+		}
+	}
+	for name := range names {
+		err = errors.Join(err, fmt.Errorf("there is no claim %q", name))
+	}
+	return picked, err
+}
+
+// tests is the pattern of the tests that a run has on an engine, empty when it
+// has none.
+func (r run) tests(on engine) string {
+	var names []string
+	for _, c := range r.claims {
+		if c.on&on != 0 {
+			names = append(names, c.test)
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	return "^(" + strings.Join(names, "|") + ")$"
+}
+
+// command is what runs the tests.
+func command(ctx context.Context, r run, on engine, tests string, long bool) *exec.Cmd {
+	limit, flags := "10m", r.flags
+	if long {
+		limit, flags = "6h", r.long
+	}
+	args := []string{"go", "test", "-count=1", "-v", "-timeout=" + limit, "-run=" + tests, r.pkg}
+	if len(flags) > 0 {
+		args = append(append(args, "-args"), flags...)
+	}
+	if on == postgres {
+		args = append([]string{"go", "run", "./internal/engines/with"}, args...)
+	}
+	return exec.CommandContext(ctx, args[0], args[1:]...)
+}
+
+// circumstances says what was shown where, in a line.
+func circumstances(ctx context.Context, began time.Time, long bool) string {
+	commit, target := "not committed", "make trust"
+	if text, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
+		commit = strings.TrimSpace(string(text))
+	}
+	if long {
+		target = "make trust-long"
+	}
+	return fmt.Sprintf("`%s` at commit %s, %s, %d cores (%s), %s, in %s.\n",
+		target, commit, began.UTC().Format(time.DateOnly), runtime.NumCPU(), processor(), runtime.Version(), time.Since(began).Round(time.Second))
+}
+
+// processor is the model that the system names.
+func processor() string {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	_, rest, _ := strings.Cut(string(text), "model name")
+	line, _, _ := strings.Cut(rest, "\n")
+	if name := strings.Trim(line, " \t:"); name != "" {
+		return name
+	}
+	return runtime.GOARCH
+}

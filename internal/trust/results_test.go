@@ -1,0 +1,64 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"testing"
+)
+
+const said = `=== RUN   TestWinner
+    winner_test.go:31: trust: winner: 50 tasks, one each
+--- PASS: TestWinner (1.0s)
+--- SKIP: TestKill (0.0s)
+PASS
+`
+
+// TestVerdict: a claim that failed, was not shown or could not be shown in CI is
+// named; only what is missing on a machine of one's own is forgiven.
+func TestVerdict(t *testing.T) {
+	t.Parallel()
+	winner := promise{"winner", "one wins", "TestWinner", sqlite}
+	killed := promise{"kill", "nothing is lost", "TestKill", sqlite}
+	backup := promise{"backup", "it is whole", "TestBackup", both}
+	for name, row := range map[string]struct {
+		claims []promise
+		failed []string
+		ci     bool
+		want   string
+	}{
+		"all is shown":            {[]promise{winner}, nil, true, ""},
+		"skipped at home":         {[]promise{winner, killed}, nil, false, ""},
+		"skipped in CI":           {[]promise{winner, killed}, nil, true, "kill has no figure on SQLite"},
+		"said nothing":            {[]promise{winner, backup}, nil, false, "backup has no figure on SQLite; backup has no figure on PostgreSQL"},
+		"said something and fell": {[]promise{winner}, []string{"./a on SQLite"}, false, "./a on SQLite failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all := []run{{pkg: "./a", claims: row.claims}}
+			r := &results{figures: map[shown]string{}, skipped: map[shown]bool{}, failed: row.failed}
+			r.read(said, all[0], sqlite, io.Discard)
+			got := ""
+			if err := r.verdict(all, row.ci); err != nil {
+				got = err.Error()
+			}
+			if got != row.want {
+				t.Errorf("the verdict is %q, want %q", got, row.want)
+			}
+			if table := r.table(all); !strings.Contains(table, "| one wins | 50 tasks, one each | – | `TestWinner` in `a` |") {
+				t.Errorf("the table is\n%s", table)
+			}
+		})
+	}
+}
+
+// TestPick: a claim that there is none of is refused.
+func TestPick(t *testing.T) {
+	t.Parallel()
+	picked, err := pick(runs(), "kill,backup")
+	if err != nil || len(picked) != 1 || picked[0].tests(sqlite) != "^(TestKill|TestBackup)$" || picked[0].tests(postgres) != "^(TestKill)$" {
+		t.Errorf("picked %v, %v", picked, err)
+	}
+	if _, err := pick(runs(), "kill,nothing"); err == nil || !strings.Contains(err.Error(), `"nothing"`) {
+		t.Errorf("a claim that there is none of: %v", err)
+	}
+}
