@@ -23,6 +23,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"agentmarket.space/server/app"
+	"agentmarket.space/server/commands"
 	"agentmarket.space/server/config"
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/ledger"
@@ -35,26 +36,32 @@ func main() {
 	os.Exit(code)
 }
 
-// commands are what the program can do.
-type commands struct {
-	Serve   serveCommand   `cmd:"" default:"withargs" help:"Serve the marketplace (the default)."`
-	Verify  verifyCommand  `cmd:"" help:"Recompute the ledger; exit 1 when a law does not hold."`
-	Copy    copyCommand    `cmd:"" help:"Move a market from SQLite into an empty PostgreSQL database."`
-	Backup  backupCommand  `cmd:"" help:"Write a backup of a SQLite database, which a server may be at, to a new file."`
-	Restore restoreCommand `cmd:"" help:"Put a backup where a server is to serve it from."`
-	Version versionCommand `cmd:"" help:"Print the version."`
-}
+// program is what the program can do.
+type program struct {
+	Serve   serveCommand    `cmd:"" default:"withargs" help:"Serve the marketplace (the default)."`
+	Verify  verifyCommand   `cmd:"" help:"Recompute the ledger; exit 1 when a law does not hold."`
+	Copy    copyCommand     `cmd:"" help:"Move a market from SQLite into an empty PostgreSQL database."`
+	Backup  backupCommand   `cmd:"" help:"Write a backup of a SQLite database, which a server may be at, to a new file."`
+	Restore restoreCommand  `cmd:"" help:"Put a backup where a server is to serve it from."`
+	Health  commands.Health `cmd:"" help:"Ask a server whether it is ready; exit 1 when it is not."`
+	Version versionCommand  `cmd:"" help:"Print the version."`
 
-// streams are where a command writes.
-type streams struct{ out, err io.Writer }
+	Register commands.Register `cmd:"" group:"As an agent:" help:"Register an agent and get its API key."`
+	Agents   commands.Agents   `cmd:"" group:"As an agent:" help:"List agents."`
+	Tasks    commands.Tasks    `cmd:"" group:"As an agent:" help:"List, post, accept, complete and rate tasks."`
+	Wallet   commands.Wallet   `cmd:"" group:"As an agent:" help:"Show your credits and where they came from."`
+	Execute  commands.Execute  `cmd:"" group:"As an agent:" help:"Hire an agent and wait for its result."`
+	Listen   commands.Listen   `cmd:"" group:"As an agent:" help:"Print tasks as they are posted."`
+	Worker   commands.Worker   `cmd:"" group:"As an agent:" help:"Do tasks with a program and earn credits."`
+}
 
 // run parses the arguments and runs one command. It returns the exit code: 0,
 // 1 when the command failed, 2 for a wrong argument.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	code := -1
-	parser, err := kong.New(&commands{}, kong.Name("agentmarket"), kong.Writers(stdout, stderr),
+	parser, err := kong.New(&program{}, kong.Name("agentmarket"), kong.Writers(stdout, stderr),
 		kong.Description("A self-hosted marketplace where AI agents find, hire and pay each other."),
-		kong.Exit(func(c int) { code = c }), kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(streams{stdout, stderr}))
+		kong.Exit(func(c int) { code = c }), kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(commands.Streams{In: os.Stdin, Out: stdout, Err: stderr}))
 	if err != nil {
 		return fail(stderr, err, 2)
 	}
@@ -81,18 +88,18 @@ type serveCommand struct {
 }
 
 // Run serves until ctx ends.
-func (c *serveCommand) Run(ctx context.Context, to streams) (err error) {
+func (c *serveCommand) Run(ctx context.Context, to commands.Streams) (err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	c.Complete(listener.Addr())
-	server, err := app.New(ctx, c.Config, version(), newLogger(to.err))
+	server, err := app.New(ctx, c.Config, version(), newLogger(to.Err))
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
-	if err := server.Banner(to.err, version()); err != nil {
+	if err := server.Banner(to.Err, version()); err != nil {
 		return err
 	}
 	return server.Run(ctx, listener)
@@ -113,8 +120,8 @@ type verifyCommand struct {
 }
 
 // Run prints the report as JSON.
-func (c *verifyCommand) Run(ctx context.Context, to streams) error {
-	return database.Inspect(ctx, c.Database, func(state *database.State) error { return verify(state, to.out) })
+func (c *verifyCommand) Run(ctx context.Context, to commands.Streams) error {
+	return database.Inspect(ctx, c.Database, func(state *database.State) error { return verify(state, to.Out) })
 }
 
 // verify writes the report on a ledger and fails when a law does not hold.
@@ -140,14 +147,14 @@ type copyCommand struct {
 }
 
 // Run says what it is at, and prints the ledger's report of both sides.
-func (c *copyCommand) Run(ctx context.Context, to streams) error {
+func (c *copyCommand) Run(ctx context.Context, to commands.Streams) error {
 	from := strings.TrimPrefix(c.From, "sqlite:")
-	tell := func(done database.Copied) { _, _ = fmt.Fprintf(to.err, "%-20s %10d\n", done.Table, done.Rows) }
-	err := database.Copy(ctx, from, c.To, newLogger(to.err), tell, func(state *database.State) error { return verify(state, to.out) })
+	tell := func(done database.Copied) { _, _ = fmt.Fprintf(to.Err, "%-20s %10d\n", done.Table, done.Rows) }
+	err := database.Copy(ctx, from, c.To, newLogger(to.Err), tell, func(state *database.State) error { return verify(state, to.Out) })
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(to.err, "Copied. Serve it with the secret key of %s: the one it was given, or what is in %[1]s.key.\n", from)
+	_, err = fmt.Fprintf(to.Err, "Copied. Serve it with the secret key of %s: the one it was given, or what is in %[1]s.key.\n", from)
 	return err
 }
 
@@ -157,12 +164,12 @@ type backupCommand struct {
 }
 
 // Run prints the ledger's report of the backup.
-func (c *backupCommand) Run(ctx context.Context, to streams) error {
-	err := database.Backup(ctx, c.Database, c.To, func(state *database.State) error { return verify(state, to.out) })
+func (c *backupCommand) Run(ctx context.Context, to commands.Streams) error {
+	err := database.Backup(ctx, c.Database, c.To, func(state *database.State) error { return verify(state, to.Out) })
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(to.err, "Backed up. Keep the secret key elsewhere: the one the server was given, or what is in %s.key.\n", c.Database)
+	_, err = fmt.Fprintf(to.Err, "Backed up. Keep the secret key elsewhere: the one the server was given, or what is in %s.key.\n", c.Database)
 	return err
 }
 
@@ -172,20 +179,20 @@ type restoreCommand struct {
 }
 
 // Run prints the ledger's report of what is restored.
-func (c *restoreCommand) Run(ctx context.Context, to streams) error {
-	err := database.Restore(ctx, c.From, c.Database, func(state *database.State) error { return verify(state, to.out) })
+func (c *restoreCommand) Run(ctx context.Context, to commands.Streams) error {
+	err := database.Restore(ctx, c.From, c.Database, func(state *database.State) error { return verify(state, to.Out) })
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(to.err, "Restored. Serve it with the secret key of the server that was backed up, given or in %s.key.\n", c.Database)
+	_, err = fmt.Fprintf(to.Err, "Restored. Serve it with the secret key of the server that was backed up, given or in %s.key.\n", c.Database)
 	return err
 }
 
 type versionCommand struct{}
 
 // Run prints the version.
-func (*versionCommand) Run(to streams) error {
-	_, err := fmt.Fprintln(to.out, version())
+func (*versionCommand) Run(to commands.Streams) error {
+	_, err := fmt.Fprintln(to.Out, version())
 	return err
 }
 

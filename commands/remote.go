@@ -1,0 +1,207 @@
+package commands
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/Khan/genqlient/graphql"
+	"github.com/google/uuid"
+	"github.com/vektah/gqlparser/v2/gqlerror"
+)
+
+// Streams are where a command reads and writes.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Remote is the market that a command asks, and as whom.
+type Remote struct {
+	URL  string `default:"http://127.0.0.1:8080" env:"AGENTMARKET_URL" help:"Address of the market."`
+	Key  string `env:"AGENTMARKET_API_KEY" help:"API key of the agent to act as; 'agentmarket register' gives one."`
+	JSON bool   `name:"json" help:"Print JSON, for programs."`
+}
+
+const (
+	// requestTime is how long an answer may take: a hire waits for the hired agent.
+	requestTime = 2 * time.Minute
+	// tries is how often a request is sent that got no answer. Its Idempotency-Key
+	// has the market do it once.
+	tries = 3
+	pause = 200 * time.Millisecond
+)
+
+// client returns what the functions of package api ask with.
+func (r *Remote) client() graphql.Client {
+	return graphql.NewClient(r.endpoint(), &sender{key: r.Key, http: &http.Client{Timeout: requestTime}})
+}
+
+func (r *Remote) endpoint() string { return strings.TrimSuffix(r.URL, "/") + "/graphql" }
+
+// sender sends requests with the key, again when no answer came.
+type sender struct {
+	key  string
+	http *http.Client
+}
+
+// Do sends a request.
+func (s *sender) Do(r *http.Request) (*http.Response, error) {
+	if s.key != "" {
+		r.Header.Set("X-Api-Key", s.key)
+	}
+	key, ok := r.Context().Value(onceKey{}).(string)
+	if !ok {
+		key = uuid.NewString()
+	}
+	r.Header.Set("Idempotency-Key", key)
+	for try := 1; ; try++ {
+		response, err := s.http.Do(r) //nolint:gosec // it asks whom the user says
+		again := err != nil || response.StatusCode == http.StatusServiceUnavailable
+		if !again || try == tries || refused(err) || !waited(r.Context(), time.Duration(try)*pause) {
+			return response, err //nolint:wrapcheck // genqlient's contract
+		}
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		if r.Body, err = r.GetBody(); err != nil {
+			return nil, fmt.Errorf("send again: %w", err)
+		}
+	}
+}
+
+type onceKey struct{}
+
+// insist does what must not be left undone, once, however often no answer comes: it
+// is tried again until the market does it or refuses it, or ctx ends.
+func insist[T any](ctx context.Context, do func(context.Context) (*T, error)) (*T, error) {
+	ctx = context.WithValue(ctx, onceKey{}, uuid.NewString())
+	for wait := leastWait; ; wait = min(2*wait, mostWait) {
+		answer, err := do(ctx)
+		if err == nil {
+			return answer, nil
+		}
+		switch codeOf(err) {
+		case "", "UNAVAILABLE", "RATE_LIMITED", "INTERNAL":
+			if waited(ctx, wait) {
+				continue
+			}
+		}
+		return nil, err
+	}
+}
+
+// refused reports whether nobody listens at the address.
+func refused(err error) bool {
+	operation, ok := errors.AsType[*net.OpError](err)
+	return ok && operation.Op == "dial"
+}
+
+// waited waits, and reports whether ctx has not ended.
+func waited(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// explain says what went wrong, and what to do about it.
+func (r *Remote) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if refused(err) {
+		return fmt.Errorf("no market answers at %s: start one with 'agentmarket serve', or give --url", r.URL)
+	}
+	message, code := refusal(err)
+	if code == "" {
+		return fmt.Errorf("ask %s: %w", r.URL, err)
+	}
+	text := oneLine(message) + " (" + code + ")"
+	switch code {
+	case "UNAUTHENTICATED":
+		text += ": give --key or AGENTMARKET_API_KEY; 'agentmarket register NAME' makes one"
+	case "INSUFFICIENT_CREDITS":
+		text += ": 'agentmarket wallet' shows what there is"
+	}
+	return errors.New(text)
+}
+
+// refusal is what the market says of a request that it refused, and the code; both
+// are empty for any other error.
+func refusal(err error) (message, code string) {
+	list, _ := errors.AsType[gqlerror.List](err)
+	if answer, ok := errors.AsType[*graphql.HTTPError](err); ok {
+		list = answer.Response.Errors
+	}
+	if len(list) == 0 {
+		return "", ""
+	}
+	code, _ = list[0].Extensions["code"].(string)
+	return list[0].Message, code
+}
+
+// codeOf is the code of a refusal, empty for any other error.
+func codeOf(err error) string {
+	_, code := refusal(err)
+	return code
+}
+
+// show prints an answer: as JSON, or as a table whose cells are separated by tabs.
+func (r *Remote) show(to Streams, answer any, lines ...string) error {
+	if r.JSON {
+		encoder := json.NewEncoder(to.Out)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(answer)
+	}
+	table := tabwriter.NewWriter(to.Out, 0, 0, 2, ' ', 0)
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(table, line); err != nil {
+			return err
+		}
+	}
+	return table.Flush()
+}
+
+// row is a line of a table.
+func row(cells ...any) string {
+	texts := make([]string, len(cells))
+	for i, cell := range cells {
+		texts[i] = oneLine(fmt.Sprint(cell))
+	}
+	return strings.Join(texts, "\t")
+}
+
+// oneLine is a stranger's text as it may stand in a cell: nothing in it moves the
+// cursor or starts a line.
+func oneLine(text string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 {
+			return ' '
+		}
+		return c
+	}, text)
+}
+
+// given is a text that was given, nil for none.
+func given(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+// moment is a time as people read it.
+func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") } //nolint:gosmopolitan // for the reader's own eyes

@@ -1,0 +1,240 @@
+package e2e_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"agentmarket.space/server/internal/e2e/program"
+)
+
+// command runs the program as an agent and returns what it printed.
+func command(t *testing.T, server *program.Server, key string, args ...string) (text string, code int) {
+	t.Helper()
+	return program.Run(t, t.TempDir(), append(args, "--url", server.URL, "--key", key)...)
+}
+
+// asked runs a command that must succeed, and reads the JSON that it printed.
+func asked(t *testing.T, server *program.Server, key string, args ...string) map[string]any {
+	t.Helper()
+	text, code := command(t, server, key, append(args, "--json")...)
+	var answer map[string]any
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || code != 0 {
+		t.Fatalf("%q ended with %d and printed %s: %v", args, code, text, err)
+	}
+	return answer
+}
+
+// TestCommands goes through the life of a task at a terminal.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	worker := asked(t, server, "", "register", "Worker", "--capability", "coding,go")
+	key := fmt.Sprint(worker["apiKey"])
+	poster := fmt.Sprint(asked(t, server, "", "register", "Poster")["apiKey"])
+	task := fmt.Sprint(asked(t, server, poster, "tasks", "post", "Shout \x1b[31mloud", "--budget", "25", "--capability", "coding")["id"])
+	cancelled := fmt.Sprint(asked(t, server, poster, "tasks", "post", "Never mind", "--budget", "5")["id"])
+	for _, step := range []struct {
+		key, status string
+		args        []string
+	}{
+		{key, "ASSIGNED", []string{"tasks", "accept", task}},
+		{key, "OPEN", []string{"tasks", "release", task}},
+		{key, "ASSIGNED", []string{"tasks", "accept", task}},
+		{key, "COMPLETED", []string{"tasks", "complete", task, "DONE"}},
+		{poster, "COMPLETED", []string{"tasks", "rate", task, "5", "--comment", "Well done"}},
+		{poster, "CANCELLED", []string{"tasks", "cancel", cancelled}},
+		{"", "COMPLETED", []string{"tasks", "show", task}},
+	} {
+		if got := asked(t, server, step.key, step.args...)["status"]; got != step.status {
+			t.Errorf("after %q the task is %v", step.args, got)
+		}
+	}
+	for _, table := range []struct {
+		key  string
+		args []string
+		want []string
+	}{
+		{"", []string{"tasks"}, []string{"STATUS", "completed", "cancelled", "Shout  [31mloud"}},
+		{"", []string{"tasks", "list", "--status", "completed", "--capability", "coding"}, []string{"Shout"}},
+		{"", []string{"agents", "--search", "work"}, []string{"Worker", "5.0", "coding,go"}},
+		{key, []string{"tasks", "show", task}, []string{"RESULT", "DONE", "WORKER"}},
+		{key, []string{"wallet"}, []string{"122", "+22", "payment: Shout"}},
+		{poster, []string{"wallet", "--limit", "1"}, []string{"75", "SET ASIDE"}},
+		{"", []string{"agents", "--limit", "1"}, []string{"There are more: --after "}},
+	} {
+		text, code := command(t, server, table.key, table.args...)
+		for _, want := range table.want {
+			if code != 0 || !strings.Contains(text, want) || strings.Contains(text, "\x1b") {
+				t.Errorf("%q ended with %d without %q:\n%q", table.args, code, want, text)
+			}
+		}
+	}
+	if text, code := program.Run(t, t.TempDir(), "health", "--url", server.URL); code != 0 || text != "ready\n" {
+		t.Errorf("health ended with %d: %s", code, text)
+	}
+	server.Verify()
+}
+
+// TestCommands_refused: what cannot be done is told in a line that says what to do,
+// with the right exit code, and nothing is changed.
+func TestCommands_refused(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	agent := server.Register("Agent", nil)
+	for _, row := range []struct {
+		key, want string
+		code      int
+		args      []string
+	}{
+		{"", "give --key", 1, []string{"tasks", "post", "x", "--budget", "5"}},
+		{"", "give --key", 1, []string{"wallet"}},
+		{"", "give --key", 1, []string{"worker", "--exec", "cat"}},
+		{agent.Key, "give --capability", 1, []string{"worker", "--exec", "cat"}},
+		{agent.Key, "--parallel must be", 1, []string{"worker", "--exec", "cat", "--parallel", "0"}},
+		{agent.Key, "--exec", 2, []string{"worker"}},
+		{strings.Repeat("0", 64), "UNAUTHENTICATED", 1, []string{"wallet"}},
+		{agent.Key, "INVALID_INPUT", 1, []string{"tasks", "post", "x", "--budget", "1"}},
+		{agent.Key, "agentmarket wallet", 1, []string{"tasks", "post", "x", "--budget", "101"}},
+		{agent.Key, "--budget", 2, []string{"tasks", "post", "x"}},
+		{agent.Key, "--budget", 2, []string{"tasks", "post", "x", "--budget", "much"}},
+		{agent.Key, "NOT_FOUND", 1, []string{"tasks", "accept", "unknown"}},
+		{agent.Key, "NOT_FOUND", 1, []string{"execute", "unknown", "work", "--budget", "20"}},
+		{agent.Key, "--status", 2, []string{"tasks", "--status", "lost"}},
+		{agent.Key, "INVALID_INPUT", 1, []string{"tasks", "--limit", "101"}},
+		{agent.Key, "INVALID_INPUT", 1, []string{"listen", "--after", "unknown"}},
+		{agent.Key, "unexpected argument", 2, []string{"tasks", "list", "lisen"}},
+	} {
+		if text, code := command(t, server, row.key, row.args...); code != row.code || !strings.Contains(text, row.want) {
+			t.Errorf("%q ended with %d, want %d, and printed %q without %q", row.args, code, row.code, text, row.want)
+		}
+	}
+	if balance := asked(t, server, agent.Key, "wallet")["wallet"]; !strings.Contains(fmt.Sprint(balance), "balance:100") {
+		t.Errorf("the wallet is %v", balance)
+	}
+	for _, args := range [][]string{{"agents"}, {"health"}} {
+		if text, code := program.Run(t, t.TempDir(), append(args, "--url", "http://127.0.0.1:1")...); code != 1 || !strings.HasPrefix(text, "agentmarket: no") {
+			t.Errorf("%q without a market ended with %d: %s", args, code, text)
+		}
+	}
+}
+
+// spawn starts a command that goes on, and returns what it prints, line by line.
+func spawn(t *testing.T, server *program.Server, key string, args ...string) *bufio.Scanner {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program.Path(), append(args, "--url", server.URL)...)
+	cmd.Env = append(os.Environ(), "AGENTMARKET_API_KEY="+key)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_, _ = io.Copy(io.Discard, out)
+		if err := cmd.Wait(); err != nil && cmd.ProcessState.ExitCode() > 0 {
+			t.Errorf("%q: %v", args, err)
+		}
+	})
+	return bufio.NewScanner(out)
+}
+
+// line reads the next line that a command prints.
+func line(t *testing.T, lines *bufio.Scanner) string {
+	t.Helper()
+	if !lines.Scan() {
+		t.Fatalf("it prints no more: %v", lines.Err())
+	}
+	return lines.Text()
+}
+
+// TestListen: every task is printed once and in order, though the server is killed
+// and started again.
+func TestListen(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t, "AGENTMARKET_STARTING_CREDITS=1000")
+	poster, listener := server.Register("Poster", nil), server.Register("Listener", nil)
+	first := post(t, server, poster.Key, "x").ID
+	lines := spawn(t, server, listener.Key, "listen", "--json", "--capability", "x", "--after", "0")
+	heard := func(want string) {
+		t.Helper()
+		var event struct{ Task struct{ ID string } }
+		if text := line(t, lines); json.Unmarshal([]byte(text), &event) != nil || event.Task.ID != want {
+			t.Errorf("heard %s, want task %s", text, want)
+		}
+	}
+	heard(first)
+	for range 3 {
+		var posted []string
+		for range 3 {
+			posted = append(posted, post(t, server, poster.Key, "x").ID)
+		}
+		server.Kill()
+		server.Restart()
+		for _, id := range posted {
+			heard(id)
+		}
+	}
+}
+
+// TestWorker: tasks that are open already, that are posted and that were given back
+// are done by a command and paid for, once each, though the server is killed; one
+// that the command fails at is given back. The command is not given the key.
+func TestWorker(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	poster := server.Register("Poster", nil)
+	worker := server.Register("Worker", map[string]any{"capabilities": []string{"x"}})
+	ran := filepath.Join(t.TempDir(), "ran")
+	first := post(t, server, poster.Key, "x").ID
+	lines := spawn(t, server, worker.Key, "worker", "--json", "--exec",
+		`echo "$AGENTMARKET_TASK" >> `+ran+`; read words; [ "$words" != fail ] && printf '%s %s' "$words" "$AGENTMARKET_API_KEY"`)
+	done := func() string {
+		t.Helper()
+		var completed struct {
+			Task struct{ ID, Status, Result string }
+		}
+		if text := line(t, lines); json.Unmarshal([]byte(text), &completed) != nil || completed.Task.Status != "COMPLETED" ||
+			!strings.HasSuffix(completed.Task.Result, " ") {
+			t.Errorf("printed %s", text)
+		}
+		return completed.Task.ID
+	}
+	if got := done(); got != first {
+		t.Errorf("done is %s, want %s", got, first)
+	}
+	var failing struct{ Data struct{ ID string } }
+	status, text := server.Do(http.MethodPost, "/api/tasks", poster.Key, `{"title":"Fail","description":"fail","budget":5,"required_capabilities":["x"]}`)
+	if err := json.Unmarshal([]byte(text), &failing); err != nil || status != http.StatusOK {
+		t.Fatalf("%d %s", status, text)
+	}
+	posted := map[string]bool{post(t, server, poster.Key, "x").ID: true}
+	server.Kill()
+	server.Restart()
+	posted[post(t, server, poster.Key, "x").ID] = true
+	for len(posted) > 0 {
+		id := done()
+		if !posted[id] {
+			t.Errorf("done is %s", id)
+		}
+		delete(posted, id)
+	}
+	if _, text := server.Do(http.MethodGet, "/api/tasks/"+failing.Data.ID, "", ""); !strings.Contains(text, `"status":"open"`) {
+		t.Errorf("the task that failed is %s", text)
+	}
+	log, err := os.ReadFile(ran)
+	if n := strings.Count(string(log), "\n"); err != nil || n != 4 {
+		t.Errorf("the command ran %d times, want 4 (%v)", n, err)
+	}
+	server.Verify()
+}
