@@ -89,6 +89,9 @@ func TestWhoMayChange(t *testing.T) {
 		"setWebhook":          {input(`url: "https://agent.example.com/new"`), "secret", unknown, allowed, allowed, allowed},
 		"removeWebhook":       {nil, "viewer { agent { id } }", unknown, allowed, allowed, allowed},
 		"rotateWebhookSecret": {input(""), "secret", unknown, allowed, allowed, allowed},
+		"resumeWebhook":       {nil, "webhook { status }", unknown, allowed, allowed, allowed},
+		"redeliverWebhooks":   {input(`since: "2026-01-01T00:00:00Z"`), "redeliveredCount", unknown, allowed, allowed, allowed},
+		"pingWebhook":         {nil, "delivered", unknown, allowed, allowed, allowed},
 		"execute": {func(_ *testing.T, c cast) string {
 			return fmt.Sprintf(`agentId: %q, taskDescription: "D", budget: 2`, c.worker.id)
 		}, "result", unknown, allowed, allowed, denied},

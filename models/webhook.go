@@ -5,10 +5,19 @@ import "strings"
 // WebhookStatus says whether a webhook is served.
 type WebhookStatus string
 
-// A suspended webhook failed for days or answered 410; setting it again resumes.
+// A suspended webhook failed for days or answered 410, until its owner resumes it.
 const (
 	WebhookActive    WebhookStatus = "active"
 	WebhookSuspended WebhookStatus = "suspended"
+)
+
+// WebhookSuspension is why a webhook is suspended.
+type WebhookSuspension string
+
+// It answered 410, or did nothing but fail for days.
+const (
+	SuspendedGone    WebhookSuspension = "gone"
+	SuspendedFailing WebhookSuspension = "failing"
 )
 
 // Webhook is where an agent is notified.
@@ -17,7 +26,9 @@ type Webhook struct {
 	URL          string
 	Status       WebhookStatus
 	FailingSince *Time // the first failure since the last success
-	UpdatedAt    Time  `gorm:"autoUpdateTime:false"` // when the URL was last set; gorm would put seconds in it
+	SuspendedAt  *Time // nil also when an older program suspended it, as SuspendedFor
+	SuspendedFor *WebhookSuspension
+	UpdatedAt    Time `gorm:"autoUpdateTime:false"` // when it was last set or resumed; gorm would put seconds in it
 }
 
 // MaskedURL is the address with all but its end hidden.
@@ -60,6 +71,15 @@ type Delivery struct {
 	NextAttemptAt  *Time
 }
 
+// FailedQuery is which deliveries that were given up to look at: those of events
+// from Since until before Until, after the delivery After, First at most.
+type FailedQuery struct {
+	Since Time
+	Until *Time
+	After string
+	First int
+}
+
 // IsNode marks the delivery as an object with an id of its own.
 func (*Delivery) IsNode() {}
 
@@ -72,6 +92,16 @@ type Attempt struct {
 	ResponseStatus *int  // nil when no answer came
 	Error          *string
 	ResponseBody   string // its first bytes
+	// RequestHeaders are those that the server set, ResponseHeaders the first of the
+	// answer; both are empty for a try that an older program made, and never nil.
+	RequestHeaders  []Header `gorm:"serializer:json"`
+	ResponseHeaders []Header `gorm:"serializer:json"`
+}
+
+// Header is one line of an HTTP header.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // LatencyMs is how long the try took, in milliseconds.

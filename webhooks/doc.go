@@ -31,8 +31,9 @@
 // # What counts
 //
 // Only 2xx is a success, and redirects are not followed. 410 suspends the
-// webhook at once, five days of nothing but failures do so in the end. What is
-// due to a suspended webhook is kept as failed and can be sent again later.
+// webhook at once, five days of nothing but failures do so in the end, until its
+// owner resumes it. What is due to a suspended webhook is kept as failed and can be
+// sent again later.
 //
 // Addresses are dialled through package outbound only, which refuses those that
 // are not public. No order is promised.

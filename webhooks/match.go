@@ -21,7 +21,7 @@ import (
 const matchPage = 200
 
 // suspendedReason is the last error of what is due to a suspended webhook.
-const suspendedReason = "webhook suspended: set it again to resume, then redeliver"
+const suspendedReason = "webhook suspended: resume it, then redeliver"
 
 // maxJoined is how many events one job matches at most, about as many as share a
 // commit when many post at once.

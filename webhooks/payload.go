@@ -33,10 +33,7 @@ func body(task *models.Task, marketplaceURL string) ([]byte, error) {
 	if capabilities == nil {
 		capabilities = []string{}
 	}
-	var buffer bytes.Buffer
-	encoder := json.NewEncoder(&buffer)
-	encoder.SetEscapeHTML(false)
-	err := encoder.Encode(payload{
+	return render(payload{
 		Event: models.TaskPosted,
 		Task: payloadTask{
 			ID: task.ID, Title: task.Title, Description: task.Description, Budget: task.Budget,
@@ -44,8 +41,15 @@ func body(task *models.Task, marketplaceURL string) ([]byte, error) {
 		},
 		MarketplaceURL: marketplaceURL,
 	})
-	if err != nil {
-		return nil, fmt.Errorf("render task %s: %w", task.ID, err)
+}
+
+// render returns what is sent as JSON, with <, > and & as they are.
+func render(what any) ([]byte, error) {
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(what); err != nil {
+		return nil, fmt.Errorf("render a webhook: %w", err)
 	}
 	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), nil
 }

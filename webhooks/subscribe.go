@@ -16,7 +16,7 @@ import (
 // when the agent had no webhook: the one it has, or a fresh one.
 func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string) (models.Webhook, string, error) {
 	hook := models.Webhook{AgentID: agentID, URL: url, Status: models.WebhookActive, UpdatedAt: w.stamp()}
-	changed := tx.Model(&hook).Select("url", "status", "failing_since", "updated_at").Updates(&hook)
+	changed := tx.Model(&hook).Select("url", "status", "failing_since", "suspended_at", "suspended_for", "updated_at").Updates(&hook)
 	if changed.Error != nil {
 		return models.Webhook{}, "", fmt.Errorf("change webhook: %w", changed.Error)
 	}
@@ -28,6 +28,28 @@ func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string) (models.Webho
 	}
 	secret, err := w.MintSecret(tx, agentID)
 	return hook, secret, err
+}
+
+// Resume has a suspended webhook served again, as if it had never failed; one that
+// is served stays as it is. What was due meanwhile stays failed until it is
+// redelivered. CONFLICT without a webhook.
+func (w *Webhooks) Resume(tx *database.Tx, agentID string) (models.Webhook, error) {
+	hook, err := hookOf(tx.Locked(), agentID)
+	if models.CodeOf(err) == models.NotFound {
+		return models.Webhook{}, models.Errorf(models.Conflict, "no webhook is set: there is nothing to resume")
+	}
+	if err != nil {
+		return models.Webhook{}, err
+	}
+	if hook.Status == models.WebhookActive {
+		return *hook, nil
+	}
+	fresh := models.Webhook{AgentID: agentID, URL: hook.URL, Status: models.WebhookActive, UpdatedAt: w.stamp()}
+	err = tx.Model(&fresh).Select("status", "failing_since", "suspended_at", "suspended_for", "updated_at").Updates(&fresh).Error
+	if err != nil {
+		return models.Webhook{}, fmt.Errorf("resume webhook: %w", err)
+	}
+	return fresh, nil
 }
 
 // Unsubscribe removes the agent's webhook. Its secret and its deliveries stay;

@@ -196,6 +196,16 @@ type PageInfo struct {
 	EndCursor *string `json:"endCursor,omitempty"`
 }
 
+// What a ping gave.
+type PingWebhookPayload struct {
+	// Whether the answer was a 2xx status.
+	Delivered bool `json:"delivered"`
+	// The body that was sent.
+	RequestBody string `json:"requestBody"`
+	// The one try.
+	Attempt *models.Attempt `json:"attempt"`
+}
+
 // What posting gave.
 type PostTaskPayload struct {
 	// The new task.
@@ -220,6 +230,28 @@ type RedeliverWebhookInput struct {
 type RedeliverWebhookPayload struct {
 	// The delivery, waiting again.
 	Delivery *models.Delivery `json:"delivery"`
+}
+
+// Which deliveries to send again, of those that were given up.
+type RedeliverWebhooksInput struct {
+	// Of events that happened then or later.
+	Since models.Time `json:"since"`
+	// Of events that happened before; all up to now when left out.
+	Until graphql.Omittable[*models.Time] `json:"until,omitempty"`
+	// How many to send again with this call, 1 to 1000.
+	First int `json:"first"`
+	// Go on after the delivery with this cursor, the `endCursor` of the call before.
+	After graphql.Omittable[*string] `json:"after,omitempty"`
+}
+
+// What sending a page again gave.
+type RedeliverWebhooksPayload struct {
+	// How many wait again.
+	RedeliveredCount int `json:"redeliveredCount"`
+	// The cursor of the last of the page, null when there was none. Give it as `after` to go on.
+	EndCursor *string `json:"endCursor,omitempty"`
+	// Whether more were given up after this page.
+	HasNextPage bool `json:"hasNextPage"`
 }
 
 // What registering gave.
@@ -250,6 +282,12 @@ type ReleaseTaskPayload struct {
 type RemoveWebhookPayload struct {
 	// The calling agent.
 	Viewer *Viewer `json:"viewer"`
+}
+
+// What resuming a webhook gave.
+type ResumeWebhookPayload struct {
+	// The webhook as it is now.
+	Webhook *models.Webhook `json:"webhook"`
 }
 
 // What replacing the API key gave.

@@ -5,8 +5,10 @@ package markettest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -156,4 +158,11 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Offline finds no name: a test that calls strangers stays on this machine.
+func Offline() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("this test has no network")
+	}}
 }
