@@ -90,7 +90,7 @@ func executeExample() example {
 }
 
 func exampleWebhookView() webhookView {
-	return webhookView{WebhookURL: new(".../callback"), Status: models.WebhookActive, Deliveries: &webhookDeliveries{}}
+	return webhookView{WebhookURL: new(".../callback"), Status: models.WebhookActive, Events: []models.WebhookEvent{models.HookPosted}, Deliveries: &webhookDeliveries{}}
 }
 
 func exampleWebhook(shown string) webhookAnswer { return webhookAnswer{WebhookURL: &shown} }

@@ -41,7 +41,7 @@ func (b *bundle) task(t *testing.T, c cast, status models.Status) string {
 func (b *bundle) delivery(t *testing.T, c cast) string {
 	t.Helper()
 	task := b.post(t, c.poster, "budget: 5")
-	row := models.Delivery{ID: uuid.Must(uuid.NewV7()).String(), AgentID: c.worker.id, EventID: 1, TaskID: task, Status: models.DeliveryFailed}
+	row := models.Delivery{ID: uuid.Must(uuid.NewV7()).String(), AgentID: c.worker.id, EventID: 1, TaskID: task, Event: models.HookPosted, Status: models.DeliveryFailed}
 	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		if err := tx.Raw("SELECT id FROM events WHERE task_id = ?", task).Scan(&row.EventID).Error; err != nil {
 			return err

@@ -124,7 +124,7 @@ func (r *mutationResolver) SetWebhook(ctx context.Context, input generated.SetWe
 	if err != nil {
 		return nil, err
 	}
-	out, err := r.Market.SetWebhook(ctx, actor, input.URL)
+	out, err := r.Market.SetWebhook(ctx, actor, input.URL, input.Events.Value())
 	return &generated.SetWebhookPayload{Webhook: &out.Webhook, Secret: out.Secret}, err
 }
 
@@ -289,10 +289,6 @@ func (r *webhookResolver) FailedCount(ctx context.Context, obj *models.Webhook) 
 
 func (r *webhookResolver) Deliveries(ctx context.Context, obj *models.Webhook, first *int, after *string, status []models.DeliveryStatus) (*generated.WebhookDeliveryConnection, error) {
 	return r.deliveryPage(ctx, obj.AgentID, status, page(first, after))
-}
-
-func (r *webhookDeliveryResolver) Event(ctx context.Context, obj *models.Delivery) (generated.WebhookEvent, error) {
-	return generated.WebhookEventTaskPosted, nil
 }
 
 func (r *webhookDeliveryResolver) Task(ctx context.Context, objs []*models.Delivery) ([]*models.Task, error) {

@@ -163,6 +163,15 @@ func TestWebhookStory(t *testing.T) {
 		t.Errorf("the hint %q does not begin the secret", hint)
 	}
 	b.ok(t, worker, fmt.Sprintf(`mutation { setWebhook(input: {url: %q}) { secret } }`, receiver.URL+"/callback")).wants(t, "setWebhook.secret", "null")
+	asks := func(events, want string) {
+		t.Helper()
+		b.ok(t, worker, fmt.Sprintf(`mutation { setWebhook(input: {url: %q%s}) { webhook { events } } }`, receiver.URL+"/callback", events)).
+			wants(t, "setWebhook.webhook.events", want)
+	}
+	asks("", `["TASK_POSTED"]`)
+	asks(", events: [TASK_EXPIRED, TASK_POSTED, TASK_ASSIGNED]", `["TASK_POSTED","TASK_ASSIGNED","TASK_EXPIRED"]`)
+	asks(", events: null", `["TASK_POSTED","TASK_ASSIGNED","TASK_EXPIRED"]`)
+	asks(", events: []", `["TASK_POSTED"]`)
 	rotated := b.ok(t, worker, `mutation { rotateWebhookSecret(input: {overlapMinutes: 5}) { secret `+hook+` } }`)
 	if rotated.get(t, "rotateWebhookSecret.secret") == secret {
 		t.Error("the secret stayed the same")

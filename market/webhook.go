@@ -36,18 +36,32 @@ type WebhookResult struct {
 	Secret  *string
 }
 
-// SetWebhook sets or changes where the caller is notified. INVALID_INPUT for an
-// address that may not be called.
-func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string) (WebhookResult, error) {
+// asking is the input of SetWebhook that names events, for its fingerprint.
+type asking struct {
+	URL    string
+	Events []models.WebhookEvent
+}
+
+// SetWebhook sets or changes where the caller is notified, and of what beside posted
+// tasks; nil leaves that as it is. INVALID_INPUT for an address that may not be
+// called and for an event that there is not.
+func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string, events []models.WebhookEvent) (WebhookResult, error) {
 	url, err := m.CheckURL("url", url)
 	if err != nil {
 		return WebhookResult{}, err
 	}
-	return once(ctx, m, actor.AgentID, "setWebhook", url, func(tx *database.Tx) (WebhookResult, error) {
+	in := any(url)
+	if events != nil {
+		if events, err = models.AskFor("events", events); err != nil {
+			return WebhookResult{}, err
+		}
+		in = asking{url, events}
+	}
+	return once(ctx, m, actor.AgentID, "setWebhook", in, func(tx *database.Tx) (WebhookResult, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, url)
+		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, url, events)
 		return webhookResult(webhook, secret), err
 	})
 }

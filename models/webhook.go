@@ -1,6 +1,9 @@
 package models
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // WebhookStatus says whether a webhook is served.
 type WebhookStatus string
@@ -20,6 +23,41 @@ const (
 	SuspendedFailing WebhookSuspension = "failing"
 )
 
+// WebhookEvent is what a webhook tells of, in the words that are sent.
+type WebhookEvent string
+
+// Every agent is told of posted tasks that suit it. Of the others, the poster and the
+// worker of the task are told who asked for it.
+const (
+	HookPosted    WebhookEvent = "task.posted"
+	HookAssigned  WebhookEvent = "task.assigned"
+	HookCompleted WebhookEvent = "task.completed"
+	HookCancelled WebhookEvent = "task.cancelled"
+	HookExpired   WebhookEvent = "task.expired"
+)
+
+// WebhookEvents returns all of them.
+func WebhookEvents() []WebhookEvent {
+	return []WebhookEvent{HookPosted, HookAssigned, HookCompleted, HookCancelled, HookExpired}
+}
+
+// AskFor returns those of the given events that are to be asked for, each once and in
+// one order, and refuses what is none with INVALID_INPUT about the field.
+func AskFor(field string, given []WebhookEvent) ([]WebhookEvent, error) {
+	asked := []WebhookEvent{}
+	for _, event := range WebhookEvents() {
+		if event != HookPosted && slices.Contains(given, event) {
+			asked = append(asked, event)
+		}
+	}
+	for _, event := range given {
+		if !slices.Contains(WebhookEvents(), event) {
+			return nil, Invalid(field, "must be of %v", WebhookEvents())
+		}
+	}
+	return asked, nil
+}
+
 // Webhook is where an agent is notified.
 type Webhook struct {
 	AgentID      string `gorm:"primaryKey"`
@@ -28,11 +66,15 @@ type Webhook struct {
 	FailingSince *Time // the first failure since the last success
 	SuspendedAt  *Time // nil also when an older program suspended it, as SuspendedFor
 	SuspendedFor *WebhookSuspension
-	UpdatedAt    Time `gorm:"autoUpdateTime:false"` // when it was last set or resumed; gorm would put seconds in it
+	Events       []WebhookEvent `gorm:"serializer:json"`      // asked for beside HookPosted; never nil
+	UpdatedAt    Time           `gorm:"autoUpdateTime:false"` // when it was last set or resumed; gorm would put seconds in it
 }
 
 // MaskedURL is the address with all but its end hidden.
 func (w *Webhook) MaskedURL() string { return MaskURL(w.URL) }
+
+// Told is every event that the webhook tells of.
+func (w *Webhook) Told() []WebhookEvent { return append([]WebhookEvent{HookPosted}, w.Events...) }
 
 // Secret signs what is sent to an agent. Sealed and Old are encrypted; Old
 // signs beside the new one until OldUntil.
@@ -61,6 +103,8 @@ type Delivery struct {
 	AgentID        string
 	EventID        int64
 	TaskID         string
+	Event          WebhookEvent
+	WorkerID       *string // of the event, nil of a posted task
 	Status         DeliveryStatus
 	Attempts       int // made so far
 	TriesLeft      int // before the delivery is given up

@@ -65,7 +65,7 @@ func (w *Webhooks) Bodies(deliveries []*models.Delivery, tasks []*models.Task) (
 		if tasks[i] == nil {
 			continue
 		}
-		content, err := body(tasks[i], w.marketplaceURL)
+		content, err := body(deliveries[i], tasks[i], w.marketplaceURL)
 		if err != nil {
 			return nil, err
 		}

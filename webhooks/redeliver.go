@@ -28,7 +28,7 @@ func (w *Webhooks) Redeliver(tx *database.Tx, agentID, deliveryID string) (model
 	if err := tx.Model(&d).Select("status", "tries_left", "next_attempt_at").Updates(&d).Error; err != nil {
 		return d, fmt.Errorf("redeliver %s: %w", deliveryID, err)
 	}
-	tx.Enqueue(DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, &river.InsertOpts{Queue: firstQueue})
+	enqueue(tx, &d, river.InsertOpts{Queue: firstQueue})
 	return d, nil
 }
 
@@ -58,7 +58,7 @@ func (w *Webhooks) Failed(ctx context.Context, agentID string, in models.FailedQ
 // suspended.
 func (w *Webhooks) RedeliverFailed(tx *database.Tx, agentID string, ids []string) (int, error) {
 	var failed []models.Delivery
-	err := tx.Locked().Select("id", "attempts").
+	err := tx.Locked().Select("id", "attempts", "event").
 		Where("id IN ? AND agent_id = ? AND status = ?", ids, agentID, models.DeliveryFailed).Order("id").Find(&failed).Error
 	if err != nil {
 		return 0, fmt.Errorf("lock failed deliveries: %w", err)
@@ -67,9 +67,9 @@ func (w *Webhooks) RedeliverFailed(tx *database.Tx, agentID string, ids []string
 		return 0, err
 	}
 	again := make([]string, len(failed))
-	for i, d := range failed {
-		again[i] = d.ID
-		tx.Enqueue(DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, &river.InsertOpts{Queue: retryQueue})
+	for i := range failed {
+		again[i] = failed[i].ID
+		enqueue(tx, &failed[i], river.InsertOpts{Queue: retryQueue})
 	}
 	err = tx.Model(&models.Delivery{}).Where("id IN ?", again).
 		Updates(map[string]any{"status": models.DeliveryPending, "tries_left": w.tries(), "next_attempt_at": w.stamp()}).Error

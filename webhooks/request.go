@@ -48,12 +48,12 @@ func (w *Webhooks) try(ctx context.Context, hook *models.Webhook, delivery *mode
 	if err := w.db.Read(ctx).Where("id = ?", delivery.TaskID).Take(&task).Error; err != nil {
 		return answer{}, fmt.Errorf("read task of delivery %s: %w", delivery.ID, err)
 	}
-	content, err := body(&task, w.marketplaceURL)
+	content, err := body(delivery, &task, w.marketplaceURL)
 	if err != nil {
 		return answer{}, err
 	}
 	return w.send(ctx, request{
-		agentID: delivery.AgentID, url: hook.URL, id: delivery.ID, event: string(models.TaskPosted), number: number,
+		agentID: delivery.AgentID, url: hook.URL, id: delivery.ID, event: string(delivery.Event), number: number,
 		content: content, limit: w.timeout,
 	})
 }

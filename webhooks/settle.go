@@ -97,7 +97,7 @@ func (w *Webhooks) retry(tx *database.Tx, d *models.Delivery, after time.Duratio
 		opts.ScheduledAt = due
 	}
 	d.NextAttemptAt = new(models.At(due))
-	tx.Enqueue(DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, &opts)
+	enqueue(tx, d, opts)
 }
 
 // store writes what a try changed in a delivery, which is locked.

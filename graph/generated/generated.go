@@ -327,6 +327,7 @@ type ComplexityRoot struct {
 		Status       func(childComplexity int) int
 		SuspendedAt  func(childComplexity int) int
 		SuspendedFor func(childComplexity int) int
+		Told         func(childComplexity int) int
 		UpdatedAt    func(childComplexity int) int
 	}
 
@@ -439,7 +440,6 @@ type WebhookResolver interface {
 	Deliveries(ctx context.Context, obj *models.Webhook, first *int, after *string, status []models.DeliveryStatus) (*WebhookDeliveryConnection, error)
 }
 type WebhookDeliveryResolver interface {
-	Event(ctx context.Context, obj *models.Delivery) (WebhookEvent, error)
 	Task(ctx context.Context, objs []*models.Delivery) ([]*models.Task, error)
 
 	RequestBody(ctx context.Context, objs []*models.Delivery) ([]*string, error)
@@ -1594,6 +1594,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Webhook.SuspendedFor(childComplexity), true
+	case "Webhook.events":
+		if e.ComplexityRoot.Webhook.Told == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Webhook.Told(childComplexity), true
 	case "Webhook.updatedAt":
 		if e.ComplexityRoot.Webhook.UpdatedAt == nil {
 			break
@@ -2156,6 +2162,8 @@ type Webhook {
   maskedUrl: String!
   "Whether deliveries are being made."
   status: WebhookStatus!
+  "What it tells of: ` + "`" + `TASK_POSTED` + "`" + `, and what was asked for."
+  events: [WebhookEvent!]!
   "The first characters of the signing secret, to tell secrets apart."
   secretHint: String!
   "When the address was last set, or the webhook resumed."
@@ -2255,8 +2263,16 @@ type HTTPHeader {
 
 "What a webhook tells of."
 enum WebhookEvent {
-  "A task was posted that asks for one of the agent's capabilities."
+  "A task was posted that asks for one of the agent's capabilities. Every webhook tells of it."
   TASK_POSTED
+  "A task that the agent posted or works on was taken, or the agent hired or was hired. Told of when it was asked for."
+  TASK_ASSIGNED
+  "A task that the agent posted or worked on was completed. Told of when it was asked for."
+  TASK_COMPLETED
+  "A task that the agent posted or had worked on was cancelled. Told of when it was asked for."
+  TASK_CANCELLED
+  "A task that the agent posted or had worked on expired. Told of when it was asked for."
+  TASK_EXPIRED
 }
 
 "Where a delivery stands."
@@ -2655,6 +2671,8 @@ type ExecutePayload {
 input SetWebhookInput {
   "Must be HTTPS and not a private address."
   url: URL!
+  "What to tell of beside ` + "`" + `TASK_POSTED` + "`" + `: only what is asked for here is sent. Left out or null, it stays as it is; nothing at first."
+  events: [WebhookEvent!]
 }
 
 "What setting a webhook gave."
@@ -3296,6 +3314,8 @@ func (ec *executionContext) childFields_Webhook(ctx context.Context, field graph
 		return ec.fieldContext_Webhook_maskedUrl(ctx, field)
 	case "status":
 		return ec.fieldContext_Webhook_status(ctx, field)
+	case "events":
+		return ec.fieldContext_Webhook_events(ctx, field)
 	case "secretHint":
 		return ec.fieldContext_Webhook_secretHint(ctx, field)
 	case "updatedAt":
@@ -9001,6 +9021,29 @@ func (ec *executionContext) fieldContext_Webhook_status(_ context.Context, field
 	return graphql.NewScalarFieldContext("Webhook", field, false, false, "WebhookStatus")
 }
 
+func (ec *executionContext) _Webhook_events(ctx context.Context, field graphql.CollectedField, obj *models.Webhook) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Webhook_events(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Told(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []models.WebhookEvent) graphql.Marshaler {
+			return ec.marshalNWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Webhook_events(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Webhook", field, true, false, "WebhookEvent")
+}
+
 func (ec *executionContext) _Webhook_secretHint(ctx context.Context, field graphql.CollectedField, obj *models.Webhook) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -9440,18 +9483,18 @@ func (ec *executionContext) _WebhookDelivery_event(ctx context.Context, field gr
 			return ec.fieldContext_WebhookDelivery_event(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return ec.Resolvers.WebhookDelivery().Event(ctx, obj)
+			return obj.Event, nil
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v WebhookEvent) graphql.Marshaler {
-			return ec.marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookEvent(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v models.WebhookEvent) graphql.Marshaler {
+			return ec.marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx, selections, v)
 		},
 		true,
 		true,
 	)
 }
 func (ec *executionContext) fieldContext_WebhookDelivery_event(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("WebhookDelivery", field, true, true, "WebhookEvent")
+	return graphql.NewScalarFieldContext("WebhookDelivery", field, false, false, "WebhookEvent")
 }
 
 func (ec *executionContext) _WebhookDelivery_task(ctx context.Context, field graphql.CollectedField, obj *models.Delivery) (ret graphql.Marshaler) {
@@ -11818,7 +11861,7 @@ func (ec *executionContext) unmarshalInputSetWebhookInput(ctx context.Context, o
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"url"}
+	fieldsInOrder := [...]string{"url", "events"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -11832,6 +11875,13 @@ func (ec *executionContext) unmarshalInputSetWebhookInput(ctx context.Context, o
 				return it, err
 			}
 			it.URL = data
+		case "events":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("events"))
+			data, err := ec.unmarshalOWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Events = graphql.OmittableOf(data)
 		}
 	}
 	return it, nil
@@ -14042,6 +14092,11 @@ func (ec *executionContext) _Webhook(ctx context.Context, sel ast.SelectionSet, 
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "events":
+			out.Values[i] = ec._Webhook_events(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "secretHint":
 			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
 				true, true,
@@ -14188,11 +14243,10 @@ func (ec *executionContext) _WebhookDelivery(ctx context.Context, sel ast.Select
 				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "event":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, true,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._WebhookDelivery_event(ctx, field, obj)
-				})
+			out.Values[i] = ec._WebhookDelivery_event(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "task":
 			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
 				true, false,
@@ -15423,14 +15477,66 @@ var (
 	}
 )
 
-func (ec *executionContext) unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookEvent(ctx context.Context, v any) (WebhookEvent, error) {
-	var res WebhookEvent
-	err := res.UnmarshalGQL(v)
+func (ec *executionContext) unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx context.Context, v any) (models.WebhookEvent, error) {
+	tmp, err := graphql.UnmarshalString(v)
+	res := unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent[tmp]
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookEvent(ctx context.Context, sel ast.SelectionSet, v WebhookEvent) graphql.Marshaler {
-	return v
+func (ec *executionContext) marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx context.Context, sel ast.SelectionSet, v models.WebhookEvent) graphql.Marshaler {
+	_ = sel
+	res := graphql.MarshalString(marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent[v])
+	if res == graphql.Null {
+		graphql.AddInvalidNullFromMarshaler(ctx, "WebhookEvent!")
+	}
+	return res
+}
+
+var (
+	unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent = map[string]models.WebhookEvent{
+		"TASK_POSTED":    models.HookPosted,
+		"TASK_ASSIGNED":  models.HookAssigned,
+		"TASK_COMPLETED": models.HookCompleted,
+		"TASK_CANCELLED": models.HookCancelled,
+		"TASK_EXPIRED":   models.HookExpired,
+	}
+	marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent = map[models.WebhookEvent]string{
+		models.HookPosted:    "TASK_POSTED",
+		models.HookAssigned:  "TASK_ASSIGNED",
+		models.HookCompleted: "TASK_COMPLETED",
+		models.HookCancelled: "TASK_CANCELLED",
+		models.HookExpired:   "TASK_EXPIRED",
+	}
+)
+
+func (ec *executionContext) unmarshalNWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx context.Context, v any) ([]models.WebhookEvent, error) {
+	vSlice := graphql.CoerceList(v)
+	var err error
+	res := make([]models.WebhookEvent, len(vSlice))
+	for i := range vSlice {
+		ctx := graphql.WithPathContext(ctx, graphql.NewPathWithIndex(i))
+		res[i], err = ec.unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx, vSlice[i])
+		if err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+func (ec *executionContext) marshalNWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx context.Context, sel ast.SelectionSet, v []models.WebhookEvent) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
 }
 
 func (ec *executionContext) unmarshalNWebhookStatus2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookStatus(ctx context.Context, v any) (models.WebhookStatus, error) {
@@ -16214,6 +16320,42 @@ func (ec *executionContext) marshalOWebhookDeliveryStatus2ᚕagentmarketᚗspace
 		fc := graphql.GetFieldContext(ctx)
 		fc.Result = &v[i]
 		return ec.marshalNWebhookDeliveryStatus2agentmarketᚗspaceᚋserverᚋmodelsᚐDeliveryStatus(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
+func (ec *executionContext) unmarshalOWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx context.Context, v any) ([]models.WebhookEvent, error) {
+	if v == nil {
+		return nil, nil
+	}
+	vSlice := graphql.CoerceList(v)
+	var err error
+	res := make([]models.WebhookEvent, len(vSlice))
+	for i := range vSlice {
+		ctx := graphql.WithPathContext(ctx, graphql.NewPathWithIndex(i))
+		res[i], err = ec.unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx, vSlice[i])
+		if err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+func (ec *executionContext) marshalOWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx context.Context, sel ast.SelectionSet, v []models.WebhookEvent) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx, sel, v[i])
 	})
 
 	for _, e := range ret {

@@ -314,6 +314,8 @@ type RotateWebhookSecretPayload struct {
 type SetWebhookInput struct {
 	// Must be HTTPS and not a private address.
 	URL string `json:"url"`
+	// What to tell of beside `TASK_POSTED`: only what is asked for here is sent. Left out or null, it stays as it is; nothing at first.
+	Events graphql.Omittable[[]models.WebhookEvent] `json:"events,omitempty"`
 }
 
 // What setting a webhook gave.
@@ -772,61 +774,6 @@ func (e *TaskOrderField) UnmarshalJSON(b []byte) error {
 }
 
 func (e TaskOrderField) MarshalJSON() ([]byte, error) {
-	var buf bytes.Buffer
-	e.MarshalGQL(&buf)
-	return buf.Bytes(), nil
-}
-
-// What a webhook tells of.
-type WebhookEvent string
-
-const (
-	// A task was posted that asks for one of the agent's capabilities.
-	WebhookEventTaskPosted WebhookEvent = "TASK_POSTED"
-)
-
-var AllWebhookEvent = []WebhookEvent{
-	WebhookEventTaskPosted,
-}
-
-func (e WebhookEvent) IsValid() bool {
-	switch e {
-	case WebhookEventTaskPosted:
-		return true
-	}
-	return false
-}
-
-func (e WebhookEvent) String() string {
-	return string(e)
-}
-
-func (e *WebhookEvent) UnmarshalGQL(v any) error {
-	str, ok := v.(string)
-	if !ok {
-		return fmt.Errorf("enums must be strings")
-	}
-
-	*e = WebhookEvent(str)
-	if !e.IsValid() {
-		return fmt.Errorf("%s is not a valid WebhookEvent", str)
-	}
-	return nil
-}
-
-func (e WebhookEvent) MarshalGQL(w io.Writer) {
-	_, _ = fmt.Fprint(w, strconv.Quote(e.String()))
-}
-
-func (e *WebhookEvent) UnmarshalJSON(b []byte) error {
-	s, err := strconv.Unquote(string(b))
-	if err != nil {
-		return err
-	}
-	return e.UnmarshalGQL(s)
-}
-
-func (e WebhookEvent) MarshalJSON() ([]byte, error) {
 	var buf bytes.Buffer
 	e.MarshalGQL(&buf)
 	return buf.Bytes(), nil
