@@ -28,7 +28,7 @@ type bundle struct {
 func open(tb testing.TB) *bundle {
 	tb.Helper()
 	b := &bundle{Bundle: markettest.New(tb)}
-	client := outbound.New(outbound.Options{})
+	client := outbound.New(outbound.Options{Resolver: markettest.Offline()})
 	b.hooks = webhooks.New(webhooks.Options{
 		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
 	})

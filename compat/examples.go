@@ -89,6 +89,10 @@ func executeExample() example {
 	}
 }
 
+func exampleWebhookView() webhookView {
+	return webhookView{WebhookURL: new(".../callback"), Status: models.WebhookActive, Events: []models.WebhookEvent{models.HookPosted}, Deliveries: &webhookDeliveries{}}
+}
+
 func exampleWebhook(shown string) webhookAnswer { return webhookAnswer{WebhookURL: &shown} }
 
 func extendExample() example {

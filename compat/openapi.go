@@ -70,8 +70,8 @@ func openAPI(routes []route, opts Options) *huma.OpenAPI {
 		*operationAt(doc.Paths[rt.path], rt.method) = rt.operation(registry)
 	}
 	for _, schema := range registry.Map() {
-		schema.AdditionalProperties = nil // what is not named here is ignored, or may come
-		if status := schema.Properties["status"]; status != nil {
+		schema.AdditionalProperties = nil                                               // what is not named here is ignored, or may come
+		if status := schema.Properties["status"]; status != nil && status.Enum == nil { // a task's
 			status.Enum = enum(models.Statuses())
 		}
 	}

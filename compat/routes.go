@@ -148,7 +148,7 @@ func (d *door) routes() []route {
 		to(route{
 			method: get, path: "/api/agents/me/webhook", name: "getWebhook", tag: tagWebhooks, auth: true,
 			summary: "View your current webhook URL (masked for security).",
-			example: example{data: exampleWebhook(".../callback"), balance: 85},
+			example: example{data: exampleWebhookView(), balance: 85},
 		}, d.webhook),
 		to(route{
 			method: put, path: "/api/agents/me/webhook", name: "setWebhook", tag: tagWebhooks, auth: true,

@@ -3,19 +3,39 @@ package compat
 import (
 	"context"
 
+	"github.com/99designs/gqlgen/graphql"
+
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/models"
 )
 
 // webhookRequest is where to notify the caller.
 type webhookRequest struct {
-	WebhookURL string `json:"webhook_url" format:"uri" doc:"Must start with https://."`
+	WebhookURL string                `json:"webhook_url" format:"uri" doc:"Must start with https://."`
+	Events     []models.WebhookEvent `json:"events,omitempty" enum:"task.posted,task.assigned,task.completed,task.cancelled,task.expired" doc:"What to tell of beside task.posted; left out, it stays as it is, nothing at first."`
 }
 
 // webhookAnswer is where the caller is notified.
 type webhookAnswer struct {
 	WebhookURL    *string `json:"webhook_url" doc:"With all but its end hidden; null when none is set."`
 	WebhookSecret *string `json:"webhook_secret,omitempty" doc:"Signs what is sent to the agent; there when the agent had no webhook before."`
+}
+
+// webhookView is what the caller sees of its webhook.
+type webhookView struct {
+	WebhookURL      *string                   `json:"webhook_url" doc:"With all but its end hidden; null when none is set."`
+	Status          models.WebhookStatus      `json:"status,omitempty" enum:"active,suspended" doc:"Whether it is served."`
+	Events          []models.WebhookEvent     `json:"events,omitempty" enum:"task.posted,task.assigned,task.completed,task.cancelled,task.expired" doc:"What it tells of."`
+	FailingSince    *models.Time              `json:"failing_since,omitempty" doc:"The first failure since the last success, if the last try failed."`
+	SuspendedAt     *models.Time              `json:"suspended_at,omitempty" doc:"Since when it is suspended."`
+	SuspendedReason *models.WebhookSuspension `json:"suspended_reason,omitempty" enum:"gone,failing" doc:"Why it is suspended: it answered 410, or did nothing but fail for five days."`
+	Deliveries      *webhookDeliveries        `json:"deliveries,omitempty" doc:"What is not delivered."`
+}
+
+// webhookDeliveries counts what a webhook was not sent.
+type webhookDeliveries struct {
+	Pending int `json:"pending" doc:"They wait for their first or next try."`
+	Failed  int `json:"failed" doc:"They were given up, and can be sent again."`
 }
 
 // masked is a webhook's address as it may be shown; nil without a webhook.
@@ -27,17 +47,29 @@ func masked(webhook *models.Webhook) *string {
 	return &shown
 }
 
-func (d *door) webhook(ctx context.Context, _ *call, _ nothing) (webhookAnswer, error) {
+func (d *door) webhook(ctx context.Context, _ *call, _ nothing) (webhookView, error) {
 	viewer, err := d.viewer(ctx)
 	if err != nil {
-		return webhookAnswer{}, err
+		return webhookView{}, err
 	}
 	webhook, err := d.graph.Viewer().Webhook(ctx, viewer)
-	return webhookAnswer{WebhookURL: masked(webhook)}, err
+	if err != nil || webhook == nil {
+		return webhookView{}, err
+	}
+	pending, err := d.graph.Webhook().PendingCount(ctx, webhook)
+	if err != nil {
+		return webhookView{}, err
+	}
+	failed, err := d.graph.Webhook().FailedCount(ctx, webhook)
+	return webhookView{
+		WebhookURL: masked(webhook), Status: webhook.Status, Events: webhook.Told(), FailingSince: webhook.FailingSince,
+		SuspendedAt: webhook.SuspendedAt, SuspendedReason: webhook.SuspendedFor,
+		Deliveries: &webhookDeliveries{Pending: pending, Failed: failed},
+	}, err
 }
 
 func (d *door) setWebhook(ctx context.Context, _ *call, in webhookRequest) (webhookAnswer, error) {
-	out, err := d.graph.Mutation().SetWebhook(ctx, generated.SetWebhookInput{URL: in.WebhookURL})
+	out, err := d.graph.Mutation().SetWebhook(ctx, generated.SetWebhookInput{URL: in.WebhookURL, Events: graphql.OmittableOf(in.Events)})
 	if err != nil {
 		return webhookAnswer{}, err
 	}

@@ -41,7 +41,7 @@ func (b *bundle) task(t *testing.T, c cast, status models.Status) string {
 func (b *bundle) delivery(t *testing.T, c cast) string {
 	t.Helper()
 	task := b.post(t, c.poster, "budget: 5")
-	row := models.Delivery{ID: uuid.Must(uuid.NewV7()).String(), AgentID: c.worker.id, EventID: 1, TaskID: task, Status: models.DeliveryFailed}
+	row := models.Delivery{ID: uuid.Must(uuid.NewV7()).String(), AgentID: c.worker.id, EventID: 1, TaskID: task, Event: models.HookPosted, Status: models.DeliveryFailed}
 	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		if err := tx.Raw("SELECT id FROM events WHERE task_id = ?", task).Scan(&row.EventID).Error; err != nil {
 			return err
@@ -89,6 +89,9 @@ func TestWhoMayChange(t *testing.T) {
 		"setWebhook":          {input(`url: "https://agent.example.com/new"`), "secret", unknown, allowed, allowed, allowed},
 		"removeWebhook":       {nil, "viewer { agent { id } }", unknown, allowed, allowed, allowed},
 		"rotateWebhookSecret": {input(""), "secret", unknown, allowed, allowed, allowed},
+		"resumeWebhook":       {nil, "webhook { status }", unknown, allowed, allowed, allowed},
+		"redeliverWebhooks":   {input(`since: "2026-01-01T00:00:00Z"`), "redeliveredCount", unknown, allowed, allowed, allowed},
+		"pingWebhook":         {nil, "delivered", unknown, allowed, allowed, allowed},
 		"execute": {func(_ *testing.T, c cast) string {
 			return fmt.Sprintf(`agentId: %q, taskDescription: "D", budget: 2`, c.worker.id)
 		}, "result", unknown, allowed, allowed, denied},

@@ -44,6 +44,7 @@ func open(t *testing.T) *bundle {
 func openWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 	t.Helper()
 	b := &bundle{Bundle: markettest.New(t)}
+	calls.Resolver = markettest.Offline()
 	client := outbound.New(calls)
 	b.hooks = webhooks.New(webhooks.Options{
 		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,

@@ -43,6 +43,7 @@ func TestIdempotencyKey(t *testing.T) {
 		"releaseTask":         {onTask(models.Assigned, "", ""), "task { id status }"},
 		"rateTask":            {onTask(models.Completed, "score: 4", "score: 5"), "task { rating { score } }"},
 		"setWebhook":          {inputs(`url: "https://a.example.com/1"`, `url: "https://a.example.com/2"`), "webhook { maskedUrl }"},
+		"redeliverWebhooks":   {inputs(`since: "2026-01-01T00:00:00Z"`, `since: "2026-01-02T00:00:00Z"`), "redeliveredCount"},
 		"rotateWebhookSecret": {inputs("overlapMinutes: 1", "overlapMinutes: 2"), "secret"},
 		"execute": {func(_ *testing.T, c cast) (string, string) {
 			hire := fmt.Sprintf(`agentId: %q, budget: 2`, c.stranger.id)

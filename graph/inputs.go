@@ -54,6 +54,10 @@ func entryQuery(agentID string, filter *generated.LedgerEntryFilter) market.Entr
 	return q
 }
 
+func failedQuery(in generated.RedeliverWebhooksInput) models.FailedQuery {
+	return models.FailedQuery{Since: in.Since, Until: in.Until.Value(), After: text(in.After), First: in.First}
+}
+
 // agentChanges reads a change of a profile. A field left out is not touched;
 // null clears one that may be empty and is refused for the others.
 func agentChanges(in generated.UpdateAgentInput) (market.AgentChanges, error) {

@@ -124,7 +124,7 @@ func (r *mutationResolver) SetWebhook(ctx context.Context, input generated.SetWe
 	if err != nil {
 		return nil, err
 	}
-	out, err := r.Market.SetWebhook(ctx, actor, input.URL)
+	out, err := r.Market.SetWebhook(ctx, actor, input.URL, input.Events.Value())
 	return &generated.SetWebhookPayload{Webhook: &out.Webhook, Secret: out.Secret}, err
 }
 
@@ -149,6 +149,15 @@ func (r *mutationResolver) RotateWebhookSecret(ctx context.Context, input genera
 	return &generated.RotateWebhookSecretPayload{Webhook: &out.Webhook, Secret: out.Secret}, err
 }
 
+func (r *mutationResolver) ResumeWebhook(ctx context.Context) (*generated.ResumeWebhookPayload, error) {
+	actor, err := auth.Require(ctx)
+	if err != nil {
+		return nil, err
+	}
+	webhook, err := r.Market.ResumeWebhook(ctx, actor)
+	return &generated.ResumeWebhookPayload{Webhook: &webhook}, err
+}
+
 func (r *mutationResolver) RedeliverWebhook(ctx context.Context, input generated.RedeliverWebhookInput) (*generated.RedeliverWebhookPayload, error) {
 	actor, err := auth.Require(ctx)
 	if err != nil {
@@ -156,6 +165,24 @@ func (r *mutationResolver) RedeliverWebhook(ctx context.Context, input generated
 	}
 	delivery, err := r.Market.Redeliver(ctx, actor, input.DeliveryID)
 	return &generated.RedeliverWebhookPayload{Delivery: &delivery}, err
+}
+
+func (r *mutationResolver) RedeliverWebhooks(ctx context.Context, input generated.RedeliverWebhooksInput) (*generated.RedeliverWebhooksPayload, error) {
+	actor, err := auth.Require(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.Market.RedeliverFailed(ctx, actor, failedQuery(input))
+	return &generated.RedeliverWebhooksPayload{RedeliveredCount: out.Count, EndCursor: textOrNull(out.Last), HasNextPage: out.More}, err
+}
+
+func (r *mutationResolver) PingWebhook(ctx context.Context) (*generated.PingWebhookPayload, error) {
+	actor, err := auth.Require(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.Webhooks.Ping(ctx, actor.AgentID)
+	return &generated.PingWebhookPayload{Delivered: out.Attempt.Error == nil, RequestBody: out.Body, Attempt: &out.Attempt}, err
 }
 
 func (r *queryResolver) Node(ctx context.Context, id string) (generated.Node, error) {
@@ -252,16 +279,28 @@ func (r *webhookResolver) SecretHint(ctx context.Context, obj *models.Webhook) (
 	return r.Webhooks.SecretHint(ctx, obj.AgentID)
 }
 
+func (r *webhookResolver) PendingCount(ctx context.Context, obj *models.Webhook) (int, error) {
+	return r.Webhooks.Count(ctx, obj.AgentID, models.DeliveryPending)
+}
+
+func (r *webhookResolver) FailedCount(ctx context.Context, obj *models.Webhook) (int, error) {
+	return r.Webhooks.Count(ctx, obj.AgentID, models.DeliveryFailed)
+}
+
 func (r *webhookResolver) Deliveries(ctx context.Context, obj *models.Webhook, first *int, after *string, status []models.DeliveryStatus) (*generated.WebhookDeliveryConnection, error) {
 	return r.deliveryPage(ctx, obj.AgentID, status, page(first, after))
 }
 
-func (r *webhookDeliveryResolver) Event(ctx context.Context, obj *models.Delivery) (generated.WebhookEvent, error) {
-	return generated.WebhookEventTaskPosted, nil
-}
-
 func (r *webhookDeliveryResolver) Task(ctx context.Context, objs []*models.Delivery) ([]*models.Task, error) {
 	return r.tasksOf(ctx, ids(objs, func(d *models.Delivery) *string { return &d.TaskID }))
+}
+
+func (r *webhookDeliveryResolver) RequestBody(ctx context.Context, objs []*models.Delivery) ([]*string, error) {
+	tasks, err := r.tasksOf(ctx, ids(objs, func(d *models.Delivery) *string { return &d.TaskID }))
+	if err != nil {
+		return nil, err
+	}
+	return r.Webhooks.Bodies(objs, tasks)
 }
 
 func (r *webhookDeliveryResolver) Attempts(ctx context.Context, obj *models.Delivery) ([]*models.Attempt, error) {

@@ -54,6 +54,7 @@ func TestStatements(t *testing.T) { //nolint:tparallel // one count at a time
 		"entries":        {poster, `{ viewer { wallet { entries(first: %d, filter: {kind: [ESCROW_HOLD]}) { nodes { task { ` + task + ` } } } } } }`},
 		"entry edges":    {poster, `{ viewer { wallet { entries(first: %d, filter: {kind: [ESCROW_HOLD]}) { edges { node { task { ` + task + ` } } } } } } }`},
 		"deliveries":     {worker, `{ viewer { webhook { deliveries(first: %d) { nodes { task { ` + task + ` } } } } } }`},
+		"bodies":         {worker, `{ viewer { webhook { deliveries(first: %d) { nodes { requestBody } } } } }`},
 		"attempts":       {worker, `{ viewer { webhook { deliveries(first: %d) { nodes { attempts { number } } } } } }`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
 )
@@ -154,7 +155,7 @@ func TestWebhookStory(t *testing.T) {
 	t.Cleanup(func() { must(t, b.hooks.Stop(context.WithoutCancel(t.Context()))) })
 	poster, worker := b.register(t, ""), b.register(t, `capabilities: ["research"]`)
 
-	const hook = `webhook { maskedUrl status secretHint updatedAt }`
+	const hook = `webhook { maskedUrl status secretHint updatedAt failingSince suspendedAt suspendedReason pendingCount failedCount }`
 	set := b.ok(t, worker, fmt.Sprintf(`mutation { setWebhook(input: {url: %q}) { secret %s } }`, receiver.URL+"/callback", hook))
 	set.wants(t, "setWebhook.webhook.maskedUrl", ".../callback", "setWebhook.webhook.status", "ACTIVE", "setWebhook.webhook.updatedAt", "2026-03-13T12:00:00Z")
 	secret := set.get(t, "setWebhook.secret")
@@ -162,6 +163,15 @@ func TestWebhookStory(t *testing.T) {
 		t.Errorf("the hint %q does not begin the secret", hint)
 	}
 	b.ok(t, worker, fmt.Sprintf(`mutation { setWebhook(input: {url: %q}) { secret } }`, receiver.URL+"/callback")).wants(t, "setWebhook.secret", "null")
+	asks := func(events, want string) {
+		t.Helper()
+		b.ok(t, worker, fmt.Sprintf(`mutation { setWebhook(input: {url: %q%s}) { webhook { events } } }`, receiver.URL+"/callback", events)).
+			wants(t, "setWebhook.webhook.events", want)
+	}
+	asks("", `["TASK_POSTED"]`)
+	asks(", events: [TASK_EXPIRED, TASK_POSTED, TASK_ASSIGNED]", `["TASK_POSTED","TASK_ASSIGNED","TASK_EXPIRED"]`)
+	asks(", events: null", `["TASK_POSTED","TASK_ASSIGNED","TASK_EXPIRED"]`)
+	asks(", events: []", `["TASK_POSTED"]`)
 	rotated := b.ok(t, worker, `mutation { rotateWebhookSecret(input: {overlapMinutes: 5}) { secret `+hook+` } }`)
 	if rotated.get(t, "rotateWebhookSecret.secret") == secret {
 		t.Error("the secret stayed the same")
@@ -186,7 +196,18 @@ func TestWebhookStory(t *testing.T) {
 		t.Errorf("the receiver was told of delivery %q, want %q", told, delivery)
 	}
 	out := b.ok(t, worker, fmt.Sprintf(`{ node(id: %q) { ... on WebhookDelivery { event status responseStatus lastError createdAt lastAttemptAt nextAttemptAt
-		task { id } attempts { number startedAt latencyMs responseStatus error responseBody } } } }`, delivery))
+		task { id } requestBody attempts { number startedAt latencyMs responseStatus error responseBody requestHeaders { name value } responseHeaders { name value } } } } }`, delivery))
+	for _, says := range []string{`{"name":"X-AgentMarket-Delivery","value":"` + delivery + `"}`, `"X-AgentMarket-Signature"`} {
+		if sent := out.get(t, "node.attempts.0.requestHeaders"); !strings.Contains(sent, says) {
+			t.Errorf("the headers are %s, want %s", sent, says)
+		}
+	}
+	if answered := out.get(t, "node.attempts.0.responseHeaders"); !strings.Contains(answered, `{"name":"Content-Length","value":"6"}`) {
+		t.Errorf("the answer's headers are %s", answered)
+	}
+	if sent := out.get(t, "node.requestBody"); !strings.Contains(sent, task) {
+		t.Errorf("the body is %s", sent)
+	}
 	out.wants(t, "node.event", "TASK_POSTED", "node.status", "DELIVERED", "node.responseStatus", "200", "node.lastError", "null", "node.task.id", task,
 		"node.nextAttemptAt", "null", "node.attempts.0.number", "1", "node.attempts.0.responseStatus", "200", "node.attempts.0.error", "null", "node.attempts.0.responseBody", "thanks")
 
@@ -195,6 +216,17 @@ func TestWebhookStory(t *testing.T) {
 	if again := delivered("2"); again != delivery {
 		t.Errorf("sent again as %q, want %q", again, delivery)
 	}
+	b.ok(t, worker, `mutation { pingWebhook { delivered requestBody attempt { number responseStatus responseBody error } } }`).
+		wants(t, "pingWebhook.delivered", "true", "pingWebhook.attempt.responseStatus", "200", "pingWebhook.attempt.responseBody", "thanks")
+	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+		return tx.Exec("UPDATE webhooks SET status = 'suspended', suspended_for = 'gone', suspended_at = ? WHERE agent_id = ?", models.At(b.Clock.Now()), worker.id).Error
+	}))
+	b.ok(t, worker, "{ viewer { "+hook+" } }").
+		wants(t, "viewer.webhook.status", "SUSPENDED", "viewer.webhook.suspendedReason", "GONE", "viewer.webhook.pendingCount", "0", "viewer.webhook.failedCount", "0")
+	b.ok(t, worker, "mutation { resumeWebhook { "+hook+" } }").
+		wants(t, "resumeWebhook.webhook.status", "ACTIVE", "resumeWebhook.webhook.suspendedReason", "null", "resumeWebhook.webhook.suspendedAt", "null")
+	b.ok(t, worker, `mutation { redeliverWebhooks(input: {since: "2026-01-01T00:00:00Z"}) { redeliveredCount endCursor hasNextPage } }`).
+		wants(t, "redeliverWebhooks.redeliveredCount", "0", "redeliverWebhooks.endCursor", "null", "redeliverWebhooks.hasNextPage", "false")
 	b.ok(t, worker, `mutation { removeWebhook { viewer { agent { id } webhook { status } } } }`).
 		wants(t, "removeWebhook.viewer.agent.id", worker.id, "removeWebhook.viewer.webhook", "null")
 }

@@ -38,7 +38,7 @@ func BenchmarkPost(b *testing.B) {
 		posters[i] = m.Agent()
 	}
 	must(b, m.DB.Write(b.Context(), func(tx *database.Tx) error {
-		_, _, err := hooks.Subscribe(tx, posters[0].AgentID, "https://hook.example.com")
+		_, _, err := hooks.Subscribe(tx, posters[0].AgentID, "https://hook.example.com", nil)
 		return err
 	}))
 	var next atomic.Int64

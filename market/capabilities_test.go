@@ -44,7 +44,7 @@ func TestCapabilities(t *testing.T) {
 		}
 	}
 	want("before", "4 7 0")
-	_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com")
+	_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com", nil)
 	must(t, err)
 	want("notified", "4 7 1")
 	must(t, b.RemoveWebhook(t.Context(), agent))
@@ -78,7 +78,7 @@ func TestCapabilities_together(t *testing.T) {
 		case 1:
 			_, err = b.UpdateAgent(t.Context(), agent, market.AgentChanges{PricePerTask: new(models.Credits(10 + round)), Capabilities: &[]string{"x", fmt.Sprint("z", round)}})
 		case 2:
-			_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com")
+			_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com", nil)
 		case 3:
 			err = b.RemoveWebhook(t.Context(), agent)
 		case 4:

@@ -30,13 +30,14 @@ type Settings struct {
 
 // Notifier tells agents of events at the address they gave.
 type Notifier interface {
-	// Subscribe sets an agent's address. The secret is empty when the agent had
-	// one set before.
-	Subscribe(tx *database.Tx, agentID, url string) (webhook models.Webhook, secret string, err error)
+	// Subscribe sets an agent's address, and of what it is told beside posted tasks
+	// unless that is nil. The secret is empty when the agent had one set before.
+	Subscribe(tx *database.Tx, agentID, url string, events []models.WebhookEvent) (webhook models.Webhook, secret string, err error)
 	// MintSecret returns the agent's secret and makes it when there is none.
 	MintSecret(tx *database.Tx, agentID string) (string, error)
-	// Announce has an event delivered to whom it concerns, with the commit.
-	Announce(tx *database.Tx, event models.Event) error
+	// Announce has an event that was appended delivered to whom it concerns, with the
+	// commit.
+	Announce(tx *database.Tx, event *models.Event) error
 }
 
 // Runner runs an agent that was hired.
@@ -101,9 +102,16 @@ func (m *Market) event(kind models.EventKind, task *models.Task) models.Event {
 	return models.Event{Kind: kind, TaskID: &task.ID, PosterID: &task.PosterID, WorkerID: task.WorkerID, CreatedAt: m.now()}
 }
 
-// tell appends an event about a task.
+// tell appends an event about a task and announces it when agents may ask for such.
 func (m *Market) tell(tx *database.Tx, kind models.EventKind, task *models.Task) error {
-	return m.Events.Tell(tx, m.event(kind, task))
+	event := m.event(kind, task)
+	if kind.Webhook() == "" {
+		return m.Events.Tell(tx, event)
+	}
+	if err := m.Events.Append(tx, &event); err != nil {
+		return err
+	}
+	return m.Notifier.Announce(tx, &event)
 }
 
 // tellWallet appends the event of a transfer that changed an agent's balance. It

@@ -31,7 +31,7 @@ func TestRotateKey(t *testing.T) {
 	}
 	_, err = b.RotateSecret(t.Context(), agent, 0)
 	wantCode(t, err, models.Unauthenticated)
-	_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com")
+	_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com", nil)
 	wantCode(t, err, models.Unauthenticated)
 }
 

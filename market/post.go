@@ -48,7 +48,7 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 		if err := m.tellWallet(tx, actor.AgentID, ledger.HoldID(task.ID)); err != nil {
 			return TaskResult{}, err
 		}
-		return TaskResult{Task: task, Wallet: wallet}, m.Notifier.Announce(tx, posted)
+		return TaskResult{Task: task, Wallet: wallet}, m.Notifier.Announce(tx, &posted)
 	})
 }
 

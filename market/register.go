@@ -82,7 +82,7 @@ func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string
 func (m *Market) reach(tx *database.Tx, agent *models.Agent, webhookURL string) (*string, error) {
 	switch {
 	case webhookURL != "":
-		_, secret, err := m.Notifier.Subscribe(tx, agent.ID, webhookURL)
+		_, secret, err := m.Notifier.Subscribe(tx, agent.ID, webhookURL, nil)
 		return &secret, err
 	case agent.EndpointURL != "":
 		secret, err := m.Notifier.MintSecret(tx, agent.ID)

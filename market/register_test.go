@@ -183,6 +183,6 @@ func TestRegister_pace(t *testing.T) {
 type deaf struct{ market.Notifier }
 
 // Subscribe fails.
-func (deaf) Subscribe(*database.Tx, string, string) (models.Webhook, string, error) {
+func (deaf) Subscribe(*database.Tx, string, string, []models.WebhookEvent) (models.Webhook, string, error) {
 	return models.Webhook{}, "", errBroken
 }

@@ -85,7 +85,7 @@ func TestUpgrade_broken(t *testing.T) {
 }
 
 // newest is the version of the schema that this program makes.
-const newest = 5
+const newest = 7
 
 // played is a market in which everything has happened.
 type played struct {
@@ -107,7 +107,7 @@ func play(t *testing.T) *played {
 	hooks := notifying(p.Bundle, p.client())
 	must(t, hooks.Start(t.Context()))
 	for path, agent := range map[string]auth.Actor{"/poster": p.poster, "/worker": p.worker} {
-		_, err := p.SetWebhook(t.Context(), agent, p.receiver.URL+path)
+		_, err := p.SetWebhook(t.Context(), agent, p.receiver.URL+path, nil)
 		must(t, err)
 	}
 	_, err := p.UpdateAgent(t.Context(), p.worker, market.AgentChanges{PricePerTask: new(models.Credits(7))})

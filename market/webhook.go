@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
+
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
@@ -18,8 +20,14 @@ type Deliverer interface {
 	Unsubscribe(tx *database.Tx, agentID string) error
 	// Rotate replaces an agent's secret; both sign until the overlap ends.
 	Rotate(tx *database.Tx, agentID string, overlap time.Duration) (models.Webhook, string, error)
+	// Resume has an agent's suspended address served again.
+	Resume(tx *database.Tx, agentID string) (models.Webhook, error)
 	// Redeliver has a delivery made again.
 	Redeliver(tx *database.Tx, agentID, deliveryID string) (models.Delivery, error)
+	// Failed returns a page of the agent's deliveries that were given up.
+	Failed(ctx context.Context, agentID string, in models.FailedQuery) (ids []string, more bool, err error)
+	// RedeliverFailed has those of them made again that are still given up.
+	RedeliverFailed(tx *database.Tx, agentID string, ids []string) (int, error)
 }
 
 // WebhookResult is an agent's webhook and, when one was made, its secret.
@@ -28,18 +36,32 @@ type WebhookResult struct {
 	Secret  *string
 }
 
-// SetWebhook sets or changes where the caller is notified. INVALID_INPUT for an
-// address that may not be called.
-func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string) (WebhookResult, error) {
+// asking is the input of SetWebhook that names events, for its fingerprint.
+type asking struct {
+	URL    string
+	Events []models.WebhookEvent
+}
+
+// SetWebhook sets or changes where the caller is notified, and of what beside posted
+// tasks; nil leaves that as it is. INVALID_INPUT for an address that may not be
+// called and for an event that there is not.
+func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string, events []models.WebhookEvent) (WebhookResult, error) {
 	url, err := m.CheckURL("url", url)
 	if err != nil {
 		return WebhookResult{}, err
 	}
-	return once(ctx, m, actor.AgentID, "setWebhook", url, func(tx *database.Tx) (WebhookResult, error) {
+	in := any(url)
+	if events != nil {
+		if events, err = models.AskFor("events", events); err != nil {
+			return WebhookResult{}, err
+		}
+		in = asking{url, events}
+	}
+	return once(ctx, m, actor.AgentID, "setWebhook", in, func(tx *database.Tx) (WebhookResult, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, url)
+		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, url, events)
 		return webhookResult(webhook, secret), err
 	})
 }
@@ -70,10 +92,54 @@ func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinu
 	})
 }
 
+// ResumeWebhook has the caller's webhook served again that was suspended. CONFLICT
+// when none is set.
+func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.Webhook, error) {
+	return once(ctx, m, actor.AgentID, "resumeWebhook", struct{}{}, func(tx *database.Tx) (models.Webhook, error) {
+		return m.Deliverer.Resume(tx, actor.AgentID)
+	})
+}
+
 // Redeliver has a delivery to the caller made again. NOT_FOUND for others'.
 func (m *Market) Redeliver(ctx context.Context, actor auth.Actor, deliveryID string) (models.Delivery, error) {
 	return once(ctx, m, actor.AgentID, "redeliverWebhook", deliveryID, func(tx *database.Tx) (models.Delivery, error) {
 		return m.Deliverer.Redeliver(tx, actor.AgentID, deliveryID)
+	})
+}
+
+// maxRedelivered is how many deliveries one call has made again: a transaction that
+// holds up the writer for tens of milliseconds.
+const maxRedelivered = 1000
+
+// Redelivered is what redelivering a page gave.
+type Redelivered struct {
+	Count int
+	Last  string // the last delivery that was looked at, empty for none
+	More  bool
+}
+
+// RedeliverFailed has a page of the caller's deliveries made again that were given
+// up. INVALID_INPUT for a page that cannot be.
+func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in models.FailedQuery) (Redelivered, error) {
+	switch {
+	case in.First < 1 || in.First > maxRedelivered:
+		return Redelivered{}, models.Invalid("first", "must be from 1 to %d", maxRedelivered)
+	case in.After != "" && uuid.Validate(in.After) != nil:
+		return Redelivered{}, models.Invalid("after", "must be the cursor of a page before")
+	case in.Until != nil && *in.Until <= in.Since:
+		return Redelivered{}, models.Invalid("until", "must be later than since")
+	}
+	ids, more, err := m.Deliverer.Failed(ctx, actor.AgentID, in)
+	if err != nil {
+		return Redelivered{}, err
+	}
+	out := Redelivered{More: more}
+	if len(ids) > 0 {
+		out.Last = ids[len(ids)-1]
+	}
+	return once(ctx, m, actor.AgentID, "redeliverWebhooks", in, func(tx *database.Tx) (Redelivered, error) {
+		n, err := m.Deliverer.RedeliverFailed(tx, actor.AgentID, ids)
+		return Redelivered{Count: n, Last: out.Last, More: out.More}, err
 	})
 }
 

@@ -18,6 +18,23 @@ const (
 	KeyRevoked EventKind = "key.revoked"
 )
 
+// Webhook returns what webhooks call an event that agents may ask for; empty for
+// what they cannot, and for posted tasks, of which they are told anyway.
+func (k EventKind) Webhook() WebhookEvent {
+	switch k {
+	case TaskAccepted:
+		return HookAssigned
+	case TaskCompleted:
+		return HookCompleted
+	case TaskCancelled:
+		return HookCancelled
+	case TaskExpired:
+		return HookExpired
+	case TaskPosted, TaskReleased, TaskFailed, TaskRated, WalletChanged, KeyRevoked:
+	}
+	return ""
+}
+
 // EventHorizon is up to which event the log is no longer kept. CreatedAt is the
 // newest time that one of those had.
 type EventHorizon struct {

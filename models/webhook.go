@@ -1,15 +1,62 @@
 package models
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // WebhookStatus says whether a webhook is served.
 type WebhookStatus string
 
-// A suspended webhook failed for days or answered 410; setting it again resumes.
+// A suspended webhook failed for days or answered 410, until its owner resumes it.
 const (
 	WebhookActive    WebhookStatus = "active"
 	WebhookSuspended WebhookStatus = "suspended"
 )
+
+// WebhookSuspension is why a webhook is suspended.
+type WebhookSuspension string
+
+// It answered 410, or did nothing but fail for days.
+const (
+	SuspendedGone    WebhookSuspension = "gone"
+	SuspendedFailing WebhookSuspension = "failing"
+)
+
+// WebhookEvent is what a webhook tells of, in the words that are sent.
+type WebhookEvent string
+
+// Every agent is told of posted tasks that suit it. Of the others, the poster and the
+// worker of the task are told who asked for it.
+const (
+	HookPosted    WebhookEvent = "task.posted"
+	HookAssigned  WebhookEvent = "task.assigned"
+	HookCompleted WebhookEvent = "task.completed"
+	HookCancelled WebhookEvent = "task.cancelled"
+	HookExpired   WebhookEvent = "task.expired"
+)
+
+// WebhookEvents returns all of them.
+func WebhookEvents() []WebhookEvent {
+	return []WebhookEvent{HookPosted, HookAssigned, HookCompleted, HookCancelled, HookExpired}
+}
+
+// AskFor returns those of the given events that are to be asked for, each once and in
+// one order, and refuses what is none with INVALID_INPUT about the field.
+func AskFor(field string, given []WebhookEvent) ([]WebhookEvent, error) {
+	asked := []WebhookEvent{}
+	for _, event := range WebhookEvents() {
+		if event != HookPosted && slices.Contains(given, event) {
+			asked = append(asked, event)
+		}
+	}
+	for _, event := range given {
+		if !slices.Contains(WebhookEvents(), event) {
+			return nil, Invalid(field, "must be of %v", WebhookEvents())
+		}
+	}
+	return asked, nil
+}
 
 // Webhook is where an agent is notified.
 type Webhook struct {
@@ -17,11 +64,17 @@ type Webhook struct {
 	URL          string
 	Status       WebhookStatus
 	FailingSince *Time // the first failure since the last success
-	UpdatedAt    Time  `gorm:"autoUpdateTime:false"` // when the URL was last set; gorm would put seconds in it
+	SuspendedAt  *Time // nil also when an older program suspended it, as SuspendedFor
+	SuspendedFor *WebhookSuspension
+	Events       []WebhookEvent `gorm:"serializer:json"`      // asked for beside HookPosted; never nil
+	UpdatedAt    Time           `gorm:"autoUpdateTime:false"` // when it was last set or resumed; gorm would put seconds in it
 }
 
 // MaskedURL is the address with all but its end hidden.
 func (w *Webhook) MaskedURL() string { return MaskURL(w.URL) }
+
+// Told is every event that the webhook tells of.
+func (w *Webhook) Told() []WebhookEvent { return append([]WebhookEvent{HookPosted}, w.Events...) }
 
 // Secret signs what is sent to an agent. Sealed and Old are encrypted; Old
 // signs beside the new one until OldUntil.
@@ -50,6 +103,8 @@ type Delivery struct {
 	AgentID        string
 	EventID        int64
 	TaskID         string
+	Event          WebhookEvent
+	WorkerID       *string // of the event, nil of a posted task
 	Status         DeliveryStatus
 	Attempts       int // made so far
 	TriesLeft      int // before the delivery is given up
@@ -58,6 +113,15 @@ type Delivery struct {
 	CreatedAt      Time
 	LastAttemptAt  *Time
 	NextAttemptAt  *Time
+}
+
+// FailedQuery is which deliveries that were given up to look at: those of events
+// from Since until before Until, after the delivery After, First at most.
+type FailedQuery struct {
+	Since Time
+	Until *Time
+	After string
+	First int
 }
 
 // IsNode marks the delivery as an object with an id of its own.
@@ -72,6 +136,16 @@ type Attempt struct {
 	ResponseStatus *int  // nil when no answer came
 	Error          *string
 	ResponseBody   string // its first bytes
+	// RequestHeaders are those that the server set, ResponseHeaders the first of the
+	// answer; both are empty for a try that an older program made, and never nil.
+	RequestHeaders  []Header `gorm:"serializer:json"`
+	ResponseHeaders []Header `gorm:"serializer:json"`
+}
+
+// Header is one line of an HTTP header.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // LatencyMs is how long the try took, in milliseconds.

@@ -36,6 +36,7 @@ type Options struct {
 	AllowPorts    []uint16       // on public addresses; 443 when empty
 	UserAgent     string
 	RootCAs       *x509.CertPool // whom to believe; the system's when nil
+	Resolver      *net.Resolver  // how names are looked up; as the system does when nil
 }
 
 // Client calls strangers. It is safe for concurrent use.
@@ -53,7 +54,7 @@ func New(o Options) *Client {
 		o.AllowPorts = []uint16{443}
 	}
 	c := &Client{networks: o.AllowNetworks, ports: o.AllowPorts, userAgent: o.UserAgent, maxResponse: maxResponse}
-	dialer := &net.Dialer{Timeout: connectTimeout, Control: c.guard(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}
+	dialer := &net.Dialer{Timeout: connectTimeout, Resolver: o.Resolver, Control: c.guard(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}
 	c.http = &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{

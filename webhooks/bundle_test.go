@@ -133,7 +133,12 @@ func (b *bundle) write(t *testing.T, fn func(*database.Tx) error) {
 // agent adds an agent that can do something.
 func (b *bundle) agent(t *testing.T, capabilities ...string) string {
 	t.Helper()
-	id := uuid.Must(uuid.NewV7()).String()
+	return b.agentAs(t, uuid.Must(uuid.NewV7()).String(), capabilities...)
+}
+
+// agentAs is agent with a known id.
+func (b *bundle) agentAs(t *testing.T, id string, capabilities ...string) string {
+	t.Helper()
 	b.write(t, func(tx *database.Tx) error {
 		agent := models.Agent{ID: id, Name: "bot", Capabilities: append([]string{}, capabilities...), PricePerTask: 10, CreatedAt: 1}
 		if err := tx.Create(&agent).Error; err != nil {
@@ -159,7 +164,7 @@ func (b *bundle) subscriber(t *testing.T, url string, capabilities ...string) (a
 func (b *bundle) subscribe(t *testing.T, agentID, url string) (secret string) {
 	t.Helper()
 	b.write(t, func(tx *database.Tx) (err error) {
-		_, secret, err = b.Subscribe(tx, agentID, url)
+		_, secret, err = b.Subscribe(tx, agentID, url, nil)
 		return err
 	})
 	return secret
@@ -199,7 +204,7 @@ func (b *bundle) postTask(t *testing.T, task models.Task) models.Event {
 		if err != nil {
 			return err
 		}
-		return b.Announce(tx, event)
+		return b.Announce(tx, &event)
 	})
 	return event
 }

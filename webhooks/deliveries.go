@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/riverqueue/river"
-
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
 )
@@ -26,6 +24,16 @@ func (w *Webhooks) Deliveries(ctx context.Context, agentID string, status []mode
 		return nil, fmt.Errorf("read deliveries: %w", err)
 	}
 	return page, nil
+}
+
+// Count returns how many of the agent's deliveries are in a state.
+func (w *Webhooks) Count(ctx context.Context, agentID string, status models.DeliveryStatus) (int, error) {
+	var n int64
+	err := w.db.Read(ctx).Model(&models.Delivery{}).Where("agent_id = ? AND status = ?", agentID, status).Count(&n).Error
+	if err != nil {
+		return 0, fmt.Errorf("count deliveries: %w", err)
+	}
+	return int(n), nil
 }
 
 // Delivery returns one of the agent's deliveries, NOT_FOUND for an unknown one
@@ -49,30 +57,19 @@ func (w *Webhooks) Attempts(ctx context.Context, deliveryIDs ...string) ([]model
 	return attempts, nil
 }
 
-// Redeliver sends one of the agent's deliveries again at once, whatever became
-// of it, with the whole schedule of retries before it. An unknown delivery, one past
-// its time or another's is NOT_FOUND; without a webhook, or while it is suspended, CONFLICT.
-func (w *Webhooks) Redeliver(tx *database.Tx, agentID, deliveryID string) (models.Delivery, error) {
-	var d models.Delivery
-	if err := tx.Locked().Where("id = ? AND agent_id = ?", deliveryID, agentID).Take(&d).Error; err != nil {
-		return d, database.NotFound(err, "delivery", deliveryID)
+// Bodies returns what is sent of each delivery, nil where its task is gone. The tasks
+// are those of the deliveries, in their order.
+func (w *Webhooks) Bodies(deliveries []*models.Delivery, tasks []*models.Task) ([]*string, error) {
+	bodies := make([]*string, len(deliveries))
+	for i := range deliveries {
+		if tasks[i] == nil {
+			continue
+		}
+		content, err := body(deliveries[i], tasks[i], w.marketplaceURL)
+		if err != nil {
+			return nil, err
+		}
+		bodies[i] = new(string(content))
 	}
-	if w.keep > 0 && d.CreatedAt.Add(w.keep) <= w.stamp() { // else it could be kept, and the log with it, for ever
-		return d, models.Errorf(models.NotFound, "delivery %q is too old to be sent again", deliveryID)
-	}
-	hook, err := hookOf(tx.DB, agentID)
-	switch {
-	case models.CodeOf(err) == models.NotFound:
-		return d, models.Errorf(models.Conflict, "no webhook is set: there is nowhere to send the delivery to")
-	case err != nil:
-		return d, err
-	case hook.Status == models.WebhookSuspended:
-		return d, models.Errorf(models.Conflict, "the webhook is suspended: set it again to resume")
-	}
-	d.Status, d.TriesLeft, d.NextAttemptAt = models.DeliveryPending, w.tries(), new(w.stamp())
-	if err = tx.Model(&d).Select("status", "tries_left", "next_attempt_at").Updates(&d).Error; err != nil {
-		return d, fmt.Errorf("redeliver %s: %w", deliveryID, err)
-	}
-	tx.Enqueue(DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, &river.InsertOpts{Queue: firstQueue})
-	return d, nil
+	return bodies, nil
 }

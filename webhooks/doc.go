@@ -1,4 +1,5 @@
-// Package webhooks tells agents of tasks that ask for what they can do.
+// Package webhooks tells agents of tasks that ask for what they can do, and of what
+// becomes of their own tasks when they ask for that.
 //
 // The verb that posts a task calls [Webhooks.Announce] in its transaction, which
 // leaves one job. That job finds the agents whose capabilities overlap those of
@@ -8,6 +9,9 @@
 // between the answer and its record sends the same delivery again, with the same
 // body and the same X-AgentMarket-Delivery, by which a receiver knows it.
 //
+// An event that was asked for goes the same way, to the poster and the worker of its
+// task, in jobs of kinds of their own.
+//
 // # What is sent
 //
 // The body is JSON with its keys in a fixed order, the same bytes at every try:
@@ -16,7 +20,7 @@
 //
 // The headers are
 //
-//	X-AgentMarket-Event      task.posted
+//	X-AgentMarket-Event      what it tells of, like task.posted
 //	X-AgentMarket-Signature  sha256= and the HMAC-SHA256 of the body in hex, keyed with the secret's text
 //	X-AgentMarket-Delivery   the id of the delivery, the same at every try
 //	X-AgentMarket-Attempt    which try this is, from 1
@@ -31,8 +35,9 @@
 // # What counts
 //
 // Only 2xx is a success, and redirects are not followed. 410 suspends the
-// webhook at once, five days of nothing but failures do so in the end. What is
-// due to a suspended webhook is kept as failed and can be sent again later.
+// webhook at once, five days of nothing but failures do so in the end, until its
+// owner resumes it. What is due to a suspended webhook is kept as failed and can be
+// sent again later.
 //
 // Addresses are dialled through package outbound only, which refuses those that
 // are not public. No order is promised.

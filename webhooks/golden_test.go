@@ -26,6 +26,21 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // of the header.
 func TestTaskPosted_golden(t *testing.T) {
 	t.Parallel()
+	golden(t, "testdata/task_posted.golden", func(*models.Delivery) {})
+}
+
+// What is sent of an event that was asked for.
+func TestTaskAssigned_golden(t *testing.T) {
+	t.Parallel()
+	golden(t, "testdata/task_assigned.golden", func(d *models.Delivery) {
+		d.Event, d.WorkerID = models.HookAssigned, new("01995000-0000-7000-8000-0000000000b1")
+		d.CreatedAt = models.At(time.Date(2026, 3, 13, 12, 0, 0, 999999000, time.UTC))
+	})
+}
+
+// golden compares what a delivery sends, changed, with a file.
+func golden(t *testing.T, file string, change func(*models.Delivery)) {
+	t.Helper()
 	const (
 		secret     = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 		deliveryID = "01995000-0000-7000-8000-0000000000d1"
@@ -35,8 +50,9 @@ func TestTaskPosted_golden(t *testing.T) {
 	wire := listen(t)
 	b := open(t, settings{roots: roots(wire.receiver), allow: local(), clock: &clock{fixed: at}})
 	agent, _ := b.subscriber(t, "https://"+wire.address+"/hook", "research")
+	poster := b.agentAs(t, "01995000-0000-7000-8000-0000000000c1")
 	event := b.postTask(t, models.Task{
-		ID: taskID, PosterID: b.agent(t), Title: "Summarize <this> & that: \"naïve\" 概要",
+		ID: taskID, PosterID: poster, Title: "Summarize <this> & that: \"naïve\" 概要",
 		Description: "Full text...\nwith a second line", Budget: 25, Capabilities: []string{"research", "summarization"},
 		CreatedAt: models.At(time.Date(2026, 3, 13, 12, 0, 0, 123456000, time.UTC)),
 	})
@@ -45,9 +61,11 @@ func TestTaskPosted_golden(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return tx.Create(&models.Delivery{
-			ID: deliveryID, AgentID: agent, EventID: event.ID, TaskID: taskID, Status: models.DeliveryPending, TriesLeft: 8,
-		}).Error
+		delivery := models.Delivery{
+			ID: deliveryID, AgentID: agent, EventID: event.ID, TaskID: taskID, Event: models.HookPosted, Status: models.DeliveryPending, TriesLeft: 8,
+		}
+		change(&delivery)
+		return tx.Create(&delivery).Error
 	})
 
 	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}))
@@ -55,11 +73,10 @@ func TestTaskPosted_golden(t *testing.T) {
 	text := strings.ReplaceAll(head, "\r\n", "\n") + "\n\n" + content
 	text = strings.Replace(text, wire.address, "bot.example", 1)
 
-	const golden = "testdata/task_posted.golden"
 	if *update {
-		must(t, os.WriteFile(golden, []byte(text), 0o644))
+		must(t, os.WriteFile(file, []byte(text), 0o644))
 	}
-	want, err := os.ReadFile(golden)
+	want, err := os.ReadFile(file)
 	must(t, err)
 	equal(t, "request", text, string(want))
 }

@@ -21,7 +21,7 @@ import (
 const matchPage = 200
 
 // suspendedReason is the last error of what is due to a suspended webhook.
-const suspendedReason = "webhook suspended: set it again to resume, then redeliver"
+const suspendedReason = "webhook suspended: resume it, then redeliver"
 
 // maxJoined is how many events one job matches at most, about as many as share a
 // commit when many post at once.
@@ -54,11 +54,13 @@ func (MatchArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: matchQueue, MaxAttempts: maxInternalTries}
 }
 
-// Announce has a posted task told to the agents that it suits, with the commit
-// of the transaction that posts it. The event must be in the log. Events of
-// other kinds are told to nobody, and while no agent has a webhook there is
-// nothing to do.
-func (w *Webhooks) Announce(tx *database.Tx, event models.Event) error {
+// Announce has an event that was appended to the log told with the commit: a posted
+// task to the agents that it suits, what became of one to its parties as far as they
+// ask for it. While no agent has a webhook there is nothing to do.
+func (w *Webhooks) Announce(tx *database.Tx, event *models.Event) error {
+	if event.Kind.Webhook() != "" {
+		return tellParties(tx, event)
+	}
 	if event.Kind != models.TaskPosted {
 		return nil
 	}
@@ -190,13 +192,14 @@ type candidate struct {
 // page in the order of their ids. Deliveries that exist are left alone, so it may
 // be run again at any point.
 func (w *Webhooks) match(ctx context.Context, eventID int64, task *models.Task) error {
+	told := models.Delivery{EventID: eventID, TaskID: task.ID, Event: models.HookPosted, CreatedAt: task.CreatedAt}
 	after := ""
 	for {
 		page, err := w.candidates(ctx, task, after)
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		if err = w.db.Write(ctx, func(tx *database.Tx) error { return w.insert(tx, eventID, task, page) }); err != nil {
+		if err = w.db.Write(ctx, func(tx *database.Tx) error { return w.insert(tx, told, page) }); err != nil {
 			return fmt.Errorf("make deliveries of event %d: %w", eventID, err)
 		}
 		after = page[len(page)-1].AgentID
@@ -224,10 +227,10 @@ func (w *Webhooks) candidates(ctx context.Context, task *models.Task, after stri
 	return page, nil
 }
 
-// insert makes the deliveries that are missing of a page, and a job for each
-// one to an active webhook. One to a suspended webhook fails at once and is kept
-// to be sent later.
-func (w *Webhooks) insert(tx *database.Tx, eventID int64, task *models.Task, page []candidate) error {
+// insert makes the deliveries that are missing of a page, alike but for whom they
+// are to, and a job for each one to an active webhook. One to a suspended webhook
+// fails at once and is kept to be sent later.
+func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidate) error {
 	rows := make([]models.Delivery, len(page))
 	ids := make([]string, len(page))
 	for i, to := range page {
@@ -235,10 +238,8 @@ func (w *Webhooks) insert(tx *database.Tx, eventID int64, task *models.Task, pag
 		if err != nil {
 			return err
 		}
-		rows[i] = models.Delivery{
-			ID: id.String(), AgentID: to.AgentID, EventID: eventID, TaskID: task.ID,
-			Status: models.DeliveryPending, TriesLeft: w.tries(), CreatedAt: task.CreatedAt, NextAttemptAt: new(w.stamp()),
-		}
+		rows[i] = told
+		rows[i].ID, rows[i].AgentID, rows[i].Status, rows[i].TriesLeft, rows[i].NextAttemptAt = id.String(), to.AgentID, models.DeliveryPending, w.tries(), new(w.stamp())
 		if to.Status == models.WebhookSuspended {
 			rows[i].Status, rows[i].LastError, rows[i].NextAttemptAt = models.DeliveryFailed, new(suspendedReason), nil
 		}
@@ -253,7 +254,7 @@ func (w *Webhooks) insert(tx *database.Tx, eventID int64, task *models.Task, pag
 		return err
 	}
 	for _, id := range made {
-		tx.Enqueue(DeliverArgs{DeliveryID: id, Attempt: 1}, nil)
+		enqueue(tx, &models.Delivery{ID: id, Event: told.Event}, river.InsertOpts{})
 	}
 	return nil
 }

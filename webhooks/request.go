@@ -3,7 +3,9 @@ package webhooks
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,10 +14,13 @@ import (
 	"agentmarket.space/server/outbound"
 )
 
-// What is kept of an answer, in bytes.
+// What is kept of an answer, in bytes; of its header that many lines, each that
+// long: most have fewer than half as many.
 const (
 	maxBody    = 4 << 10
 	maxProblem = 500
+	maxLines   = 20
+	maxLine    = 200
 )
 
 // CheckURL returns the address in the form it is kept in, or INVALID_INPUT on
@@ -25,56 +30,74 @@ func (w *Webhooks) CheckURL(field, url string) (string, error) {
 	return w.client.CheckURL(field, url)
 }
 
-// try makes one request and returns what came of it. An error means that no
-// verdict can be given: the request could not be made up, or was cut off by the
+// request is one POST to an agent's address.
+type request struct {
+	agentID, url string
+	id           string // the same at every try
+	event        string
+	number       int // which try it is, from 1
+	content      []byte
+	limit        time.Duration // how long it may take
+}
+
+// try makes one try of a delivery and returns what came of it. An error means that
+// no verdict can be given: the request could not be made up, or was cut off by the
 // end of ctx, as at a shutdown.
 func (w *Webhooks) try(ctx context.Context, hook *models.Webhook, delivery *models.Delivery, number int) (answer, error) {
 	var task models.Task
 	if err := w.db.Read(ctx).Where("id = ?", delivery.TaskID).Take(&task).Error; err != nil {
 		return answer{}, fmt.Errorf("read task of delivery %s: %w", delivery.ID, err)
 	}
-	content, err := body(&task, w.marketplaceURL)
+	content, err := body(delivery, &task, w.marketplaceURL)
 	if err != nil {
 		return answer{}, err
 	}
-	current, old, err := w.secrets(ctx, delivery.AgentID)
+	return w.send(ctx, request{
+		agentID: delivery.AgentID, url: hook.URL, id: delivery.ID, event: string(delivery.Event), number: number,
+		content: content, limit: w.timeout,
+	})
+}
+
+// send signs a request and makes it, as try does.
+func (w *Webhooks) send(ctx context.Context, r request) (answer, error) {
+	current, old, err := w.secrets(ctx, r.agentID)
 	if err != nil {
 		return answer{}, err
 	}
 	started := w.now()
-	header, err := headers(delivery.ID, number, started, content, current, old)
+	header, err := r.header(started, current, old)
 	if err != nil {
 		return answer{}, err
 	}
-	limited, cancel := context.WithTimeout(ctx, w.timeout)
+	limited, cancel := context.WithTimeout(ctx, r.limit)
 	defer cancel()
-	response, err := w.client.Post(limited, hook.URL, header, content)
+	response, err := w.client.Post(limited, r.url, header, r.content)
 	if ctx.Err() != nil {
-		return answer{}, fmt.Errorf("delivery %s was cut off: %w", delivery.ID, context.Cause(ctx))
+		return answer{}, fmt.Errorf("request %s was cut off: %w", r.id, context.Cause(ctx))
 	}
-	a := answer{startedAt: models.At(started), latency: w.now().Sub(started)}
+	a := answer{startedAt: models.At(started), latency: w.now().Sub(started), sent: lines(header)}
 	if err != nil {
 		a.problem = clip(err.Error(), maxProblem)
 		return a, nil
 	}
-	a.status, a.body = response.Status, clip(string(response.Body), maxBody)
+	a.status, a.header, a.body = response.Status, lines(response.Header), clip(string(response.Body), maxBody)
 	a.retryAfter = retryAfter(a.status, response.Header.Get("Retry-After"), w.now())
 	a.problem = problem(a.status)
 	return a, nil
 }
 
-// headers returns what is sent beside the body. While an old secret signs, it
-// makes the documented header, which has room for one signature: receivers go on
+// header returns what is sent beside the body. While an old secret signs, it makes
+// the documented header, which has room for one signature: receivers go on
 // unchanged until they know the new one. The standard header carries both.
-func headers(deliveryID string, number int, at time.Time, content []byte, current, old string) (http.Header, error) {
+func (r *request) header(at time.Time, current, old string) (http.Header, error) {
 	documented := current
-	standard, err := outbound.SignStandard(current, deliveryID, at.Unix(), content)
+	standard, err := outbound.SignStandard(current, r.id, at.Unix(), r.content)
 	if err != nil {
 		return nil, err
 	}
 	if old != "" {
 		documented = old
-		second, err := outbound.SignStandard(old, deliveryID, at.Unix(), content)
+		second, err := outbound.SignStandard(old, r.id, at.Unix(), r.content)
 		if err != nil {
 			return nil, err
 		}
@@ -83,15 +106,29 @@ func headers(deliveryID string, number int, at time.Time, content []byte, curren
 	timestamp := strconv.FormatInt(at.Unix(), 10)
 	return http.Header{
 		"Content-Type":            {"application/json"},
-		"X-AgentMarket-Event":     {string(models.TaskPosted)},
-		"X-AgentMarket-Signature": {outbound.Sign(documented, content)},
-		"X-AgentMarket-Delivery":  {deliveryID},
-		"X-AgentMarket-Attempt":   {strconv.Itoa(number)},
+		"X-AgentMarket-Event":     {r.event},
+		"X-AgentMarket-Signature": {outbound.Sign(documented, r.content)},
+		"X-AgentMarket-Delivery":  {r.id},
+		"X-AgentMarket-Attempt":   {strconv.Itoa(r.number)},
 		"X-AgentMarket-Timestamp": {timestamp},
-		"webhook-id":              {deliveryID},
+		"webhook-id":              {r.id},
 		"webhook-timestamp":       {timestamp},
 		"webhook-signature":       {standard},
 	}, nil
+}
+
+// lines are the first lines of a header in the order of their names, fit to be kept.
+func lines(header http.Header) []models.Header {
+	all := []models.Header{}
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		for _, value := range header[name] {
+			if len(all) == maxLines {
+				return all
+			}
+			all = append(all, models.Header{Name: clip(name, maxLine), Value: clip(value, maxLine)})
+		}
+	}
+	return all
 }
 
 // problem says why an answer with this status does not count, empty when it

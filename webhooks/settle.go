@@ -24,8 +24,10 @@ type answer struct {
 	latency    time.Duration
 	status     int // 0 when no answer came
 	body       string
-	problem    string        // why it does not count, empty for a success
-	retryAfter time.Duration // as the receiver asked
+	sent       []models.Header
+	header     []models.Header // the first of the answer's
+	problem    string          // why it does not count, empty for a success
+	retryAfter time.Duration   // as the receiver asked
 }
 
 // ending is what a try brought to an end.
@@ -95,7 +97,7 @@ func (w *Webhooks) retry(tx *database.Tx, d *models.Delivery, after time.Duratio
 		opts.ScheduledAt = due
 	}
 	d.NextAttemptAt = new(models.At(due))
-	tx.Enqueue(DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, &opts)
+	enqueue(tx, d, opts)
 }
 
 // store writes what a try changed in a delivery, which is locked.
@@ -132,17 +134,36 @@ func (w *Webhooks) failing(tx *database.Tx, tried *models.Webhook, a answer) (be
 	if hook.FailingSince == nil {
 		hook.FailingSince = &now
 	}
-	if a.status == http.StatusGone || now >= hook.FailingSince.Add(patience) {
-		hook.Status = models.WebhookSuspended
+	if reason := w.suspends(hook, a.status); reason != "" && before == models.WebhookActive {
+		hook.Status, hook.SuspendedAt, hook.SuspendedFor = models.WebhookSuspended, &now, &reason
 	}
-	return before, hook.Status, tx.Model(hook).Select("status", "failing_since").Updates(hook).Error
+	return before, hook.Status, tx.Model(hook).Select("status", "failing_since", "suspended_at", "suspended_for").Updates(hook).Error
+}
+
+// suspends returns why a webhook that fails with this status is to be suspended,
+// empty when it is not.
+func (w *Webhooks) suspends(hook *models.Webhook, status int) models.WebhookSuspension {
+	switch {
+	case status == http.StatusGone:
+		return models.SuspendedGone
+	case w.stamp() >= hook.FailingSince.Add(patience):
+		return models.SuspendedFailing
+	default:
+		return ""
+	}
 }
 
 // attempt returns the row of the try.
 func (a *answer) attempt(deliveryID string, number int) *models.Attempt {
 	row := &models.Attempt{
 		DeliveryID: deliveryID, Number: number, StartedAt: a.startedAt, LatencyUS: a.latency.Microseconds(),
-		ResponseStatus: a.response(), ResponseBody: a.body,
+		ResponseStatus: a.response(), ResponseBody: a.body, RequestHeaders: a.sent, ResponseHeaders: a.header,
+	}
+	if row.RequestHeaders == nil {
+		row.RequestHeaders = []models.Header{}
+	}
+	if row.ResponseHeaders == nil {
+		row.ResponseHeaders = []models.Header{}
 	}
 	if a.problem != "" {
 		row.Error = &a.problem

@@ -12,22 +12,59 @@ import (
 )
 
 // Subscribe sets or changes where the agent is notified, an address that passed
-// [Webhooks.CheckURL]. A suspended webhook resumes. The secret comes back only
-// when the agent had no webhook: the one it has, or a fresh one.
-func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string) (models.Webhook, string, error) {
-	hook := models.Webhook{AgentID: agentID, URL: url, Status: models.WebhookActive, UpdatedAt: w.stamp()}
-	changed := tx.Model(&hook).Select("url", "status", "failing_since", "updated_at").Updates(&hook)
-	if changed.Error != nil {
-		return models.Webhook{}, "", fmt.Errorf("change webhook: %w", changed.Error)
+// [Webhooks.CheckURL], and of what beside posted tasks; nil leaves that as it is. A
+// suspended webhook resumes. The secret comes back only when the agent had no
+// webhook: the one it has, or a fresh one.
+func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string, events []models.WebhookEvent) (models.Webhook, string, error) {
+	hook := models.Webhook{AgentID: agentID, URL: url, Status: models.WebhookActive, Events: events, UpdatedAt: w.stamp()}
+	before, err := hookOf(tx.Locked(), agentID)
+	switch {
+	case models.CodeOf(err) == models.NotFound:
+		return w.create(tx, hook)
+	case err != nil:
+		return models.Webhook{}, "", err
+	case events == nil:
+		hook.Events = before.Events
 	}
-	if changed.RowsAffected == 1 {
-		return hook, "", nil
+	err = tx.Model(&hook).Select("url", "status", "failing_since", "suspended_at", "suspended_for", "events", "updated_at").Updates(&hook).Error
+	if err != nil {
+		return models.Webhook{}, "", fmt.Errorf("change webhook: %w", err)
+	}
+	return hook, "", nil
+}
+
+// create sets the first webhook of an agent, and returns its secret.
+func (w *Webhooks) create(tx *database.Tx, hook models.Webhook) (models.Webhook, string, error) {
+	if hook.Events == nil {
+		hook.Events = []models.WebhookEvent{}
 	}
 	if err := tx.Create(&hook).Error; err != nil {
 		return models.Webhook{}, "", fmt.Errorf("set webhook: %w", err)
 	}
-	secret, err := w.MintSecret(tx, agentID)
+	secret, err := w.MintSecret(tx, hook.AgentID)
 	return hook, secret, err
+}
+
+// Resume has a suspended webhook served again, as if it had never failed; one that
+// is served stays as it is. What was due meanwhile stays failed until it is
+// redelivered. CONFLICT without a webhook.
+func (w *Webhooks) Resume(tx *database.Tx, agentID string) (models.Webhook, error) {
+	hook, err := hookOf(tx.Locked(), agentID)
+	if models.CodeOf(err) == models.NotFound {
+		return models.Webhook{}, models.Errorf(models.Conflict, "no webhook is set: there is nothing to resume")
+	}
+	if err != nil {
+		return models.Webhook{}, err
+	}
+	if hook.Status == models.WebhookActive {
+		return *hook, nil
+	}
+	fresh := models.Webhook{AgentID: agentID, URL: hook.URL, Status: models.WebhookActive, Events: hook.Events, UpdatedAt: w.stamp()}
+	err = tx.Model(&fresh).Select("status", "failing_since", "suspended_at", "suspended_for", "updated_at").Updates(&fresh).Error
+	if err != nil {
+		return models.Webhook{}, fmt.Errorf("resume webhook: %w", err)
+	}
+	return fresh, nil
 }
 
 // Unsubscribe removes the agent's webhook. Its secret and its deliveries stay;

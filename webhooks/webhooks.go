@@ -168,10 +168,11 @@ func (w *Webhooks) Stop(ctx context.Context) error {
 
 func (w *Webhooks) config() (*river.Config, error) {
 	workers := river.NewWorkers()
-	if err := river.AddWorkerSafely(workers, &matcher{webhooks: w}); err != nil {
-		return nil, err
-	}
-	if err := river.AddWorkerSafely(workers, &deliverer{webhooks: w}); err != nil {
+	err := errors.Join(
+		river.AddWorkerSafely(workers, &matcher{webhooks: w}), river.AddWorkerSafely(workers, &partyMatcher{webhooks: w}),
+		river.AddWorkerSafely(workers, &deliverer{webhooks: w}), river.AddWorkerSafely(workers, &teller{webhooks: w}),
+	)
+	if err != nil {
 		return nil, err
 	}
 	return &river.Config{

@@ -247,7 +247,7 @@ func TestMatch(t *testing.T) {
 				for _, row := range []any{
 					&models.Agent{ID: id, Name: "bot", Capabilities: []string{"research"}, PricePerTask: 10},
 					&models.AgentCapability{AgentID: id, Capability: "research"},
-					&models.Webhook{AgentID: id, URL: "https://bot.example/", Status: models.WebhookActive},
+					&models.Webhook{AgentID: id, URL: "https://bot.example/", Status: models.WebhookActive, Events: []models.WebhookEvent{}},
 				} {
 					if err := tx.Create(row).Error; err != nil {
 						return err
@@ -271,7 +271,7 @@ func TestAnnounce(t *testing.T) {
 	b.subscriber(t, "https://bot.example/", "research")
 	b.post(t, poster, "research")
 	equal(t, "jobs for a posted task", b.queued(t, matchQueue), 1)
-	b.write(t, func(tx *database.Tx) error { return b.Announce(tx, models.Event{Seq: 1, Kind: models.TaskAccepted}) })
+	b.write(t, func(tx *database.Tx) error { return b.Announce(tx, &models.Event{Seq: 1, Kind: models.TaskReleased}) })
 	equal(t, "jobs for other kinds", b.queued(t, matchQueue), 1)
 }
 

@@ -96,6 +96,11 @@ type ComplexityRoot struct {
 		Task func(childComplexity int) int
 	}
 
+	HTTPHeader struct {
+		Name  func(childComplexity int) int
+		Value func(childComplexity int) int
+	}
+
 	LedgerEntry struct {
 		Amount       func(childComplexity int) int
 		BalanceAfter func(childComplexity int) int
@@ -129,12 +134,15 @@ type ComplexityRoot struct {
 		CompleteTask        func(childComplexity int, input CompleteTaskInput) int
 		Execute             func(childComplexity int, input market.ExecuteInput) int
 		ExtendTask          func(childComplexity int, input ExtendTaskInput) int
+		PingWebhook         func(childComplexity int) int
 		PostTask            func(childComplexity int, input market.PostTaskInput) int
 		RateTask            func(childComplexity int, input market.RateTaskInput) int
 		RedeliverWebhook    func(childComplexity int, input RedeliverWebhookInput) int
+		RedeliverWebhooks   func(childComplexity int, input RedeliverWebhooksInput) int
 		RegisterAgent       func(childComplexity int, input market.RegisterAgentInput) int
 		ReleaseTask         func(childComplexity int, input ReleaseTaskInput) int
 		RemoveWebhook       func(childComplexity int) int
+		ResumeWebhook       func(childComplexity int) int
 		RotateAPIKey        func(childComplexity int) int
 		RotateWebhookSecret func(childComplexity int, input RotateWebhookSecretInput) int
 		SetWebhook          func(childComplexity int, input SetWebhookInput) int
@@ -146,6 +154,12 @@ type ComplexityRoot struct {
 		HasNextPage     func(childComplexity int) int
 		HasPreviousPage func(childComplexity int) int
 		StartCursor     func(childComplexity int) int
+	}
+
+	PingWebhookPayload struct {
+		Attempt     func(childComplexity int) int
+		Delivered   func(childComplexity int) int
+		RequestBody func(childComplexity int) int
 	}
 
 	PostTaskPayload struct {
@@ -172,6 +186,12 @@ type ComplexityRoot struct {
 		Delivery func(childComplexity int) int
 	}
 
+	RedeliverWebhooksPayload struct {
+		EndCursor        func(childComplexity int) int
+		HasNextPage      func(childComplexity int) int
+		RedeliveredCount func(childComplexity int) int
+	}
+
 	RegisterAgentPayload struct {
 		APIKey        func(childComplexity int) int
 		Agent         func(childComplexity int) int
@@ -185,6 +205,10 @@ type ComplexityRoot struct {
 
 	RemoveWebhookPayload struct {
 		Viewer func(childComplexity int) int
+	}
+
+	ResumeWebhookPayload struct {
+		Webhook func(childComplexity int) int
 	}
 
 	RotateApiKeyPayload struct {
@@ -294,20 +318,28 @@ type ComplexityRoot struct {
 	}
 
 	Webhook struct {
-		Deliveries func(childComplexity int, first *int, after *string, status []models.DeliveryStatus) int
-		MaskedURL  func(childComplexity int) int
-		SecretHint func(childComplexity int) int
-		Status     func(childComplexity int) int
-		UpdatedAt  func(childComplexity int) int
+		Deliveries   func(childComplexity int, first *int, after *string, status []models.DeliveryStatus) int
+		FailedCount  func(childComplexity int) int
+		FailingSince func(childComplexity int) int
+		MaskedURL    func(childComplexity int) int
+		PendingCount func(childComplexity int) int
+		SecretHint   func(childComplexity int) int
+		Status       func(childComplexity int) int
+		SuspendedAt  func(childComplexity int) int
+		SuspendedFor func(childComplexity int) int
+		Told         func(childComplexity int) int
+		UpdatedAt    func(childComplexity int) int
 	}
 
 	WebhookAttempt struct {
-		Error          func(childComplexity int) int
-		LatencyMs      func(childComplexity int) int
-		Number         func(childComplexity int) int
-		ResponseBody   func(childComplexity int) int
-		ResponseStatus func(childComplexity int) int
-		StartedAt      func(childComplexity int) int
+		Error           func(childComplexity int) int
+		LatencyMs       func(childComplexity int) int
+		Number          func(childComplexity int) int
+		RequestHeaders  func(childComplexity int) int
+		ResponseBody    func(childComplexity int) int
+		ResponseHeaders func(childComplexity int) int
+		ResponseStatus  func(childComplexity int) int
+		StartedAt       func(childComplexity int) int
 	}
 
 	WebhookDelivery struct {
@@ -318,6 +350,7 @@ type ComplexityRoot struct {
 		LastAttemptAt  func(childComplexity int) int
 		LastError      func(childComplexity int) int
 		NextAttemptAt  func(childComplexity int) int
+		RequestBody    func(childComplexity int) int
 		ResponseStatus func(childComplexity int) int
 		Status         func(childComplexity int) int
 		Task           func(childComplexity int) int
@@ -360,7 +393,10 @@ type MutationResolver interface {
 	SetWebhook(ctx context.Context, input SetWebhookInput) (*SetWebhookPayload, error)
 	RemoveWebhook(ctx context.Context) (*RemoveWebhookPayload, error)
 	RotateWebhookSecret(ctx context.Context, input RotateWebhookSecretInput) (*RotateWebhookSecretPayload, error)
+	ResumeWebhook(ctx context.Context) (*ResumeWebhookPayload, error)
 	RedeliverWebhook(ctx context.Context, input RedeliverWebhookInput) (*RedeliverWebhookPayload, error)
+	RedeliverWebhooks(ctx context.Context, input RedeliverWebhooksInput) (*RedeliverWebhooksPayload, error)
+	PingWebhook(ctx context.Context) (*PingWebhookPayload, error)
 }
 type QueryResolver interface {
 	Node(ctx context.Context, id string) (Node, error)
@@ -399,12 +435,14 @@ type WalletResolver interface {
 type WebhookResolver interface {
 	SecretHint(ctx context.Context, obj *models.Webhook) (string, error)
 
+	PendingCount(ctx context.Context, obj *models.Webhook) (int, error)
+	FailedCount(ctx context.Context, obj *models.Webhook) (int, error)
 	Deliveries(ctx context.Context, obj *models.Webhook, first *int, after *string, status []models.DeliveryStatus) (*WebhookDeliveryConnection, error)
 }
 type WebhookDeliveryResolver interface {
-	Event(ctx context.Context, obj *models.Delivery) (WebhookEvent, error)
 	Task(ctx context.Context, objs []*models.Delivery) ([]*models.Task, error)
 
+	RequestBody(ctx context.Context, objs []*models.Delivery) ([]*string, error)
 	Attempts(ctx context.Context, obj *models.Delivery) ([]*models.Attempt, error)
 }
 
@@ -584,6 +622,19 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 
 		return e.ComplexityRoot.ExtendTaskPayload.Task(childComplexity), true
 
+	case "HTTPHeader.name":
+		if e.ComplexityRoot.HTTPHeader.Name == nil {
+			break
+		}
+
+		return e.ComplexityRoot.HTTPHeader.Name(childComplexity), true
+	case "HTTPHeader.value":
+		if e.ComplexityRoot.HTTPHeader.Value == nil {
+			break
+		}
+
+		return e.ComplexityRoot.HTTPHeader.Value(childComplexity), true
+
 	case "LedgerEntry.amount":
 		if e.ComplexityRoot.LedgerEntry.Amount == nil {
 			break
@@ -733,6 +784,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Mutation.ExtendTask(childComplexity, args["input"].(ExtendTaskInput)), true
+	case "Mutation.pingWebhook":
+		if e.ComplexityRoot.Mutation.PingWebhook == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Mutation.PingWebhook(childComplexity), true
 	case "Mutation.postTask":
 		if e.ComplexityRoot.Mutation.PostTask == nil {
 			break
@@ -766,6 +823,17 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Mutation.RedeliverWebhook(childComplexity, args["input"].(RedeliverWebhookInput)), true
+	case "Mutation.redeliverWebhooks":
+		if e.ComplexityRoot.Mutation.RedeliverWebhooks == nil {
+			break
+		}
+
+		args, err := ec.field_Mutation_redeliverWebhooks_args(ctx, rawArgs)
+		if err != nil {
+			return 0, false
+		}
+
+		return e.ComplexityRoot.Mutation.RedeliverWebhooks(childComplexity, args["input"].(RedeliverWebhooksInput)), true
 	case "Mutation.registerAgent":
 		if e.ComplexityRoot.Mutation.RegisterAgent == nil {
 			break
@@ -794,6 +862,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Mutation.RemoveWebhook(childComplexity), true
+	case "Mutation.resumeWebhook":
+		if e.ComplexityRoot.Mutation.ResumeWebhook == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Mutation.ResumeWebhook(childComplexity), true
 	case "Mutation.rotateApiKey":
 		if e.ComplexityRoot.Mutation.RotateAPIKey == nil {
 			break
@@ -858,6 +932,25 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.PageInfo.StartCursor(childComplexity), true
+
+	case "PingWebhookPayload.attempt":
+		if e.ComplexityRoot.PingWebhookPayload.Attempt == nil {
+			break
+		}
+
+		return e.ComplexityRoot.PingWebhookPayload.Attempt(childComplexity), true
+	case "PingWebhookPayload.delivered":
+		if e.ComplexityRoot.PingWebhookPayload.Delivered == nil {
+			break
+		}
+
+		return e.ComplexityRoot.PingWebhookPayload.Delivered(childComplexity), true
+	case "PingWebhookPayload.requestBody":
+		if e.ComplexityRoot.PingWebhookPayload.RequestBody == nil {
+			break
+		}
+
+		return e.ComplexityRoot.PingWebhookPayload.RequestBody(childComplexity), true
 
 	case "PostTaskPayload.task":
 		if e.ComplexityRoot.PostTaskPayload.Task == nil {
@@ -966,6 +1059,25 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 
 		return e.ComplexityRoot.RedeliverWebhookPayload.Delivery(childComplexity), true
 
+	case "RedeliverWebhooksPayload.endCursor":
+		if e.ComplexityRoot.RedeliverWebhooksPayload.EndCursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.RedeliverWebhooksPayload.EndCursor(childComplexity), true
+	case "RedeliverWebhooksPayload.hasNextPage":
+		if e.ComplexityRoot.RedeliverWebhooksPayload.HasNextPage == nil {
+			break
+		}
+
+		return e.ComplexityRoot.RedeliverWebhooksPayload.HasNextPage(childComplexity), true
+	case "RedeliverWebhooksPayload.redeliveredCount":
+		if e.ComplexityRoot.RedeliverWebhooksPayload.RedeliveredCount == nil {
+			break
+		}
+
+		return e.ComplexityRoot.RedeliverWebhooksPayload.RedeliveredCount(childComplexity), true
+
 	case "RegisterAgentPayload.apiKey":
 		if e.ComplexityRoot.RegisterAgentPayload.APIKey == nil {
 			break
@@ -1004,6 +1116,13 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.RemoveWebhookPayload.Viewer(childComplexity), true
+
+	case "ResumeWebhookPayload.webhook":
+		if e.ComplexityRoot.ResumeWebhookPayload.Webhook == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ResumeWebhookPayload.Webhook(childComplexity), true
 
 	case "RotateApiKeyPayload.apiKey":
 		if e.ComplexityRoot.RotateApiKeyPayload.APIKey == nil {
@@ -1427,12 +1546,30 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Webhook.Deliveries(childComplexity, args["first"].(*int), args["after"].(*string), args["status"].([]models.DeliveryStatus)), true
+	case "Webhook.failedCount":
+		if e.ComplexityRoot.Webhook.FailedCount == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Webhook.FailedCount(childComplexity), true
+	case "Webhook.failingSince":
+		if e.ComplexityRoot.Webhook.FailingSince == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Webhook.FailingSince(childComplexity), true
 	case "Webhook.maskedUrl":
 		if e.ComplexityRoot.Webhook.MaskedURL == nil {
 			break
 		}
 
 		return e.ComplexityRoot.Webhook.MaskedURL(childComplexity), true
+	case "Webhook.pendingCount":
+		if e.ComplexityRoot.Webhook.PendingCount == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Webhook.PendingCount(childComplexity), true
 	case "Webhook.secretHint":
 		if e.ComplexityRoot.Webhook.SecretHint == nil {
 			break
@@ -1445,6 +1582,24 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Webhook.Status(childComplexity), true
+	case "Webhook.suspendedAt":
+		if e.ComplexityRoot.Webhook.SuspendedAt == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Webhook.SuspendedAt(childComplexity), true
+	case "Webhook.suspendedReason":
+		if e.ComplexityRoot.Webhook.SuspendedFor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Webhook.SuspendedFor(childComplexity), true
+	case "Webhook.events":
+		if e.ComplexityRoot.Webhook.Told == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Webhook.Told(childComplexity), true
 	case "Webhook.updatedAt":
 		if e.ComplexityRoot.Webhook.UpdatedAt == nil {
 			break
@@ -1470,12 +1625,24 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.WebhookAttempt.Number(childComplexity), true
+	case "WebhookAttempt.requestHeaders":
+		if e.ComplexityRoot.WebhookAttempt.RequestHeaders == nil {
+			break
+		}
+
+		return e.ComplexityRoot.WebhookAttempt.RequestHeaders(childComplexity), true
 	case "WebhookAttempt.responseBody":
 		if e.ComplexityRoot.WebhookAttempt.ResponseBody == nil {
 			break
 		}
 
 		return e.ComplexityRoot.WebhookAttempt.ResponseBody(childComplexity), true
+	case "WebhookAttempt.responseHeaders":
+		if e.ComplexityRoot.WebhookAttempt.ResponseHeaders == nil {
+			break
+		}
+
+		return e.ComplexityRoot.WebhookAttempt.ResponseHeaders(childComplexity), true
 	case "WebhookAttempt.responseStatus":
 		if e.ComplexityRoot.WebhookAttempt.ResponseStatus == nil {
 			break
@@ -1531,6 +1698,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.WebhookDelivery.NextAttemptAt(childComplexity), true
+	case "WebhookDelivery.requestBody":
+		if e.ComplexityRoot.WebhookDelivery.RequestBody == nil {
+			break
+		}
+
+		return e.ComplexityRoot.WebhookDelivery.RequestBody(childComplexity), true
 	case "WebhookDelivery.responseStatus":
 		if e.ComplexityRoot.WebhookDelivery.ResponseStatus == nil {
 			break
@@ -1602,6 +1775,7 @@ func (e *executableSchema) Exec(ctx context.Context) graphql.ResponseHandler {
 			graphql.NewInputUnmarshaler("PostTaskInput", ec.unmarshalInputPostTaskInput),
 			graphql.NewInputUnmarshaler("RateTaskInput", ec.unmarshalInputRateTaskInput),
 			graphql.NewInputUnmarshaler("RedeliverWebhookInput", ec.unmarshalInputRedeliverWebhookInput),
+			graphql.NewInputUnmarshaler("RedeliverWebhooksInput", ec.unmarshalInputRedeliverWebhooksInput),
 			graphql.NewInputUnmarshaler("RegisterAgentInput", ec.unmarshalInputRegisterAgentInput),
 			graphql.NewInputUnmarshaler("ReleaseTaskInput", ec.unmarshalInputReleaseTaskInput),
 			graphql.NewInputUnmarshaler("RotateWebhookSecretInput", ec.unmarshalInputRotateWebhookSecretInput),
@@ -1988,10 +2162,22 @@ type Webhook {
   maskedUrl: String!
   "Whether deliveries are being made."
   status: WebhookStatus!
+  "What it tells of: ` + "`" + `TASK_POSTED` + "`" + `, and what was asked for."
+  events: [WebhookEvent!]!
   "The first characters of the signing secret, to tell secrets apart."
   secretHint: String!
-  "When the address was last set."
+  "When the address was last set, or the webhook resumed."
   updatedAt: DateTime!
+  "The first failure since the last success, null when the last try succeeded. Five days after it the webhook is suspended."
+  failingSince: DateTime
+  "Since when it is suspended, null while it is served."
+  suspendedAt: DateTime
+  "Why it is suspended, null while it is served."
+  suspendedReason: WebhookSuspension
+  "How many deliveries wait for their first or next try."
+  pendingCount: Int!
+  "How many deliveries were given up, those due while the webhook was suspended among them. They are kept and can be sent again."
+  failedCount: Int!
   "Attempts to notify the agent, newest first."
   deliveries(
     "How many to return, 1 to 100."
@@ -2007,8 +2193,16 @@ type Webhook {
 enum WebhookStatus {
   "Events are sent."
   ACTIVE
-  "Deliveries failed for days, or the address answered 410 Gone; set the webhook again to resume."
+  "Deliveries failed for days, or the address answered 410 Gone; ` + "`" + `resumeWebhook` + "`" + ` has it served again, and so does setting it."
   SUSPENDED
+}
+
+"Why a webhook is suspended."
+enum WebhookSuspension {
+  "The address answered 410 Gone."
+  GONE
+  "Every try failed for five days."
+  FAILING
 }
 
 "One event on its way to a webhook."
@@ -2033,6 +2227,8 @@ type WebhookDelivery implements Node {
   lastAttemptAt: DateTime
   "When it will be tried next, null when it will not."
   nextAttemptAt: DateTime
+  "The body of the request, the same at every try as long as the operator does not change the marketplace's address; null when the task is gone."
+  requestBody: String
   "Every try, first to last."
   attempts: [WebhookAttempt!]!
 }
@@ -2049,14 +2245,34 @@ type WebhookAttempt {
   responseStatus: Int
   "Why it failed, null when it did not."
   error: String
+  "The headers that were sent, the signatures among them and never the secret; empty for tries of before they were kept."
+  requestHeaders: [HTTPHeader!]!
+  "The first headers of the answer, in the order of their names."
+  responseHeaders: [HTTPHeader!]!
   "The first bytes of the answer's body."
   responseBody: String!
 }
 
+"One line of an HTTP header."
+type HTTPHeader {
+  "Its name."
+  name: String!
+  "Its value."
+  value: String!
+}
+
 "What a webhook tells of."
 enum WebhookEvent {
-  "A task was posted that asks for one of the agent's capabilities."
+  "A task was posted that asks for one of the agent's capabilities. Every webhook tells of it."
   TASK_POSTED
+  "A task that the agent posted or works on was taken, or the agent hired or was hired. Told of when it was asked for."
+  TASK_ASSIGNED
+  "A task that the agent posted or worked on was completed. Told of when it was asked for."
+  TASK_COMPLETED
+  "A task that the agent posted or had worked on was cancelled. Told of when it was asked for."
+  TASK_CANCELLED
+  "A task that the agent posted or had worked on expired. Told of when it was asked for."
+  TASK_EXPIRED
 }
 
 "Where a delivery stands."
@@ -2253,8 +2469,14 @@ type Mutation {
   removeWebhook: RemoveWebhookPayload @authenticated
   "Replace the signing secret. Both secrets sign for the overlap time."
   rotateWebhookSecret("Options." input: RotateWebhookSecretInput!): RotateWebhookSecretPayload @authenticated
+  "Have the calling agent's suspended webhook served again. What was due meanwhile is sent by ` + "`" + `redeliverWebhook` + "`" + `."
+  resumeWebhook: ResumeWebhookPayload @authenticated
   "Send one delivery again."
   redeliverWebhook("Which delivery." input: RedeliverWebhookInput!): RedeliverWebhookPayload @authenticated
+  "Send again what was given up of a time, oldest first and a page at a call. What is under way or was delivered is left alone, so a repeated call sends nothing twice."
+  redeliverWebhooks("Which deliveries." input: RedeliverWebhooksInput!): RedeliverWebhooksPayload @authenticated
+  "Send a ` + "`" + `ping` + "`" + ` event to the calling agent's webhook now, suspended or not, and tell what came of it. It is tried once, and neither kept nor counted."
+  pingWebhook: PingWebhookPayload @authenticated
 }
 
 "Who registers."
@@ -2449,6 +2671,8 @@ type ExecutePayload {
 input SetWebhookInput {
   "Must be HTTPS and not a private address."
   url: URL!
+  "What to tell of beside ` + "`" + `TASK_POSTED` + "`" + `: only what is asked for here is sent. Left out or null, it stays as it is; nothing at first."
+  events: [WebhookEvent!]
 }
 
 "What setting a webhook gave."
@@ -2463,6 +2687,12 @@ type SetWebhookPayload {
 type RemoveWebhookPayload {
   "The calling agent."
   viewer: Viewer!
+}
+
+"What resuming a webhook gave."
+type ResumeWebhookPayload {
+  "The webhook as it is now."
+  webhook: Webhook!
 }
 
 "Options for replacing the signing secret."
@@ -2489,6 +2719,38 @@ input RedeliverWebhookInput {
 type RedeliverWebhookPayload {
   "The delivery, waiting again."
   delivery: WebhookDelivery!
+}
+
+"Which deliveries to send again, of those that were given up."
+input RedeliverWebhooksInput {
+  "Of events that happened then or later."
+  since: DateTime!
+  "Of events that happened before; all up to now when left out."
+  until: DateTime
+  "How many to send again with this call, 1 to 1000."
+  first: Int! = 200
+  "Go on after the delivery with this cursor, the ` + "`" + `endCursor` + "`" + ` of the call before."
+  after: String
+}
+
+"What sending a page again gave."
+type RedeliverWebhooksPayload {
+  "How many wait again."
+  redeliveredCount: Int!
+  "The cursor of the last of the page, null when there was none. Give it as ` + "`" + `after` + "`" + ` to go on."
+  endCursor: String
+  "Whether more were given up after this page."
+  hasNextPage: Boolean!
+}
+
+"What a ping gave."
+type PingWebhookPayload {
+  "Whether the answer was a 2xx status."
+  delivered: Boolean!
+  "The body that was sent."
+  requestBody: String!
+  "The one try."
+  attempt: WebhookAttempt!
 }
 
 """
@@ -2680,6 +2942,16 @@ func (ec *executionContext) childFields_ExtendTaskPayload(ctx context.Context, f
 	return nil, fmt.Errorf("no field named %q was found under type ExtendTaskPayload", field.Name)
 }
 
+func (ec *executionContext) childFields_HTTPHeader(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "name":
+		return ec.fieldContext_HTTPHeader_name(ctx, field)
+	case "value":
+		return ec.fieldContext_HTTPHeader_value(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type HTTPHeader", field.Name)
+}
+
 func (ec *executionContext) childFields_LedgerEntry(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 	switch field.Name {
 	case "id":
@@ -2748,6 +3020,18 @@ func (ec *executionContext) childFields_PageInfo(ctx context.Context, field grap
 	return nil, fmt.Errorf("no field named %q was found under type PageInfo", field.Name)
 }
 
+func (ec *executionContext) childFields_PingWebhookPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "delivered":
+		return ec.fieldContext_PingWebhookPayload_delivered(ctx, field)
+	case "requestBody":
+		return ec.fieldContext_PingWebhookPayload_requestBody(ctx, field)
+	case "attempt":
+		return ec.fieldContext_PingWebhookPayload_attempt(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type PingWebhookPayload", field.Name)
+}
+
 func (ec *executionContext) childFields_PostTaskPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 	switch field.Name {
 	case "task":
@@ -2772,6 +3056,18 @@ func (ec *executionContext) childFields_RedeliverWebhookPayload(ctx context.Cont
 		return ec.fieldContext_RedeliverWebhookPayload_delivery(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type RedeliverWebhookPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_RedeliverWebhooksPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "redeliveredCount":
+		return ec.fieldContext_RedeliverWebhooksPayload_redeliveredCount(ctx, field)
+	case "endCursor":
+		return ec.fieldContext_RedeliverWebhooksPayload_endCursor(ctx, field)
+	case "hasNextPage":
+		return ec.fieldContext_RedeliverWebhooksPayload_hasNextPage(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type RedeliverWebhooksPayload", field.Name)
 }
 
 func (ec *executionContext) childFields_RegisterAgentPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -2802,6 +3098,14 @@ func (ec *executionContext) childFields_RemoveWebhookPayload(ctx context.Context
 		return ec.fieldContext_RemoveWebhookPayload_viewer(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type RemoveWebhookPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_ResumeWebhookPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "webhook":
+		return ec.fieldContext_ResumeWebhookPayload_webhook(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type ResumeWebhookPayload", field.Name)
 }
 
 func (ec *executionContext) childFields_RotateApiKeyPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -3010,10 +3314,22 @@ func (ec *executionContext) childFields_Webhook(ctx context.Context, field graph
 		return ec.fieldContext_Webhook_maskedUrl(ctx, field)
 	case "status":
 		return ec.fieldContext_Webhook_status(ctx, field)
+	case "events":
+		return ec.fieldContext_Webhook_events(ctx, field)
 	case "secretHint":
 		return ec.fieldContext_Webhook_secretHint(ctx, field)
 	case "updatedAt":
 		return ec.fieldContext_Webhook_updatedAt(ctx, field)
+	case "failingSince":
+		return ec.fieldContext_Webhook_failingSince(ctx, field)
+	case "suspendedAt":
+		return ec.fieldContext_Webhook_suspendedAt(ctx, field)
+	case "suspendedReason":
+		return ec.fieldContext_Webhook_suspendedReason(ctx, field)
+	case "pendingCount":
+		return ec.fieldContext_Webhook_pendingCount(ctx, field)
+	case "failedCount":
+		return ec.fieldContext_Webhook_failedCount(ctx, field)
 	case "deliveries":
 		return ec.fieldContext_Webhook_deliveries(ctx, field)
 	}
@@ -3032,6 +3348,10 @@ func (ec *executionContext) childFields_WebhookAttempt(ctx context.Context, fiel
 		return ec.fieldContext_WebhookAttempt_responseStatus(ctx, field)
 	case "error":
 		return ec.fieldContext_WebhookAttempt_error(ctx, field)
+	case "requestHeaders":
+		return ec.fieldContext_WebhookAttempt_requestHeaders(ctx, field)
+	case "responseHeaders":
+		return ec.fieldContext_WebhookAttempt_responseHeaders(ctx, field)
 	case "responseBody":
 		return ec.fieldContext_WebhookAttempt_responseBody(ctx, field)
 	}
@@ -3060,6 +3380,8 @@ func (ec *executionContext) childFields_WebhookDelivery(ctx context.Context, fie
 		return ec.fieldContext_WebhookDelivery_lastAttemptAt(ctx, field)
 	case "nextAttemptAt":
 		return ec.fieldContext_WebhookDelivery_nextAttemptAt(ctx, field)
+	case "requestBody":
+		return ec.fieldContext_WebhookDelivery_requestBody(ctx, field)
 	case "attempts":
 		return ec.fieldContext_WebhookDelivery_attempts(ctx, field)
 	}
@@ -3308,6 +3630,20 @@ func (ec *executionContext) field_Mutation_redeliverWebhook_args(ctx context.Con
 	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
 		func(ctx context.Context, v any) (RedeliverWebhookInput, error) {
 			return ec.unmarshalNRedeliverWebhookInput2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐRedeliverWebhookInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["input"] = arg0
+	return args, nil
+}
+
+func (ec *executionContext) field_Mutation_redeliverWebhooks_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
+		func(ctx context.Context, v any) (RedeliverWebhooksInput, error) {
+			return ec.unmarshalNRedeliverWebhooksInput2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐRedeliverWebhooksInput(ctx, v)
 		})
 	if err != nil {
 		return nil, err
@@ -4473,6 +4809,52 @@ func (ec *executionContext) fieldContext_ExtendTaskPayload_task(_ context.Contex
 		},
 	}
 	return fc, nil
+}
+
+func (ec *executionContext) _HTTPHeader_name(ctx context.Context, field graphql.CollectedField, obj *models.Header) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HTTPHeader_name(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Name, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HTTPHeader_name(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HTTPHeader", field, false, false, "String")
+}
+
+func (ec *executionContext) _HTTPHeader_value(ctx context.Context, field graphql.CollectedField, obj *models.Header) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_HTTPHeader_value(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Value, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_HTTPHeader_value(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("HTTPHeader", field, false, false, "String")
 }
 
 func (ec *executionContext) _LedgerEntry_id(ctx context.Context, field graphql.CollectedField, obj *LedgerEntry) (ret graphql.Marshaler) {
@@ -5649,6 +6031,51 @@ func (ec *executionContext) fieldContext_Mutation_rotateWebhookSecret(ctx contex
 	return fc, nil
 }
 
+func (ec *executionContext) _Mutation_resumeWebhook(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Mutation_resumeWebhook(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.Mutation().ResumeWebhook(ctx)
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				if ec.Directives.Authenticated == nil {
+					var zeroVal *ResumeWebhookPayload
+					return zeroVal, errors.New("directive authenticated is not implemented")
+				}
+				return ec.Directives.Authenticated(ctx, nil, directive0)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *ResumeWebhookPayload) graphql.Marshaler {
+			return ec.marshalOResumeWebhookPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐResumeWebhookPayload(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Mutation_resumeWebhook(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Mutation",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_ResumeWebhookPayload(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Mutation_redeliverWebhook(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -5702,6 +6129,108 @@ func (ec *executionContext) fieldContext_Mutation_redeliverWebhook(ctx context.C
 	if fc.Args, err = ec.field_Mutation_redeliverWebhook_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Mutation_redeliverWebhooks(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Mutation_redeliverWebhooks(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Mutation().RedeliverWebhooks(ctx, fc.Args["input"].(RedeliverWebhooksInput))
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				if ec.Directives.Authenticated == nil {
+					var zeroVal *RedeliverWebhooksPayload
+					return zeroVal, errors.New("directive authenticated is not implemented")
+				}
+				return ec.Directives.Authenticated(ctx, nil, directive0)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *RedeliverWebhooksPayload) graphql.Marshaler {
+			return ec.marshalORedeliverWebhooksPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐRedeliverWebhooksPayload(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Mutation_redeliverWebhooks(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Mutation",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_RedeliverWebhooksPayload(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Mutation_redeliverWebhooks_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Mutation_pingWebhook(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Mutation_pingWebhook(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.Mutation().PingWebhook(ctx)
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				if ec.Directives.Authenticated == nil {
+					var zeroVal *PingWebhookPayload
+					return zeroVal, errors.New("directive authenticated is not implemented")
+				}
+				return ec.Directives.Authenticated(ctx, nil, directive0)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *PingWebhookPayload) graphql.Marshaler {
+			return ec.marshalOPingWebhookPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐPingWebhookPayload(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Mutation_pingWebhook(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Mutation",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_PingWebhookPayload(ctx, field)
+		},
 	}
 	return fc, nil
 }
@@ -5796,6 +6325,84 @@ func (ec *executionContext) _PageInfo_endCursor(ctx context.Context, field graph
 }
 func (ec *executionContext) fieldContext_PageInfo_endCursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("PageInfo", field, false, false, "String")
+}
+
+func (ec *executionContext) _PingWebhookPayload_delivered(ctx context.Context, field graphql.CollectedField, obj *PingWebhookPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_PingWebhookPayload_delivered(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Delivered, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v bool) graphql.Marshaler {
+			return ec.marshalNBoolean2bool(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_PingWebhookPayload_delivered(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("PingWebhookPayload", field, false, false, "Boolean")
+}
+
+func (ec *executionContext) _PingWebhookPayload_requestBody(ctx context.Context, field graphql.CollectedField, obj *PingWebhookPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_PingWebhookPayload_requestBody(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.RequestBody, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_PingWebhookPayload_requestBody(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("PingWebhookPayload", field, false, false, "String")
+}
+
+func (ec *executionContext) _PingWebhookPayload_attempt(ctx context.Context, field graphql.CollectedField, obj *PingWebhookPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_PingWebhookPayload_attempt(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Attempt, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Attempt) graphql.Marshaler {
+			return ec.marshalNWebhookAttempt2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐAttempt(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_PingWebhookPayload_attempt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "PingWebhookPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_WebhookAttempt(ctx, field)
+		},
+	}
+	return fc, nil
 }
 
 func (ec *executionContext) _PostTaskPayload_task(ctx context.Context, field graphql.CollectedField, obj *PostTaskPayload) (ret graphql.Marshaler) {
@@ -6330,6 +6937,75 @@ func (ec *executionContext) fieldContext_RedeliverWebhookPayload_delivery(_ cont
 	return fc, nil
 }
 
+func (ec *executionContext) _RedeliverWebhooksPayload_redeliveredCount(ctx context.Context, field graphql.CollectedField, obj *RedeliverWebhooksPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_RedeliverWebhooksPayload_redeliveredCount(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.RedeliveredCount, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_RedeliverWebhooksPayload_redeliveredCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("RedeliverWebhooksPayload", field, false, false, "Int")
+}
+
+func (ec *executionContext) _RedeliverWebhooksPayload_endCursor(ctx context.Context, field graphql.CollectedField, obj *RedeliverWebhooksPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_RedeliverWebhooksPayload_endCursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.EndCursor, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_RedeliverWebhooksPayload_endCursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("RedeliverWebhooksPayload", field, false, false, "String")
+}
+
+func (ec *executionContext) _RedeliverWebhooksPayload_hasNextPage(ctx context.Context, field graphql.CollectedField, obj *RedeliverWebhooksPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_RedeliverWebhooksPayload_hasNextPage(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.HasNextPage, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v bool) graphql.Marshaler {
+			return ec.marshalNBoolean2bool(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_RedeliverWebhooksPayload_hasNextPage(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("RedeliverWebhooksPayload", field, false, false, "Boolean")
+}
+
 func (ec *executionContext) _RegisterAgentPayload_agent(ctx context.Context, field graphql.CollectedField, obj *RegisterAgentPayload) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -6499,6 +7175,38 @@ func (ec *executionContext) fieldContext_RemoveWebhookPayload_viewer(_ context.C
 		IsResolver: false,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 			return ec.childFields_Viewer(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _ResumeWebhookPayload_webhook(ctx context.Context, field graphql.CollectedField, obj *ResumeWebhookPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ResumeWebhookPayload_webhook(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Webhook, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Webhook) graphql.Marshaler {
+			return ec.marshalNWebhook2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWebhook(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ResumeWebhookPayload_webhook(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "ResumeWebhookPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Webhook(ctx, field)
 		},
 	}
 	return fc, nil
@@ -8313,6 +9021,29 @@ func (ec *executionContext) fieldContext_Webhook_status(_ context.Context, field
 	return graphql.NewScalarFieldContext("Webhook", field, false, false, "WebhookStatus")
 }
 
+func (ec *executionContext) _Webhook_events(ctx context.Context, field graphql.CollectedField, obj *models.Webhook) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Webhook_events(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Told(), nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []models.WebhookEvent) graphql.Marshaler {
+			return ec.marshalNWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Webhook_events(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Webhook", field, true, false, "WebhookEvent")
+}
+
 func (ec *executionContext) _Webhook_secretHint(ctx context.Context, field graphql.CollectedField, obj *models.Webhook) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -8357,6 +9088,121 @@ func (ec *executionContext) _Webhook_updatedAt(ctx context.Context, field graphq
 }
 func (ec *executionContext) fieldContext_Webhook_updatedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("Webhook", field, false, false, "DateTime")
+}
+
+func (ec *executionContext) _Webhook_failingSince(ctx context.Context, field graphql.CollectedField, obj *models.Webhook) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Webhook_failingSince(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.FailingSince, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Time) graphql.Marshaler {
+			return ec.marshalODateTime2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐTime(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Webhook_failingSince(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Webhook", field, false, false, "DateTime")
+}
+
+func (ec *executionContext) _Webhook_suspendedAt(ctx context.Context, field graphql.CollectedField, obj *models.Webhook) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Webhook_suspendedAt(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.SuspendedAt, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Time) graphql.Marshaler {
+			return ec.marshalODateTime2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐTime(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Webhook_suspendedAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Webhook", field, false, false, "DateTime")
+}
+
+func (ec *executionContext) _Webhook_suspendedReason(ctx context.Context, field graphql.CollectedField, obj *models.Webhook) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Webhook_suspendedReason(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.SuspendedFor, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.WebhookSuspension) graphql.Marshaler {
+			return ec.marshalOWebhookSuspension2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookSuspension(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Webhook_suspendedReason(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Webhook", field, false, false, "WebhookSuspension")
+}
+
+func (ec *executionContext) _Webhook_pendingCount(ctx context.Context, field graphql.CollectedField, obj *models.Webhook) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Webhook_pendingCount(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.Webhook().PendingCount(ctx, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Webhook_pendingCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Webhook", field, true, true, "Int")
+}
+
+func (ec *executionContext) _Webhook_failedCount(ctx context.Context, field graphql.CollectedField, obj *models.Webhook) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Webhook_failedCount(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.Webhook().FailedCount(ctx, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v int) graphql.Marshaler {
+			return ec.marshalNInt2int(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Webhook_failedCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("Webhook", field, true, true, "Int")
 }
 
 func (ec *executionContext) _Webhook_deliveries(ctx context.Context, field graphql.CollectedField, obj *models.Webhook) (ret graphql.Marshaler) {
@@ -8518,6 +9364,70 @@ func (ec *executionContext) fieldContext_WebhookAttempt_error(_ context.Context,
 	return graphql.NewScalarFieldContext("WebhookAttempt", field, false, false, "String")
 }
 
+func (ec *executionContext) _WebhookAttempt_requestHeaders(ctx context.Context, field graphql.CollectedField, obj *models.Attempt) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WebhookAttempt_requestHeaders(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.RequestHeaders, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []models.Header) graphql.Marshaler {
+			return ec.marshalNHTTPHeader2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐHeaderᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WebhookAttempt_requestHeaders(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "WebhookAttempt",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_HTTPHeader(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _WebhookAttempt_responseHeaders(ctx context.Context, field graphql.CollectedField, obj *models.Attempt) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WebhookAttempt_responseHeaders(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.ResponseHeaders, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v []models.Header) graphql.Marshaler {
+			return ec.marshalNHTTPHeader2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐHeaderᚄ(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WebhookAttempt_responseHeaders(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "WebhookAttempt",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_HTTPHeader(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _WebhookAttempt_responseBody(ctx context.Context, field graphql.CollectedField, obj *models.Attempt) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -8573,18 +9483,18 @@ func (ec *executionContext) _WebhookDelivery_event(ctx context.Context, field gr
 			return ec.fieldContext_WebhookDelivery_event(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return ec.Resolvers.WebhookDelivery().Event(ctx, obj)
+			return obj.Event, nil
 		},
 		nil,
-		func(ctx context.Context, selections ast.SelectionSet, v WebhookEvent) graphql.Marshaler {
-			return ec.marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookEvent(ctx, selections, v)
+		func(ctx context.Context, selections ast.SelectionSet, v models.WebhookEvent) graphql.Marshaler {
+			return ec.marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx, selections, v)
 		},
 		true,
 		true,
 	)
 }
 func (ec *executionContext) fieldContext_WebhookDelivery_event(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
-	return graphql.NewScalarFieldContext("WebhookDelivery", field, true, true, "WebhookEvent")
+	return graphql.NewScalarFieldContext("WebhookDelivery", field, false, false, "WebhookEvent")
 }
 
 func (ec *executionContext) _WebhookDelivery_task(ctx context.Context, field graphql.CollectedField, obj *models.Delivery) (ret graphql.Marshaler) {
@@ -8801,6 +9711,52 @@ func (ec *executionContext) _WebhookDelivery_nextAttemptAt(ctx context.Context, 
 }
 func (ec *executionContext) fieldContext_WebhookDelivery_nextAttemptAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("WebhookDelivery", field, false, false, "DateTime")
+}
+
+func (ec *executionContext) _WebhookDelivery_requestBody(ctx context.Context, field graphql.CollectedField, obj *models.Delivery) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WebhookDelivery_requestBody(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.resolveBatch_WebhookDelivery_requestBody(ctx, field, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_WebhookDelivery_requestBody(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WebhookDelivery", field, true, true, "String")
+}
+func (ec *executionContext) resolveBatch_WebhookDelivery_requestBody(ctx context.Context, field graphql.CollectedField, obj *models.Delivery) (any, error) {
+	resolver := ec.Resolvers.WebhookDelivery()
+	if batch, ok := graphql.BatchParentsFor[*models.Delivery](ctx, "WebhookDelivery"); ok {
+		result := batch.FieldResult(field, func() (any, error) {
+			return resolver.RequestBody(ctx, batch.Parents)
+		})
+		return graphql.ResolveBatchGroupResult[*string](
+			ctx,
+			batch.Index,
+			len(batch.Parents),
+			result,
+			"WebhookDelivery.requestBody",
+			batch.IndexMap,
+		)
+	}
+	results, err := resolver.RequestBody(ctx, []*models.Delivery{obj})
+	return graphql.ResolveBatchSingleResult[*string](
+		ctx,
+		results,
+		err,
+		"WebhookDelivery.requestBody",
+	)
 }
 
 func (ec *executionContext) _WebhookDelivery_attempts(ctx context.Context, field graphql.CollectedField, obj *models.Delivery) (ret graphql.Marshaler) {
@@ -10641,6 +11597,73 @@ func UnmarshalRedeliverWebhookInput(ctx context.Context, raw any) (RedeliverWebh
 	return out, err
 }
 
+func (ec *executionContext) unmarshalInputRedeliverWebhooksInput(ctx context.Context, obj any) (RedeliverWebhooksInput, error) {
+	var it RedeliverWebhooksInput
+	if obj == nil {
+		return it, nil
+	}
+
+	asMap := map[string]any{}
+	for k, v := range obj.(map[string]any) {
+		asMap[k] = v
+	}
+
+	if _, present := asMap["first"]; !present {
+		asMap["first"] = 200
+	}
+
+	fieldsInOrder := [...]string{"since", "until", "first", "after"}
+	for _, k := range fieldsInOrder {
+		v, ok := asMap[k]
+		if !ok {
+			continue
+		}
+		switch k {
+		case "since":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("since"))
+			data, err := ec.unmarshalNDateTime2agentmarketᚗspaceᚋserverᚋmodelsᚐTime(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Since = data
+		case "until":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("until"))
+			data, err := ec.unmarshalODateTime2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐTime(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Until = graphql.OmittableOf(data)
+		case "first":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("first"))
+			data, err := ec.unmarshalNInt2int(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.First = data
+		case "after":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("after"))
+			data, err := ec.unmarshalOString2ᚖstring(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.After = graphql.OmittableOf(data)
+		}
+	}
+	return it, nil
+}
+
+// UnmarshalRedeliverWebhooksInput unmarshals raw into the RedeliverWebhooksInput input type, using the
+// unmarshaler bound to ctx's request. Call it from a resolver to decode an input
+// object that was not passed as a field argument.
+//
+// ctx must come from a gqlgen request; outside one there is no unmarshaler to use
+// and the returned error says so.
+func UnmarshalRedeliverWebhooksInput(ctx context.Context, raw any) (RedeliverWebhooksInput, error) {
+	var out RedeliverWebhooksInput
+	err := graphql.UnmarshalNamedInputFromContext(ctx, "RedeliverWebhooksInput", raw, &out)
+	return out, err
+}
+
 func (ec *executionContext) unmarshalInputRegisterAgentInput(ctx context.Context, obj any) (market.RegisterAgentInput, error) {
 	var it market.RegisterAgentInput
 	if obj == nil {
@@ -10838,7 +11861,7 @@ func (ec *executionContext) unmarshalInputSetWebhookInput(ctx context.Context, o
 		asMap[k] = v
 	}
 
-	fieldsInOrder := [...]string{"url"}
+	fieldsInOrder := [...]string{"url", "events"}
 	for _, k := range fieldsInOrder {
 		v, ok := asMap[k]
 		if !ok {
@@ -10852,6 +11875,13 @@ func (ec *executionContext) unmarshalInputSetWebhookInput(ctx context.Context, o
 				return it, err
 			}
 			it.URL = data
+		case "events":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("events"))
+			data, err := ec.unmarshalOWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Events = graphql.OmittableOf(data)
 		}
 	}
 	return it, nil
@@ -11455,6 +12485,44 @@ func (ec *executionContext) _ExtendTaskPayload(ctx context.Context, sel ast.Sele
 	return out
 }
 
+var hTTPHeaderImplementors = []string{"HTTPHeader"}
+
+func (ec *executionContext) _HTTPHeader(ctx context.Context, sel ast.SelectionSet, obj *models.Header) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, hTTPHeaderImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("HTTPHeader")
+		case "name":
+			out.Values[i] = ec._HTTPHeader_name(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "value":
+			out.Values[i] = ec._HTTPHeader_value(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
 var ledgerEntryImplementors = []string{"LedgerEntry", "Node"}
 
 func (ec *executionContext) _LedgerEntry(ctx context.Context, sel ast.SelectionSet, obj *LedgerEntry) graphql.Marshaler {
@@ -11760,9 +12828,30 @@ func (ec *executionContext) _Mutation(ctx context.Context, sel ast.SelectionSet)
 			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
 			}
+		case "resumeWebhook":
+			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
+				return ec._Mutation_resumeWebhook(ctx, field)
+			})
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
 		case "redeliverWebhook":
 			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
 				return ec._Mutation_redeliverWebhook(ctx, field)
+			})
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "redeliverWebhooks":
+			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
+				return ec._Mutation_redeliverWebhooks(ctx, field)
+			})
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "pingWebhook":
+			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
+				return ec._Mutation_pingWebhook(ctx, field)
 			})
 			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
@@ -11813,6 +12902,49 @@ func (ec *executionContext) _PageInfo(ctx context.Context, sel ast.SelectionSet,
 		case "endCursor":
 			out.Values[i] = ec._PageInfo_endCursor(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var pingWebhookPayloadImplementors = []string{"PingWebhookPayload"}
+
+func (ec *executionContext) _PingWebhookPayload(ctx context.Context, sel ast.SelectionSet, obj *PingWebhookPayload) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, pingWebhookPayloadImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("PingWebhookPayload")
+		case "delivered":
+			out.Values[i] = ec._PingWebhookPayload_delivered(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "requestBody":
+			out.Values[i] = ec._PingWebhookPayload_requestBody(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "attempt":
+			out.Values[i] = ec._PingWebhookPayload_attempt(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
 		default:
@@ -12034,6 +13166,49 @@ func (ec *executionContext) _RedeliverWebhookPayload(ctx context.Context, sel as
 	return out
 }
 
+var redeliverWebhooksPayloadImplementors = []string{"RedeliverWebhooksPayload"}
+
+func (ec *executionContext) _RedeliverWebhooksPayload(ctx context.Context, sel ast.SelectionSet, obj *RedeliverWebhooksPayload) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, redeliverWebhooksPayloadImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("RedeliverWebhooksPayload")
+		case "redeliveredCount":
+			out.Values[i] = ec._RedeliverWebhooksPayload_redeliveredCount(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "endCursor":
+			out.Values[i] = ec._RedeliverWebhooksPayload_endCursor(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "hasNextPage":
+			out.Values[i] = ec._RedeliverWebhooksPayload_hasNextPage(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
 var registerAgentPayloadImplementors = []string{"RegisterAgentPayload"}
 
 func (ec *executionContext) _RegisterAgentPayload(ctx context.Context, sel ast.SelectionSet, obj *RegisterAgentPayload) graphql.Marshaler {
@@ -12128,6 +13303,39 @@ func (ec *executionContext) _RemoveWebhookPayload(ctx context.Context, sel ast.S
 			out.Values[i] = graphql.MarshalString("RemoveWebhookPayload")
 		case "viewer":
 			out.Values[i] = ec._RemoveWebhookPayload_viewer(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var resumeWebhookPayloadImplementors = []string{"ResumeWebhookPayload"}
+
+func (ec *executionContext) _ResumeWebhookPayload(ctx context.Context, sel ast.SelectionSet, obj *ResumeWebhookPayload) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, resumeWebhookPayloadImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("ResumeWebhookPayload")
+		case "webhook":
+			out.Values[i] = ec._ResumeWebhookPayload_webhook(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
@@ -12884,6 +14092,11 @@ func (ec *executionContext) _Webhook(ctx context.Context, sel ast.SelectionSet, 
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "events":
+			out.Values[i] = ec._Webhook_events(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "secretHint":
 			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
 				true, true,
@@ -12895,6 +14108,33 @@ func (ec *executionContext) _Webhook(ctx context.Context, sel ast.SelectionSet, 
 			if out.Values[i] == graphql.Null {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "failingSince":
+			out.Values[i] = ec._Webhook_failingSince(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "suspendedAt":
+			out.Values[i] = ec._Webhook_suspendedAt(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "suspendedReason":
+			out.Values[i] = ec._Webhook_suspendedReason(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
+		case "pendingCount":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, true,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Webhook_pendingCount(ctx, field, obj)
+				})
+		case "failedCount":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, true,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._Webhook_failedCount(ctx, field, obj)
+				})
 		case "deliveries":
 			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
 				true, true,
@@ -12954,6 +14194,16 @@ func (ec *executionContext) _WebhookAttempt(ctx context.Context, sel ast.Selecti
 			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
 			}
+		case "requestHeaders":
+			out.Values[i] = ec._WebhookAttempt_requestHeaders(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "responseHeaders":
+			out.Values[i] = ec._WebhookAttempt_responseHeaders(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
 		case "responseBody":
 			out.Values[i] = ec._WebhookAttempt_responseBody(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
@@ -12993,11 +14243,10 @@ func (ec *executionContext) _WebhookDelivery(ctx context.Context, sel ast.Select
 				atomic.AddUint32(&out.Invalids, 1)
 			}
 		case "event":
-			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
-				true, true,
-				func(ctx context.Context) graphql.Marshaler {
-					return ec._WebhookDelivery_event(ctx, field, obj)
-				})
+			out.Values[i] = ec._WebhookDelivery_event(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				atomic.AddUint32(&out.Invalids, 1)
+			}
 		case "task":
 			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
 				true, false,
@@ -13039,6 +14288,12 @@ func (ec *executionContext) _WebhookDelivery(ctx context.Context, sel ast.Select
 			if out.Values[i] == graphql.RequiredNull {
 				atomic.AddUint32(&out.Invalids, 1)
 			}
+		case "requestBody":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, false,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._WebhookDelivery_requestBody(ctx, field, obj)
+				})
 		case "attempts":
 			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
 				true, true,
@@ -13664,6 +14919,26 @@ func (ec *executionContext) marshalNFloat2float64(ctx context.Context, sel ast.S
 	return graphql.WrapContextMarshaler(ctx, res)
 }
 
+func (ec *executionContext) marshalNHTTPHeader2agentmarketᚗspaceᚋserverᚋmodelsᚐHeader(ctx context.Context, sel ast.SelectionSet, v models.Header) graphql.Marshaler {
+	return ec._HTTPHeader(ctx, sel, &v)
+}
+
+func (ec *executionContext) marshalNHTTPHeader2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐHeaderᚄ(ctx context.Context, sel ast.SelectionSet, v []models.Header) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNHTTPHeader2agentmarketᚗspaceᚋserverᚋmodelsᚐHeader(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
 func (ec *executionContext) unmarshalNID2string(ctx context.Context, v any) (string, error) {
 	res, err := graphql.UnmarshalID(v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -13818,6 +15093,11 @@ func (ec *executionContext) unmarshalNRateTaskInput2agentmarketᚗspaceᚋserver
 
 func (ec *executionContext) unmarshalNRedeliverWebhookInput2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐRedeliverWebhookInput(ctx context.Context, v any) (RedeliverWebhookInput, error) {
 	res, err := ec.unmarshalInputRedeliverWebhookInput(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) unmarshalNRedeliverWebhooksInput2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐRedeliverWebhooksInput(ctx context.Context, v any) (RedeliverWebhooksInput, error) {
+	res, err := ec.unmarshalInputRedeliverWebhooksInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
@@ -14197,14 +15477,66 @@ var (
 	}
 )
 
-func (ec *executionContext) unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookEvent(ctx context.Context, v any) (WebhookEvent, error) {
-	var res WebhookEvent
-	err := res.UnmarshalGQL(v)
+func (ec *executionContext) unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx context.Context, v any) (models.WebhookEvent, error) {
+	tmp, err := graphql.UnmarshalString(v)
+	res := unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent[tmp]
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookEvent(ctx context.Context, sel ast.SelectionSet, v WebhookEvent) graphql.Marshaler {
-	return v
+func (ec *executionContext) marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx context.Context, sel ast.SelectionSet, v models.WebhookEvent) graphql.Marshaler {
+	_ = sel
+	res := graphql.MarshalString(marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent[v])
+	if res == graphql.Null {
+		graphql.AddInvalidNullFromMarshaler(ctx, "WebhookEvent!")
+	}
+	return res
+}
+
+var (
+	unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent = map[string]models.WebhookEvent{
+		"TASK_POSTED":    models.HookPosted,
+		"TASK_ASSIGNED":  models.HookAssigned,
+		"TASK_COMPLETED": models.HookCompleted,
+		"TASK_CANCELLED": models.HookCancelled,
+		"TASK_EXPIRED":   models.HookExpired,
+	}
+	marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent = map[models.WebhookEvent]string{
+		models.HookPosted:    "TASK_POSTED",
+		models.HookAssigned:  "TASK_ASSIGNED",
+		models.HookCompleted: "TASK_COMPLETED",
+		models.HookCancelled: "TASK_CANCELLED",
+		models.HookExpired:   "TASK_EXPIRED",
+	}
+)
+
+func (ec *executionContext) unmarshalNWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx context.Context, v any) ([]models.WebhookEvent, error) {
+	vSlice := graphql.CoerceList(v)
+	var err error
+	res := make([]models.WebhookEvent, len(vSlice))
+	for i := range vSlice {
+		ctx := graphql.WithPathContext(ctx, graphql.NewPathWithIndex(i))
+		res[i], err = ec.unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx, vSlice[i])
+		if err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+func (ec *executionContext) marshalNWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx context.Context, sel ast.SelectionSet, v []models.WebhookEvent) graphql.Marshaler {
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
 }
 
 func (ec *executionContext) unmarshalNWebhookStatus2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookStatus(ctx context.Context, v any) (models.WebhookStatus, error) {
@@ -14695,6 +16027,13 @@ func (ec *executionContext) marshalONode2ᚕagentmarketᚗspaceᚋserverᚋgraph
 	return ret
 }
 
+func (ec *executionContext) marshalOPingWebhookPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐPingWebhookPayload(ctx context.Context, sel ast.SelectionSet, v *PingWebhookPayload) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return ec._PingWebhookPayload(ctx, sel, v)
+}
+
 func (ec *executionContext) marshalOPostTaskPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐPostTaskPayload(ctx context.Context, sel ast.SelectionSet, v *PostTaskPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
@@ -14716,6 +16055,13 @@ func (ec *executionContext) marshalORedeliverWebhookPayload2ᚖagentmarketᚗspa
 	return ec._RedeliverWebhookPayload(ctx, sel, v)
 }
 
+func (ec *executionContext) marshalORedeliverWebhooksPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐRedeliverWebhooksPayload(ctx context.Context, sel ast.SelectionSet, v *RedeliverWebhooksPayload) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return ec._RedeliverWebhooksPayload(ctx, sel, v)
+}
+
 func (ec *executionContext) marshalORegisterAgentPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐRegisterAgentPayload(ctx context.Context, sel ast.SelectionSet, v *RegisterAgentPayload) graphql.Marshaler {
 	if v == nil {
 		return graphql.Null
@@ -14735,6 +16081,13 @@ func (ec *executionContext) marshalORemoveWebhookPayload2ᚖagentmarketᚗspace�
 		return graphql.Null
 	}
 	return ec._RemoveWebhookPayload(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalOResumeWebhookPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐResumeWebhookPayload(ctx context.Context, sel ast.SelectionSet, v *ResumeWebhookPayload) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return ec._ResumeWebhookPayload(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalORotateApiKeyPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐRotateAPIKeyPayload(ctx context.Context, sel ast.SelectionSet, v *RotateAPIKeyPayload) graphql.Marshaler {
@@ -14977,6 +16330,72 @@ func (ec *executionContext) marshalOWebhookDeliveryStatus2ᚕagentmarketᚗspace
 
 	return ret
 }
+
+func (ec *executionContext) unmarshalOWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx context.Context, v any) ([]models.WebhookEvent, error) {
+	if v == nil {
+		return nil, nil
+	}
+	vSlice := graphql.CoerceList(v)
+	var err error
+	res := make([]models.WebhookEvent, len(vSlice))
+	for i := range vSlice {
+		ctx := graphql.WithPathContext(ctx, graphql.NewPathWithIndex(i))
+		res[i], err = ec.unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx, vSlice[i])
+		if err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+func (ec *executionContext) marshalOWebhookEvent2ᚕagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEventᚄ(ctx context.Context, sel ast.SelectionSet, v []models.WebhookEvent) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	ret := marshalSlice(ctx, len(v), 100, false, func(ctx context.Context, i int) graphql.Marshaler {
+		fc := graphql.GetFieldContext(ctx)
+		fc.Result = &v[i]
+		return ec.marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent(ctx, sel, v[i])
+	})
+
+	for _, e := range ret {
+		if e == graphql.Null {
+			return graphql.Null
+		}
+	}
+
+	return ret
+}
+
+func (ec *executionContext) unmarshalOWebhookSuspension2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookSuspension(ctx context.Context, v any) (*models.WebhookSuspension, error) {
+	if v == nil {
+		return nil, nil
+	}
+	tmp, err := graphql.UnmarshalString(v)
+	res := unmarshalOWebhookSuspension2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookSuspension[tmp]
+	return &res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalOWebhookSuspension2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookSuspension(ctx context.Context, sel ast.SelectionSet, v *models.WebhookSuspension) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	_ = sel
+	_ = ctx
+	res := graphql.MarshalString(marshalOWebhookSuspension2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookSuspension[*v])
+	return res
+}
+
+var (
+	unmarshalOWebhookSuspension2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookSuspension = map[string]models.WebhookSuspension{
+		"GONE":    models.SuspendedGone,
+		"FAILING": models.SuspendedFailing,
+	}
+	marshalOWebhookSuspension2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWebhookSuspension = map[models.WebhookSuspension]string{
+		models.SuspendedGone:    "GONE",
+		models.SuspendedFailing: "FAILING",
+	}
+)
 
 func (ec *executionContext) marshalO__EnumValue2ᚕgithubᚗcomᚋ99designsᚋgqlgenᚋgraphqlᚋintrospectionᚐEnumValueᚄ(ctx context.Context, sel ast.SelectionSet, v []introspection.EnumValue) graphql.Marshaler {
 	if v == nil {

@@ -196,6 +196,16 @@ type PageInfo struct {
 	EndCursor *string `json:"endCursor,omitempty"`
 }
 
+// What a ping gave.
+type PingWebhookPayload struct {
+	// Whether the answer was a 2xx status.
+	Delivered bool `json:"delivered"`
+	// The body that was sent.
+	RequestBody string `json:"requestBody"`
+	// The one try.
+	Attempt *models.Attempt `json:"attempt"`
+}
+
 // What posting gave.
 type PostTaskPayload struct {
 	// The new task.
@@ -220,6 +230,28 @@ type RedeliverWebhookInput struct {
 type RedeliverWebhookPayload struct {
 	// The delivery, waiting again.
 	Delivery *models.Delivery `json:"delivery"`
+}
+
+// Which deliveries to send again, of those that were given up.
+type RedeliverWebhooksInput struct {
+	// Of events that happened then or later.
+	Since models.Time `json:"since"`
+	// Of events that happened before; all up to now when left out.
+	Until graphql.Omittable[*models.Time] `json:"until,omitempty"`
+	// How many to send again with this call, 1 to 1000.
+	First int `json:"first"`
+	// Go on after the delivery with this cursor, the `endCursor` of the call before.
+	After graphql.Omittable[*string] `json:"after,omitempty"`
+}
+
+// What sending a page again gave.
+type RedeliverWebhooksPayload struct {
+	// How many wait again.
+	RedeliveredCount int `json:"redeliveredCount"`
+	// The cursor of the last of the page, null when there was none. Give it as `after` to go on.
+	EndCursor *string `json:"endCursor,omitempty"`
+	// Whether more were given up after this page.
+	HasNextPage bool `json:"hasNextPage"`
 }
 
 // What registering gave.
@@ -252,6 +284,12 @@ type RemoveWebhookPayload struct {
 	Viewer *Viewer `json:"viewer"`
 }
 
+// What resuming a webhook gave.
+type ResumeWebhookPayload struct {
+	// The webhook as it is now.
+	Webhook *models.Webhook `json:"webhook"`
+}
+
 // What replacing the API key gave.
 type RotateAPIKeyPayload struct {
 	// The new key, shown this once.
@@ -276,6 +314,8 @@ type RotateWebhookSecretPayload struct {
 type SetWebhookInput struct {
 	// Must be HTTPS and not a private address.
 	URL string `json:"url"`
+	// What to tell of beside `TASK_POSTED`: only what is asked for here is sent. Left out or null, it stays as it is; nothing at first.
+	Events graphql.Omittable[[]models.WebhookEvent] `json:"events,omitempty"`
 }
 
 // What setting a webhook gave.
@@ -734,61 +774,6 @@ func (e *TaskOrderField) UnmarshalJSON(b []byte) error {
 }
 
 func (e TaskOrderField) MarshalJSON() ([]byte, error) {
-	var buf bytes.Buffer
-	e.MarshalGQL(&buf)
-	return buf.Bytes(), nil
-}
-
-// What a webhook tells of.
-type WebhookEvent string
-
-const (
-	// A task was posted that asks for one of the agent's capabilities.
-	WebhookEventTaskPosted WebhookEvent = "TASK_POSTED"
-)
-
-var AllWebhookEvent = []WebhookEvent{
-	WebhookEventTaskPosted,
-}
-
-func (e WebhookEvent) IsValid() bool {
-	switch e {
-	case WebhookEventTaskPosted:
-		return true
-	}
-	return false
-}
-
-func (e WebhookEvent) String() string {
-	return string(e)
-}
-
-func (e *WebhookEvent) UnmarshalGQL(v any) error {
-	str, ok := v.(string)
-	if !ok {
-		return fmt.Errorf("enums must be strings")
-	}
-
-	*e = WebhookEvent(str)
-	if !e.IsValid() {
-		return fmt.Errorf("%s is not a valid WebhookEvent", str)
-	}
-	return nil
-}
-
-func (e WebhookEvent) MarshalGQL(w io.Writer) {
-	_, _ = fmt.Fprint(w, strconv.Quote(e.String()))
-}
-
-func (e *WebhookEvent) UnmarshalJSON(b []byte) error {
-	s, err := strconv.Unquote(string(b))
-	if err != nil {
-		return err
-	}
-	return e.UnmarshalGQL(s)
-}
-
-func (e WebhookEvent) MarshalJSON() ([]byte, error) {
 	var buf bytes.Buffer
 	e.MarshalGQL(&buf)
 	return buf.Bytes(), nil

@@ -5,8 +5,10 @@ package markettest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -71,11 +73,11 @@ func (h *Hired) Run(ctx context.Context, agent *models.Agent, task *models.Task)
 // silent notifies nobody.
 type silent struct{}
 
-func (silent) Subscribe(*database.Tx, string, string) (models.Webhook, string, error) {
+func (silent) Subscribe(*database.Tx, string, string, []models.WebhookEvent) (models.Webhook, string, error) {
 	return models.Webhook{}, "whsec_test", nil
 }
 func (silent) MintSecret(*database.Tx, string) (string, error) { return "whsec_test", nil }
-func (silent) Announce(*database.Tx, models.Event) error       { return nil }
+func (silent) Announce(*database.Tx, *models.Event) error      { return nil }
 func (silent) Prune(context.Context) error                     { return nil }
 func (silent) Needs(context.Context) (int64, error)            { return math.MaxInt64, nil }
 
@@ -156,4 +158,11 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Offline finds no name: a test that calls strangers stays on this machine.
+func Offline() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("this test has no network")
+	}}
 }

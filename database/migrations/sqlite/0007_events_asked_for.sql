@@ -1,0 +1,8 @@
+-- +goose Up
+-- What an agent asked to be told of beside posted tasks, as JSON.
+ALTER TABLE webhooks ADD COLUMN events TEXT NOT NULL DEFAULT '[]';
+
+-- What a delivery tells of, and the worker that the event named.
+ALTER TABLE deliveries ADD COLUMN event TEXT NOT NULL DEFAULT 'task.posted'
+  CHECK (event IN ('task.posted', 'task.assigned', 'task.completed', 'task.cancelled', 'task.expired'));
+ALTER TABLE deliveries ADD COLUMN worker_id TEXT;
