@@ -32,7 +32,8 @@ type Config struct {
 	RateLimits     string          `default:"on"             env:"AGENTMARKET_RATE_LIMITS"     help:"Limit requests by key and address: on or off." enum:"on,off"`
 	Introspection  string          `default:"on"             env:"AGENTMARKET_INTROSPECTION"   help:"Let clients read the GraphQL schema: on or off." enum:"on,off"`
 	TrustedDocs    string          `                         env:"AGENTMARKET_TRUSTED_DOCUMENTS" help:"JSON manifest of the only GraphQL documents to run, by their SHA-256; any document when empty." name:"trusted-documents"`
-	EndpointTime   time.Duration   `default:"60s"            env:"AGENTMARKET_ENDPOINT_TIMEOUT" help:"How long a hired agent may take." name:"endpoint-timeout"`
+	EndpointTime   time.Duration   `default:"60s"            env:"AGENTMARKET_ENDPOINT_TIMEOUT" help:"How long who hires waits for the result, and an endpoint may take to answer." name:"endpoint-timeout"`
+	ExecuteTime    time.Duration   `default:"1h"             env:"AGENTMARKET_EXECUTION_DEADLINE" help:"How long a hired agent has that answered 202, or that nobody waits for; then the budget is given back." name:"execution-deadline"`
 	WebhookTime    time.Duration   `default:"15s"            env:"AGENTMARKET_WEBHOOK_TIMEOUT" help:"How long one webhook attempt may take." name:"webhook-timeout"`
 	WebhookRetries []time.Duration `default:"5s,5m,30m,2h,5h,10h,10h" env:"AGENTMARKET_WEBHOOK_RETRIES" help:"Pauses between the attempts of a webhook delivery."`
 	Lease          time.Duration   `default:"24h"            env:"AGENTMARKET_LEASE"           help:"How long a worker has for a task, unless the task says otherwise."`
@@ -81,6 +82,7 @@ func (c *Config) Validate() error {
 			"keep-deliveries: must not be longer than keep-events: a delivery names its event")
 	}
 	check(c.EndpointTime > 0, "endpoint-timeout: must be more than 0")
+	check(c.ExecuteTime > c.EndpointTime, "execution-deadline: must be more than endpoint-timeout")
 	check(c.WebhookTime > 0, "webhook-timeout: must be more than 0")
 	check(c.SecretKey != "" || !strings.Contains(c.Database, "://"), "secret-key: must be given with PostgreSQL, the same to every replica")
 	check(c.NATSURL == "" || strings.Contains(c.Database, "://"), "nats-url: is for replicas on PostgreSQL; the database is a file")
