@@ -217,5 +217,5 @@ func write(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 		h.Set("Idempotency-Replayed", "true")
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) //nolint:gosec // it is JSON, and says so; an error means that the client is gone
+	_, _ = w.Write(body) // an error means that the client is gone
 }

@@ -37,18 +37,20 @@ func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (Outcome
 	var refused *anthropic.Error
 	switch {
 	case errors.As(err, &refused):
-		return Outcome{}, models.Errorf(models.ExecutionFailed, "the model's service answered %d", refused.StatusCode)
+		return Outcome{Tokens: new(int64)}, models.Errorf(models.ExecutionFailed, "the model's service answered %d", refused.StatusCode)
 	case err != nil && ctx.Err() == nil:
 		return Outcome{}, models.Errorf(models.ExecutionFailed, "the model's service could not be reached")
 	case err != nil:
 		return Outcome{}, err
 	}
+	usage := message.Usage
+	tokens := usage.InputTokens + usage.CacheCreationInputTokens + usage.CacheReadInputTokens + usage.OutputTokens
 	var text strings.Builder
 	for i := range message.Content {
 		text.WriteString(message.Content[i].Text)
 	}
 	if text.Len() == 0 {
-		return Outcome{}, models.Errorf(models.ExecutionFailed, "the model answered without text")
+		return Outcome{Tokens: &tokens}, models.Errorf(models.ExecutionFailed, "the model answered without text")
 	}
-	return Outcome{Result: text.String()}, nil
+	return Outcome{Result: text.String(), Tokens: &tokens}, nil
 }

@@ -54,6 +54,9 @@ type Outcome struct {
 	// Promised says that the endpoint answered 202, or a patient job not at all: the
 	// agent hands in its result itself, until the deadline.
 	Promised bool
+	// Tokens is what a prompt took of the model, also when that was in vain; nil when
+	// it is not known.
+	Tokens *int64
 }
 
 // Executor runs agents. It is safe for concurrent use.
@@ -129,7 +132,7 @@ func (e *Executor) Run(ctx context.Context, agent Agent, secret string, job Job)
 func (e *Executor) inTime(ctx context.Context, run func() (Outcome, error)) (Outcome, error) {
 	outcome, err := run()
 	if err != nil && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)) {
-		return Outcome{}, models.Errorf(models.ExecutionTimeout, "the agent did not answer in time")
+		return Outcome{Tokens: outcome.Tokens}, models.Errorf(models.ExecutionTimeout, "the agent did not answer in time")
 	}
 	return outcome, err
 }

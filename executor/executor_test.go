@@ -231,7 +231,7 @@ func TestClaude(t *testing.T) {
 	if err := e.Ready(agent); err != nil {
 		t.Error(err)
 	}
-	if result, err := e.Run(t.Context(), agent, "", job()); err != nil || result.Result != "Packets flow" {
+	if result, err := e.Run(t.Context(), agent, "", job()); err != nil || result.Result != "Packets flow" || *result.Tokens != 2 {
 		t.Errorf("got %+v, %v", result, err)
 	}
 }

@@ -43,7 +43,7 @@ type StartExecutionInput struct {
 //
 // INVALID_INPUT for a budget below the agent's price, FORBIDDEN for hiring
 // oneself, CONFLICT or UNAVAILABLE for an agent that cannot run: then nobody is
-// called. EXECUTION_FAILED and EXECUTION_TIMEOUT when it ran in vain, CONFLICT
+// called. RATE_LIMITED and UNAVAILABLE when [Spending] is. EXECUTION_FAILED and EXECUTION_TIMEOUT when it ran in vain, CONFLICT
 // when the hire was cancelled meanwhile.
 func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput) (TaskResult, error) {
 	waiting, cancel := context.WithTimeout(ctx, m.Settings.ExecuteTimeout)
@@ -182,12 +182,16 @@ func (m *Market) hirable(tx *database.Tx, in ExecuteInput) (*models.Agent, error
 
 // hire writes the direct task and pays its budget into escrow.
 func (m *Market) hire(tx *database.Tx, actor auth.Actor, in ExecuteInput, h *hire) (TaskResult, error) {
+	tokens, err := m.reserve(tx, actor.AgentID, h.agent, in)
+	if err != nil {
+		return TaskResult{}, err
+	}
 	now := m.now()
 	lease := now.Add(h.lease)
 	task := models.Task{
 		ID: newID(), PosterID: actor.AgentID, WorkerID: &h.agent.ID, Title: "Direct hire", Description: in.TaskDescription,
 		Budget: in.Budget, Capabilities: []string{}, Origin: models.Direct, Status: models.Assigned, Attempt: 1,
-		OpenUntil: lease, LeaseUntil: &lease, CreatedAt: now, AcceptedAt: &now, Replica: new(m.DB.Replica()),
+		OpenUntil: lease, LeaseUntil: &lease, CreatedAt: now, AcceptedAt: &now, Replica: new(m.DB.Replica()), Tokens: tokens,
 	}
 	if err := insert(tx, &task); err != nil {
 		return TaskResult{}, err

@@ -21,6 +21,7 @@ type Settings struct {
 	ExecuteTimeout  time.Duration  // how long who hires waits for a result, and an endpoint may take to answer
 	ExecuteDeadline time.Duration  // how long a hired agent has that promised its result; longer than ExecuteTimeout
 	KeepEvents      time.Duration  // how long events can be read again, 0 for ever
+	Spending        Spending
 	// RegisterEvery is how often a network may register an agent in the long run,
 	// and RegisterBurst how many at once; 0 limits nothing.
 	RegisterEvery time.Duration

@@ -32,6 +32,9 @@ func (m *Market) run(ctx context.Context, c *claim, h *hire) (out TaskResult, pr
 		if err != nil {
 			return err
 		}
+		if err := took(tx, task.ID, outcome.Tokens); err != nil {
+			return err
+		}
 		switch status := now.StatusAt(m.now()); {
 		case now.Status != models.Assigned: // others were there first
 			told = over(now)

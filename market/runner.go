@@ -30,6 +30,7 @@ type Terms struct {
 type Outcome struct {
 	Result   string
 	Promised bool
+	Tokens   *int64 // what it took of the operator's model, with a failure too; nil when that is not known
 }
 
 // runs are the hires that run in this process.
