@@ -133,7 +133,11 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 func (a *App) terms() market.Settings {
 	terms := market.Settings{
 		StartingCredits: a.config.StartCredits, MinBudget: a.config.MinBudget, OpenFor: a.config.OpenFor,
-		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime, KeepEvents: a.config.KeepEvents,
+		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime, ExecuteDeadline: a.config.ExecuteTime, KeepEvents: a.config.KeepEvents,
+		Spending: market.Spending{
+			MaxTokens: a.config.ClaudeTokens, AtOnce: a.config.ClaudeAtOnce, AtOnceEach: a.config.ClaudeEach,
+			TokensAnHour: a.config.ClaudeHour, TokensAnHourEach: a.config.ClaudeHourEach,
+		},
 	}
 	if a.config.RateLimits == "on" {
 		terms.RegisterEvery, terms.RegisterBurst = registerEvery, registerBurst

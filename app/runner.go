@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"agentmarket.space/server/executor"
+	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/webhooks"
 )
@@ -19,14 +20,16 @@ type runner struct {
 func (r *runner) Ready(agent *models.Agent) error { return r.executor.Ready(hired(agent)) }
 
 // Run has the executor run the agent.
-func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task) (string, error) {
+func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task, terms market.Terms) (market.Outcome, error) {
 	secret, err := r.webhooks.Secret(ctx, agent.ID)
 	if err != nil {
-		return "", err
+		return market.Outcome{}, err
 	}
-	return r.executor.Run(ctx, hired(agent), secret, executor.Job{
+	out, err := r.executor.Run(ctx, hired(agent), secret, executor.Job{
 		TaskID: task.ID, Description: task.Description, Budget: task.Budget, CreatedAt: task.CreatedAt,
+		Deadline: terms.Deadline, Patient: terms.Patient,
 	})
+	return market.Outcome(out), err
 }
 
 func hired(agent *models.Agent) executor.Agent {

@@ -111,7 +111,7 @@ func enveloped(tb testing.TB, status int, header http.Header, raw []byte) map[st
 	if got := header.Get("Content-Type"); got != "application/json" {
 		tb.Errorf("Content-Type %q", got)
 	}
-	if body["success"] != (status == http.StatusOK) {
+	if body["success"] != (status == http.StatusOK || status == http.StatusAccepted) {
 		tb.Errorf("status %d with %s", status, raw)
 	}
 	_, hasData := body["data"]

@@ -100,6 +100,10 @@ type call struct {
 	request *http.Request
 	fields  fields // of the body
 	link    string // of the answer: to the next page
+	// accepted is answered with 202 instead of what the route returns, and headers
+	// go with it.
+	accepted *acceptedAnswer
+	headers  http.Header
 	// balance is the caller's when the route has learned it; nil has it read.
 	balance *models.Credits
 }
@@ -111,13 +115,14 @@ func (c *call) id() string { return c.request.PathValue("id") }
 func (d *door) serve(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
+		c := &call{request: r}
 		var answered *graph.Answer
 		if rt.method == http.MethodGet {
 			answered = d.answers.Get(ctx, graph.Ask(ctx, "REST "+r.URL.RequestURI(), !rt.alike), func(ctx context.Context) *graph.Answer {
-				return d.answer(ctx, &rt, r)
+				return d.answer(ctx, &rt, c)
 			})
 		} else {
-			answered = d.answer(ctx, &rt, r)
+			answered = d.answer(ctx, &rt, c)
 		}
 		if answered.Err != nil {
 			d.refuse(w, r, answered.Err)
@@ -140,16 +145,23 @@ func (d *door) serve(rt route) http.HandlerFunc {
 			buffer.Write(strconv.AppendInt(buffer.AvailableBuffer(), int64(*balance), 10))
 		}
 		buffer.WriteByte('}')
-		write(w, r, http.StatusOK, buffer.Bytes())
+		status := http.StatusOK
+		if c.accepted != nil {
+			status = http.StatusAccepted
+			maps.Copy(w.Header(), c.headers)
+		}
+		write(w, r, status, buffer.Bytes())
 	}
 }
 
 // answer serves a request. The body is what goes into the envelope.
-func (d *door) answer(ctx context.Context, rt *route, r *http.Request) *graph.Answer {
-	c := &call{request: r}
+func (d *door) answer(ctx context.Context, rt *route, c *call) *graph.Answer {
 	data, err := rt.call(ctx, c)
 	if err != nil {
 		return &graph.Answer{Err: err}
+	}
+	if c.accepted != nil {
+		data = c.accepted
 	}
 	body, err := encode(data)
 	return &graph.Answer{Body: body, Link: c.link, Balance: c.balance, Err: err, Keep: err == nil}

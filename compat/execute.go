@@ -2,6 +2,8 @@ package compat
 
 import (
 	"context"
+	"net/http"
+	"strings"
 
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
@@ -21,6 +23,9 @@ type executionAnswer struct {
 }
 
 func (d *door) execute(ctx context.Context, c *call, in executeRequest) (executionAnswer, error) {
+	if c.prefers(respondAsync) {
+		return d.start(ctx, c, in)
+	}
 	out, err := d.graph.Mutation().Execute(ctx, market.ExecuteInput{
 		AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget,
 	})
@@ -28,9 +33,52 @@ func (d *door) execute(ctx context.Context, c *call, in executeRequest) (executi
 		return executionAnswer{}, err
 	}
 	c.balance = &out.Wallet.Available
-	shown := executionAnswer{TaskID: out.Task.ID}
-	if out.Result != nil {
-		shown.Result = *out.Result
+	if out.Result == nil { // promised, and not kept while the caller waited
+		c.accept(out.Task)
+		return executionAnswer{}, nil
 	}
-	return shown, nil
+	return executionAnswer{TaskID: out.Task.ID, Result: *out.Result}, nil
+}
+
+// acceptedAnswer is a hire that goes on.
+type acceptedAnswer struct {
+	TaskID string        `json:"task_id" format:"uuid"`
+	Status models.Status `json:"status"`
+}
+
+// start hires without waiting.
+func (d *door) start(ctx context.Context, c *call, in executeRequest) (executionAnswer, error) {
+	out, err := d.graph.Mutation().StartExecution(ctx, market.StartExecutionInput{
+		AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget,
+	})
+	if err != nil {
+		return executionAnswer{}, err
+	}
+	c.balance = &out.Wallet.Available
+	c.accept(out.Task)
+	c.headers.Set("Preference-Applied", respondAsync)
+	return executionAnswer{}, nil
+}
+
+// accept answers 202 with a task that goes on, instead of what the route returns.
+func (c *call) accept(task *models.Task) {
+	c.accepted = &acceptedAnswer{TaskID: task.ID, Status: task.Status}
+	c.headers = http.Header{"Location": {"/api/tasks/" + task.ID}}
+}
+
+// respondAsync is the preference of RFC 7240 not to wait.
+const respondAsync = "respond-async"
+
+// prefers reports whether the request has a preference. Its parameters and those
+// that are not known are passed over, as the RFC says.
+func (c *call) prefers(preference string) bool {
+	for _, line := range c.request.Header.Values("Prefer") {
+		for one := range strings.SplitSeq(line, ",") {
+			name, _, _ := strings.Cut(one, ";")
+			if strings.EqualFold(strings.TrimSpace(name), preference) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -113,6 +113,9 @@ func (rt *route) operation(registry huma.Registry) *huma.Operation {
 			Content:  map[string]*huma.MediaType{mediaJSON: {Schema: schema, Example: rt.example.request}},
 		}
 	}
+	if rt.waits {
+		op.Responses["202"] = accepted(registry)
+	}
 	for _, code := range slices.Concat(rt.usual(), rt.refusals) {
 		status := strconv.Itoa(Status(code))
 		op.Responses[status] = &huma.Response{
@@ -148,6 +151,12 @@ func (rt *route) parameters() []*huma.Param {
 		params = append(params, &huma.Param{
 			Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
 			Description: "Of your choice: the same key and body get the same answer for 24 hours.",
+		})
+	}
+	if rt.waits {
+		params = append(params, &huma.Param{
+			Name: "Prefer", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "respond-async: do not wait for the result; the answer is 202 with the task.",
 		})
 	}
 	return params
@@ -192,6 +201,23 @@ func (rt *route) success(registry huma.Registry) *huma.Response {
 	}
 	response.Content[mediaJSON].Example = shown
 	return response
+}
+
+// accepted describes the answer about a hire that goes on.
+func accepted(registry huma.Registry) *huma.Response {
+	text := &huma.Schema{Type: huma.TypeString}
+	balance := models.Credits(70)
+	return &huma.Response{
+		Description: "The hire goes on: you preferred not to wait, or the agent promised its result and needs longer. The task at Location tells how it ends.",
+		Headers: map[string]*huma.Param{
+			"Location":           {Description: "The task.", Schema: text},
+			"Preference-Applied": {Description: "respond-async, when that is why.", Schema: text},
+		},
+		Content: map[string]*huma.MediaType{mediaJSON: {
+			Schema:  envelope(map[string]*huma.Schema{"data": registry.Schema(reflect.TypeFor[acceptedAnswer](), true, "")}, true, "success", "data"),
+			Example: success{Success: true, Data: acceptedAnswer{TaskID: exampleTaskID, Status: models.Assigned}, Balance: &balance},
+		}},
+	}
 }
 
 // failureSchema describes the envelope of an error.

@@ -22,6 +22,9 @@ type route struct {
 	// refusals are the codes that are its own; see [usual] for everybody's.
 	refusals []models.Code
 	example  example
+	// waits is for a route that can take long and is answered with 202 then, or when
+	// the client prefers not to wait.
+	waits bool
 
 	request, response reflect.Type
 	handle            func(context.Context, *call) (any, error)
@@ -143,7 +146,7 @@ func (d *door) routes() []route {
 				models.InsufficientFunds, models.Forbidden, models.NotFound, models.Conflict,
 				models.ExecutionFailed, models.Unavailable, models.ExecutionTimeout,
 			},
-			example: executeExample(),
+			example: executeExample(), waits: true,
 		}, d.execute),
 		to(route{
 			method: get, path: "/api/agents/me/webhook", name: "getWebhook", tag: tagWebhooks, auth: true,

@@ -32,7 +32,8 @@ type Config struct {
 	RateLimits     string          `default:"on"             env:"AGENTMARKET_RATE_LIMITS"     help:"Limit requests by key and address: on or off." enum:"on,off"`
 	Introspection  string          `default:"on"             env:"AGENTMARKET_INTROSPECTION"   help:"Let clients read the GraphQL schema: on or off." enum:"on,off"`
 	TrustedDocs    string          `                         env:"AGENTMARKET_TRUSTED_DOCUMENTS" help:"JSON manifest of the only GraphQL documents to run, by their SHA-256; any document when empty." name:"trusted-documents"`
-	EndpointTime   time.Duration   `default:"60s"            env:"AGENTMARKET_ENDPOINT_TIMEOUT" help:"How long a hired agent may take." name:"endpoint-timeout"`
+	EndpointTime   time.Duration   `default:"60s"            env:"AGENTMARKET_ENDPOINT_TIMEOUT" help:"How long who hires waits for the result, and an endpoint may take to answer." name:"endpoint-timeout"`
+	ExecuteTime    time.Duration   `default:"1h"             env:"AGENTMARKET_EXECUTION_DEADLINE" help:"How long a hired agent has that answered 202, or that nobody waits for; then the budget is given back." name:"execution-deadline"`
 	WebhookTime    time.Duration   `default:"15s"            env:"AGENTMARKET_WEBHOOK_TIMEOUT" help:"How long one webhook attempt may take." name:"webhook-timeout"`
 	WebhookRetries []time.Duration `default:"5s,5m,30m,2h,5h,10h,10h" env:"AGENTMARKET_WEBHOOK_RETRIES" help:"Pauses between the attempts of a webhook delivery."`
 	Lease          time.Duration   `default:"24h"            env:"AGENTMARKET_LEASE"           help:"How long a worker has for a task, unless the task says otherwise."`
@@ -44,6 +45,10 @@ type Config struct {
 	Drain          time.Duration   `default:"0s"             env:"AGENTMARKET_DRAIN"           help:"How long to serve on after SIGTERM while /readyz answers 503, for balancers to find out."`
 	ClaudeModel    string          `default:"claude-sonnet-4-5" env:"AGENTMARKET_CLAUDE_MODEL" help:"Model that runs system prompts."`
 	ClaudeTokens   int64           `default:"4096"           env:"AGENTMARKET_CLAUDE_MAX_TOKENS" help:"Most tokens of one answer of the model." name:"claude-max-tokens"`
+	ClaudeAtOnce   int64           `default:"32"             env:"AGENTMARKET_CLAUDE_AT_ONCE"  help:"How many hires may run on the model at once; 0 for any number." name:"claude-at-once"`
+	ClaudeEach     int64           `default:"8"              env:"AGENTMARKET_CLAUDE_AT_ONCE_PER_AGENT" help:"How many of those one agent may hire; 0 for any number." name:"claude-at-once-per-agent"`
+	ClaudeHour     int64           `default:"5000000"        env:"AGENTMARKET_CLAUDE_TOKENS_PER_HOUR" help:"How many tokens, read and written, hires may take of the model in an hour; 0 for any number." name:"claude-tokens-per-hour"`
+	ClaudeHourEach int64           `default:"500000"         env:"AGENTMARKET_CLAUDE_TOKENS_PER_HOUR_PER_AGENT" help:"How many of those one agent may hire for; 0 for any number." name:"claude-tokens-per-hour-per-agent"`
 	ClaudeKey      string          `                         env:"ANTHROPIC_API_KEY"           help:"Key for the Claude API; system prompts are off without one." name:"anthropic-api-key"`
 	ClaudeURL      string          `                         env:"ANTHROPIC_BASE_URL"          help:"Address of the Claude API." name:"anthropic-base-url"`
 }
@@ -81,6 +86,8 @@ func (c *Config) Validate() error {
 			"keep-deliveries: must not be longer than keep-events: a delivery names its event")
 	}
 	check(c.EndpointTime > 0, "endpoint-timeout: must be more than 0")
+	check(c.ExecuteTime > c.EndpointTime, "execution-deadline: must be more than endpoint-timeout")
+	check(min(c.ClaudeAtOnce, c.ClaudeEach, c.ClaudeHour, c.ClaudeHourEach) >= 0, "claude-at-once and claude-tokens-per-hour: must not be negative")
 	check(c.WebhookTime > 0, "webhook-timeout: must be more than 0")
 	check(c.SecretKey != "" || !strings.Contains(c.Database, "://"), "secret-key: must be given with PostgreSQL, the same to every replica")
 	check(c.NATSURL == "" || strings.Contains(c.Database, "://"), "nats-url: is for replicas on PostgreSQL; the database is a file")

@@ -85,6 +85,17 @@ func (tx *Tx) Free() *gorm.DB {
 	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE", Options: "SKIP LOCKED"}) // SQLite's dialect leaves it out
 }
 
+// Alone has the transactions that name the same thing follow each other, each seeing
+// what the one before committed. Those of SQLite do anyway. It comes before all rows
+// that are locked but an idempotency key's.
+func (tx *Tx) Alone(what string) error {
+	if tx.pipe == nil {
+		return nil
+	}
+	var locked int
+	return tx.Row("SELECT 1 FROM pg_advisory_xact_lock(hashtextextended(?, 0))", []any{what}, &locked)
+}
+
 // OnCommit has fn run after the commit, and not at all when there is none. fn
 // must be quick and must not fail.
 func (tx *Tx) OnCommit(fn func()) { tx.hooks = append(tx.hooks, fn) }

@@ -28,7 +28,7 @@ func newClaude(o ClaudeOptions) anthropic.Client {
 }
 
 // runPrompt has the model answer the job under the agent's prompt.
-func (e *Executor) runPrompt(ctx context.Context, agent Agent, _ string, job Job) (string, error) {
+func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (Outcome, error) {
 	message, err := e.claude.Messages.New(ctx, anthropic.MessageNewParams{
 		Model: e.options.Claude.Model, MaxTokens: e.options.Claude.MaxTokens,
 		System:   []anthropic.TextBlockParam{{Text: agent.SystemPrompt}},
@@ -37,18 +37,20 @@ func (e *Executor) runPrompt(ctx context.Context, agent Agent, _ string, job Job
 	var refused *anthropic.Error
 	switch {
 	case errors.As(err, &refused):
-		return "", models.Errorf(models.ExecutionFailed, "the model's service answered %d", refused.StatusCode)
+		return Outcome{Tokens: new(int64)}, models.Errorf(models.ExecutionFailed, "the model's service answered %d", refused.StatusCode)
 	case err != nil && ctx.Err() == nil:
-		return "", models.Errorf(models.ExecutionFailed, "the model's service could not be reached")
+		return Outcome{}, models.Errorf(models.ExecutionFailed, "the model's service could not be reached")
 	case err != nil:
-		return "", err
+		return Outcome{}, err
 	}
+	usage := message.Usage
+	tokens := usage.InputTokens + usage.CacheCreationInputTokens + usage.CacheReadInputTokens + usage.OutputTokens
 	var text strings.Builder
 	for i := range message.Content {
 		text.WriteString(message.Content[i].Text)
 	}
 	if text.Len() == 0 {
-		return "", models.Errorf(models.ExecutionFailed, "the model answered without text")
+		return Outcome{Tokens: &tokens}, models.Errorf(models.ExecutionFailed, "the model answered without text")
 	}
-	return text.String(), nil
+	return Outcome{Result: text.String(), Tokens: &tokens}, nil
 }

@@ -28,36 +28,41 @@ type callTask struct {
 	Description string         `json:"description"`
 	Budget      models.Credits `json:"budget"`
 	CreatedAt   models.Time    `json:"created_at"`
+	Deadline    models.Time    `json:"deadline"`
 }
 
 // runEndpoint posts the job to the agent's endpoint. It must answer 200 with
-// {"result": "…"} or with plain text.
-func (e *Executor) runEndpoint(ctx context.Context, agent Agent, secret string, job Job) (string, error) {
+// {"result": "…"} or with plain text, or 202 to hand in its result later.
+func (e *Executor) runEndpoint(ctx context.Context, agent Agent, secret string, job Job) (Outcome, error) {
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
 	encoder.SetEscapeHTML(false)
 	err := encoder.Encode(call{Event: eventName, MarketplaceURL: e.options.MarketplaceURL, Task: callTask{
-		ID: job.TaskID, Description: job.Description, Budget: job.Budget, CreatedAt: job.CreatedAt,
+		ID: job.TaskID, Description: job.Description, Budget: job.Budget, CreatedAt: job.CreatedAt, Deadline: job.Deadline,
 	}})
 	if err != nil {
-		return "", fmt.Errorf("write the call: %w", err)
+		return Outcome{}, fmt.Errorf("write the call: %w", err)
 	}
 	content := bytes.TrimSuffix(body.Bytes(), []byte("\n"))
 	header, err := e.headers(secret, job.TaskID, content)
 	if err != nil {
-		return "", err
+		return Outcome{}, err
 	}
 	response, err := e.client.Post(ctx, agent.EndpointURL, header, content)
 	if err != nil {
-		return "", models.Errorf(models.ExecutionFailed, "the agent's endpoint could not be used: %s", err)
+		return Outcome{}, models.Errorf(models.ExecutionFailed, "the agent's endpoint could not be used: %s", err)
+	}
+	if response.Status == http.StatusAccepted {
+		return Outcome{Promised: true}, nil
 	}
 	if response.Status != http.StatusOK {
-		return "", models.Errorf(models.ExecutionFailed, "the agent's endpoint answered %d", response.Status)
+		return Outcome{}, models.Errorf(models.ExecutionFailed, "the agent's endpoint answered %d", response.Status)
 	}
 	if len(response.Body) == maxAnswer {
-		return "", models.Errorf(models.ExecutionFailed, "the agent's answer is too long")
+		return Outcome{}, models.Errorf(models.ExecutionFailed, "the agent's answer is too long")
 	}
-	return readResult(response)
+	result, err := readResult(response)
+	return Outcome{Result: result}, err
 }
 
 // headers signs the call like a webhook.

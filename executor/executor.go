@@ -42,6 +42,21 @@ type Job struct {
 	Description string
 	Budget      models.Credits
 	CreatedAt   models.Time
+	Deadline    models.Time // until when a promise has to be kept
+	// Patient is for a job that nobody waits for: an endpoint that gives no answer in
+	// time may still keep its promise, and a prompt runs for as long as ctx lets it.
+	Patient bool
+}
+
+// Outcome is what a run gave: a result, or the promise of one.
+type Outcome struct {
+	Result string
+	// Promised says that the endpoint answered 202, or a patient job not at all: the
+	// agent hands in its result itself, until the deadline.
+	Promised bool
+	// Tokens is what a prompt took of the model, also when that was in vain; nil when
+	// it is not known.
+	Tokens *int64
 }
 
 // Executor runs agents. It is safe for concurrent use.
@@ -81,25 +96,43 @@ func (e *Executor) Ready(agent Agent) error {
 	}
 }
 
-// Run runs the agent and returns its result. The secret signs what is sent to
-// its endpoint; an empty one signs nothing. EXECUTION_TIMEOUT when it takes too
-// long, EXECUTION_FAILED for all else that goes wrong.
-func (e *Executor) Run(ctx context.Context, agent Agent, secret string, job Job) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.options.Timeout)
+// Run runs the agent and returns its result, or that it promised one. The secret
+// signs what is sent to its endpoint; an empty one signs nothing.
+// EXECUTION_TIMEOUT when it takes too long, EXECUTION_FAILED for all else that
+// goes wrong.
+func (e *Executor) Run(ctx context.Context, agent Agent, secret string, job Job) (Outcome, error) {
+	limited, cancel := context.WithTimeout(ctx, e.options.Timeout)
 	defer cancel()
+	turn := limited
+	if job.Patient {
+		turn = ctx
+	}
 	select {
 	case e.turns <- struct{}{}:
 		defer func() { <-e.turns }()
-	case <-ctx.Done():
-		return "", models.Errorf(models.ExecutionTimeout, "the server is running too many agents at once; try again")
+	case <-turn.Done():
+		return Outcome{}, models.Errorf(models.ExecutionTimeout, "the server is running too many agents at once; try again")
 	}
-	run := e.runPrompt
-	if agent.EndpointURL != "" {
-		run = e.runEndpoint
+	if agent.EndpointURL == "" {
+		return e.inTime(turn, func() (Outcome, error) { return e.runPrompt(turn, agent, job) })
 	}
-	result, err := run(ctx, agent, secret, job)
+	if job.Patient { // it waited for its turn in time of its own
+		again, cancel := context.WithTimeout(ctx, e.options.Timeout)
+		defer cancel()
+		limited = again
+	}
+	outcome, err := e.inTime(limited, func() (Outcome, error) { return e.runEndpoint(limited, agent, secret, job) })
+	if job.Patient && errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil && err != nil {
+		return Outcome{Promised: true}, nil
+	}
+	return outcome, err
+}
+
+// inTime makes a run that ctx ended one that was too slow.
+func (e *Executor) inTime(ctx context.Context, run func() (Outcome, error)) (Outcome, error) {
+	outcome, err := run()
 	if err != nil && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)) {
-		return "", models.Errorf(models.ExecutionTimeout, "the agent did not answer within %s", e.options.Timeout)
+		return Outcome{Tokens: outcome.Tokens}, models.Errorf(models.ExecutionTimeout, "the agent did not answer in time")
 	}
-	return result, err
+	return outcome, err
 }

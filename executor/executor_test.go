@@ -23,11 +23,29 @@ import (
 const secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 func job() executor.Job {
-	return executor.Job{TaskID: "task-1", Description: "Write a haiku <now>", Budget: 15, CreatedAt: models.At(time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC))}
+	now := models.At(time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC))
+	return executor.Job{TaskID: "task-1", Description: "Write a haiku <now>", Budget: 15, CreatedAt: now, Deadline: now.Add(time.Hour)}
 }
 
 // hire runs an agent whose endpoint answers so.
 func hire(t *testing.T, answer http.HandlerFunc) (string, error) {
+	t.Helper()
+	outcome, err := endpoint(t, answer).run(t.Context(), job())
+	return outcome.Result, err
+}
+
+// served is an agent with an endpoint and who runs it.
+type served struct {
+	*executor.Executor
+	agent executor.Agent
+}
+
+func (s served) run(ctx context.Context, job executor.Job) (executor.Outcome, error) {
+	return s.Run(ctx, s.agent, secret, job)
+}
+
+// endpoint is an agent whose endpoint answers so, within half a second.
+func endpoint(t *testing.T, answer http.HandlerFunc) served {
 	t.Helper()
 	server := httptest.NewUnstartedServer(answer)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -39,7 +57,7 @@ func hire(t *testing.T, answer http.HandlerFunc) (string, error) {
 		Outbound:       outbound.New(outbound.Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots}),
 		MarketplaceURL: "https://agentmarket.space", Timeout: 500 * time.Millisecond, Now: func() time.Time { return time.Unix(1773403200, 0) },
 	})
-	return e.Run(t.Context(), executor.Agent{ID: "a", EndpointURL: server.URL + "/execute"}, secret, job())
+	return served{e, executor.Agent{ID: "a", EndpointURL: server.URL + "/execute"}}
 }
 
 // TestEndpoint is called with the job, signed like a webhook.
@@ -51,7 +69,7 @@ func TestEndpoint(t *testing.T) {
 			t.Error(err)
 		}
 		const want = `{"event":"task.execute","task":{"id":"task-1","description":"Write a haiku <now>","budget":15,` +
-			`"created_at":"2026-03-13T12:00:00Z"},"marketplace_url":"https://agentmarket.space"}`
+			`"created_at":"2026-03-13T12:00:00Z","deadline":"2026-03-13T13:00:00Z"},"marketplace_url":"https://agentmarket.space"}`
 		if string(body) != want {
 			t.Errorf("was sent %s", body)
 		}
@@ -86,7 +104,7 @@ func TestEndpoint_fails(t *testing.T) {
 	}
 	for says, answer := range map[string]http.HandlerFunc{
 		"answered 500": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
-		"answered 202": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) },
+		"answered 204": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) },
 		"answered 307": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://127.0.0.1/", http.StatusTemporaryRedirect)
 		},
@@ -106,6 +124,57 @@ func TestEndpoint_fails(t *testing.T) {
 	})
 	if models.CodeOf(err) != models.ExecutionTimeout {
 		t.Errorf("an endpoint that hangs: %v", err)
+	}
+}
+
+// TestEndpoint_promises a result: with 202, or, when nobody waits, by not answering
+// in time. What fails at once is no promise.
+func TestEndpoint_promises(t *testing.T) {
+	t.Parallel()
+	silent := func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	}
+	patient := job()
+	patient.Patient = true
+	for name, row := range map[string]struct {
+		answer http.HandlerFunc
+		job    executor.Job
+		want   models.Code
+	}{
+		"202": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) }, job(), ""},
+		"202 with a text": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusAccepted)
+			_, _ = io.WriteString(w, "soon")
+		}, patient, ""},
+		"202 with a result": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusAccepted)
+			_, _ = io.WriteString(w, `{"result":"x"}`)
+		}, job(), ""},
+		"silence":                    {silent, patient, ""},
+		"silence while one waits":    {silent, job(), models.ExecutionTimeout},
+		"500 when nobody waits":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, patient, models.ExecutionFailed},
+		"hanging up, nobody waiting": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, patient, models.ExecutionFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			outcome, err := endpoint(t, row.answer).run(t.Context(), row.job)
+			if row.want == "" && (err != nil || outcome != executor.Outcome{Promised: true}) {
+				t.Errorf("got %+v, %v, want a promise and nothing else", outcome, err)
+			}
+			if row.want != "" && models.CodeOf(err) != row.want {
+				t.Errorf("got %+v, %v, want %s", outcome, err, row.want)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	outcome, err := endpoint(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		cancel()
+		<-r.Context().Done()
+	}).run(ctx, patient)
+	if err == nil || outcome.Promised {
+		t.Errorf("a job that was called off gave %+v, %v", outcome, err)
 	}
 }
 
@@ -162,8 +231,8 @@ func TestClaude(t *testing.T) {
 	if err := e.Ready(agent); err != nil {
 		t.Error(err)
 	}
-	if result, err := e.Run(t.Context(), agent, "", job()); err != nil || result != "Packets flow" {
-		t.Errorf("got %q, %v", result, err)
+	if result, err := e.Run(t.Context(), agent, "", job()); err != nil || result.Result != "Packets flow" || *result.Tokens != 2 {
+		t.Errorf("got %+v, %v", result, err)
 	}
 }
 

@@ -95,6 +95,9 @@ func TestWhoMayChange(t *testing.T) {
 		"execute": {func(_ *testing.T, c cast) string {
 			return fmt.Sprintf(`agentId: %q, taskDescription: "D", budget: 2`, c.worker.id)
 		}, "result", unknown, allowed, allowed, denied},
+		"startExecution": {func(_ *testing.T, c cast) string {
+			return fmt.Sprintf(`agentId: %q, taskDescription: "D", budget: 2`, c.worker.id)
+		}, "task { id }", unknown, allowed, allowed, denied},
 		"redeliverWebhook": {func(t *testing.T, c cast) string {
 			t.Helper()
 			return fmt.Sprintf("deliveryId: %q", b.delivery(t, c))

@@ -49,6 +49,10 @@ func TestIdempotencyKey(t *testing.T) {
 			hire := fmt.Sprintf(`agentId: %q, budget: 2`, c.stranger.id)
 			return hire + `, taskDescription: "D"`, hire + `, taskDescription: "E"`
 		}, "task { id } result wallet { balance }"},
+		"startExecution": {func(_ *testing.T, c cast) (string, string) {
+			hire := fmt.Sprintf(`agentId: %q, budget: 2`, c.stranger.id)
+			return hire + `, taskDescription: "D"`, hire + `, taskDescription: "E"`
+		}, "task { id } wallet { balance }"},
 		"redeliverWebhook": {func(t *testing.T, c cast) (string, string) {
 			t.Helper()
 			return fmt.Sprintf("deliveryId: %q", b.delivery(t, c)), fmt.Sprintf("deliveryId: %q", b.delivery(t, c))

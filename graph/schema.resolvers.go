@@ -119,6 +119,15 @@ func (r *mutationResolver) Execute(ctx context.Context, input market.ExecuteInpu
 	return &generated.ExecutePayload{Task: &out.Task, Result: out.Task.Result, Wallet: &out.Wallet}, err
 }
 
+func (r *mutationResolver) StartExecution(ctx context.Context, input market.StartExecutionInput) (*generated.StartExecutionPayload, error) {
+	actor, err := auth.Require(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.Market.StartExecution(ctx, actor, input)
+	return &generated.StartExecutionPayload{Task: &out.Task, Wallet: &out.Wallet}, err
+}
+
 func (r *mutationResolver) SetWebhook(ctx context.Context, input generated.SetWebhookInput) (*generated.SetWebhookPayload, error) {
 	actor, err := auth.Require(ctx)
 	if err != nil {

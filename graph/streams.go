@@ -140,6 +140,8 @@ func taskChange(kind models.EventKind) generated.TaskChange {
 		return generated.TaskChangeAccepted
 	case models.TaskReleased:
 		return generated.TaskChangeReleased
+	case models.TaskPromised:
+		return generated.TaskChangePromised
 	case models.TaskCompleted:
 		return generated.TaskChangeCompleted
 	case models.TaskCancelled:

@@ -2,6 +2,8 @@ package market
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"gorm.io/gorm"
 
@@ -16,13 +18,14 @@ type completion struct{ TaskID, Result string }
 
 // Complete hands in the caller's result and pays it: nine tenths of the budget,
 // rounded down, go to the worker, the rest to the platform. The worker may be
-// late as long as nobody else took the task. FORBIDDEN for anyone else,
-// CONFLICT when the task is not assigned.
+// late as long as nobody else took the task, but not with a hire: that ends at its
+// deadline. FORBIDDEN for anyone else, CONFLICT when the task is not assigned.
 func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result string) (TaskResult, error) {
 	if err := checkText("result", result, 1, maxResult); err != nil {
 		return TaskResult{}, err
 	}
-	return once(ctx, m, actor.AgentID, "completeTask", completion{taskID, result}, func(tx *database.Tx) (TaskResult, error) {
+	in := completion{taskID, result}
+	out, err := once(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
 		task, err := m.loadWorked(tx, actor, taskID)
 		if err != nil {
 			return TaskResult{}, err
@@ -30,6 +33,40 @@ func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result 
 		wallet, err := m.settlePaid(tx, &task, result)
 		return TaskResult{Task: task, Wallet: wallet}, err
 	})
+	if errors.Is(err, errHire) {
+		return once(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
+			return m.completeHire(tx, actor, taskID, result)
+		})
+	}
+	return out, err
+}
+
+// errHire says that a task is a direct hire, whose poster may wait for the answer
+// to an Idempotency-Key: that is locked before the task is.
+var errHire = errors.New("the task is a direct hire")
+
+// completeHire hands in the result of a hire, be it promised or be the agent still
+// called.
+func (m *Market) completeHire(tx *database.Tx, actor auth.Actor, taskID, result string) (TaskResult, error) {
+	c, err := m.claimOf(tx, taskID)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	task, err := load(tx, actor, taskID)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	if *task.WorkerID != actor.AgentID {
+		return TaskResult{}, models.Errorf(models.Forbidden, "only the agent that was hired can complete task %s", taskID)
+	}
+	if status := task.StatusAt(m.now()); status != models.Assigned {
+		return TaskResult{}, conflict(&task, status)
+	}
+	if _, err := m.settleHire(tx, c, &task, result, nil); err != nil {
+		return TaskResult{}, err
+	}
+	wallet, err := ledgerWallet(tx, actor.AgentID)
+	return TaskResult{Task: task, Wallet: wallet}, err
 }
 
 // loadWorked loads a marketplace task for a verb of its worker. A lapsed one is
@@ -40,7 +77,7 @@ func (m *Market) loadWorked(tx *database.Tx, actor auth.Actor, taskID string) (m
 		return task, err
 	}
 	if task.Origin == models.Direct {
-		return task, models.Errorf(models.Conflict, "task %s is a direct hire; its answer is its result", taskID)
+		return task, fmt.Errorf("%w: %w", errHire, models.Errorf(models.Conflict, "task %s is a direct hire: it is completed or cancelled, nothing else", taskID))
 	}
 	mine := task.WorkerID != nil && *task.WorkerID == actor.AgentID
 	status := task.StatusAt(m.now())

@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"agentmarket.space/server/auth"
@@ -14,6 +15,10 @@ import (
 // sweep, when the process that ran it has not settled it.
 const settleGrace = 30 * time.Second
 
+// maxDeadline is the most that a hired agent can be given: a day, for as long as
+// the answer to an Idempotency-Key is kept.
+const maxDeadline = 24 * time.Hour
+
 // ExecuteInput is whom to hire and for what. Budget is what is paid, in
 // credits, at least the agent's price.
 type ExecuteInput struct {
@@ -22,41 +27,131 @@ type ExecuteInput struct {
 	Budget          models.Credits
 }
 
+// StartExecutionInput is whom to hire, for what, and how long the agent has.
+type StartExecutionInput struct {
+	AgentID         string
+	TaskDescription string
+	Budget          models.Credits
+	DeadlineMinutes *int // 1 to 1440; the server's own when nil
+}
+
 // Execute hires an agent and waits for its result: the budget goes into escrow,
 // the agent runs with no transaction open, then it is paid, or the budget is
-// given back. A caller that hangs up changes nothing of that.
+// given back. A caller that hangs up changes nothing of that. An agent that
+// promises its result is waited for as long as any other; the task that is
+// returned is still assigned when that was not enough, and nothing has failed.
 //
 // INVALID_INPUT for a budget below the agent's price, FORBIDDEN for hiring
 // oneself, CONFLICT or UNAVAILABLE for an agent that cannot run: then nobody is
-// called. EXECUTION_FAILED and EXECUTION_TIMEOUT when it ran in vain.
+// called. RATE_LIMITED and UNAVAILABLE when [Spending] is. EXECUTION_FAILED and EXECUTION_TIMEOUT when it ran in vain, CONFLICT
+// when the hire was cancelled meanwhile.
 func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput) (TaskResult, error) {
-	if err := m.checkHire(actor, in); err != nil {
-		return TaskResult{}, err
-	}
+	waiting, cancel := context.WithTimeout(ctx, m.Settings.ExecuteTimeout)
+	defer cancel()
 	c, err := m.claim(ctx, actor.AgentID, "execute", in)
 	if err != nil {
 		return TaskResult{}, err
 	}
-	var out TaskResult
-	var agent *models.Agent
-	var replayed bool
-	err = m.DB.Write(ctx, func(tx *database.Tx) error {
-		kept, err := replay[TaskResult](ctx, tx, c)
-		if replayed = kept != nil; replayed || err != nil {
-			return keep(&out, kept, err)
-		}
-		if agent, err = m.hirable(tx, in); err != nil {
-			return err
-		}
-		if out, err = m.hire(tx, actor, agent, in); err != nil {
-			return err
-		}
-		return c.bind(tx, out.Task.ID)
-	})
-	if err != nil || replayed {
+	h := hire{deadline: m.now().Add(m.Settings.ExecuteDeadline), lease: m.Settings.ExecuteTimeout + settleGrace}
+	if err = m.begin(ctx, c, actor, in, &h); err != nil {
+		return h.out, err
+	}
+	out, promised := h.out, h.promised
+	if !h.replayed {
+		out, promised, err = m.run(context.WithoutCancel(ctx), c, &h)
+	}
+	if !promised || err != nil {
 		return out, err
 	}
-	return m.run(context.WithoutCancel(ctx), c, agent, out.Task)
+	return m.await(waiting, actor, out)
+}
+
+// StartExecution hires an agent and returns the task at once: the agent runs in
+// the background, and is paid or not as by [Market.Execute]. An endpoint that
+// gives no answer while it is called may complete the task itself until its
+// deadline; then the budget is given back. It is refused as Execute is, before
+// anybody is called.
+func (m *Market) StartExecution(ctx context.Context, actor auth.Actor, in StartExecutionInput) (TaskResult, error) {
+	within, err := minutes("deadlineMinutes", in.DeadlineMinutes, maxDeadline, m.Settings.ExecuteDeadline)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	c, err := m.claim(ctx, actor.AgentID, "startExecution", in)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	h := hire{patient: true, deadline: m.now().Add(within), lease: within}
+	err = m.begin(ctx, c, actor, ExecuteInput{AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget}, &h)
+	if err != nil || h.replayed {
+		return h.out, err
+	}
+	m.running.group.Go(func() {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
+		defer cancel()
+		if _, _, err := m.run(limited, nil, &h); err != nil && models.CodeOf(err) == models.Internal {
+			m.Logger.ErrorContext(ctx, "a hire ended with an error", slog.Any("error", err), slog.String("task_id", h.out.Task.ID))
+		}
+	})
+	return h.out, nil
+}
+
+// hire is a hire on its way.
+type hire struct {
+	patient  bool
+	deadline models.Time   // of a promised result
+	lease    time.Duration // until the sweep refunds it
+
+	// As it was written:
+	agent    *models.Agent
+	out      TaskResult
+	replayed bool // it was written for the same key before, and nothing is to be run
+	promised bool // and its agent has promised a result
+}
+
+// begin writes a hire, or finds what was answered to the same key before. The
+// claim of a patient one is answered with it, any other when it is settled.
+func (m *Market) begin(ctx context.Context, c *claim, actor auth.Actor, in ExecuteInput, h *hire) error {
+	if err := m.checkHire(actor, in); err != nil {
+		return err
+	}
+	return m.DB.Write(ctx, func(tx *database.Tx) error {
+		h.promised = false
+		kept, err := replay[TaskResult](ctx, tx, c)
+		if h.replayed = kept != nil; h.replayed || err != nil {
+			return m.rejoin(ctx, tx, c, h, keep(&h.out, kept, err))
+		}
+		if h.agent, err = m.hirable(tx, in); err != nil {
+			return err
+		}
+		if h.out, err = m.hire(tx, actor, in, h); err != nil {
+			return err
+		}
+		if h.patient {
+			return store(tx, c, answer[TaskResult]{Value: h.out})
+		}
+		return c.bind(tx, h.out.Task.ID)
+	})
+}
+
+// rejoin makes the refusal of a key whose hire is under way the hire as it is, if
+// its agent promised a result: that can take long, and the caller has to learn
+// the task's id.
+func (m *Market) rejoin(ctx context.Context, tx *database.Tx, c *claim, h *hire, err error) error {
+	if err == nil || c == nil || c.running == nil {
+		return err
+	}
+	var task models.Task
+	if failed := tx.Take(&task, "id = ?", *c.running).Error; failed != nil {
+		return failed
+	}
+	if task.Replica != nil || task.StatusAt(m.now()) != models.Assigned {
+		return err
+	}
+	var failed error
+	h.out, failed = m.standing(tx, &task)
+	h.replayed, h.promised = true, true
+	auth.RequestFrom(ctx).Replayed.Store(true)
+	return failed
 }
 
 // checkHire refuses a hire that can never be.
@@ -86,13 +181,17 @@ func (m *Market) hirable(tx *database.Tx, in ExecuteInput) (*models.Agent, error
 }
 
 // hire writes the direct task and pays its budget into escrow.
-func (m *Market) hire(tx *database.Tx, actor auth.Actor, agent *models.Agent, in ExecuteInput) (TaskResult, error) {
+func (m *Market) hire(tx *database.Tx, actor auth.Actor, in ExecuteInput, h *hire) (TaskResult, error) {
+	tokens, err := m.reserve(tx, actor.AgentID, h.agent, in)
+	if err != nil {
+		return TaskResult{}, err
+	}
 	now := m.now()
-	deadline := now.Add(m.Settings.ExecuteTimeout + settleGrace)
+	lease := now.Add(h.lease)
 	task := models.Task{
-		ID: newID(), PosterID: actor.AgentID, WorkerID: &agent.ID, Title: "Direct hire", Description: in.TaskDescription,
+		ID: newID(), PosterID: actor.AgentID, WorkerID: &h.agent.ID, Title: "Direct hire", Description: in.TaskDescription,
 		Budget: in.Budget, Capabilities: []string{}, Origin: models.Direct, Status: models.Assigned, Attempt: 1,
-		OpenUntil: deadline, LeaseUntil: &deadline, CreatedAt: now, AcceptedAt: &now, Replica: new(m.DB.Replica()),
+		OpenUntil: lease, LeaseUntil: &lease, CreatedAt: now, AcceptedAt: &now, Replica: new(m.DB.Replica()), Tokens: tokens,
 	}
 	if err := insert(tx, &task); err != nil {
 		return TaskResult{}, err
@@ -105,62 +204,4 @@ func (m *Market) hire(tx *database.Tx, actor auth.Actor, agent *models.Agent, in
 		return TaskResult{}, err
 	}
 	return TaskResult{Task: task, Wallet: wallet}, m.tellWallet(tx, actor.AgentID, ledger.HireID(task.ID))
-}
-
-// run runs the hired agent and settles the task by its outcome.
-func (m *Market) run(ctx context.Context, c *claim, agent *models.Agent, task models.Task) (TaskResult, error) {
-	m.running.Add(1)
-	defer m.running.Done()
-	result, failure := m.Runner.Run(ctx, agent, &task)
-	if failure == nil {
-		failure = checkResult(result)
-	}
-	var out TaskResult
-	err := m.DB.Write(ctx, func(tx *database.Tx) (err error) {
-		held, err := c.lock(tx)
-		if err != nil {
-			return err
-		}
-		now, err := lockTask(tx, task.ID)
-		if err != nil {
-			return err
-		}
-		if now.Status != models.Assigned { // the sweep was there first
-			return models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was given back")
-		}
-		out, err = m.settleHire(tx, held, now, result, failure)
-		return err
-	})
-	if err != nil {
-		return TaskResult{}, err
-	}
-	return out, failure
-}
-
-func checkResult(result string) error {
-	if err := checkText("result", result, 1, maxResult); err != nil {
-		return models.Errorf(models.ExecutionFailed, "the agent's answer cannot be used: %s", err)
-	}
-	return nil
-}
-
-// settleHire pays the worker of a direct task, or refunds its poster when there
-// is a failure, and keeps the answer under the claim. Both are locked.
-func (m *Market) settleHire(tx *database.Tx, c *claim, task *models.Task, result string, failure error) (TaskResult, error) {
-	if failure != nil {
-		wallet, err := m.settleUnpaid(tx, task, models.Failed, models.TaskFailed)
-		if err != nil {
-			return TaskResult{}, err
-		}
-		return TaskResult{Task: *task, Wallet: wallet}, store(tx, c, answer[TaskResult]{Refusal: models.AsError(failure)})
-	}
-	if _, err := m.settlePaid(tx, task, result); err != nil {
-		return TaskResult{}, err
-	}
-	wallet, err := ledgerWallet(tx, task.PosterID)
-	if err != nil {
-		return TaskResult{}, err
-	}
-	out := TaskResult{Task: *task, Wallet: wallet}
-	return out, store(tx, c, answer[TaskResult]{Value: out})
 }

@@ -36,8 +36,9 @@ type answer[Out any] struct {
 
 // claim is a request's hold on its idempotency key.
 type claim struct {
-	row models.IdempotencyKey
-	box *auth.Box
+	row     models.IdempotencyKey
+	box     *auth.Box
+	running *string // the task of the same request before, which has no answer yet
 }
 
 // once runs effect in a transaction. With an Idempotency-Key it runs at most
@@ -125,6 +126,7 @@ func replay[Out any](ctx context.Context, tx *database.Tx, c *claim) (*answer[Ou
 		return nil, models.Errorf(models.IdempotencyReused, "the Idempotency-Key was used for another request")
 	}
 	if row.Answer == nil {
+		c.running = row.TaskID
 		return nil, models.Errorf(models.Conflict, "the first request with this Idempotency-Key is still running")
 	}
 	plain, err := c.box.Open(row.Answer, c.label())

@@ -1,9 +1,7 @@
 package market
 
 import (
-	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,8 +18,10 @@ type Settings struct {
 	MinBudget       models.Credits // the least budget of a task, 2 or more
 	OpenFor         time.Duration  // how long a task stays open unless it says otherwise
 	Lease           time.Duration  // how long a worker has unless the task says otherwise
-	ExecuteTimeout  time.Duration  // how long a hired agent may take
+	ExecuteTimeout  time.Duration  // how long who hires waits for a result, and an endpoint may take to answer
+	ExecuteDeadline time.Duration  // how long a hired agent has that promised its result; longer than ExecuteTimeout
 	KeepEvents      time.Duration  // how long events can be read again, 0 for ever
+	Spending        Spending
 	// RegisterEvery is how often a network may register an agent in the long run,
 	// and RegisterBurst how many at once; 0 limits nothing.
 	RegisterEvery time.Duration
@@ -38,14 +38,6 @@ type Notifier interface {
 	// Announce has an event that was appended delivered to whom it concerns, with the
 	// commit.
 	Announce(tx *database.Tx, event *models.Event) error
-}
-
-// Runner runs an agent that was hired.
-type Runner interface {
-	// Ready refuses an agent that cannot run here.
-	Ready(agent *models.Agent) error
-	// Run returns the agent's result, or EXECUTION_FAILED or EXECUTION_TIMEOUT.
-	Run(ctx context.Context, agent *models.Agent, task *models.Task) (string, error)
 }
 
 // Parts is what a market is made of.
@@ -69,7 +61,7 @@ type Parts struct {
 type Market struct {
 	Parts
 	Settings Settings
-	running  sync.WaitGroup // executions under way
+	running  runs
 	epochs   epochs
 	refused  refusals
 }
@@ -77,19 +69,6 @@ type Market struct {
 // New returns a market on its parts.
 func New(parts Parts, settings Settings) *Market {
 	return &Market{Parts: parts, Settings: settings}
-}
-
-// Wait returns when no execution is under way, or when ctx ends.
-func (m *Market) Wait(ctx context.Context) {
-	done := make(chan struct{})
-	go func() {
-		m.running.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
 }
 
 func (m *Market) now() models.Time { return models.At(m.Now()) }

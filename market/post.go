@@ -88,10 +88,10 @@ func insert(tx *database.Tx, t *models.Task) error {
 		return fmt.Errorf("write capabilities: %w", err)
 	}
 	return tx.Run(`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status,
-			attempt, lease_for, open_until, lease_until, created_at, accepted_at, replica)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			attempt, lease_for, open_until, lease_until, created_at, accepted_at, replica, tokens)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		t.ID, t.PosterID, t.WorkerID, t.Title, t.Description, t.Budget, string(capabilities), t.Origin, t.Status,
-		t.Attempt, t.LeaseFor, t.OpenUntil, t.LeaseUntil, t.CreatedAt, t.AcceptedAt, t.Replica)
+		t.Attempt, t.LeaseFor, t.OpenUntil, t.LeaseUntil, t.CreatedAt, t.AcceptedAt, t.Replica, t.Tokens)
 }
 
 // indexCapabilities writes the rows that the filter by capability finds a task

@@ -21,7 +21,7 @@ const (
 )
 
 // Sweep ends what time has ended: it refunds open and lapsed tasks whose offer
-// is over, and direct hires that nobody settled or whose process is gone. Nothing
+// is over, and direct hires whose deadline has come or whose process is gone. Nothing
 // depends on when it runs: until then every verb goes by the clock. Several
 // processes may sweep at once.
 func (m *Market) Sweep(ctx context.Context) error {
@@ -60,7 +60,8 @@ func (m *Market) SettleDead(ctx context.Context) error {
 	for _, id := range ids {
 		failed := false
 		err := m.DB.Write(ctx, func(tx *database.Tx) (err error) {
-			failed, err = m.fail(tx, id, models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was given back"))
+			stopped := models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was given back")
+			failed, err = m.fail(tx, id, stopped, func(task *models.Task) bool { return task.Replica != nil })
 			return err
 		})
 		if err != nil {
@@ -104,7 +105,7 @@ func (m *Market) every(ctx context.Context, interval, most time.Duration, name s
 // end ends one task as the clock says, if it still does.
 func (m *Market) end(tx *database.Tx, late *models.Task) error {
 	if late.Origin == models.Direct {
-		_, err := m.fail(tx, late.ID, models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was given back"))
+		_, err := m.fail(tx, late.ID, tooLate(), func(task *models.Task) bool { return task.Lapsed(m.now()) })
 		return err
 	}
 	task, err := lockTask(tx, late.ID)
@@ -115,14 +116,15 @@ func (m *Market) end(tx *database.Tx, late *models.Task) error {
 	return err
 }
 
-// fail settles a direct hire that no process will settle, unless one has.
-func (m *Market) fail(tx *database.Tx, taskID string, failure *models.Error) (bool, error) {
+// fail settles a direct hire that nobody else will settle, unless somebody has, or
+// the agent promised its result meanwhile: then it is no longer due.
+func (m *Market) fail(tx *database.Tx, taskID string, failure *models.Error, due func(*models.Task) bool) (bool, error) {
 	c, err := m.claimOf(tx, taskID)
 	if err != nil {
 		return false, err
 	}
 	task, err := lockTask(tx, taskID)
-	if err != nil || task.Status.Ended() {
+	if err != nil || task.Status.Ended() || !due(task) {
 		return false, err
 	}
 	_, err = m.settleHire(tx, c, task, "", failure)

@@ -8,6 +8,7 @@ const (
 	TaskPosted    EventKind = "task.posted"
 	TaskAccepted  EventKind = "task.accepted"
 	TaskReleased  EventKind = "task.released"
+	TaskPromised  EventKind = "task.promised" // a hired agent will hand in its result itself
 	TaskCompleted EventKind = "task.completed"
 	TaskCancelled EventKind = "task.cancelled"
 	TaskExpired   EventKind = "task.expired"

@@ -81,7 +81,8 @@ type Task struct {
 	AcceptedAt    *Time
 	CompletedAt   *Time
 	ClosedAt      *Time   // when it was cancelled, expired or failed
-	Replica       *string // which process runs a direct hire
+	Replica       *string // which process runs a direct hire; nil when none has to
+	Tokens        *int64  // what a direct hire takes of the operator's model; nil when it runs elsewhere
 }
 
 // Lapsed reports whether the task is assigned but its worker's time is over.

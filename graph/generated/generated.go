@@ -146,6 +146,7 @@ type ComplexityRoot struct {
 		RotateAPIKey        func(childComplexity int) int
 		RotateWebhookSecret func(childComplexity int, input RotateWebhookSecretInput) int
 		SetWebhook          func(childComplexity int, input SetWebhookInput) int
+		StartExecution      func(childComplexity int, input market.StartExecutionInput) int
 		UpdateAgent         func(childComplexity int, input UpdateAgentInput) int
 	}
 
@@ -223,6 +224,11 @@ type ComplexityRoot struct {
 	SetWebhookPayload struct {
 		Secret  func(childComplexity int) int
 		Webhook func(childComplexity int) int
+	}
+
+	StartExecutionPayload struct {
+		Task   func(childComplexity int) int
+		Wallet func(childComplexity int) int
 	}
 
 	Subscription struct {
@@ -390,6 +396,7 @@ type MutationResolver interface {
 	ReleaseTask(ctx context.Context, input ReleaseTaskInput) (*ReleaseTaskPayload, error)
 	RateTask(ctx context.Context, input market.RateTaskInput) (*RateTaskPayload, error)
 	Execute(ctx context.Context, input market.ExecuteInput) (*ExecutePayload, error)
+	StartExecution(ctx context.Context, input market.StartExecutionInput) (*StartExecutionPayload, error)
 	SetWebhook(ctx context.Context, input SetWebhookInput) (*SetWebhookPayload, error)
 	RemoveWebhook(ctx context.Context) (*RemoveWebhookPayload, error)
 	RotateWebhookSecret(ctx context.Context, input RotateWebhookSecretInput) (*RotateWebhookSecretPayload, error)
@@ -896,6 +903,17 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Mutation.SetWebhook(childComplexity, args["input"].(SetWebhookInput)), true
+	case "Mutation.startExecution":
+		if e.ComplexityRoot.Mutation.StartExecution == nil {
+			break
+		}
+
+		args, err := ec.field_Mutation_startExecution_args(ctx, rawArgs)
+		if err != nil {
+			return 0, false
+		}
+
+		return e.ComplexityRoot.Mutation.StartExecution(childComplexity, args["input"].(market.StartExecutionInput)), true
 	case "Mutation.updateAgent":
 		if e.ComplexityRoot.Mutation.UpdateAgent == nil {
 			break
@@ -1156,6 +1174,19 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.SetWebhookPayload.Webhook(childComplexity), true
+
+	case "StartExecutionPayload.task":
+		if e.ComplexityRoot.StartExecutionPayload.Task == nil {
+			break
+		}
+
+		return e.ComplexityRoot.StartExecutionPayload.Task(childComplexity), true
+	case "StartExecutionPayload.wallet":
+		if e.ComplexityRoot.StartExecutionPayload.Wallet == nil {
+			break
+		}
+
+		return e.ComplexityRoot.StartExecutionPayload.Wallet(childComplexity), true
 
 	case "Subscription.taskPosted":
 		if e.ComplexityRoot.Subscription.TaskPosted == nil {
@@ -1780,6 +1811,7 @@ func (e *executableSchema) Exec(ctx context.Context) graphql.ResponseHandler {
 			graphql.NewInputUnmarshaler("ReleaseTaskInput", ec.unmarshalInputReleaseTaskInput),
 			graphql.NewInputUnmarshaler("RotateWebhookSecretInput", ec.unmarshalInputRotateWebhookSecretInput),
 			graphql.NewInputUnmarshaler("SetWebhookInput", ec.unmarshalInputSetWebhookInput),
+			graphql.NewInputUnmarshaler("StartExecutionInput", ec.unmarshalInputStartExecutionInput),
 			graphql.NewInputUnmarshaler("TaskFilter", ec.unmarshalInputTaskFilter),
 			graphql.NewInputUnmarshaler("TaskOrder", ec.unmarshalInputTaskOrder),
 			graphql.NewInputUnmarshaler("UpdateAgentInput", ec.unmarshalInputUpdateAgentInput),
@@ -2051,7 +2083,7 @@ type Task implements Node {
   attempt: Int!
   "When the task expires unless a worker has it."
   openUntil: DateTime!
-  "When the worker's time ends and others may take the task, null while it is open."
+  "When the worker's time ends and others may take the task, or a hire fails; null while it is open."
   leaseUntil: DateTime
   "What the worker handed in. Only poster and worker see it; others get null."
   result: String
@@ -2451,9 +2483,9 @@ type Mutation {
   postTask("The task." input: PostTaskInput!): PostTaskPayload @authenticated
   "Take an open task."
   acceptTask("Which task." input: AcceptTaskInput!): AcceptTaskPayload @authenticated
-  "Hand in the result of an assigned task and be paid."
+  "Hand in the result of an assigned task, or of a hire, and be paid."
   completeTask("The task and its result." input: CompleteTaskInput!): CompleteTaskPayload @authenticated
-  "Take back an open task that the caller posted; the budget is released."
+  "Take back an open task that the caller posted, or a hire that is under way; the budget is released."
   cancelTask("Which task." input: CancelTaskInput!): CancelTaskPayload @authenticated
   "Have more time for a task that the caller works on."
   extendTask("Which task and how long." input: ExtendTaskInput!): ExtendTaskPayload @authenticated
@@ -2461,8 +2493,13 @@ type Mutation {
   releaseTask("Which task." input: ReleaseTaskInput!): ReleaseTaskPayload @authenticated
   "Rate a completed task that the caller posted. One rating for each task."
   rateTask("The task and its score." input: RateTaskInput!): RateTaskPayload @authenticated
-  "Hire one agent at once and wait for its result."
+  """
+  Hire one agent at once and wait for its result. An agent that promised its result is
+  waited for as long as any other; then the answer is the task as it stands, still assigned.
+  """
   execute("Whom to hire and for what." input: ExecuteInput!): ExecutePayload @authenticated
+  "Hire one agent and get the task at once. The agent runs in the background; ` + "`" + `taskUpdated` + "`" + ` tells of it."
+  startExecution("Whom to hire and for what." input: StartExecutionInput!): StartExecutionPayload @authenticated
   "Set or change the calling agent's webhook."
   setWebhook("The address." input: SetWebhookInput!): SetWebhookPayload @authenticated
   "Remove the calling agent's webhook."
@@ -2661,9 +2698,29 @@ input ExecuteInput {
 type ExecutePayload {
   "The task that records the execution. Only the two agents see it."
   task: Task!
-  "The result, null when there is none."
+  "The result, null while the agent has only promised one."
   result: String
   "The caller's wallet after payment."
+  wallet: Wallet!
+}
+
+"Whom to hire without waiting, and for what."
+input StartExecutionInput {
+  "The agent to hire."
+  agentId: ID!
+  "The work, 1 to 50000 characters."
+  taskDescription: String!
+  "Credits to pay, at least the agent's price."
+  budget: Credits!
+  "How long the agent has, 1 to 1440 minutes; the server's own deadline when left out. Then the budget is given back."
+  deadlineMinutes: Int
+}
+
+"What hiring without waiting gave."
+type StartExecutionPayload {
+  "The task that records the execution, now assigned. Only the two agents see it."
+  task: Task!
+  "The caller's wallet after the budget was set aside."
   wallet: Wallet!
 }
 
@@ -2813,6 +2870,8 @@ enum TaskChange {
   ACCEPTED
   "The worker gave it back."
   RELEASED
+  "The hired agent took the job and hands in its result later."
+  PROMISED
   "The result came in."
   COMPLETED
   "The poster took it back."
@@ -3134,6 +3193,16 @@ func (ec *executionContext) childFields_SetWebhookPayload(ctx context.Context, f
 		return ec.fieldContext_SetWebhookPayload_secret(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type SetWebhookPayload", field.Name)
+}
+
+func (ec *executionContext) childFields_StartExecutionPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "task":
+		return ec.fieldContext_StartExecutionPayload_task(ctx, field)
+	case "wallet":
+		return ec.fieldContext_StartExecutionPayload_wallet(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type StartExecutionPayload", field.Name)
 }
 
 func (ec *executionContext) childFields_Task(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -3700,6 +3769,20 @@ func (ec *executionContext) field_Mutation_setWebhook_args(ctx context.Context, 
 	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
 		func(ctx context.Context, v any) (SetWebhookInput, error) {
 			return ec.unmarshalNSetWebhookInput2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐSetWebhookInput(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["input"] = arg0
+	return args, nil
+}
+
+func (ec *executionContext) field_Mutation_startExecution_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
+		func(ctx context.Context, v any) (market.StartExecutionInput, error) {
+			return ec.unmarshalNStartExecutionInput2agentmarketᚗspaceᚋserverᚋmarketᚐStartExecutionInput(ctx, v)
 		})
 	if err != nil {
 		return nil, err
@@ -5872,6 +5955,63 @@ func (ec *executionContext) fieldContext_Mutation_execute(ctx context.Context, f
 	return fc, nil
 }
 
+func (ec *executionContext) _Mutation_startExecution(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Mutation_startExecution(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Mutation().StartExecution(ctx, fc.Args["input"].(market.StartExecutionInput))
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				if ec.Directives.Authenticated == nil {
+					var zeroVal *StartExecutionPayload
+					return zeroVal, errors.New("directive authenticated is not implemented")
+				}
+				return ec.Directives.Authenticated(ctx, nil, directive0)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *StartExecutionPayload) graphql.Marshaler {
+			return ec.marshalOStartExecutionPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐStartExecutionPayload(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_Mutation_startExecution(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Mutation",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_StartExecutionPayload(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Mutation_startExecution_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Mutation_setWebhook(ctx context.Context, field graphql.CollectedField) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -7343,6 +7483,70 @@ func (ec *executionContext) _SetWebhookPayload_secret(ctx context.Context, field
 }
 func (ec *executionContext) fieldContext_SetWebhookPayload_secret(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("SetWebhookPayload", field, false, false, "String")
+}
+
+func (ec *executionContext) _StartExecutionPayload_task(ctx context.Context, field graphql.CollectedField, obj *StartExecutionPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_StartExecutionPayload_task(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Task, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Task) graphql.Marshaler {
+			return ec.marshalNTask2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐTask(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_StartExecutionPayload_task(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "StartExecutionPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Task(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _StartExecutionPayload_wallet(ctx context.Context, field graphql.CollectedField, obj *StartExecutionPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_StartExecutionPayload_wallet(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Wallet, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Wallet) graphql.Marshaler {
+			return ec.marshalNWallet2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWallet(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_StartExecutionPayload_wallet(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "StartExecutionPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Wallet(ctx, field)
+		},
+	}
+	return fc, nil
 }
 
 func (ec *executionContext) _Subscription_taskPosted(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
@@ -11899,6 +12103,69 @@ func UnmarshalSetWebhookInput(ctx context.Context, raw any) (SetWebhookInput, er
 	return out, err
 }
 
+func (ec *executionContext) unmarshalInputStartExecutionInput(ctx context.Context, obj any) (market.StartExecutionInput, error) {
+	var it market.StartExecutionInput
+	if obj == nil {
+		return it, nil
+	}
+
+	asMap := map[string]any{}
+	for k, v := range obj.(map[string]any) {
+		asMap[k] = v
+	}
+
+	fieldsInOrder := [...]string{"agentId", "taskDescription", "budget", "deadlineMinutes"}
+	for _, k := range fieldsInOrder {
+		v, ok := asMap[k]
+		if !ok {
+			continue
+		}
+		switch k {
+		case "agentId":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("agentId"))
+			data, err := ec.unmarshalNID2string(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.AgentID = data
+		case "taskDescription":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("taskDescription"))
+			data, err := ec.unmarshalNString2string(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.TaskDescription = data
+		case "budget":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("budget"))
+			data, err := ec.unmarshalNCredits2agentmarketᚗspaceᚋserverᚋmodelsᚐCredits(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.Budget = data
+		case "deadlineMinutes":
+			ctx := graphql.WithPathContext(ctx, graphql.NewPathWithField("deadlineMinutes"))
+			data, err := ec.unmarshalOInt2ᚖint(ctx, v)
+			if err != nil {
+				return it, err
+			}
+			it.DeadlineMinutes = data
+		}
+	}
+	return it, nil
+}
+
+// UnmarshalStartExecutionInput unmarshals raw into the StartExecutionInput input type, using the
+// unmarshaler bound to ctx's request. Call it from a resolver to decode an input
+// object that was not passed as a field argument.
+//
+// ctx must come from a gqlgen request; outside one there is no unmarshaler to use
+// and the returned error says so.
+func UnmarshalStartExecutionInput(ctx context.Context, raw any) (market.StartExecutionInput, error) {
+	var out market.StartExecutionInput
+	err := graphql.UnmarshalNamedInputFromContext(ctx, "StartExecutionInput", raw, &out)
+	return out, err
+}
+
 func (ec *executionContext) unmarshalInputTaskFilter(ctx context.Context, obj any) (TaskFilter, error) {
 	var it TaskFilter
 	if obj == nil {
@@ -12807,6 +13074,13 @@ func (ec *executionContext) _Mutation(ctx context.Context, sel ast.SelectionSet)
 			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
 			}
+		case "startExecution":
+			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
+				return ec._Mutation_startExecution(ctx, field)
+			})
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
 		case "setWebhook":
 			out.Values[i] = ec.OperationContext.RootResolverMiddleware(innerCtx, func(ctx context.Context) (res graphql.Marshaler) {
 				return ec._Mutation_setWebhook(ctx, field)
@@ -13446,6 +13720,44 @@ func (ec *executionContext) _SetWebhookPayload(ctx context.Context, sel ast.Sele
 		case "secret":
 			out.Values[i] = ec._SetWebhookPayload_secret(ctx, field, obj)
 			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var startExecutionPayloadImplementors = []string{"StartExecutionPayload"}
+
+func (ec *executionContext) _StartExecutionPayload(ctx context.Context, sel ast.SelectionSet, obj *StartExecutionPayload) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, startExecutionPayloadImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("StartExecutionPayload")
+		case "task":
+			out.Values[i] = ec._StartExecutionPayload_task(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "wallet":
+			out.Values[i] = ec._StartExecutionPayload_wallet(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
 		default:
@@ -15121,6 +15433,11 @@ func (ec *executionContext) unmarshalNSetWebhookInput2agentmarketᚗspaceᚋserv
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
+func (ec *executionContext) unmarshalNStartExecutionInput2agentmarketᚗspaceᚋserverᚋmarketᚐStartExecutionInput(ctx context.Context, v any) (market.StartExecutionInput, error) {
+	res, err := ec.unmarshalInputStartExecutionInput(ctx, v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
 func (ec *executionContext) unmarshalNString2string(ctx context.Context, v any) (string, error) {
 	res, err := graphql.UnmarshalString(v)
 	return res, graphql.ErrorOnPath(ctx, err)
@@ -16109,6 +16426,13 @@ func (ec *executionContext) marshalOSetWebhookPayload2ᚖagentmarketᚗspaceᚋs
 		return graphql.Null
 	}
 	return ec._SetWebhookPayload(ctx, sel, v)
+}
+
+func (ec *executionContext) marshalOStartExecutionPayload2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐStartExecutionPayload(ctx context.Context, sel ast.SelectionSet, v *StartExecutionPayload) graphql.Marshaler {
+	if v == nil {
+		return graphql.Null
+	}
+	return ec._StartExecutionPayload(ctx, sel, v)
 }
 
 func (ec *executionContext) unmarshalOString2string(ctx context.Context, v any) (string, error) {

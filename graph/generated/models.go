@@ -106,7 +106,7 @@ type CompleteTaskPayload struct {
 type ExecutePayload struct {
 	// The task that records the execution. Only the two agents see it.
 	Task *models.Task `json:"task"`
-	// The result, null when there is none.
+	// The result, null while the agent has only promised one.
 	Result *string `json:"result,omitempty"`
 	// The caller's wallet after payment.
 	Wallet *models.Wallet `json:"wallet"`
@@ -324,6 +324,14 @@ type SetWebhookPayload struct {
 	Webhook *models.Webhook `json:"webhook"`
 	// The signing secret, shown when the agent had no webhook before.
 	Secret *string `json:"secret,omitempty"`
+}
+
+// What hiring without waiting gave.
+type StartExecutionPayload struct {
+	// The task that records the execution, now assigned. Only the two agents see it.
+	Task *models.Task `json:"task"`
+	// The caller's wallet after the budget was set aside.
+	Wallet *models.Wallet `json:"wallet"`
 }
 
 // A page of tasks.
@@ -655,6 +663,8 @@ const (
 	TaskChangeAccepted TaskChange = "ACCEPTED"
 	// The worker gave it back.
 	TaskChangeReleased TaskChange = "RELEASED"
+	// The hired agent took the job and hands in its result later.
+	TaskChangePromised TaskChange = "PROMISED"
 	// The result came in.
 	TaskChangeCompleted TaskChange = "COMPLETED"
 	// The poster took it back.
@@ -671,6 +681,7 @@ var AllTaskChange = []TaskChange{
 	TaskChangePosted,
 	TaskChangeAccepted,
 	TaskChangeReleased,
+	TaskChangePromised,
 	TaskChangeCompleted,
 	TaskChangeCancelled,
 	TaskChangeExpired,
@@ -680,7 +691,7 @@ var AllTaskChange = []TaskChange{
 
 func (e TaskChange) IsValid() bool {
 	switch e {
-	case TaskChangePosted, TaskChangeAccepted, TaskChangeReleased, TaskChangeCompleted, TaskChangeCancelled, TaskChangeExpired, TaskChangeFailed, TaskChangeRated:
+	case TaskChangePosted, TaskChangeAccepted, TaskChangeReleased, TaskChangePromised, TaskChangeCompleted, TaskChangeCancelled, TaskChangeExpired, TaskChangeFailed, TaskChangeRated:
 		return true
 	}
 	return false

@@ -52,9 +52,11 @@ type Bundle struct {
 	Hired *Hired
 }
 
-// Hired runs every agent that is hired: with Answer, which may be changed.
+// Hired runs every agent that is hired: with Answer, which may be changed, or
+// with Outcome when there is one.
 type Hired struct {
-	Answer func(ctx context.Context, agent *models.Agent, task *models.Task) (string, error)
+	Answer  func(ctx context.Context, agent *models.Agent, task *models.Task) (string, error)
+	Outcome func(ctx context.Context, task *models.Task, terms market.Terms) (market.Outcome, error)
 }
 
 // Ready refuses agents with nothing to run.
@@ -66,8 +68,12 @@ func (*Hired) Ready(agent *models.Agent) error {
 }
 
 // Run answers as the test says.
-func (h *Hired) Run(ctx context.Context, agent *models.Agent, task *models.Task) (string, error) {
-	return h.Answer(ctx, agent, task)
+func (h *Hired) Run(ctx context.Context, agent *models.Agent, task *models.Task, terms market.Terms) (market.Outcome, error) {
+	if h.Outcome != nil {
+		return h.Outcome(ctx, task, terms)
+	}
+	result, err := h.Answer(ctx, agent, task)
+	return market.Outcome{Result: result}, err
 }
 
 // silent notifies nobody.
@@ -108,6 +114,7 @@ func NewAt(t testing.TB, address string) *Bundle {
 		CheckURL: func(_, url string) (string, error) { return url, nil },
 	}, market.Settings{
 		StartingCredits: 100, MinBudget: models.MinBudget, OpenFor: 7 * 24 * time.Hour, Lease: 24 * time.Hour, ExecuteTimeout: time.Minute,
+		ExecuteDeadline: time.Hour,
 	})
 	return b
 }
