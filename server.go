@@ -23,6 +23,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"agentmarket.space/server/app"
+	"agentmarket.space/server/auth"
 	"agentmarket.space/server/config"
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/ledger"
@@ -42,6 +43,7 @@ type commands struct {
 	Copy    copyCommand    `cmd:"" help:"Move a market from SQLite into an empty PostgreSQL database."`
 	Backup  backupCommand  `cmd:"" help:"Write a backup of a SQLite database, which a server may be at, to a new file."`
 	Restore restoreCommand `cmd:"" help:"Put a backup where a server is to serve it from."`
+	Rekey   rekeyCommand   `cmd:"" help:"Seal secrets anew with another secret key."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -178,6 +180,29 @@ func (c *restoreCommand) Run(ctx context.Context, to streams) error {
 		return err
 	}
 	_, err = fmt.Fprintf(to.err, "Restored. Serve it with the secret key of the server that was backed up, given or in %s.key.\n", c.Database)
+	return err
+}
+
+type rekeyCommand struct {
+	Database     string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database, which no server may be at, or a postgres:// address."`
+	SecretKey    string `env:"AGENTMARKET_SECRET_KEY" help:"The key to seal with; when empty the one beside the database is replaced with a new one."`
+	OldSecretKey string `env:"AGENTMARKET_OLD_SECRET_KEY" help:"The key to replace, when the new one is given."`
+}
+
+// Run says how far it has got.
+func (c *rekeyCommand) Run(ctx context.Context, to streams) error {
+	tell := func(done auth.Resealed) {
+		_, _ = fmt.Fprintf(to.err, "%-20s %10d looked at, %d sealed anew\n", done.Table, done.Rows, done.Changed)
+	}
+	kept, err := app.Rekey(ctx, app.Rekeying{Database: c.Database, SecretKey: c.SecretKey, OldSecretKey: c.OldSecretKey}, newLogger(to.err), tell)
+	if err != nil {
+		return err
+	}
+	if kept != "" {
+		_, err = fmt.Fprintf(to.err, "Sealed anew. The old key is in %s: backups from before need it.\n", kept)
+		return err
+	}
+	_, err = fmt.Fprintln(to.err, "Sealed anew. Backups from before need the old key.")
 	return err
 }
 

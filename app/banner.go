@@ -16,7 +16,7 @@ func (a *App) keyPlace() string {
 	if a.config.SecretKey != "" {
 		return "the configured key"
 	}
-	return a.config.Database + ".key"
+	return keyPath(a.config.Database)
 }
 
 func (a *App) places() string {

@@ -25,6 +25,7 @@ type Config struct {
 	PublicURL      string          `                         env:"AGENTMARKET_PUBLIC_URL"      help:"Address at which clients reach the server; http:// and the listen address when empty."`
 	MarketplaceURL string          `                         env:"AGENTMARKET_MARKETPLACE_URL" help:"Address that webhooks name as marketplace_url; the public one when empty."`
 	SecretKey      string          `                         env:"AGENTMARKET_SECRET_KEY"      help:"Key that seals webhook secrets, at least 16 characters; when empty one is made beside the database."`
+	OldSecretKey   string          `                         env:"AGENTMARKET_OLD_SECRET_KEY"  help:"Key whose seals are opened too, while a server goes from one secret key to the next."`
 	AllowNetworks  []netip.Prefix  `                         env:"AGENTMARKET_ALLOW_NETWORKS"  help:"Private networks that webhooks and endpoints may be in, like 127.0.0.0/8,10.0.0.0/8."`
 	AllowPorts     []uint16        `default:"443"            env:"AGENTMARKET_ALLOW_PORTS"     help:"Ports that webhooks and endpoints may use on public addresses."`
 	AllowOrigins   []string        `                         env:"AGENTMARKET_ALLOW_ORIGINS"   help:"Origins of web pages on other hosts that may use the server, like https://dashboard.example.com."`
@@ -87,6 +88,8 @@ func (c *Config) Validate() error {
 	check(isNATS(c.NATSURL), "nats-url: must be like nats://host:4222, with commas between several")
 	check(c.Drain >= 0, "drain: must not be negative")
 	check(c.SecretKey == "" || len(c.SecretKey) >= 16, "secret-key: must have at least 16 characters")
+	check(c.OldSecretKey == "" || c.SecretKey != "", "old-secret-key: is for a server that is given its secret key")
+	check(c.OldSecretKey == "" || len(c.OldSecretKey) >= 16, "old-secret-key: must have at least 16 characters")
 	check(isAddress(c.PublicURL), "public-url: %q is not an address like https://example.com", c.PublicURL)
 	check(isAddress(c.MarketplaceURL), "marketplace-url: %q is not an address like https://example.com", c.MarketplaceURL)
 	return errors.Join(errs...)
