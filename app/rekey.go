@@ -14,6 +14,7 @@ import (
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/market"
+	"agentmarket.space/server/models"
 	"agentmarket.space/server/webhooks"
 )
 
@@ -47,7 +48,7 @@ func Rekey(ctx context.Context, r Rekeying, logger *slog.Logger, tell func(auth.
 	if err != nil {
 		return "", fmt.Errorf("secret key: %w", err)
 	}
-	if err := reseal(ctx, db, box, tell); err != nil || r.SecretKey != "" {
+	if err := reseal(ctx, db, box, logger, tell); err != nil || r.SecretKey != "" {
 		return "", err
 	}
 	return replaceKey(keyPath(r.Database))
@@ -78,7 +79,7 @@ func (r *Rekeying) box() (*auth.Box, error) {
 }
 
 // reseal goes through all that is sealed.
-func reseal(ctx context.Context, db *database.DB, box *auth.Box, tell func(auth.Resealed)) error {
+func reseal(ctx context.Context, db *database.DB, box *auth.Box, logger *slog.Logger, tell func(auth.Resealed)) error {
 	if !db.Shared() { // what is replaced is not to be left in the file
 		err := db.Write(ctx, func(tx *database.Tx) error { return tx.Exec("PRAGMA secure_delete = ON").Error })
 		if err != nil {
@@ -90,7 +91,8 @@ func reseal(ctx context.Context, db *database.DB, box *auth.Box, tell func(auth.
 			return err
 		}
 	}
-	return nil
+	books := market.New(market.Parts{DB: db, Now: time.Now, Logger: logger}, market.Settings{})
+	return db.Write(ctx, func(tx *database.Tx) error { return books.Note(tx, models.SecretsResealed, "") })
 }
 
 // replaceKey puts the new key in the place of the old one, which gets a name of its

@@ -22,6 +22,7 @@ type Settings struct {
 	Lease           time.Duration  // how long a worker has unless the task says otherwise
 	ExecuteTimeout  time.Duration  // how long a hired agent may take
 	KeepEvents      time.Duration  // how long events can be read again, 0 for ever
+	KeepAudit       time.Duration  // how long the audit log is kept, 0 for ever
 	// RegisterEvery is how often a network may register an agent in the long run,
 	// and RegisterBurst how many at once; 0 limits nothing.
 	RegisterEvery time.Duration
@@ -71,6 +72,7 @@ type Market struct {
 	running  sync.WaitGroup // executions under way
 	epochs   epochs
 	refused  refusals
+	counted  counts // of refusals, for the audit log
 }
 
 // New returns a market on its parts.

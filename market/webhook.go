@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"net/url"
 	"time"
 
 	"agentmarket.space/server/auth"
@@ -30,16 +31,19 @@ type WebhookResult struct {
 
 // SetWebhook sets or changes where the caller is notified. INVALID_INPUT for an
 // address that may not be called.
-func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string) (WebhookResult, error) {
-	url, err := m.CheckURL("url", url)
+func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address string) (WebhookResult, error) {
+	address, err := m.CheckURL("url", address)
 	if err != nil {
 		return WebhookResult{}, err
 	}
-	return once(ctx, m, actor.AgentID, "setWebhook", url, func(tx *database.Tx) (WebhookResult, error) {
+	return once(ctx, m, actor.AgentID, "setWebhook", address, func(tx *database.Tx) (WebhookResult, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, url)
+		if err := m.note(ctx, tx, actor.AgentID, models.WebhookSet, host(address)); err != nil {
+			return WebhookResult{}, err
+		}
+		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, address)
 		return webhookResult(webhook, secret), err
 	})
 }
@@ -48,6 +52,9 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string) (
 func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
 	_, err := once(ctx, m, actor.AgentID, "removeWebhook", struct{}{}, func(tx *database.Tx) (struct{}, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
+			return struct{}{}, err
+		}
+		if err := m.note(ctx, tx, actor.AgentID, models.WebhookRemoved, actor.AgentID); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, m.Deliverer.Unsubscribe(tx, actor.AgentID)
@@ -65,6 +72,9 @@ func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinu
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
+		if err := m.note(ctx, tx, actor.AgentID, models.SecretRotated, actor.AgentID); err != nil {
+			return WebhookResult{}, err
+		}
 		webhook, secret, err := m.Deliverer.Rotate(tx, actor.AgentID, time.Duration(overlapMinutes)*time.Minute)
 		return webhookResult(webhook, secret), err
 	})
@@ -73,8 +83,20 @@ func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinu
 // Redeliver has a delivery to the caller made again. NOT_FOUND for others'.
 func (m *Market) Redeliver(ctx context.Context, actor auth.Actor, deliveryID string) (models.Delivery, error) {
 	return once(ctx, m, actor.AgentID, "redeliverWebhook", deliveryID, func(tx *database.Tx) (models.Delivery, error) {
+		if err := m.note(ctx, tx, actor.AgentID, models.DeliveryRepeated, deliveryID); err != nil {
+			return models.Delivery{}, err
+		}
 		return m.Deliverer.Redeliver(tx, actor.AgentID, deliveryID)
 	})
+}
+
+// host is where an address leads, without what in it may be secret.
+func host(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 func webhookResult(webhook models.Webhook, secret string) WebhookResult {

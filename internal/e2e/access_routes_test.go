@@ -91,10 +91,13 @@ func TestAccess_routes(t *testing.T) {
 			}
 		}
 	}
-	for i, side := range sides {
-		want := [...]int{404, 404, 200, 200, 404, 401}[i]
-		if status, text := c.Do(http.MethodGet, "/api/tasks/"+c.hire, keys[side], ""); status != want {
-			t.Errorf("a hire: %c is answered %d %s, want %d", side, status, text, want)
+	for path, want := range map[string][len(sides)]int{
+		"/api/tasks/" + c.hire: {404, 404, 200, 200, 404, 401}, "/operator/audit": {401, 401, 401, 401, 401, 200}, "/metrics": {401, 401, 401, 401, 401, 200},
+	} {
+		for i, side := range sides {
+			if status, text := c.Do(http.MethodGet, path, keys[side], ""); status != want[i] {
+				t.Errorf("%s: %c is answered %d %s, want %d", path, side, status, text, want[i])
+			}
 		}
 	}
 }
