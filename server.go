@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -89,7 +88,7 @@ func (c *serveCommand) Run(ctx context.Context, to streams) (err error) {
 		return fmt.Errorf("listen: %w", err)
 	}
 	c.Complete(listener.Addr())
-	server, err := app.New(ctx, c.Config, version(), newLogger(to.err))
+	server, err := app.New(ctx, c.Config, version(), app.NewLogger(to.err, c.Secrets()...))
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -98,16 +97,6 @@ func (c *serveCommand) Run(ctx context.Context, to streams) (err error) {
 		return err
 	}
 	return server.Run(ctx, listener)
-}
-
-// newLogger writes text for people on a terminal, JSON for programs elsewhere.
-func newLogger(w io.Writer) *slog.Logger {
-	if file, ok := w.(*os.File); ok {
-		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.New(slog.NewTextHandler(w, nil))
-		}
-	}
-	return slog.New(slog.NewJSONHandler(w, nil))
 }
 
 type verifyCommand struct {
@@ -145,7 +134,7 @@ type copyCommand struct {
 func (c *copyCommand) Run(ctx context.Context, to streams) error {
 	from := strings.TrimPrefix(c.From, "sqlite:")
 	tell := func(done database.Copied) { _, _ = fmt.Fprintf(to.err, "%-20s %10d\n", done.Table, done.Rows) }
-	err := database.Copy(ctx, from, c.To, newLogger(to.err), tell, func(state *database.State) error { return verify(state, to.out) })
+	err := database.Copy(ctx, from, c.To, app.NewLogger(to.err), tell, func(state *database.State) error { return verify(state, to.out) })
 	if err != nil {
 		return err
 	}
@@ -194,7 +183,8 @@ func (c *rekeyCommand) Run(ctx context.Context, to streams) error {
 	tell := func(done auth.Resealed) {
 		_, _ = fmt.Fprintf(to.err, "%-20s %10d looked at, %d sealed anew\n", done.Table, done.Rows, done.Changed)
 	}
-	kept, err := app.Rekey(ctx, app.Rekeying{Database: c.Database, SecretKey: c.SecretKey, OldSecretKey: c.OldSecretKey}, newLogger(to.err), tell)
+	kept, err := app.Rekey(ctx, app.Rekeying{Database: c.Database, SecretKey: c.SecretKey, OldSecretKey: c.OldSecretKey},
+		app.NewLogger(to.err, c.SecretKey, c.OldSecretKey), tell)
 	if err != nil {
 		return err
 	}

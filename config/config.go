@@ -110,6 +110,11 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// Secrets are the settings that nobody may see.
+func (c *Config) Secrets() []string {
+	return []string{c.SecretKey, c.OldSecretKey, c.OperatorKey, c.ClaudeKey}
+}
+
 // retryTime is how long the retries of a delivery can go on when its receiver asks
 // for no longer pauses: each may be lengthened by a fifth.
 func (c *Config) retryTime() (total time.Duration) {
