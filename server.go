@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -23,6 +22,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"agentmarket.space/server/app"
+	"agentmarket.space/server/auth"
 	"agentmarket.space/server/commands"
 	"agentmarket.space/server/config"
 	"agentmarket.space/server/database"
@@ -43,6 +43,7 @@ type program struct {
 	Copy    copyCommand     `cmd:"" help:"Move a market from SQLite into an empty PostgreSQL database."`
 	Backup  backupCommand   `cmd:"" help:"Write a backup of a SQLite database, which a server may be at, to a new file."`
 	Restore restoreCommand  `cmd:"" help:"Put a backup where a server is to serve it from."`
+	Rekey   rekeyCommand    `cmd:"" help:"Seal secrets anew with another secret key."`
 	Health  commands.Health `cmd:"" help:"Ask a server whether it is ready; exit 1 when it is not."`
 	Version versionCommand  `cmd:"" help:"Print the version."`
 
@@ -94,7 +95,7 @@ func (c *serveCommand) Run(ctx context.Context, to commands.Streams) (err error)
 		return fmt.Errorf("listen: %w", err)
 	}
 	c.Complete(listener.Addr())
-	server, err := app.New(ctx, c.Config, version(), newLogger(to.Err))
+	server, err := app.New(ctx, c.Config, version(), app.NewLogger(to.Err, c.Secrets()...))
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -103,16 +104,6 @@ func (c *serveCommand) Run(ctx context.Context, to commands.Streams) (err error)
 		return err
 	}
 	return server.Run(ctx, listener)
-}
-
-// newLogger writes text for people on a terminal, JSON for programs elsewhere.
-func newLogger(w io.Writer) *slog.Logger {
-	if file, ok := w.(*os.File); ok {
-		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.New(slog.NewTextHandler(w, nil))
-		}
-	}
-	return slog.New(slog.NewJSONHandler(w, nil))
 }
 
 type verifyCommand struct {
@@ -150,7 +141,7 @@ type copyCommand struct {
 func (c *copyCommand) Run(ctx context.Context, to commands.Streams) error {
 	from := strings.TrimPrefix(c.From, "sqlite:")
 	tell := func(done database.Copied) { _, _ = fmt.Fprintf(to.Err, "%-20s %10d\n", done.Table, done.Rows) }
-	err := database.Copy(ctx, from, c.To, newLogger(to.Err), tell, func(state *database.State) error { return verify(state, to.Out) })
+	err := database.Copy(ctx, from, c.To, app.NewLogger(to.Err), tell, func(state *database.State) error { return verify(state, to.Out) })
 	if err != nil {
 		return err
 	}
@@ -185,6 +176,30 @@ func (c *restoreCommand) Run(ctx context.Context, to commands.Streams) error {
 		return err
 	}
 	_, err = fmt.Fprintf(to.Err, "Restored. Serve it with the secret key of the server that was backed up, given or in %s.key.\n", c.Database)
+	return err
+}
+
+type rekeyCommand struct {
+	Database     string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database, which no server may be at, or a postgres:// address."`
+	SecretKey    string `env:"AGENTMARKET_SECRET_KEY" help:"The key to seal with; when empty the one beside the database is replaced with a new one."`
+	OldSecretKey string `env:"AGENTMARKET_OLD_SECRET_KEY" help:"The key to replace, when the new one is given."`
+}
+
+// Run says how far it has got.
+func (c *rekeyCommand) Run(ctx context.Context, to commands.Streams) error {
+	tell := func(done auth.Resealed) {
+		_, _ = fmt.Fprintf(to.Err, "%-20s %10d looked at, %d sealed anew\n", done.Table, done.Rows, done.Changed)
+	}
+	kept, err := app.Rekey(ctx, app.Rekeying{Database: c.Database, SecretKey: c.SecretKey, OldSecretKey: c.OldSecretKey},
+		app.NewLogger(to.Err, c.SecretKey, c.OldSecretKey), tell)
+	if err != nil {
+		return err
+	}
+	if kept != "" {
+		_, err = fmt.Fprintf(to.Err, "Sealed anew. The old key is in %s: backups from before need it.\n", kept)
+		return err
+	}
+	_, err = fmt.Fprintln(to.Err, "Sealed anew. Backups from before need the old key.")
 	return err
 }
 

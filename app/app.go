@@ -124,8 +124,13 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 		return err
 	}
 	keys.Revoked = a.graph.CloseKey
+	keys.Refused = func(ctx context.Context) { a.market.Refused(ctx, models.KeyRefused, models.Unauthenticated) }
 	rest := compat.New(resolver, compat.Options{Version: version, PublicURL: a.config.PublicURL, Logger: a.logger, Answers: answers})
-	a.Handler = a.routes(rest, keys)
+	key, err := operatorKey(a.config)
+	if err != nil {
+		return err
+	}
+	a.Handler = a.routes(rest, keys, key)
 	return nil
 }
 
@@ -133,7 +138,8 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 func (a *App) terms() market.Settings {
 	terms := market.Settings{
 		StartingCredits: a.config.StartCredits, MinBudget: a.config.MinBudget, OpenFor: a.config.OpenFor,
-		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime, ExecuteDeadline: a.config.ExecuteTime, KeepEvents: a.config.KeepEvents,
+		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime, ExecuteDeadline: a.config.ExecuteTime,
+		KeepEvents: a.config.KeepEvents, KeepAudit: a.config.KeepAudit,
 		Spending: market.Spending{
 			MaxTokens: a.config.ClaudeTokens, AtOnce: a.config.ClaudeAtOnce, AtOnceEach: a.config.ClaudeEach,
 			TokensAnHour: a.config.ClaudeHour, TokensAnHourEach: a.config.ClaudeHourEach,
@@ -146,18 +152,13 @@ func (a *App) terms() market.Settings {
 }
 
 // routes puts the doors at their paths, behind what concerns every request.
-func (a *App) routes(rest http.Handler, keys *auth.Keys) http.Handler {
+func (a *App) routes(rest http.Handler, keys *auth.Keys, operatorKey string) http.Handler {
 	metrics := newMetrics(a)
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
-	mux.HandleFunc("GET /readyz", a.ready)
-	mux.Handle("GET /metrics", metrics.handler())
-	mux.Handle("GET /explorer", explorer.Handler("/graphql"))
-	mux.Handle("GET /explorer/", explorer.Handler("/graphql"))
 	door := &door{keys: keys, limits: a.limits, balance: a.market.Wallet, trusted: a.config.TrustProxies, logger: a.logger}
-	mux.Handle("/graphql", door.admit(a.graph))
-	mux.Handle("/openapi.json", rest)
-	mux.HandleFunc("GET /{$}", a.front)
+	mux := http.NewServeMux()
+	for pattern, handler := range a.places(door, metrics, rest, operatorKey) {
+		mux.Handle(pattern, handler)
+	}
 	restDoor := door.admit(rest)
 	doors := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/") { // the mux would answer unclean paths with a page
@@ -169,9 +170,24 @@ func (a *App) routes(rest http.Handler, keys *auth.Keys) http.Handler {
 	return observe(metrics, a.logger, protect(a.config.AllowOrigins, a.config.EndpointTime+stopTime, doors))
 }
 
+// places is everything that is served but REST, by its path.
+func (a *App) places(door *door, metrics *metrics, rest http.Handler, operatorKey string) map[string]http.Handler {
+	operator := &operator{door: door, key: operatorKey, market: a.market}
+	return map[string]http.Handler{
+		"GET /livez":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") }),
+		"GET /readyz":   http.HandlerFunc(a.ready),
+		"GET /metrics":  operator.metrics(metrics.handler()),
+		"/operator/":    operator.handler(),
+		"GET /explorer": explorer.Handler("/graphql"), "GET /explorer/": explorer.Handler("/graphql"),
+		"/graphql":      door.admit(a.graph),
+		"/openapi.json": rest,
+		"GET /{$}":      http.HandlerFunc(a.front),
+	}
+}
+
 // front answers at the root with where everything is.
 func (a *App) front(w http.ResponseWriter, _ *http.Request) {
-	plain(w, http.StatusOK, "AgentMarket\n\n"+a.places())
+	plain(w, http.StatusOK, "AgentMarket\n\n"+a.addresses())
 }
 
 // ready tells whether the server can do its work.
@@ -285,7 +301,7 @@ func (a *App) stop(ctx context.Context, server *http.Server) error {
 		err = server.Close()
 	}
 	a.market.Wait(ctx)
-	return errors.Join(err, a.webhooks.Stop(ctx))
+	return errors.Join(err, a.webhooks.Stop(ctx), a.market.WriteRefusals(ctx))
 }
 
 // Close releases the store. Run must have returned.

@@ -8,7 +8,7 @@ import (
 
 // Banner writes where everything is, and what is off and how to turn it on.
 func (a *App) Banner(w io.Writer, version string) error {
-	_, err := fmt.Fprintf(w, "AgentMarket %s  (%s, sealed with %s)\n%s\n%s\n", version, a.db.Place(), a.keyPlace(), a.places(), a.switches())
+	_, err := fmt.Fprintf(w, "AgentMarket %s  (%s, sealed with %s)\n%s\n%s\n", version, a.db.Place(), a.keyPlace(), a.addresses(), a.switches())
 	return err
 }
 
@@ -16,10 +16,10 @@ func (a *App) keyPlace() string {
 	if a.config.SecretKey != "" {
 		return "the configured key"
 	}
-	return a.config.Database + ".key"
+	return keyPath(a.config.Database)
 }
 
-func (a *App) places() string {
+func (a *App) addresses() string {
 	base := a.config.PublicURL
 	socket := "ws" + strings.TrimPrefix(base, "http")
 	return strings.Join([]string{
@@ -32,6 +32,11 @@ func (a *App) places() string {
 
 func (a *App) switches() string {
 	lines := []string{"  Rate limit " + a.config.RateLimits + " (AGENTMARKET_RATE_LIMITS)"}
+	if a.config.OperatorKey == "" && a.config.OperatorFile == "" {
+		lines = append(lines, "  Operator   no key: /metrics is open, /operator is off (set AGENTMARKET_OPERATOR_KEY)")
+	} else {
+		lines = append(lines, "  Operator   its key opens /metrics and /operator/audit")
+	}
 	if len(a.config.AllowNetworks) > 0 {
 		lines = append(lines, fmt.Sprintf("  Outbound   private networks %v are allowed for webhooks and endpoints", a.config.AllowNetworks))
 	} else {

@@ -42,6 +42,8 @@ type Keys struct {
 	// Revoked is told of every key that stops working, after the commit; its
 	// open sockets are closed there. It may be nil.
 	Revoked func(Hash)
+	// Refused is told of every key that came and is not known. It may be nil.
+	Refused func(context.Context)
 }
 
 // NewKeys returns the keys in db.
@@ -128,6 +130,9 @@ func (k *Keys) Find(ctx context.Context, key string) (Actor, error) {
 	var row models.APIKey
 	err := k.db.Read(ctx).Where("hash = ? AND revoked_at IS NULL", hash[:]).Take(&row).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
+		if k.Refused != nil {
+			k.Refused(ctx)
+		}
 		return Actor{}, errUnknownKey()
 	}
 	if err != nil {

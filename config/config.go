@@ -25,6 +25,9 @@ type Config struct {
 	PublicURL      string          `                         env:"AGENTMARKET_PUBLIC_URL"      help:"Address at which clients reach the server; http:// and the listen address when empty."`
 	MarketplaceURL string          `                         env:"AGENTMARKET_MARKETPLACE_URL" help:"Address that webhooks name as marketplace_url; the public one when empty."`
 	SecretKey      string          `                         env:"AGENTMARKET_SECRET_KEY"      help:"Key that seals webhook secrets, at least 16 characters; when empty one is made beside the database."`
+	OldSecretKey   string          `                         env:"AGENTMARKET_OLD_SECRET_KEY"  help:"Key whose seals are opened too, while a server goes from one secret key to the next."`
+	OperatorKey    string          `                         env:"AGENTMARKET_OPERATOR_KEY"    help:"Key of who runs the server, at least 32 characters: for /metrics and what is under /operator. Without one /metrics is open and the rest is off."`
+	OperatorFile   string          `                         env:"AGENTMARKET_OPERATOR_KEY_FILE" help:"File with the operator's key, instead." name:"operator-key-file"`
 	AllowNetworks  []netip.Prefix  `                         env:"AGENTMARKET_ALLOW_NETWORKS"  help:"Private networks that webhooks and endpoints may be in, like 127.0.0.0/8,10.0.0.0/8."`
 	AllowPorts     []uint16        `default:"443"            env:"AGENTMARKET_ALLOW_PORTS"     help:"Ports that webhooks and endpoints may use on public addresses."`
 	AllowOrigins   []string        `                         env:"AGENTMARKET_ALLOW_ORIGINS"   help:"Origins of web pages on other hosts that may use the server, like https://dashboard.example.com."`
@@ -40,6 +43,7 @@ type Config struct {
 	OpenFor        time.Duration   `default:"168h"           env:"AGENTMARKET_OPEN_FOR"        help:"How long a task stays open, unless it says otherwise."`
 	KeepEvents     time.Duration   `default:"720h"           env:"AGENTMARKET_KEEP_EVENTS"     help:"How long events can be read again with a cursor, at least 24h and longer than a delivery is retried; 0s for ever."`
 	KeepDeliveries *time.Duration  `                         env:"AGENTMARKET_KEEP_DELIVERIES" help:"How long webhook deliveries and their attempts are kept, longer than the pauses between attempts add up to and not longer than events; 0s for ever; as long as events, 720h at most, when not given."`
+	KeepAudit      time.Duration   `default:"2160h"          env:"AGENTMARKET_KEEP_AUDIT"      help:"How long the audit log is kept, at least 24h; 0s for ever."`
 	MinBudget      models.Credits  `default:"2"              env:"AGENTMARKET_MIN_BUDGET"      help:"The least budget of a task, in credits."`
 	StartCredits   models.Credits  `default:"100"            env:"AGENTMARKET_STARTING_CREDITS" help:"Credits a new agent gets." name:"starting-credits"`
 	Drain          time.Duration   `default:"0s"             env:"AGENTMARKET_DRAIN"           help:"How long to serve on after SIGTERM while /readyz answers 503, for balancers to find out."`
@@ -53,10 +57,19 @@ type Config struct {
 	ClaudeURL      string          `                         env:"ANTHROPIC_BASE_URL"          help:"Address of the Claude API." name:"anthropic-base-url"`
 }
 
+// MinOperatorKey is how many characters the operator's key has at least: 128 bits in
+// hex, which nobody guesses.
+const MinOperatorKey = 32
+
 // minKeepEvents is the least that events are kept: for as long as an
 // Idempotency-Key, so that who resumes a day later finds what happened. The
 // database itself refuses to take younger ones away.
 const minKeepEvents = 24 * time.Hour
+
+// minKeepAudit is the least that the audit log is kept: the database itself refuses to
+// take younger entries away. By default it is kept for the three months that PCI DSS
+// 4.0, requirement 10.5.1, wants at hand.
+const minKeepAudit = 24 * time.Hour
 
 // standardKeep is for how long events and deliveries are kept by default.
 const standardKeep = 720 * time.Hour
@@ -85,6 +98,7 @@ func (c *Config) Validate() error {
 		check(c.KeepEvents == 0 || keep > 0 && keep <= c.KeepEvents,
 			"keep-deliveries: must not be longer than keep-events: a delivery names its event")
 	}
+	check(c.KeepAudit == 0 || c.KeepAudit >= minKeepAudit, "keep-audit: must be at least %s, or 0s", minKeepAudit)
 	check(c.EndpointTime > 0, "endpoint-timeout: must be more than 0")
 	check(c.ExecuteTime > c.EndpointTime, "execution-deadline: must be more than endpoint-timeout")
 	check(min(c.ClaudeAtOnce, c.ClaudeEach, c.ClaudeHour, c.ClaudeHourEach) >= 0, "claude-at-once and claude-tokens-per-hour: must not be negative")
@@ -94,9 +108,18 @@ func (c *Config) Validate() error {
 	check(isNATS(c.NATSURL), "nats-url: must be like nats://host:4222, with commas between several")
 	check(c.Drain >= 0, "drain: must not be negative")
 	check(c.SecretKey == "" || len(c.SecretKey) >= 16, "secret-key: must have at least 16 characters")
+	check(c.OldSecretKey == "" || c.SecretKey != "", "old-secret-key: is for a server that is given its secret key")
+	check(c.OldSecretKey == "" || len(c.OldSecretKey) >= 16, "old-secret-key: must have at least 16 characters")
+	check(c.OperatorKey == "" || len(c.OperatorKey) >= MinOperatorKey, "operator-key: must have at least %d characters", MinOperatorKey)
+	check(c.OperatorKey == "" || c.OperatorFile == "", "operator-key-file: is instead of operator-key")
 	check(isAddress(c.PublicURL), "public-url: %q is not an address like https://example.com", c.PublicURL)
 	check(isAddress(c.MarketplaceURL), "marketplace-url: %q is not an address like https://example.com", c.MarketplaceURL)
 	return errors.Join(errs...)
+}
+
+// Secrets are the settings that nobody may see.
+func (c *Config) Secrets() []string {
+	return []string{c.SecretKey, c.OldSecretKey, c.OperatorKey, c.ClaudeKey}
 }
 
 // retryTime is how long the retries of a delivery can go on when its receiver asks

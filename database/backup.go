@@ -86,13 +86,13 @@ func publish(ctx context.Context, path string, check func(*State) error, write f
 	if err := inspectFile(ctx, unfinished, check); err != nil {
 		return err
 	}
-	if err := errors.Join(os.Chmod(unfinished, 0o600), syncFile(unfinished)); err != nil {
+	if err := errors.Join(os.Chmod(unfinished, 0o600), Sync(unfinished)); err != nil {
 		return err
 	}
 	if err := os.Link(unfinished, path); err != nil { // unlike a rename it never replaces one that came meanwhile
 		return err
 	}
-	return syncFile(filepath.Dir(path))
+	return Sync(filepath.Dir(path))
 }
 
 // inspectFile refuses a file that is damaged, is no market or does not pass
@@ -109,8 +109,8 @@ func inspectFile(ctx context.Context, path string, check func(*State) error) err
 	})
 }
 
-// syncFile has a file, or what a folder lists, on the disk.
-func syncFile(path string) error {
+// Sync has a file, or what a folder lists, on the disk.
+func Sync(path string) error {
 	file, err := os.Open(path) //nolint:gosec // the operator names it
 	if err != nil {
 		return err

@@ -52,6 +52,7 @@ func copiedTables() []copiedTable {
 		{name: "attempts", key: "delivery_id, number"},
 		{name: "idempotency_keys", key: "scope, key"},
 		{name: "registrants", key: "network"},
+		{name: "audit_entries", key: "seq", identity: "seq"},
 	}
 }
 

@@ -58,7 +58,8 @@ const (
 	hidden  = models.NotFound
 )
 
-// TestWhoMayChange: each mutation, by each side.
+// TestWhoMayChange: each mutation, by each side. Who may is shown every field of the
+// payload; a mutation, or a field of a payload, without a row fails.
 func TestWhoMayChange(t *testing.T) {
 	t.Parallel()
 	b := open(t)
@@ -73,39 +74,47 @@ func TestWhoMayChange(t *testing.T) {
 	}
 	rows := map[string]struct {
 		input                             func(*testing.T, cast) string
-		output                            string
+		shows                             string // the fields of the payload
 		anonymous, stranger, poster, work models.Code
 	}{
-		"registerAgent":       {input(`name: "A"`), "apiKey", allowed, allowed, allowed, allowed},
-		"updateAgent":         {input(`name: "B"`), "agent { id }", unknown, allowed, allowed, allowed},
+		"registerAgent":       {input(`name: "A"`), "agent apiKey webhookSecret wallet", allowed, allowed, allowed, allowed},
+		"updateAgent":         {input(`name: "B"`), "agent", unknown, allowed, allowed, allowed},
 		"rotateApiKey":        {nil, "apiKey", unknown, allowed, allowed, allowed},
-		"postTask":            {input(`title: "T", description: "D", budget: 2`), "task { id }", unknown, allowed, allowed, allowed},
-		"acceptTask":          {onTask(models.Open, ""), "task { id }", unknown, allowed, denied, allowed},
-		"completeTask":        {onTask(models.Assigned, `result: "R"`), "task { id }", unknown, denied, denied, allowed},
-		"cancelTask":          {onTask(models.Open, ""), "task { id }", unknown, denied, allowed, denied},
-		"extendTask":          {onTask(models.Assigned, ""), "task { id }", unknown, denied, denied, allowed},
-		"releaseTask":         {onTask(models.Assigned, ""), "task { id }", unknown, denied, denied, allowed},
-		"rateTask":            {onTask(models.Completed, "score: 5"), "task { id }", unknown, denied, allowed, denied},
-		"setWebhook":          {input(`url: "https://agent.example.com/new"`), "secret", unknown, allowed, allowed, allowed},
-		"removeWebhook":       {nil, "viewer { agent { id } }", unknown, allowed, allowed, allowed},
-		"rotateWebhookSecret": {input(""), "secret", unknown, allowed, allowed, allowed},
-		"resumeWebhook":       {nil, "webhook { status }", unknown, allowed, allowed, allowed},
-		"redeliverWebhooks":   {input(`since: "2026-01-01T00:00:00Z"`), "redeliveredCount", unknown, allowed, allowed, allowed},
-		"pingWebhook":         {nil, "delivered", unknown, allowed, allowed, allowed},
+		"postTask":            {input(`title: "T", description: "D", budget: 2`), "task wallet", unknown, allowed, allowed, allowed},
+		"acceptTask":          {onTask(models.Open, ""), "task", unknown, allowed, denied, allowed},
+		"completeTask":        {onTask(models.Assigned, `result: "R"`), "task wallet", unknown, denied, denied, allowed},
+		"cancelTask":          {onTask(models.Open, ""), "task wallet", unknown, denied, allowed, denied},
+		"extendTask":          {onTask(models.Assigned, ""), "task", unknown, denied, denied, allowed},
+		"releaseTask":         {onTask(models.Assigned, ""), "task", unknown, denied, denied, allowed},
+		"rateTask":            {onTask(models.Completed, "score: 5"), "task", unknown, denied, allowed, denied},
+		"setWebhook":          {input(`url: "https://agent.example.com/new"`), "webhook secret", unknown, allowed, allowed, allowed},
+		"removeWebhook":       {nil, "viewer", unknown, allowed, allowed, allowed},
+		"rotateWebhookSecret": {input(""), "webhook secret", unknown, allowed, allowed, allowed},
+		"resumeWebhook":       {nil, "webhook", unknown, allowed, allowed, allowed},
+		"redeliverWebhooks":   {input(`since: "2026-01-01T00:00:00Z"`), "redeliveredCount endCursor hasNextPage", unknown, allowed, allowed, allowed},
+		"pingWebhook":         {nil, "delivered requestBody attempt", unknown, allowed, allowed, allowed},
 		"execute": {func(_ *testing.T, c cast) string {
 			return fmt.Sprintf(`agentId: %q, taskDescription: "D", budget: 2`, c.worker.id)
-		}, "result", unknown, allowed, allowed, denied},
+		}, "task result wallet", unknown, allowed, allowed, denied},
 		"startExecution": {func(_ *testing.T, c cast) string {
 			return fmt.Sprintf(`agentId: %q, taskDescription: "D", budget: 2`, c.worker.id)
-		}, "task { id }", unknown, allowed, allowed, denied},
+		}, "task wallet", unknown, allowed, allowed, denied},
 		"redeliverWebhook": {func(t *testing.T, c cast) string {
 			t.Helper()
 			return fmt.Sprintf("deliveryId: %q", b.delivery(t, c))
-		}, "delivery { id }", unknown, hidden, hidden, allowed},
+		}, "delivery", unknown, hidden, hidden, allowed},
 	}
 	for _, field := range executable().Schema().Mutation.Fields {
-		if _, ok := rows[field.Name]; !ok {
+		row, ok := rows[field.Name]
+		if !ok {
 			t.Errorf("say who may %s", field.Name)
+		}
+		var shown []string
+		for _, part := range executable().Schema().Types[field.Type.Name()].Fields {
+			shown = append(shown, part.Name)
+		}
+		if all := strings.Join(shown, " "); all != row.shows {
+			t.Errorf("%s shows %q, want %q", field.Name, all, row.shows)
 		}
 	}
 	for name, row := range rows {
@@ -126,7 +135,7 @@ func TestWhoMayChange(t *testing.T) {
 				if row.input != nil {
 					arguments = "(input: {" + row.input(t, c) + "})"
 				}
-				got := b.ask(t, side.caller, "mutation { "+name+arguments+" { "+row.output+" } }")
+				got := b.ask(t, side.caller, "mutation { "+name+arguments+" { "+payload(name)+" } }")
 				if side.want != allowed {
 					wantRefused(t, side.name, got, side.want, "")
 				} else if len(got.Errors) > 0 || got.Data[name] == nil {
@@ -138,6 +147,20 @@ func TestWhoMayChange(t *testing.T) {
 			}
 		})
 	}
+}
+
+// payload asks for every field of what a mutation gives, of an object for its type.
+func payload(mutation string) string {
+	schema := executable().Schema()
+	var asked []string
+	for _, field := range schema.Types[schema.Mutation.Fields.ForName(mutation).Type.Name()].Fields {
+		if schema.Types[field.Type.Name()].IsCompositeType() {
+			asked = append(asked, field.Name+" { __typename }")
+			continue
+		}
+		asked = append(asked, field.Name)
+	}
+	return strings.Join(asked, " ")
 }
 
 // TestWhoMaySee: what each side reads of a task, a hire, a delivery and money.

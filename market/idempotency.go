@@ -41,6 +41,14 @@ type claim struct {
 	running *string // the task of the same request before, which has no answer yet
 }
 
+// Sealed are the kept answers as they are kept.
+func Sealed() auth.Sealed {
+	return auth.Sealed{
+		Table: "idempotency_keys", Key: []string{"scope", "key"}, Columns: []string{"answer"},
+		Label: func(key []string) string { return answerLabel(key[0], key[1]) },
+	}
+}
+
 // once runs effect in a transaction. With an Idempotency-Key it runs at most
 // once: the key is claimed first and the answer kept in that same transaction,
 // and a later request with the same key and input gets the answer again. The
@@ -167,7 +175,9 @@ func (c *claim) lock(tx *database.Tx) (*claim, error) {
 	return c, err
 }
 
-func (c *claim) label() string { return "answer:" + c.row.Scope + ":" + c.row.Key }
+func (c *claim) label() string { return answerLabel(c.row.Scope, c.row.Key) }
+
+func answerLabel(scope, key string) string { return "answer:" + scope + ":" + key }
 
 // bind notes which task a claim is about, so that the answer can be kept even
 // when the process that claimed it is gone.

@@ -22,6 +22,7 @@ type Settings struct {
 	ExecuteDeadline time.Duration  // how long a hired agent has that promised its result; longer than ExecuteTimeout
 	KeepEvents      time.Duration  // how long events can be read again, 0 for ever
 	Spending        Spending
+	KeepAudit       time.Duration // how long the audit log is kept, 0 for ever
 	// RegisterEvery is how often a network may register an agent in the long run,
 	// and RegisterBurst how many at once; 0 limits nothing.
 	RegisterEvery time.Duration
@@ -64,6 +65,7 @@ type Market struct {
 	running  runs
 	epochs   epochs
 	refused  refusals
+	counted  counts // of refusals, for the audit log
 }
 
 // New returns a market on its parts.

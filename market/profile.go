@@ -2,6 +2,8 @@ package market
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
@@ -34,6 +36,11 @@ func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChan
 				return agent, err
 			}
 		}
+		if fields := in.reaching(); fields != "" {
+			if err := m.note(ctx, tx, actor.AgentID, models.AgentChanged, fields); err != nil {
+				return agent, err
+			}
+		}
 		err := tx.Model(&models.Agent{ID: agent.ID}).
 			Select("Name", "Description", "Capabilities", "PricePerTask", "EndpointURL", "SystemPrompt").Updates(&agent).Error
 		if err != nil || in.Capabilities == nil {
@@ -41,6 +48,20 @@ func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChan
 		}
 		return agent, setCapabilities(tx, &agent)
 	})
+}
+
+// reaching names what is changed of where an agent's work is sent and how it is done.
+func (in *AgentChanges) reaching() string {
+	switch {
+	case in.EndpointURL != nil && in.SystemPrompt != nil:
+		return "endpointUrl systemPrompt"
+	case in.EndpointURL != nil:
+		return "endpointUrl"
+	case in.SystemPrompt != nil:
+		return "systemPrompt"
+	default:
+		return ""
+	}
 }
 
 // change applies what was given to the agent and checks the outcome.
@@ -86,6 +107,32 @@ func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error
 		if err := m.Keys.Revoke(tx, actor.AgentID); err != nil {
 			return "", err
 		}
+		if err := m.note(ctx, tx, actor.AgentID, models.KeyRotated, actor.AgentID); err != nil {
+			return "", err
+		}
 		return m.Keys.Mint(tx, actor.AgentID)
+	})
+}
+
+// RevokeKeys ends every key of an agent for the operator, and with them its open
+// sockets. NOT_FOUND for an unknown agent. The agent itself stays, with its tasks and
+// its credits.
+func (m *Market) RevokeKeys(ctx context.Context, agentID string) error {
+	return m.DB.Write(ctx, func(tx *database.Tx) error {
+		var id string
+		err := tx.RowLocked("SELECT id FROM agents WHERE id = ?", []any{agentID}, &id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return models.Errorf(models.NotFound, "there is no agent %q", agentID)
+		}
+		if err != nil {
+			return err
+		}
+		if err := m.Events.Tell(tx, models.Event{Kind: models.KeyRevoked, AgentID: &agentID, CreatedAt: m.now()}); err != nil {
+			return err
+		}
+		if err := m.Keys.Revoke(tx, agentID); err != nil {
+			return err
+		}
+		return m.note(ctx, tx, models.OperatorActor, models.KeysRevoked, agentID)
 	})
 }

@@ -23,11 +23,12 @@ type Records interface {
 }
 
 // Prune takes away what is older than it is kept: idempotency keys, networks that
-// registered agents, deliveries, events. It counts the ledger first, which goes by the events. Nothing depends on
-// when it runs, and several processes may prune at once.
+// registered agents, entries of the audit log, deliveries, events. It counts the ledger
+// first, which goes by the events, and writes the refusals that were counted. Nothing
+// depends on when it runs, and several processes may prune at once.
 func (m *Market) Prune(ctx context.Context) error {
 	counted, err := ledger.Count(ctx, m.DB)
-	return errors.Join(err, m.forget(ctx), m.pruneEvents(ctx, counted))
+	return errors.Join(err, m.WriteRefusals(ctx), m.forget(ctx), m.pruneEvents(ctx, counted))
 }
 
 // pruneEvents takes deliveries away and then the events that none of those left
@@ -53,7 +54,16 @@ func (m *Market) forget(ctx context.Context) error {
 	return errors.Join(
 		m.drop(ctx, &models.IdempotencyKey{}, "scope, key", "created_at", m.now().Add(-keepAnswers)),
 		m.drop(ctx, &models.Registrant{}, "network", "full_at", m.now()),
+		m.forgetAudit(ctx),
 	)
+}
+
+// forgetAudit drops the entries of the audit log that are older than they are kept.
+func (m *Market) forgetAudit(ctx context.Context) error {
+	if m.Settings.KeepAudit == 0 {
+		return nil
+	}
+	return m.drop(ctx, &models.AuditEntry{}, "seq", "created_at", m.now().Add(-m.Settings.KeepAudit))
 }
 
 // drop drops the rows of a table whose time is not after another.

@@ -43,14 +43,26 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 		return Registration{}, models.Invalid("Idempotency-Key", "must have at least %d characters to register with", anonymousKeyLength)
 	}
 	if err := m.refusedAlready(ctx, request); err != nil {
-		return Registration{}, err
+		return Registration{}, m.noteLimited(ctx, err)
 	}
-	return once(ctx, m, registrationScope(request), "register", in, func(tx *database.Tx) (Registration, error) {
+	out, err := once(ctx, m, registrationScope(request), "register", in, func(tx *database.Tx) (Registration, error) {
 		if err := m.limitRegistrations(tx, request.Network()); err != nil {
+			return Registration{}, err
+		}
+		if err := m.note(ctx, tx, agent.ID, models.AgentRegistered, agent.ID); err != nil {
 			return Registration{}, err
 		}
 		return m.register(tx, agent, webhookURL)
 	})
+	return out, m.noteLimited(ctx, err)
+}
+
+// noteLimited counts a registration that was one too many, and passes its error on.
+func (m *Market) noteLimited(ctx context.Context, err error) error {
+	if err != nil && models.CodeOf(err) == models.RateLimited {
+		m.Refused(ctx, models.RegistrationsFull, models.RateLimited)
+	}
+	return err
 }
 
 func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string) (Registration, error) {

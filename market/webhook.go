@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"net/url"
 	"time"
 
 	"github.com/google/uuid"
@@ -45,23 +46,26 @@ type asking struct {
 // SetWebhook sets or changes where the caller is notified, and of what beside posted
 // tasks; nil leaves that as it is. INVALID_INPUT for an address that may not be
 // called and for an event that there is not.
-func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string, events []models.WebhookEvent) (WebhookResult, error) {
-	url, err := m.CheckURL("url", url)
+func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address string, events []models.WebhookEvent) (WebhookResult, error) {
+	address, err := m.CheckURL("url", address)
 	if err != nil {
 		return WebhookResult{}, err
 	}
-	in := any(url)
+	in := any(address)
 	if events != nil {
 		if events, err = models.AskFor("events", events); err != nil {
 			return WebhookResult{}, err
 		}
-		in = asking{url, events}
+		in = asking{address, events}
 	}
 	return once(ctx, m, actor.AgentID, "setWebhook", in, func(tx *database.Tx) (WebhookResult, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, url, events)
+		if err := m.note(ctx, tx, actor.AgentID, models.WebhookSet, host(address)); err != nil {
+			return WebhookResult{}, err
+		}
+		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, address, events)
 		return webhookResult(webhook, secret), err
 	})
 }
@@ -70,6 +74,9 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string, e
 func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
 	_, err := once(ctx, m, actor.AgentID, "removeWebhook", struct{}{}, func(tx *database.Tx) (struct{}, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
+			return struct{}{}, err
+		}
+		if err := m.note(ctx, tx, actor.AgentID, models.WebhookRemoved, actor.AgentID); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, m.Deliverer.Unsubscribe(tx, actor.AgentID)
@@ -85,6 +92,9 @@ func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinu
 	}
 	return once(ctx, m, actor.AgentID, "rotateWebhookSecret", overlapMinutes, func(tx *database.Tx) (WebhookResult, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
+			return WebhookResult{}, err
+		}
+		if err := m.note(ctx, tx, actor.AgentID, models.SecretRotated, actor.AgentID); err != nil {
 			return WebhookResult{}, err
 		}
 		webhook, secret, err := m.Deliverer.Rotate(tx, actor.AgentID, time.Duration(overlapMinutes)*time.Minute)
@@ -103,6 +113,9 @@ func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.We
 // Redeliver has a delivery to the caller made again. NOT_FOUND for others'.
 func (m *Market) Redeliver(ctx context.Context, actor auth.Actor, deliveryID string) (models.Delivery, error) {
 	return once(ctx, m, actor.AgentID, "redeliverWebhook", deliveryID, func(tx *database.Tx) (models.Delivery, error) {
+		if err := m.note(ctx, tx, actor.AgentID, models.DeliveryRepeated, deliveryID); err != nil {
+			return models.Delivery{}, err
+		}
 		return m.Deliverer.Redeliver(tx, actor.AgentID, deliveryID)
 	})
 }
@@ -138,9 +151,21 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 		out.Last = ids[len(ids)-1]
 	}
 	return once(ctx, m, actor.AgentID, "redeliverWebhooks", in, func(tx *database.Tx) (Redelivered, error) {
+		if err := m.note(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.Last); err != nil {
+			return Redelivered{}, err
+		}
 		n, err := m.Deliverer.RedeliverFailed(tx, actor.AgentID, ids)
 		return Redelivered{Count: n, Last: out.Last, More: out.More}, err
 	})
+}
+
+// host is where an address leads, without what in it may be secret.
+func host(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 func webhookResult(webhook models.Webhook, secret string) WebhookResult {

@@ -8,6 +8,7 @@ import (
 
 	"gorm.io/gorm"
 
+	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
@@ -15,6 +16,14 @@ import (
 
 // hintLength is how much of a secret is shown later: whsec_ and four more.
 const hintLength = 10
+
+// Sealed are the secrets as they are kept.
+func Sealed() auth.Sealed {
+	return auth.Sealed{
+		Table: "secrets", Key: []string{"agent_id"}, Columns: []string{"sealed", "old"},
+		Label: func(key []string) string { return key[0] },
+	}
+}
 
 // MintSecret returns the agent's signing secret and makes one when it has none.
 // It is to be shown once.

@@ -21,8 +21,8 @@ func command(t *testing.T, server *program.Server, key string, args ...string) (
 	return program.Run(t, t.TempDir(), append(args, "--url", server.URL, "--key", key)...)
 }
 
-// asked runs a command that must succeed, and reads the JSON that it printed.
-func asked(t *testing.T, server *program.Server, key string, args ...string) map[string]any {
+// answered runs a command that must succeed, and reads the JSON that it printed.
+func answered(t *testing.T, server *program.Server, key string, args ...string) map[string]any {
 	t.Helper()
 	text, code := command(t, server, key, append(args, "--json")...)
 	var answer map[string]any
@@ -36,11 +36,11 @@ func asked(t *testing.T, server *program.Server, key string, args ...string) map
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	server := program.Start(t)
-	worker := asked(t, server, "", "register", "Worker", "--capability", "coding,go")
+	worker := answered(t, server, "", "register", "Worker", "--capability", "coding,go")
 	key := fmt.Sprint(worker["apiKey"])
-	poster := fmt.Sprint(asked(t, server, "", "register", "Poster")["apiKey"])
-	task := fmt.Sprint(asked(t, server, poster, "tasks", "post", "Shout \x1b[31mloud", "--budget", "25", "--capability", "coding")["id"])
-	cancelled := fmt.Sprint(asked(t, server, poster, "tasks", "post", "Never mind", "--budget", "5")["id"])
+	poster := fmt.Sprint(answered(t, server, "", "register", "Poster")["apiKey"])
+	task := fmt.Sprint(answered(t, server, poster, "tasks", "post", "Shout \x1b[31mloud", "--budget", "25", "--capability", "coding")["id"])
+	cancelled := fmt.Sprint(answered(t, server, poster, "tasks", "post", "Never mind", "--budget", "5")["id"])
 	for _, step := range []struct {
 		key, status string
 		args        []string
@@ -53,7 +53,7 @@ func TestCommands(t *testing.T) {
 		{poster, "CANCELLED", []string{"tasks", "cancel", cancelled}},
 		{"", "COMPLETED", []string{"tasks", "show", task}},
 	} {
-		if got := asked(t, server, step.key, step.args...)["status"]; got != step.status {
+		if got := answered(t, server, step.key, step.args...)["status"]; got != step.status {
 			t.Errorf("after %q the task is %v", step.args, got)
 		}
 	}
@@ -116,7 +116,7 @@ func TestCommands_refused(t *testing.T) {
 			t.Errorf("%q ended with %d, want %d, and printed %q without %q", row.args, code, row.code, text, row.want)
 		}
 	}
-	if balance := asked(t, server, agent.Key, "wallet")["wallet"]; !strings.Contains(fmt.Sprint(balance), "balance:100") {
+	if balance := answered(t, server, agent.Key, "wallet")["wallet"]; !strings.Contains(fmt.Sprint(balance), "balance:100") {
 		t.Errorf("the wallet is %v", balance)
 	}
 	for _, args := range [][]string{{"agents"}, {"health"}} {

@@ -286,8 +286,8 @@ func (s *Server) Query(key, document string, variables map[string]any, data any,
 type Agent struct{ ID, Key, WebhookSecret string }
 
 // Register registers an agent. More are further fields of the input, and may be
-// nil.
-func (s *Server) Register(name string, more map[string]any) Agent {
+// nil. Headers are pairs of name and value.
+func (s *Server) Register(name string, more map[string]any, headers ...string) Agent {
 	s.tb.Helper()
 	input := map[string]any{"name": name}
 	maps.Copy(input, more)
@@ -299,7 +299,7 @@ func (s *Server) Register(name string, more map[string]any) Agent {
 		}
 	}
 	const document = `mutation($input: RegisterAgentInput!) { registerAgent(input: $input) { agent { id } apiKey webhookSecret } }`
-	if err := s.Query("", document, map[string]any{"input": input}, &data); err != nil {
+	if err := s.Query("", document, map[string]any{"input": input}, &data, headers...); err != nil {
 		s.tb.Fatal(err)
 	}
 	out := data.RegisterAgent

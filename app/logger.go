@@ -1,0 +1,76 @@
+package app
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"regexp"
+	"strings"
+)
+
+// redacted stands in the log for what must not be in it.
+const redacted = "[redacted]"
+
+// NewLogger writes text for people on a terminal, JSON for programs elsewhere. What
+// has the name or the form of a key or a secret is left out, and so are the secrets
+// that are given, wherever they turn up.
+func NewLogger(w io.Writer, secrets ...string) *slog.Logger {
+	options := &slog.HandlerOptions{ReplaceAttr: newRedaction(secrets).attr}
+	if file, ok := w.(*os.File); ok {
+		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			return slog.New(slog.NewTextHandler(w, options))
+		}
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// redaction is what is left out of a log.
+type redaction struct {
+	names  *regexp.Regexp // of attributes
+	forms  *regexp.Regexp // of API keys, of webhook secrets, of Claude's keys, of keys in headers
+	logins *regexp.Regexp // with a password in an address
+	known  *strings.Replacer
+}
+
+func newRedaction(secrets []string) *redaction {
+	var pairs []string
+	for _, secret := range secrets {
+		if secret != "" {
+			pairs = append(pairs, secret, redacted)
+		}
+	}
+	return &redaction{
+		names:  regexp.MustCompile(`(?i)^(key|prompt|result)$|api_?key|secret|password|authorization|token|system_?prompt|email`),
+		forms:  regexp.MustCompile(`\b[0-9a-fA-F]{64}\b|whsec_[A-Za-z0-9+/=_-]+|sk-ant-[A-Za-z0-9_-]+|(?i)\bbearer +[^\s"]+`),
+		logins: regexp.MustCompile(`(://[^\s:/@]*:)[^\s@]+@`),
+		known:  strings.NewReplacer(pairs...),
+	}
+}
+
+// attr leaves out of an attribute what must not be in the log.
+func (r *redaction) attr(groups []string, a slog.Attr) slog.Attr {
+	if r.names.MatchString(a.Key) && a.Value.Kind() != slog.KindInt64 {
+		return slog.String(a.Key, redacted)
+	}
+	switch a.Value.Kind() {
+	case slog.KindString:
+		return slog.String(a.Key, r.text(a.Value.String()))
+	case slog.KindAny:
+		if len(groups) == 0 && a.Key == slog.LevelKey {
+			return a
+		}
+		whole := fmt.Sprint(a.Value.Any())
+		if shown := r.text(whole); shown != whole {
+			return slog.String(a.Key, shown)
+		}
+	default: // numbers and times
+	}
+	return a
+}
+
+func (r *redaction) text(text string) string {
+	text = r.known.Replace(text)
+	text = r.logins.ReplaceAllString(text, "${1}"+redacted+"@")
+	return r.forms.ReplaceAllString(text, redacted)
+}
