@@ -31,7 +31,7 @@ func (k EventKind) Webhook() WebhookEvent {
 		return HookCancelled
 	case TaskExpired:
 		return HookExpired
-	case TaskPosted, TaskReleased, TaskFailed, TaskRated, WalletChanged, KeyRevoked:
+	case TaskPosted, TaskReleased, TaskPromised, TaskFailed, TaskRated, WalletChanged, KeyRevoked:
 	}
 	return ""
 }
