@@ -27,7 +27,7 @@ func TestOnDisk(t *testing.T) {
 	strace := program.Tool(t, "strace")
 	record := filepath.Join(t.TempDir(), "calls")
 	// -D: the server keeps its process id; -y: with the names of files.
-	server := program.StartUnder(t, []string{strace, "-D", "-f", "--seccomp-bpf", "-y", "-s", "600", "-e", "trace=read,write,fdatasync,fsync", "-o", record},
+	server := program.StartAs(t, []string{strace, "-D", "-f", "--seccomp-bpf", "-y", "-s", "600", "-e", "trace=read,write,fdatasync,fsync", "-o", record, program.Path()},
 		fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))
 	changes := claim.Size(0, 1000, 20_000)
 	var n atomic.Int64

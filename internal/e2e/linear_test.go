@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,7 +62,6 @@ func TestLinearizable(t *testing.T) {
 
 	model := h.model()
 	if got := porcupine.CheckOperationsTimeout(model, h.operations, 10*patience); got != porcupine.Ok {
-
 		t.Fatalf("is the history of %d operations linearizable? %s", len(h.operations), got)
 	}
 	h.falsify()
@@ -162,7 +162,7 @@ func (h *history) ask(client int, a asked, once string, rest bool) {
 func (h *history) step(a asked) step {
 	if a.verb == "post" {
 		s := posting()
-		with := strings.NewReplacer("25", fmt.Sprint(a.budget), "{ task { id } }", "{ task { id } wallet { balance } }")
+		with := strings.NewReplacer("25", strconv.Itoa(a.budget), "{ task { id } }", "{ task { id } wallet { balance } }")
 		return step{with.Replace(s.mutation), s.path, with.Replace(s.body)}
 	}
 	if a.verb == "wallet" {
@@ -252,7 +252,7 @@ func (h *history) model() porcupine.Model {
 			return b
 		},
 		Step: func(state, input, output any) (bool, any) {
-			before, a, b := is[books](state), is[asked](input), is[said](output)
+			before, a, b := given[books](state), given[asked](input), given[said](output)
 			after, refused, status := h.next(before, a)
 			if refused != b.refused || a.verb == "task" && status != b.status {
 				return false, before
@@ -306,8 +306,8 @@ func (b books) with(task int, letter byte) books {
 	return b
 }
 
-// is is what the checker was given, and gives back.
-func is[T any](value any) T {
+// given is what the checker was given, as what it is.
+func given[T any](value any) T {
 	of, ok := value.(T)
 	if !ok {
 		panic(fmt.Sprintf("%T", value))
@@ -321,10 +321,10 @@ func (h *history) falsify() {
 	h.Helper()
 	for i := len(h.operations) / 2; i < len(h.operations); i++ {
 		o := h.operations[i]
-		agent := is[asked](o.Input).agent
-		b := is[said](o.Output)
+		agent := given[asked](o.Input).agent
+		b := given[said](o.Output)
 		if b.balance < 0 || slices.ContainsFunc(h.operations, func(other porcupine.Operation) bool {
-			return other.ClientId != o.ClientId && is[asked](other.Input).agent == agent && other.Call <= o.Return && other.Return >= o.Call
+			return other.ClientId != o.ClientId && given[asked](other.Input).agent == agent && other.Call <= o.Return && other.Return >= o.Call
 		}) {
 			continue
 		}

@@ -81,13 +81,13 @@ type Server struct {
 	// Dir is where its database, agentmarket.db, and its key are.
 	Dir string
 
-	tb     testing.TB
-	client *http.Client
-	env    []string
-	under  []string // what it runs under
-	cmd    *exec.Cmd
-	log    *output
-	ended  chan struct{} // closed when the process is gone
+	tb      testing.TB
+	client  *http.Client
+	env     []string
+	command []string // to run, without the address
+	cmd     *exec.Cmd
+	log     *output
+	ended   chan struct{} // closed when the process is gone
 }
 
 // Start runs a server with rate limits off and waits until it is ready. Env are
@@ -95,15 +95,15 @@ type Server struct {
 // ends, if it still runs.
 func Start(tb testing.TB, env ...string) *Server {
 	tb.Helper()
-	return StartUnder(tb, nil, env...)
+	return StartAs(tb, []string{Path()}, env...)
 }
 
-// StartUnder is Start under another program, such as a tracer, which is named with
-// its arguments and must leave the server its process id.
-func StartUnder(tb testing.TB, under []string, env ...string) *Server {
+// StartAs is Start with another command: a server that was built otherwise, or this
+// one under a tracer that leaves it its process id.
+func StartAs(tb testing.TB, command []string, env ...string) *Server {
 	tb.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: mostIdle}
-	s := &Server{Dir: tb.TempDir(), tb: tb, under: under, env: append([]string{"AGENTMARKET_RATE_LIMITS=off"}, env...), client: &http.Client{Transport: transport}}
+	s := &Server{Dir: tb.TempDir(), tb: tb, command: command, env: append([]string{"AGENTMARKET_RATE_LIMITS=off"}, env...), client: &http.Client{Transport: transport}}
 	s.start("--addr=127.0.0.1:0")
 	tb.Cleanup(func() {
 		s.Kill()
@@ -123,7 +123,7 @@ func (s *Server) Restart(env ...string) {
 func (s *Server) start(addr string) {
 	s.tb.Helper()
 	ctx := context.WithoutCancel(s.tb.Context()) // it outlives the test for its clean-up
-	args := slices.Concat(s.under, []string{Path(), addr})
+	args := append(slices.Clone(s.command), addr)
 	s.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	s.cmd.Dir = s.Dir
 	s.cmd.Env = append(os.Environ(), s.env...)
