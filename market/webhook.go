@@ -50,6 +50,9 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string, e
 	if err != nil {
 		return WebhookResult{}, err
 	}
+	if err := m.CheckName(ctx, "url", url); err != nil {
+		return WebhookResult{}, err
+	}
 	in := any(url)
 	if events != nil {
 		if events, err = models.AskFor("events", events); err != nil {
