@@ -103,7 +103,7 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	})}
 	a.market = market.New(market.Parts{
 		DB: a.db, Events: a.events, Keys: keys, Box: box, Notifier: a.webhooks, Deliverer: a.webhooks, Records: a.webhooks, Runner: runner,
-		CheckURL: client.CheckURL, Now: time.Now, Logger: a.logger,
+		CheckURL: client.CheckURL, CheckName: client.CheckName, Now: time.Now, Logger: a.logger,
 	}, a.terms())
 	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: version}
 	answers, err := graph.NewAnswers(a.market)

@@ -32,7 +32,7 @@ func open(tb testing.TB) *bundle {
 	b.hooks = webhooks.New(webhooks.Options{
 		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
 	})
-	b.Notifier, b.Deliverer, b.CheckURL = b.hooks, b.hooks, client.CheckURL
+	b.Notifier, b.Deliverer, b.CheckURL, b.CheckName = b.hooks, b.hooks, client.CheckURL, client.CheckName
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks}
 	answers, err := graph.NewAnswers(b.Market)
 	must(tb, err)

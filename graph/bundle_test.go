@@ -49,7 +49,7 @@ func openWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 	b.hooks = webhooks.New(webhooks.Options{
 		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
 	})
-	b.Notifier, b.Deliverer, b.CheckURL = b.hooks, b.hooks, client.CheckURL
+	b.Notifier, b.Deliverer, b.CheckURL, b.CheckName = b.hooks, b.hooks, client.CheckURL, client.CheckName
 	b.resolver = &Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks, PublicURL: "https://market.example.com", Version: "1.2.3"}
 	o.Keys, o.Logger = b.Keys, b.Logger
 	var err error

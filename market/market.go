@@ -54,8 +54,11 @@ type Parts struct {
 	// CheckURL normalises an address that will be called, or refuses it with
 	// INVALID_INPUT about the field.
 	CheckURL func(field, url string) (string, error)
-	Now      func() time.Time
-	Logger   *slog.Logger
+	// CheckName looks such an address up and refuses it alike when its name leads to
+	// where nothing may be called.
+	CheckName func(ctx context.Context, field, url string) error
+	Now       func() time.Time
+	Logger    *slog.Logger
 }
 
 // Market is the marketplace. It is safe for concurrent use.

@@ -23,6 +23,11 @@ type AgentChanges struct {
 
 // UpdateAgent changes the caller's profile. INVALID_INPUT for a bad field.
 func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChanges) (models.Agent, error) {
+	if in.EndpointURL != nil && *in.EndpointURL != "" {
+		if err := m.CheckName(ctx, "endpointUrl", *in.EndpointURL); err != nil {
+			return models.Agent{}, err
+		}
+	}
 	return once(ctx, m, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
 		var agent models.Agent
 		if err := tx.Locked().Take(&agent, "id = ?", actor.AgentID).Error; err != nil {

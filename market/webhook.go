@@ -51,6 +51,9 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address strin
 	if err != nil {
 		return WebhookResult{}, err
 	}
+	if err := m.CheckName(ctx, "url", address); err != nil {
+		return WebhookResult{}, err
+	}
 	in := any(address)
 	if events != nil {
 		if events, err = models.AskFor("events", events); err != nil {

@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -44,6 +45,7 @@ type Client struct {
 	http        *http.Client
 	networks    []netip.Prefix
 	ports       []uint16
+	resolver    *net.Resolver
 	userAgent   string
 	maxResponse int64
 }
@@ -53,7 +55,7 @@ func New(o Options) *Client {
 	if len(o.AllowPorts) == 0 {
 		o.AllowPorts = []uint16{443}
 	}
-	c := &Client{networks: o.AllowNetworks, ports: o.AllowPorts, userAgent: o.UserAgent, maxResponse: maxResponse}
+	c := &Client{networks: o.AllowNetworks, ports: o.AllowPorts, resolver: cmp.Or(o.Resolver, net.DefaultResolver), userAgent: o.UserAgent, maxResponse: maxResponse}
 	dialer := &net.Dialer{Timeout: connectTimeout, Resolver: o.Resolver, Control: c.guard(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}
 	c.http = &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -9,8 +9,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"code.dny.dev/ssrf"
-
 	"agentmarket.space/server/models"
 )
 
@@ -18,8 +16,8 @@ const maxURL = 2048
 
 // CheckURL returns an address in the form it is kept in, or INVALID_INPUT about
 // the field when it is not https or can be seen not to be public. It is an
-// early, friendly no: names are not looked up here, and what counts is the guard
-// at dialling.
+// early, friendly no: names are not looked up here, see [Client.CheckName], and what
+// counts is the guard at dialling.
 func (c *Client) CheckURL(field, raw string) (string, error) {
 	switch {
 	case len(raw) > maxURL:
@@ -64,11 +62,7 @@ func (c *Client) allowedHost(host string) bool {
 // begins with a digit is an address in an old notation.
 func publicHost(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
-		network := "tcp6"
-		if ip.Unmap().Is4() {
-			ip, network = ip.Unmap(), "tcp4"
-		}
-		return ip.Zone() == "" && ssrf.New(ssrf.WithAnyPort()).Safe(network, netip.AddrPortFrom(ip, 443).String(), nil) == nil
+		return public(ip)
 	}
 	name := strings.TrimSuffix(host, ".")
 	labels := strings.Split(name, ".")

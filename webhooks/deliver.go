@@ -40,11 +40,11 @@ func (DeliverArgs) Kind() string { return "webhook_deliver" }
 
 // InsertOpts says where the job is queued: first tries and later ones apart.
 func (a DeliverArgs) InsertOpts() river.InsertOpts {
-	queue := firstQueue
+	opts := river.InsertOpts{Queue: firstQueue, Priority: fresh, MaxAttempts: maxInternalTries}
 	if a.Attempt > 1 {
-		queue = retryQueue
+		opts.Queue, opts.Priority = laterQueue, old
 	}
-	return river.InsertOpts{Queue: queue, MaxAttempts: maxInternalTries}
+	return opts
 }
 
 // deliverer works DeliverArgs.
@@ -55,12 +55,12 @@ type deliverer struct {
 
 // Work makes the try when its time has come and its endpoint has room.
 func (d *deliverer) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {
-	return d.webhooks.deliver(ctx, job.Args)
+	return d.webhooks.deliver(ctx, job.Args, job.Priority == old)
 }
 
-// deliver makes one try of a delivery and writes down what came of it. The
-// request is made outside any transaction.
-func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs) error {
+// deliver makes one try of a delivery and writes down what came of it. The request
+// is made outside any transaction. Later is for what is [old].
+func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, later bool) error {
 	var delivery models.Delivery
 	err := w.db.Read(ctx).Where("id = ?", args.DeliveryID).Take(&delivery).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) { // it ended long ago and was taken away
@@ -85,10 +85,10 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs) error {
 	if hook.Status == models.WebhookSuspended {
 		return w.drop(ctx, &delivery, suspendedReason)
 	}
-	if stalled, ok := w.slots.take(ctx, delivery.AgentID); !ok {
+	if stalled, ok := w.slots.take(ctx, delivery.AgentID, later); !ok {
 		return river.JobSnooze(busy(stalled, w.random()))
 	}
-	defer w.slots.free(delivery.AgentID)
+	defer w.slots.free(delivery.AgentID, later)
 
 	answer, err := w.try(ctx, hook, &delivery, args.Attempt)
 	if err != nil {

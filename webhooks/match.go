@@ -184,8 +184,9 @@ func (w *Webhooks) heard(ctx context.Context, tasks map[string]*models.Task) (ma
 
 // candidate is an agent that an event concerns.
 type candidate struct {
-	AgentID string
-	Status  models.WebhookStatus
+	AgentID      string
+	Status       models.WebhookStatus
+	FailingSince *models.Time
 }
 
 // match makes a delivery and its job for each agent that an event suits, page by
@@ -218,7 +219,7 @@ func (w *Webhooks) candidates(ctx context.Context, task *models.Task, after stri
 		args = append(args, capability, after, task.PosterID, matchPage)
 	}
 	var page []candidate
-	err := w.db.Read(ctx).Model(&models.Webhook{}).Select("agent_id", "status").
+	err := w.db.Read(ctx).Model(&models.Webhook{}).Select("agent_id", "status", "failing_since").
 		Where("agent_id IN ("+strings.Join(firsts, " UNION ")+")", args...).
 		Order("agent_id").Limit(matchPage).Find(&page).Error
 	if err != nil {
@@ -233,6 +234,7 @@ func (w *Webhooks) candidates(ctx context.Context, task *models.Task, after stri
 func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidate) error {
 	rows := make([]models.Delivery, len(page))
 	ids := make([]string, len(page))
+	queues := make(map[string]string, len(page))
 	for i, to := range page {
 		id, err := uuid.NewV7()
 		if err != nil {
@@ -243,7 +245,7 @@ func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidat
 		if to.Status == models.WebhookSuspended {
 			rows[i].Status, rows[i].LastError, rows[i].NextAttemptAt = models.DeliveryFailed, new(suspendedReason), nil
 		}
-		ids[i] = rows[i].ID
+		ids[i], queues[rows[i].ID] = rows[i].ID, w.queue(&to)
 	}
 	if err := tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&rows).Error; err != nil {
 		return err
@@ -254,7 +256,16 @@ func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidat
 		return err
 	}
 	for _, id := range made {
-		enqueue(tx, &models.Delivery{ID: id, Event: told.Event}, river.InsertOpts{})
+		enqueue(tx, &models.Delivery{ID: id, Event: told.Event}, river.InsertOpts{Queue: queues[id]})
 	}
 	return nil
+}
+
+// queue is where the first try of a delivery waits: with those to endpoints that
+// answer, or where it holds up no other.
+func (w *Webhooks) queue(to *candidate) string {
+	if to.FailingSince != nil || w.slots.crowded(to.AgentID) {
+		return laterQueue
+	}
+	return firstQueue
 }

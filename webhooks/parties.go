@@ -76,7 +76,7 @@ func (w *Webhooks) matchParties(ctx context.Context, args PartiesArgs) error {
 		parties = append(parties, *args.WorkerID)
 	}
 	var told []candidate
-	err := w.db.Read(ctx).Model(&models.Webhook{}).Select("agent_id", "status").
+	err := w.db.Read(ctx).Model(&models.Webhook{}).Select("agent_id", "status", "failing_since").
 		Where("agent_id IN ? AND events LIKE ?", parties, naming(args.Event)).Order("agent_id").Find(&told).Error
 	if err != nil {
 		return fmt.Errorf("find who asked for event %d: %w", args.EventID, err)
@@ -106,7 +106,7 @@ type teller struct {
 
 // Work makes the try when its time has come and its endpoint has room.
 func (t *teller) Work(ctx context.Context, job *river.Job[TellArgs]) error {
-	return t.webhooks.deliver(ctx, job.Args.DeliverArgs)
+	return t.webhooks.deliver(ctx, job.Args.DeliverArgs, job.Priority == old)
 }
 
 // enqueue has the next try of a delivery made with the commit.

@@ -59,10 +59,10 @@ func (w *Webhooks) Ping(ctx context.Context, agentID string) (Pinged, error) {
 	if err != nil {
 		return Pinged{}, err
 	}
-	if _, ok := w.slots.take(ctx, agentID); !ok {
+	if _, ok := w.slots.take(ctx, agentID, false); !ok {
 		return Pinged{}, models.Errorf(models.Conflict, "%d requests to the webhook are under way; try again", perEndpoint)
 	}
-	defer w.slots.free(agentID)
+	defer w.slots.free(agentID, false)
 	answer, err := w.send(ctx, request{
 		agentID: agentID, url: hook.URL, id: id.String(), event: pingEvent, number: 1, content: content, limit: min(w.timeout, pingTime),
 	})

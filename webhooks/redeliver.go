@@ -28,7 +28,7 @@ func (w *Webhooks) Redeliver(tx *database.Tx, agentID, deliveryID string) (model
 	if err := tx.Model(&d).Select("status", "tries_left", "next_attempt_at").Updates(&d).Error; err != nil {
 		return d, fmt.Errorf("redeliver %s: %w", deliveryID, err)
 	}
-	enqueue(tx, &d, river.InsertOpts{Queue: firstQueue})
+	enqueue(tx, &d, river.InsertOpts{Queue: firstQueue, Priority: fresh})
 	return d, nil
 }
 
@@ -69,7 +69,7 @@ func (w *Webhooks) RedeliverFailed(tx *database.Tx, agentID string, ids []string
 	again := make([]string, len(failed))
 	for i := range failed {
 		again[i] = failed[i].ID
-		enqueue(tx, &failed[i], river.InsertOpts{Queue: retryQueue})
+		enqueue(tx, &failed[i], river.InsertOpts{Queue: laterQueue, Priority: old})
 	}
 	err = tx.Model(&models.Delivery{}).Where("id IN ?", again).
 		Updates(map[string]any{"status": models.DeliveryPending, "tries_left": w.tries(), "next_attempt_at": w.stamp()}).Error

@@ -56,7 +56,7 @@ func TestRedeliverFailed_pages(t *testing.T) {
 	}
 	equal(t, "still failed", b.count(t, agent, models.DeliveryFailed), 2)
 	equal(t, "failed of another", b.count(t, other, models.DeliveryFailed), many-2)
-	equal(t, "jobs in the retry queue", b.queued(t, retryQueue), int64(len(want)))
+	equal(t, "jobs in the retry queue", b.queued(t, laterQueue), int64(len(want)))
 	_, err := b.redeliverFailed(t, agent, models.FailedQuery{First: 1000, Until: new(all[8].CreatedAt)})
 	must(t, err)
 	equal(t, "failed and not in the range", b.count(t, agent, models.DeliveryFailed), 2)
@@ -95,11 +95,11 @@ func TestRedeliverFailed_atOnce(t *testing.T) {
 	}
 	group.Wait()
 	equal(t, "redelivered by all", total.Load(), many)
-	equal(t, "jobs", b.queued(t, retryQueue), int64(many))
+	equal(t, "jobs", b.queued(t, laterQueue), int64(many))
 	for _, d := range b.deliveries(t, agent) {
 		args := DeliverArgs{DeliveryID: d.ID, Attempt: 1}
-		must(t, b.deliver(t.Context(), args))
-		must(t, b.deliver(t.Context(), args))
+		must(t, b.deliver(t.Context(), args, false))
+		must(t, b.deliver(t.Context(), args, false))
 	}
 	b.run(t)
 	b.until(t, "every job to be done", func() bool { return b.waiting(t) == 0 })

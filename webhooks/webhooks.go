@@ -21,18 +21,26 @@ import (
 	"agentmarket.space/server/outbound"
 )
 
-// The queues. Retries have one of their own, so that however many of them are
-// due, first tries start at once.
+// The queues. First tries start at once, however many retries are due: these have a
+// queue and workers of their own, and so has what is sent to an endpoint that has
+// failed since it last answered, or that has more waiting than it takes.
 const (
 	matchQueue   = "matches"
 	firstQueue   = "deliveries"
-	retryQueue   = "retries"
+	laterQueue   = "retries"
 	matchWorkers = 4
 	// firstWorkers is how many first tries are under way or wait for a slot at
-	// most: 64 endpoints that hang, with [perEndpoint] each, are needed to hold up
-	// the others for long.
+	// most: 64 endpoints that begin to hang at once, with [perEndpoint] each, are
+	// needed to hold up the others, and can do so for one time-out only.
 	firstWorkers = 256
-	retryWorkers = 64
+	laterWorkers = 64
+)
+
+// The priorities in a queue: first tries, and single deliveries that their owner
+// wants now, go before retries and what is redelivered by the page.
+const (
+	fresh = 1
+	old   = 2
 )
 
 const (
@@ -179,7 +187,7 @@ func (w *Webhooks) config() (*river.Config, error) {
 		Queues: map[string]river.QueueConfig{
 			matchQueue: {MaxWorkers: matchWorkers},
 			firstQueue: {MaxWorkers: firstWorkers},
-			retryQueue: {MaxWorkers: retryWorkers},
+			laterQueue: {MaxWorkers: laterWorkers},
 		},
 		Workers:                     workers,
 		FetchCooldown:               fetchCooldown,

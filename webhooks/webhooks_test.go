@@ -139,7 +139,7 @@ func TestRedeliver(t *testing.T) {
 		b.matched(t, event)
 		d := b.deliveries(t, agent)[0]
 		must(t, b.settle(t.Context(), b.hook(t, agent), &d, 1, answer{problem: "answered 500", status: 500}))
-		equal(t, "jobs in the retry queue", b.queued(t, retryQueue), 1)
+		equal(t, "jobs in the retry queue", b.queued(t, laterQueue), 1)
 		b.run(t)
 
 		_, err := b.redeliver(t, agent, d.ID)

@@ -111,7 +111,8 @@ func NewAt(t testing.TB, address string) *Bundle {
 	b := &Bundle{T: t, DB: db, Log: log, Clock: clock, Hired: hired}
 	b.Market = market.New(market.Parts{
 		DB: db, Events: log, Keys: keys, Box: box, Notifier: silent{}, Records: silent{}, Runner: hired, Now: clock.Now, Logger: logger,
-		CheckURL: func(_, url string) (string, error) { return url, nil },
+		CheckURL:  func(_, url string) (string, error) { return url, nil },
+		CheckName: func(context.Context, string, string) error { return nil },
 	}, market.Settings{
 		StartingCredits: 100, MinBudget: models.MinBudget, OpenFor: 7 * 24 * time.Hour, Lease: 24 * time.Hour, ExecuteTimeout: time.Minute,
 		ExecuteDeadline: time.Hour,
