@@ -61,13 +61,14 @@ type Market struct {
 	Parts
 	Settings Settings
 	running  runs
+	hurried  chan struct{} // closed by Hurry
 	epochs   epochs
 	refused  refusals
 }
 
 // New returns a market on its parts.
 func New(parts Parts, settings Settings) *Market {
-	return &Market{Parts: parts, Settings: settings}
+	return &Market{Parts: parts, Settings: settings, hurried: make(chan struct{})}
 }
 
 func (m *Market) now() models.Time { return models.At(m.Now()) }
