@@ -295,6 +295,7 @@ func (a *App) stop(ctx context.Context, server *http.Server) error {
 	<-time.After(a.config.Drain)
 	ctx, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()
+	a.market.Hurry()
 	a.graph.Shutdown(ctx)
 	err := server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -3,10 +3,14 @@ package executor
 import (
 	"context"
 	"errors"
+	"io"
+	"mime"
+	"net/http"
 	"strings"
 
 	"github.com/anthropics/anthropic-sdk-go"
 	"github.com/anthropics/anthropic-sdk-go/option"
+	"github.com/anthropics/anthropic-sdk-go/packages/ssestream"
 
 	"agentmarket.space/server/models"
 )
@@ -29,17 +33,17 @@ func newClaude(o ClaudeOptions) anthropic.Client {
 
 // runPrompt has the model answer the job under the agent's prompt.
 func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (Outcome, error) {
-	message, err := e.claude.Messages.New(ctx, anthropic.MessageNewParams{
+	message, err := e.ask(ctx, anthropic.MessageNewParams{
 		Model: e.options.Claude.Model, MaxTokens: e.options.Claude.MaxTokens,
 		System:   []anthropic.TextBlockParam{{Text: agent.SystemPrompt}},
 		Messages: []anthropic.MessageParam{anthropic.NewUserMessage(anthropic.NewTextBlock(job.Description))},
-	})
+	}, job.Written)
 	var refused *anthropic.Error
 	switch {
-	case errors.As(err, &refused):
+	case errors.As(err, &refused) && refused.StatusCode >= http.StatusBadRequest:
 		return Outcome{Tokens: new(int64)}, models.Errorf(models.ExecutionFailed, "the model's service answered %d", refused.StatusCode)
 	case err != nil && ctx.Err() == nil:
-		return Outcome{}, models.Errorf(models.ExecutionFailed, "the model's service could not be reached")
+		return Outcome{}, models.Errorf(models.ExecutionFailed, "the model's service could not be reached, or broke off")
 	case err != nil:
 		return Outcome{}, err
 	}
@@ -53,4 +57,39 @@ func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (Outcome
 		return Outcome{Tokens: &tokens}, models.Errorf(models.ExecutionFailed, "the model answered without text")
 	}
 	return Outcome{Result: text.String(), Tokens: &tokens}, nil
+}
+
+// ask asks the model, and tells written of each piece of text as it comes, if
+// anybody wants to know.
+func (e *Executor) ask(ctx context.Context, params anthropic.MessageNewParams, written func(string)) (*anthropic.Message, error) {
+	if written == nil {
+		return e.claude.Messages.New(ctx, params)
+	}
+	var response *http.Response
+	if err := e.claude.Post(ctx, "v1/messages", params, &response, option.WithJSONSet("stream", true)); err != nil {
+		return nil, err
+	}
+	defer response.Body.Close() //nolint:errcheck // it is read to its end
+	message := &anthropic.Message{}
+	if media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); media == "application/json" { // a gateway that knows no streams
+		body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+		if err != nil {
+			return nil, err
+		}
+		return message, message.UnmarshalJSON(body)
+	}
+	stream := ssestream.NewStream[anthropic.MessageStreamEventUnion](ssestream.NewDecoder(response), nil)
+	for stream.Next() {
+		event := stream.Current()
+		if err := message.Accumulate(event); err != nil {
+			return nil, err
+		}
+		if event.Delta.Text != "" {
+			written(event.Delta.Text)
+		}
+	}
+	if message.StopReason == "" && stream.Err() == nil {
+		return nil, io.ErrUnexpectedEOF // a stream that is cut off ends like any other
+	}
+	return message, stream.Err()
 }

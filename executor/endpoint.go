@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
@@ -88,12 +89,23 @@ func (e *Executor) headers(secret, taskID string, content []byte) (http.Header, 
 	return header, nil
 }
 
-// readResult takes the result out of an answer. JSON must be an object with a
-// text as result; any other type of content is the result itself.
+// readResult takes the result out of an answer: JSON must be an object with a text
+// as result, text is the result itself. What is neither, or is compressed, is none.
 func readResult(response *outbound.Response) (string, error) {
-	media, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
-	if err != nil || media != "application/json" {
-		return string(response.Body), nil //nolint:nilerr // what is not declared as JSON is text
+	if coding := response.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return "", models.Errorf(models.ExecutionFailed, "the agent's answer is compressed, and nobody asked for that")
+	}
+	media := response.Header.Get("Content-Type")
+	if media == "" {
+		return string(response.Body), nil
+	}
+	media, _, err := mime.ParseMediaType(media)
+	switch {
+	case err == nil && media == "application/json":
+	case err == nil && strings.HasPrefix(media, "text/"):
+		return string(response.Body), nil
+	default:
+		return "", models.Errorf(models.ExecutionFailed, "the agent's answer is neither JSON nor text")
 	}
 	var answer struct {
 		Result *string `json:"result"`

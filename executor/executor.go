@@ -46,6 +46,9 @@ type Job struct {
 	// Patient is for a job that nobody waits for: an endpoint that gives no answer in
 	// time may still keep its promise, and a prompt runs for as long as ctx lets it.
 	Patient bool
+	// Written is told what a prompt has the model write, piece by piece; nil has it
+	// answer at once.
+	Written func(piece string)
 }
 
 // Outcome is what a run gave: a result, or the promise of one.

@@ -112,7 +112,7 @@ func (g *group) answer(event *models.Event) []byte {
 // render renders an event for the group, nil when that failed.
 func (g *group) render(event *models.Event) (payload []byte) {
 	defer func() { _ = recover() }() // it happens again, and is told of, when it is rendered for one alone
-	response := g.sharing.render(g.ctx, g.operation, event)
+	response := g.sharing.render(g.ctx, g.operation, &tap{one: event})
 	if len(response.Errors) > 0 {
 		return nil
 	}

@@ -241,6 +241,10 @@ func (r *subscriptionResolver) TaskUpdated(ctx context.Context, taskID *string, 
 	return r.taskUpdated(ctx, taskID, after)
 }
 
+func (r *subscriptionResolver) ExecutionUpdated(ctx context.Context, taskID string) (<-chan *generated.ExecutionUpdatedEvent, error) {
+	return r.executionUpdated(ctx, taskID)
+}
+
 func (r *subscriptionResolver) WalletChanged(ctx context.Context, after *string) (<-chan *generated.WalletChangedEvent, error) {
 	return r.walletChanged(ctx, after)
 }

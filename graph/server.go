@@ -79,7 +79,7 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	if o.Introspection {
 		server.Use(extension.Introspection{})
 	}
-	shared, err := newSharing(r.Events, schema, o.Logger)
+	shared, err := newSharing(r.Market, r.Events, schema, o.Logger)
 	if err != nil {
 		return nil, err
 	}

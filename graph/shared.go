@@ -14,6 +14,7 @@ import (
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/events"
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
 )
 
@@ -21,6 +22,7 @@ import (
 // that ask with the same document, however many there are. Who is party to a
 // task may see more of it and gets an answer of its own.
 type sharing struct {
+	market  *market.Market
 	log     *events.Log
 	schema  graphql.ExecutableSchema
 	present graphql.ErrorPresenterFunc
@@ -36,10 +38,10 @@ type sharing struct {
 // document names what subscribers have in common whose answers are the same.
 type document [sha256.Size]byte
 
-func newSharing(log *events.Log, schema graphql.ExecutableSchema, logger *slog.Logger) (*sharing, error) {
+func newSharing(market *market.Market, log *events.Log, schema graphql.ExecutableSchema, logger *slog.Logger) (*sharing, error) {
 	ready, err := newReady()
 	return &sharing{
-		log: log, schema: schema, present: presenter(logger), contain: contain(logger), ready: ready, limit: operationTimeout,
+		market: market, log: log, schema: schema, present: presenter(logger), contain: contain(logger), ready: ready, limit: operationTimeout,
 		groups: map[document]*group{},
 	}, err
 }
@@ -65,7 +67,11 @@ func (s *sharing) around(ctx context.Context, next graphql.OperationHandler) gra
 	if begun.interest.Filter == nil { // it was refused
 		return responses
 	}
-	if !transport.HandOver(ctx, func(wake func()) transport.Source { return s.listen(ctx, begun, wake) }) {
+	listen := s.listen
+	if begun.hire != "" {
+		listen = s.follow
+	}
+	if !transport.HandOver(ctx, func(wake func()) transport.Source { return listen(ctx, begun, wake) }) {
 		return graphql.OneShot(graphql.ErrorResponse(ctx, "this transport has no subscriptions"))
 	}
 	return nil // nobody asks it
@@ -120,7 +126,7 @@ func (l *listener) Next(ctx context.Context) (payload []byte, over bool, errs gq
 			return payload, false, nil
 		}
 	}
-	response := l.sharing.render(ctx, l.operation, event)
+	response := l.sharing.render(ctx, l.operation, &tap{one: event})
 	if response.Data == nil {
 		return nil, true, response.Errors
 	}
@@ -137,10 +143,10 @@ func (l *listener) Close() {
 
 // render executes a subscription for one event, as the caller in ctx and under
 // the time limit of queries. Any number may do so at once with the same operation.
-func (s *sharing) render(ctx context.Context, operation *graphql.OperationContext, event *models.Event) *graphql.Response {
+func (s *sharing) render(ctx context.Context, operation *graphql.OperationContext, known *tap) *graphql.Response {
 	ctx, cancel := context.WithTimeout(ctx, s.limit)
 	defer cancel()
-	ctx = context.WithValue(graphql.WithOperationContext(ctx, operation), tapKey{}, &tap{one: event})
+	ctx = context.WithValue(graphql.WithOperationContext(ctx, operation), tapKey{}, known)
 	ctx = graphql.WithResponseContext(ctx, s.present, s.contain)
 	responses := s.schema.Exec(ctx)
 	if errs := graphql.GetErrors(ctx); errs != nil {

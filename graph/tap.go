@@ -13,8 +13,10 @@ type tap struct {
 	interest events.Interest // set by the resolver, as what follows
 	after    *int64          // the cursor to begin after, nil for none
 	shared   bool            // an event looks the same to all but those party to its task
+	hire     string          // the hire that is followed to its end; empty for events as they happen
 
-	one *models.Event // what to tell of instead
+	one  *models.Event // what to tell of instead
+	text string        // and what the model wrote
 }
 
 type tapKey struct{}

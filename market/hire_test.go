@@ -366,6 +366,17 @@ func TestExecute_promise(t *testing.T) {
 		}
 		h.wants(t, out.Task, models.Completed, 85, 113)
 	})
+	t.Run("not waited for when the server stops", func(t *testing.T) {
+		t.Parallel()
+		h := newHiring(t)
+		h.Hurry()
+		h.answer <- promised()
+		out, err := h.executes(t, "")
+		if err != nil || out.Task.Status != models.Assigned {
+			t.Errorf("got %+v, %v", out, err)
+		}
+		h.wants(t, out.Task, models.Assigned, 85, 100)
+	})
 	t.Run("broken", func(t *testing.T) {
 		t.Parallel()
 		h := newHiring(t)

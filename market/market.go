@@ -66,6 +66,7 @@ type Market struct {
 	Parts
 	Settings Settings
 	running  runs
+	hurried  chan struct{} // closed by Hurry
 	epochs   epochs
 	refused  refusals
 	counted  counts // of refusals, for the audit log
@@ -73,7 +74,7 @@ type Market struct {
 
 // New returns a market on its parts.
 func New(parts Parts, settings Settings) *Market {
-	return &Market{Parts: parts, Settings: settings}
+	return &Market{Parts: parts, Settings: settings, hurried: make(chan struct{})}
 }
 
 func (m *Market) now() models.Time { return models.At(m.Now()) }

@@ -17,7 +17,11 @@ func (m *Market) run(ctx context.Context, c *claim, h *hire) (out TaskResult, pr
 	task := h.out.Task
 	running, done := m.running.begin(ctx, task.ID)
 	defer done()
-	outcome, failure := m.Runner.Run(running, h.agent, &task, Terms{Patient: h.patient, Deadline: h.deadline})
+	terms := Terms{Patient: h.patient, Deadline: h.deadline}
+	if h.patient {
+		terms.Written = func(piece string) { m.running.wrote(task.ID, piece) }
+	}
+	outcome, failure := m.Runner.Run(running, h.agent, &task, terms)
 	if failure == nil && !outcome.Promised {
 		failure = checkResult(outcome.Result)
 	}
@@ -121,7 +125,7 @@ func (m *Market) settleHire(tx *database.Tx, c *claim, task *models.Task, result
 }
 
 // await waits for the end of a hire whose agent promised a result, and returns
-// the hire as it stands then, or once ctx ends.
+// the hire as it stands then, or once ctx ends or [Market.Hurry] is called.
 func (m *Market) await(ctx context.Context, actor auth.Actor, out TaskResult) (TaskResult, error) {
 	id := out.Task.ID
 	woken := make(chan struct{}, 1)
@@ -159,6 +163,8 @@ func (m *Market) await(ctx context.Context, actor auth.Actor, out TaskResult) (T
 		select {
 		case <-woken:
 		case <-ctx.Done():
+		case <-m.hurried:
+			return out, nil
 		}
 	}
 }

@@ -2,7 +2,6 @@ package market
 
 import (
 	"context"
-	"sync"
 
 	"agentmarket.space/server/models"
 )
@@ -23,6 +22,8 @@ type Terms struct {
 	Patient bool
 	// Deadline is when a promised result is due at the latest.
 	Deadline models.Time
+	// Written is told what the model writes, piece by piece; nil when nobody can hear.
+	Written func(piece string)
 }
 
 // Outcome is what running an agent gave. With Promised the agent completes the
@@ -31,53 +32,4 @@ type Outcome struct {
 	Result   string
 	Promised bool
 	Tokens   *int64 // what it took of the operator's model, with a failure too; nil when that is not known
-}
-
-// runs are the hires that run in this process.
-type runs struct {
-	group sync.WaitGroup
-
-	mu   sync.Mutex
-	live map[string]context.CancelFunc // by task
-}
-
-// begin notes a run. It ends with the function that is returned, and ctx with it.
-func (r *runs) begin(ctx context.Context, taskID string) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	r.group.Add(1)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.live == nil {
-		r.live = map[string]context.CancelFunc{}
-	}
-	r.live[taskID] = cancel
-	return ctx, func() {
-		cancel()
-		r.mu.Lock()
-		delete(r.live, taskID)
-		r.mu.Unlock()
-		r.group.Done()
-	}
-}
-
-// stop cuts a run off, if it is one of this process.
-func (r *runs) stop(taskID string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if cancel, ok := r.live[taskID]; ok {
-		cancel()
-	}
-}
-
-// Wait returns when no hire runs, or when ctx ends.
-func (m *Market) Wait(ctx context.Context) {
-	done := make(chan struct{})
-	go func() {
-		m.running.group.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
 }

@@ -92,6 +92,13 @@ type ComplexityRoot struct {
 		Wallet func(childComplexity int) int
 	}
 
+	ExecutionUpdatedEvent struct {
+		Change     func(childComplexity int) int
+		OccurredAt func(childComplexity int) int
+		Task       func(childComplexity int) int
+		Text       func(childComplexity int) int
+	}
+
 	ExtendTaskPayload struct {
 		Task func(childComplexity int) int
 	}
@@ -232,9 +239,10 @@ type ComplexityRoot struct {
 	}
 
 	Subscription struct {
-		TaskPosted    func(childComplexity int, capabilities []string, minBudget *models.Credits, after *string) int
-		TaskUpdated   func(childComplexity int, taskID *string, after *string) int
-		WalletChanged func(childComplexity int, after *string) int
+		ExecutionUpdated func(childComplexity int, taskID string) int
+		TaskPosted       func(childComplexity int, capabilities []string, minBudget *models.Credits, after *string) int
+		TaskUpdated      func(childComplexity int, taskID *string, after *string) int
+		WalletChanged    func(childComplexity int, after *string) int
 	}
 
 	Task struct {
@@ -418,6 +426,7 @@ type QueryResolver interface {
 type SubscriptionResolver interface {
 	TaskPosted(ctx context.Context, capabilities []string, minBudget *models.Credits, after *string) (<-chan *TaskPostedEvent, error)
 	TaskUpdated(ctx context.Context, taskID *string, after *string) (<-chan *TaskUpdatedEvent, error)
+	ExecutionUpdated(ctx context.Context, taskID string) (<-chan *ExecutionUpdatedEvent, error)
 	WalletChanged(ctx context.Context, after *string) (<-chan *WalletChangedEvent, error)
 }
 type TaskResolver interface {
@@ -621,6 +630,31 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.ExecutePayload.Wallet(childComplexity), true
+
+	case "ExecutionUpdatedEvent.change":
+		if e.ComplexityRoot.ExecutionUpdatedEvent.Change == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ExecutionUpdatedEvent.Change(childComplexity), true
+	case "ExecutionUpdatedEvent.occurredAt":
+		if e.ComplexityRoot.ExecutionUpdatedEvent.OccurredAt == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ExecutionUpdatedEvent.OccurredAt(childComplexity), true
+	case "ExecutionUpdatedEvent.task":
+		if e.ComplexityRoot.ExecutionUpdatedEvent.Task == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ExecutionUpdatedEvent.Task(childComplexity), true
+	case "ExecutionUpdatedEvent.text":
+		if e.ComplexityRoot.ExecutionUpdatedEvent.Text == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ExecutionUpdatedEvent.Text(childComplexity), true
 
 	case "ExtendTaskPayload.task":
 		if e.ComplexityRoot.ExtendTaskPayload.Task == nil {
@@ -1188,6 +1222,17 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 
 		return e.ComplexityRoot.StartExecutionPayload.Wallet(childComplexity), true
 
+	case "Subscription.executionUpdated":
+		if e.ComplexityRoot.Subscription.ExecutionUpdated == nil {
+			break
+		}
+
+		args, err := ec.field_Subscription_executionUpdated_args(ctx, rawArgs)
+		if err != nil {
+			return 0, false
+		}
+
+		return e.ComplexityRoot.Subscription.ExecutionUpdated(childComplexity, args["taskId"].(string)), true
 	case "Subscription.taskPosted":
 		if e.ComplexityRoot.Subscription.TaskPosted == nil {
 			break
@@ -2498,7 +2543,7 @@ type Mutation {
   waited for as long as any other; then the answer is the task as it stands, still assigned.
   """
   execute("Whom to hire and for what." input: ExecuteInput!): ExecutePayload @authenticated
-  "Hire one agent and get the task at once. The agent runs in the background; ` + "`" + `taskUpdated` + "`" + ` tells of it."
+  "Hire one agent and get the task at once. The agent runs in the background; ` + "`" + `executionUpdated` + "`" + ` tells of it."
   startExecution("Whom to hire and for what." input: StartExecutionInput!): StartExecutionPayload @authenticated
   "Set or change the calling agent's webhook."
   setWebhook("The address." input: SetWebhookInput!): SetWebhookPayload @authenticated
@@ -2836,6 +2881,11 @@ type Subscription {
     "Begin after the event with this cursor."
     after: String
   ): TaskUpdatedEvent! @authenticated
+  """
+  A hire that the caller is party to, from where it stands now to its end, after which the
+  stream completes. Subscribe again to see how it stands; there is no cursor.
+  """
+  executionUpdated("The task that ` + "`" + `startExecution` + "`" + ` returned." taskId: ID!): ExecutionUpdatedEvent! @authenticated
   "Changes of the caller's wallet."
   walletChanged("Begin after the event with this cursor." after: String): WalletChangedEvent! @authenticated
 }
@@ -2882,6 +2932,33 @@ enum TaskChange {
   FAILED
   "The poster rated it."
   RATED
+}
+
+"A hire went on."
+type ExecutionUpdatedEvent {
+  "When it happened."
+  occurredAt: DateTime!
+  "What happened."
+  change: ExecutionChange!
+  """
+  What the model has written since the event before, the first time all of it; null for every
+  other change. It is told where the hire runs, up to 64 KiB; the result has all of it.
+  """
+  text: String
+  "The task as it was when it last changed."
+  task: Task!
+}
+
+"How a hire goes on."
+enum ExecutionChange {
+  "The agent is called, or waits for its turn."
+  STARTED
+  "The model has written more."
+  WRITING
+  "The agent took the job and hands in its result later."
+  PROMISED
+  "It has ended: the task says how."
+  SETTLED
 }
 
 "A wallet changed."
@@ -2991,6 +3068,20 @@ func (ec *executionContext) childFields_ExecutePayload(ctx context.Context, fiel
 		return ec.fieldContext_ExecutePayload_wallet(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type ExecutePayload", field.Name)
+}
+
+func (ec *executionContext) childFields_ExecutionUpdatedEvent(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "occurredAt":
+		return ec.fieldContext_ExecutionUpdatedEvent_occurredAt(ctx, field)
+	case "change":
+		return ec.fieldContext_ExecutionUpdatedEvent_change(ctx, field)
+	case "text":
+		return ec.fieldContext_ExecutionUpdatedEvent_text(ctx, field)
+	case "task":
+		return ec.fieldContext_ExecutionUpdatedEvent_task(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type ExecutionUpdatedEvent", field.Name)
 }
 
 func (ec *executionContext) childFields_ExtendTaskPayload(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -3951,6 +4042,20 @@ func (ec *executionContext) field_Query_tasks_args(ctx context.Context, rawArgs 
 	return args, nil
 }
 
+func (ec *executionContext) field_Subscription_executionUpdated_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "taskId",
+		func(ctx context.Context, v any) (string, error) {
+			return ec.unmarshalNID2string(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["taskId"] = arg0
+	return args, nil
+}
+
 func (ec *executionContext) field_Subscription_taskPosted_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
 	var err error
 	args := map[string]any{}
@@ -4857,6 +4962,107 @@ func (ec *executionContext) fieldContext_ExecutePayload_wallet(_ context.Context
 		IsResolver: false,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 			return ec.childFields_Wallet(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _ExecutionUpdatedEvent_occurredAt(ctx context.Context, field graphql.CollectedField, obj *ExecutionUpdatedEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ExecutionUpdatedEvent_occurredAt(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.OccurredAt, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v models.Time) graphql.Marshaler {
+			return ec.marshalNDateTime2agentmarketᚗspaceᚋserverᚋmodelsᚐTime(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ExecutionUpdatedEvent_occurredAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ExecutionUpdatedEvent", field, false, false, "DateTime")
+}
+
+func (ec *executionContext) _ExecutionUpdatedEvent_change(ctx context.Context, field graphql.CollectedField, obj *ExecutionUpdatedEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ExecutionUpdatedEvent_change(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Change, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v ExecutionChange) graphql.Marshaler {
+			return ec.marshalNExecutionChange2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐExecutionChange(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ExecutionUpdatedEvent_change(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ExecutionUpdatedEvent", field, false, false, "ExecutionChange")
+}
+
+func (ec *executionContext) _ExecutionUpdatedEvent_text(ctx context.Context, field graphql.CollectedField, obj *ExecutionUpdatedEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ExecutionUpdatedEvent_text(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Text, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *string) graphql.Marshaler {
+			return ec.marshalOString2ᚖstring(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_ExecutionUpdatedEvent_text(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("ExecutionUpdatedEvent", field, false, false, "String")
+}
+
+func (ec *executionContext) _ExecutionUpdatedEvent_task(ctx context.Context, field graphql.CollectedField, obj *ExecutionUpdatedEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ExecutionUpdatedEvent_task(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Task, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Task) graphql.Marshaler {
+			return ec.marshalNTask2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐTask(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ExecutionUpdatedEvent_task(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "ExecutionUpdatedEvent",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Task(ctx, field)
 		},
 	}
 	return fc, nil
@@ -7644,6 +7850,63 @@ func (ec *executionContext) fieldContext_Subscription_taskUpdated(ctx context.Co
 	}()
 	ctx = graphql.WithFieldContext(ctx, fc)
 	if fc.Args, err = ec.field_Subscription_taskUpdated_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _Subscription_executionUpdated(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_executionUpdated(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().ExecutionUpdated(ctx, fc.Args["taskId"].(string))
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				if ec.Directives.Authenticated == nil {
+					var zeroVal *ExecutionUpdatedEvent
+					return zeroVal, errors.New("directive authenticated is not implemented")
+				}
+				return ec.Directives.Authenticated(ctx, nil, directive0)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *ExecutionUpdatedEvent) graphql.Marshaler {
+			return ec.marshalNExecutionUpdatedEvent2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐExecutionUpdatedEvent(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_executionUpdated(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_ExecutionUpdatedEvent(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_executionUpdated_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
 		ec.Error(ctx, err)
 		return fc, err
 	}
@@ -12719,6 +12982,54 @@ func (ec *executionContext) _ExecutePayload(ctx context.Context, sel ast.Selecti
 	return out
 }
 
+var executionUpdatedEventImplementors = []string{"ExecutionUpdatedEvent"}
+
+func (ec *executionContext) _ExecutionUpdatedEvent(ctx context.Context, sel ast.SelectionSet, obj *ExecutionUpdatedEvent) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, executionUpdatedEventImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("ExecutionUpdatedEvent")
+		case "occurredAt":
+			out.Values[i] = ec._ExecutionUpdatedEvent_occurredAt(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "change":
+			out.Values[i] = ec._ExecutionUpdatedEvent_change(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "text":
+			out.Values[i] = ec._ExecutionUpdatedEvent_text(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
+				out.Invalids++
+			}
+		case "task":
+			out.Values[i] = ec._ExecutionUpdatedEvent_task(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
 var extendTaskPayloadImplementors = []string{"ExtendTaskPayload"}
 
 func (ec *executionContext) _ExtendTaskPayload(ctx context.Context, sel ast.SelectionSet, obj *ExtendTaskPayload) graphql.Marshaler {
@@ -13794,6 +14105,8 @@ func (ec *executionContext) _Subscription(ctx context.Context, sel ast.Selection
 		return ec._Subscription_taskPosted(ctx, fields[0])
 	case "taskUpdated":
 		return ec._Subscription_taskUpdated(ctx, fields[0])
+	case "executionUpdated":
+		return ec._Subscription_executionUpdated(ctx, fields[0])
 	case "walletChanged":
 		return ec._Subscription_walletChanged(ctx, fields[0])
 	default:
@@ -15184,6 +15497,16 @@ func (ec *executionContext) unmarshalNExecuteInput2agentmarketᚗspaceᚋserver�
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
+func (ec *executionContext) unmarshalNExecutionChange2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐExecutionChange(ctx context.Context, v any) (ExecutionChange, error) {
+	var res ExecutionChange
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNExecutionChange2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐExecutionChange(ctx context.Context, sel ast.SelectionSet, v ExecutionChange) graphql.Marshaler {
+	return v
+}
+
 func (ec *executionContext) unmarshalNExecutionMode2agentmarketᚗspaceᚋserverᚋmodelsᚐExecutionMode(ctx context.Context, v any) (models.ExecutionMode, error) {
 	tmp, err := graphql.UnmarshalString(v)
 	res := unmarshalNExecutionMode2agentmarketᚗspaceᚋserverᚋmodelsᚐExecutionMode[tmp]
@@ -15211,6 +15534,14 @@ var (
 		models.ModeNone:     "NONE",
 	}
 )
+
+func (ec *executionContext) marshalNExecutionUpdatedEvent2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐExecutionUpdatedEvent(ctx context.Context, sel ast.SelectionSet, v *ExecutionUpdatedEvent) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "ExecutionUpdatedEvent!")
+		return graphql.Null
+	}
+	return ec._ExecutionUpdatedEvent(ctx, sel, v)
+}
 
 func (ec *executionContext) unmarshalNExtendTaskInput2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐExtendTaskInput(ctx context.Context, v any) (ExtendTaskInput, error) {
 	res, err := ec.unmarshalInputExtendTaskInput(ctx, v)

@@ -112,6 +112,19 @@ type ExecutePayload struct {
 	Wallet *models.Wallet `json:"wallet"`
 }
 
+// A hire went on.
+type ExecutionUpdatedEvent struct {
+	// When it happened.
+	OccurredAt models.Time `json:"occurredAt"`
+	// What happened.
+	Change ExecutionChange `json:"change"`
+	// What the model has written since the event before, the first time all of it; null for every
+	// other change. It is told where the hire runs, up to 64 KiB; the result has all of it.
+	Text *string `json:"text,omitempty"`
+	// The task as it was when it last changed.
+	Task *models.Task `json:"task"`
+}
+
 // More time for a task.
 type ExtendTaskInput struct {
 	// The task's id.
@@ -526,6 +539,70 @@ func (e *AgentOrderField) UnmarshalJSON(b []byte) error {
 }
 
 func (e AgentOrderField) MarshalJSON() ([]byte, error) {
+	var buf bytes.Buffer
+	e.MarshalGQL(&buf)
+	return buf.Bytes(), nil
+}
+
+// How a hire goes on.
+type ExecutionChange string
+
+const (
+	// The agent is called, or waits for its turn.
+	ExecutionChangeStarted ExecutionChange = "STARTED"
+	// The model has written more.
+	ExecutionChangeWriting ExecutionChange = "WRITING"
+	// The agent took the job and hands in its result later.
+	ExecutionChangePromised ExecutionChange = "PROMISED"
+	// It has ended: the task says how.
+	ExecutionChangeSettled ExecutionChange = "SETTLED"
+)
+
+var AllExecutionChange = []ExecutionChange{
+	ExecutionChangeStarted,
+	ExecutionChangeWriting,
+	ExecutionChangePromised,
+	ExecutionChangeSettled,
+}
+
+func (e ExecutionChange) IsValid() bool {
+	switch e {
+	case ExecutionChangeStarted, ExecutionChangeWriting, ExecutionChangePromised, ExecutionChangeSettled:
+		return true
+	}
+	return false
+}
+
+func (e ExecutionChange) String() string {
+	return string(e)
+}
+
+func (e *ExecutionChange) UnmarshalGQL(v any) error {
+	str, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("enums must be strings")
+	}
+
+	*e = ExecutionChange(str)
+	if !e.IsValid() {
+		return fmt.Errorf("%s is not a valid ExecutionChange", str)
+	}
+	return nil
+}
+
+func (e ExecutionChange) MarshalGQL(w io.Writer) {
+	_, _ = fmt.Fprint(w, strconv.Quote(e.String()))
+}
+
+func (e *ExecutionChange) UnmarshalJSON(b []byte) error {
+	s, err := strconv.Unquote(string(b))
+	if err != nil {
+		return err
+	}
+	return e.UnmarshalGQL(s)
+}
+
+func (e ExecutionChange) MarshalJSON() ([]byte, error) {
 	var buf bytes.Buffer
 	e.MarshalGQL(&buf)
 	return buf.Bytes(), nil

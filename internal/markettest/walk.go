@@ -46,6 +46,9 @@ func Walk(tb testing.TB, r *rapid.T, open func(tb testing.TB, agents int) (*Bund
 		"extend":  w.extend,
 		"rate":    w.rate,
 		"hire":    w.hire,
+		"start":   w.start,
+		"keep":    w.keep,
+		"revoke":  w.revoke,
 		"jump": func(r *rapid.T) {
 			w.Clock.Advance(time.Duration(rapid.IntRange(1, 4000).Draw(r, "minutes")) * time.Minute)
 		},
@@ -109,6 +112,8 @@ func (t *taskModel) ended() bool {
 func (t *taskModel) at(now time.Time) models.Status {
 	offerOver := !now.Before(t.openUntil)
 	switch {
+	case t.direct && t.status == models.Assigned && !now.Before(t.leaseUntil):
+		return models.Failed
 	case t.status == models.Open && offerOver:
 		return models.Expired
 	case t.status == models.Assigned && !now.Before(t.leaseUntil) && (offerOver || t.lapses == 2):
@@ -305,8 +310,8 @@ func (w *walk) sweep() {
 		w.T.Fatal(err)
 	}
 	for _, task := range w.tasks {
-		if !task.ended() && task.at(w.Clock.Now()) == models.Expired {
-			task.refund(models.Expired)
+		if end := task.at(w.Clock.Now()); !task.ended() && (end == models.Expired || end == models.Failed) {
+			task.refund(end)
 		}
 	}
 }
