@@ -39,7 +39,7 @@ type document [sha256.Size]byte
 func newSharing(log *events.Log, schema graphql.ExecutableSchema, logger *slog.Logger) (*sharing, error) {
 	ready, err := newReady()
 	return &sharing{
-		log: log, schema: schema, present: presenter(logger), contain: contain(logger), ready: ready, limit: operationTimeout,
+		log: log, schema: schema, present: presenter(logger, true), contain: contain(logger), ready: ready, limit: operationTimeout,
 		groups: map[document]*group{},
 	}, err
 }
