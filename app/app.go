@@ -167,7 +167,7 @@ func (a *App) routes(rest http.Handler, keys *auth.Keys, operatorKey string) htt
 		}
 		mux.ServeHTTP(w, r)
 	})
-	return observe(metrics, a.logger, protect(a.config.AllowOrigins, a.config.EndpointTime+stopTime, doors))
+	return observe(metrics, a.logger, protect(a.config.AllowOrigins, a.config.EndpointTime+stopTime, strings.HasPrefix(a.config.PublicURL, "https://"), doors))
 }
 
 // places is everything that is served but REST, by its path.

@@ -216,6 +216,12 @@ func TestHeaders(t *testing.T) {
 				t.Errorf("%s: %s is %q", path, name, got.Header.Get(name))
 			}
 		}
+		if policy := got.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "default-src '") || !strings.Contains(policy, "frame-ancestors 'none'") {
+			t.Errorf("%s: the policy is %q", path, policy)
+		}
+		if got.Header.Get("Strict-Transport-Security") != "" || got.Header.Get("Server") != "" || got.Header.Get("X-Powered-By") != "" {
+			t.Errorf("%s: %v", path, got.Header)
+		}
 		if got := b.ask(t, http.MethodGet, path, "", "Origin", other); got.Header.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("%s lets a page of another origin in", path)
 		}
@@ -231,6 +237,17 @@ func TestHeaders(t *testing.T) {
 	got := b.ask(t, http.MethodPost, "/api/agents/register", `{"name":"Bot"}`, "Origin", other, "Sec-Fetch-Site", "cross-site")
 	if got.StatusCode != http.StatusForbidden || !strings.Contains(got.body, `"code":"FORBIDDEN"`) {
 		t.Errorf("a page of another origin registered: %d %s", got.StatusCode, got.body)
+	}
+}
+
+// TestHeaders_tls: a server that clients reach over TLS says that they always do.
+func TestHeaders_tls(t *testing.T) {
+	t.Parallel()
+	b := open(t, func(c *config.Config) { c.PublicURL = "https://market.example" })
+	for _, path := range []string{"/graphql", "/api/tasks", "/explorer"} {
+		if got := b.ask(t, http.MethodGet, path, "").Header.Get("Strict-Transport-Security"); got != "max-age=31536000" {
+			t.Errorf("%s: %q", path, got)
+		}
 	}
 }
 

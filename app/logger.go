@@ -48,23 +48,19 @@ func newRedaction(secrets []string) *redaction {
 	}
 }
 
-// attr leaves out of an attribute what must not be in the log.
+// attr leaves out of an attribute what must not be in the log. Numbers and times are
+// no secrets.
 func (r *redaction) attr(groups []string, a slog.Attr) slog.Attr {
-	if r.names.MatchString(a.Key) && a.Value.Kind() != slog.KindInt64 {
+	kind := a.Value.Kind()
+	if kind != slog.KindString && kind != slog.KindAny || len(groups) == 0 && a.Key == slog.LevelKey {
+		return a
+	}
+	if r.names.MatchString(a.Key) {
 		return slog.String(a.Key, redacted)
 	}
-	switch a.Value.Kind() {
-	case slog.KindString:
-		return slog.String(a.Key, r.text(a.Value.String()))
-	case slog.KindAny:
-		if len(groups) == 0 && a.Key == slog.LevelKey {
-			return a
-		}
-		whole := fmt.Sprint(a.Value.Any())
-		if shown := r.text(whole); shown != whole {
-			return slog.String(a.Key, shown)
-		}
-	default: // numbers and times
+	whole := fmt.Sprint(a.Value.Any())
+	if shown := r.text(whole); shown != whole {
+		return slog.String(a.Key, shown)
 	}
 	return a
 }

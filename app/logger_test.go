@@ -29,7 +29,7 @@ func TestNewLogger(t *testing.T) {
 		},
 		"with": func() { logger.With(slog.String("by", key)).Info("m") },
 		"named": func() {
-			logger.Info("m", slog.String("api_key", "abc-short"), slog.String("webhookSecret", "abc-short"))
+			logger.Info("m", slog.String("api_key", "abc-short"), slog.String("webhook_secret", "abc-short"))
 		},
 		"list": func() { logger.Info("m", slog.Any("tokens", []string{"abc-short"})) },
 		"prompt": func() {

@@ -11,13 +11,21 @@ import (
 	"agentmarket.space/server/models"
 )
 
+const (
+	// nothingLoads is the policy for answers that are no pages, as the OWASP REST
+	// Security Cheat Sheet has it.
+	nothingLoads = "default-src 'none'; frame-ancestors 'none'"
+	// strictTransport is a year, as the OWASP Secure Headers Project has it.
+	strictTransport = "max-age=31536000"
+)
+
 // readTime is how long a client may take to send a request's body.
 const readTime = 15 * time.Second
 
 // protect sets the headers that keep browsers from harm, answers them when they
 // ask for leave (CORS), turns away writes that another site's page sends, and
 // puts a deadline on reading and answering.
-func protect(origins []string, answerTime time.Duration, next http.Handler) http.Handler {
+func protect(origins []string, answerTime time.Duration, overTLS bool, next http.Handler) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
 	for _, origin := range origins {
 		if err := crossOrigin.AddTrustedOrigin(origin); err != nil {
@@ -28,12 +36,16 @@ func protect(origins []string, answerTime time.Duration, next http.Handler) http
 		compat.WriteError(w, r, models.Errorf(models.Forbidden, "a page of another origin may not do this"), nil)
 	}))
 	guarded := crossOrigin.Handler(next)
-	safe := [...]string{"nosniff", "no-referrer", "DENY"}
+	safe := [...]string{"nosniff", "no-referrer", "DENY", nothingLoads, strictTransport}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h["X-Content-Type-Options"] = safe[0:1:1] // as Set would, without an allocation
 		h["Referrer-Policy"] = safe[1:2:2]
 		h["X-Frame-Options"] = safe[2:3:3]
+		h["Content-Security-Policy"] = safe[3:4:4] // the explorer has its own
+		if overTLS {
+			h["Strict-Transport-Security"] = safe[4:5:5]
+		}
 		if allowOrigin(h, r, origins) && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
 			w.WriteHeader(http.StatusNoContent)
 			return

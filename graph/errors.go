@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
@@ -73,10 +74,14 @@ func withCode(err *gqlerror.Error) *gqlerror.Error {
 	return err
 }
 
-// presenter logs what is no refusal, once, and presents it.
-func presenter(logger *slog.Logger) graphql.ErrorPresenterFunc {
+// presenter logs what is no refusal, once, and presents it. Who may not read the schema
+// is not told the names in it that come close to a wrong one either.
+func presenter(logger *slog.Logger, suggest bool) graphql.ErrorPresenterFunc {
 	return func(ctx context.Context, err error) *gqlerror.Error {
 		presented := Present(ctx, err)
+		if !suggest {
+			presented.Message, _, _ = strings.Cut(presented.Message, " Did you mean ")
+		}
 		if presented.Extensions["code"] == string(models.Internal) && ctx.Err() == nil {
 			logger.ErrorContext(ctx, "resolver failed", slog.Any("error", err),
 				slog.String("path", presented.Path.String()), slog.String("request_id", auth.RequestFrom(ctx).ID))

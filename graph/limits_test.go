@@ -1,11 +1,14 @@
 package graph
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
@@ -141,6 +144,38 @@ const introspection = `query IntrospectionQuery { __schema { queryType { name } 
 	fragment TypeRef on __Type { kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name
 		ofType { kind name ofType { kind name ofType { kind name } } } } } } } }`
 
+// TestMutationsAreCounted: what many requests would do is not cheaper in one. Each
+// mutation past the first is asked for, and none runs when one of them is too many.
+func TestMutationsAreCounted(t *testing.T) {
+	t.Parallel()
+	var asked, most atomic.Int64
+	most.Store(1000)
+	b := openWith(t, ServerOptions{Limit: func(context.Context) error {
+		if asked.Add(1) > most.Load() {
+			return models.Limited(time.Second, "too many requests")
+		}
+		return nil
+	}}, outbound.Options{})
+	agent := b.register(t, "")
+	const post = `postTask(input: {title: "T", description: "D", budget: 2}) { task { id } }`
+	for document, want := range map[string]int64{
+		`{ viewer { agent { id } } }`:            0,
+		`mutation { ` + post + ` }`:              0,
+		`mutation { ` + aliased(10, post) + ` }`: 9,
+		`mutation { __typename ...f } fragment f on Mutation { ` + aliased(3, post) + ` }`: 2,
+	} {
+		asked.Store(0)
+		b.ok(t, agent, document)
+		if got := asked.Load(); got != want {
+			t.Errorf("%s is counted as %d more requests, want %d", document, got, want)
+		}
+	}
+	asked.Store(0)
+	most.Store(5)
+	wantRefused(t, "one too many", b.ask(t, agent, `mutation { `+aliased(7, post)+` }`), models.RateLimited, "")
+	b.ok(t, agent, `{ viewer { postedTasks { totalCount } } }`).wants(t, "viewer.postedTasks.totalCount", "14")
+}
+
 func TestIntrospection(t *testing.T) {
 	t.Parallel()
 	t.Run("shows the schema, each item with a description", func(t *testing.T) {
@@ -181,6 +216,14 @@ func TestIntrospection(t *testing.T) {
 			}
 		}
 		b.ok(t, caller{}, "{ __typename }").wants(t, "__typename", "Query")
+		for _, document := range []string{"{ agentz { totalCount } }", "{ tasks { nodes { titel } } }", `{ tasks(frist: 1) { totalCount } }`} {
+			if got := b.ask(t, caller{}, document); len(got.Errors) != 1 || strings.Contains(got.Errors[0].Message, "mean") {
+				t.Errorf("%s is told %v", document, got.Errors)
+			}
+			if got := open(t).ask(t, caller{}, document); !strings.Contains(got.Errors[0].Message, "Did you mean") {
+				t.Errorf("with introspection %s is told %v", document, got.Errors)
+			}
+		}
 	})
 }
 

@@ -151,7 +151,7 @@ func TestFaults(t *testing.T) {
 
 	ctx := auth.WithRequest(t.Context(), &auth.Request{ID: "r1"})
 	cause := errors.New("dial 10.0.0.7: hunter2")
-	presented := presenter(slog.New(slog.NewTextHandler(&log, nil)))(ctx, fmt.Errorf("read tasks: %w", cause))
+	presented := presenter(slog.New(slog.NewTextHandler(&log, nil)), true)(ctx, fmt.Errorf("read tasks: %w", cause))
 	if presented.Message != "internal error" || presented.Extensions["code"] != string(models.Internal) {
 		t.Errorf("a fault is shown as %v", presented)
 	}

@@ -36,10 +36,12 @@ type ServerOptions struct {
 	Introspection bool
 	Origins       []string // of pages on other hosts that may connect
 	Keys          *auth.Keys
-	Limit         func(ctx context.Context) error // asked before each operation on a socket; may be nil
-	Logger        *slog.Logger
-	Answers       *Answers // where queries are answered from memory; may be nil
-	Trusted       *Trusted // the only documents to run; nil runs any
+	// Limit is asked before each operation on a socket, and for each mutation past the
+	// first of a document; it may be nil.
+	Limit   func(ctx context.Context) error
+	Logger  *slog.Logger
+	Answers *Answers // where queries are answered from memory; may be nil
+	Trusted *Trusted // the only documents to run; nil runs any
 }
 
 // Server answers GraphQL over HTTP, WebSocket and server-sent events.
@@ -60,7 +62,8 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	setComplexity(&config.Complexity)
 	schema := generated.NewExecutableSchema(config)
 	server := handler.New(schema)
-	server.SetErrorPresenter(presenter(o.Logger))
+	present := presenter(o.Logger, o.Introspection)
+	server.SetErrorPresenter(present)
 	server.SetRecoverFunc(contain(o.Logger))
 	server.SetQueryCache(lru.New[*ast.QueryDocument](cachedDocuments))
 	server.SetParserTokenLimit(transport.MaxTokens)
@@ -84,10 +87,10 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 		return nil, err
 	}
 	server.AroundOperations(func(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-		return around(ctx, shared, o.Answers, next)
+		return around(ctx, shared, &o, next)
 	})
 	transports := transport.New(transport.Options{
-		Init: initialiser(o.Keys), Before: o.Limit, Key: keyOf, Present: presenter(o.Logger), CheckOrigin: checkOrigin(o.Origins),
+		Init: initialiser(o.Keys), Before: o.Limit, Key: keyOf, Present: present, CheckOrigin: checkOrigin(o.Origins),
 		Headers: replayed, Memory: o.Answers,
 		Address: func(ctx context.Context) string { return auth.RequestFrom(ctx).Address }, Logger: o.Logger,
 	})
@@ -118,25 +121,38 @@ func authenticated(ctx context.Context, _ any, next graphql.Resolver) (any, erro
 	return next(ctx)
 }
 
-// around bounds how long a query or mutation takes, and refuses an
-// Idempotency-Key for a document with several mutations: one key is for one
-// effect.
-func around(ctx context.Context, shared *sharing, answers *Answers, next graphql.OperationHandler) graphql.ResponseHandler {
+// around bounds how long a query or mutation takes, counts each mutation as a request
+// of its own, and refuses an Idempotency-Key for a document with several: one key is
+// for one effect.
+func around(ctx context.Context, shared *sharing, o *ServerOptions, next graphql.OperationHandler) graphql.ResponseHandler {
 	operation := graphql.GetOperationContext(ctx)
 	switch operation.Operation.Operation {
 	case ast.Mutation:
-		key := auth.RequestFrom(ctx).IdempotencyKey
-		if key != "" && mutations(operation) > 1 {
-			return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{
-				Present(ctx, models.Errorf(models.InvalidInput, "a document with an Idempotency-Key must have one mutation")),
-			}})
+		if err := o.admit(ctx, mutations(operation)); err != nil {
+			return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{Present(ctx, err)}})
 		}
 	case ast.Query:
-		return answers.around(ctx, func(ctx context.Context) graphql.ResponseHandler { return limited(ctx, next) })
+		return o.Answers.around(ctx, func(ctx context.Context) graphql.ResponseHandler { return limited(ctx, next) })
 	case ast.Subscription:
 		return shared.around(ctx, next)
 	}
 	return next(ctx)
+}
+
+// admit refuses a document with so many mutations that may not run.
+func (o *ServerOptions) admit(ctx context.Context, mutations int) error {
+	if mutations > 1 && auth.RequestFrom(ctx).IdempotencyKey != "" {
+		return models.Errorf(models.InvalidInput, "a document with an Idempotency-Key must have one mutation")
+	}
+	if o.Limit == nil {
+		return nil
+	}
+	for range mutations - 1 { // the first is the request, which was counted
+		if err := o.Limit(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mutations is how many effects a document asks for, in fragments or not.

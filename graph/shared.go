@@ -41,7 +41,7 @@ type document [sha256.Size]byte
 func newSharing(market *market.Market, log *events.Log, schema graphql.ExecutableSchema, logger *slog.Logger) (*sharing, error) {
 	ready, err := newReady()
 	return &sharing{
-		market: market, log: log, schema: schema, present: presenter(logger), contain: contain(logger), ready: ready, limit: operationTimeout,
+		market: market, log: log, schema: schema, present: presenter(logger, true), contain: contain(logger), ready: ready, limit: operationTimeout,
 		groups: map[document]*group{},
 	}, err
 }

@@ -1,6 +1,7 @@
 package market
 
 import (
+	"context"
 	"log/slog"
 	"time"
 

@@ -1,10 +1,12 @@
 package program
 
 import (
+	"bytes"
 	"context"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -55,10 +57,21 @@ func Refused(tb testing.TB, code int, says string, args ...string) {
 
 // Listen serves handler over TLS on 127.0.0.1, where agents have their
 // endpoints and webhooks in tests. The settings returned have a server call such
-// addresses and trust their certificate.
+// addresses and trust their certificate. A request that shows a key or a secret fails
+// the test.
 func Listen(tb testing.TB, handler http.Handler) (url string, env []string) {
 	tb.Helper()
-	server := httptest.NewUnstartedServer(handler)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return // it was cut off
+		}
+		if shown := sent(r.Header, body); len(shown) > 0 {
+			tb.Errorf("a request shows %q", shown)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		handler.ServeHTTP(w, r)
+	}))
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // a killed caller is no news
 	server.StartTLS()
 	tb.Cleanup(server.Close)

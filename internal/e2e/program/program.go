@@ -86,13 +86,15 @@ type Server struct {
 	env     []string
 	command []string // to run, without the address
 	cmd     *exec.Cmd
-	log     *output
+	log     *output   // of the running process
+	logs    []*output // of all so far
+	secrets *Secrets
 	ended   chan struct{} // closed when the process is gone
 }
 
 // Start runs a server with rate limits off and waits until it is ready. Env are
-// further settings, like "AGENTMARKET_LEASE=2m". It is killed when the test
-// ends, if it still runs.
+// further settings, like "AGENTMARKET_LEASE=2m". When the test ends it is killed, if
+// it still runs, and the test fails when its log or its files show a key or a secret.
 func Start(tb testing.TB, env ...string) *Server {
 	tb.Helper()
 	return StartAs(tb, []string{Path()}, env...)
@@ -103,11 +105,17 @@ func Start(tb testing.TB, env ...string) *Server {
 func StartAs(tb testing.TB, command []string, env ...string) *Server {
 	tb.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: mostIdle}
-	s := &Server{Dir: tb.TempDir(), tb: tb, command: command, env: append([]string{"AGENTMARKET_RATE_LIMITS=off"}, env...), client: &http.Client{Transport: transport}}
+	s := &Server{
+		Dir: tb.TempDir(), tb: tb, command: command, env: append([]string{"AGENTMARKET_RATE_LIMITS=off"}, env...),
+		client: &http.Client{Transport: transport}, secrets: &Secrets{},
+	}
 	s.start("--addr=127.0.0.1:0")
 	tb.Cleanup(func() {
 		s.Kill()
 		transport.CloseIdleConnections()
+		for _, leak := range s.Leaks() {
+			tb.Error(leak)
+		}
 	})
 	return s
 }
@@ -128,6 +136,7 @@ func (s *Server) start(addr string) {
 	s.cmd.Dir = s.Dir
 	s.cmd.Env = append(os.Environ(), s.env...)
 	s.log = &output{address: make(chan string, 1)}
+	s.logs = append(s.logs, s.log)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		s.tb.Fatal(err)
@@ -235,8 +244,18 @@ func Run(tb testing.TB, dir string, args ...string) (text string, code int) {
 
 // Do sends a request with an API key, if one is given, and returns the status
 // and the whole body. The status is 0 when no answer came, and the text why.
-// The body, if not empty, is sent as JSON. Headers are pairs of name and value.
+// The body, if not empty, is sent as JSON. Headers are pairs of name and value. An
+// answer that shows a key or a secret but where it gives one out fails the test.
 func (s *Server) Do(method, path, key, body string, headers ...string) (status int, text string) {
+	s.tb.Helper()
+	status, text = s.do(method, path, key, body, headers...)
+	for _, secret := range s.secrets.Answer(text) {
+		s.tb.Errorf("%s %s: the answer shows %s: %s", method, path, secret, text)
+	}
+	return status, text
+}
+
+func (s *Server) do(method, path, key, body string, headers ...string) (status int, text string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.tb.Context()), patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, s.URL+path, strings.NewReader(body))
