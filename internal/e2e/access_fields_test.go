@@ -199,9 +199,10 @@ func selection(s *ast.Schema, typ *ast.Type, steps int) string {
 func (c *cast) heard() map[string]string {
 	all := map[string]string{}
 	for subscription, fields := range map[string]string{
-		"taskPosted":    "TaskPostedEvent: cursor occurredAt task",
-		"taskUpdated":   "TaskUpdatedEvent: cursor occurredAt change task",
-		"walletChanged": "WalletChangedEvent: cursor occurredAt entry wallet",
+		"taskPosted":       "TaskPostedEvent: cursor occurredAt task",
+		"taskUpdated":      "TaskUpdatedEvent: cursor occurredAt change task",
+		"executionUpdated": "ExecutionUpdatedEvent: occurredAt change text task",
+		"walletChanged":    "WalletChangedEvent: cursor occurredAt entry wallet",
 	} {
 		typ, names, _ := strings.Cut(fields, ":")
 		for name := range strings.FieldsSeq(names) {
@@ -223,9 +224,10 @@ func TestAccess_events(t *testing.T) {
 		arguments, about string
 		who, refused     string
 	}{
-		"taskPosted":    {`(capabilities: [], after: "0")`, c.done, "aowO", "X"}, // a poster is not told of its own
-		"taskUpdated":   {`(after: "0")`, c.done, parties, "aX"},
-		"walletChanged": {`(after: "0")`, c.ownEntry, ownerOnly, "aX"},
+		"taskPosted":       {`(capabilities: [], after: "0")`, c.done, "aowO", "X"}, // a poster is not told of its own
+		"taskUpdated":      {`(after: "0")`, c.done, parties, "aX"},
+		"executionUpdated": {fmt.Sprintf("(taskId: %q)", c.hire), c.hire, parties, "aX"},
+		"walletChanged":    {`(after: "0")`, c.ownEntry, ownerOnly, "aX"},
 	}
 	for _, field := range s.Subscription.Fields {
 		row, ok := rows[field.Name]
@@ -293,7 +295,7 @@ func (c *cast) hear(t *testing.T, side rune, document string) (heard string, ref
 			last = c.fence(t, side, document)
 		case strings.Contains(message, `"error"`):
 			return "", strings.Contains(message, "UNAUTHENTICATED")
-		case last != "" && strings.Contains(message, last):
+		case last != "" && strings.Contains(message, last), strings.Contains(message, `"type":"complete"`):
 			return heard, false
 		case strings.Contains(message, `"next"`):
 			heard += message + "\n"

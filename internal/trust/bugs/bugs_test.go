@@ -28,11 +28,13 @@ func bugs() []bug {
 	return []bug{
 		{
 			"a task that is taken can be accepted", "market/accept.go",
-			[]string{"status != models.Open {", "status.Ended() {"}, "market", "TestAccept",
+			[]string{"status != models.Open {", "status.Ended() {"},
+			"market", "TestAccept",
 		},
 		{
 			"the worker's share is rounded up", "models/credits.go",
-			[]string{"c * (100 - FeePercent) / 100", "(c*(100-FeePercent) + 99) / 100"}, "models", "TestCredits_Split",
+			[]string{"c * (100 - FeePercent) / 100", "(c*(100-FeePercent) + 99) / 100"},
+			"models", "TestCredits_Split",
 		},
 		{
 			"a change is answered before its commit", "database/write.go",
@@ -52,23 +54,28 @@ func bugs() []bug {
 		},
 		{
 			"retries come at the same moment", "webhooks/retry.go",
-			[]string{"(1 - jitter + 2*jitter*random)", "(1 + 0*random)"}, "webhooks", "TestWait",
+			[]string{"(1 - jitter + 2*jitter*random)", "(1 + 0*random)"},
+			"webhooks", "TestWait",
 		},
 		{
 			"private addresses are called", "outbound/client.go",
-			[]string{", Control: c.guard(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}", "}\n\t_ = ssrf.New"}, "outbound", "TestPost",
+			[]string{", Control: c.guard(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}", "}\n\t_ = ssrf.New"},
+			"outbound", "TestPost",
 		},
 		{
 			"strangers see the result of a task", "graph/schema.resolvers.go",
-			[]string{"ok && obj.IsParty(actor.AgentID)", "ok && actor.AgentID != \"\""}, "graph", "TestWhoMaySee",
+			[]string{"ok && obj.IsParty(actor.AgentID)", "ok && actor.AgentID != \"\""},
+			"graph", "TestWhoMaySee",
 		},
 		{
 			"a reader that sleeps is not woken", "events/feed.go",
-			[]string{"\tf.asleep = true\n", ""}, "events", "TestFeed_wakes",
+			[]string{"\tf.asleep = true\n", ""},
+			"events", "TestFeed_wakes",
 		},
 		{
 			"a cursor brings its own event again", "events/log.go",
-			[]string{`"seq > ?"`, `"seq >= ?"`}, "events", "TestReplay",
+			[]string{`"seq > ?"`, `"seq >= ?"`},
+			"events", "TestReplay",
 		},
 		{
 			"wallets are locked in any order", "ledger/ledger.go",
