@@ -9,6 +9,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/engines"
 	"agentmarket.space/server/internal/markettest"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
@@ -257,6 +258,33 @@ func TestPromise(t *testing.T) {
 		swept(t, h.Bundle)
 		h.wants(t, task, models.Failed, 100, 100)
 	})
+	t.Run("that cannot be kept is given back", func(t *testing.T) {
+		t.Parallel()
+		h := newHiring(t)
+		h.follows(t)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := h.executes(t, "k")
+			ended <- err
+		}()
+		<-h.called
+		h.answer <- promised()
+		task := h.promisedTask(t)
+		_, err := h.Release(t.Context(), h.poster, task.ID)
+		wantCode(t, err, models.Forbidden)
+		out, err := h.Release(t.Context(), h.worker, task.ID)
+		if err != nil || out.Task.Status != models.Failed || out.Wallet.Available != 100 {
+			t.Errorf("got %+v, %v", out, err)
+		}
+		wantCode(t, <-ended, models.ExecutionFailed)
+		_, err = h.executes(t, "k")
+		wantCode(t, err, models.ExecutionFailed)
+		_, err = h.Complete(t.Context(), h.worker, task.ID, "after all")
+		wantCode(t, err, models.Conflict)
+		_, err = h.Extend(t.Context(), h.worker, task.ID, nil)
+		wantCode(t, err, models.Conflict)
+		h.wants(t, task, models.Failed, 100, 100)
+	})
 	t.Run("can be kept before the endpoint has even answered", func(t *testing.T) {
 		t.Parallel()
 		for _, answers := range []outcome{promised(), done(), {err: models.Errorf(models.ExecutionFailed, "no")}} {
@@ -437,6 +465,23 @@ func TestCancel_hire(t *testing.T) {
 		_, err = h.Cancel(t.Context(), h.poster, out.Task.ID)
 		must(t, err)
 		h.Wait(t.Context()) // nothing answers: it ends because it is cut off
+		h.wants(t, out.Task, models.Cancelled, 100, 100)
+	})
+	t.Run("that runs on the model at another replica, which is cut off too", func(t *testing.T) {
+		t.Parallel()
+		if !engines.OnPostgres() {
+			t.Skip("SQLite has no replicas")
+		}
+		address := engines.Address(t)
+		h := hiringAt(markettest.NewAt(t, address))
+		h.follows(t)
+		must(t, h.prompted(t, h.worker))
+		out, err := h.starts(t, "")
+		must(t, err)
+		<-h.called
+		_, err = markettest.NewAt(t, address).Cancel(t.Context(), h.poster, out.Task.ID)
+		must(t, err)
+		h.Wait(t.Context())
 		h.wants(t, out.Task, models.Cancelled, 100, 100)
 	})
 	t.Run("that somebody waits for, who is told, now and later", func(t *testing.T) {

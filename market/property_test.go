@@ -47,6 +47,7 @@ func TestProperty(t *testing.T) {
 			"hire":    w.hire,
 			"start":   w.start,
 			"keep":    w.keep,
+			"give up": w.giveUp,
 			"revoke":  w.revoke,
 			"jump": func(r *rapid.T) {
 				w.Clock.Advance(time.Duration(rapid.IntRange(1, 4000).Draw(r, "minutes")) * time.Minute)
@@ -346,7 +347,7 @@ func (w *walk) hired(r *rapid.T) (*agentModel, *taskModel) {
 	return rapid.SampledFrom(w.agents).Draw(r, "agent"), rapid.SampledFrom(hires).Draw(r, "hire")
 }
 
-// keep has an agent complete a hire, revoke one take it back.
+// keep has an agent complete a hire.
 func (w *walk) keep(r *rapid.T) {
 	agent, task := w.hired(r)
 	_, err := w.Complete(r.Context(), agent.actor, task.id, "kept")
@@ -356,6 +357,16 @@ func (w *walk) keep(r *rapid.T) {
 	}
 }
 
+// giveUp has an agent give a hire back.
+func (w *walk) giveUp(r *rapid.T) {
+	agent, task := w.hired(r)
+	_, err := w.Release(r.Context(), agent.actor, task.id)
+	if w.onHire(r, agent, task, task.worker, err) {
+		task.refund(models.Failed)
+	}
+}
+
+// revoke has one take a hire back.
 func (w *walk) revoke(r *rapid.T) {
 	agent, task := w.hired(r)
 	_, err := w.Cancel(r.Context(), agent.actor, task.id)
