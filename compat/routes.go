@@ -169,13 +169,13 @@ func (d *door) routes() []route {
 		}, d.removeWebhook),
 		to(route{
 			method: post, path: "/api/tasks/{id}/cancel", name: "cancelTask", tag: tagTasks, auth: true,
-			summary:  "Take back an open task that you posted. Its budget comes back.",
+			summary:  "Take back an open task that you posted, or a hire that is under way. Its budget comes back.",
 			refusals: []models.Code{models.Forbidden, models.NotFound, models.Conflict},
 			example:  example{data: exampleTask(models.Cancelled), balance: 100},
 		}, d.cancelTask),
 		to(route{
 			method: post, path: "/api/tasks/{id}/release", name: "releaseTask", tag: tagTasks, auth: true,
-			summary:  "Give a task that you work on back to the marketplace. It is open again.",
+			summary:  "Give a task that you work on back to the marketplace. It is open again; a hire has failed.",
 			refusals: []models.Code{models.Forbidden, models.NotFound, models.Conflict},
 			example:  example{data: exampleTask(models.Open), balance: 85},
 		}, d.releaseTask),

@@ -35,7 +35,7 @@ func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result 
 	})
 	if errors.Is(err, errHire) {
 		return once(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
-			return m.completeHire(tx, actor, taskID, result)
+			return m.finishHire(tx, actor, taskID, result, nil)
 		})
 	}
 	return out, err
@@ -45,9 +45,9 @@ func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result 
 // to an Idempotency-Key: that is locked before the task is.
 var errHire = errors.New("the task is a direct hire")
 
-// completeHire hands in the result of a hire, be it promised or be the agent still
-// called.
-func (m *Market) completeHire(tx *database.Tx, actor auth.Actor, taskID, result string) (TaskResult, error) {
+// finishHire hands in the result of a hire, or that there will be none, be it promised
+// or be the agent still called.
+func (m *Market) finishHire(tx *database.Tx, actor auth.Actor, taskID, result string, failure error) (TaskResult, error) {
 	c, err := m.claimOf(tx, taskID)
 	if err != nil {
 		return TaskResult{}, err
@@ -57,12 +57,12 @@ func (m *Market) completeHire(tx *database.Tx, actor auth.Actor, taskID, result 
 		return TaskResult{}, err
 	}
 	if *task.WorkerID != actor.AgentID {
-		return TaskResult{}, models.Errorf(models.Forbidden, "only the agent that was hired can complete task %s", taskID)
+		return TaskResult{}, models.Errorf(models.Forbidden, "only the agent that was hired can do that with task %s", taskID)
 	}
 	if status := task.StatusAt(m.now()); status != models.Assigned {
 		return TaskResult{}, conflict(&task, status)
 	}
-	if _, err := m.settleHire(tx, c, &task, result, nil); err != nil {
+	if _, err := m.settleHire(tx, c, &task, result, failure); err != nil {
 		return TaskResult{}, err
 	}
 	wallet, err := ledgerWallet(tx, actor.AgentID)
@@ -77,7 +77,7 @@ func (m *Market) loadWorked(tx *database.Tx, actor auth.Actor, taskID string) (m
 		return task, err
 	}
 	if task.Origin == models.Direct {
-		return task, fmt.Errorf("%w: %w", errHire, models.Errorf(models.Conflict, "task %s is a direct hire: it is completed or cancelled, nothing else", taskID))
+		return task, fmt.Errorf("%w: %w", errHire, models.Errorf(models.Conflict, "task %s is a direct hire: that is not for it", taskID))
 	}
 	mine := task.WorkerID != nil && *task.WorkerID == actor.AgentID
 	status := task.StatusAt(m.now())

@@ -106,6 +106,37 @@ func (h *hiring) dies(t *testing.T) {
 	}))
 }
 
+// waits has somebody execute under the key k and wait, for a minute at most, for an
+// agent that has promised its result. It returns the task, and what the waiting
+// gives.
+func (h *hiring) waits(t *testing.T) (task models.Task, ended <-chan waited) {
+	t.Helper()
+	end := make(chan waited, 1)
+	go func() {
+		out, err := h.executes(t, "k")
+		end <- waited{out, err}
+	}()
+	<-h.called
+	h.answer <- promised()
+	return h.promisedTask(t), end
+}
+
+type waited struct {
+	market.TaskResult
+	err error
+}
+
+// promisedTask waits for the one hire under way to be promised.
+func (h *hiring) promisedTask(t *testing.T) models.Task {
+	t.Helper()
+	sub := h.Log.Subscribe(t.Context(), func(e *models.Event) bool { return e.Kind == models.TaskPromised }, new(int64))
+	event, ok := <-sub.C
+	if !ok {
+		t.Fatal(sub.Err())
+	}
+	return *event.Task
+}
+
 func TestStartExecution(t *testing.T) {
 	t.Parallel()
 	t.Run("returns the task at once, and is settled though the caller is gone", func(t *testing.T) {
@@ -201,309 +232,5 @@ func TestStartExecution(t *testing.T) {
 			t.Errorf("the same key started %s (%v), %d runs", again.Task.ID, err, h.runs.Load())
 		}
 		h.wants(t, out.Task, models.Failed, 100, 100)
-	})
-}
-
-func TestPromise(t *testing.T) {
-	t.Parallel()
-	t.Run("is kept with the agent's own key, once", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		task := h.promises(t)
-		h.wants(t, task, models.Assigned, 85, 100)
-		_, err := h.Complete(t.Context(), h.poster, task.ID, "r")
-		wantCode(t, err, models.Forbidden)
-		_, err = h.Complete(t.Context(), h.Agent(), task.ID, "r")
-		wantCode(t, err, models.NotFound)
-		var paid atomic.Int32
-		together(20, func(int) {
-			out, err := h.Complete(t.Context(), h.worker, task.ID, "r")
-			if err == nil {
-				paid.Add(1)
-				if out.Wallet.AgentID != h.worker.AgentID || out.Wallet.Available != 113 {
-					t.Errorf("the worker was shown %+v", out.Wallet)
-				}
-				return
-			}
-			wantCode(t, err, models.Conflict)
-		})
-		if paid.Load() != 1 {
-			t.Errorf("paid %d times", paid.Load())
-		}
-		h.wants(t, task, models.Completed, 85, 113)
-	})
-	t.Run("outlives the process it was given to", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		task := h.promises(t)
-		h.dies(t)
-		must(t, h.SettleDead(t.Context()))
-		h.wants(t, task, models.Assigned, 85, 100)
-		_, err := h.Complete(t.Context(), h.worker, task.ID, "r")
-		must(t, err)
-		h.wants(t, task, models.Completed, 85, 113)
-	})
-	t.Run("that is broken gives the budget back at the deadline", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		task := h.promises(t)
-		h.Clock.Advance(time.Hour - time.Second)
-		swept(t, h.Bundle)
-		h.wants(t, task, models.Assigned, 85, 100)
-		h.Clock.Advance(time.Second)
-		_, err := h.Complete(t.Context(), h.worker, task.ID, "late, though nobody swept")
-		wantCode(t, err, models.Conflict)
-		swept(t, h.Bundle)
-		swept(t, h.Bundle)
-		h.wants(t, task, models.Failed, 100, 100)
-	})
-	t.Run("can be kept before the endpoint has even answered", func(t *testing.T) {
-		t.Parallel()
-		for _, answers := range []outcome{promised(), done(), {err: models.Errorf(models.ExecutionFailed, "no")}} {
-			h := newHiring(t)
-			out, err := h.starts(t, "")
-			must(t, err)
-			<-h.called
-			_, err = h.Complete(t.Context(), h.worker, out.Task.ID, "quick")
-			must(t, err)
-			h.answer <- answers
-			h.Wait(t.Context())
-			h.wants(t, out.Task, models.Completed, 85, 113)
-		}
-	})
-	t.Run("or the deadline: of many who complete and sweep at once one wins", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		for range 10 {
-			poster, _ := h.Balances(h.poster)
-			worker, _ := h.Balances(h.worker)
-			task := h.promises(t)
-			h.Clock.Advance(time.Hour - time.Millisecond)
-			var kept atomic.Int32
-			together(8, func(i int) {
-				switch i {
-				case 0:
-					h.Clock.Advance(time.Millisecond)
-				case 1, 2, 3:
-					if err := h.Sweep(t.Context()); err != nil {
-						t.Error(err)
-					}
-				default:
-					if _, err := h.Complete(t.Context(), h.worker, task.ID, "r"); err == nil {
-						kept.Add(1)
-					}
-				}
-			})
-			swept(t, h.Bundle)
-			switch kept.Load() {
-			case 0:
-				h.wants(t, task, models.Failed, poster, worker)
-			case 1:
-				h.wants(t, task, models.Completed, poster-15, worker+13)
-			default:
-				t.Fatalf("completed %d times", kept.Load())
-			}
-			if poster < 30 {
-				h.poster = h.Agent()
-			}
-		}
-	})
-}
-
-// TestExecute_promise: who waits gets the result when the promise is kept in time.
-// The end of waiting fails nothing; a retry with the same key finds the hire as it
-// is, and never makes another.
-func TestExecute_promise(t *testing.T) {
-	t.Parallel()
-	t.Run("kept while one waits", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		h.follows(t)
-		h.Settings.ExecuteTimeout = time.Minute // more than the test has patience for
-		var out market.TaskResult
-		ended := make(chan error, 1)
-		go func() {
-			var err error
-			out, err = h.executes(t, "k")
-			ended <- err
-		}()
-		<-h.called
-		h.answer <- promised()
-		task := h.promisedTask(t)
-		if *task.LeaseUntil != models.At(h.Clock.Now().Add(time.Hour)) {
-			t.Errorf("the promise is due at %v", *task.LeaseUntil)
-		}
-		_, err := h.Complete(t.Context(), h.worker, task.ID, "kept")
-		must(t, err)
-		if err := <-ended; err != nil || *out.Task.Result != "kept" || out.Wallet.Available != 85 {
-			t.Errorf("who waited got %+v, %v", out, err)
-		}
-		again, err := h.executes(t, "k")
-		if err != nil || *again.Task.Result != "kept" || h.runs.Load() != 1 {
-			t.Errorf("the same key got %+v, %v", again, err)
-		}
-		h.wants(t, task, models.Completed, 85, 113)
-	})
-	t.Run("kept after that", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		h.follows(t)
-		h.Settings.ExecuteTimeout = time.Millisecond
-		h.answer <- promised()
-		out, err := h.executes(t, "k")
-		if err != nil || out.Task.Status != models.Assigned || out.Wallet.Available != 85 {
-			t.Fatalf("the end of waiting gave %+v, %v", out, err)
-		}
-		again, err := h.executes(t, "k")
-		if err != nil || again.Task.ID != out.Task.ID || again.Task.Status != models.Assigned {
-			t.Errorf("the same key got %+v, %v", again, err)
-		}
-		_, err = h.Complete(t.Context(), h.worker, out.Task.ID, "kept")
-		must(t, err)
-		again, err = h.executes(t, "k")
-		if err != nil || again.Task.ID != out.Task.ID || *again.Task.Result != "kept" || h.runs.Load() != 1 {
-			t.Errorf("the same key got %+v, %v after %d runs", again, err, h.runs.Load())
-		}
-		h.wants(t, out.Task, models.Completed, 85, 113)
-	})
-	t.Run("not waited for when the server stops", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		h.Hurry()
-		h.answer <- promised()
-		out, err := h.executes(t, "")
-		if err != nil || out.Task.Status != models.Assigned {
-			t.Errorf("got %+v, %v", out, err)
-		}
-		h.wants(t, out.Task, models.Assigned, 85, 100)
-	})
-	t.Run("broken", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		h.follows(t)
-		h.Settings.ExecuteTimeout = time.Millisecond
-		h.answer <- promised()
-		out, err := h.executes(t, "k")
-		must(t, err)
-		h.Clock.Advance(time.Hour)
-		swept(t, h.Bundle)
-		_, err = h.executes(t, "k")
-		wantCode(t, err, models.ExecutionTimeout)
-		h.wants(t, out.Task, models.Failed, 100, 100)
-	})
-}
-
-// promisedTask waits for the one hire under way to be promised.
-func (h *hiring) promisedTask(t *testing.T) (task models.Task) {
-	t.Helper()
-	sub := h.Log.Subscribe(t.Context(), func(e *models.Event) bool { return e.Kind == models.TaskPromised }, new(int64))
-	event, ok := <-sub.C
-	if !ok {
-		t.Fatal(sub.Err())
-	}
-	return *event.Task
-}
-
-// TestCancel_hire: who hired takes it back as long as it is under way. Of a
-// cancellation and what ends a hire otherwise exactly one wins.
-func TestCancel_hire(t *testing.T) {
-	t.Parallel()
-	t.Run("that is promised", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		task := h.promises(t)
-		_, err := h.Cancel(t.Context(), h.worker, task.ID)
-		wantCode(t, err, models.Forbidden)
-		_, err = h.Cancel(t.Context(), h.Agent(), task.ID)
-		wantCode(t, err, models.NotFound)
-		out, err := h.Cancel(t.Context(), h.poster, task.ID)
-		if err != nil || out.Task.Status != models.Cancelled || out.Wallet.Available != 100 {
-			t.Errorf("got %+v, %v", out, err)
-		}
-		_, err = h.Complete(t.Context(), h.worker, task.ID, "late")
-		wantCode(t, err, models.Conflict)
-		_, err = h.Cancel(t.Context(), h.poster, task.ID)
-		wantCode(t, err, models.Conflict)
-		h.Clock.Advance(2 * time.Hour)
-		swept(t, h.Bundle)
-		h.wants(t, task, models.Cancelled, 100, 100)
-	})
-	t.Run("that runs, which is cut off", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		out, err := h.starts(t, "k")
-		must(t, err)
-		<-h.called
-		_, err = h.Cancel(t.Context(), h.poster, out.Task.ID)
-		must(t, err)
-		h.Wait(t.Context()) // nothing answers: it ends because it is cut off
-		h.wants(t, out.Task, models.Cancelled, 100, 100)
-	})
-	t.Run("that somebody waits for, who is told, now and later", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		h.follows(t)
-		ended := make(chan error, 1)
-		go func() {
-			_, err := h.executes(t, "k")
-			ended <- err
-		}()
-		<-h.called
-		h.answer <- promised()
-		task := h.promisedTask(t)
-		_, err := h.Cancel(t.Context(), h.poster, task.ID)
-		must(t, err)
-		wantCode(t, <-ended, models.Conflict)
-		_, err = h.executes(t, "k")
-		wantCode(t, err, models.Conflict)
-		if h.runs.Load() != 1 {
-			t.Errorf("the agent ran %d times", h.runs.Load())
-		}
-		h.wants(t, task, models.Cancelled, 100, 100)
-	})
-	t.Run("beside a completion, an answer and a sweep", func(t *testing.T) {
-		t.Parallel()
-		h := newHiring(t)
-		for range 10 {
-			poster, _ := h.Balances(h.poster)
-			worker, _ := h.Balances(h.worker)
-			out, err := h.starts(t, "")
-			must(t, err)
-			<-h.called
-			var won [3]atomic.Int32
-			together(9, func(i int) {
-				switch {
-				case i == 0:
-					h.answer <- done()
-				case i < 4:
-					if _, err := h.Cancel(t.Context(), h.poster, out.Task.ID); err == nil {
-						won[1].Add(1)
-					}
-				case i < 7:
-					if _, err := h.Complete(t.Context(), h.worker, out.Task.ID, "r"); err == nil {
-						won[2].Add(1)
-					}
-				default:
-					if err := h.Sweep(t.Context()); err != nil {
-						t.Error(err)
-					}
-				}
-			})
-			h.Wait(t.Context())
-			for len(h.answer) > 0 { // the run was cut off before it answered
-				<-h.answer
-			}
-			switch cancelled, completed := won[1].Load(), won[2].Load(); {
-			case cancelled == 1 && completed == 0:
-				h.wants(t, out.Task, models.Cancelled, poster, worker)
-			case cancelled == 0 && completed <= 1:
-				h.wants(t, out.Task, models.Completed, poster-15, worker+13)
-			default:
-				t.Fatalf("cancelled %d times and completed %d times", cancelled, completed)
-			}
-			if poster < 30 {
-				h.poster = h.Agent()
-			}
-		}
 	})
 }

@@ -354,7 +354,7 @@ func TestExecute(t *testing.T) {
 		}
 		wantBalances(t, b, poster, 90, 10)
 		close(finish)
-		wantCode(t, <-ended, models.ExecutionTimeout)
+		wantCode(t, <-ended, models.ExecutionFailed)
 		wantBalances(t, b, poster, 90, 10)
 		b.Verified()
 	})

@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"errors"
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
@@ -10,10 +11,11 @@ import (
 )
 
 // Release gives a task that the caller works on back to the market: it is open
-// again and its budget is set aside in the poster's wallet. FORBIDDEN for
-// anyone else, CONFLICT when the task is not assigned.
+// again and its budget is set aside in the poster's wallet. A hire that is given
+// back has failed, and its budget can be spent again. FORBIDDEN for anyone else,
+// CONFLICT when the task is not assigned.
 func (m *Market) Release(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
-	return once(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+	out, err := once(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
 		task, err := m.loadWorked(tx, actor, taskID)
 		if err != nil {
 			return TaskResult{}, err
@@ -33,4 +35,10 @@ func (m *Market) Release(ctx context.Context, actor auth.Actor, taskID string) (
 		wallet, err := ledgerWallet(tx, actor.AgentID)
 		return TaskResult{Task: task, Wallet: wallet}, err
 	})
+	if errors.Is(err, errHire) {
+		return once(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+			return m.finishHire(tx, actor, taskID, "", gaveNothing())
+		})
+	}
+	return out, err
 }

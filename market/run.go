@@ -17,6 +17,7 @@ func (m *Market) run(ctx context.Context, c *claim, h *hire) (out TaskResult, pr
 	task := h.out.Task
 	running, done := m.running.begin(ctx, task.ID)
 	defer done()
+	defer m.heed(ctx, h)()
 	terms := Terms{Patient: h.patient, Deadline: h.deadline}
 	if h.patient {
 		terms.Written = func(piece string) { m.running.wrote(task.ID, piece) }
@@ -60,17 +61,40 @@ func (m *Market) run(ctx context.Context, c *claim, h *hire) (out TaskResult, pr
 	return out, promised, told
 }
 
+// heed has a run of the operator's model cut off that is cancelled at another
+// replica, until the function that is returned is called.
+func (m *Market) heed(ctx context.Context, h *hire) (stop func()) {
+	id := h.out.Task.ID
+	if !m.DB.Shared() || h.agent.ExecutionMode() != models.ModePrompt {
+		return func() {}
+	}
+	feed := m.Events.Listen(events.Interest{
+		Topics: []events.Topic{events.About(h.out.Task.PosterID)},
+		Filter: func(e *models.Event) bool { return e.Kind == models.TaskCancelled && *e.TaskID == id },
+	}, nil, func(*models.Event) { m.running.stop(id) })
+	if event, err := feed.Next(ctx); event != nil || err != nil { // from now on it wakes
+		m.running.stop(id)
+	}
+	return feed.Close
+}
+
 func tooLate() *models.Error {
 	return models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was given back")
 }
 
+func gaveNothing() *models.Error {
+	return models.Errorf(models.ExecutionFailed, "the agent gave no result; the budget was given back")
+}
+
 // over is what a hire that has ended is answered with; nil when it has a result.
 func over(task *models.Task) error {
-	switch task.Status { //nolint:exhaustive // whatever else has become of it, it gave nothing
-	case models.Completed:
+	switch {
+	case task.Status == models.Completed:
 		return nil
-	case models.Cancelled:
+	case task.Status == models.Cancelled:
 		return models.Errorf(models.Conflict, "task %s is cancelled; the budget was given back", task.ID)
+	case task.ClosedAt != nil && *task.ClosedAt < *task.LeaseUntil:
+		return gaveNothing()
 	default:
 		return tooLate()
 	}

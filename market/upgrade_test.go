@@ -226,6 +226,20 @@ func (p *played) upgrade(t *testing.T, address string) {
 	_, err := b.Complete(t.Context(), p.worker, task.ID, "done")
 	must(t, err)
 	wantTotals(t, b, 300, 1+1+1)
+	b.Hired.Outcome = func(context.Context, *models.Task, market.Terms) (market.Outcome, error) {
+		return market.Outcome{Promised: true}, nil
+	}
+	hired, err := b.StartExecution(t.Context(), p.poster, market.StartExecutionInput{AgentID: p.worker.AgentID, TaskDescription: "D", Budget: 8})
+	must(t, err)
+	b.Wait(t.Context())
+	err = b.DB.Write(t.Context(), func(tx *database.Tx) error {
+		return tx.Exec("UPDATE tasks SET status = 'expired' WHERE id = ?", hired.Task.ID).Error
+	})
+	if says := engines.Says("CHECK constraint failed: origin", "tasks_hire_states"); err == nil || !strings.Contains(err.Error(), says) {
+		t.Errorf("that a hire expires is refused with %v, want %q", err, says)
+	}
+	_, err = b.Cancel(t.Context(), p.poster, hired.Task.ID)
+	must(t, err)
 	b.Verified()
 }
 

@@ -2534,7 +2534,7 @@ type Mutation {
   cancelTask("Which task." input: CancelTaskInput!): CancelTaskPayload @authenticated
   "Have more time for a task that the caller works on."
   extendTask("Which task and how long." input: ExtendTaskInput!): ExtendTaskPayload @authenticated
-  "Give an assigned task back to the marketplace; it is open again."
+  "Give an assigned task back to the marketplace; it is open again. A hire that is given back has failed."
   releaseTask("Which task." input: ReleaseTaskInput!): ReleaseTaskPayload @authenticated
   "Rate a completed task that the caller posted. One rating for each task."
   rateTask("The task and its score." input: RateTaskInput!): RateTaskPayload @authenticated
@@ -2709,7 +2709,7 @@ input ReleaseTaskInput {
 
 "What giving back gave."
 type ReleaseTaskPayload {
-  "The task, open again."
+  "The task, open again; a hire has failed."
   task: Task!
 }
 

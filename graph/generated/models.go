@@ -287,7 +287,7 @@ type ReleaseTaskInput struct {
 
 // What giving back gave.
 type ReleaseTaskPayload struct {
-	// The task, open again.
+	// The task, open again; a hire has failed.
 	Task *models.Task `json:"task"`
 }
 
