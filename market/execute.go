@@ -6,6 +6,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/database/failpoint"
 	"agentmarket.space/server/ledger"
 	"agentmarket.space/server/models"
 )
@@ -111,7 +112,9 @@ func (m *Market) hire(tx *database.Tx, actor auth.Actor, agent *models.Agent, in
 func (m *Market) run(ctx context.Context, c *claim, agent *models.Agent, task models.Task) (TaskResult, error) {
 	m.running.Add(1)
 	defer m.running.Done()
+	failpoint.Hit("execute-hired")
 	result, failure := m.Runner.Run(ctx, agent, &task)
+	failpoint.Hit("execute-ran")
 	if failure == nil {
 		failure = checkResult(result)
 	}
@@ -129,6 +132,7 @@ func (m *Market) run(ctx context.Context, c *claim, agent *models.Agent, task mo
 			return models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was given back")
 		}
 		out, err = m.settleHire(tx, held, now, result, failure)
+		failpoint.Hit("execute-settled")
 		return err
 	})
 	if err != nil {
