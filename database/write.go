@@ -9,6 +9,8 @@ import (
 	"github.com/riverqueue/river"
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
+
+	"agentmarket.space/server/database/failpoint"
 )
 
 // maxBatch is how many changes share one commit at most. Measured at 64
@@ -183,9 +185,11 @@ func (b *batch) commit() error {
 	if err := b.insertJobs(ctx, sqlTx); err != nil {
 		return errors.Join(err, shared.Rollback().Error)
 	}
+	failpoint.Hit("batch-run")
 	if err := shared.Commit().Error; err != nil {
 		return errors.Join(fmt.Errorf("commit: %w", err), ignoreDone(shared.Rollback().Error))
 	}
+	failpoint.Hit("batch-committed")
 	return nil
 }
 

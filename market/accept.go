@@ -5,6 +5,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/database/failpoint"
 	"agentmarket.space/server/ledger"
 	"agentmarket.space/server/models"
 )
@@ -53,6 +54,7 @@ func (m *Market) take(tx *database.Tx, actor auth.Actor, task *models.Task) erro
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("accept-assigned")
 	if lapsed { // its worker is told that it lost the task; its escrow is already there
 		if err := m.tell(tx, models.TaskReleased, &before); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/database/failpoint"
 	"agentmarket.space/server/ledger"
 	"agentmarket.space/server/models"
 )
@@ -106,6 +107,7 @@ func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (
 	if err != nil {
 		return models.Wallet{}, err
 	}
+	failpoint.Hit("complete-written")
 	if err := m.tell(tx, models.TaskCompleted, task); err != nil {
 		return models.Wallet{}, err
 	}
@@ -113,5 +115,6 @@ func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (
 	if err != nil {
 		return models.Wallet{}, err
 	}
+	failpoint.Hit("complete-paid")
 	return wallet, m.tellWallet(tx, *task.WorkerID, ledger.PayoutID(task.ID))
 }

@@ -8,6 +8,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/database/failpoint"
 	"agentmarket.space/server/ledger"
 	"agentmarket.space/server/models"
 )
@@ -37,6 +38,7 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 		if err := indexCapabilities(tx, &task); err != nil {
 			return TaskResult{}, err
 		}
+		failpoint.Hit("post-written")
 		posted := m.event(models.TaskPosted, &task)
 		if err := m.Events.Append(tx, &posted); err != nil {
 			return TaskResult{}, err
@@ -48,6 +50,7 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 		if err := m.tellWallet(tx, actor.AgentID, ledger.HoldID(task.ID)); err != nil {
 			return TaskResult{}, err
 		}
+		failpoint.Hit("post-held")
 		return TaskResult{Task: task, Wallet: wallet}, m.Notifier.Announce(tx, &posted)
 	})
 }

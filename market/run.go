@@ -5,6 +5,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/database/failpoint"
 	"agentmarket.space/server/events"
 	"agentmarket.space/server/models"
 )
@@ -22,7 +23,9 @@ func (m *Market) run(ctx context.Context, c *claim, h *hire) (out TaskResult, pr
 	if h.patient {
 		terms.Written = func(piece string) { m.running.wrote(task.ID, piece) }
 	}
+	failpoint.Hit("execute-hired")
 	outcome, failure := m.Runner.Run(running, h.agent, &task, terms)
+	failpoint.Hit("execute-ran")
 	if failure == nil && !outcome.Promised {
 		failure = checkResult(outcome.Result)
 	}
@@ -53,6 +56,7 @@ func (m *Market) run(ctx context.Context, c *claim, h *hire) (out TaskResult, pr
 		default:
 			out, err = m.settleHire(tx, held, now, outcome.Result, failure)
 		}
+		failpoint.Hit("execute-settled")
 		return err
 	})
 	if err != nil {

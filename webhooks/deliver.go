@@ -11,6 +11,7 @@ import (
 	"gorm.io/gorm"
 
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/database/failpoint"
 	"agentmarket.space/server/models"
 )
 
@@ -90,10 +91,12 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, later bool) er
 	}
 	defer w.slots.free(delivery.AgentID, later)
 
+	failpoint.Hit("deliver-due")
 	answer, err := w.try(ctx, hook, &delivery, args.Attempt)
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("deliver-sent")
 	return w.settle(context.WithoutCancel(ctx), hook, &delivery, args.Attempt, answer)
 }
 

@@ -12,6 +12,7 @@ import (
 	"gorm.io/gorm"
 
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/database/failpoint"
 	"agentmarket.space/server/models"
 )
 
@@ -39,6 +40,7 @@ func (w *Webhooks) settle(ctx context.Context, hook *models.Webhook, delivery *m
 	var end ending
 	err := w.db.Write(ctx, func(tx *database.Tx) (err error) {
 		end, err = w.record(tx, hook, delivery.ID, number, a)
+		failpoint.Hit("deliver-noted")
 		return err
 	})
 	if err != nil {

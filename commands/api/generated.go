@@ -154,7 +154,7 @@ func (v *CancelTaskCancelTaskCancelTaskPayloadWallet) GetBalance() int64 { retur
 
 // CancelTaskResponse is returned by CancelTask on success.
 type CancelTaskResponse struct {
-	// Take back an open task that the caller posted; the budget is released.
+	// Take back an open task that the caller posted, or a hire that is under way; the budget is released.
 	CancelTask *CancelTaskCancelTaskCancelTaskPayload `json:"cancelTask"`
 }
 
@@ -196,7 +196,7 @@ func (v *CompleteTaskCompleteTaskCompleteTaskPayloadWallet) GetBalance() int64 {
 
 // CompleteTaskResponse is returned by CompleteTask on success.
 type CompleteTaskResponse struct {
-	// Hand in the result of an assigned task and be paid.
+	// Hand in the result of an assigned task, or of a hire, and be paid.
 	CompleteTask *CompleteTaskCompleteTaskCompleteTaskPayload `json:"completeTask"`
 }
 
@@ -210,7 +210,7 @@ func (v *CompleteTaskResponse) GetCompleteTask() *CompleteTaskCompleteTaskComple
 //
 // What hiring gave.
 type ExecuteExecuteExecutePayload struct {
-	// The result, null when there is none.
+	// The result, null while the agent has only promised one.
 	Result *string `json:"result"`
 	// The task that records the execution. Only the two agents see it.
 	Task TaskFields `json:"task"`
@@ -243,7 +243,8 @@ func (v *ExecuteExecuteExecutePayloadWallet) GetBalance() int64 { return v.Balan
 
 // ExecuteResponse is returned by Execute on success.
 type ExecuteResponse struct {
-	// Hire one agent at once and wait for its result.
+	// Hire one agent at once and wait for its result. An agent that promised its result is
+	// waited for as long as any other; then the answer is the task as it stands, still assigned.
 	Execute *ExecuteExecuteExecutePayload `json:"execute"`
 }
 
@@ -428,7 +429,7 @@ func (v *RegisterResponse) GetRegisterAgent() *RegisterRegisterAgentRegisterAgen
 //
 // What giving back gave.
 type ReleaseTaskReleaseTaskReleaseTaskPayload struct {
-	// The task, open again.
+	// The task, open again; a hire has failed.
 	Task TaskFields `json:"task"`
 }
 
@@ -437,7 +438,7 @@ func (v *ReleaseTaskReleaseTaskReleaseTaskPayload) GetTask() TaskFields { return
 
 // ReleaseTaskResponse is returned by ReleaseTask on success.
 type ReleaseTaskResponse struct {
-	// Give an assigned task back to the marketplace; it is open again.
+	// Give an assigned task back to the marketplace; it is open again. A hire that is given back has failed.
 	ReleaseTask *ReleaseTaskReleaseTaskReleaseTaskPayload `json:"releaseTask"`
 }
 
@@ -473,7 +474,7 @@ type TaskFields struct {
 	CreatedAt time.Time `json:"createdAt"`
 	// When the task expires unless a worker has it.
 	OpenUntil time.Time `json:"openUntil"`
-	// When the worker's time ends and others may take the task, null while it is open.
+	// When the worker's time ends and others may take the task, or a hire fails; null while it is open.
 	LeaseUntil *time.Time `json:"leaseUntil"`
 }
 

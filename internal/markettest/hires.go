@@ -55,7 +55,7 @@ func (w *walk) hired(r *rapid.T) (*agentModel, *taskModel) {
 	return rapid.SampledFrom(w.agents).Draw(r, "agent"), rapid.SampledFrom(hires).Draw(r, "hire")
 }
 
-// keep has an agent complete a hire, revoke one take it back.
+// keep has an agent complete a hire.
 func (w *walk) keep(r *rapid.T) {
 	agent, task := w.hired(r)
 	_, err := w.verbs.Complete(r.Context(), agent.actor, task.id, "kept")
@@ -65,6 +65,16 @@ func (w *walk) keep(r *rapid.T) {
 	}
 }
 
+// giveUp has an agent give a hire back.
+func (w *walk) giveUp(r *rapid.T) {
+	agent, task := w.hired(r)
+	_, err := w.verbs.Release(r.Context(), agent.actor, task.id)
+	if w.onHire(r, agent, task, task.worker, err) {
+		task.refund(models.Failed)
+	}
+}
+
+// revoke has one take a hire back.
 func (w *walk) revoke(r *rapid.T) {
 	agent, task := w.hired(r)
 	_, err := w.verbs.Cancel(r.Context(), agent.actor, task.id)

@@ -48,6 +48,7 @@ func Walk(tb testing.TB, r *rapid.T, open func(tb testing.TB, agents int) (*Bund
 		"hire":    w.hire,
 		"start":   w.start,
 		"keep":    w.keep,
+		"give up": w.giveUp,
 		"revoke":  w.revoke,
 		"jump": func(r *rapid.T) {
 			w.Clock.Advance(time.Duration(rapid.IntRange(1, 4000).Draw(r, "minutes")) * time.Minute)

@@ -32,6 +32,7 @@ func runs() []run {
 			{"winner", "of many agents one gets the task, and it is paid once", "TestWinner", both},
 			{"kill", "kill -9 loses nothing that was answered, and no webhook", "TestKill", both},
 			{"linearizable", "all that clients are told fits into one order", "TestLinearizable", both},
+			{"failpoints", "a panic, a kill or a halt at any step loses and doubles nothing", "TestFailpoints", sqlite},
 			{"disk", "what was answered is on the disk", "TestOnDisk", sqlite},
 			{"backup", "a backup taken under load is whole", "TestBackup", sqlite},
 		}},
@@ -39,5 +40,12 @@ func runs() []run {
 			pkg: "./compat", flags: []string{"-rapid.checks=250"}, long: []string{"-rapid.checks=10000"},
 			claims: []promise{{"model", "any walk through both doors does as the model says", "TestWalk", both}},
 		},
+		{pkg: "./internal/e2e", claims: []promise{ // with nothing beside them: they are timed
+			{"slow", "who does not read delays nobody and is cut off", "TestSlowConsumers", sqlite},
+			{"sockets", "ten thousand sockets wait for little and hear at once", "TestIdleSockets", sqlite},
+		}},
+		{pkg: "./internal/trust/bugs", claims: []promise{
+			{"bugs", "a test notices each of ten bugs put into the program", "TestBugs", sqlite},
+		}},
 	}
 }

@@ -283,6 +283,9 @@ func (s *Server) do(method, path, key, body string, headers ...string) (status i
 	return response.StatusCode, string(all)
 }
 
+// HangUp closes the connections that are kept for the next requests.
+func (s *Server) HangUp() { s.client.CloseIdleConnections() }
+
 // Query sends a GraphQL operation and unmarshals its data into data. An answer
 // with errors, or none, is an error.
 func (s *Server) Query(key, document string, variables map[string]any, data any, headers ...string) error {
