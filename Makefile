@@ -26,6 +26,7 @@ trust: ## show every promise of docs/reliability.md, in less than five minutes (
 
 trust-long: ## the same with the figures of a night
 	go run ./internal/trust -long $(ARGS)
+	$(MAKE) --no-print-directory fuzz FUZZTIME=10m
 
 check: lint race dead fresh ## what a change must pass
 

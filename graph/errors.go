@@ -32,6 +32,9 @@ func Present(ctx context.Context, err error) *gqlerror.Error {
 	if input := misread(ctx, presented.Path); input != "" && refusal.Code == models.Internal {
 		refusal = models.Invalid(input, "has a value of the wrong type")
 	}
+	if introspects(ctx) && refusal.Code == models.Internal {
+		refusal = models.Errorf(models.Forbidden, "introspection is switched off")
+	}
 	presented.Message = refusal.Message
 	presented.Extensions = map[string]any{"code": string(refusal.Code)}
 	if refusal.Field != "" {
@@ -60,6 +63,13 @@ func misread(ctx context.Context, path ast.Path) string {
 		}
 	}
 	return ""
+}
+
+// introspects reports whether the field asks for the schema. That fails only where
+// it is switched off, with an error that gqlgen gives no type.
+func introspects(ctx context.Context) bool {
+	field := graphql.GetFieldContext(ctx)
+	return field != nil && field.Field.Field != nil && (field.Field.Name == "__schema" || field.Field.Name == "__type")
 }
 
 // withCode gives an error of the GraphQL layer a code when it has none.

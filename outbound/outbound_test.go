@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -261,4 +262,26 @@ func TestSign(t *testing.T) {
 	if _, err := SignStandard("whsec_!", "msg_1", 0, nil); err == nil {
 		t.Error("signed with a secret that is no base64")
 	}
+}
+
+// FuzzSign: what is signed with any secret of ours verifies, and with a byte more
+// or another secret it does not.
+func FuzzSign(f *testing.F) {
+	f.Add("msg_1", int64(1_700_000_000), []byte(`{"event":"task.posted"}`))
+	f.Add("", int64(0), []byte(nil))
+	f.Add("\x00.\n", int64(-1), []byte("\xff\xfe"))
+	secret, other := NewSecret(), NewSecret()
+	f.Fuzz(func(t *testing.T, id string, at int64, body []byte) {
+		standard, err := SignStandard(secret, id, at, body)
+		again, errAgain := SignStandard(secret, id, at, body)
+		if err != nil || errAgain != nil || standard != again {
+			t.Fatalf("signed %q and %q (%v, %v)", standard, again, err, errAgain)
+		}
+		more := append(bytes.Clone(body), 0)
+		wrong, err := SignStandard(other, id, at, body)
+		longer, errLonger := SignStandard(secret, id, at, more)
+		if err != nil || errLonger != nil || wrong == standard || longer == standard || Sign(secret, body) == Sign(secret, more) || Sign(secret, body) == Sign(other, body) {
+			t.Fatalf("two signatures are alike for %q", body)
+		}
+	})
 }

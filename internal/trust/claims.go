@@ -21,8 +21,7 @@ const (
 type run struct {
 	pkg    string
 	claims []promise
-	flags  []string // of the test
-	long   []string // in their place for make trust-long
+	walks  int // of each core, where properties are looked at
 }
 
 // runs are all claims, in the order they are shown.
@@ -37,8 +36,11 @@ func runs() []run {
 			{"backup", "a backup taken under load is whole", "TestBackup", sqlite},
 		}},
 		{
-			pkg: "./compat", flags: []string{"-rapid.checks=250"}, long: []string{"-rapid.checks=10000"},
-			claims: []promise{{"model", "any walk through both doors does as the model says", "TestWalk", both}},
+			pkg: "./compat", walks: 250,
+			claims: []promise{
+				{"model", "any walk through both doors does as the model says", "TestWalk", both},
+				{"strangers", "what strangers send never finds the server at a loss", "TestStrangers", both},
+			},
 		},
 		{pkg: "./internal/e2e", claims: []promise{ // with nothing beside them: they are timed
 			{"slow", "who does not read delays nobody and is cut off", "TestSlowConsumers", sqlite},

@@ -110,15 +110,25 @@ func (r run) tests(on engine) string {
 	return "^(" + strings.Join(names, "|") + ")$"
 }
 
+// Of walks a night takes so many times as many, and PostgreSQL so few: there each
+// law after each step is a round trip.
+const (
+	walksOfANight   = 40
+	walksOnPostgres = 16
+)
+
 // command is what runs the tests.
 func command(ctx context.Context, r run, on engine, tests string, long bool) *exec.Cmd {
-	limit, flags := "10m", r.flags
+	limit, walks := "10m", r.walks
 	if long {
-		limit, flags = "6h", r.long
+		limit, walks = "6h", walks*walksOfANight
 	}
-	args := []string{"go", "test", "-count=1", "-v", "-timeout=" + limit, "-run=" + tests, r.pkg}
-	if len(flags) > 0 {
-		args = append(append(args, "-args"), flags...)
+	if on == postgres {
+		walks /= walksOnPostgres
+	}
+	args := []string{"go", "test", "-count=1", "-v", "-parallel=4", "-timeout=" + limit, "-run=" + tests, r.pkg}
+	if walks > 0 {
+		args = append(args, "-args", fmt.Sprintf("-rapid.checks=%d", walks))
 	}
 	if on == postgres {
 		args = append([]string{"go", "run", "./internal/engines/with"}, args...)

@@ -30,34 +30,50 @@ type results struct {
 // wrote is printed.
 func (r *results) run(ctx context.Context, cmd *exec.Cmd, env []string, of run, on engine, out io.Writer) {
 	var text bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &text, &text
+	read, write := io.Pipe()
+	cmd.Stdout = io.MultiWriter(&text, write)
+	cmd.Stderr = cmd.Stdout
 	cmd.Env = append(os.Environ(), env...)
-	err := cmd.Run()
-	if err != nil && ctx.Err() == nil {
+	ended := make(chan error, 1)
+	go func() {
+		err := cmd.Run()
+		_ = write.Close() // it never fails
+		ended <- err
+	}()
+	r.read(read, of, on, out)
+	if err := <-ended; err != nil && ctx.Err() == nil {
 		r.failed = append(r.failed, of.pkg+" on "+on.String())
 		_, _ = out.Write(text.Bytes())
 	}
-	r.read(text.String(), of, on, out)
 }
 
 // read finds the figures, and the tests that were skipped, in what go test
-// wrote.
-func (r *results) read(text string, of run, on engine, out io.Writer) {
+// writes.
+func (r *results) read(text io.Reader, of run, on engine, out io.Writer) {
 	figure, skip := regexp.MustCompile(`trust: ([a-z-]+): (.+)`), regexp.MustCompile(`^--- SKIP: (\w+)`)
-	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
-		if said := figure.FindStringSubmatch(lines.Text()); said != nil {
+	lines := bufio.NewReader(text)
+	for {
+		line, err := lines.ReadString('\n')
+		if said := figure.FindStringSubmatch(line); said != nil {
 			r.figures[shown{said[1], on}] = said[2]
 			_, _ = fmt.Fprintf(out, "trust: %s: %s (%s)\n", said[1], said[2], on)
 		}
-		if said := skip.FindStringSubmatch(lines.Text()); said != nil {
-			for _, c := range of.claims {
-				r.skipped[shown{c.name, on}] = r.skipped[shown{c.name, on}] || c.test == said[1]
-			}
+		if said := skip.FindStringSubmatch(line); said != nil {
+			r.skip(of, on, said[1])
+		}
+		if strings.Contains(line, "NOT TESTED ON POSTGRESQL") { // the command with runs nothing without it
+			r.skip(of, on, "")
+		}
+		if err != nil {
+			return
 		}
 	}
-	// The command with runs nothing where there is no PostgreSQL.
-	if strings.Contains(text, "NOT TESTED ON POSTGRESQL") {
-		for _, c := range of.claims {
+}
+
+// skip notes that a test was skipped; all of a run when none is named.
+func (r *results) skip(of run, on engine, test string) {
+	for _, c := range of.claims {
+		if test == "" || c.test == test {
 			r.skipped[shown{c.name, on}] = true
 		}
 	}

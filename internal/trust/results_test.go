@@ -36,7 +36,7 @@ func TestVerdict(t *testing.T) {
 			t.Parallel()
 			all := []run{{pkg: "./a", claims: row.claims}}
 			r := &results{figures: map[shown]string{}, skipped: map[shown]bool{}, failed: row.failed}
-			r.read(said, all[0], sqlite, io.Discard)
+			r.read(strings.NewReader(said), all[0], sqlite, io.Discard)
 			got := ""
 			if err := r.verdict(all, row.ci); err != nil {
 				got = err.Error()
