@@ -69,6 +69,8 @@ func newMetrics(a *App) *metrics {
 			"(SELECT COUNT(*) FROM tasks WHERE status = 'open') + (SELECT COUNT(*) FROM tasks WHERE status = 'assigned')"),
 		a.count("agentmarket_deliveries_pending", "Webhook deliveries that wait for an attempt.",
 			"(SELECT COUNT(*) FROM deliveries WHERE status = 'pending')"),
+		a.count("agentmarket_webhooks_suspended", "Webhooks that are suspended.",
+			"(SELECT COUNT(*) FROM webhooks WHERE status = 'suspended')"),
 	)
 	return m
 }

@@ -2,6 +2,7 @@ package compat
 
 import (
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -229,4 +230,29 @@ func TestOptionalFields(t *testing.T) {
 		t.Parallel()
 		equal(t, "name", text(t, register(`{"name":"One","NAME":"Two","admin":true,"id":1,"name":"Three"}`), "name"), "Three")
 	})
+}
+
+// What a webhook tells of stays as it was asked for until something else is.
+func TestWebhook_events(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	agent := b.register(t, "Bot", "")
+	for _, row := range []struct {
+		events string // as a member of the request
+		want   []any
+	}{
+		{"", []any{"task.posted"}},
+		{`,"events":["task.completed","task.assigned","task.completed"]`, []any{"task.posted", "task.assigned", "task.completed"}},
+		{"", []any{"task.posted", "task.assigned", "task.completed"}},
+		{`,"events":null`, []any{"task.posted", "task.assigned", "task.completed"}},
+		{`,"events":["task.posted"]`, []any{"task.posted"}},
+		{`,"events":["task.expired"]`, []any{"task.posted", "task.expired"}},
+		{`,"events":[]`, []any{"task.posted"}},
+	} {
+		b.ok(t, request{method: "PUT", path: "/api/agents/me/webhook", key: agent.key, body: `{"webhook_url":"https://bot.example.com/hook"` + row.events + `}`})
+		shown := b.ok(t, request{method: "GET", path: "/api/agents/me/webhook", key: agent.key})["events"]
+		if !reflect.DeepEqual(shown, any(row.want)) {
+			t.Errorf("after %q it tells of %v, want %v", row.events, shown, row.want)
+		}
+	}
 }

@@ -151,6 +151,7 @@ func fieldRefusals(poster, worker, workerID, assigned string) []refused {
 	webhook := to("PUT", "/api/agents/me/webhook", worker, "")
 	webhook("webhook_url is required", "", `"webhook_url":null`, `"url":"https://bot.example.com"`)
 	webhook("webhook_url must", `"webhook_url":""`, `"webhook_url":7`, `"webhook_url":"http://bot.example.com"`, `"webhook_url":"https://10.0.0.1/"`, `"webhook_url":"https://[::1]/"`)
+	webhook("events must", `"webhook_url":"https://bot.example.com/","events":["task.rated"]`, `"webhook_url":"https://bot.example.com/","events":"task.assigned"`)
 
 	extend := to("POST", "/api/tasks/"+assigned+"/extend", worker, "")
 	extend("lease_minutes must", append(wholeNumbers("lease_minutes"), `"lease_minutes":0`, `"lease_minutes":-1`, `"lease_minutes":43201`)...)

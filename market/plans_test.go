@@ -78,22 +78,28 @@ func TestPlans_notices(t *testing.T) {
 	must(t, err)
 	_, err = hooks.Get(t.Context(), agent.AgentID)
 	wantCode(t, err, models.NotFound)
+	_, err = hooks.Count(t.Context(), agent.AgentID, models.DeliveryFailed)
+	must(t, err)
+	_, _, err = hooks.Failed(t.Context(), agent.AgentID, models.FailedQuery{Until: new(models.At(b.Clock.Now())), First: 20})
+	must(t, err)
 	must(t, hooks.Prune(t.Context()))
 	_, err = hooks.Needs(t.Context())
 	must(t, err)
 	must(t, hooks.Start(t.Context()))
 	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID}, nil)
+		tx.Enqueue(webhooks.PartiesArgs{EventID: posted, TaskID: task.ID, Event: models.HookAssigned, PosterID: agent.AgentID}, nil)
 		return nil
 	}))
 	seen.until(t, "notified = 1")
+	seen.until(t, "events LIKE")
 	must(t, hooks.Stop(t.Context()))
 	_, err = b.DB.NumberEvents(t.Context(), false)
 	must(t, err)
 	followed := b.Log.Subscribe(t.Context(), func(*models.Event) bool { return true }, new(int64))
 	<-followed.C
 
-	seen.check(t, b, 10)
+	seen.check(t, b, 13)
 }
 
 // TestPlans_isSeen: a read that goes through a table, and one that sorts it, are

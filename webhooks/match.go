@@ -59,7 +59,7 @@ func (MatchArgs) InsertOpts() river.InsertOpts {
 // ask for it. While no agent has a webhook there is nothing to do.
 func (w *Webhooks) Announce(tx *database.Tx, event *models.Event) error {
 	if event.Kind.Webhook() != "" {
-		return tellParties(tx, event)
+		return w.tellParties(tx, event)
 	}
 	if event.Kind != models.TaskPosted {
 		return nil

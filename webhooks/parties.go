@@ -30,11 +30,16 @@ func (PartiesArgs) InsertOpts() river.InsertOpts { return MatchArgs{}.InsertOpts
 
 // tellParties has an event told with the commit when its poster or its worker asked
 // for it. The event's id is known once the store was asked who did, not before.
-func tellParties(tx *database.Tx, event *models.Event) error {
+func (w *Webhooks) tellParties(tx *database.Tx, event *models.Event) error {
+	if quiet, err := w.quiet(tx); quiet || err != nil {
+		return err
+	}
 	name := event.Kind.Webhook()
 	var wanted bool
-	err := tx.Row("SELECT EXISTS (SELECT 1 FROM webhooks WHERE agent_id IN (?, ?) AND events LIKE ?)",
-		[]any{*event.PosterID, workerOf(event), naming(name)}, &wanted)
+	// One after the other: for an IN SQLite builds a table of the two first.
+	err := tx.Row(`SELECT EXISTS (SELECT 1 FROM webhooks WHERE agent_id = ? AND events LIKE ?)
+		OR EXISTS (SELECT 1 FROM webhooks WHERE agent_id = ? AND events LIKE ?)`,
+		[]any{*event.PosterID, naming(name), workerOf(event), naming(name)}, &wanted)
 	if err != nil {
 		return fmt.Errorf("look for who asked for %s: %w", name, err)
 	}
@@ -44,6 +49,25 @@ func tellParties(tx *database.Tx, event *models.Event) error {
 		}, nil)
 	}
 	return nil
+}
+
+// quiet reports whether nobody has asked for any event. The one process that writes
+// to SQLite remembers that: to look costs a verb more than all else here. Changes run
+// one after another there, so none is missed. Replicas have to look.
+func (w *Webhooks) quiet(tx *database.Tx) (bool, error) {
+	if w.db.Shared() || w.wanted.Load() {
+		return false, nil
+	}
+	if w.looked.Load() {
+		return true, nil
+	}
+	var asked bool
+	if err := tx.Row("SELECT EXISTS (SELECT 1 FROM webhooks WHERE events <> '[]')", nil, &asked); err != nil {
+		return false, fmt.Errorf("look for who asked for events: %w", err)
+	}
+	w.wanted.Store(asked)
+	w.looked.Store(true)
+	return !asked, nil
 }
 
 // workerOf is the worker that an event names, its poster when there is none.

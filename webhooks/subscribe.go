@@ -17,6 +17,9 @@ import (
 // webhook: the one it has, or a fresh one.
 func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string, events []models.WebhookEvent) (models.Webhook, string, error) {
 	hook := models.Webhook{AgentID: agentID, URL: url, Status: models.WebhookActive, Events: events, UpdatedAt: w.stamp()}
+	if len(events) > 0 {
+		w.wanted.Store(true) // if this comes to nothing, some looks are in vain
+	}
 	before, err := hookOf(tx.Locked(), agentID)
 	switch {
 	case models.CodeOf(err) == models.NotFound:

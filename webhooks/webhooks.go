@@ -101,6 +101,7 @@ type Webhooks struct {
 	logger         *slog.Logger
 	slots          slots
 	anyone         atomic.Bool // some agent has had a webhook
+	wanted, looked atomic.Bool // some agent has asked for events; it has been looked for one
 
 	mu     sync.Mutex
 	worker *river.Client[*sql.Tx] // nil unless started

@@ -2829,8 +2829,8 @@ input RedeliverWebhooksInput {
   since: DateTime!
   "Of events that happened before; all up to now when left out."
   until: DateTime
-  "How many to send again with this call, 1 to 1000."
-  first: Int! = 200
+  "How many to send again with this call, 1 to 200."
+  first: Int! = 100
   "Go on after the delivery with this cursor, the ` + "`" + `endCursor` + "`" + ` of the call before."
   after: String
 }
@@ -12076,7 +12076,7 @@ func (ec *executionContext) unmarshalInputRedeliverWebhooksInput(ctx context.Con
 	}
 
 	if _, present := asMap["first"]; !present {
-		asMap["first"] = 200
+		asMap["first"] = 100
 	}
 
 	fieldsInOrder := [...]string{"since", "until", "first", "after"}

@@ -251,7 +251,7 @@ type RedeliverWebhooksInput struct {
 	Since models.Time `json:"since"`
 	// Of events that happened before; all up to now when left out.
 	Until graphql.Omittable[*models.Time] `json:"until,omitempty"`
-	// How many to send again with this call, 1 to 1000.
+	// How many to send again with this call, 1 to 200.
 	First int `json:"first"`
 	// Go on after the delivery with this cursor, the `endCursor` of the call before.
 	After graphql.Omittable[*string] `json:"after,omitempty"`

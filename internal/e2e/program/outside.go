@@ -55,6 +55,26 @@ func Refused(tb testing.TB, code int, says string, args ...string) {
 	}
 }
 
+// Memory is how many bytes of the memory the server takes now, and the most that it
+// has taken, as Linux counts them. Elsewhere the test is skipped.
+func (s *Server) Memory() (now, most int64) {
+	s.tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		s.tb.Skip("only Linux tells how much memory a process takes")
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+			now = kib << 10
+		}
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			most = kib << 10
+		}
+	}
+	return now, most
+}
+
 // Listen serves handler over TLS on 127.0.0.1, where agents have their
 // endpoints and webhooks in tests. The settings returned have a server call such
 // addresses and trust their certificate. A request that shows a key or a secret fails
