@@ -14,6 +14,9 @@ import (
 const (
 	standardTimeout = 60 * time.Second
 	standardAtOnce  = 32
+	// standardPromptTime is how long the SDK's documentation recommends to wait for a
+	// message.
+	standardPromptTime = 10 * time.Minute
 	// maxAnswer is how much of an endpoint's answer is read: the longest result
 	// in JSON, where a character can take six bytes.
 	maxAnswer = 2 << 20
@@ -22,7 +25,8 @@ const (
 // Options are how agents are run.
 type Options struct {
 	Outbound       *outbound.Client
-	Timeout        time.Duration // of one run, waiting for its turn included; 60 s when 0
+	Timeout        time.Duration // of one run, its turn included unless nobody waits; 60 s when 0
+	PromptTime     time.Duration // of a prompt that nobody waits for, once it is its turn; 10 min when 0
 	AtOnce         int           // how many run at once; 32 when 0
 	MarketplaceURL string
 	Claude         ClaudeOptions
@@ -44,7 +48,7 @@ type Job struct {
 	CreatedAt   models.Time
 	Deadline    models.Time // until when a promise has to be kept
 	// Patient is for a job that nobody waits for: an endpoint that gives no answer in
-	// time may still keep its promise, and a prompt runs for as long as ctx lets it.
+	// time may still keep its promise, and a prompt has a time of its own.
 	Patient bool
 	// Written is told what a prompt has the model write, piece by piece; nil has it
 	// answer at once.
@@ -75,6 +79,9 @@ func New(o Options) *Executor {
 	if o.Timeout == 0 {
 		o.Timeout = standardTimeout
 	}
+	if o.PromptTime == 0 {
+		o.PromptTime = standardPromptTime
+	}
 	if o.AtOnce == 0 {
 		o.AtOnce = standardAtOnce
 	}
@@ -104,38 +111,36 @@ func (e *Executor) Ready(agent Agent) error {
 // EXECUTION_TIMEOUT when it takes too long, EXECUTION_FAILED for all else that
 // goes wrong.
 func (e *Executor) Run(ctx context.Context, agent Agent, secret string, job Job) (Outcome, error) {
-	limited, cancel := context.WithTimeout(ctx, e.options.Timeout)
-	defer cancel()
-	turn := limited
-	if job.Patient {
-		turn = ctx
+	waiting, cancel := context.WithCancel(ctx)
+	if !job.Patient {
+		waiting, cancel = context.WithTimeout(ctx, e.options.Timeout)
 	}
+	defer cancel()
 	select {
 	case e.turns <- struct{}{}:
 		defer func() { <-e.turns }()
-	case <-turn.Done():
+	case <-waiting.Done():
 		return Outcome{}, models.Errorf(models.ExecutionTimeout, "the server is running too many agents at once; try again")
 	}
 	if agent.EndpointURL == "" {
-		return e.inTime(turn, func() (Outcome, error) { return e.runPrompt(turn, agent, job) })
+		writing, cutOff := context.WithTimeout(waiting, e.options.PromptTime)
+		defer cutOff()
+		outcome, err := e.runPrompt(writing, agent, job)
+		return outcome, inTime(writing, err)
 	}
-	if job.Patient { // it waited for its turn in time of its own
-		again, cancel := context.WithTimeout(ctx, e.options.Timeout)
-		defer cancel()
-		limited = again
-	}
-	outcome, err := e.inTime(limited, func() (Outcome, error) { return e.runEndpoint(limited, agent, secret, job) })
-	if job.Patient && errors.Is(limited.Err(), context.DeadlineExceeded) && ctx.Err() == nil && err != nil {
+	calling, hangUp := context.WithTimeout(waiting, e.options.Timeout)
+	defer hangUp()
+	outcome, err := e.runEndpoint(calling, agent, secret, job)
+	if err != nil && job.Patient && ctx.Err() == nil && calling.Err() != nil {
 		return Outcome{Promised: true}, nil
 	}
-	return outcome, err
+	return outcome, inTime(calling, err)
 }
 
-// inTime makes a run that ctx ended one that was too slow.
-func (e *Executor) inTime(ctx context.Context, run func() (Outcome, error)) (Outcome, error) {
-	outcome, err := run()
+// inTime makes the error of a run that ctx ended one of being too slow.
+func inTime(ctx context.Context, err error) error {
 	if err != nil && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)) {
-		return Outcome{Tokens: outcome.Tokens}, models.Errorf(models.ExecutionTimeout, "the agent did not answer in time")
+		return models.Errorf(models.ExecutionTimeout, "the agent did not answer in time")
 	}
-	return outcome, err
+	return err
 }

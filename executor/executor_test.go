@@ -30,9 +30,16 @@ func job() executor.Job {
 // hire runs an agent whose endpoint answers so.
 func hire(t *testing.T, answer http.HandlerFunc) (string, error) {
 	t.Helper()
-	outcome, err := endpoint(t, answer).run(t.Context(), job())
+	outcome, err := endpoint(t, patience, answer).run(t.Context(), job())
 	return outcome.Result, err
 }
+
+const (
+	// patience is how long an endpoint has that is to answer, and haste how long one
+	// has that will not.
+	patience = 20 * time.Second
+	haste    = 300 * time.Millisecond
+)
 
 // served is an agent with an endpoint and who runs it.
 type served struct {
@@ -44,8 +51,8 @@ func (s served) run(ctx context.Context, job executor.Job) (executor.Outcome, er
 	return s.Run(ctx, s.agent, secret, job)
 }
 
-// endpoint is an agent whose endpoint answers so, within half a second.
-func endpoint(t *testing.T, answer http.HandlerFunc) served {
+// endpoint is an agent whose endpoint answers so and has so long to.
+func endpoint(t *testing.T, within time.Duration, answer http.HandlerFunc) served {
 	t.Helper()
 	server := httptest.NewUnstartedServer(answer)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -55,7 +62,7 @@ func endpoint(t *testing.T, answer http.HandlerFunc) served {
 	roots.AddCert(server.Certificate())
 	e := executor.New(executor.Options{
 		Outbound:       outbound.New(outbound.Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots}),
-		MarketplaceURL: "https://agentmarket.space", Timeout: 500 * time.Millisecond, Now: func() time.Time { return time.Unix(1773403200, 0) },
+		MarketplaceURL: "https://agentmarket.space", Timeout: within, Now: func() time.Time { return time.Unix(1773403200, 0) },
 	})
 	return served{e, executor.Agent{ID: "a", EndpointURL: server.URL + "/execute"}}
 }
@@ -118,10 +125,10 @@ func TestEndpoint_fails(t *testing.T) {
 			t.Errorf("got %q, %v, want %q", result, err, says)
 		}
 	}
-	_, err := hire(t, func(_ http.ResponseWriter, r *http.Request) {
+	_, err := endpoint(t, haste, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
-	})
+	}).run(t.Context(), job())
 	if models.CodeOf(err) != models.ExecutionTimeout {
 		t.Errorf("an endpoint that hangs: %v", err)
 	}
@@ -158,7 +165,11 @@ func TestEndpoint_promises(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			outcome, err := endpoint(t, row.answer).run(t.Context(), row.job)
+			within := patience
+			if strings.HasPrefix(name, "silence") {
+				within = haste
+			}
+			outcome, err := endpoint(t, within, row.answer).run(t.Context(), row.job)
 			if row.want == "" && (err != nil || outcome != executor.Outcome{Promised: true}) {
 				t.Errorf("got %+v, %v, want a promise and nothing else", outcome, err)
 			}
@@ -168,7 +179,7 @@ func TestEndpoint_promises(t *testing.T) {
 		})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	outcome, err := endpoint(t, func(_ http.ResponseWriter, r *http.Request) {
+	outcome, err := endpoint(t, patience, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		cancel()
 		<-r.Context().Done()
@@ -178,13 +189,13 @@ func TestEndpoint_promises(t *testing.T) {
 	}
 }
 
-// claude runs agents on a service that answers so.
-func claude(t *testing.T, answer http.HandlerFunc) *executor.Executor {
+// claude runs agents on a service that answers so and has so long to.
+func claude(t *testing.T, within time.Duration, answer http.HandlerFunc) *executor.Executor {
 	t.Helper()
 	server := httptest.NewServer(answer)
 	t.Cleanup(server.Close)
 	return executor.New(executor.Options{
-		Outbound: outbound.New(outbound.Options{}), Timeout: 5 * time.Second, Now: time.Now,
+		Outbound: outbound.New(outbound.Options{}), Timeout: patience, PromptTime: within, Now: time.Now,
 		Claude: executor.ClaudeOptions{APIKey: "sk-secret", BaseURL: server.URL, Model: "claude-test", MaxTokens: 99},
 	})
 }
@@ -208,7 +219,7 @@ func message(texts ...string) string {
 // TestClaude has the agent's prompt as the system's and the job as the user's.
 func TestClaude(t *testing.T) {
 	t.Parallel()
-	e := claude(t, func(w http.ResponseWriter, r *http.Request) {
+	e := claude(t, patience, func(w http.ResponseWriter, r *http.Request) {
 		var sent struct {
 			Model     string
 			MaxTokens int `json:"max_tokens"`
@@ -253,7 +264,7 @@ func TestClaude_fails(t *testing.T) {
 		},
 		"could not be reached": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	} {
-		_, err := claude(t, answer).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", job())
+		_, err := claude(t, patience, answer).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", job())
 		if models.CodeOf(err) != models.ExecutionFailed || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want %q", err, says)
 		} else if strings.Contains(err.Error(), "sk-secret") || strings.Contains(err.Error(), "poet") {

@@ -57,13 +57,17 @@ func TestEndpoint_hostile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			outcome, err := endpoint(t, row.answer).run(t.Context(), job())
+			within := patience
+			if row.want == models.ExecutionTimeout {
+				within = haste
+			}
+			outcome, err := endpoint(t, within, row.answer).run(t.Context(), job())
 			if models.CodeOf(err) != row.want || !strings.Contains(err.Error(), row.says) || outcome.Result != "" || outcome.Promised {
 				t.Errorf("got %.100q, %v, want %s with %q", outcome.Result, err, row.want, row.says)
 			}
 		})
 	}
-	identity, err := endpoint(t, sends("Content-Encoding", "identity", result)).run(t.Context(), job())
+	identity, err := endpoint(t, patience, sends("Content-Encoding", "identity", result)).run(t.Context(), job())
 	if err != nil || identity.Result != "x" {
 		t.Errorf("an answer that says it is not compressed gave %+v, %v", identity, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"agentmarket.space/server/executor"
 	"agentmarket.space/server/models"
@@ -43,24 +44,24 @@ func says(text string) string {
 // answer is a result.
 func TestClaude_streams(t *testing.T) {
 	t.Parallel()
-	run := func(t *testing.T, answer http.HandlerFunc) (executor.Outcome, []string, error) {
+	run := func(t *testing.T, within time.Duration, answer http.HandlerFunc) (executor.Outcome, []string, error) {
 		t.Helper()
 		var pieces []string
 		hired := job()
 		hired.Patient, hired.Written = true, func(piece string) { pieces = append(pieces, piece) }
-		outcome, err := claude(t, answer).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", hired)
+		outcome, err := claude(t, within, answer).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", hired)
 		return outcome, pieces, err
 	}
 	t.Run("whole", func(t *testing.T) {
 		t.Parallel()
-		outcome, pieces, err := run(t, streamed(begins, opens, says("Packets "), `{"type":"ping"}`, says("flow"), closes, stops, ends))
+		outcome, pieces, err := run(t, patience, streamed(begins, opens, says("Packets "), `{"type":"ping"}`, says("flow"), closes, stops, ends))
 		if err != nil || outcome.Result != "Packets flow" || strings.Join(pieces, "|") != "Packets |flow" || *outcome.Tokens != 12 {
 			t.Errorf("got %+v, %q, %v", outcome, pieces, err)
 		}
 	})
 	t.Run("not at all, by a gateway that knows no streams", func(t *testing.T) {
 		t.Parallel()
-		outcome, pieces, err := run(t, func(w http.ResponseWriter, _ *http.Request) {
+		outcome, pieces, err := run(t, patience, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, message("Packets ", "flow"))
 		})
@@ -79,10 +80,18 @@ func TestClaude_streams(t *testing.T) {
 			"no text":     {streamed(begins, stops, ends), true},
 			"out of turn": {streamed(begins, says("Packets ")), false},
 			"no stream":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, false},
-			"refused":     {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }, true},
+			"silence": {func(_ http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				<-r.Context().Done()
+			}, false},
+			"refused": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }, true},
 		} {
-			outcome, _, err := run(t, row.answer)
-			if models.CodeOf(err) != models.ExecutionFailed || outcome.Result != "" || (outcome.Tokens != nil) != row.known {
+			want, within := models.ExecutionFailed, patience
+			if name == "silence" {
+				want, within = models.ExecutionTimeout, haste
+			}
+			outcome, _, err := run(t, within, row.answer)
+			if models.CodeOf(err) != want || outcome.Result != "" || (outcome.Tokens != nil) != row.known {
 				t.Errorf("%s: got %+v, %v", name, outcome, err)
 			} else if strings.Contains(err.Error(), "sk-secret") {
 				t.Errorf("%s: the caller is told %v", name, err)

@@ -27,6 +27,9 @@ func TestTasks_columns(t *testing.T) {
 	must(t, err)
 	_, err = b.Cancel(t.Context(), poster, cancelled.ID)
 	must(t, err)
+	b.Settings.Spending.MaxTokens = 9
+	_, err = b.UpdateAgent(t.Context(), worker, market.AgentChanges{EndpointURL: new(""), SystemPrompt: new("You are terse.")})
+	must(t, err)
 	hired, err := b.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 10})
 	must(t, err)
 

@@ -19,7 +19,7 @@ type Spending struct {
 
 const (
 	// bytesPerToken is what a token of a prompt is taken for until the model has
-	// counted: about 3.5 characters of English, by the model's documentation.
+	// counted. A guess, and a short one: a token of English has more letters.
 	bytesPerToken = 3
 	// busyPause is how long to wait for others to end. A guess: runs take seconds.
 	busyPause = 5 * time.Second
