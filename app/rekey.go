@@ -31,13 +31,12 @@ type Rekeying struct {
 // again with the same command, and a server that is started in between serves on with
 // both keys.
 func Rekey(ctx context.Context, r Rekeying, logger *slog.Logger, tell func(auth.Resealed)) (kept string, err error) {
-	if r.SecretKey == "" && database.IsPostgres(r.Database) {
-		return "", errors.New("secret-key: must be given with PostgreSQL, and the one to replace as old-secret-key")
-	}
-	if r.SecretKey == "" {
+	if !database.IsPostgres(r.Database) {
 		if _, err := os.Stat(r.Database); err != nil {
 			return "", fmt.Errorf("open database: %w", err) // it would be made
 		}
+	} else if r.SecretKey == "" {
+		return "", errors.New("secret-key: must be given with PostgreSQL, and the one to replace as old-secret-key")
 	}
 	db, err := database.Open(ctx, r.Database, logger)
 	if err != nil {

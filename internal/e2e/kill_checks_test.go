@@ -2,7 +2,9 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"sync"
@@ -53,6 +55,39 @@ func (k *killed) checkAgents() {
 	}
 	if want := len(slices.Concat(k.posters, k.workers, k.newcomers)); data.Agents.TotalCount != want {
 		k.Errorf("there are %d agents, want %d", data.Agents.TotalCount, want)
+	}
+}
+
+// checkAudit wants each registration that was acknowledged in the audit log once, and
+// no other.
+func (k *killed) checkAudit() {
+	want, got := map[string]int{}, map[string]int{}
+	for _, agent := range slices.Concat(k.posters, k.workers, k.newcomers) {
+		want[agent.ID] = 1
+	}
+	const page = 1000
+	for before := int64(math.MaxInt64); before > 0; {
+		_, text := k.server.Do(http.MethodGet, fmt.Sprintf("/operator/audit?limit=%d&before=%d", page, before), operatorKey, "")
+		var answer struct {
+			Data []struct {
+				Seq            int64
+				Action, Object string
+			}
+		}
+		if err := json.Unmarshal([]byte(text), &answer); err != nil {
+			k.Fatalf("%v in %s", err, text)
+		}
+		for _, entry := range answer.Data {
+			if entry.Action == "agent.registered" {
+				got[entry.Object]++
+			}
+		}
+		if before = 0; len(answer.Data) == page {
+			before = answer.Data[page-1].Seq
+		}
+	}
+	if !maps.Equal(got, want) {
+		k.Errorf("the audit log has %d registrations, %d were acknowledged, or others", len(got), len(want))
 	}
 }
 

@@ -64,7 +64,8 @@ func killAndRestart(t *testing.T, kills int) (*killed, *told) {
 	t.Helper()
 	heard := &told{tasks: map[string]int{}, extra: map[string]int{}}
 	url, env := program.Listen(t, heard)
-	k := &killed{T: t, server: program.Start(t, append(env, append(store(t), quickRetry, fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))...)...)}
+	k := &killed{T: t, server: program.Start(t, append(env, append(store(t), quickRetry, "AGENTMARKET_OPERATOR_KEY="+operatorKey,
+		fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))...)...)}
 	for range 3 {
 		k.posters = append(k.posters, k.server.Register("Poster", nil))
 		k.workers = append(k.workers, k.server.Register("Worker", map[string]any{
@@ -94,6 +95,7 @@ func killAndRestart(t *testing.T, kills int) (*killed, *told) {
 	k.checkHeard(live)
 	hangUp()
 	k.checkAgents()
+	k.checkAudit()
 	k.checkTasks()
 	k.checkBalances()
 	heard.await(t, slices.Collect(maps.Keys(k.tasks())), len(k.workers))

@@ -37,13 +37,6 @@ func (s *Secrets) Add(secret string) {
 	s.all[secret] = true
 }
 
-// Len is how many there are.
-func (s *Secrets) Len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.all)
-}
-
 // Answer notes what an answer gives out, and returns the secrets that it shows
 // beside that.
 func (s *Secrets) Answer(text string) (shown []string) {
@@ -108,12 +101,17 @@ func (s *Server) configured() {
 	}
 }
 
+// Shown returns the secrets of the server that data shows.
+func (s *Server) Shown(data []byte) []string {
+	s.configured()
+	return s.secrets.Find(data)
+}
+
 // Leaks are where the log and the files of the server show a key or a secret that it
 // gave out or was given. The file of the secret key is passed over.
 func (s *Server) Leaks() (places []string) {
-	s.configured()
 	look := func(place string, data []byte) {
-		for _, secret := range s.secrets.Find(data) {
+		for _, secret := range s.Shown(data) {
 			places = append(places, place+" shows "+secret)
 		}
 	}
