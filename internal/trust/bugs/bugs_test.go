@@ -74,7 +74,8 @@ func bugs() []bug {
 		},
 		{
 			"a cursor brings its own event again", "events/feed.go",
-			[]string{"f.cursor = *after\n", "f.cursor = *after - 1\n"}, "events", "TestReadingHistoryIsNoFault",
+			[]string{"f.cursor = *after\n", "f.cursor = *after - 1\n"},
+			"events", "TestReadingHistoryIsNoFault",
 		},
 		{
 			"wallets are locked in any order", "ledger/ledger.go",
