@@ -96,7 +96,7 @@ func strangers(task, agent string) (all []stranger) {
 		`mutation { setWebhook(input: {url: "https://d.example.com"}) { webhook { status } } }`,
 		`query($a: Int = 3, $b: Boolean!) { tasks(first: $a) @include(if: $b) { nodes { id } } __schema { queryType { name } } }`,
 	} {
-		body, _ := json.Marshal(map[string]any{"query": document, "variables": map[string]any{"a": 2, "b": true}}) //nolint:errcheck,errchkjson // texts and numbers
+		body, _ := json.Marshal(map[string]any{"query": document, "variables": map[string]any{"a": 2, "b": true}}) //nolint:errchkjson // texts and numbers
 		all = append(all, stranger{method: http.MethodPost, path: "/graphql", body: body})
 	}
 	return all
