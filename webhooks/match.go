@@ -240,12 +240,13 @@ func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidat
 		if err != nil {
 			return err
 		}
-		rows[i] = told
-		rows[i].ID, rows[i].AgentID, rows[i].Status, rows[i].TriesLeft, rows[i].NextAttemptAt = id.String(), to.AgentID, models.DeliveryPending, w.tries(), new(w.stamp())
+		d := told
+		d.ID, d.AgentID, d.TriesLeft = id.String(), to.AgentID, w.tries()
+		d.Status, d.NextAttemptAt = models.DeliveryPending, new(w.stamp())
 		if to.Status == models.WebhookSuspended {
-			rows[i].Status, rows[i].LastError, rows[i].NextAttemptAt = models.DeliveryFailed, new(suspendedReason), nil
+			d.Status, d.LastError, d.NextAttemptAt = models.DeliveryFailed, new(suspendedReason), nil
 		}
-		ids[i], queues[rows[i].ID] = rows[i].ID, w.queue(&to)
+		rows[i], ids[i], queues[d.ID] = d, d.ID, w.queue(&to)
 	}
 	if err := tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&rows).Error; err != nil {
 		return err

@@ -52,8 +52,8 @@ func (w *Webhooks) tellParties(tx *database.Tx, event *models.Event) error {
 }
 
 // quiet reports whether nobody has asked for any event. The one process that writes
-// to SQLite remembers that: to look costs a verb more than all else here. Changes run
-// one after another there, so none is missed. Replicas have to look.
+// to SQLite remembers that, so that no verb pays for a look in vain; changes run one
+// after another there, and none is missed. Replicas have to look.
 func (w *Webhooks) quiet(tx *database.Tx) (bool, error) {
 	if w.db.Shared() || w.wanted.Load() {
 		return false, nil
