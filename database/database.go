@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/mattn/go-sqlite3"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
@@ -404,9 +405,14 @@ func call(fn func(*Tx) error, tx *Tx) (err error) {
 	return fn(tx)
 }
 
-// NotFound turns gorm's missing row into a refusal that names what is missing.
+// noText is what PostgreSQL says of bytes that are no text: a NUL, or no UTF-8.
+const noText = "22021"
+
+// NotFound turns gorm's missing row into a refusal that names what is missing. An
+// id that is no text is of nothing, and PostgreSQL will not look for it.
 func NotFound(err error, noun, id string) error {
-	if errors.Is(err, gorm.ErrRecordNotFound) {
+	refused, ok := errors.AsType[*pgconn.PgError](err)
+	if errors.Is(err, gorm.ErrRecordNotFound) || ok && refused.Code == noText {
 		return models.Errorf(models.NotFound, "there is no %s %q", noun, id)
 	}
 	return err

@@ -409,3 +409,19 @@ func wantCode(t *testing.T, err error, want models.Code) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
+
+// TestNoText: an id with bytes that are no text is of nothing, on both engines.
+func TestNoText(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	agent := b.Agent()
+	for _, id := range []string{"\xb8", "a\x00b"} {
+		_, read := b.Task(t.Context(), agent.AgentID, id)
+		_, accepted := b.Accept(t.Context(), agent, id)
+		for verb, err := range map[string]error{"read": read, "accept": accepted} {
+			if models.CodeOf(err) != models.NotFound {
+				t.Errorf("%s %q: %v", verb, id, err)
+			}
+		}
+	}
+}
