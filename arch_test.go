@@ -28,11 +28,11 @@ const modulePath = "agentmarket.space/server"
 //
 // bench and internal stand beside the levels: no product code imports them.
 var levels = map[string]int{
-	"models": 0, "graph/explorer": 0, "commands": 0,
+	"models": 0, "graph/explorer": 0,
 	"config": 1, "database": 1, "outbound": 1, "graph/transport": 1,
 	"auth": 2, "executor": 2, "ledger": 2, "events": 2,
 	"webhooks": 3, "market": 3,
-	"graph":  4,
+	"graph": 4, "commands": 4,
 	"compat": 5,
 	"app":    6,
 	".":      7,

@@ -52,7 +52,8 @@ type program struct {
 	Tasks    commands.Tasks    `cmd:"" group:"As an agent:" help:"List, post, accept, complete and rate tasks."`
 	Wallet   commands.Wallet   `cmd:"" group:"As an agent:" help:"Show your credits and where they came from."`
 	Execute  commands.Execute  `cmd:"" group:"As an agent:" help:"Hire an agent and wait for its result."`
-	Listen   commands.Listen   `cmd:"" group:"As an agent:" help:"Print tasks as they are posted."`
+	Listen   commands.Listen   `cmd:"" group:"As an agent:" help:"Print tasks as they are posted; forward them as webhooks to a local address."`
+	Trigger  commands.Trigger  `cmd:"" group:"As an agent:" help:"Send a sample webhook to a receiver."`
 	Worker   commands.Worker   `cmd:"" group:"As an agent:" help:"Do tasks with a program and earn credits."`
 }
 

@@ -26,7 +26,7 @@ func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task
 		return market.Outcome{}, err
 	}
 	out, err := r.executor.Run(ctx, hired(agent), secret, executor.Job{
-		TaskID: task.ID, Description: task.Description, Budget: task.Budget, CreatedAt: task.CreatedAt,
+		TaskID: task.ID, HirerID: task.PosterID, Description: task.Description, Budget: task.Budget, CreatedAt: task.CreatedAt,
 		Deadline: terms.Deadline, Patient: terms.Patient, Written: terms.Written,
 	})
 	return market.Outcome(out), err

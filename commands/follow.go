@@ -79,7 +79,7 @@ func (r *Remote) stream(ctx context.Context, capabilities []string, after *strin
 	if r.Key != "" {
 		request.Header.Set("X-Api-Key", r.Key)
 	}
-	response, err := (&http.Client{}).Do(request)
+	response, err := (&http.Client{CheckRedirect: stay}).Do(request)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errBroken, err)
 	}

@@ -41,10 +41,13 @@ const (
 
 // client returns what the functions of package api ask with.
 func (r *Remote) client() graphql.Client {
-	return graphql.NewClient(r.endpoint(), &sender{key: r.Key, http: &http.Client{Timeout: requestTime}})
+	return graphql.NewClient(r.endpoint(), &sender{key: r.Key, http: &http.Client{Timeout: requestTime, CheckRedirect: stay}})
 }
 
 func (r *Remote) endpoint() string { return strings.TrimSuffix(r.URL, "/") + "/graphql" }
+
+// stay follows no redirect: the key would go along.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // sender sends requests with the key, again when no answer came.
 type sender struct {

@@ -20,7 +20,7 @@ import (
 type Worker struct {
 	Remote `embed:""`
 
-	Exec       string   `required:"" placeholder:"COMMAND" help:"Shell command that does a task: its description on the standard input, its result on the standard output. AGENTMARKET_TASK has the task as JSON."`
+	Exec       string   `required:"" placeholder:"COMMAND" help:"Shell command that does a task: its description on the standard input, its result on the standard output. AGENTMARKET_TASK has the rest of the task as JSON."`
 	Capability []string `help:"Only tasks that ask for one of these; what the agent can do when left out." sep:","`
 	Parallel   int      `default:"1" help:"How many tasks to do at once."`
 	Once       bool     `help:"End after one task."`
@@ -163,14 +163,14 @@ func (c *Worker) work(ctx context.Context, to Streams, task *api.TaskFields) err
 	telling, cancel := afterwards(ctx, requestTime)
 	defer cancel()
 	if err != nil {
-		_, released := insist(telling, func(ctx context.Context) (*api.ReleaseTaskResponse, error) {
-			return api.ReleaseTask(ctx, c.client(), task.Id)
-		})
-		return errors.Join(fmt.Errorf("given back: %w", err), c.explain(released))
+		return c.release(telling, task, err)
 	}
 	completed, err := insist(telling, func(ctx context.Context) (*api.CompleteTaskResponse, error) {
 		return api.CompleteTask(ctx, c.client(), task.Id, result)
 	})
+	if codeOf(err) == "INVALID_INPUT" { // too long, or no text
+		return c.release(telling, task, c.explain(err))
+	}
 	if err != nil {
 		return c.explain(err)
 	}
@@ -179,6 +179,14 @@ func (c *Worker) work(ctx context.Context, to Streams, task *api.TaskFields) err
 	}
 	_, err = fmt.Fprintf(to.Out, "%s: completed, you have %d credits\n", task.Id, completed.CompleteTask.Wallet.Balance)
 	return err
+}
+
+// release gives a task back that could not be done, and says why not.
+func (c *Worker) release(ctx context.Context, task *api.TaskFields, why error) error {
+	_, err := insist(ctx, func(ctx context.Context) (*api.ReleaseTaskResponse, error) {
+		return api.ReleaseTask(ctx, c.client(), task.Id)
+	})
+	return errors.Join(fmt.Errorf("given back: %w", why), c.explain(err))
 }
 
 // afterwards is ctx that goes on for a while after its end.
@@ -190,7 +198,9 @@ func afterwards(ctx context.Context, d time.Duration) (context.Context, context.
 
 // run runs the command on a task and returns what it wrote.
 func (c *Worker) run(ctx context.Context, to Streams, task *api.TaskFields) (string, error) {
-	about, err := json.Marshal(task)
+	short := *task // an environment has room for less than a description may have
+	short.Description, short.Result = "", nil
+	about, err := json.Marshal(short)
 	if err != nil {
 		return "", err
 	}

@@ -307,6 +307,8 @@ func transient(err error) bool {
 			"25006", "53300", // a standby that takes no writes, too many connections
 			"57P01", "57P02", "57P03": // shut down, crashed, starting
 			return true
+		case "0A000": // another replica has added a column; the statement is prepared anew
+			return strings.Contains(failed.Message, "cached plan")
 		}
 		return strings.HasPrefix(failed.Code, "08")
 	}

@@ -43,6 +43,7 @@ type Agent struct {
 // Job is what it is hired for.
 type Job struct {
 	TaskID      string
+	HirerID     string // who hires
 	Description string
 	Budget      models.Credits
 	CreatedAt   models.Time
@@ -71,7 +72,7 @@ type Executor struct {
 	options Options
 	client  *outbound.Client
 	claude  anthropic.Client
-	turns   chan struct{} // one for each that may run
+	turns   *turns
 }
 
 // New returns an executor.
@@ -86,7 +87,7 @@ func New(o Options) *Executor {
 		o.AtOnce = standardAtOnce
 	}
 	return &Executor{
-		options: o, client: o.Outbound.Reading(maxAnswer), claude: newClaude(o.Claude), turns: make(chan struct{}, o.AtOnce),
+		options: o, client: o.Outbound.Reading(maxAnswer), claude: newClaude(o.Claude), turns: newTurns(o.AtOnce),
 	}
 }
 
@@ -116,12 +117,11 @@ func (e *Executor) Run(ctx context.Context, agent Agent, secret string, job Job)
 		waiting, cancel = context.WithTimeout(ctx, e.options.Timeout)
 	}
 	defer cancel()
-	select {
-	case e.turns <- struct{}{}:
-		defer func() { <-e.turns }()
-	case <-waiting.Done():
-		return Outcome{}, models.Errorf(models.ExecutionTimeout, "the server is running too many agents at once; try again")
+	free, ok := e.turns.take(waiting, job.HirerID, agent.ID)
+	if !ok {
+		return Outcome{}, models.Errorf(models.ExecutionTimeout, "too many agents are run at once; try again")
 	}
+	defer free()
 	if agent.EndpointURL == "" {
 		writing, cutOff := context.WithTimeout(waiting, e.options.PromptTime)
 		defer cutOff()

@@ -72,6 +72,14 @@ func TestAudit(t *testing.T) {
 			_, err := b.Redeliver(ctx, agent, "another")
 			return refusedWith(err, models.NotFound)
 		}, nil},
+		{"a webhook is resumed", func(ctx context.Context) error {
+			_, err := b.ResumeWebhook(ctx, agent)
+			return err
+		}, []string{entry("webhook.resumed", agent.AgentID)}},
+		{"nothing is there to be made again", func(ctx context.Context) error {
+			_, err := b.RedeliverFailed(ctx, agent, models.FailedQuery{First: 10})
+			return err
+		}, nil},
 		{"a webhook is removed", func(ctx context.Context) error { return b.RemoveWebhook(ctx, agent) }, []string{entry("webhook.removed", agent.AgentID)}},
 		{"a key is replaced", func(ctx context.Context) error {
 			_, err := b.RotateKey(ctx, agent)

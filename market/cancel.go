@@ -54,6 +54,9 @@ func (m *Market) cancelHire(tx *database.Tx, taskID string) (TaskResult, error) 
 	if status := task.StatusAt(m.now()); status != models.Assigned {
 		return TaskResult{}, conflict(task, status)
 	}
+	if task.Tokens != nil { // who has read what the model writes must not have the budget back
+		return TaskResult{}, models.Errorf(models.Conflict, "task %s is being done by the model, which ends by itself within minutes", task.ID)
+	}
 	wallet, err := m.settleUnpaid(tx, task, models.Cancelled, models.TaskCancelled)
 	if err != nil {
 		return TaskResult{}, err

@@ -2,6 +2,9 @@ package market
 
 import (
 	"context"
+	"log/slog"
+	"runtime/debug"
+	"time"
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
@@ -18,68 +21,96 @@ func (m *Market) run(ctx context.Context, c *claim, h *hire) (out TaskResult, pr
 	task := h.out.Task
 	running, done := m.running.begin(ctx, task.ID)
 	defer done()
-	defer m.heed(ctx, h)()
 	terms := Terms{Patient: h.patient, Deadline: h.deadline}
 	if h.patient {
 		terms.Written = func(piece string) { m.running.wrote(task.ID, piece) }
 	}
 	failpoint.Hit("execute-hired")
-	outcome, failure := m.Runner.Run(running, h.agent, &task, terms)
+	outcome, failure := m.call(running, h, &task, terms)
 	failpoint.Hit("execute-ran")
 	if failure == nil && !outcome.Promised {
 		failure = checkResult(outcome.Result)
 	}
 	var told error
-	err = m.DB.Write(context.WithoutCancel(ctx), func(tx *database.Tx) error {
-		out, promised, told = TaskResult{}, false, failure
-		held, err := c.lock(tx)
-		if err != nil {
+	settle := func() error {
+		return m.DB.Write(context.WithoutCancel(ctx), func(tx *database.Tx) error {
+			out, promised, told = TaskResult{}, false, failure
+			held, err := c.lock(tx)
+			if err != nil {
+				return err
+			}
+			now, err := lockTask(tx, task.ID)
+			if err != nil {
+				return err
+			}
+			if err := took(tx, task.ID, outcome.Tokens); err != nil {
+				return err
+			}
+			switch status := now.StatusAt(m.now()); {
+			case now.Status != models.Assigned: // others were there first
+				told = over(now)
+				out, err = m.standing(tx, now)
+			case status != models.Assigned:
+				told = tooLate()
+				out, err = m.settleHire(tx, held, now, "", told)
+			case outcome.Promised && failure == nil:
+				promised = true
+				out, err = m.promise(tx, now, h.deadline)
+			default:
+				out, err = m.settleHire(tx, held, now, outcome.Result, failure)
+			}
+			failpoint.Hit("execute-settled")
 			return err
-		}
-		now, err := lockTask(tx, task.ID)
-		if err != nil {
-			return err
-		}
-		if err := took(tx, task.ID, outcome.Tokens); err != nil {
-			return err
-		}
-		switch status := now.StatusAt(m.now()); {
-		case now.Status != models.Assigned: // others were there first
-			told = over(now)
-			out, err = m.standing(tx, now)
-		case status != models.Assigned:
-			told = tooLate()
-			out, err = m.settleHire(tx, held, now, "", told)
-		case outcome.Promised && failure == nil:
-			promised = true
-			out, err = m.promise(tx, now, h.deadline)
-		default:
-			out, err = m.settleHire(tx, held, now, outcome.Result, failure)
-		}
-		failpoint.Hit("execute-settled")
-		return err
-	})
+		})
+	}
+	if h.patient {
+		err = m.again(ctx, task.ID, settle)
+	} else {
+		err = settle()
+	}
 	if err != nil {
 		return TaskResult{}, false, err
 	}
 	return out, promised, told
 }
 
-// heed has a run of the operator's model cut off that is cancelled at another
-// replica, until the function that is returned is called.
-func (m *Market) heed(ctx context.Context, h *hire) (stop func()) {
-	id := h.out.Task.ID
-	if !m.DB.Shared() || h.agent.ExecutionMode() != models.ModePrompt {
-		return func() {}
+// call runs the agent. A panic is a failure of this hire alone.
+func (m *Market) call(ctx context.Context, h *hire, task *models.Task, terms Terms) (outcome Outcome, failure error) {
+	defer func() {
+		if r := recover(); r != nil {
+			m.Logger.ErrorContext(ctx, "a hire panicked", slog.Any("panic", r), slog.String("task_id", task.ID), slog.String("stack", string(debug.Stack())))
+			outcome, failure = Outcome{}, gaveNothing()
+		}
+	}()
+	return m.Runner.Run(ctx, h.agent, task, terms)
+}
+
+// How long a hire in the background waits before it asks the store again to write
+// down what came of it: longer each time.
+const (
+	leastSettlePause = time.Second
+	mostSettlePause  = 30 * time.Second
+)
+
+// again writes until the store takes it or refuses it, ctx ends or the server stops:
+// what an agent has done is not lost because the store was away.
+func (m *Market) again(ctx context.Context, taskID string, write func() error) error {
+	for pause := leastSettlePause; ; pause = min(2*pause, mostSettlePause) {
+		err := write()
+		if err == nil || models.CodeOf(err) != models.Unavailable && models.CodeOf(err) != models.Internal {
+			return err
+		}
+		m.Logger.ErrorContext(ctx, "cannot settle a hire yet", slog.Any("error", err), slog.String("task_id", taskID))
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+			continue
+		case <-ctx.Done():
+		case <-m.hurried:
+		}
+		timer.Stop()
+		return err
 	}
-	feed := m.Events.Listen(events.Interest{
-		Topics: []events.Topic{events.About(h.out.Task.PosterID)},
-		Filter: func(e *models.Event) bool { return e.Kind == models.TaskCancelled && *e.TaskID == id },
-	}, nil, func(*models.Event) { m.running.stop(id) })
-	if event, err := feed.Next(ctx); event != nil || err != nil { // from now on it wakes
-		m.running.stop(id)
-	}
-	return feed.Close
 }
 
 func tooLate() *models.Error {

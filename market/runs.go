@@ -51,6 +51,14 @@ func (r *runs) begin(ctx context.Context, taskID string) (context.Context, func(
 	}
 }
 
+// runs reports whether a hire runs in this process.
+func (r *runs) runs(taskID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.live[taskID]
+	return ok
+}
+
 // stop cuts a run off, if it is one of this process.
 func (r *runs) stop(taskID string) {
 	r.mu.Lock()

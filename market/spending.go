@@ -95,7 +95,7 @@ func (m *Market) spent(tx *database.Tx, posterID string) (s spent, err error) {
 
 // took notes what a run has really taken, when that is known.
 func took(tx *database.Tx, taskID string, tokens *int64) error {
-	if tokens == nil {
+	if tokens == nil || *tokens < 0 { // a gateway may count oddly
 		return nil
 	}
 	return tx.Run("UPDATE tasks SET tokens = ? WHERE id = ?", *tokens, taskID)

@@ -57,7 +57,11 @@ func (m *Market) SettleDead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
+	lost, err := m.lost(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range append(ids, lost...) {
 		failed := false
 		err := m.DB.Write(ctx, func(tx *database.Tx) (err error) {
 			stopped := models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was given back")
@@ -72,6 +76,24 @@ func (m *Market) SettleDead(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// lostAfter is how old a hire of this process is at least when it is found that
+// nobody runs it.
+const lostAfter = time.Minute
+
+// lost returns the direct hires that this process wrote but does not run: it was
+// told of a failure, and the store had kept them after all.
+func (m *Market) lost(ctx context.Context) (ids []string, err error) {
+	var own []string
+	err = m.DB.Read(ctx).Raw("SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct' AND replica = ? AND created_at <= ?",
+		m.DB.Replica(), m.now().Add(-lostAfter)).Scan(&own).Error
+	for _, id := range own {
+		if !m.running.runs(id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
 }
 
 // Run sweeps at every interval until ctx ends, and prunes beside it.

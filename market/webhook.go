@@ -109,6 +109,12 @@ func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinu
 // when none is set.
 func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.Webhook, error) {
 	return once(ctx, m, actor.AgentID, "resumeWebhook", struct{}{}, func(tx *database.Tx) (models.Webhook, error) {
+		if err := m.lockAgent(tx, actor); err != nil {
+			return models.Webhook{}, err
+		}
+		if err := m.note(ctx, tx, actor.AgentID, models.WebhookResumed, actor.AgentID); err != nil {
+			return models.Webhook{}, err
+		}
 		return m.Deliverer.Resume(tx, actor.AgentID)
 	})
 }
@@ -116,6 +122,9 @@ func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.We
 // Redeliver has a delivery to the caller made again. NOT_FOUND for others'.
 func (m *Market) Redeliver(ctx context.Context, actor auth.Actor, deliveryID string) (models.Delivery, error) {
 	return once(ctx, m, actor.AgentID, "redeliverWebhook", deliveryID, func(tx *database.Tx) (models.Delivery, error) {
+		if err := m.lockAgent(tx, actor); err != nil {
+			return models.Delivery{}, err
+		}
 		if err := m.note(ctx, tx, actor.AgentID, models.DeliveryRepeated, deliveryID); err != nil {
 			return models.Delivery{}, err
 		}
@@ -154,6 +163,12 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 		out.Last = ids[len(ids)-1]
 	}
 	return once(ctx, m, actor.AgentID, "redeliverWebhooks", in, func(tx *database.Tx) (Redelivered, error) {
+		if len(ids) == 0 {
+			return out, nil
+		}
+		if err := m.lockAgent(tx, actor); err != nil {
+			return Redelivered{}, err
+		}
 		if err := m.note(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.Last); err != nil {
 			return Redelivered{}, err
 		}

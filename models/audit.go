@@ -12,8 +12,9 @@ const (
 	KeyRefused        AuditAction = "key.refused"
 	WebhookSet        AuditAction = "webhook.set" // its object is the host of the address
 	WebhookRemoved    AuditAction = "webhook.removed"
+	WebhookResumed    AuditAction = "webhook.resumed"
 	SecretRotated     AuditAction = "secret.rotated"
-	DeliveryRepeated  AuditAction = "delivery.repeated"
+	DeliveryRepeated  AuditAction = "delivery.repeated" // of a page its object is the last one
 	SecretsResealed   AuditAction = "secrets.resealed"
 	OperatorRefused   AuditAction = "operator.refused"
 	AuditRead         AuditAction = "audit.read"

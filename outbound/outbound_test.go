@@ -19,6 +19,7 @@ import (
 	"code.dny.dev/ssrf"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+	"agentmarket.space/server/internal/trust/claim"
 	"agentmarket.space/server/models"
 )
 
@@ -50,7 +51,8 @@ func TestGuard(t *testing.T) {
 			t.Errorf("%s may be called: %v", address, err)
 		}
 	}
-	for _, address := range []string{"1.1.1.1", "8.8.8.8", "93.184.215.14", "172.15.0.1", "172.32.0.1", "100.128.0.1", "2606:4700:4700::1111", "2a00:1450:4001:830::200e"} {
+	public := []string{"1.1.1.1", "8.8.8.8", "93.184.215.14", "172.15.0.1", "172.32.0.1", "100.128.0.1", "2606:4700:4700::1111", "2a00:1450:4001:830::200e"}
+	for _, address := range public {
 		if err := dial(address, "443"); err != nil {
 			t.Errorf("%s may not be called: %v", address, err)
 		}
@@ -67,6 +69,7 @@ func TestGuard(t *testing.T) {
 	if err := allowing("tcp4", "127.0.0.1:443", nil); !errors.Is(err, ErrForbiddenAddress) {
 		t.Errorf("another network was allowed too: %v", err)
 	}
+	claim.Shown(t, "addresses", "%d forbidden addresses are refused, %d public ones are not", len(private()), len(public))
 }
 
 // TestCheckURL has the early no.

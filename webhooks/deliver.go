@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
 	"gorm.io/gorm"
 
 	"agentmarket.space/server/database"
@@ -34,6 +35,9 @@ const removedReason = "the webhook was removed"
 type DeliverArgs struct {
 	DeliveryID string `json:"delivery_id"`
 	Attempt    int    `json:"attempt"` // from 1
+	// Again says that it was asked for with others of its page: it leaves room for
+	// first tries as a retry does.
+	Again bool `json:"again,omitempty"`
 }
 
 // Kind names the job.
@@ -41,9 +45,9 @@ func (DeliverArgs) Kind() string { return "webhook_deliver" }
 
 // InsertOpts says where the job is queued: first tries and later ones apart.
 func (a DeliverArgs) InsertOpts() river.InsertOpts {
-	opts := river.InsertOpts{Queue: firstQueue, Priority: fresh, MaxAttempts: maxInternalTries}
+	opts := river.InsertOpts{Queue: firstQueue, MaxAttempts: maxInternalTries}
 	if a.Attempt > 1 {
-		opts.Queue, opts.Priority = laterQueue, old
+		opts.Queue = laterQueue
 	}
 	return opts
 }
@@ -56,12 +60,13 @@ type deliverer struct {
 
 // Work makes the try when its time has come and its endpoint has room.
 func (d *deliverer) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {
-	return d.webhooks.deliver(ctx, job.Args, job.Priority == old)
+	return d.webhooks.deliver(ctx, job.Args)
 }
 
 // deliver makes one try of a delivery and writes down what came of it. The request
-// is made outside any transaction. Later is for what is [old].
-func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, later bool) error {
+// is made outside any transaction.
+func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs) error {
+	later := args.Attempt > 1 || args.Again
 	var delivery models.Delivery
 	err := w.db.Read(ctx).Where("id = ?", args.DeliveryID).Take(&delivery).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) { // it ended long ago and was taken away
@@ -121,14 +126,20 @@ func busy(stalled time.Duration, random float64) time.Duration {
 	return time.Duration(float64(pause) * (1 - jitter + 2*jitter*random))
 }
 
-// drop gives up a delivery that cannot be tried. It is kept and can be sent
-// again.
+// drop gives up a delivery that cannot be tried, unless it can by now. It is kept and
+// can be sent again.
 func (w *Webhooks) drop(ctx context.Context, delivery *models.Delivery, reason string) error {
 	err := w.db.Write(ctx, func(tx *database.Tx) error {
+		if _, err := receiving(tx, delivery.AgentID); err == nil { // its owner was faster, and may have asked for it
+			return river.JobSnooze(busyLeast)
+		}
 		return tx.Model(&models.Delivery{}).
 			Where("id = ? AND status = ? AND attempts = ?", delivery.ID, models.DeliveryPending, delivery.Attempts).
 			Updates(map[string]any{"status": models.DeliveryFailed, "last_error": reason, "next_attempt_at": nil}).Error
 	})
+	if snooze, ok := errors.AsType[*rivertype.JobSnoozeError](err); ok {
+		return snooze
+	}
 	if err != nil {
 		return fmt.Errorf("give up delivery %s: %w", delivery.ID, err)
 	}

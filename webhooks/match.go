@@ -232,6 +232,10 @@ func (w *Webhooks) candidates(ctx context.Context, task *models.Task, after stri
 // are to, and a job for each one to an active webhook. One to a suspended webhook
 // fails at once and is kept to be sent later.
 func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidate) error {
+	page, err := current(tx, page)
+	if err != nil || len(page) == 0 {
+		return err
+	}
 	rows := make([]models.Delivery, len(page))
 	ids := make([]string, len(page))
 	queues := make(map[string]string, len(page))
@@ -252,7 +256,7 @@ func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidat
 		return err
 	}
 	var made []string
-	err := tx.Model(&models.Delivery{}).Where("id IN ? AND status = ?", ids, models.DeliveryPending).Pluck("id", &made).Error
+	err = tx.Model(&models.Delivery{}).Where("id IN ? AND status = ?", ids, models.DeliveryPending).Pluck("id", &made).Error
 	if err != nil {
 		return err
 	}
@@ -260,6 +264,23 @@ func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidat
 		enqueue(tx, &models.Delivery{ID: id, Event: told.Event}, river.InsertOpts{Queue: queues[id]})
 	}
 	return nil
+}
+
+// current is a page as the transaction has it when some of it seemed suspended: its
+// owner may have resumed it meanwhile, and asked for what had failed.
+func current(tx *database.Tx, page []candidate) ([]candidate, error) {
+	var ids []string
+	suspended := false
+	for _, to := range page {
+		ids = append(ids, to.AgentID)
+		suspended = suspended || to.Status == models.WebhookSuspended
+	}
+	if !suspended {
+		return page, nil
+	}
+	var now []candidate
+	err := tx.Model(&models.Webhook{}).Select("agent_id", "status", "failing_since").Where("agent_id IN ?", ids).Order("agent_id").Find(&now).Error
+	return now, err
 }
 
 // queue is where the first try of a delivery waits: with those to endpoints that

@@ -130,12 +130,15 @@ type teller struct {
 
 // Work makes the try when its time has come and its endpoint has room.
 func (t *teller) Work(ctx context.Context, job *river.Job[TellArgs]) error {
-	return t.webhooks.deliver(ctx, job.Args.DeliverArgs, job.Priority == old)
+	return t.webhooks.deliver(ctx, job.Args.DeliverArgs)
 }
 
 // enqueue has the next try of a delivery made with the commit.
 func enqueue(tx *database.Tx, d *models.Delivery, opts river.InsertOpts) {
-	args := DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}
+	enqueueAs(tx, d, DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, opts)
+}
+
+func enqueueAs(tx *database.Tx, d *models.Delivery, args DeliverArgs, opts river.InsertOpts) {
 	if d.Event == models.HookPosted {
 		tx.Enqueue(args, &opts)
 		return

@@ -21,14 +21,18 @@ func (w *Webhooks) Redeliver(tx *database.Tx, agentID, deliveryID string) (model
 	if w.keep > 0 && d.CreatedAt.Add(w.keep) <= w.stamp() { // else it could be kept, and the log with it, for ever
 		return d, models.Errorf(models.NotFound, "delivery %q is too old to be sent again", deliveryID)
 	}
-	if err := sendable(tx, agentID); err != nil {
+	hook, err := receiving(tx, agentID)
+	if err != nil {
 		return d, err
 	}
+	waits := d.Status == models.DeliveryPending && d.NextAttemptAt != nil && *d.NextAttemptAt <= w.stamp()
 	d.Status, d.TriesLeft, d.NextAttemptAt = models.DeliveryPending, w.tries(), new(w.stamp())
 	if err := tx.Model(&d).Select("status", "tries_left", "next_attempt_at").Updates(&d).Error; err != nil {
 		return d, fmt.Errorf("redeliver %s: %w", deliveryID, err)
 	}
-	enqueue(tx, &d, river.InsertOpts{Queue: firstQueue, Priority: fresh})
+	if !waits { // else its job is there
+		enqueue(tx, &d, river.InsertOpts{Queue: w.queue(&candidate{AgentID: agentID, FailingSince: hook.FailingSince})})
+	}
 	return d, nil
 }
 
@@ -63,32 +67,34 @@ func (w *Webhooks) RedeliverFailed(tx *database.Tx, agentID string, ids []string
 	if err != nil {
 		return 0, fmt.Errorf("lock failed deliveries: %w", err)
 	}
-	if err := sendable(tx, agentID); err != nil || len(failed) == 0 {
+	if _, err := receiving(tx, agentID); err != nil || len(failed) == 0 {
 		return 0, err
 	}
-	again := make([]string, len(failed))
+	sent := make([]string, len(failed))
 	for i := range failed {
-		again[i] = failed[i].ID
-		enqueue(tx, &failed[i], river.InsertOpts{Queue: laterQueue, Priority: old})
+		sent[i] = failed[i].ID
+		again := DeliverArgs{DeliveryID: failed[i].ID, Attempt: failed[i].Attempts + 1, Again: true}
+		enqueueAs(tx, &failed[i], again, river.InsertOpts{Queue: laterQueue})
 	}
-	err = tx.Model(&models.Delivery{}).Where("id IN ?", again).
+	err = tx.Model(&models.Delivery{}).Where("id IN ?", sent).
 		Updates(map[string]any{"status": models.DeliveryPending, "tries_left": w.tries(), "next_attempt_at": w.stamp()}).Error
 	if err != nil {
-		return 0, fmt.Errorf("redeliver %d: %w", len(again), err)
+		return 0, fmt.Errorf("redeliver %d: %w", len(sent), err)
 	}
-	return len(again), nil
+	return len(sent), nil
 }
 
-// sendable refuses with CONFLICT when there is nowhere to send deliveries to.
-func sendable(tx *database.Tx, agentID string) error {
+// receiving returns where deliveries are sent to, or CONFLICT when there is no such
+// place.
+func receiving(tx *database.Tx, agentID string) (*models.Webhook, error) {
 	hook, err := hookOf(tx.DB, agentID)
 	switch {
 	case models.CodeOf(err) == models.NotFound:
-		return models.Errorf(models.Conflict, "no webhook is set: there is nowhere to send to")
+		return nil, models.Errorf(models.Conflict, "no webhook is set: there is nowhere to send to")
 	case err != nil:
-		return err
+		return nil, err
 	case hook.Status == models.WebhookSuspended:
-		return models.Errorf(models.Conflict, "the webhook is suspended: resume it first")
+		return nil, models.Errorf(models.Conflict, "the webhook is suspended: resume it first")
 	}
-	return nil
+	return hook, nil
 }

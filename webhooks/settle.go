@@ -19,6 +19,10 @@ import (
 // patience is how long a webhook may do nothing but fail.
 const patience = 5 * 24 * time.Hour
 
+// maxAttempts is how many tries of a delivery are kept, the last ones: its owner may
+// have it sent again as often as it likes.
+const maxAttempts = 20
+
 // answer is what came of one try.
 type answer struct {
 	startedAt  models.Time
@@ -69,6 +73,11 @@ func (w *Webhooks) record(tx *database.Tx, hook *models.Webhook, deliveryID stri
 	}
 	if err = tx.Create(a.attempt(d.ID, number)).Error; err != nil {
 		return ending{}, err
+	}
+	if number > maxAttempts {
+		if err = tx.Delete(&models.Attempt{}, "delivery_id = ? AND number <= ?", d.ID, number-maxAttempts).Error; err != nil {
+			return ending{}, err
+		}
 	}
 	d.Attempts, d.TriesLeft = number, max(d.TriesLeft-1, 0)
 	d.LastAttemptAt, d.ResponseStatus, d.LastError, d.NextAttemptAt = &a.startedAt, a.response(), nil, nil

@@ -8,12 +8,12 @@ import (
 
 const (
 	// perEndpoint is how many requests to one agent are under way at most, and
-	// laterAtOnce how many of them for what is [old]: one is left for what is fresh,
+	// laterAtOnce how many of them for what is later: one is left for what is fresh,
 	// however many retries hang.
 	perEndpoint = 4
 	laterAtOnce = 3
 	// waitingRoom is how many more wait for one of them to end, half of them at most
-	// for what is [old], and waitingTime how long. Without it an endpoint that answers at once would get four
+	// for what is later, and waitingTime how long. Without it an endpoint that answers at once would get four
 	// requests each time the job queue is looked at.
 	waitingRoom = 28
 	waitingTime = fetchPoll
@@ -29,15 +29,15 @@ type slots struct {
 // lane is what is under way to one agent.
 type lane struct {
 	requests chan struct{} // has room for perEndpoint
-	later    chan struct{} // those for what is old among them; has room for laterAtOnce
+	later    chan struct{} // those for what is later among them; has room for laterAtOnce
 	users    int           // under way or waiting
-	laters   int           // those for what is old among them
+	laters   int           // those for what is later among them
 	progress time.Time     // when a request last ended
 }
 
 // take reserves a slot, for which it may wait a moment, and reports whether it
 // got one. When not, it tells how long the agent has made no progress. Later is for
-// what is [old].
+// what is later.
 func (s *slots) take(ctx context.Context, agentID string, later bool) (stalled time.Duration, ok bool) {
 	l := s.enter(agentID, later)
 	if l == nil {

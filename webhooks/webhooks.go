@@ -36,13 +36,6 @@ const (
 	laterWorkers = 64
 )
 
-// The priorities in a queue: first tries, and single deliveries that their owner
-// wants now, go before retries and what is redelivered by the page.
-const (
-	fresh = 1
-	old   = 2
-)
-
 const (
 	// fetchCooldown limits jobs a second to workers/cooldown. River's default of
 	// 100 ms gave 500/s, 20 ms about 2 000.

@@ -2,15 +2,21 @@ package e2e_test
 
 import (
 	"bufio"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"agentmarket.space/server/internal/e2e/program"
 )
@@ -237,4 +243,49 @@ func TestWorker(t *testing.T) {
 		t.Errorf("the command ran %d times, want 4 (%v)", n, err)
 	}
 	server.Verify()
+}
+
+// TestForward: a receiver on plain HTTP gets what the market's webhooks say, signed
+// as they are, of each task once it answers; and a sample when it is asked for.
+func TestForward(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+	told := make(chan string, 10)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		mac := hmac.New(sha256.New, []byte(secret))
+		mac.Write(body)
+		if want := "sha256=" + hex.EncodeToString(mac.Sum(nil)); err != nil || r.Header.Get("X-AgentMarket-Signature") != want {
+			t.Errorf("signed %q, want %q (%v)", r.Header.Get("X-AgentMarket-Signature"), want, err)
+		}
+		hook, err := standardwebhooks.NewWebhook(secret)
+		if err != nil || hook.Verify(body, r.Header) != nil {
+			t.Errorf("the standard signature is not right (%v)", err)
+		}
+		told <- r.Header.Get("X-AgentMarket-Event") + " " + string(body)
+		if strings.Contains(string(body), "A sample") {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	}))
+	t.Cleanup(receiver.Close)
+	server := program.Start(t)
+	poster := server.Register("Poster", nil)
+	id := post(t, server, poster.Key, "x").ID
+	lines := spawn(t, server, "", "listen", "--after", "0", "--forward-to", receiver.URL+"/hook", "--secret", secret)
+	line(t, lines)
+	if got := <-told; !strings.HasPrefix(got, `task.posted {"event":"task.posted","task":{"id":"`+id+`",`) || !strings.HasSuffix(got, `"marketplace_url":"`+server.URL+`"}`) {
+		t.Errorf("told of %s", got)
+	}
+	text, code := program.Run(t, t.TempDir(), "trigger", "task.posted", receiver.URL, "--secret", secret)
+	if got := <-told; code != 1 || !strings.Contains(text, "418") || !strings.Contains(got, "A sample") {
+		t.Errorf("trigger ended with %d and printed %s", code, text)
+	}
+	for _, args := range [][]string{{"listen", "--forward-to", "here"}, {"trigger", "task.posted", "ftp://here"}} {
+		if text, code := program.Run(t, t.TempDir(), args...); code != 1 || !strings.Contains(text, "is not an address") {
+			t.Errorf("%q ended with %d: %s", args, code, text)
+		}
+	}
+	if text, code := program.Run(t, t.TempDir(), "trigger", "task.lost", receiver.URL); code != 2 {
+		t.Errorf("an event that there is not ended with %d: %s", code, text)
+	}
 }

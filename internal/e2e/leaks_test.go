@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/e2e/program"
+	"agentmarket.space/server/internal/trust/claim"
 )
 
 // TestLeaks gives out keys and secrets, has them replaced, sends them where they do not
@@ -54,6 +55,7 @@ func TestLeaks(t *testing.T) {
 		t.Errorf("%d places: %q", len(leaks), leaks)
 	}
 	planted(t, server, rotated, agent.WebhookSecret)
+	claim.Shown(t, "secrets", "0 of the keys and secrets given out are in the log, the files, answers or what was sent")
 }
 
 // misplaced sends an agent's key and secret where they do not belong.

@@ -34,6 +34,7 @@ func runs() []run {
 			{"failpoints", "a panic, a kill or a halt at any step loses and doubles nothing", "TestFailpoints", sqlite},
 			{"disk", "what was answered is on the disk", "TestOnDisk", sqlite},
 			{"backup", "a backup taken under load is whole", "TestBackup", sqlite},
+			{"secrets", "no key and no secret is where it does not belong", "TestLeaks", sqlite},
 		}},
 		{
 			pkg: "./compat", walks: 250,
@@ -45,6 +46,13 @@ func runs() []run {
 		{pkg: "./internal/e2e", claims: []promise{ // with nothing beside them: they are timed
 			{"slow", "who does not read delays nobody and is cut off", "TestSlowConsumers", sqlite},
 			{"sockets", "ten thousand sockets wait for little and hear at once", "TestIdleSockets", sqlite},
+		}},
+		{pkg: "./internal/e2e/hooks", claims: []promise{
+			{"hostile", "receivers of any kind hold up nobody and lead nowhere", "TestHostile", sqlite},
+		}},
+		{pkg: "./outbound", claims: []promise{
+			{"addresses", "no address inside is called", "TestGuard", sqlite},
+			{"spellings", "nor any other way to write one", "TestSpellings", sqlite},
 		}},
 		{pkg: "./internal/trust/bugs", claims: []promise{
 			{"bugs", "a test notices each of ten bugs put into the program", "TestBugs", sqlite},

@@ -46,7 +46,7 @@ func bugs() []bug {
 		{
 			"the signature is of other bytes than the body", "webhooks/request.go",
 			[]string{
-				"outbound.Sign(documented, content)", "outbound.Sign(documented, again(content))",
+				"outbound.Sign(documented, r.content)", "outbound.Sign(documented, again(r.content))",
 				"// problem says why", "func again(content []byte) []byte {\n\tvar value any\n\t_ = json.Unmarshal(content, &value)\n\ttext, _ := json.Marshal(value)\n\treturn text\n}\n\n// problem says why",
 				"\t\"context\"\n", "\t\"context\"\n\t\"encoding/json\"\n",
 			},
