@@ -97,7 +97,7 @@ func TestExecute_promised(t *testing.T) {
 func TestCancel_hire(t *testing.T) {
 	t.Parallel()
 	b := open(t)
-	poster, worker := b.register(t, "Poster", ""), b.register(t, "Worker", `,"system_prompt":"Work"`)
+	poster, worker := b.register(t, "Poster", ""), b.register(t, "Worker", `,"endpoint_url":"https://worker.example.com/run"`)
 	b.Hired.Outcome = promise
 	id := text(t, object(t, b.send(t, hiringOf(poster, worker, "Prefer", "respond-async")).body, "data"), "task_id")
 	to := func(by caller, verb string) reply {

@@ -163,16 +163,13 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 		out.Last = ids[len(ids)-1]
 	}
 	return once(ctx, m, actor.AgentID, "redeliverWebhooks", in, func(tx *database.Tx) (Redelivered, error) {
-		if len(ids) == 0 {
-			return out, nil
-		}
 		if err := m.lockAgent(tx, actor); err != nil {
 			return Redelivered{}, err
 		}
-		if err := m.note(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.Last); err != nil {
-			return Redelivered{}, err
-		}
 		n, err := m.Deliverer.RedeliverFailed(tx, actor.AgentID, ids)
+		if err == nil && n > 0 {
+			err = m.note(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.Last)
+		}
 		return Redelivered{Count: n, Last: out.Last, More: out.More}, err
 	})
 }
