@@ -30,11 +30,7 @@ type outcome struct {
 
 func newHiring(t *testing.T) *hiring {
 	t.Helper()
-	return hiringAt(markettest.New(t))
-}
-
-func hiringAt(b *markettest.Bundle) *hiring {
-	h := &hiring{Bundle: b, called: make(chan market.Terms, 100), answer: make(chan outcome, 100)}
+	h := &hiring{Bundle: markettest.New(t), called: make(chan market.Terms, 100), answer: make(chan outcome, 100)}
 	h.poster, h.worker = h.Agent(), h.Agent()
 	h.Hired.Outcome = func(ctx context.Context, _ *models.Task, terms market.Terms) (market.Outcome, error) {
 		h.runs.Add(1)
