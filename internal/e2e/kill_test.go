@@ -84,7 +84,7 @@ func killAndRestart(t *testing.T, kills int) (*killed, *told) {
 		least = 80 // of few kills the share of webhooks that come again says less
 	}
 	for round := range kills {
-		k.awaitAnswers(least + int64(rand.IntN(100)))
+		k.awaitAnswers(least + int64(rand.IntN(160)))
 		k.down.Lock()
 		k.server.Kill()
 		k.server.Restart()
