@@ -43,8 +43,9 @@ type StartExecutionInput struct {
 //
 // INVALID_INPUT for a budget below the agent's price, FORBIDDEN for hiring
 // oneself, CONFLICT or UNAVAILABLE for an agent that cannot run: then nobody is
-// called. RATE_LIMITED and UNAVAILABLE when [Spending] is. EXECUTION_FAILED and EXECUTION_TIMEOUT when it ran in vain, CONFLICT
-// when the hire was cancelled meanwhile.
+// called. RATE_LIMITED and UNAVAILABLE when [Spending] is used up. EXECUTION_FAILED
+// and EXECUTION_TIMEOUT when it ran in vain, CONFLICT when the hire was cancelled
+// meanwhile.
 func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput) (TaskResult, error) {
 	waiting, cancel := context.WithTimeout(ctx, m.Settings.ExecuteTimeout)
 	defer cancel()
