@@ -101,7 +101,7 @@ func (m *metrics) countStore() {
 // countWork makes the metrics of what is sent to agents.
 func (m *metrics) countWork() {
 	tries := m.histogram("delivery_attempt_duration_seconds", "Time that attempts of webhook deliveries took.", callBuckets(), "outcome")
-	m.tries = map[webhooks.Outcome]prometheus.Observer{}
+	m.tries = make(map[webhooks.Outcome]prometheus.Observer)
 	for _, outcome := range webhooks.Outcomes() {
 		m.tries[outcome] = tries.WithLabelValues(string(outcome))
 	}
