@@ -28,7 +28,7 @@ const modulePath = "agentmarket.space/server"
 //
 // bench and internal stand beside the levels: no product code imports them.
 var levels = map[string]int{
-	"models": 0, "graph/explorer": 0,
+	"models": 0, "tracing": 0, "graph/explorer": 0,
 	"config": 1, "database": 1, "outbound": 1, "graph/transport": 1,
 	"auth": 2, "executor": 2, "ledger": 2, "events": 2,
 	"webhooks": 3, "market": 3,

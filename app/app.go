@@ -23,6 +23,7 @@ import (
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
+	"agentmarket.space/server/tracing"
 	"agentmarket.space/server/webhooks"
 )
 
@@ -49,7 +50,9 @@ type App struct {
 	webhooks *webhooks.Webhooks
 	graph    *graph.Server
 	limits   *limits
-	stopping chan struct{} // closed when Run begins to stop
+	metrics  *metrics
+	tracer   *tracing.Tracer // nil while nobody is to be told
+	stopping chan struct{}   // closed when Run begins to stop
 	stopOnce sync.Once
 }
 
@@ -63,7 +66,7 @@ func New(ctx context.Context, c config.Config, version string, logger *slog.Logg
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	a := &App{config: c, logger: logger, db: db, offBus: func() {}, stopping: make(chan struct{})}
+	a := &App{config: c, logger: logger, db: db, offBus: func() {}, metrics: newMetrics(), stopping: make(chan struct{})}
 	if err := a.join(ctx, box, version); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -77,9 +80,17 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 		return err
 	}
 	a.keys = keys
+	if a.config.Traces != "" {
+		a.tracer, err = tracing.Open(ctx, tracing.Options{Endpoint: a.config.Traces, Version: version, Instance: a.db.Replica(), Logger: a.logger})
+		if err != nil {
+			return fmt.Errorf("otel-exporter-otlp-endpoint: %w", err)
+		}
+	}
+	a.db.OnCommits(a.metrics.committed)
 	if a.events, err = events.Open(ctx, a.db, a.logger); err != nil {
 		return fmt.Errorf("open the event log: %w", err)
 	}
+	a.events.OnHandedOut(func(late time.Duration) { a.metrics.lag.Observe(late.Seconds()) })
 	if a.config.NATSURL != "" {
 		offBus, err := a.events.WakeBy(a.config.NATSURL)
 		if err != nil {
@@ -90,12 +101,14 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	if a.limits, err = newLimits(a.config.RateLimits == "on", a.db.Shared(), time.Now); err != nil {
 		return err
 	}
+	a.limits.refused = func(known bool) { a.metrics.limited[known].Inc() }
 	client := outbound.New(outbound.Options{AllowNetworks: a.config.AllowNetworks, AllowPorts: a.config.AllowPorts, UserAgent: "AgentMarket/" + version})
 	a.webhooks = webhooks.New(webhooks.Options{
 		DB: a.db, Client: client, Box: box, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTime,
 		Retries: a.config.WebhookRetries, Keep: a.config.DeliveriesKept(), Now: time.Now, Logger: a.logger,
+		Tried: a.metrics.tried, Tracer: a.tracer,
 	})
-	runner := &runner{webhooks: a.webhooks, executor: executor.New(executor.Options{
+	runner := &runner{webhooks: a.webhooks, metrics: a.metrics, executor: executor.New(executor.Options{
 		Outbound: client, Timeout: a.config.EndpointTime, MarketplaceURL: a.config.MarketplaceURL, Now: time.Now,
 		Claude: executor.ClaudeOptions{
 			APIKey: a.config.ClaudeKey, BaseURL: a.config.ClaudeURL, Model: a.config.ClaudeModel, MaxTokens: a.config.ClaudeTokens,
@@ -110,6 +123,7 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	if err != nil {
 		return err
 	}
+	answers.Meter = a.metrics
 	var trusted *graph.Trusted
 	if a.config.TrustedDocs != "" {
 		if trusted, err = graph.ReadTrusted(a.config.TrustedDocs); err != nil {
@@ -118,13 +132,17 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	}
 	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
 		Introspection: a.config.Introspection == "on", Origins: a.config.AllowOrigins, Keys: keys, Limit: a.limits.operation, Logger: a.logger,
-		Answers: answers, Trusted: trusted,
+		Answers: answers, Trusted: trusted, Meter: a.metrics, Tracer: a.tracer,
 	})
 	if err != nil {
 		return err
 	}
 	keys.Revoked = a.graph.CloseKey
-	keys.Refused = func(ctx context.Context) { a.market.Refused(ctx, models.KeyRefused, models.Unauthenticated) }
+	keys.Refused = func(ctx context.Context) {
+		a.metrics.badKeys.Inc()
+		a.market.Refused(ctx, models.KeyRefused, models.Unauthenticated)
+	}
+	a.metrics.watch(a, answers, version)
 	rest := compat.New(resolver, compat.Options{Version: version, PublicURL: a.config.PublicURL, Logger: a.logger, Answers: answers})
 	key, err := operatorKey(a.config)
 	if err != nil {
@@ -153,10 +171,9 @@ func (a *App) terms() market.Settings {
 
 // routes puts the doors at their paths, behind what concerns every request.
 func (a *App) routes(rest http.Handler, keys *auth.Keys, operatorKey string) http.Handler {
-	metrics := newMetrics(a)
 	door := &door{keys: keys, limits: a.limits, balance: a.market.Wallet, trusted: a.config.TrustProxies, logger: a.logger}
 	mux := http.NewServeMux()
-	for pattern, handler := range a.places(door, metrics, rest, operatorKey) {
+	for pattern, handler := range a.places(door, rest, operatorKey) {
 		mux.Handle(pattern, handler)
 	}
 	restDoor := door.admit(rest)
@@ -167,16 +184,16 @@ func (a *App) routes(rest http.Handler, keys *auth.Keys, operatorKey string) htt
 		}
 		mux.ServeHTTP(w, r)
 	})
-	return observe(metrics, a.logger, protect(a.config.AllowOrigins, a.config.EndpointTime+stopTime, strings.HasPrefix(a.config.PublicURL, "https://"), doors))
+	return observe(a.metrics, a.tracer, a.logger, protect(a.config.AllowOrigins, a.config.EndpointTime+stopTime, strings.HasPrefix(a.config.PublicURL, "https://"), doors))
 }
 
 // places is everything that is served but REST, by its path.
-func (a *App) places(door *door, metrics *metrics, rest http.Handler, operatorKey string) map[string]http.Handler {
+func (a *App) places(door *door, rest http.Handler, operatorKey string) map[string]http.Handler {
 	operator := &operator{door: door, key: operatorKey, market: a.market}
 	return map[string]http.Handler{
 		"GET /livez":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") }),
 		"GET /readyz":   http.HandlerFunc(a.ready),
-		"GET /metrics":  operator.metrics(metrics.handler()),
+		"GET /metrics":  operator.metrics(a.metrics.handler()),
 		"/operator/":    operator.handler(),
 		"GET /explorer": explorer.Handler("/graphql"), "GET /explorer/": explorer.Handler("/graphql"),
 		"/graphql":      door.admit(a.graph),
@@ -305,8 +322,11 @@ func (a *App) stop(ctx context.Context, server *http.Server) error {
 	return errors.Join(err, a.webhooks.Stop(ctx), a.market.WriteRefusals(ctx))
 }
 
-// Close releases the store. Run must have returned.
+// Close releases the store and sends the last spans. Run must have returned.
 func (a *App) Close() error {
 	a.offBus()
+	if err := a.tracer.Close(context.Background()); err != nil { //nolint:forbidigo // it has a time-out of its own
+		a.logger.Warn("cannot send traces", slog.Any("error", err))
+	}
 	return a.db.Close()
 }

@@ -271,7 +271,7 @@ func TestObserve(t *testing.T) {
 	t.Parallel()
 	log := &journal{}
 	b := open(t, nil)
-	handler := observe(newMetrics(b.App), slog.New(slog.NewJSONHandler(log, nil)), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }))
+	handler := observe(b.metrics, nil, slog.New(slog.NewJSONHandler(log, nil)), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }))
 	recorded := httptest.NewRecorder()
 	handler.ServeHTTP(recorded, httptest.NewRequest(http.MethodGet, "/api/tasks", http.NoBody))
 	if recorded.Code != http.StatusInternalServerError || !strings.Contains(recorded.Body.String(), `"code":"INTERNAL"`) || strings.Contains(recorded.Body.String(), "boom") {
@@ -418,7 +418,7 @@ func TestBanner(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"AgentMarket v1.2.3", "agentmarket.db", "http://market.example/graphql", "ws://market.example/graphql", "http://market.example/api", "/explorer",
+		"AgentMarket v1.2.3", "sqlite " + b.config.Database, "Traces     off (set OTEL_EXPORTER_OTLP_ENDPOINT)", "http://market.example/graphql", "ws://market.example/graphql", "http://market.example/api", "/explorer",
 		"/openapi.json", "/metrics", "Rate limit off", "system prompts: off (set ANTHROPIC_API_KEY)", "curl -X POST http://market.example/api/agents/register",
 	} {
 		if !strings.Contains(text.String(), want) {

@@ -3,7 +3,10 @@ package app
 import (
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
+
+	"agentmarket.space/server/database"
 )
 
 // Banner writes where everything is, and what is off and how to turn it on.
@@ -16,7 +19,7 @@ func (a *App) keyPlace() string {
 	if a.config.SecretKey != "" {
 		return "the configured key"
 	}
-	return keyPath(a.config.Database)
+	return database.Whole(keyPath(a.config.Database))
 }
 
 func (a *App) addresses() string {
@@ -46,6 +49,11 @@ func (a *App) switches() string {
 		lines = append(lines, "  Execute    endpoints: on   system prompts: off (set ANTHROPIC_API_KEY)")
 	} else {
 		lines = append(lines, "  Execute    endpoints: on   system prompts: on ("+a.config.ClaudeModel+")")
+	}
+	if to, err := url.Parse(a.config.Traces); err == nil && a.config.Traces != "" {
+		lines = append(lines, "  Traces     to "+to.Redacted())
+	} else {
+		lines = append(lines, "  Traces     off (set OTEL_EXPORTER_OTLP_ENDPOINT)")
 	}
 	lines = append(lines, "Try:  curl -X POST "+a.config.PublicURL+`/api/agents/register -H "Content-Type: application/json" -d '{"name":"MyBot","capabilities":["coding"]}'`)
 	return strings.Join(lines, "\n")

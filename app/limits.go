@@ -118,7 +118,10 @@ func (l *limiter) bucket(caller string) *bucket {
 }
 
 // limits are the paces of requests. A nil limiter limits nothing.
-type limits struct{ byKey, byAddress *limiter }
+type limits struct {
+	byKey, byAddress *limiter
+	refused          func(known bool) // told of each refusal, and whether the caller has a key; may be nil
+}
 
 // newLimits makes the limits: one pace for a key, and the same for a network
 // that calls without one. Those of replicas have to be exchanged.
@@ -135,7 +138,7 @@ func newLimits(on, replicas bool, now func() time.Time) (*limits, error) {
 		return nil, err
 	}
 	byAddress, err := newLimiter(requestPace(), tellFrom, now)
-	return &limits{byKey, byAddress}, err
+	return &limits{byKey: byKey, byAddress: byAddress}, err
 }
 
 // quota is what a caller may still do, for headers.
@@ -158,6 +161,9 @@ func (l *limits) request(ctx context.Context) (*quota, error) {
 	left, wait := limiter.allow(caller)
 	q := &quota{limit: limiter.burst, left: left, reset: time.Duration(limiter.burst-left) * limiter.every}
 	if wait > 0 {
+		if l.refused != nil {
+			l.refused(ok)
+		}
 		return q, models.Limited(wait, "too many requests")
 	}
 	return q, nil

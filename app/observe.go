@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,19 +12,21 @@ import (
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/compat"
 	"agentmarket.space/server/models"
+	"agentmarket.space/server/tracing"
 )
 
 const maxRequestID = 64
 
-// observe gives every request an id, counts and logs it, and contains its
+// observe gives every request an id, counts, traces and logs it, and contains its
 // panics.
-func observe(m *metrics, logger *slog.Logger, next http.Handler) http.Handler {
+func observe(m *metrics, tracer *tracing.Tracer, logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
 		request := &auth.Request{ID: requestID(r)}
 		w.Header().Set("X-Request-Id", request.ID)
 		recorded := &recorder{ResponseWriter: w}
-		r = r.WithContext(auth.WithRequest(r.Context(), request))
+		ctx, span := tracer.Request(r, spanName(r))
+		r = r.WithContext(auth.WithRequest(ctx, request))
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler { //nolint:errorlint // a panic value, compared as net/http does
@@ -33,6 +36,7 @@ func observe(m *metrics, logger *slog.Logger, next http.Handler) http.Handler {
 			}
 			took := time.Since(begun)
 			m.seen(r, recorded.code(), took)
+			endSpan(span, r, request.ID, recorded.code())
 			level := slog.LevelDebug
 			if recorded.code() >= http.StatusInternalServerError {
 				level = slog.LevelWarn
@@ -45,6 +49,24 @@ func observe(m *metrics, logger *slog.Logger, next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(recorded, r)
 	})
+}
+
+// spanName is a request's before its route is known: paths are folded to doors as in
+// metrics, for a stranger may write anything into one.
+func spanName(r *http.Request) string { return method(r.Method) + " " + doorOf(r) }
+
+// endSpan ends the span of a request with how it was answered.
+func endSpan(span tracing.Span, r *http.Request, id string, status int) {
+	if !span.Noted() {
+		return
+	}
+	span.Say("http.request.method", method(r.Method))
+	span.Say("agentmarket.request_id", id)
+	span.Count("http.response.status_code", status)
+	if status >= http.StatusInternalServerError {
+		span.Fail(strconv.Itoa(status))
+	}
+	span.End()
 }
 
 // contain logs a panic with its stack and answers for the handler when it has

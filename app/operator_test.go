@@ -46,7 +46,7 @@ func TestPlaces(t *testing.T) {
 		"/openapi.json":  {"/openapi.json", [3]int{200, 200, 200}},
 		"GET /{$}":       {"/", [3]int{200, 200, 200}},
 	}
-	for pattern := range b.places(&door{}, newMetrics(b.App), nil, "") {
+	for pattern := range b.places(&door{}, nil, "") {
 		if _, ok := rows[pattern]; !ok {
 			t.Errorf("say who may %s", pattern)
 		}

@@ -2,10 +2,12 @@ package app
 
 import (
 	"context"
+	"time"
 
 	"agentmarket.space/server/executor"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
+	"agentmarket.space/server/tracing"
 	"agentmarket.space/server/webhooks"
 )
 
@@ -14,13 +16,26 @@ import (
 type runner struct {
 	executor *executor.Executor
 	webhooks *webhooks.Webhooks
+	metrics  *metrics
 }
 
 // Ready refuses an agent that cannot run here.
 func (r *runner) Ready(agent *models.Agent) error { return r.executor.Ready(hired(agent)) }
 
-// Run has the executor run the agent.
-func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task, terms market.Terms) (market.Outcome, error) {
+// Run has the executor run the agent, and counts and traces the run.
+func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task, terms market.Terms) (outcome market.Outcome, err error) {
+	kind, begun := kindOf(agent), time.Now()
+	r.metrics.running[kind].Inc()
+	ctx, span := tracing.Call(ctx, "run "+kind) // it is a stranger, and is told nothing of the trace
+	span.Say("agentmarket.task", task.ID)
+	defer func() {
+		r.metrics.running[kind].Dec()
+		r.metrics.ran(kind, outcome, err, time.Since(begun))
+		if err != nil {
+			span.Fail(string(models.CodeOf(err)))
+		}
+		span.End()
+	}()
 	secret, err := r.webhooks.Secret(ctx, agent.ID)
 	if err != nil {
 		return market.Outcome{}, err

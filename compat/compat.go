@@ -17,6 +17,7 @@ import (
 	"agentmarket.space/server/graph"
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/models"
+	"agentmarket.space/server/tracing"
 )
 
 // Options is what the door wants to know beside the resolvers.
@@ -113,8 +114,10 @@ func (c *call) id() string { return c.request.PathValue("id") }
 
 // serve answers a route's requests, reads from memory when nothing has changed.
 func (d *door) serve(rt route) http.HandlerFunc {
+	name := rt.method + " " + rt.path
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
+		tracing.Of(ctx).Rename(name)
 		c := &call{request: r}
 		var answered *graph.Answer
 		if rt.method == http.MethodGet {

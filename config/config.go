@@ -53,6 +53,7 @@ type Config struct {
 	ClaudeEach     int64           `default:"8"              env:"AGENTMARKET_CLAUDE_AT_ONCE_PER_AGENT" help:"How many of those one agent may hire; 0 for any number." name:"claude-at-once-per-agent"`
 	ClaudeHour     int64           `default:"5000000"        env:"AGENTMARKET_CLAUDE_TOKENS_PER_HOUR" help:"How many tokens, read and written, hires may take of the model in an hour; 0 for any number." name:"claude-tokens-per-hour"`
 	ClaudeHourEach int64           `default:"500000"         env:"AGENTMARKET_CLAUDE_TOKENS_PER_HOUR_PER_AGENT" help:"How many of those one agent may hire for; 0 for any number." name:"claude-tokens-per-hour-per-agent"`
+	Traces         string          `                         env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"Address of an OpenTelemetry collector that traces are sent to, over OTLP/HTTP; none are made without one." name:"otel-exporter-otlp-endpoint"`
 	ClaudeKey      string          `                         env:"ANTHROPIC_API_KEY"           help:"Key for the Claude API; system prompts are off without one." name:"anthropic-api-key"`
 	ClaudeURL      string          `                         env:"ANTHROPIC_BASE_URL"          help:"Address of the Claude API." name:"anthropic-base-url"`
 }
@@ -114,6 +115,7 @@ func (c *Config) Validate() error {
 	check(c.OperatorKey == "" || c.OperatorFile == "", "operator-key-file: is instead of operator-key")
 	check(isAddress(c.PublicURL), "public-url: %q is not an address like https://example.com", c.PublicURL)
 	check(isAddress(c.MarketplaceURL), "marketplace-url: %q is not an address like https://example.com", c.MarketplaceURL)
+	check(isAddress(c.Traces), "otel-exporter-otlp-endpoint: %q is not an address like http://collector:4318", c.Traces)
 	return errors.Join(errs...)
 }
 

@@ -3,6 +3,7 @@ package config_test
 import (
 	"io"
 	"net"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +35,7 @@ func TestFlags(t *testing.T) {
 		if flag.Name == "help" {
 			continue
 		}
-		if len(flag.Envs) != 1 || !strings.HasPrefix(flag.Envs[0], "AGENTMARKET_") && !strings.HasPrefix(flag.Envs[0], "ANTHROPIC_") {
+		if len(flag.Envs) != 1 || !regexp.MustCompile("^(AGENTMARKET|ANTHROPIC|OTEL)_").MatchString(flag.Envs[0]) {
 			t.Errorf("--%s has the variables %q", flag.Name, flag.Envs)
 		}
 		if !strings.HasSuffix(flag.Help, ".") {
@@ -58,6 +59,7 @@ func TestPrecedence(t *testing.T) { //nolint:paralleltest // it sets environment
 func TestValidate(t *testing.T) {
 	t.Parallel()
 	for arg, says := range map[string]string{
+		"--otel-exporter-otlp-endpoint=collector:4318": "is not an address like http://collector:4318",
 		"--addr=":                      "addr: must not be empty",
 		"--database=":                  "database: must not be empty",
 		"--lease=59s":                  "lease: must be at least 1m",

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -24,6 +25,7 @@ import (
 	gormlogger "gorm.io/gorm/logger"
 
 	"agentmarket.space/server/models"
+	"agentmarket.space/server/tracing"
 )
 
 // readers is how many connections serve [DB.Read] on SQLite.
@@ -44,6 +46,7 @@ type DB struct {
 	logger  *slog.Logger
 	version atomic.Int64
 	changes *changes // nil on PostgreSQL
+	commits atomic.Pointer[func(Commit)]
 }
 
 // Open opens the store at address and brings its schema up to date: a
@@ -72,7 +75,7 @@ func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error)
 func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger) (*DB, error) {
 	db := &DB{
 		queue: make(chan *change, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, logger: logger,
-		place: "sqlite " + path, replica: uuid.NewString(), changes: newChanges(),
+		place: "sqlite " + Whole(path), replica: uuid.NewString(), changes: newChanges(),
 	}
 	err := refuseForeign(ctx, path)
 	if err != nil {
@@ -227,6 +230,14 @@ func checkHealth(handle *gorm.DB) error {
 // known of a store that other processes write to as well.
 func (db *DB) Version() (version int64, known bool) { return db.version.Load(), db.shared == nil }
 
+// Whole is the whole path of a file, whatever the folder is that the program runs in.
+func Whole(path string) string {
+	if whole, err := filepath.Abs(path); err == nil {
+		return whole
+	}
+	return path
+}
+
 // Place names the engine and where it is, without a password.
 func (db *DB) Place() string { return db.place }
 
@@ -344,6 +355,19 @@ var errClosed = errors.New("the database is closed")
 // On PostgreSQL it has a transaction of its own, beside others: what fn reads
 // and then goes by it must lock, and fn may be run again from the start.
 func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
+	ctx, span := tracing.Start(ctx, "transaction")
+	err := db.change(ctx, fn)
+	if span.Noted() {
+		if err != nil {
+			span.Fail(string(models.CodeOf(err)))
+		}
+		span.End()
+	}
+	return err
+}
+
+// change is Write, within the span that ctx is about.
+func (db *DB) change(ctx context.Context, fn func(*Tx) error) error {
 	select {
 	case <-db.closing:
 		return notBegun(errClosed)
@@ -352,7 +376,7 @@ func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 	if db.shared != nil {
 		return db.shared.write(ctx, db, fn)
 	}
-	c := &change{ctx: ctx, fn: fn, answer: make(chan error, 1)}
+	c := &change{ctx: ctx, fn: fn, trace: tracing.Parent(ctx), answer: make(chan error, 1)}
 	select {
 	case db.queue <- c:
 	case <-ctx.Done():
@@ -381,6 +405,7 @@ type change struct {
 	// decided is set by the one that settles whether fn runs: the writer that
 	// begins it, or the caller that takes it back.
 	decided atomic.Bool
+	trace   string
 	answer  chan error
 	tx      *Tx
 	failed  error // why it takes no part in the commit

@@ -27,6 +27,7 @@ import (
 	gormlogger "gorm.io/gorm/logger"
 
 	"agentmarket.space/server/models"
+	"agentmarket.space/server/tracing"
 )
 
 const (
@@ -247,7 +248,7 @@ func (s *shared) attempt(ctx, within context.Context, db *DB, fn func(*Tx) error
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer p.close()
-	tx := &Tx{DB: p.session(db.writer), pipe: p}
+	tx := &Tx{DB: p.session(db.writer), pipe: p, trace: tracing.Parent(ctx)}
 	err = call(fn, tx)
 	if p.err != nil { // fn may have passed over it
 		return p.err
@@ -263,10 +264,13 @@ func (s *shared) attempt(ctx, within context.Context, db *DB, fn func(*Tx) error
 			return fmt.Errorf("enqueue jobs: %w", err)
 		}
 	}
+	begun := time.Now() //nolint:forbidigo // it is about the engine, not about the market
 	if err = p.send(true); err != nil {
-		if err = s.settle(within, db, p, err); err != nil {
-			return err
-		}
+		err = s.settle(within, db, p, err)
+	}
+	db.committed(1, begun, err)
+	if err != nil {
+		return err
 	}
 	db.version.Add(1)
 	for _, hook := range tx.hooks {

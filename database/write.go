@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/riverqueue/river"
 	"gorm.io/gorm"
@@ -23,9 +24,14 @@ const maxBatch = 128
 type Tx struct {
 	*gorm.DB
 	pipe  *pipeline // nil on SQLite
+	trace string
 	hooks []func()
 	jobs  []river.InsertManyParams
 }
+
+// Trace names what the transaction is part of for jobs that go on with it, see
+// [tracing.Parent]; empty when it is not traced.
+func (tx *Tx) Trace() string { return tx.trace }
 
 // Run has a statement change one row, which it must. It is for hot paths, as it
 // is, where building it through gorm would cost more than running it.
@@ -186,7 +192,10 @@ func (b *batch) commit() error {
 		return errors.Join(err, shared.Rollback().Error)
 	}
 	failpoint.Hit("batch-run")
-	if err := shared.Commit().Error; err != nil {
+	begun := time.Now() //nolint:forbidigo // it is about the disk, not about the market
+	err := shared.Commit().Error
+	b.db.committed(len(b.kept), begun, err)
+	if err != nil {
 		return errors.Join(fmt.Errorf("commit: %w", err), ignoreDone(shared.Rollback().Error))
 	}
 	failpoint.Hit("batch-committed")
@@ -218,7 +227,7 @@ func (b *batch) takeNext() bool {
 // a savepoint that cannot be rolled back nothing in the transaction is certain.
 func (b *batch) runOne(shared *gorm.DB) error {
 	c := b.taken[len(b.taken)-1]
-	c.tx = &Tx{DB: shared.Session(&gorm.Session{NewDB: true})}
+	c.tx = &Tx{DB: shared.Session(&gorm.Session{NewDB: true}), trace: c.trace}
 	if err := shared.Exec("SAVEPOINT change").Error; err != nil {
 		return fmt.Errorf("savepoint: %w", err)
 	}

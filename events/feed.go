@@ -164,6 +164,7 @@ func (f *Feed) fromQueue() (*models.Event, error) {
 	}
 	f.queue = nil
 	if f.behind {
+		f.log.dropped.Add(1)
 		return nil, models.Errorf(models.SlowConsumer,
 			"this reader fell more than %d events behind; subscribe again after the last cursor seen", buffer)
 	}

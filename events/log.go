@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -35,6 +36,9 @@ type Log struct {
 	logger *slog.Logger
 	wake   chan struct{}
 	bus    *nats.Conn // nil without NATS
+
+	dropped   atomic.Int64
+	handedOut atomic.Pointer[func(late time.Duration)]
 
 	mu        sync.Mutex
 	last      time.Time // when the reader last got to the end; zero before it runs
@@ -99,6 +103,13 @@ func (l *Log) Subscribers() int {
 	defer l.mu.Unlock()
 	return l.listening
 }
+
+// Dropped returns how many feeds ended because their readers fell behind.
+func (l *Log) Dropped() int64 { return l.dropped.Load() }
+
+// OnHandedOut has fn told how long after it was written each event is handed out that
+// somebody listens for. It must be quick.
+func (l *Log) OnHandedOut(fn func(late time.Duration)) { l.handedOut.Store(&fn) }
 
 // Follow reads the log and hands out what is new until ctx ends. One call
 // serves the process.
@@ -167,9 +178,22 @@ func (l *Log) handOut(ctx context.Context) error {
 		for i := range events {
 			l.offer(&events[i])
 		}
+		l.tellLate(events)
 		if len(events) < page {
 			return nil
 		}
+	}
+}
+
+// tellLate tells how late the events of a page are.
+func (l *Log) tellLate(events []models.Event) {
+	tell := l.handedOut.Load()
+	if tell == nil {
+		return
+	}
+	now := models.At(time.Now()) //nolint:forbidigo // it is about this process
+	for i := range events {
+		(*tell)(time.Duration(now-events[i].CreatedAt) * time.Microsecond)
 	}
 }
 

@@ -148,6 +148,9 @@ func TestSlowConsumer(t *testing.T) {
 	}
 	got := rest(t, slow)
 	wantCode(t, slow.Err(), models.SlowConsumer)
+	if n := b.Dropped(); n != 1 {
+		t.Errorf("%d are counted as dropped", n)
+	}
 	if len(got) < buffer || len(got) > buffer+1 {
 		t.Errorf("the slow one got %d events, want what its queue holds", len(got))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"sync"
+	"sync/atomic"
 
 	"github.com/99designs/gqlgen/graphql"
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -32,8 +33,14 @@ const (
 // Where other processes write to the store too, nothing is kept. It is safe for
 // concurrent use, and a nil one keeps nothing.
 type Answers struct {
+	// Meter is told of GraphQL requests that are answered before they are decoded; it
+	// may be nil.
+	Meter Meter
+
 	market *market.Market
 	known  *lru.Cache[transport.Asked, known] // GraphQL requests that were answered before
+
+	remembered, executed atomic.Int64 // reads
 
 	mu    sync.Mutex
 	kept  *simplelru.LRU[Question, *place]
@@ -56,6 +63,7 @@ func Ask(ctx context.Context, what string, personal bool) Question {
 type known struct {
 	of       [sha256.Size]byte
 	personal bool
+	root     Root
 }
 
 func (k known) by(ctx context.Context) Question {
@@ -108,6 +116,9 @@ func (a *Answers) Get(ctx context.Context, q Question, answer func(context.Conte
 	if kept := a.find(ctx, q); kept != nil {
 		return kept
 	}
+	if a != nil {
+		answer = a.counted(answer)
+	}
 	epoch, ok := a.now(ctx) // before anything is read
 	if !ok {
 		return answer(ctx)
@@ -123,6 +134,7 @@ func (a *Answers) Get(ctx context.Context, q Question, answer func(context.Conte
 			return answer(ctx) // which says so
 		}
 		if p.answer != nil {
+			a.remembered.Add(1)
 			return p.answer
 		}
 		if !p.gone { // it is a refusal, and this caller's may read otherwise
@@ -156,7 +168,22 @@ func (a *Answers) find(ctx context.Context, q Question) *Answer {
 	if !a.market.Lasts(ctx, p.sight) {
 		return nil
 	}
+	a.remembered.Add(1)
 	return p.answer
+}
+
+// counted is what makes an answer, and counts it.
+func (a *Answers) counted(answer func(context.Context) *Answer) func(context.Context) *Answer {
+	return func(ctx context.Context) *Answer {
+		a.executed.Add(1)
+		return answer(ctx)
+	}
+}
+
+// Counts returns how many reads were answered from memory so far, those that waited
+// for another's answer among them, and how many were executed.
+func (a *Answers) Counts() (remembered, executed int64) {
+	return a.remembered.Load(), a.executed.Load()
 }
 
 // claim returns the place of an answer that is begun in an epoch, and whether it

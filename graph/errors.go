@@ -99,3 +99,17 @@ func presenter(logger *slog.Logger, suggest bool) graphql.ErrorPresenterFunc {
 		return presented
 	}
 }
+
+// metered has the meter told of every error that is presented.
+func (o *ServerOptions) metered(present graphql.ErrorPresenterFunc) graphql.ErrorPresenterFunc {
+	if o.Meter == nil {
+		return present
+	}
+	return func(ctx context.Context, err error) *gqlerror.Error {
+		presented := present(ctx, err)
+		if code, ok := presented.Extensions["code"].(string); ok {
+			o.Meter.Refused(models.Code(code))
+		}
+		return presented
+	}
+}

@@ -25,6 +25,9 @@ func (a *Answers) Recall(ctx context.Context, asked transport.Asked) []byte {
 	}
 	if k, ok := a.known.Get(asked); ok {
 		if answer := a.find(ctx, k.by(ctx)); answer != nil {
+			if a.Meter != nil {
+				a.Meter.Answered(k.root, graphql.Now().Sub(graphql.GetStartTime(ctx)))
+			}
 			return answer.Body
 		}
 	}
@@ -71,7 +74,7 @@ func queried(o *graphql.OperationContext) (k known, ok bool) {
 		return k, false
 	}
 	k.of = sha256.Sum256(bytes.Join([][]byte{[]byte(o.RawQuery), []byte(o.OperationName), variables}, []byte{0}))
-	k.personal = personal(o.Operation.SelectionSet, true)
+	k.personal, k.root = personal(o.Operation.SelectionSet, true), rootOf(o.Operation)
 	return k, true
 }
 

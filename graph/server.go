@@ -24,6 +24,7 @@ import (
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/graph/transport"
 	"agentmarket.space/server/models"
+	"agentmarket.space/server/tracing"
 )
 
 const (
@@ -40,8 +41,10 @@ type ServerOptions struct {
 	// first of a document; it may be nil.
 	Limit   func(ctx context.Context) error
 	Logger  *slog.Logger
-	Answers *Answers // where queries are answered from memory; may be nil
-	Trusted *Trusted // the only documents to run; nil runs any
+	Answers *Answers        // where queries are answered from memory; may be nil
+	Trusted *Trusted        // the only documents to run; nil runs any
+	Meter   Meter           // may be nil
+	Tracer  *tracing.Tracer // may be nil
 }
 
 // Server answers GraphQL over HTTP, WebSocket and server-sent events.
@@ -62,7 +65,7 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	setComplexity(&config.Complexity)
 	schema := generated.NewExecutableSchema(config)
 	server := handler.New(schema)
-	present := presenter(o.Logger, o.Introspection)
+	present := o.metered(presenter(o.Logger, o.Introspection))
 	server.SetErrorPresenter(present)
 	server.SetRecoverFunc(contain(o.Logger))
 	server.SetQueryCache(lru.New[*ast.QueryDocument](cachedDocuments))
@@ -82,12 +85,15 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	if o.Introspection {
 		server.Use(extension.Introspection{})
 	}
+	if o.Tracer != nil {
+		server.Use(&traced{o.Tracer})
+	}
 	shared, err := newSharing(r.Market, r.Events, schema, o.Logger)
 	if err != nil {
 		return nil, err
 	}
 	server.AroundOperations(func(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-		return around(ctx, shared, &o, next)
+		return o.told(ctx, around(ctx, shared, &o, next))
 	})
 	transports := transport.New(transport.Options{
 		Init: initialiser(o.Keys), Before: o.Limit, Key: keyOf, Present: present, CheckOrigin: checkOrigin(o.Origins),
@@ -106,6 +112,9 @@ func (s *Server) CloseKey(key auth.Hash) { s.transports.CloseKey(hex.EncodeToStr
 
 // Connections returns how many sockets and streams are open.
 func (s *Server) Connections() int { return s.transports.Connections() }
+
+// CutOff returns how many of those were ended because their clients did not read.
+func (s *Server) CutOff() int64 { return s.transports.CutOff() }
 
 // Shutdown ends all sockets and streams and waits for them until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) {
@@ -192,7 +201,7 @@ func contain(logger *slog.Logger) graphql.RecoverFunc {
 func initialiser(keys *auth.Keys) func(context.Context, map[string]any) (context.Context, error) {
 	return func(ctx context.Context, payload map[string]any) (context.Context, error) {
 		opening := auth.RequestFrom(ctx) // its Idempotency-Key would be one for all operations of the socket
-		ctx = auth.WithRequest(ctx, &auth.Request{ID: opening.ID, Address: opening.Address})
+		ctx = auth.WithRequest(tracing.Without(ctx), &auth.Request{ID: opening.ID, Address: opening.Address})
 		for _, name := range []string{"X-API-Key", "x-api-key", "apiKey"} {
 			if key, ok := payload[name].(string); ok && key != "" {
 				actor, err := keys.Find(ctx, key)

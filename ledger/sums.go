@@ -30,6 +30,37 @@ func Totals(db *gorm.DB) (issued, fees models.Credits, err error) {
 	return sums.Issued + more.Issued, sums.Fees + more.Fees, err
 }
 
+// Balance is where the credits of a store are, by what is kept to be read at once.
+type Balance struct {
+	Issued, Fees    models.Credits
+	Available, Held models.Credits // in wallets
+	Escrow          models.Credits // of tasks that somebody works on
+}
+
+// Drift is by how much more was issued than there is: 0 in a store that is sound.
+func (b *Balance) Drift() models.Credits { return b.Issued - b.Fees - b.Available - b.Held - b.Escrow }
+
+// Balanced adds up wallets, budgets under way, grants and fees. It costs as much as
+// there are agents, not as there were transfers; [Verify] is thorough. Read it inside
+// one snapshot.
+func Balanced(state *database.State) (Balance, error) {
+	var b Balance
+	err := state.Raw(`SELECT COALESCE(SUM(available), 0) AS available, COALESCE(SUM(held), 0) AS held,
+		(SELECT COALESCE(SUM(budget), 0) FROM tasks WHERE status = 'assigned') AS escrow FROM wallets`).Scan(&b).Error
+	if err != nil {
+		return b, fmt.Errorf("add up wallets: %w", err)
+	}
+	if b.Issued, b.Fees, err = Totals(state); err != nil {
+		return b, err
+	}
+	if state.Name() != "postgres" {
+		return b, nil
+	}
+	later, err := between(state, "AND e.seq IS NULL") // committed, and without a cursor yet
+	b.Issued, b.Fees = b.Issued+later.Issued, b.Fees+later.Fees
+	return b, err
+}
+
 // Count adds what has happened to the sums that [Totals] begins with and returns
 // the cursor up to which everything is counted. Several processes may count at once.
 func Count(ctx context.Context, db *database.DB) (seq int64, err error) {

@@ -37,7 +37,8 @@ type DeliverArgs struct {
 	Attempt    int    `json:"attempt"` // from 1
 	// Again says that it was asked for with others of its page: it leaves room for
 	// first tries as a retry does.
-	Again bool `json:"again,omitempty"`
+	Again bool   `json:"again,omitempty"`
+	Trace string `json:"trace,omitempty"` // of who asked for it
 }
 
 // Kind names the job.
@@ -96,6 +97,8 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs) error {
 	}
 	defer w.slots.free(delivery.AgentID, later)
 
+	ctx, span := w.continueTrace(ctx, &args)
+	defer span.End()
 	failpoint.Hit("deliver-due")
 	answer, err := w.try(ctx, hook, &delivery, args.Attempt)
 	if err != nil {

@@ -34,6 +34,7 @@ type MatchArgs struct {
 	TaskID  string      `json:"task_id"`
 	More    []MatchArgs `json:"more,omitempty"` // joined ones, in the order of their events
 	Alone   bool        `json:"alone,omitempty"`
+	Trace   string      `json:"trace,omitempty"` // of who asked for it
 }
 
 // Join takes in a later job of the same commit.
@@ -74,7 +75,7 @@ func (w *Webhooks) Announce(tx *database.Tx, event *models.Event) error {
 		}
 		tx.OnCommit(func() { w.anyone.Store(true) }) // a transaction sees its own webhook, which may not last
 	}
-	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID}, nil)
+	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Trace: tx.Trace()}, nil)
 	return nil
 }
 
@@ -87,7 +88,7 @@ type matcher struct {
 // Work makes the deliveries of its events. What failed with others is begun again
 // by itself: it neither holds them up nor runs out of time with them.
 func (m *matcher) Work(ctx context.Context, job *river.Job[MatchArgs]) error {
-	events := append([]MatchArgs{{EventID: job.Args.EventID, TaskID: job.Args.TaskID}}, job.Args.More...)
+	events := append([]MatchArgs{{EventID: job.Args.EventID, TaskID: job.Args.TaskID, Trace: job.Args.Trace}}, job.Args.More...)
 	if job.Attempt > 1 && len(events) > 1 {
 		return m.webhooks.part(ctx, events)
 	}
@@ -107,7 +108,9 @@ func (m *matcher) Work(ctx context.Context, job *river.Job[MatchArgs]) error {
 		if !slices.ContainsFunc(task.Capabilities, func(word string) bool { return heard[word] }) {
 			continue // a task that asks for nothing suits nobody
 		}
-		if err := m.webhooks.match(ctx, event.EventID, task); err != nil {
+		traced, span := m.webhooks.tracer.Continue(ctx, spanMatch, event.Trace)
+		err := m.webhooks.match(traced, event.EventID, task)
+		if span.End(); err != nil {
 			return err
 		}
 	}

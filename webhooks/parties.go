@@ -20,6 +20,7 @@ type PartiesArgs struct {
 	PosterID string              `json:"poster_id"`
 	WorkerID *string             `json:"worker_id"`
 	At       models.Time         `json:"at"`
+	Trace    string              `json:"trace,omitempty"` // of who asked for it
 }
 
 // Kind names the job.
@@ -46,6 +47,7 @@ func (w *Webhooks) tellParties(tx *database.Tx, event *models.Event) error {
 	if wanted {
 		tx.Enqueue(PartiesArgs{
 			EventID: event.ID, TaskID: *event.TaskID, Event: name, PosterID: *event.PosterID, WorkerID: event.WorkerID, At: event.CreatedAt,
+			Trace: tx.Trace(),
 		}, nil)
 	}
 	return nil
@@ -89,6 +91,8 @@ type partyMatcher struct {
 
 // Work makes the deliveries of one event.
 func (m *partyMatcher) Work(ctx context.Context, job *river.Job[PartiesArgs]) error {
+	ctx, span := m.webhooks.tracer.Continue(ctx, spanMatch, job.Args.Trace)
+	defer span.End()
 	return m.webhooks.matchParties(ctx, job.Args)
 }
 
@@ -139,6 +143,7 @@ func enqueue(tx *database.Tx, d *models.Delivery, opts river.InsertOpts) {
 }
 
 func enqueueAs(tx *database.Tx, d *models.Delivery, args DeliverArgs, opts river.InsertOpts) {
+	args.Trace = tx.Trace()
 	if d.Event == models.HookPosted {
 		tx.Enqueue(args, &opts)
 		return

@@ -12,6 +12,7 @@ import (
 
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
+	"agentmarket.space/server/tracing"
 )
 
 // What is kept of an answer, in bytes; of its header that many lines, each that
@@ -71,7 +72,9 @@ func (w *Webhooks) send(ctx context.Context, r request) (answer, error) {
 	}
 	limited, cancel := context.WithTimeout(ctx, r.limit)
 	defer cancel()
+	_, span := tracing.Call(ctx, "POST webhook") // the receiver is a stranger, and is told nothing of the trace
 	response, err := w.client.Post(limited, r.url, header, r.content)
+	endCall(span, response, err)
 	if ctx.Err() != nil {
 		return answer{}, fmt.Errorf("request %s was cut off: %w", r.id, context.Cause(ctx))
 	}

@@ -35,6 +35,17 @@ type answer struct {
 	retryAfter time.Duration   // as the receiver asked
 }
 
+func (a *answer) outcome() Outcome {
+	switch {
+	case a.problem == "":
+		return Delivered
+	case a.status > 0:
+		return Refused
+	default:
+		return Unanswered
+	}
+}
+
 // ending is what a try brought to an end.
 type ending struct{ gaveUp, suspended bool }
 
@@ -53,6 +64,9 @@ func (w *Webhooks) settle(ctx context.Context, hook *models.Webhook, delivery *m
 	if end.gaveUp {
 		w.logger.WarnContext(ctx, "webhook delivery given up", slog.String("delivery_id", delivery.ID),
 			slog.String("agent_id", delivery.AgentID), slog.Int("attempts", number), slog.Int("response_status", a.status))
+	}
+	if w.tried != nil {
+		w.tried(Try{Outcome: a.outcome(), Took: a.latency, GaveUp: end.gaveUp})
 	}
 	if end.suspended {
 		w.logger.WarnContext(ctx, "webhook suspended", slog.String("agent_id", delivery.AgentID), slog.Int("response_status", a.status))

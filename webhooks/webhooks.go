@@ -19,6 +19,7 @@ import (
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
+	"agentmarket.space/server/tracing"
 )
 
 // The queues. First tries start at once, however many retries are due: these have a
@@ -67,7 +68,31 @@ type Options struct {
 	Keep   time.Duration
 	Now    func() time.Time
 	Logger *slog.Logger
+	// Tried is told of every try of a delivery that was written down; it may be nil.
+	Tried func(Try)
+	// Tracer goes on with the traces of what is delivered; it may be nil.
+	Tracer *tracing.Tracer
 }
+
+// Try is what came of a try of a delivery.
+type Try struct {
+	Outcome Outcome
+	Took    time.Duration
+	GaveUp  bool // it was the last
+}
+
+// Outcome is what came of a try, in a word.
+type Outcome string
+
+// A try was answered with a 2xx, with something else, or not at all.
+const (
+	Delivered  Outcome = "delivered"
+	Refused    Outcome = "refused"
+	Unanswered Outcome = "unanswered"
+)
+
+// Outcomes returns every outcome.
+func Outcomes() []Outcome { return []Outcome{Delivered, Refused, Unanswered} }
 
 const defaultTimeout = 15 * time.Second
 
@@ -92,6 +117,8 @@ type Webhooks struct {
 	random         func() float64 // in [0, 1), spreads retries
 	poll           time.Duration
 	logger         *slog.Logger
+	tried          func(Try)
+	tracer         *tracing.Tracer
 	slots          slots
 	anyone         atomic.Bool // some agent has had a webhook
 	wanted, looked atomic.Bool // some agent has asked for events; it has been looked for one
@@ -118,6 +145,8 @@ func New(o Options) *Webhooks {
 		random:         rand.Float64,
 		poll:           fetchPoll,
 		logger:         o.Logger,
+		tried:          o.Tried,
+		tracer:         o.Tracer,
 		slots:          slots{now: o.Now, lanes: map[string]*lane{}},
 	}
 }

@@ -120,6 +120,9 @@ func (t *Transports) Connections() int {
 	return len(t.live)
 }
 
+// CutOff returns how many connections were ended because their clients did not read.
+func (t *Transports) CutOff() int64 { return t.cutOff.Load() }
+
 // CloseKey ends every connection that showed the key, and those that are about
 // to: sockets with 4401, which keeps clients from trying again. It does not wait
 // for them.

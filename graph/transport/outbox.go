@@ -127,6 +127,9 @@ func (s *socket) stuckFor(now time.Duration) time.Duration {
 // cut ends the socket of a peer that does not read: a write that is stuck fails.
 // By now it may have got through, and the writer rests: then another one leaves.
 func (s *socket) cut() {
+	if s.ctx.Err() == nil {
+		s.transports.cutOff.Add(1)
+	}
 	s.cancel(errStuck)
 	_ = s.wire.SetWriteDeadline(time.Unix(1, 0))
 	s.rouse()

@@ -2,7 +2,9 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -83,6 +85,9 @@ func (t *eventStream) stream(ctx context.Context, cancel context.CancelCauseFunc
 			err = control.Flush()
 		}
 		if err != nil {
+			if ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded) {
+				t.cutOff.Add(1)
+			}
 			cancel(err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql/handler"
@@ -83,6 +84,7 @@ type Transports struct {
 	revoked []string
 	stopped bool
 	group   sync.WaitGroup
+	cutOff  atomic.Int64
 
 	began   time.Time
 	heart   *time.Timer // see beat

@@ -402,6 +402,9 @@ func TestSlowReader(t *testing.T) {
 		other.isQuiet()
 		return d.transports.Connections() == 1
 	})
+	if n := d.transports.CutOff(); n != 1 {
+		t.Errorf("%d are counted as cut off", n)
+	}
 	other.subscribes("a", "{ hello }")
 	other.hears(`{"id":"a","type":"next","payload":{"data":{"hello":"world"}}}`)
 }

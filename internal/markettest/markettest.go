@@ -152,7 +152,15 @@ func (b *Bundle) Verified() ledger.Report {
 	b.T.Helper()
 	var report ledger.Report
 	must(b.T, b.DB.Snapshot(b.T.Context(), func(state *database.State) (err error) {
-		report, err = ledger.Verify(state)
+		if report, err = ledger.Verify(state); err != nil {
+			return err
+		}
+		sums, err := ledger.Balanced(state)
+		if want := (ledger.Balance{
+			Issued: report.Issued, Fees: report.InFees, Available: sums.Available, Held: report.InWallets - sums.Available, Escrow: report.InEscrow,
+		}); sums != want || sums.Drift() != 0 {
+			b.T.Errorf("the sums are %+v, the ledger has %+v", sums, want)
+		}
 		return err
 	}))
 	for _, violation := range report.Violations {
