@@ -23,7 +23,8 @@ import (
 
 // The queues. First tries start at once, however many retries are due: these have a
 // queue and workers of their own, and so has what is sent to an endpoint that has
-// failed since it last answered, or that has more waiting than it takes.
+// failed since it last answered, that has kept requests waiting, or that has more
+// waiting than it takes.
 const (
 	matchQueue   = "matches"
 	firstQueue   = "deliveries"
@@ -31,7 +32,8 @@ const (
 	matchWorkers = 4
 	// firstWorkers is how many first tries are under way or wait for a slot at
 	// most: 64 endpoints that begin to hang at once, with [perEndpoint] each, are
-	// needed to hold up the others, and can do so for one time-out only.
+	// needed to hold up the others, and can do so for one time-out only, and again
+	// after what they then owe is paid (see [payback]).
 	firstWorkers = 256
 	laterWorkers = 64
 )
@@ -118,7 +120,7 @@ func New(o Options) *Webhooks {
 		random:         rand.Float64,
 		poll:           fetchPoll,
 		logger:         o.Logger,
-		slots:          slots{now: o.Now, lanes: map[string]*lane{}},
+		slots:          newSlots(o.Now),
 	}
 }
 
