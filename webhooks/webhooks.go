@@ -17,6 +17,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/events"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
 )
@@ -57,6 +58,7 @@ const (
 // Options is what Webhooks need. All but Timeout and Retries must be given.
 type Options struct {
 	DB             *database.DB
+	Events         *events.Log
 	Client         *outbound.Client
 	Box            *auth.Box // seals the signing secrets
 	MarketplaceURL string    // sent as marketplace_url
@@ -84,6 +86,7 @@ func DefaultRetries() []time.Duration {
 // is safe for concurrent use.
 type Webhooks struct {
 	db             *database.DB
+	log            *events.Log
 	client         *outbound.Client
 	box            *auth.Box
 	marketplaceURL string
@@ -110,6 +113,7 @@ func New(o Options) *Webhooks {
 	}
 	return &Webhooks{
 		db:             o.DB,
+		log:            o.Events,
 		client:         o.Client,
 		box:            o.Box,
 		marketplaceURL: o.MarketplaceURL,
@@ -241,6 +245,11 @@ func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup returns the handler with a group.
 func (h warnings) WithGroup(name string) slog.Handler {
 	return warnings{Handler: h.Handler.WithGroup(name)}
+}
+
+// tell appends an event about an agent's webhook.
+func (w *Webhooks) tell(tx *database.Tx, kind models.EventKind, agentID string) error {
+	return w.log.Tell(tx, models.Event{Kind: kind, AgentID: &agentID, CreatedAt: w.stamp()})
 }
 
 // stamp is the clock in the form that is stored.
