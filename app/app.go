@@ -104,7 +104,7 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	a.limits.refused = func(known bool) { a.metrics.limited[known].Inc() }
 	client := outbound.New(outbound.Options{AllowNetworks: a.config.AllowNetworks, AllowPorts: a.config.AllowPorts, UserAgent: "AgentMarket/" + version})
 	a.webhooks = webhooks.New(webhooks.Options{
-		DB: a.db, Client: client, Box: box, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTime,
+		DB: a.db, Events: a.events, Client: client, Box: box, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTime,
 		Retries: a.config.WebhookRetries, Keep: a.config.DeliveriesKept(), Now: time.Now, Logger: a.logger,
 		Tried: a.metrics.tried, Tracer: a.tracer,
 	})

@@ -30,7 +30,7 @@ func open(tb testing.TB) *bundle {
 	b := &bundle{Bundle: markettest.New(tb)}
 	client := outbound.New(outbound.Options{Resolver: markettest.Offline()})
 	b.hooks = webhooks.New(webhooks.Options{
-		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
+		DB: b.DB, Events: b.Log, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
 	})
 	b.Notifier, b.Deliverer, b.CheckURL, b.CheckName = b.hooks, b.hooks, client.CheckURL, client.CheckName
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks}

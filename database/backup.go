@@ -45,7 +45,10 @@ func Restore(ctx context.Context, from, to string, check func(*State) error) err
 		}
 		return migrateFile(ctx, unfinished)
 	})
-	return errors.Join(err, lock.release())
+	if err != nil {
+		return errors.Join(err, lock.undo())
+	}
+	return lock.release()
 }
 
 // copyState writes one committed state of a file to a new one.

@@ -307,7 +307,7 @@ func TestInspect_newer(t *testing.T) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	if left, err := filepath.Glob(filepath.Join(dir, "*.db")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v (%v)", left, err)
 	}
 }

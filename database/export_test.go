@@ -1,5 +1,20 @@
 package database
 
+import (
+	"context"
+	"time"
+)
+
+// MigratePostgres brings a schema up to date, waiting so long for each lock.
+func MigratePostgres(ctx context.Context, address string, within time.Duration) error {
+	s, _, err := dial(ctx, address, nil)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	return s.migrate(ctx, within)
+}
+
 // MaxBatch is how many changes share one commit at most.
 const MaxBatch = maxBatch
 

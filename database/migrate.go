@@ -8,7 +8,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"strconv"
+	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
@@ -55,6 +60,29 @@ func migrate(ctx context.Context, sqlDB *sql.DB, to dialect) error {
 		return fmt.Errorf("migrate job queue: %w", err)
 	}
 	return nil
+}
+
+// lockPatience is how long a migration waits for a lock on PostgreSQL. Whoever needs the
+// same table waits behind it, and gives up after [patience].
+const lockPatience = patience / 2
+
+// lockTimedOut is what PostgreSQL says when a lock was waited for in vain.
+const lockTimedOut = "55P03"
+
+// migrate is migrate where others may be at the same tables: a step that cannot have
+// its locks in time is undone as a whole, and the error says so.
+func (s *shared) migrate(ctx context.Context, within time.Duration) (err error) {
+	patient := stdlib.OpenDB(*s.pool.Config().ConnConfig, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "SELECT set_config('lock_timeout', $1, false)", strconv.FormatInt(within.Milliseconds(), 10))
+		return err
+	}))
+	defer func() { err = errors.Join(err, patient.Close()) }()
+	err = migrate(ctx, patient, postgresDialect)
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == lockTimedOut {
+		return fmt.Errorf("migrate: a table that has to change was in use for more than %s, so it was not changed: "+
+			"start again, or end the transaction first that pg_stat_activity shows as the oldest", within)
+	}
+	return err
 }
 
 // refuseNewer stops a program that is older than the schema.

@@ -26,6 +26,7 @@ import (
 	"gorm.io/gorm"
 	gormlogger "gorm.io/gorm/logger"
 
+	"agentmarket.space/server/database/failpoint"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/tracing"
 )
@@ -175,7 +176,7 @@ func (s *shared) prepare(ctx context.Context, db *DB) (err error) {
 	if foreign != "" {
 		return fmt.Errorf("it is another program's database: it has a table %q", foreign)
 	}
-	if err = migrate(ctx, s.sql, postgresDialect); err != nil {
+	if err = s.migrate(ctx, lockPatience); err != nil {
 		return err
 	}
 	if s.inserter, err = river.NewClient(riverpgxv5.New(s.pool), &river.Config{Logger: db.logger}); err != nil {
@@ -264,6 +265,7 @@ func (s *shared) attempt(ctx, within context.Context, db *DB, fn func(*Tx) error
 			return fmt.Errorf("enqueue jobs: %w", err)
 		}
 	}
+	failpoint.Hit("batch-run")
 	begun := time.Now() //nolint:forbidigo // it is about the engine, not about the market
 	if err = p.send(true); err != nil {
 		err = s.settle(within, db, p, err)
@@ -272,6 +274,7 @@ func (s *shared) attempt(ctx, within context.Context, db *DB, fn func(*Tx) error
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("batch-committed")
 	db.version.Add(1)
 	for _, hook := range tx.hooks {
 		hook()

@@ -315,10 +315,11 @@ func (l *Log) attachTasks(ctx context.Context, events []models.Event) error {
 // Cursor writes an event's position for a client.
 func Cursor(seq int64) string { return strconv.FormatInt(seq, 10) }
 
-// ParseCursor reads what Cursor wrote. Anything else is INVALID_INPUT.
+// ParseCursor reads what Cursor wrote. Anything else is INVALID_INPUT, another spelling
+// of the same number too.
 func ParseCursor(field, cursor string) (int64, error) {
 	seq, err := strconv.ParseInt(cursor, 10, 64)
-	if err != nil || seq < 0 {
+	if err != nil || seq < 0 || Cursor(seq) != cursor {
 		return 0, unknownCursor(field)
 	}
 	return seq, nil

@@ -87,7 +87,7 @@ func TestOverflowAtTheHandOver(t *testing.T) {
 
 func TestCursors(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"", " 1", "1 ", "+1x", "-1", "0x10", "1.0", "1e3", "abc", "99999999999999999999", "'; DROP TABLE events"} {
+	for _, text := range []string{"", " 1", "1 ", "+1x", "-1", "+1", "00", "01", "-0", "0x10", "1.0", "1e3", "abc", "99999999999999999999", "'; DROP TABLE events"} {
 		_, err := ParseCursor("after", text)
 		wantCode(t, err, models.InvalidInput)
 		if field := models.AsError(err).Field; field != "after" {

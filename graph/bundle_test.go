@@ -47,7 +47,7 @@ func openWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 	calls.Resolver = markettest.Offline()
 	client := outbound.New(calls)
 	b.hooks = webhooks.New(webhooks.Options{
-		DB: b.DB, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
+		DB: b.DB, Events: b.Log, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
 	})
 	b.Notifier, b.Deliverer, b.CheckURL, b.CheckName = b.hooks, b.hooks, client.CheckURL, client.CheckName
 	b.resolver = &Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks, PublicURL: "https://market.example.com", Version: "1.2.3"}

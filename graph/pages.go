@@ -91,7 +91,7 @@ func (r *Resolver) deliveryPage(ctx context.Context, agentID string, status []mo
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	if p.After != "" && uuid.Validate(p.After) != nil {
+	if id, err := uuid.Parse(p.After); p.After != "" && (err != nil || id.String() != p.After) {
 		return nil, models.Invalid("after", "must be a cursor of the same list")
 	}
 	rows, err := r.Webhooks.Deliveries(ctx, agentID, status, p.First+1, p.After)

@@ -54,6 +54,7 @@ func TestFields(t *testing.T) {
 		`mutation { setWebhook(input: {url: "https://localhost/x"}) { secret } }`:                                                    "url",
 		`mutation { redeliverWebhooks(input: {since: "2026-01-01T00:00:00Z", first: 201}) { redeliveredCount } }`:                    "first",
 		`mutation { redeliverWebhooks(input: {since: "2026-01-01T00:00:00Z", after: "x"}) { redeliveredCount } }`:                    "after",
+		`mutation { redeliverWebhooks(input: {since: "2026-01-01T00:00:00Z", after: "` + strings.ToUpper(task) + `"}) {endCursor}}`:  "after",
 		`mutation { redeliverWebhooks(input: {since: "2026-01-01T00:00:00Z", until: "2026-01-01T00:00:00Z"}) { redeliveredCount } }`: "until",
 		`mutation { rotateWebhookSecret(input: {overlapMinutes: 1441}) { secret } }`:                                                 "overlapMinutes",
 		`mutation { postTask(input: {title: "T", description: "D", budget: 2.5}) { task { id } } }`:                                  "budget",

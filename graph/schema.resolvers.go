@@ -249,6 +249,10 @@ func (r *subscriptionResolver) WalletChanged(ctx context.Context, after *string)
 	return r.walletChanged(ctx, after)
 }
 
+func (r *subscriptionResolver) WebhookChanged(ctx context.Context, after *string) (<-chan *generated.WebhookChangedEvent, error) {
+	return r.webhookChanged(ctx, after)
+}
+
 func (r *taskResolver) Poster(ctx context.Context, objs []*models.Task) ([]*models.Agent, error) {
 	return r.agentsOfTasks(ctx, ids(objs, func(t *models.Task) *string { return &t.PosterID }))
 }

@@ -117,6 +117,30 @@ func (r *Resolver) walletChanged(ctx context.Context, after *string) (<-chan *ge
 	})
 }
 
+// webhookChanged streams when the caller's webhook is suspended, and when it is served
+// again.
+func (r *Resolver) webhookChanged(ctx context.Context, after *string) (<-chan *generated.WebhookChangedEvent, error) {
+	actor, err := auth.Require(ctx)
+	if err != nil {
+		return nil, err
+	}
+	convert := func(e *models.Event) (*generated.WebhookChangedEvent, error) {
+		change := generated.WebhookChangeSuspended
+		if e.Kind == models.ResumedWebhook {
+			change = generated.WebhookChangeResumed
+		}
+		webhook, err := orNull(r.Webhooks.Get(ctx, actor.AgentID))
+		return &generated.WebhookChangedEvent{Cursor: events.Cursor(e.Seq), OccurredAt: e.CreatedAt, Change: change, Webhook: webhook}, err
+	}
+	return told(ctx, convert, func(t *tap) (err error) {
+		t.interest = concerning(actor, func(e *models.Event) bool {
+			return (e.Kind == models.SuspendedWebhook || e.Kind == models.ResumedWebhook) && is(e.AgentID, actor)
+		})
+		t.after, err = cursorOf(after)
+		return err
+	})
+}
+
 // taskOf returns the event's task as it stands now.
 func (r *Resolver) taskOf(e *models.Event) *models.Task {
 	task := e.Task.At(models.At(r.Market.Now()))
@@ -152,7 +176,7 @@ func taskChange(kind models.EventKind) generated.TaskChange {
 		return generated.TaskChangeFailed
 	case models.TaskRated:
 		return generated.TaskChangeRated
-	case models.WalletChanged, models.KeyRevoked: // tell of no task
+	case models.WalletChanged, models.SuspendedWebhook, models.ResumedWebhook, models.KeyRevoked: // tell of no task
 	}
 	return ""
 }

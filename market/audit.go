@@ -86,13 +86,18 @@ type counts struct {
 func (c *counts) add(r refusal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.count(r, 1)
+}
+
+// count counts a kind so many times. The lock is held.
+func (c *counts) count(r refusal, times int64) {
 	if c.times == nil {
 		c.times = map[refusal]int64{}
 	}
 	if _, known := c.times[r]; !known && len(c.times) >= mostCounted {
 		r.network = elsewhere
 	}
-	c.times[r]++
+	c.times[r] += times
 }
 
 // take returns what was counted and begins anew.
@@ -125,11 +130,13 @@ func (m *Market) WriteRefusals(ctx context.Context) error {
 	return err
 }
 
+// putBack counts what was taken again, and what came meanwhile as if after it.
 func (c *counts) putBack(times map[refusal]int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for r, n := range c.times {
-		times[r] += n
-	}
+	meanwhile := c.times
 	c.times = times
+	for r, n := range meanwhile {
+		c.count(r, n)
+	}
 }

@@ -213,6 +213,46 @@ func TestAudit_refusals(t *testing.T) {
 	}
 }
 
+// TestAudit_refusalsWithoutStore: for as long as the store is away, and strangers go on
+// being refused while it is tried, no more kinds of refusals are kept in mind than
+// otherwise, wherever they come from, and none is lost.
+func TestAudit_refusalsWithoutStore(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	away, cancel := context.WithCancel(t.Context())
+	cancel()
+	times := int64(0)
+	refuse := func() {
+		times++
+		request := &auth.Request{ID: "r", Address: fmt.Sprintf("198.%d.%d.%d", times/62_500, times/250%250, times%250)}
+		b.Refused(auth.WithRequest(t.Context(), request), models.KeyRefused, models.Unauthenticated)
+	}
+	clock, fresh := b.Now, 0
+	b.Now = func() time.Time { // the entries are being written
+		for ; fresh > 0; fresh-- {
+			refuse()
+		}
+		return clock()
+	}
+	for range 5 {
+		refuse()
+		fresh = 800
+		if err := b.WriteRefusals(away); err == nil {
+			t.Error("written without a store")
+		}
+	}
+	must(t, b.WriteRefusals(t.Context()))
+	var entries []models.AuditEntry
+	must(t, b.DB.Read(t.Context()).Find(&entries).Error)
+	counted := int64(0)
+	for _, e := range entries {
+		counted += e.Times
+	}
+	if len(entries) != 1001 || counted != times || times < 4000 {
+		t.Errorf("%d entries of %d refusals, want 1001 of %d", len(entries), counted, times)
+	}
+}
+
 // TestRevokeKeys ends an agent's keys for the operator, and says so in the log.
 func TestRevokeKeys(t *testing.T) {
 	t.Parallel()

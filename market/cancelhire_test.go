@@ -5,8 +5,23 @@ import (
 	"testing"
 	"time"
 
+	"agentmarket.space/server/database"
+	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
 )
+
+// atOnce does something with a hire before it is committed: nothing comes earlier.
+type atOnce struct {
+	market.Notifier
+	do func(taskID string)
+}
+
+func (a atOnce) Announce(_ *database.Tx, event *models.Event) error {
+	if event.Kind == models.TaskAccepted {
+		a.do(*event.TaskID)
+	}
+	return nil
+}
 
 // TestCancel_hire: who hired takes it back as long as it is under way. Of a
 // cancellation and what ends a hire otherwise exactly one wins.
@@ -42,6 +57,23 @@ func TestCancel_hire(t *testing.T) {
 		must(t, err)
 		h.Wait(t.Context()) // nothing answers: it ends because it is cut off
 		h.wants(t, out.Task, models.Cancelled, 100, 100)
+	})
+	t.Run("that is about to run, which is cut off too", func(t *testing.T) {
+		t.Parallel()
+		h := newHiring(t)
+		h.Notifier = atOnce{h.Notifier, h.CutOff}
+		out, err := h.starts(t, "")
+		must(t, err)
+		ended := make(chan struct{})
+		go func() { h.Wait(t.Context()); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			t.Error("the hire runs on")
+			h.answer <- done()
+			<-ended
+		}
+		h.wants(t, out.Task, models.Failed, 100, 100)
 	})
 	t.Run("that runs on the model, which cannot be: it is read on the way", func(t *testing.T) {
 		t.Parallel()

@@ -101,6 +101,7 @@ type hire struct {
 	patient  bool
 	deadline models.Time   // of a promised result
 	lease    time.Duration // until the sweep refunds it
+	id       string        // of its task
 
 	// As it was written:
 	agent    *models.Agent
@@ -109,13 +110,22 @@ type hire struct {
 	promised bool // and its agent has promised a result
 }
 
-// begin writes a hire, or finds what was answered to the same key before. The
-// claim of a patient one is answered with it, any other when it is settled.
+// begin writes a hire, which run is to be called for, or finds what was answered to the
+// same key before. The claim of a patient one is answered with it, any other when it is
+// settled.
 func (m *Market) begin(ctx context.Context, c *claim, actor auth.Actor, in ExecuteInput, h *hire) error {
 	if err := m.checkHire(actor, in); err != nil {
 		return err
 	}
-	return m.DB.Write(ctx, func(tx *database.Tx) error {
+	h.id = newID()
+	m.running.expect(h.id)
+	written := false
+	defer func() {
+		if !written {
+			m.running.end(h.id)
+		}
+	}()
+	err := m.DB.Write(ctx, func(tx *database.Tx) error {
 		h.promised = false
 		kept, err := replay[TaskResult](ctx, tx, c)
 		if h.replayed = kept != nil; h.replayed || err != nil {
@@ -132,6 +142,8 @@ func (m *Market) begin(ctx context.Context, c *claim, actor auth.Actor, in Execu
 		}
 		return c.bind(tx, h.out.Task.ID)
 	})
+	written = err == nil && !h.replayed
+	return err
 }
 
 // rejoin makes the refusal of a key whose hire is under way the hire as it is, if
@@ -190,7 +202,7 @@ func (m *Market) hire(tx *database.Tx, actor auth.Actor, in ExecuteInput, h *hir
 	now := m.now()
 	lease := now.Add(h.lease)
 	task := models.Task{
-		ID: newID(), PosterID: actor.AgentID, WorkerID: &h.agent.ID, Title: "Direct hire", Description: in.TaskDescription,
+		ID: h.id, PosterID: actor.AgentID, WorkerID: &h.agent.ID, Title: "Direct hire", Description: in.TaskDescription,
 		Budget: in.Budget, Capabilities: []string{}, Origin: models.Direct, Status: models.Assigned, Attempt: 1,
 		OpenUntil: lease, LeaseUntil: &lease, CreatedAt: now, AcceptedAt: &now, Replica: new(m.DB.Replica()), Tokens: tokens,
 	}

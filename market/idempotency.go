@@ -72,6 +72,26 @@ func once[In, Out any](ctx context.Context, m *Market, scope, verb string, in In
 	return out, err
 }
 
+// unlessKept runs a look at something outside the store, unless the request's
+// Idempotency-Key was used before: what is answered then does not depend on it. It
+// reports whether that is so; an effect that is run all the same is errForgotten.
+func (m *Market) unlessKept(ctx context.Context, scope string, look func() error) (kept bool, err error) {
+	key, err := keyOf(ctx)
+	if err == nil && key != "" {
+		err = m.DB.Read(ctx).Raw("SELECT EXISTS (SELECT 1 FROM idempotency_keys WHERE scope = ? AND key = ? AND created_at > ?)",
+			scope, key, m.now().Add(-keepAnswers)).Scan(&kept).Error
+	}
+	if kept || err != nil {
+		return kept, err
+	}
+	return false, look()
+}
+
+// errForgotten refuses a request whose key was kept until just now.
+func errForgotten() error {
+	return models.Errorf(models.Unavailable, "the Idempotency-Key has just been forgotten; try again")
+}
+
 // keep hands out an answer that was kept.
 func keep[Out any](out *Out, kept *answer[Out], err error) error {
 	if err != nil {
@@ -86,15 +106,9 @@ func keep[Out any](out *Out, kept *answer[Out], err error) error {
 
 // claim prepares a request's hold on its key; nil without a key.
 func (m *Market) claim(ctx context.Context, scope, verb string, in any) (*claim, error) {
-	key := auth.RequestFrom(ctx).IdempotencyKey
-	if key == "" {
-		return nil, nil //nolint:nilnil // a nil claim is a request without a key, and every use of it says so
-	}
-	if len(key) > maxIdempotencyKey {
-		return nil, models.Invalid("Idempotency-Key", "must have at most %d characters", maxIdempotencyKey)
-	}
-	if strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return nil, models.Invalid("Idempotency-Key", "must be of visible ASCII characters")
+	key, err := keyOf(ctx)
+	if key == "" || err != nil {
+		return nil, err // a nil claim is a request without a key, and every use of it says so
 	}
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -102,6 +116,18 @@ func (m *Market) claim(ctx context.Context, scope, verb string, in any) (*claim,
 	}
 	fingerprint := sha256.Sum256(append([]byte(verb+"\n"), body...))
 	return &claim{box: m.Box, row: models.IdempotencyKey{Scope: scope, Key: key, Fingerprint: fingerprint[:], CreatedAt: m.now()}}, nil
+}
+
+// keyOf is the request's Idempotency-Key, empty when it has none.
+func keyOf(ctx context.Context) (string, error) {
+	key := auth.RequestFrom(ctx).IdempotencyKey
+	if len(key) > maxIdempotencyKey {
+		return "", models.Invalid("Idempotency-Key", "must have at most %d characters", maxIdempotencyKey)
+	}
+	if strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return "", models.Invalid("Idempotency-Key", "must be of visible ASCII characters")
+	}
+	return key, nil
 }
 
 // replay claims the key. It returns the kept answer when the key was used
@@ -122,7 +148,7 @@ func replay[Out any](ctx context.Context, tx *database.Tx, c *claim) (*answer[Ou
 	// synchronous standby has what the answer tells of.
 	err := tx.Locked().Take(&row, "scope = ? AND key = ?", c.row.Scope, c.row.Key).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) { // it was old, and forgotten in between
-		return nil, models.Errorf(models.Unavailable, "the Idempotency-Key has just been forgotten; try again")
+		return nil, errForgotten()
 	}
 	if err != nil {
 		return nil, err

@@ -62,7 +62,7 @@ func (o Order) apply(query *gorm.DB, id string, page Page) (*gorm.DB, error) {
 	if page.After != "" {
 		raw, err := base64.RawURLEncoding.DecodeString(page.After)
 		sortedBy, lastID, ok := strings.Cut(string(raw), "|")
-		if err != nil || !ok || (sortedBy == "") != (o.Column == "") {
+		if err != nil || !ok || (sortedBy == "") != (o.Column == "") || o.cursor(lastID, sortedBy) != page.After {
 			return nil, models.Invalid("after", "must be a cursor of the same list")
 		}
 		if o.Column == "" {
@@ -432,7 +432,7 @@ func (q EntryQuery) where(query *gorm.DB, page Page) (*gorm.DB, error) {
 	}
 	if page.After != "" {
 		seq, err := strconv.ParseInt(page.After, 10, 64)
-		if err != nil || seq < 0 {
+		if err != nil || seq < 0 || strconv.FormatInt(seq, 10) != page.After {
 			return nil, models.Invalid("after", "must be a cursor of the same list")
 		}
 		query = query.Where("seq < ?", seq)

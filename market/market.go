@@ -67,6 +67,7 @@ type Market struct {
 	Parts
 	Settings Settings
 	running  runs
+	unended  unended
 	hurried  chan struct{} // closed by Hurry
 	epochs   epochs
 	refused  refusals

@@ -23,13 +23,15 @@ type AgentChanges struct {
 
 // UpdateAgent changes the caller's profile. INVALID_INPUT for a bad field.
 func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChanges) (models.Agent, error) {
-	if in.EndpointURL != nil && *in.EndpointURL != "" {
-		if err := m.CheckName(ctx, "endpointUrl", *in.EndpointURL); err != nil {
-			return models.Agent{}, err
-		}
+	kept, err := m.unlessKept(ctx, actor.AgentID, func() error { return m.checkEndpoint(ctx, in) })
+	if err != nil {
+		return models.Agent{}, err
 	}
 	return once(ctx, m, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
 		var agent models.Agent
+		if kept {
+			return agent, errForgotten()
+		}
 		if err := tx.Locked().Take(&agent, "id = ?", actor.AgentID).Error; err != nil {
 			return agent, err
 		}
@@ -53,6 +55,14 @@ func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChan
 		}
 		return agent, setCapabilities(tx, &agent)
 	})
+}
+
+// checkEndpoint refuses an endpoint whose name leads to where nothing may be called.
+func (m *Market) checkEndpoint(ctx context.Context, in AgentChanges) error {
+	if in.EndpointURL == nil || *in.EndpointURL == "" {
+		return nil
+	}
+	return m.CheckName(ctx, "endpointUrl", *in.EndpointURL)
 }
 
 // reaching names what is changed of where an agent's work is sent and how it is done.

@@ -19,8 +19,8 @@ import (
 // returned.
 func (m *Market) run(ctx context.Context, c *claim, h *hire) (out TaskResult, promised bool, err error) {
 	task := h.out.Task
-	running, done := m.running.begin(ctx, task.ID)
-	defer done()
+	running := m.running.begin(ctx, task.ID)
+	defer m.running.end(task.ID)
 	terms := Terms{Patient: h.patient, Deadline: h.deadline}
 	if h.patient {
 		terms.Written = func(piece string) { m.running.wrote(task.ID, piece) }

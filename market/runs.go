@@ -18,9 +18,10 @@ type runs struct {
 	watchers map[string]map[*Watch]struct{}
 }
 
-// live is a hire that runs.
+// live is a hire that runs or is about to.
 type live struct {
-	stop    context.CancelFunc
+	stop    context.CancelFunc // nil until it begins
+	stopped bool
 	written []byte
 }
 
@@ -32,26 +33,41 @@ type Watch struct {
 	wake   func()
 }
 
-// begin notes a run. It ends with the function that is returned, and ctx with it.
-func (r *runs) begin(ctx context.Context, taskID string) (context.Context, func()) {
-	ctx, stop := context.WithCancel(ctx)
+// expect notes a run before its hire is committed, so that no cancellation comes too
+// early for it. end ends it, whether it began or not.
+func (r *runs) expect(taskID string) {
 	r.group.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.live == nil {
 		r.live = map[string]*live{}
 	}
-	r.live[taskID] = &live{stop: stop}
-	return ctx, func() {
-		stop()
-		r.mu.Lock()
-		delete(r.live, taskID)
-		r.mu.Unlock()
-		r.group.Done()
-	}
+	r.live[taskID] = &live{}
 }
 
-// runs reports whether a hire runs in this process.
+// begin returns the context of an expected run. It has ended already when the run was
+// cut off meanwhile.
+func (r *runs) begin(ctx context.Context, taskID string) context.Context {
+	ctx, stop := context.WithCancel(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	run := r.live[taskID]
+	if run.stop = stop; run.stopped {
+		stop()
+	}
+	return ctx
+}
+
+// end ends a run, and its context with it.
+func (r *runs) end(taskID string) {
+	r.stop(taskID)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.live, taskID)
+	r.group.Done()
+}
+
+// runs reports whether a hire runs in this process, or is about to.
 func (r *runs) runs(taskID string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,11 +75,15 @@ func (r *runs) runs(taskID string) bool {
 	return ok
 }
 
-// stop cuts a run off, if it is one of this process.
+// stop cuts a run off, if it is one of this process, whether it has begun or not.
 func (r *runs) stop(taskID string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if run, ok := r.live[taskID]; ok {
+	run, ok := r.live[taskID]
+	if !ok {
+		return
+	}
+	if run.stopped = true; run.stop != nil {
 		run.stop()
 	}
 }

@@ -2,6 +2,7 @@ package market
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -24,56 +25,66 @@ const (
 // is over, and direct hires whose deadline has come or whose process is gone. Nothing
 // depends on when it runs: until then every verb goes by the clock. Several
 // processes may sweep at once.
+//
+// A task that cannot be ended holds up no other: the error names it, and it is tried
+// again after a minute, when all others have had their turn.
 func (m *Market) Sweep(ctx context.Context) error {
-	for {
-		now := m.now()
-		var ending []models.Task
-		err := m.DB.Read(ctx).Raw(`
-			SELECT id, origin FROM tasks WHERE status = 'open' AND open_until <= ?
-			UNION ALL
-			SELECT id, origin FROM tasks WHERE status = 'assigned' AND lease_until <= ?
-				AND (origin = 'direct' OR lapses + 1 >= ? OR open_until <= ?)
-			LIMIT ?`, now, now, models.MaxLapses, now, sweepPage).Scan(&ending).Error
-		if err != nil {
-			return err
-		}
-		for _, task := range ending {
-			if err := m.DB.Write(ctx, func(tx *database.Tx) error { return m.end(tx, &task) }); err != nil {
-				return err
-			}
-		}
-		if len(ending) < sweepPage {
-			return m.SettleDead(ctx)
-		}
+	s := &sweep{market: m, before: m.unended.last(), failed: map[string]models.Time{}}
+	err := errors.Join(s.overdue(ctx), s.dead(ctx))
+	for _, task := range s.held {
+		s.try(ctx, task)
 	}
+	m.unended.note(ctx, s)
+	return errors.Join(err, s.err())
 }
 
 // SettleDead refunds the direct hires that a process that is gone left running.
 // A process that only seemed to be gone finds its hire ended and pays nobody.
 func (m *Market) SettleDead(ctx context.Context) error {
+	s := &sweep{market: m, failed: map[string]models.Time{}}
+	return errors.Join(s.dead(ctx), s.err())
+}
+
+// overdue ends the tasks whose time has come, page by page in the order of their times:
+// what stays is not met again.
+func (s *sweep) overdue(ctx context.Context) error {
+	now, after := s.market.now(), ending{}
+	for {
+		var page []ending
+		err := s.market.DB.Read(ctx).Raw(`
+			SELECT id, origin, open_until AS due FROM tasks WHERE status = 'open' AND open_until <= ? AND (open_until, id) > (?, ?)
+			UNION ALL
+			SELECT id, origin, lease_until FROM tasks WHERE status = 'assigned' AND lease_until <= ? AND (lease_until, id) > (?, ?)
+				AND (origin = 'direct' OR lapses + 1 >= ? OR open_until <= ?)
+			ORDER BY due, id LIMIT ?`,
+			now, after.Due, after.ID, now, after.Due, after.ID, models.MaxLapses, now, sweepPage).Scan(&page).Error
+		if err != nil {
+			return err
+		}
+		for _, task := range page {
+			s.offer(ctx, task)
+		}
+		if len(page) < sweepPage || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		after = page[len(page)-1]
+	}
+}
+
+// dead ends the hires that nobody runs any more.
+func (s *sweep) dead(ctx context.Context) error {
 	var ids []string
-	err := m.DB.Read(ctx).Raw(`SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct'
+	err := s.market.DB.Read(ctx).Raw(`SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct'
 		AND replica > '' AND replica NOT IN (SELECT id FROM replicas)`).Scan(&ids).Error
 	if err != nil {
 		return err
 	}
-	lost, err := m.lost(ctx)
+	lost, err := s.market.lost(ctx)
 	if err != nil {
 		return err
 	}
 	for _, id := range append(ids, lost...) {
-		failed := false
-		err := m.DB.Write(ctx, func(tx *database.Tx) (err error) {
-			stopped := models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was given back")
-			failed, err = m.fail(tx, id, stopped, func(task *models.Task) bool { return task.Replica != nil })
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if failed {
-			m.Logger.WarnContext(ctx, "refunded a hire that was cut off", slog.String("task_id", id))
-		}
+		s.offer(ctx, ending{ID: id, dead: true})
 	}
 	return nil
 }
@@ -124,18 +135,22 @@ func (m *Market) every(ctx context.Context, interval, most time.Duration, name s
 	}
 }
 
-// end ends one task as the clock says, if it still does.
-func (m *Market) end(tx *database.Tx, late *models.Task) error {
-	if late.Origin == models.Direct {
-		_, err := m.fail(tx, late.ID, tooLate(), func(task *models.Task) bool { return task.Lapsed(m.now()) })
-		return err
+// end ends one task as the clock says, or because nobody runs it, and reports whether
+// that was so still.
+func (m *Market) end(tx *database.Tx, due ending) (ended bool, err error) {
+	switch {
+	case due.dead:
+		stopped := models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was given back")
+		return m.fail(tx, due.ID, stopped, func(task *models.Task) bool { return task.Replica != nil })
+	case due.Origin == models.Direct:
+		return m.fail(tx, due.ID, tooLate(), func(task *models.Task) bool { return task.Lapsed(m.now()) })
 	}
-	task, err := lockTask(tx, late.ID)
+	task, err := lockTask(tx, due.ID)
 	if err != nil || task.Status.Ended() || !task.StatusAt(m.now()).Ended() {
-		return err
+		return false, err
 	}
 	_, err = m.settleUnpaid(tx, task, models.Expired, models.TaskExpired)
-	return err
+	return err == nil, err
 }
 
 // fail settles a direct hire that nobody else will settle, unless somebody has, or

@@ -159,7 +159,7 @@ func (p *played) client() *outbound.Client {
 
 // notifying has the market keep webhooks for real.
 func notifying(b *markettest.Bundle, client *outbound.Client) *webhooks.Webhooks {
-	hooks := webhooks.New(webhooks.Options{DB: b.DB, Client: client, Box: b.Box, Now: b.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
+	hooks := webhooks.New(webhooks.Options{DB: b.DB, Events: b.Log, Client: client, Box: b.Box, Now: b.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
 	b.Notifier, b.Deliverer = hooks, hooks
 	return hooks
 }

@@ -51,7 +51,8 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address strin
 	if err != nil {
 		return WebhookResult{}, err
 	}
-	if err := m.CheckName(ctx, "url", address); err != nil {
+	kept, err := m.unlessKept(ctx, actor.AgentID, func() error { return m.CheckName(ctx, "url", address) })
+	if err != nil {
 		return WebhookResult{}, err
 	}
 	in := any(address)
@@ -62,6 +63,9 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address strin
 		in = asking{address, events}
 	}
 	return once(ctx, m, actor.AgentID, "setWebhook", in, func(tx *database.Tx) (WebhookResult, error) {
+		if kept {
+			return WebhookResult{}, errForgotten()
+		}
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
@@ -149,7 +153,7 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 	switch {
 	case in.First < 1 || in.First > maxRedelivered:
 		return Redelivered{}, models.Invalid("first", "must be from 1 to %d", maxRedelivered)
-	case in.After != "" && uuid.Validate(in.After) != nil:
+	case in.After != "" && !isID(in.After):
 		return Redelivered{}, models.Invalid("after", "must be the cursor of a page before")
 	case in.Until != nil && *in.Until <= in.Since:
 		return Redelivered{}, models.Invalid("until", "must be later than since")
@@ -172,6 +176,12 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 		}
 		return Redelivered{Count: n, Last: out.Last, More: out.More}, err
 	})
+}
+
+// isID reports whether a text is an id in the one spelling that ids have.
+func isID(text string) bool {
+	id, err := uuid.Parse(text)
+	return err == nil && id.String() == text
 }
 
 // host is where an address leads, without what in it may be secret.

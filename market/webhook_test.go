@@ -3,7 +3,9 @@ package market_test
 import (
 	"context"
 	"testing"
+	"time"
 
+	"agentmarket.space/server/auth"
 	"agentmarket.space/server/internal/markettest"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
@@ -41,5 +43,56 @@ func TestCheckName(t *testing.T) {
 	must(t, b.DB.Read(t.Context()).Model(&models.Webhook{}).Count(&webhooks).Error)
 	if webhooks != 0 {
 		t.Errorf("%d webhooks are set", webhooks)
+	}
+}
+
+// TestCheckName_replayed: what was answered is answered again with the same key,
+// whatever has become of the name since, and nobody looks it up. A key of another
+// request, and one that is no longer kept, are looked up like none.
+func TestCheckName_replayed(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	agent := b.Agent("x")
+	looks, moved := 0, false
+	b.CheckName = func(_ context.Context, field, _ string) error {
+		if looks++; moved {
+			return models.Invalid(field, "must be at a public host")
+		}
+		return nil
+	}
+	const address = "https://bot.example.com/"
+	changes := map[string]func(ctx context.Context, url string) error{
+		"webhook": func(ctx context.Context, url string) error {
+			_, err := b.SetWebhook(ctx, agent, url, nil)
+			return err
+		},
+		"endpoint": func(ctx context.Context, url string) error {
+			_, err := b.UpdateAgent(ctx, agent, market.AgentChanges{EndpointURL: &url})
+			return err
+		},
+	}
+	for what, change := range changes {
+		looks, moved = 0, false
+		with := func(key string) context.Context {
+			return auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: key})
+		}
+		must(t, change(with(what), address))
+		moved = true
+		again := with(what)
+		must(t, change(again, address))
+		if !auth.RequestFrom(again).Replayed.Load() {
+			t.Errorf("%s: it was not replayed", what)
+		}
+		wantCode(t, change(with(what), address+"other"), models.IdempotencyReused)
+		if looks != 1 {
+			t.Errorf("%s: looked up %d times, want once", what, looks)
+		}
+		wantCode(t, change(with(what+" of another request"), address), models.InvalidInput)
+		wantCode(t, change(with("\xff"), address), models.InvalidInput)
+		wantCode(t, change(t.Context(), address), models.InvalidInput)
+	}
+	b.Clock.Advance(24 * time.Hour)
+	for what, change := range changes {
+		wantCode(t, change(auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: what}), address), models.InvalidInput)
 	}
 }

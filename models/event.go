@@ -15,6 +15,9 @@ const (
 	TaskFailed    EventKind = "task.failed"
 	TaskRated     EventKind = "task.rated"
 	WalletChanged EventKind = "wallet.changed"
+	// SuspendedWebhook and ResumedWebhook say whether an agent is notified.
+	SuspendedWebhook EventKind = "webhook.suspended"
+	ResumedWebhook   EventKind = "webhook.resumed"
 	// KeyRevoked has other processes forget an agent's old key.
 	KeyRevoked EventKind = "key.revoked"
 )
@@ -31,7 +34,7 @@ func (k EventKind) Webhook() WebhookEvent {
 		return HookCancelled
 	case TaskExpired:
 		return HookExpired
-	case TaskPosted, TaskReleased, TaskPromised, TaskFailed, TaskRated, WalletChanged, KeyRevoked:
+	case TaskPosted, TaskReleased, TaskPromised, TaskFailed, TaskRated, WalletChanged, SuspendedWebhook, ResumedWebhook, KeyRevoked:
 	}
 	return ""
 }
@@ -57,7 +60,7 @@ type Event struct {
 	TaskID     *string // of a task.* event
 	PosterID   *string // of a task.* event
 	WorkerID   *string // of a task.* event once the task has a worker
-	AgentID    *string // whose wallet changed
+	AgentID    *string // whose wallet, webhook or key changed
 	TransferID *string // what changed it
 	CreatedAt  Time
 	// Task is the task of a task.* event as it was when the event was read from

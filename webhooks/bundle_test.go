@@ -18,6 +18,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/events"
 	"agentmarket.space/server/internal/engines"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
@@ -79,13 +80,15 @@ func open(t *testing.T, s settings) *bundle {
 	logger := slog.New(slog.DiscardHandler)
 	db, err := database.Open(t.Context(), engines.Address(t), logger)
 	must(t, err)
+	log, err := events.Open(t.Context(), db, logger)
+	must(t, err)
 	box, err := auth.NewBox([]byte("sixteen bytes or more"))
 	must(t, err)
 	if s.clock == nil {
 		s.clock = &clock{}
 	}
 	b := &bundle{db: db, clock: s.clock, Webhooks: New(Options{
-		DB: db, Client: newClient(s.roots, s.allow), Box: box, MarketplaceURL: marketplaceURL,
+		DB: db, Events: log, Client: newClient(s.roots, s.allow), Box: box, MarketplaceURL: marketplaceURL,
 		Timeout: s.timeout, Retries: s.retries, Keep: s.keep, Now: s.clock.now, Logger: logger,
 	})}
 	b.poll = 20 * time.Millisecond

@@ -61,12 +61,12 @@ type deliverer struct {
 
 // Work makes the try when its time has come and its endpoint has room.
 func (d *deliverer) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {
-	return d.webhooks.deliver(ctx, job.Args)
+	return d.webhooks.deliver(ctx, job.Args, job.Queue)
 }
 
-// deliver makes one try of a delivery and writes down what came of it. The request
-// is made outside any transaction.
-func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs) error {
+// deliver makes one try of a delivery, whose job is of a queue, and writes down what
+// came of it. The request is made outside any transaction.
+func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) error {
 	later := args.Attempt > 1 || args.Again
 	var delivery models.Delivery
 	err := w.db.Read(ctx).Where("id = ?", args.DeliveryID).Take(&delivery).Error
@@ -92,10 +92,14 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs) error {
 	if hook.Status == models.WebhookSuspended {
 		return w.drop(ctx, &delivery, suspendedReason)
 	}
-	if stalled, ok := w.slots.take(ctx, delivery.AgentID, later); !ok {
+	if queue == firstQueue && w.slots.slow(delivery.AgentID) {
+		return w.stepAside(ctx, &delivery, args)
+	}
+	taken, stalled, ok := w.slots.take(ctx, delivery.AgentID, later)
+	if !ok {
 		return river.JobSnooze(busy(stalled, w.random()))
 	}
-	defer w.slots.free(delivery.AgentID, later)
+	defer w.slots.free(taken)
 
 	ctx, span := w.continueTrace(ctx, &args)
 	defer span.End()
@@ -106,6 +110,19 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs) error {
 	}
 	failpoint.Hit("deliver-sent")
 	return w.settle(context.WithoutCancel(ctx), hook, &delivery, args.Attempt, answer)
+}
+
+// stepAside has a first try wait with the retries instead: its endpoint has become slow
+// since it was queued, or is known to be so in this process only.
+func (w *Webhooks) stepAside(ctx context.Context, delivery *models.Delivery, args DeliverArgs) error {
+	err := w.db.Write(ctx, func(tx *database.Tx) error {
+		enqueueAs(tx, delivery, args, river.InsertOpts{Queue: laterQueue})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("put off delivery %s: %w", delivery.ID, err)
+	}
+	return nil
 }
 
 // early returns how long the delivery's job is to sleep before it looks again;

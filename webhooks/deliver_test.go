@@ -293,8 +293,8 @@ func TestJobs_areIdempotent(t *testing.T) {
 
 	t.Log("sent and recorded: the second run does nothing")
 	args := DeliverArgs{DeliveryID: rows[0].ID, Attempt: 1}
-	must(t, b.deliver(t.Context(), args))
-	must(t, b.deliver(t.Context(), args))
+	must(t, b.deliver(t.Context(), args, laterQueue))
+	must(t, b.deliver(t.Context(), args, laterQueue))
 	equal(t, "requests", len(r.got), 1)
 
 	t.Log("recorded: a second record of the same try changes nothing")
@@ -308,7 +308,7 @@ func TestJobs_areIdempotent(t *testing.T) {
 		}
 		return tx.Save(&rows[0]).Error
 	})
-	must(t, b.deliver(t.Context(), args))
+	must(t, b.deliver(t.Context(), args, laterQueue))
 	first, second := r.next(t), r.next(t)
 	for _, name := range []string{"X-AgentMarket-Delivery", "X-AgentMarket-Attempt", "webhook-id"} {
 		equal(t, name, second.header.Get(name), first.header.Get(name))

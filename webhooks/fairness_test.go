@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"agentmarket.space/server/database"
@@ -16,6 +18,25 @@ func hang(t *testing.T) *receiver {
 	t.Helper()
 	release := make(chan struct{})
 	r := receive(t, func(w http.ResponseWriter, req *http.Request) {
+		select {
+		case <-release:
+		case <-req.Context().Done():
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+	})
+	t.Cleanup(func() { close(release) })
+	return r
+}
+
+// hangSome is a receiver that answers the first request to a path and hangs the others.
+func hangSome(t *testing.T) *receiver {
+	t.Helper()
+	release := make(chan struct{})
+	var answered sync.Map
+	r := receive(t, func(w http.ResponseWriter, req *http.Request) {
+		if _, again := answered.LoadOrStore(req.URL.Path, true); !again {
+			return
+		}
 		select {
 		case <-release:
 		case <-req.Context().Done():
@@ -133,31 +154,75 @@ func TestFairness_redelivered(t *testing.T) {
 	c.stop(t)
 }
 
+// TestFairness_halfHanging: endpoints that answer one request and hang the next never
+// do nothing but fail, and there are more of them than it takes to have all workers of
+// the first tries. They hold up nobody once it is seen that they hang.
+func TestFairness_halfHanging(t *testing.T) {
+	t.Parallel()
+	c := gather(t)
+	const endpoints = firstWorkers/laterAtOnce + 1
+	half := hangSome(t)
+	c.client = newClient(roots(half, c.well), local())
+	for i := range endpoints {
+		c.subscriber(t, fmt.Sprintf("%s/%d", half.URL, i), "hanging")
+	}
+	c.run(t)
+	c.post(t, c.poster, "hanging")
+	for range endpoints {
+		half.next(t)
+	}
+	c.until(t, "all to have answered one", func() bool {
+		var answered int64
+		must(t, c.db.Read(t.Context()).Model(&models.Delivery{}).Where("status = ?", models.DeliveryDelivered).Count(&answered).Error)
+		return answered == endpoints
+	})
+	c.post(t, c.poster, "hanging")
+	for range endpoints {
+		half.next(t) // and it hangs
+	}
+	c.clock.forward(prompt + allowance)
+	for range laterAtOnce {
+		c.post(t, c.poster, "hanging")
+	}
+	for range laterWorkers / 2 {
+		half.next(t) // what comes later is sent as well
+	}
+	c.hears(t)
+	var failing int64
+	must(t, c.db.Read(t.Context()).Model(&models.Webhook{}).Where("failing_since IS NOT NULL").Count(&failing).Error)
+	equal(t, "endpoints that do nothing but fail", failing, 0)
+	c.stop(t)
+}
+
 // TestSlots: of the requests to one agent one is left for what is fresh, and so is
 // half of the room to wait in.
 func TestSlots(t *testing.T) {
 	t.Parallel()
-	s := slots{now: time.Now, lanes: map[string]*lane{}}
+	s := newSlots(time.Now)
 	over, cancel := context.WithCancel(t.Context())
-	cancel()
+	cancel() // what has no room now is sent away at once
+	held := map[bool][]slot{}
 	take := func(later bool) bool {
-		ctx := over // what has no room now is sent away at once
-		if l := s.lanes["a"]; l == nil || len(l.requests) < perEndpoint && (!later || len(l.later) < laterAtOnce) {
-			ctx = t.Context()
+		taken, _, ok := s.take(over, "a", later)
+		if ok {
+			held[later] = append(held[later], taken)
 		}
-		_, ok := s.take(ctx, "a", later)
 		return ok
+	}
+	free := func(later bool) {
+		s.free(held[later][0])
+		held[later] = held[later][1:]
 	}
 	for i := range laterAtOnce + 1 {
 		equal(t, fmt.Sprintf("old request %d", i+1), take(true), i < laterAtOnce)
 	}
 	equal(t, "a fresh one", take(false), true)
 	equal(t, "another fresh one", take(false), false)
-	s.free("a", true)
+	free(true)
 	equal(t, "a fresh one in the place of an old one", take(false), true)
 	for range 2 {
-		s.free("a", true)
-		s.free("a", false)
+		free(true)
+		free(false)
 	}
 	equal(t, "agents with requests", len(s.lanes), 0)
 
@@ -168,4 +233,108 @@ func TestSlots(t *testing.T) {
 	equal(t, "crowded", s.crowded("a"), false)
 	equal(t, "a fresh one may", s.enter("a", false) != nil, true)
 	equal(t, "crowded", s.crowded("a"), true)
+}
+
+// TestSlots_slow: who keeps requests waiting is slow before they have ended, for half a
+// minute for each second, and whatever it answers meanwhile.
+func TestSlots_slow(t *testing.T) {
+	t.Parallel()
+	clock := &clock{fixed: time.Unix(1_700_000_000, 0)}
+	s := newSlots(clock.now)
+	take := func() slot {
+		taken, _, ok := s.take(t.Context(), "a", false)
+		equal(t, "a slot", ok, true)
+		return taken
+	}
+	first, second := take(), take()
+	clock.forward(prompt + allowance/2 - 1)
+	equal(t, "slow while two requests are a little less late than is allowed", s.slow("a"), false)
+	clock.forward(1)
+	equal(t, "slow when they are as late", s.slow("a"), true)
+	s.free(first)
+	equal(t, "slow when one has ended", s.slow("a"), true)
+	s.free(second)
+	equal(t, "slow when both have", s.slow("a"), true)
+	for range 100 {
+		s.free(take())
+	}
+	equal(t, "slow after a hundred prompt answers", s.slow("a"), true)
+	clock.forward(payback)
+	equal(t, "slow once nanoseconds are paid back", s.slow("a"), false)
+	equal(t, "slow elsewhere", s.slow("b"), false)
+
+	hanging := take()
+	clock.forward(24 * time.Hour)
+	s.free(hanging)
+	equal(t, "owed after a day", s.debts["a"].owed, mostOwed)
+	clock.forward(payback*(mostOwed-allowance) - payback)
+	equal(t, "slow just before it is forgiven", s.slow("a"), true)
+	clock.forward(2 * payback)
+	equal(t, "slow when it is", s.slow("a"), false)
+}
+
+// TestSlots_forget: debts that are paid are not kept.
+func TestSlots_forget(t *testing.T) {
+	t.Parallel()
+	clock := &clock{fixed: time.Unix(1_700_000_000, 0)}
+	s := newSlots(clock.now)
+	for i := range 10 * leastForgotten {
+		clock.forward(time.Second)
+		s.owe(fmt.Sprint(i), time.Second)
+	}
+	if n := len(s.debts); n > 2*leastForgotten {
+		t.Errorf("%d debts are kept, of which all but %d are paid", n, payback)
+	}
+}
+
+// TestSlots_slowWaitsForNothing: nobody waits for a slot of an agent that is slow, and
+// who is sent away stays away for as long as it owes.
+func TestSlots_slowWaitsForNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(time.Now)
+		for range perEndpoint {
+			_, _, ok := s.take(t.Context(), "a", false)
+			equal(t, "a slot", ok, true)
+		}
+		began := time.Now()
+		_, _, ok := s.take(t.Context(), "a", false)
+		equal(t, "a slot", ok, false)
+		equal(t, "waited", time.Since(began), waitingTime)
+		<-time.After(20 * time.Second)
+		s.lanes["a"].progress = time.Now() // as if it had just answered
+		began = time.Now()
+		_, stalled, ok := s.take(t.Context(), "a", false)
+		equal(t, "a slot", ok, false)
+		equal(t, "waited", time.Since(began), 0)
+		equal(t, "stalled for", stalled, mostOwed)
+	})
+}
+
+// TestDeliver_stepsAside: a first try to an endpoint that has become slow since it was
+// queued goes to where the retries wait, and is made there once, also when the process
+// died in between and it went there twice.
+func TestDeliver_stepsAside(t *testing.T) {
+	t.Parallel()
+	r := receive(t, nil)
+	b := open(t, settings{roots: roots(r), allow: local()})
+	agent, _ := b.subscriber(t, r.URL, "research")
+	b.matched(t, b.post(t, b.agent(t), "research"))
+	equal(t, "first tries", b.queued(t, firstQueue), 1)
+	b.slots.owe(agent, mostOwed)
+	args := DeliverArgs{DeliveryID: b.deliveries(t, agent)[0].ID, Attempt: 1}
+	for range 2 {
+		must(t, b.deliver(t.Context(), args, firstQueue))
+	}
+	equal(t, "requests", len(r.got), 0)
+	equal(t, "tries that wait with the retries", b.queued(t, laterQueue), 2)
+	for range 2 {
+		must(t, b.deliver(t.Context(), args, laterQueue))
+	}
+	equal(t, "requests", len(r.got), 1)
+	equal(t, "status", b.deliveries(t, agent)[0].Status, models.DeliveryDelivered)
+
+	b.matched(t, b.post(t, b.agent(t), "research"))
+	equal(t, "first tries", b.queued(t, firstQueue), 1)
+	equal(t, "tries that wait with the retries", b.queued(t, laterQueue), 3)
 }

@@ -68,7 +68,7 @@ func golden(t *testing.T, file string, change func(*models.Delivery)) {
 		return tx.Create(&delivery).Error
 	})
 
-	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}))
+	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}, firstQueue))
 	head, content, _ := strings.Cut(string(within(t, wire.got)), "\r\n\r\n")
 	text := strings.ReplaceAll(head, "\r\n", "\n") + "\n\n" + content
 	text = strings.Replace(text, wire.address, "bot.example", 1)

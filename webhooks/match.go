@@ -289,7 +289,7 @@ func current(tx *database.Tx, page []candidate) ([]candidate, error) {
 // queue is where the first try of a delivery waits: with those to endpoints that
 // answer, or where it holds up no other.
 func (w *Webhooks) queue(to *candidate) string {
-	if to.FailingSince != nil || w.slots.crowded(to.AgentID) {
+	if to.FailingSince != nil || w.slots.crowded(to.AgentID) || w.slots.slow(to.AgentID) {
 		return laterQueue
 	}
 	return firstQueue

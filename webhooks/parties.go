@@ -134,7 +134,7 @@ type teller struct {
 
 // Work makes the try when its time has come and its endpoint has room.
 func (t *teller) Work(ctx context.Context, job *river.Job[TellArgs]) error {
-	return t.webhooks.deliver(ctx, job.Args.DeliverArgs)
+	return t.webhooks.deliver(ctx, job.Args.DeliverArgs, job.Queue)
 }
 
 // enqueue has the next try of a delivery made with the commit.

@@ -59,10 +59,11 @@ func (w *Webhooks) Ping(ctx context.Context, agentID string) (Pinged, error) {
 	if err != nil {
 		return Pinged{}, err
 	}
-	if _, ok := w.slots.take(ctx, agentID, false); !ok {
+	taken, _, ok := w.slots.take(ctx, agentID, false)
+	if !ok {
 		return Pinged{}, models.Errorf(models.Conflict, "%d requests to the webhook are under way; try again", perEndpoint)
 	}
-	defer w.slots.free(agentID, false)
+	defer w.slots.free(taken)
 	answer, err := w.send(ctx, request{
 		agentID: agentID, url: hook.URL, id: id.String(), event: pingEvent, number: 1, content: content, limit: min(w.timeout, pingTime),
 	})

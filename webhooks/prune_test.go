@@ -50,7 +50,7 @@ func TestPrune(t *testing.T) {
 	must(t, err)
 	equal(t, "the first event that is needed", needed, waiting.EventID)
 
-	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: old[0].ID, Attempt: 2})) // a job that was left over
+	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: old[0].ID, Attempt: 2}, laterQueue)) // a job that was left over
 	_, err = b.redeliver(t, agent, waiting.ID)
 	equal(t, "sending an old one again", models.CodeOf(err), models.NotFound)
 	b.set(t, waiting.ID, models.DeliveryFailed)

@@ -98,8 +98,8 @@ func TestRedeliverFailed_atOnce(t *testing.T) {
 	equal(t, "jobs", b.queued(t, laterQueue), int64(many))
 	for _, d := range b.deliveries(t, agent) {
 		args := DeliverArgs{DeliveryID: d.ID, Attempt: 1}
-		must(t, b.deliver(t.Context(), args))
-		must(t, b.deliver(t.Context(), args))
+		must(t, b.deliver(t.Context(), args, laterQueue))
+		must(t, b.deliver(t.Context(), args, laterQueue))
 	}
 	b.run(t)
 	b.until(t, "every job to be done", func() bool { return b.waiting(t) == 0 })

@@ -105,13 +105,18 @@ func (w *Webhooks) record(tx *database.Tx, hook *models.Webhook, deliveryID stri
 		return ending{}, err
 	}
 	left := min(d.TriesLeft, len(w.retries))
-	gaveUp := left == 0 || after == models.WebhookSuspended
+	gaveUp, suspended := left == 0 || after == models.WebhookSuspended, after != before
+	if suspended {
+		if err := w.tell(tx, models.SuspendedWebhook, d.AgentID); err != nil {
+			return ending{}, err
+		}
+	}
 	if gaveUp {
 		d.Status = models.DeliveryFailed
 	} else {
 		w.retry(tx, &d, wait(w.retries, w.tries()-left, w.random(), a.retryAfter))
 	}
-	return ending{gaveUp: gaveUp, suspended: after != before}, store(tx, &d)
+	return ending{gaveUp: gaveUp, suspended: suspended}, store(tx, &d)
 }
 
 // retry queues the next try. Short waits are sat out by the job itself.

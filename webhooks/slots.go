@@ -2,6 +2,7 @@ package webhooks
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,16 +20,30 @@ const (
 	waitingTime = fetchPoll
 )
 
-// slots counts what is under way to each agent.
+// slots counts what is under way to each agent, and remembers whose requests took long.
 type slots struct {
-	now   func() time.Time
-	mu    sync.Mutex
-	lanes map[string]*lane
+	now      func() time.Time
+	mu       sync.Mutex
+	lanes    map[string]*lane
+	debts    map[string]debt
+	forgetAt int // debts there may be before those that are paid are forgotten
+}
+
+func newSlots(now func() time.Time) slots {
+	return slots{now: now, lanes: map[string]*lane{}, debts: map[string]debt{}}
+}
+
+// slot is a request that is under way to an agent.
+type slot struct {
+	agentID string
+	later   bool
+	began   time.Time
 }
 
 // lane is what is under way to one agent.
 type lane struct {
 	requests chan struct{} // has room for perEndpoint
+	begun    []time.Time   // when each of them began
 	later    chan struct{} // those for what is later among them; has room for laterAtOnce
 	users    int           // under way or waiting
 	laters   int           // those for what is later among them
@@ -37,38 +52,59 @@ type lane struct {
 
 // take reserves a slot, for which it may wait a moment, and reports whether it
 // got one. When not, it tells how long the agent has made no progress. Later is for
-// what is later.
-func (s *slots) take(ctx context.Context, agentID string, later bool) (stalled time.Duration, ok bool) {
+// what is later. Nobody waits for an agent that is slow.
+func (s *slots) take(ctx context.Context, agentID string, later bool) (taken slot, stalled time.Duration, ok bool) {
 	l := s.enter(agentID, later)
 	if l == nil {
-		return s.stalled(agentID), false
+		return slot{}, s.stalled(agentID), false
 	}
 	limited, cancel := context.WithTimeout(ctx, waitingTime)
 	defer cancel()
+	if s.slow(agentID) {
+		cancel()
+	}
 	if l.reserve(limited, later) {
-		return 0, true
+		return s.begin(l, agentID, later), 0, true
 	}
 	stalled = s.stalled(agentID)
 	s.leave(agentID, later)
-	return stalled, false
+	return slot{}, stalled, false
+}
+
+// begin notes when a request begins.
+func (s *slots) begin(l *lane, agentID string, later bool) slot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := slot{agentID: agentID, later: later, began: s.now()}
+	l.begun = append(l.begun, taken.began)
+	return taken
 }
 
 // reserve waits for room until ctx ends, and reports whether there was some.
 func (l *lane) reserve(ctx context.Context, later bool) bool {
+	if later && !admitted(ctx, l.later) {
+		return false
+	}
+	if admitted(ctx, l.requests) {
+		return true
+	}
 	if later {
-		select {
-		case l.later <- struct{}{}:
-		case <-ctx.Done():
-			return false
-		}
+		<-l.later
+	}
+	return false
+}
+
+// admitted takes room that there is, however little time is left, or waits for some.
+func admitted(ctx context.Context, room chan<- struct{}) bool {
+	select {
+	case room <- struct{}{}:
+		return true
+	default:
 	}
 	select {
-	case l.requests <- struct{}{}:
+	case room <- struct{}{}:
 		return true
 	case <-ctx.Done():
-		if later {
-			<-l.later
-		}
 		return false
 	}
 }
@@ -105,13 +141,19 @@ func (s *slots) leave(agentID string, later bool) {
 	}
 }
 
+// stalled is how long an agent has made no progress. What one that is slow owes counts
+// as such.
 func (s *slots) stalled(agentID string) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	stalled := time.Duration(0)
 	if l := s.lanes[agentID]; l != nil {
-		return s.now().Sub(l.progress)
+		stalled = s.now().Sub(l.progress)
 	}
-	return 0
+	if owed := s.owed(agentID); owed >= allowance {
+		stalled = max(stalled, owed)
+	}
+	return stalled
 }
 
 // crowded reports whether so many wait for an agent that more would only be sent
@@ -124,14 +166,18 @@ func (s *slots) crowded(agentID string) bool {
 }
 
 // free gives a slot back.
-func (s *slots) free(agentID string, later bool) {
+func (s *slots) free(taken slot) {
 	s.mu.Lock()
-	l := s.lanes[agentID]
+	l := s.lanes[taken.agentID]
 	l.progress = s.now()
+	if i := slices.Index(l.begun, taken.began); i >= 0 {
+		l.begun = slices.Delete(l.begun, i, i+1)
+	}
+	s.owe(taken.agentID, l.progress.Sub(taken.began)-prompt)
 	s.mu.Unlock()
 	<-l.requests
-	if later {
+	if taken.later {
 		<-l.later
 	}
-	s.leave(agentID, later)
+	s.leave(taken.agentID, taken.later)
 }

@@ -33,6 +33,9 @@ func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string, events []mode
 	if err != nil {
 		return models.Webhook{}, "", fmt.Errorf("change webhook: %w", err)
 	}
+	if before.Status == models.WebhookSuspended {
+		return hook, "", w.tell(tx, models.ResumedWebhook, agentID)
+	}
 	return hook, "", nil
 }
 
@@ -67,7 +70,7 @@ func (w *Webhooks) Resume(tx *database.Tx, agentID string) (models.Webhook, erro
 	if err != nil {
 		return models.Webhook{}, fmt.Errorf("resume webhook: %w", err)
 	}
-	return fresh, nil
+	return fresh, w.tell(tx, models.ResumedWebhook, agentID)
 }
 
 // Unsubscribe removes the agent's webhook. Its secret and its deliveries stay;

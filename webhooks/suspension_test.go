@@ -1,10 +1,14 @@
 package webhooks
 
 import (
+	"errors"
 	"net/http"
 	"reflect"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/models"
@@ -87,6 +91,61 @@ func TestResume_settlesNothingOld(t *testing.T) {
 	must(t, b.settle(t.Context(), before, &two[1], 2, gone))
 	equal(t, "webhook", b.hook(t, agent).Status, models.WebhookActive)
 	equal(t, "failing since", value(b.hook(t, agent).FailingSince), nil)
+}
+
+// TestSuspension_told: a suspension is one event of its owner's, written with it, however
+// many tries end it at once and are written down again; so is its end, whichever way it
+// comes. What is not committed is not told.
+func TestSuspension_told(t *testing.T) {
+	t.Parallel()
+	b := open(t, settings{})
+	agent, _ := b.subscriber(t, "https://bot.example/", "research")
+	poster := b.agent(t)
+	const tries = 8
+	for range tries {
+		b.matched(t, b.post(t, poster, "research"))
+	}
+	gone, before := answer{status: http.StatusGone, problem: "answered 410"}, b.hook(t, agent)
+	told := func() string {
+		var kinds []string
+		must(t, b.db.Read(t.Context()).Model(&models.Event{}).Where("agent_id = ?", agent).Order("id").Pluck("kind", &kinds).Error)
+		return strings.Join(kinds, " ")
+	}
+	all := b.deliveries(t, agent)
+	undo := errors.New("undo")
+	err := b.db.Write(t.Context(), func(tx *database.Tx) error {
+		end, err := b.record(tx, before, all[0].ID, 1, gone)
+		if err != nil || !end.suspended {
+			t.Errorf("suspended: %t (%v)", end.suspended, err)
+		}
+		return undo
+	})
+	equal(t, "error", err, undo)
+	equal(t, "told of what did not happen", told(), "")
+	for range 2 {
+		var group sync.WaitGroup
+		for i := range all {
+			group.Go(func() {
+				if err := b.settle(t.Context(), before, &all[i], 1, gone); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+	}
+	equal(t, "told", told(), "webhook.suspended")
+	for range 2 {
+		b.resume(t, agent)
+	}
+	equal(t, "told", told(), "webhook.suspended webhook.resumed")
+	again := b.hook(t, agent)
+	b.set(t, all[0].ID, models.DeliveryPending)
+	must(t, b.settle(t.Context(), again, &all[0], 2, gone))
+	for range 2 {
+		b.clock.forward(time.Second)
+		b.subscribe(t, agent, "https://bot.example/other")
+	}
+	equal(t, "told", told(), "webhook.suspended webhook.resumed webhook.suspended webhook.resumed")
 }
 
 // TestResume_none: there is nothing to resume without a webhook.

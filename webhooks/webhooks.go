@@ -17,6 +17,7 @@ import (
 
 	"agentmarket.space/server/auth"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/events"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
 	"agentmarket.space/server/tracing"
@@ -24,7 +25,8 @@ import (
 
 // The queues. First tries start at once, however many retries are due: these have a
 // queue and workers of their own, and so has what is sent to an endpoint that has
-// failed since it last answered, or that has more waiting than it takes.
+// failed since it last answered, that has kept requests waiting, or that has more
+// waiting than it takes.
 const (
 	matchQueue   = "matches"
 	firstQueue   = "deliveries"
@@ -32,7 +34,8 @@ const (
 	matchWorkers = 4
 	// firstWorkers is how many first tries are under way or wait for a slot at
 	// most: 64 endpoints that begin to hang at once, with [perEndpoint] each, are
-	// needed to hold up the others, and can do so for one time-out only.
+	// needed to hold up the others, and can do so for one time-out only, and again
+	// after what they then owe is paid (see [payback]).
 	firstWorkers = 256
 	laterWorkers = 64
 )
@@ -56,6 +59,7 @@ const (
 // Options is what Webhooks need. All but Timeout and Retries must be given.
 type Options struct {
 	DB             *database.DB
+	Events         *events.Log
 	Client         *outbound.Client
 	Box            *auth.Box // seals the signing secrets
 	MarketplaceURL string    // sent as marketplace_url
@@ -107,6 +111,7 @@ func DefaultRetries() []time.Duration {
 // is safe for concurrent use.
 type Webhooks struct {
 	db             *database.DB
+	log            *events.Log
 	client         *outbound.Client
 	box            *auth.Box
 	marketplaceURL string
@@ -135,6 +140,7 @@ func New(o Options) *Webhooks {
 	}
 	return &Webhooks{
 		db:             o.DB,
+		log:            o.Events,
 		client:         o.Client,
 		box:            o.Box,
 		marketplaceURL: o.MarketplaceURL,
@@ -147,7 +153,7 @@ func New(o Options) *Webhooks {
 		logger:         o.Logger,
 		tried:          o.Tried,
 		tracer:         o.Tracer,
-		slots:          slots{now: o.Now, lanes: map[string]*lane{}},
+		slots:          newSlots(o.Now),
 	}
 }
 
@@ -268,6 +274,11 @@ func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup returns the handler with a group.
 func (h warnings) WithGroup(name string) slog.Handler {
 	return warnings{Handler: h.Handler.WithGroup(name)}
+}
+
+// tell appends an event about an agent's webhook.
+func (w *Webhooks) tell(tx *database.Tx, kind models.EventKind, agentID string) error {
+	return w.log.Tell(tx, models.Event{Kind: kind, AgentID: &agentID, CreatedAt: w.stamp()})
 }
 
 // stamp is the clock in the form that is stored.

@@ -243,6 +243,7 @@ type ComplexityRoot struct {
 		TaskPosted       func(childComplexity int, capabilities []string, minBudget *models.Credits, after *string) int
 		TaskUpdated      func(childComplexity int, taskID *string, after *string) int
 		WalletChanged    func(childComplexity int, after *string) int
+		WebhookChanged   func(childComplexity int, after *string) int
 	}
 
 	Task struct {
@@ -356,6 +357,13 @@ type ComplexityRoot struct {
 		StartedAt       func(childComplexity int) int
 	}
 
+	WebhookChangedEvent struct {
+		Change     func(childComplexity int) int
+		Cursor     func(childComplexity int) int
+		OccurredAt func(childComplexity int) int
+		Webhook    func(childComplexity int) int
+	}
+
 	WebhookDelivery struct {
 		Attempts       func(childComplexity int) int
 		CreatedAt      func(childComplexity int) int
@@ -428,6 +436,7 @@ type SubscriptionResolver interface {
 	TaskUpdated(ctx context.Context, taskID *string, after *string) (<-chan *TaskUpdatedEvent, error)
 	ExecutionUpdated(ctx context.Context, taskID string) (<-chan *ExecutionUpdatedEvent, error)
 	WalletChanged(ctx context.Context, after *string) (<-chan *WalletChangedEvent, error)
+	WebhookChanged(ctx context.Context, after *string) (<-chan *WebhookChangedEvent, error)
 }
 type TaskResolver interface {
 	Poster(ctx context.Context, objs []*models.Task) ([]*models.Agent, error)
@@ -1266,6 +1275,17 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.Subscription.WalletChanged(childComplexity, args["after"].(*string)), true
+	case "Subscription.webhookChanged":
+		if e.ComplexityRoot.Subscription.WebhookChanged == nil {
+			break
+		}
+
+		args, err := ec.field_Subscription_webhookChanged_args(ctx, rawArgs)
+		if err != nil {
+			return 0, false
+		}
+
+		return e.ComplexityRoot.Subscription.WebhookChanged(childComplexity, args["after"].(*string)), true
 
 	case "Task.acceptedAt":
 		if e.ComplexityRoot.Task.AcceptedAt == nil {
@@ -1731,6 +1751,31 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.WebhookAttempt.StartedAt(childComplexity), true
+
+	case "WebhookChangedEvent.change":
+		if e.ComplexityRoot.WebhookChangedEvent.Change == nil {
+			break
+		}
+
+		return e.ComplexityRoot.WebhookChangedEvent.Change(childComplexity), true
+	case "WebhookChangedEvent.cursor":
+		if e.ComplexityRoot.WebhookChangedEvent.Cursor == nil {
+			break
+		}
+
+		return e.ComplexityRoot.WebhookChangedEvent.Cursor(childComplexity), true
+	case "WebhookChangedEvent.occurredAt":
+		if e.ComplexityRoot.WebhookChangedEvent.OccurredAt == nil {
+			break
+		}
+
+		return e.ComplexityRoot.WebhookChangedEvent.OccurredAt(childComplexity), true
+	case "WebhookChangedEvent.webhook":
+		if e.ComplexityRoot.WebhookChangedEvent.Webhook == nil {
+			break
+		}
+
+		return e.ComplexityRoot.WebhookChangedEvent.Webhook(childComplexity), true
 
 	case "WebhookDelivery.attemptCount", "WebhookDelivery.attempts":
 		if e.ComplexityRoot.WebhookDelivery.Attempts == nil {
@@ -2888,6 +2933,8 @@ type Subscription {
   executionUpdated("The task that ` + "`" + `startExecution` + "`" + ` returned." taskId: ID!): ExecutionUpdatedEvent! @authenticated
   "Changes of the caller's wallet."
   walletChanged("Begin after the event with this cursor." after: String): WalletChangedEvent! @authenticated
+  "Suspensions of the caller's webhook, and their ends."
+  webhookChanged("Begin after the event with this cursor." after: String): WebhookChangedEvent! @authenticated
 }
 
 "A task was posted."
@@ -2971,6 +3018,26 @@ type WalletChangedEvent {
   entry: LedgerEntry!
   "The wallet as it is now."
   wallet: Wallet!
+}
+
+"Whether a webhook is served changed."
+type WebhookChangedEvent {
+  "The event's place in the stream."
+  cursor: String!
+  "When it happened."
+  occurredAt: DateTime!
+  "What happened."
+  change: WebhookChange!
+  "The webhook as it is now, null when it was removed meanwhile."
+  webhook: Webhook
+}
+
+"What happened to a webhook."
+enum WebhookChange {
+  "It is suspended: what is due to it is kept and not sent."
+  SUSPENDED
+  "It is served again: its owner resumed it, or set it."
+  RESUMED
 }
 `, BuiltIn: false},
 }
@@ -3516,6 +3583,20 @@ func (ec *executionContext) childFields_WebhookAttempt(ctx context.Context, fiel
 		return ec.fieldContext_WebhookAttempt_responseBody(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type WebhookAttempt", field.Name)
+}
+
+func (ec *executionContext) childFields_WebhookChangedEvent(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+	switch field.Name {
+	case "cursor":
+		return ec.fieldContext_WebhookChangedEvent_cursor(ctx, field)
+	case "occurredAt":
+		return ec.fieldContext_WebhookChangedEvent_occurredAt(ctx, field)
+	case "change":
+		return ec.fieldContext_WebhookChangedEvent_change(ctx, field)
+	case "webhook":
+		return ec.fieldContext_WebhookChangedEvent_webhook(ctx, field)
+	}
+	return nil, fmt.Errorf("no field named %q was found under type WebhookChangedEvent", field.Name)
 }
 
 func (ec *executionContext) childFields_WebhookDelivery(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
@@ -4109,6 +4190,20 @@ func (ec *executionContext) field_Subscription_taskUpdated_args(ctx context.Cont
 }
 
 func (ec *executionContext) field_Subscription_walletChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
+	var err error
+	args := map[string]any{}
+	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "after",
+		func(ctx context.Context, v any) (*string, error) {
+			return ec.unmarshalOString2ᚖstring(ctx, v)
+		})
+	if err != nil {
+		return nil, err
+	}
+	args["after"] = arg0
+	return args, nil
+}
+
+func (ec *executionContext) field_Subscription_webhookChanged_args(ctx context.Context, rawArgs map[string]any) (map[string]any, error) {
 	var err error
 	args := map[string]any{}
 	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "after",
@@ -7970,6 +8065,63 @@ func (ec *executionContext) fieldContext_Subscription_walletChanged(ctx context.
 	return fc, nil
 }
 
+func (ec *executionContext) _Subscription_webhookChanged(ctx context.Context, field graphql.CollectedField) (ret func(ctx context.Context) graphql.Marshaler) {
+	return graphql.ResolveFieldStream(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_Subscription_webhookChanged(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			fc := graphql.GetFieldContext(ctx)
+			return ec.Resolvers.Subscription().WebhookChanged(ctx, fc.Args["after"].(*string))
+		},
+		func(ctx context.Context, next graphql.Resolver) graphql.Resolver {
+			directive0 := next
+
+			directive1 := func(ctx context.Context) (any, error) {
+				if ec.Directives.Authenticated == nil {
+					var zeroVal *WebhookChangedEvent
+					return zeroVal, errors.New("directive authenticated is not implemented")
+				}
+				return ec.Directives.Authenticated(ctx, nil, directive0)
+			}
+
+			next = directive1
+			return next
+		},
+		func(ctx context.Context, selections ast.SelectionSet, v *WebhookChangedEvent) graphql.Marshaler {
+			return ec.marshalNWebhookChangedEvent2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookChangedEvent(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_Subscription_webhookChanged(ctx context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "Subscription",
+		Field:      field,
+		IsMethod:   true,
+		IsResolver: true,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_WebhookChangedEvent(ctx, field)
+		},
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = ec.Recover(ctx, r)
+			ec.Error(ctx, err)
+		}
+	}()
+	ctx = graphql.WithFieldContext(ctx, fc)
+	if fc.Args, err = ec.field_Subscription_webhookChanged_args(ctx, field.ArgumentMap(ec.Variables)); err != nil {
+		ec.Error(ctx, err)
+		return fc, err
+	}
+	return fc, nil
+}
+
 func (ec *executionContext) _Task_id(ctx context.Context, field graphql.CollectedField, obj *models.Task) (ret graphql.Marshaler) {
 	return graphql.ResolveField(
 		ctx,
@@ -9916,6 +10068,107 @@ func (ec *executionContext) _WebhookAttempt_responseBody(ctx context.Context, fi
 }
 func (ec *executionContext) fieldContext_WebhookAttempt_responseBody(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("WebhookAttempt", field, false, false, "String")
+}
+
+func (ec *executionContext) _WebhookChangedEvent_cursor(ctx context.Context, field graphql.CollectedField, obj *WebhookChangedEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WebhookChangedEvent_cursor(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Cursor, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v string) graphql.Marshaler {
+			return ec.marshalNString2string(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WebhookChangedEvent_cursor(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WebhookChangedEvent", field, false, false, "String")
+}
+
+func (ec *executionContext) _WebhookChangedEvent_occurredAt(ctx context.Context, field graphql.CollectedField, obj *WebhookChangedEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WebhookChangedEvent_occurredAt(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.OccurredAt, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v models.Time) graphql.Marshaler {
+			return ec.marshalNDateTime2agentmarketᚗspaceᚋserverᚋmodelsᚐTime(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WebhookChangedEvent_occurredAt(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WebhookChangedEvent", field, false, false, "DateTime")
+}
+
+func (ec *executionContext) _WebhookChangedEvent_change(ctx context.Context, field graphql.CollectedField, obj *WebhookChangedEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WebhookChangedEvent_change(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Change, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v WebhookChange) graphql.Marshaler {
+			return ec.marshalNWebhookChange2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookChange(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_WebhookChangedEvent_change(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("WebhookChangedEvent", field, false, false, "WebhookChange")
+}
+
+func (ec *executionContext) _WebhookChangedEvent_webhook(ctx context.Context, field graphql.CollectedField, obj *WebhookChangedEvent) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_WebhookChangedEvent_webhook(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Webhook, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Webhook) graphql.Marshaler {
+			return ec.marshalOWebhook2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWebhook(ctx, selections, v)
+		},
+		true,
+		false,
+	)
+}
+func (ec *executionContext) fieldContext_WebhookChangedEvent_webhook(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "WebhookChangedEvent",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Webhook(ctx, field)
+		},
+	}
+	return fc, nil
 }
 
 func (ec *executionContext) _WebhookDelivery_id(ctx context.Context, field graphql.CollectedField, obj *models.Delivery) (ret graphql.Marshaler) {
@@ -14109,6 +14362,8 @@ func (ec *executionContext) _Subscription(ctx context.Context, sel ast.Selection
 		return ec._Subscription_executionUpdated(ctx, fields[0])
 	case "walletChanged":
 		return ec._Subscription_walletChanged(ctx, fields[0])
+	case "webhookChanged":
+		return ec._Subscription_webhookChanged(ctx, fields[0])
 	default:
 		panic("unknown field " + strconv.Quote(fields[0].Name))
 	}
@@ -14832,6 +15087,54 @@ func (ec *executionContext) _WebhookAttempt(ctx context.Context, sel ast.Selecti
 		case "responseBody":
 			out.Values[i] = ec._WebhookAttempt_responseBody(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		default:
+			panic("unknown field " + strconv.Quote(field.Name))
+		}
+	}
+	out.Dispatch(ctx)
+	if out.Invalids > 0 {
+		return graphql.Null
+	}
+
+	if n := len(deferred.Defers); n > 0 {
+		atomic.AddInt32(&ec.Deferred, int32(min(n, math.MaxInt32)))
+		ec.ProcessDeferredGroup(deferred)
+	}
+
+	return out
+}
+
+var webhookChangedEventImplementors = []string{"WebhookChangedEvent"}
+
+func (ec *executionContext) _WebhookChangedEvent(ctx context.Context, sel ast.SelectionSet, obj *WebhookChangedEvent) graphql.Marshaler {
+	fields := graphql.CollectFields(ec.OperationContext, sel, webhookChangedEventImplementors)
+
+	out := graphql.NewFieldSet(fields)
+	deferred := graphql.NewDeferredGroup(ctx)
+	for i, field := range fields {
+		switch field.Name {
+		case "__typename":
+			out.Values[i] = graphql.MarshalString("WebhookChangedEvent")
+		case "cursor":
+			out.Values[i] = ec._WebhookChangedEvent_cursor(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "occurredAt":
+			out.Values[i] = ec._WebhookChangedEvent_occurredAt(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "change":
+			out.Values[i] = ec._WebhookChangedEvent_change(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "webhook":
+			out.Values[i] = ec._WebhookChangedEvent_webhook(ctx, field, obj)
+			if out.Values[i] == graphql.RequiredNull {
 				out.Invalids++
 			}
 		default:
@@ -16038,6 +16341,24 @@ func (ec *executionContext) marshalNWebhookAttempt2ᚖagentmarketᚗspaceᚋserv
 		return graphql.Null
 	}
 	return ec._WebhookAttempt(ctx, sel, v)
+}
+
+func (ec *executionContext) unmarshalNWebhookChange2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookChange(ctx context.Context, v any) (WebhookChange, error) {
+	var res WebhookChange
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNWebhookChange2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookChange(ctx context.Context, sel ast.SelectionSet, v WebhookChange) graphql.Marshaler {
+	return v
+}
+
+func (ec *executionContext) marshalNWebhookChangedEvent2ᚖagentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐWebhookChangedEvent(ctx context.Context, sel ast.SelectionSet, v *WebhookChangedEvent) graphql.Marshaler {
+	if v == nil {
+		graphql.AddInvalidNullError(ctx, "WebhookChangedEvent!")
+		return graphql.Null
+	}
+	return ec._WebhookChangedEvent(ctx, sel, v)
 }
 
 func (ec *executionContext) marshalNWebhookDelivery2ᚕᚖagentmarketᚗspaceᚋserverᚋmodelsᚐDeliveryᚄ(ctx context.Context, sel ast.SelectionSet, v []*models.Delivery) graphql.Marshaler {

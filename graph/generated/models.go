@@ -465,6 +465,18 @@ type WalletChangedEvent struct {
 	Wallet *models.Wallet `json:"wallet"`
 }
 
+// Whether a webhook is served changed.
+type WebhookChangedEvent struct {
+	// The event's place in the stream.
+	Cursor string `json:"cursor"`
+	// When it happened.
+	OccurredAt models.Time `json:"occurredAt"`
+	// What happened.
+	Change WebhookChange `json:"change"`
+	// The webhook as it is now, null when it was removed meanwhile.
+	Webhook *models.Webhook `json:"webhook,omitempty"`
+}
+
 // A page of webhook deliveries.
 type WebhookDeliveryConnection struct {
 	// The deliveries with their cursors.
@@ -862,6 +874,64 @@ func (e *TaskOrderField) UnmarshalJSON(b []byte) error {
 }
 
 func (e TaskOrderField) MarshalJSON() ([]byte, error) {
+	var buf bytes.Buffer
+	e.MarshalGQL(&buf)
+	return buf.Bytes(), nil
+}
+
+// What happened to a webhook.
+type WebhookChange string
+
+const (
+	// It is suspended: what is due to it is kept and not sent.
+	WebhookChangeSuspended WebhookChange = "SUSPENDED"
+	// It is served again: its owner resumed it, or set it.
+	WebhookChangeResumed WebhookChange = "RESUMED"
+)
+
+var AllWebhookChange = []WebhookChange{
+	WebhookChangeSuspended,
+	WebhookChangeResumed,
+}
+
+func (e WebhookChange) IsValid() bool {
+	switch e {
+	case WebhookChangeSuspended, WebhookChangeResumed:
+		return true
+	}
+	return false
+}
+
+func (e WebhookChange) String() string {
+	return string(e)
+}
+
+func (e *WebhookChange) UnmarshalGQL(v any) error {
+	str, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("enums must be strings")
+	}
+
+	*e = WebhookChange(str)
+	if !e.IsValid() {
+		return fmt.Errorf("%s is not a valid WebhookChange", str)
+	}
+	return nil
+}
+
+func (e WebhookChange) MarshalGQL(w io.Writer) {
+	_, _ = fmt.Fprint(w, strconv.Quote(e.String()))
+}
+
+func (e *WebhookChange) UnmarshalJSON(b []byte) error {
+	s, err := strconv.Unquote(string(b))
+	if err != nil {
+		return err
+	}
+	return e.UnmarshalGQL(s)
+}
+
+func (e WebhookChange) MarshalJSON() ([]byte, error) {
 	var buf bytes.Buffer
 	e.MarshalGQL(&buf)
 	return buf.Bytes(), nil

@@ -203,6 +203,7 @@ func (c *cast) heard() map[string]string {
 		"taskUpdated":      "TaskUpdatedEvent: cursor occurredAt change task",
 		"executionUpdated": "ExecutionUpdatedEvent: occurredAt change text task",
 		"walletChanged":    "WalletChangedEvent: cursor occurredAt entry wallet",
+		"webhookChanged":   "WebhookChangedEvent: cursor occurredAt change webhook",
 	} {
 		typ, names, _ := strings.Cut(fields, ":")
 		for name := range strings.FieldsSeq(names) {
@@ -213,8 +214,8 @@ func (c *cast) heard() map[string]string {
 }
 
 // TestAccess_events has each side subscribe to everything from the beginning on,
-// and lists which of two objects it hears of: the task that the worker has done
-// and the owner's entry. What an agent does itself afterwards is where its stream
+// and lists which of three objects it hears of: the task that the worker has done,
+// the owner's entry and the worker's suspension. What an agent does itself afterwards is where its stream
 // has certainly got to. A subscription without a row fails.
 func TestAccess_events(t *testing.T) {
 	t.Parallel()
@@ -228,6 +229,7 @@ func TestAccess_events(t *testing.T) {
 		"taskUpdated":      {`(after: "0")`, c.done, parties, "aX"},
 		"executionUpdated": {fmt.Sprintf("(taskId: %q)", c.hire), c.hire, parties, "aX"},
 		"walletChanged":    {`(after: "0")`, c.ownEntry, ownerOnly, "aX"},
+		"webhookChanged":   {`(after: "0")`, suspended, "w", "aX"}, // whose webhook was suspended
 	}
 	for _, field := range s.Subscription.Fields {
 		row, ok := rows[field.Name]
@@ -309,6 +311,9 @@ func (c *cast) fence(t *testing.T, side rune, document string) string {
 	t.Helper()
 	agents := map[rune]string{'o': c.other.Key, 'p': c.poster.Key, 'w': c.worker.Key, 'O': c.owner.Key}
 	by := agents[side]
+	if strings.Contains(document, "webhookChanged") && by != "" {
+		return c.fenceHook(t, side, by)
+	}
 	if strings.Contains(document, "taskPosted") {
 		by = agents['o']
 		if side == 'o' {
@@ -323,4 +328,34 @@ func (c *cast) fence(t *testing.T, side rune, document string) string {
 		t.Fatal(err)
 	}
 	return data.PostTask.Task.ID
+}
+
+// What is heard of a webhook that is suspended, and of one that is resumed.
+const suspended, resumed = `"change":"SUSPENDED"`, `"change":"RESUMED"`
+
+// fenceHook has the webhook of a side changed, and returns what it hears of that: the
+// worker's, which is suspended, is resumed, any other suspended.
+func (c *cast) fenceHook(t *testing.T, side rune, key string) string {
+	t.Helper()
+	capability, poster := "fence "+string(side), c.poster
+	if side == 'p' {
+		poster = c.other
+	}
+	documents := []string{
+		fmt.Sprintf(`mutation { updateAgent(input: {capabilities: [%q]}) { agent { id } } }`, capability),
+		fmt.Sprintf(`mutation { setWebhook(input: {url: %q}) { webhook { status } } }`, strings.TrimSuffix(c.hook, "/hook")+"/gone"),
+	}
+	if side == 'w' {
+		documents = []string{`mutation { resumeWebhook { webhook { status } } }`}
+	}
+	for _, document := range documents {
+		if _, text := c.ask(key, document); strings.Contains(text, "errors") {
+			t.Fatal(text)
+		}
+	}
+	if side == 'w' {
+		return resumed
+	}
+	c.post(t, poster, capability)
+	return suspended
 }

@@ -52,7 +52,7 @@ func newCast(t *testing.T) *cast {
 			http.Error(w, "not now", http.StatusInternalServerError)
 			return
 		}
-		if r.URL.Path == "/worker/gone" { // it is suspended
+		if strings.HasSuffix(r.URL.Path, "/gone") { // it is suspended
 			w.WriteHeader(http.StatusGone)
 			return
 		}

@@ -136,8 +136,13 @@ func TestBackup_refuses(t *testing.T) {
 	if read(t, backup) != whole {
 		t.Error("the backup was changed")
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, ".unfinished-*")); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
+	for _, pattern := range []string{".unfinished-*", "*.lock"} {
+		if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(server.Dir, "agentmarket.db.lock")); err != nil {
+		t.Errorf("the server's lock: %v", err)
 	}
 	if text, code := program.Run(t, dir, "restore", "--from", "backup.db", "--database", "new.db"); code != 0 {
 		t.Errorf("once all is well: exit %d\n%s", code, text)
