@@ -26,7 +26,7 @@ const modulePath = "agentmarket.space/server"
 // graph/generated, never the other way round). A new package at the top level
 // earns a place here and a line in docs/architecture.md.
 //
-// bench and internal stand beside the levels: no product code imports them.
+// bench, examples and internal stand beside the levels: no product code imports them.
 var levels = map[string]int{
 	"models": 0, "tracing": 0, "graph/explorer": 0,
 	"config": 1, "database": 1, "outbound": 1, "graph/transport": 1,
@@ -35,7 +35,8 @@ var levels = map[string]int{
 	"graph": 4, "commands": 4,
 	"compat": 5,
 	"app":    6,
-	".":      7,
+	"dev":    7,
+	".":      8,
 }
 
 // TestLayers holds every import between packages of this module to levels.
@@ -75,6 +76,8 @@ func TestLayersRefuse(t *testing.T) {
 		{"bench", "models", false},
 		{"bench/load", "bench/report", true},
 		{"models", "bench", false},
+		{"examples/worker-go", "commands/api", false},
+		{"app", "examples/worker-go", false},
 		{"app", "unheardof", false},
 	} {
 		if reason := refusal(row.from, row.to); (reason == "") != row.allowed {
@@ -90,8 +93,8 @@ func refusal(from, to string) string {
 	switch {
 	case within(from, "internal"):
 		return "" // test support and generators may know everything
-	case within(from, "bench") && !within(to, "bench"):
-		return "bench speaks to a server over the network and knows nothing else of it"
+	case within(from, "bench") && !within(to, "bench"), within(from, "examples"):
+		return "it speaks to a server over the network and knows nothing else of it"
 	case beside(to) && !beside(from):
 		return "it stands beside the layers, for tests and measurements only"
 	case within(to, from), within(from, "bench"):
@@ -118,7 +121,9 @@ func levelOf(dir string) (level int, known bool) {
 	return level, known
 }
 
-func beside(dir string) bool { return within(dir, "bench") || within(dir, "internal") }
+func beside(dir string) bool {
+	return within(dir, "bench") || within(dir, "examples") || within(dir, "internal")
+}
 
 func within(dir, folder string) bool { return dir == folder || strings.HasPrefix(dir, folder+"/") }
 

@@ -26,6 +26,7 @@ import (
 	"agentmarket.space/server/commands"
 	"agentmarket.space/server/config"
 	"agentmarket.space/server/database"
+	"agentmarket.space/server/dev"
 	"agentmarket.space/server/ledger"
 )
 
@@ -39,6 +40,7 @@ func main() {
 // program is what the program can do.
 type program struct {
 	Serve   serveCommand    `cmd:"" default:"withargs" help:"Serve the marketplace (the default)."`
+	Dev     dev.Command     `cmd:"" help:"Run a market for an afternoon, to develop against and to watch."`
 	Verify  verifyCommand   `cmd:"" help:"Recompute the ledger; exit 1 when a law does not hold."`
 	Copy    copyCommand     `cmd:"" help:"Move a market from SQLite into an empty PostgreSQL database."`
 	Backup  backupCommand   `cmd:"" help:"Write a backup of a SQLite database, which a server may be at, to a new file."`

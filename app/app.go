@@ -41,7 +41,11 @@ type App struct {
 	Handler http.Handler
 
 	config   config.Config
+	version  string
 	logger   *slog.Logger
+	now      func() time.Time
+	wall     func() time.Time // what others go by; nil where now is the same
+	develop  Development      // empty unless it is developed against
 	db       *database.DB
 	events   *events.Log
 	offBus   func() // leaves NATS
@@ -58,6 +62,12 @@ type App struct {
 
 // New opens the store and joins the parts. Close releases what it opened.
 func New(ctx context.Context, c config.Config, version string, logger *slog.Logger) (*App, error) {
+	return NewDevelopment(ctx, c, version, logger, Development{})
+}
+
+// NewDevelopment is [New] for a market to develop against: its clock can be moved on.
+// What it sends is signed by the true time, which its receivers go by.
+func NewDevelopment(ctx context.Context, c config.Config, version string, logger *slog.Logger, d Development) (*App, error) {
 	db, err := database.Open(ctx, c.Database, logger)
 	if err != nil {
 		return nil, err
@@ -66,22 +76,25 @@ func New(ctx context.Context, c config.Config, version string, logger *slog.Logg
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	a := &App{config: c, logger: logger, db: db, offBus: func() {}, metrics: newMetrics(), stopping: make(chan struct{})}
-	if err := a.join(ctx, box, version); err != nil {
+	a := &App{config: c, version: version, logger: logger, now: time.Now, develop: d, db: db, offBus: func() {}, metrics: newMetrics(), stopping: make(chan struct{})}
+	if d.Clock != nil {
+		a.now, a.wall = d.Clock.Now, time.Now
+	}
+	if err := a.join(ctx, box); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
 }
 
 // join makes the parts and plugs them into each other.
-func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
-	keys, err := auth.NewKeys(a.db, time.Now)
+func (a *App) join(ctx context.Context, box *auth.Box) error {
+	keys, err := auth.NewKeys(a.db, a.now)
 	if err != nil {
 		return err
 	}
 	a.keys = keys
 	if a.config.Traces != "" {
-		a.tracer, err = tracing.Open(ctx, tracing.Options{Endpoint: a.config.Traces, Version: version, Instance: a.db.Replica(), Logger: a.logger})
+		a.tracer, err = tracing.Open(ctx, tracing.Options{Endpoint: a.config.Traces, Version: a.version, Instance: a.db.Replica(), Logger: a.logger})
 		if err != nil {
 			return fmt.Errorf("otel-exporter-otlp-endpoint: %w", err)
 		}
@@ -98,14 +111,16 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 		}
 		a.offBus = offBus
 	}
-	if a.limits, err = newLimits(a.config.RateLimits == "on", a.db.Shared(), time.Now); err != nil {
+	if a.limits, err = newLimits(a.config.RateLimits == "on", a.db.Shared(), a.now); err != nil {
 		return err
 	}
 	a.limits.refused = func(known bool) { a.metrics.limited[known].Inc() }
-	client := outbound.New(outbound.Options{AllowNetworks: a.config.AllowNetworks, AllowPorts: a.config.AllowPorts, UserAgent: "AgentMarket/" + version})
+	client := outbound.New(outbound.Options{
+		AllowNetworks: a.config.AllowNetworks, AllowPorts: a.config.AllowPorts, UserAgent: "AgentMarket/" + a.version, RootCAs: a.develop.RootCAs,
+	})
 	a.webhooks = webhooks.New(webhooks.Options{
 		DB: a.db, Events: a.events, Client: client, Box: box, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTime,
-		Retries: a.config.WebhookRetries, Keep: a.config.DeliveriesKept(), Now: time.Now, Logger: a.logger,
+		Retries: a.config.WebhookRetries, Keep: a.config.DeliveriesKept(), Now: a.now, Wall: a.wall, Logger: a.logger,
 		Tried: a.metrics.tried, Tracer: a.tracer,
 	})
 	runner := &runner{webhooks: a.webhooks, metrics: a.metrics, executor: executor.New(executor.Options{
@@ -116,9 +131,9 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	})}
 	a.market = market.New(market.Parts{
 		DB: a.db, Events: a.events, Keys: keys, Box: box, Notifier: a.webhooks, Deliverer: a.webhooks, Records: a.webhooks, Runner: runner,
-		CheckURL: client.CheckURL, CheckName: client.CheckName, Now: time.Now, Logger: a.logger,
+		CheckURL: client.CheckURL, CheckName: client.CheckName, Now: a.now, Logger: a.logger,
 	}, a.terms())
-	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: version}
+	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: a.version}
 	answers, err := graph.NewAnswers(a.market)
 	if err != nil {
 		return err
@@ -142,8 +157,8 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 		a.metrics.badKeys.Inc()
 		a.market.Refused(ctx, models.KeyRefused, models.Unauthenticated)
 	}
-	a.metrics.watch(a, answers, version)
-	rest := compat.New(resolver, compat.Options{Version: version, PublicURL: a.config.PublicURL, Logger: a.logger, Answers: answers})
+	a.metrics.watch(a, answers, a.version)
+	rest := compat.New(resolver, compat.Options{Version: a.version, PublicURL: a.config.PublicURL, Logger: a.logger, Answers: answers})
 	key, err := operatorKey(a.config)
 	if err != nil {
 		return err
@@ -189,7 +204,7 @@ func (a *App) routes(rest http.Handler, keys *auth.Keys, operatorKey string) htt
 
 // places is everything that is served but REST, by its path.
 func (a *App) places(door *door, rest http.Handler, operatorKey string) map[string]http.Handler {
-	operator := &operator{door: door, key: operatorKey, market: a.market}
+	operator := &operator{door: door, key: operatorKey, market: a.market, clock: a.develop.Clock}
 	return map[string]http.Handler{
 		"GET /livez":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") }),
 		"GET /readyz":   http.HandlerFunc(a.ready),

@@ -31,6 +31,7 @@ type operator struct {
 
 	key    string // empty when there is none: then there is no such door
 	market *market.Market
+	clock  *Clock // nil unless it can be moved
 }
 
 // operatorKey is the one that is given, or in the file that is named.
@@ -54,6 +55,9 @@ func (o *operator) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /operator/audit", o.audit)
 	mux.HandleFunc("DELETE /operator/agents/{id}/keys", o.revoke)
+	if o.clock != nil {
+		mux.HandleFunc("POST /operator/clock", o.move)
+	}
 	mux.HandleFunc("/", o.unknown)
 	if o.key == "" {
 		return http.HandlerFunc(o.unknown)

@@ -52,7 +52,7 @@ func (r *Remote) follow(ctx context.Context, to Streams, capabilities []string, 
 			return err
 		}
 		_, _ = fmt.Fprintf(to.Err, "%v; trying again\n", err)
-		if !waited(ctx, wait) {
+		if !Waited(ctx, wait) {
 			return nil
 		}
 		wait = min(2*wait, mostWait)
@@ -70,7 +70,7 @@ func (r *Remote) stream(ctx context.Context, capabilities []string, after *strin
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.endpoint(), bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint(r.URL), bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func (c *Health) Run(ctx context.Context, to Streams) error {
 	defer response.Body.Close() //nolint:errcheck // nothing is lost with it
 	said, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("not ready: %s: %s", response.Status, oneLine(string(said)))
+		return fmt.Errorf("not ready: %s: %s", response.Status, OneLine(string(said)))
 	}
 	_, err = fmt.Fprintln(to.Out, "ready")
 	return err

@@ -44,7 +44,7 @@ func (c *Listen) forward(ctx context.Context, to Streams, event *posted) error {
 			_, err = fmt.Fprintf(to.Err, "%s: %s\n", c.To, status)
 			return err
 		}
-		if _, err := fmt.Fprintf(to.Err, "%v; trying again\n", err); err != nil || !waited(ctx, wait) {
+		if _, err := fmt.Fprintf(to.Err, "%v; trying again\n", err); err != nil || !Waited(ctx, wait) {
 			return err
 		}
 	}
@@ -54,6 +54,6 @@ func (c *Listen) print(to Streams, event *posted) error {
 	if c.JSON {
 		return json.NewEncoder(to.Out).Encode(event)
 	}
-	_, err := fmt.Fprintf(to.Out, "%s  %s  %d credits  %s\n", moment(event.OccurredAt), event.Task.Id, event.Task.Budget, oneLine(event.Task.Title))
+	_, err := fmt.Fprintf(to.Out, "%s  %s  %d credits  %s\n", moment(event.OccurredAt), event.Task.Id, event.Task.Budget, OneLine(event.Task.Title))
 	return err
 }

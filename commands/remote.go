@@ -39,12 +39,16 @@ const (
 	pause = 200 * time.Millisecond
 )
 
-// client returns what the functions of package api ask with.
-func (r *Remote) client() graphql.Client {
-	return graphql.NewClient(r.endpoint(), &sender{key: r.Key, http: &http.Client{Timeout: requestTime, CheckRedirect: stay}})
+// NewClient returns what the functions of package api ask the market at an address with,
+// as the agent of a key, or as nobody with none. What gets no answer is sent again, and
+// done once.
+func NewClient(url, key string) graphql.Client {
+	return graphql.NewClient(endpoint(url), &sender{key: key, http: &http.Client{Timeout: requestTime, CheckRedirect: stay}})
 }
 
-func (r *Remote) endpoint() string { return strings.TrimSuffix(r.URL, "/") + "/graphql" }
+func (r *Remote) client() graphql.Client { return NewClient(r.URL, r.Key) }
+
+func endpoint(url string) string { return strings.TrimSuffix(url, "/") + "/graphql" }
 
 // stay follows no redirect: the key would go along.
 func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -68,7 +72,7 @@ func (s *sender) Do(r *http.Request) (*http.Response, error) {
 	for try := 1; ; try++ {
 		response, err := s.http.Do(r) //nolint:gosec // it asks whom the user says
 		again := err != nil || response.StatusCode == http.StatusServiceUnavailable
-		if !again || try == tries || refused(err) || !waited(r.Context(), time.Duration(try)*pause) {
+		if !again || try == tries || refused(err) || !Waited(r.Context(), time.Duration(try)*pause) {
 			return response, err //nolint:wrapcheck // genqlient's contract
 		}
 		if err == nil {
@@ -93,7 +97,7 @@ func insist[T any](ctx context.Context, do func(context.Context) (*T, error)) (*
 		}
 		switch codeOf(err) {
 		case "", "UNAVAILABLE", "RATE_LIMITED", "INTERNAL":
-			if waited(ctx, wait) {
+			if Waited(ctx, wait) {
 				continue
 			}
 		}
@@ -107,8 +111,8 @@ func refused(err error) bool {
 	return ok && operation.Op == "dial"
 }
 
-// waited waits, and reports whether ctx has not ended.
-func waited(ctx context.Context, d time.Duration) bool {
+// Waited waits, and reports whether ctx has not ended.
+func Waited(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -131,7 +135,7 @@ func (r *Remote) explain(err error) error {
 	if code == "" {
 		return fmt.Errorf("ask %s: %w", r.URL, err)
 	}
-	text := oneLine(message) + " (" + code + ")"
+	text := OneLine(message) + " (" + code + ")"
 	switch code {
 	case "UNAUTHENTICATED":
 		text += ": give --key or AGENTMARKET_API_KEY; 'agentmarket register NAME' makes one"
@@ -182,14 +186,14 @@ func (r *Remote) show(to Streams, answer any, lines ...string) error {
 func row(cells ...any) string {
 	texts := make([]string, len(cells))
 	for i, cell := range cells {
-		texts[i] = oneLine(fmt.Sprint(cell))
+		texts[i] = OneLine(fmt.Sprint(cell))
 	}
 	return strings.Join(texts, "\t")
 }
 
-// oneLine is a stranger's text as it may stand in a cell: nothing in it moves the
+// OneLine is a stranger's text as it may stand in a cell: nothing in it moves the
 // cursor or starts a line.
-func oneLine(text string) string {
+func OneLine(text string) string {
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 {
 			return ' '

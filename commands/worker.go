@@ -158,7 +158,7 @@ func (c *Worker) next(ctx context.Context, passed map[string]bool) (*api.TaskFie
 // work does a task that was accepted. It is finished even when the worker is told
 // to end meanwhile.
 func (c *Worker) work(ctx context.Context, to Streams, task *api.TaskFields) error {
-	_, _ = fmt.Fprintf(to.Err, "%s: %s, %d credits\n", task.Id, oneLine(task.Title), task.Budget)
+	_, _ = fmt.Fprintf(to.Err, "%s: %s, %d credits\n", task.Id, OneLine(task.Title), task.Budget)
 	result, err := c.run(ctx, to, task)
 	telling, cancel := afterwards(ctx, requestTime)
 	defer cancel()

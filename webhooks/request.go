@@ -65,8 +65,8 @@ func (w *Webhooks) send(ctx context.Context, r request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	started := w.now()
-	header, err := r.header(started, current, old)
+	started, began := w.stamp(), w.wall()
+	header, err := r.header(began, current, old)
 	if err != nil {
 		return answer{}, err
 	}
@@ -78,13 +78,13 @@ func (w *Webhooks) send(ctx context.Context, r request) (answer, error) {
 	if ctx.Err() != nil {
 		return answer{}, fmt.Errorf("request %s was cut off: %w", r.id, context.Cause(ctx))
 	}
-	a := answer{startedAt: models.At(started), latency: w.now().Sub(started), sent: lines(header)}
+	a := answer{startedAt: started, latency: w.wall().Sub(began), sent: lines(header)}
 	if err != nil {
 		a.problem = clip(err.Error(), maxProblem)
 		return a, nil
 	}
 	a.status, a.header, a.body = response.Status, lines(response.Header), clip(string(response.Body), maxBody)
-	a.retryAfter = retryAfter(a.status, response.Header.Get("Retry-After"), w.now())
+	a.retryAfter = retryAfter(a.status, response.Header.Get("Retry-After"), w.wall())
 	a.problem = problem(a.status)
 	return a, nil
 }

@@ -56,7 +56,7 @@ const (
 	cancelGrace = 5 * time.Second
 )
 
-// Options is what Webhooks need. All but Timeout and Retries must be given.
+// Options is what Webhooks need. All but Timeout, Retries and Wall must be given.
 type Options struct {
 	DB             *database.DB
 	Events         *events.Log
@@ -69,8 +69,11 @@ type Options struct {
 	// once more than it has entries. Nil means [DefaultRetries].
 	Retries []time.Duration
 	// Keep is how long a delivery is kept and can be sent again; 0 is for ever.
-	Keep   time.Duration
-	Now    func() time.Time
+	Keep time.Duration
+	Now  func() time.Time
+	// Wall is the time that receivers go by, where Now can be moved on; nil where it is
+	// the same.
+	Wall   func() time.Time
 	Logger *slog.Logger
 	// Tried is told of every try of a delivery that was written down; it may be nil.
 	Tried func(Try)
@@ -118,8 +121,9 @@ type Webhooks struct {
 	timeout        time.Duration
 	retries        []time.Duration
 	keep           time.Duration
-	now            func() time.Time
-	random         func() float64 // in [0, 1), spreads retries
+	now, wall      func() time.Time // what the market goes by, and what receivers do
+	moved          bool             // now can be moved on
+	random         func() float64   // in [0, 1), spreads retries
 	poll           time.Duration
 	logger         *slog.Logger
 	tried          func(Try)
@@ -138,6 +142,10 @@ func New(o Options) *Webhooks {
 	if retries == nil {
 		retries = DefaultRetries()
 	}
+	wall, moved := o.Wall, o.Wall != nil
+	if !moved {
+		wall = o.Now
+	}
 	return &Webhooks{
 		db:             o.DB,
 		log:            o.Events,
@@ -148,6 +156,8 @@ func New(o Options) *Webhooks {
 		retries:        retries,
 		keep:           o.Keep,
 		now:            o.Now,
+		wall:           wall,
+		moved:          moved,
 		random:         rand.Float64,
 		poll:           fetchPoll,
 		logger:         o.Logger,
@@ -212,7 +222,7 @@ func (w *Webhooks) config() (*river.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &river.Config{
+	config := &river.Config{
 		Queues: map[string]river.QueueConfig{
 			matchQueue: {MaxWorkers: matchWorkers},
 			firstQueue: {MaxWorkers: firstWorkers},
@@ -227,8 +237,21 @@ func (w *Webhooks) config() (*river.Config, error) {
 		RetryPolicy:                 internalRetry{now: w.now},
 		ErrorHandler:                faults{logger: w.logger},
 		Logger:                      slog.New(warnings{Handler: w.logger.Handler()}),
-	}, nil
+	}
+	if w.moved {
+		config.Test.Time = movedTime(w.now)
+	}
+	return config, nil
 }
+
+// movedTime has the job queue go by a clock that can be moved on.
+type movedTime func() time.Time
+
+// Now is the time that the clock shows.
+func (t movedTime) Now() time.Time { return t() }
+
+// NowOrNil is the same: the database's own clock is another.
+func (t movedTime) NowOrNil() *time.Time { return new(t()) }
 
 // maxInternalTries is how often a job is begun when the store fails: with a
 // minute in between, about a week. Receivers' failures do not count here.

@@ -92,7 +92,8 @@ func TestAccess_routes(t *testing.T) {
 		}
 	}
 	for path, want := range map[string][len(sides)]int{
-		"/api/tasks/" + c.hire: {404, 404, 200, 200, 404, 401}, "/operator/audit": {401, 401, 401, 401, 401, 200}, "/metrics": {401, 401, 401, 401, 401, 200},
+		"/api/tasks/" + c.hire: {404, 404, 200, 200, 404, 401}, "/operator/audit": {401, 401, 401, 401, 401, 200},
+		"/operator/clock": {401, 401, 401, 401, 401, 404}, "/metrics": {401, 401, 401, 401, 401, 200},
 	} {
 		for i, side := range sides {
 			if status, text := c.Do(http.MethodGet, path, keys[side], ""); status != want[i] {

@@ -4,10 +4,8 @@ package clients_test
 
 import (
 	"bufio"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,11 +47,11 @@ func script(t *testing.T, name string, args ...string) process {
 func run(t *testing.T, module string, env []string, args ...string) process {
 	t.Helper()
 	dir := t.TempDir()
+	program.Packages(t, "testdata", dir)
 	file := filepath.Join(dir, "script.mjs")
 	shared, err := os.ReadFile("testdata/clients.mjs")
 	out, in, pipeErr := os.Pipe()
 	err = errors.Join(err, pipeErr,
-		os.Symlink(filepath.Join(install(t), "node_modules"), filepath.Join(dir, "node_modules")),
 		os.WriteFile(filepath.Join(dir, "clients.mjs"), shared, 0o600),
 		os.WriteFile(file, []byte(module), 0o600))
 	if err != nil {
@@ -100,51 +98,6 @@ func next[T any](t *testing.T, p process) (line T) {
 		t.Fatal("the client says nothing")
 	}
 	return line
-}
-
-// installing is held by the test that installs; the others find what it leaves.
-var installing sync.Mutex
-
-// install returns a folder that has the npm packages of package-lock.json. It is
-// kept for later runs. Of two processes that install at once one finds the
-// other's in its place.
-func install(t *testing.T) string {
-	t.Helper()
-	npm := program.Tool(t, "npm")
-	lock, err := os.ReadFile("testdata/package-lock.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	kept := filepath.Join(cache, "agentmarket-clients", fmt.Sprintf("%x", sha256.Sum256(lock))[:16])
-	installing.Lock()
-	defer installing.Unlock()
-	if _, err := os.Stat(kept); err == nil {
-		return kept
-	}
-	if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	fresh, err := os.MkdirTemp(filepath.Dir(kept), "installing-") //nolint:usetesting // what is moved must be on the same disk
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(fresh) //nolint:errcheck // what was not moved away
-	if err := os.CopyFS(fresh, os.DirFS("testdata")); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-	cmd.Dir = fresh
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci: %v\n%s", err, text)
-	}
-	if err := os.Rename(fresh, kept); err != nil && !errors.Is(err, os.ErrExist) {
-		t.Fatal(err)
-	}
-	return kept
 }
 
 // post posts a task; what is posted again under the same title is posted once.
