@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -280,7 +281,7 @@ func TestSlots_forget(t *testing.T) {
 	s := newSlots(clock.now)
 	for i := range 10 * leastForgotten {
 		clock.forward(time.Second)
-		s.owe(fmt.Sprint(i), time.Second)
+		s.owe(strconv.Itoa(i), time.Second)
 	}
 	if n := len(s.debts); n > 2*leastForgotten {
 		t.Errorf("%d debts are kept, of which all but %d are paid", n, payback)
