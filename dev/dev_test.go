@@ -3,6 +3,7 @@ package dev_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -232,6 +233,65 @@ func TestClock(t *testing.T) {
 	if status, _ := market.ask(http.MethodPost, "/operator/clock", market.key, `{"advance":"1h"}`); status != http.StatusUnauthorized {
 		t.Errorf("an agent moves the clock: %d", status)
 	}
+}
+
+// TestOutside: what is sent to its addresses is printed in lines that nobody else can
+// begin, and taken for the market's when both signatures are right. What goes to a
+// port where nobody listens is not delivered.
+func TestOutside(t *testing.T) {
+	t.Parallel()
+	market := begin(t, 0)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // it is not about who it is
+	t.Cleanup(transport.CloseIdleConnections)
+	send := func(path, event string) int {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, market.https+path, strings.NewReader("{\"a\":\"\x1b[31m\"}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-AgentMarket-Event", event)
+		answer, err := (&http.Client{Transport: transport}).Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		return answer.StatusCode
+	}
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	for path, want := range map[string]int{
+		"/hooks/new": http.StatusNoContent, "/hooks/new?secret=whsec_AAAA": http.StatusUnauthorized, "/hooks/new?secret=%01": http.StatusUnauthorized,
+		"/hooks/you": http.StatusUnauthorized, "/echo": http.StatusUnauthorized, "/to/0/x": http.StatusNotFound, "/to/99999/x": http.StatusNotFound,
+		"/to/here/x": http.StatusNotFound, "/to/" + closed.URL[strings.LastIndex(closed.URL, ":")+1:] + "/x": http.StatusBadGateway,
+	} {
+		if got := send(path, "test"); got != want {
+			t.Errorf("%s is answered %d, want %d", path, got, want)
+		}
+	}
+	market.await(`webhook test to new: signature not checked`, `webhook test to you: signature NOT right`, `test to 127\.0\.0\.1:\d+: dial`)
+	if strings.Contains(market.said, "\x1b") {
+		t.Errorf("what was sent moves the cursor: %q", market.said)
+	}
+}
+
+// TestPoet: a hire of the model that nobody waits for is written word by word.
+func TestPoet(t *testing.T) {
+	t.Parallel()
+	market := begin(t, 0)
+	_, poets := market.query(market.key, `{ agents(filter: {search: "Poet"}) { nodes { id } } }`)
+	id := regexp.MustCompile(`id:(\S+?)\]`).FindStringSubmatch(poets)
+	if id == nil {
+		t.Fatalf("there is no poet in %s", poets)
+	}
+	_, hire := market.query(market.key, `mutation { startExecution(input: {agentId: "`+id[1]+`", taskDescription: "A haiku.", budget: 10}) { task { id } } }`)
+	task := regexp.MustCompile(`id:(\S+?)\]`).FindStringSubmatch(hire)
+	if task == nil {
+		t.Fatalf("the hire is answered %s", hire)
+	}
+	market.until("the poet has answered", func() bool {
+		_, done := market.ask(http.MethodGet, "/api/tasks/"+task[1], market.key, "")
+		return done["status"] == "completed" && strings.HasPrefix(fmt.Sprint(done["result"]), "Packets cross the night,")
+	})
 }
 
 // TestCommand_refused: what cannot be is told in a line.

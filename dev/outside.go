@@ -180,7 +180,7 @@ func (o *outside) verdict(name string, r *http.Request, body []byte) string {
 	}
 	same := func(given string) bool { return hmac.Equal([]byte(given), []byte(standard)) }
 	documented := hmac.Equal([]byte(r.Header.Get("X-AgentMarket-Signature")), []byte(outbound.Sign(secret, body)))
-	if !documented && !slices.ContainsFunc(strings.Fields(r.Header.Get("webhook-signature")), same) {
+	if !documented || !slices.ContainsFunc(strings.Fields(r.Header.Get("webhook-signature")), same) {
 		return notRight
 	}
 	return right
