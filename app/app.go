@@ -93,11 +93,8 @@ func (a *App) join(ctx context.Context, box *auth.Box) error {
 		return err
 	}
 	a.keys = keys
-	if a.config.Traces != "" {
-		a.tracer, err = tracing.Open(ctx, tracing.Options{Endpoint: a.config.Traces, Version: a.version, Instance: a.db.Replica(), Logger: a.logger})
-		if err != nil {
-			return fmt.Errorf("otel-exporter-otlp-endpoint: %w", err)
-		}
+	if err := a.trace(ctx, a.version); err != nil {
+		return err
 	}
 	a.db.OnCommits(a.metrics.committed)
 	if a.events, err = events.Open(ctx, a.db, a.logger); err != nil {
@@ -164,6 +161,18 @@ func (a *App) join(ctx context.Context, box *auth.Box) error {
 		return err
 	}
 	a.Handler = a.routes(rest, keys, key)
+	return nil
+}
+
+// trace has traces made if there is somewhere to send them.
+func (a *App) trace(ctx context.Context, version string) (err error) {
+	if a.config.Traces == "" {
+		return nil
+	}
+	a.tracer, err = tracing.Open(ctx, tracing.Options{Endpoint: a.config.Traces, Version: version, Instance: a.db.Replica(), Logger: a.logger})
+	if err != nil {
+		return fmt.Errorf("otel-exporter-otlp-endpoint: %w", err)
+	}
 	return nil
 }
 

@@ -25,7 +25,7 @@ func observe(m *metrics, tracer *tracing.Tracer, logger *slog.Logger, next http.
 		request := &auth.Request{ID: requestID(r)}
 		w.Header().Set("X-Request-Id", request.ID)
 		recorded := &recorder{ResponseWriter: w}
-		ctx, span := tracer.Request(r, spanName(r))
+		ctx, span := tracer.Request(r, method(r.Method), doorOf(r))
 		r = r.WithContext(auth.WithRequest(ctx, request))
 		defer func() {
 			if p := recover(); p != nil {
@@ -50,10 +50,6 @@ func observe(m *metrics, tracer *tracing.Tracer, logger *slog.Logger, next http.
 		next.ServeHTTP(recorded, r)
 	})
 }
-
-// spanName is a request's before its route is known: paths are folded to doors as in
-// metrics, for a stranger may write anything into one.
-func spanName(r *http.Request) string { return method(r.Method) + " " + doorOf(r) }
 
 // endSpan ends the span of a request with how it was answered.
 func endSpan(span tracing.Span, r *http.Request, id string, status int) {

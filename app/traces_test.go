@@ -197,7 +197,7 @@ func TestTraces_off(t *testing.T) {
 	if b.tracer != nil {
 		t.Error("there is a tracer")
 	}
-	if _, span := b.tracer.Request(httptest.NewRequest(http.MethodGet, "/", http.NoBody), "GET"); span.Noted() {
+	if _, span := b.tracer.Request(httptest.NewRequest(http.MethodGet, "/", http.NoBody), "GET", "other"); span.Noted() {
 		t.Error("a span is noted")
 	}
 	b.register(t, `,"capabilities":["work"],"webhook_url":"https://agent.example.com/hook"`)

@@ -104,13 +104,6 @@ func (l *Log) Subscribers() int {
 	return l.listening
 }
 
-// Dropped returns how many feeds ended because their readers fell behind.
-func (l *Log) Dropped() int64 { return l.dropped.Load() }
-
-// OnHandedOut has fn told how long after it was written each event is handed out that
-// somebody listens for. It must be quick.
-func (l *Log) OnHandedOut(fn func(late time.Duration)) { l.handedOut.Store(&fn) }
-
 // Follow reads the log and hands out what is new until ctx ends. One call
 // serves the process.
 func (l *Log) Follow(ctx context.Context) {
@@ -182,18 +175,6 @@ func (l *Log) handOut(ctx context.Context) error {
 		if len(events) < page {
 			return nil
 		}
-	}
-}
-
-// tellLate tells how late the events of a page are.
-func (l *Log) tellLate(events []models.Event) {
-	tell := l.handedOut.Load()
-	if tell == nil {
-		return
-	}
-	now := models.At(time.Now()) //nolint:forbidigo // it is about this process
-	for i := range events {
-		(*tell)(time.Duration(now-events[i].CreatedAt) * time.Microsecond)
 	}
 }
 

@@ -94,13 +94,14 @@ func (s Span) End() {
 }
 
 // Request begins the trace of a request, or goes on with the one that its traceparent
-// names. A nil tracer begins none.
-func (t *Tracer) Request(r *http.Request, name string) (context.Context, Span) {
+// names. It is called by its method and its door until its route is known: a stranger may
+// write anything into a path. A nil tracer begins none.
+func (t *Tracer) Request(r *http.Request, method, door string) (context.Context, Span) {
 	if t == nil {
 		return r.Context(), Span{}
 	}
 	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	return t.begin(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
+	return t.begin(ctx, method+" "+door, trace.WithSpanKind(trace.SpanKindServer))
 }
 
 // Begin begins a piece of what ctx is about, or a trace when it is about nothing.
