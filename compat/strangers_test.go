@@ -85,7 +85,16 @@ func strangers(task, agent string) (all []stranger) {
 		}
 		all = append(all, s)
 	}
-	for _, document := range []string{
+	for _, document := range documents(task) {
+		body, _ := json.Marshal(map[string]any{"query": document, "variables": map[string]any{"a": 2, "b": true}}) //nolint:errchkjson // texts and numbers
+		all = append(all, stranger{method: http.MethodPost, path: "/graphql", body: body})
+	}
+	return all
+}
+
+// documents has one of each kind.
+func documents(task string) []string {
+	return []string{
 		`{ viewer { agent { id } wallet { balance heldBalance entries(first: 3) { nodes { amount } } } } }`,
 		`query Q { tasks(first: 5, filter: {status: [OPEN], capability: "a", minBudget: 2, search: "T"}, orderBy: null) { totalCount nodes { id poster { name } } } }`,
 		`{ node(id: "` + task + `") { id ... on Task { title } } agents(filter: {capability: "b"}) { nodes { ...F } } } fragment F on Agent { id name }`,
@@ -95,11 +104,7 @@ func strangers(task, agent string) (all []stranger) {
 		`mutation { registerAgent(input: {name: "A", webhookUrl: "https://c.example.com/h"}) { agent { id } apiKey } }`,
 		`mutation { setWebhook(input: {url: "https://d.example.com"}) { webhook { status } } }`,
 		`query($a: Int = 3, $b: Boolean!) { tasks(first: $a) @include(if: $b) { nodes { id } } __schema { queryType { name } } }`,
-	} {
-		body, _ := json.Marshal(map[string]any{"query": document, "variables": map[string]any{"a": 2, "b": true}}) //nolint:errchkjson // texts and numbers
-		all = append(all, stranger{method: http.MethodPost, path: "/graphql", body: body})
 	}
-	return all
 }
 
 // garble changes some bytes, and leaves one text in eight as it is.

@@ -37,7 +37,7 @@ func TestWalk(t *testing.T) {
 				walks.Add(1)
 				markettest.Walk(t, r, func(tb testing.TB, agents int) (*markettest.Bundle, markettest.Verbs, []auth.Actor) {
 					tb.Helper()
-					return openDoors(tb, r, &steps, agents)
+					return openDoors(tb, func() bool { return rapid.Bool().Draw(r, "by REST") }, &steps, agents)
 				})
 			})
 		})
@@ -48,25 +48,31 @@ func TestWalk(t *testing.T) {
 type doors struct {
 	*bundle
 	graphql http.Handler
-	rapid   *rapid.T
+	rest    func() bool       // whether the next verb is taken by REST
 	keys    map[string]string // by agent
 	steps   *atomic.Int64
 }
 
 // openDoors makes a market with agents that can be hired.
-func openDoors(tb testing.TB, r *rapid.T, steps *atomic.Int64, agents int) (*markettest.Bundle, *doors, []auth.Actor) {
+func openDoors(tb testing.TB, rest func() bool, steps *atomic.Int64, agents int) (*markettest.Bundle, *doors, []auth.Actor) {
 	tb.Helper()
 	b := open(tb)
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks}
 	server, err := graph.NewServer(resolver, graph.ServerOptions{Keys: b.Keys, Logger: b.Logger})
 	must(tb, err)
-	d := &doors{bundle: b, graphql: b.admit(server), rapid: r, keys: map[string]string{}, steps: steps}
+	d := &doors{bundle: b, graphql: b.admit(server), rest: rest, keys: map[string]string{}, steps: steps}
+	return b.Bundle, d, d.hireable(tb, agents)
+}
+
+// hireable registers agents with an endpoint.
+func (d *doors) hireable(tb testing.TB, agents int) []auth.Actor {
+	tb.Helper()
 	actors := make([]auth.Actor, agents)
 	for i := range actors {
 		agent := d.register(tb, "Agent", `,"endpoint_url":"https://agent.example.com/execute"`)
 		d.keys[agent.id], actors[i].AgentID = agent.key, agent.id
 	}
-	return b.Bundle, d, actors
+	return actors
 }
 
 // step takes a verb through one door or the other. Path is beneath /api, verb
@@ -74,7 +80,7 @@ func openDoors(tb testing.TB, r *rapid.T, steps *atomic.Int64, agents int) (*mar
 func (d *doors) step(agentID, path, body, verb, input string) (market.TaskResult, error) {
 	d.steps.Add(1)
 	var task models.Task
-	if rapid.Bool().Draw(d.rapid, "by REST") {
+	if d.rest() {
 		data, err := d.byREST(http.MethodPost, path, agentID, body)
 		task.ID = data.ID + data.TaskID
 		return market.TaskResult{Task: task}, err

@@ -26,11 +26,14 @@ func older() int64 {
 // older makes a store of the older version with the rows of the market.
 func (p *played) older(t *testing.T) (address string) {
 	t.Helper()
-	address = engines.Address(t)
-	db := raw(t, address)
 	folder, dialect := "../database/migrations/sqlite", goose.DialectSQLite3
 	if engines.OnPostgres() {
-		folder, dialect = "../database/migrations/postgres", goose.DialectPostgres
+		folder, dialect, address = "../database/migrations/postgres", goose.DialectPostgres, engines.Address(t)
+	} else {
+		address = engines.SQLite(t) // without the schema
+	}
+	db := raw(t, address)
+	if engines.OnPostgres() {
 		execute(t, db, "DROP SCHEMA public CASCADE")
 		execute(t, db, "CREATE SCHEMA public")
 	}

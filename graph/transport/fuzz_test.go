@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/gorilla/websocket"
+
+	"agentmarket.space/server/internal/trust/claim"
 )
 
 // FuzzBody: whatever is posted, the answer is JSON with a status that blames the
@@ -44,7 +46,9 @@ func FuzzFrame(f *testing.F) {
 	}
 	d := open(f, nil)
 	codes := []int{1000, 1007, 1009, 4400, 4401, 4403, 4409, 4429}
+	frames := 0
 	f.Fuzz(func(t *testing.T, text []byte, old bool) {
+		frames++
 		protocol, question := modern, `{"type":"ping"}`
 		if old {
 			protocol, question = legacy, `{"type":"start","id":"last","payload":{"query":"{ hello }"}}`
@@ -71,4 +75,5 @@ func FuzzFrame(f *testing.F) {
 			}
 		}
 	})
+	claim.Shown(f, "frames", "%d frames: each answered, or its socket closed with a code of the protocol", frames)
 }

@@ -6,11 +6,13 @@ package engines
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/uuid"
@@ -35,16 +37,40 @@ func OnPostgres() bool { return os.Getenv(postgresVariable) != "" }
 // NATS is the address of the NATS server to test with, empty without one.
 func NATS() string { return os.Getenv(natsVariable) }
 
-// Address is where a store can be opened that is empty and this test's alone.
+// Address is where a store can be opened that is empty, has the schema and is this
+// test's alone.
 func Address(tb testing.TB) string {
 	tb.Helper()
-	if !OnPostgres() {
-		return SQLite(tb)
+	if OnPostgres() {
+		return Postgres(tb)
 	}
-	return Postgres(tb)
+	path := SQLite(tb)
+	file, err := migrated()
+	must(tb, err)
+	must(tb, os.WriteFile(path, file, 0o600))
+	return path
 }
 
-// SQLite is the path of a file for this test alone, for what only files have.
+// migrated is a SQLite file with the schema, of which those of tests are copies: to
+// migrate each of them took most of the time of a short test.
+var migrated = sync.OnceValues(func() (file []byte, err error) {
+	dir, err := os.MkdirTemp("", "agentmarket-template-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "market.db")
+	db, err := database.Open(context.Background(), path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Close(); err != nil { // and with it the log is in the file
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// SQLite is the path of a file for this test alone, which is not there yet.
 func SQLite(tb testing.TB) string {
 	tb.Helper()
 	return filepath.Join(tb.TempDir(), "market.db")

@@ -21,7 +21,8 @@ const (
 type run struct {
 	pkg    string
 	claims []promise
-	walks  int // of each core, where properties are looked at
+	walks  int  // of each core, where properties are looked at
+	alone  bool // with no other run beside it: its claims are timed
 }
 
 // runs are all claims, in the order they are shown.
@@ -41,9 +42,16 @@ func runs() []run {
 			claims: []promise{
 				{"model", "any walk through both doors does as the model says", "TestWalk", both},
 				{"strangers", "what strangers send never finds the server at a loss", "TestStrangers", both},
+				{"bodies", "nor does any body sent to REST", "FuzzBody", sqlite},
+				{"documents", "nor any GraphQL document", "FuzzDocument", sqlite},
+				{"filters", "a filter finds the same through both doors", "FuzzFilter", sqlite},
+				{"doors", "the same steps lead through both doors to the same state", "FuzzDoors", sqlite},
 			},
 		},
-		{pkg: "./internal/e2e", claims: []promise{ // with nothing beside them: they are timed
+		{pkg: "./graph/transport", claims: []promise{
+			{"frames", "whatever a client says on a socket, the server keeps to the protocol", "FuzzFrame", sqlite},
+		}},
+		{pkg: "./internal/e2e", alone: true, claims: []promise{
 			{"slow", "who does not read delays nobody and is cut off", "TestSlowConsumers", sqlite},
 			{"sockets", "ten thousand sockets wait for little and hear at once", "TestIdleSockets", sqlite},
 		}},
@@ -53,6 +61,8 @@ func runs() []run {
 		{pkg: "./outbound", claims: []promise{
 			{"addresses", "no address inside is called", "TestGuard", sqlite},
 			{"spellings", "nor any other way to write one", "TestSpellings", sqlite},
+			{"urls", "a URL that is taken can be called, over TLS and at a host", "FuzzCheckURL", sqlite},
+			{"signatures", "a signature is of its bytes and its secret alone", "FuzzSign", sqlite},
 		}},
 		{pkg: "./internal/trust/bugs", claims: []promise{
 			{"bugs", "a test notices each of ten bugs put into the program", "TestBugs", sqlite},

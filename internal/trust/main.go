@@ -1,7 +1,7 @@
 // Command trust runs the tests behind every promise of docs/reliability.md,
 // prints the figure of each and fails when one fails or has none.
 //
-//	go run ./internal/trust [-long] [-only kill,winner] [-into docs/reliability.md]
+//	go run ./internal/trust [-long [-share 0.1]] [-only kill,winner] [-into docs/reliability.md]
 //
 // It is "make trust", in the root of the module; -long is "make trust-long".
 package main
@@ -19,8 +19,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"agentmarket.space/server/internal/trust/claim"
 )
 
 func main() {
@@ -36,6 +34,7 @@ func main() {
 func trust(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("trust", flag.ContinueOnError)
 	long := flags.Bool("long", false, "as much as a night allows, not as five minutes do")
+	share := flags.Float64("share", 1, "of a night so much: 0.1 is a tenth, and never less than without -long")
 	only := flags.String("only", "", "the claims to show, with commas (default all)")
 	into := flags.String("into", "", "document in which the table is replaced, besides printing it")
 	if err := flags.Parse(args); err != nil {
@@ -45,19 +44,19 @@ func trust(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	began, all := time.Now(), &results{figures: map[shown]string{}, skipped: map[shown]bool{}}
-	env := []string{claim.Proved + "=1"}
+	began, all := time.Now(), &results{figures: map[shown]string{}, skipped: map[shown]bool{}, out: out}
+	w := &works{}
 	if *long {
-		env = append(env, claim.Long+"=1")
+		w.night = *share
 	}
-	for _, r := range wanted {
-		for _, on := range []engine{sqlite, postgres} {
-			if tests := r.tests(on); tests != "" {
-				all.run(ctx, command(ctx, r, on, tests, *long), env, r, on, out)
-			}
-		}
+	if err := w.setUp(ctx, wanted, all); err != nil {
+		return errors.Join(err, w.clear())
 	}
-	report := circumstances(ctx, began, *long) + "\n" + all.table(wanted)
+	w.show(ctx, wanted, all)
+	if err := w.clear(); err != nil {
+		return err
+	}
+	report := circumstances(ctx, began, w.night) + "\n" + all.table(wanted)
 	if _, err := io.WriteString(out, "\n"+report); err != nil {
 		return err
 	}
@@ -110,43 +109,27 @@ func (r run) tests(on engine) string {
 	return "^(" + strings.Join(names, "|") + ")$"
 }
 
-// Of walks a night takes so many times as many, and PostgreSQL so few: there each
-// law after each step is a round trip.
-const (
-	walksOfANight   = 40
-	walksOnPostgres = 16
-)
-
-// command is what runs the tests.
-func command(ctx context.Context, r run, on engine, tests string, long bool) *exec.Cmd {
-	limit, walks := "10m", r.walks
-	if long {
-		limit, walks = "6h", walks*walksOfANight
-	}
-	if on == postgres {
-		walks /= walksOnPostgres
-	}
-	args := []string{"go", "test", "-count=1", "-v", "-parallel=4", "-timeout=" + limit, "-run=" + tests, r.pkg}
-	if walks > 0 {
-		args = append(args, "-args", fmt.Sprintf("-rapid.checks=%d", walks))
-	}
-	if on == postgres {
-		args = append([]string{"go", "run", "./internal/engines/with"}, args...)
-	}
-	return exec.CommandContext(ctx, args[0], args[1:]...)
-}
-
-// circumstances says what was shown where, in a line.
-func circumstances(ctx context.Context, began time.Time, long bool) string {
+// circumstances says what was shown where, and what it took, in a line.
+func circumstances(ctx context.Context, began time.Time, night float64) string {
 	commit, target := "not committed", "make trust"
 	if text, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
 		commit = strings.TrimSpace(string(text))
 	}
-	if long {
-		target = "make trust-long"
+	if night > 0 {
+		target = fmt.Sprintf("go run ./internal/trust -long -share %g", night)
 	}
-	return fmt.Sprintf("`%s` at commit %s, %s, %d cores (%s), %s, in %s.\n",
-		target, commit, began.UTC().Format(time.DateOnly), runtime.NumCPU(), processor(), runtime.Version(), time.Since(began).Round(time.Second))
+	return fmt.Sprintf("`%s` at commit %s, %s, %d cores (%s), %s, in %s, of which the cores worked %s.\n",
+		target, commit, began.UTC().Format(time.DateOnly), runtime.NumCPU(), processor(), runtime.Version(),
+		time.Since(began).Round(time.Second), (worked() / time.Duration(runtime.NumCPU())).Round(time.Second))
+}
+
+// worked is the processor time of all that was run.
+func worked() time.Duration {
+	var used syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_CHILDREN, &used) != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // processor is the model that the system names.

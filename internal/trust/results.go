@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
+	"time"
 )
 
 // shown is a claim on an engine.
@@ -19,50 +21,64 @@ type shown struct {
 	on   engine
 }
 
-// results are what the tests have said.
+// results are what the tests have said. Runs write into them beside each other.
 type results struct {
+	mu      sync.Mutex
 	figures map[shown]string
 	skipped map[shown]bool
 	failed  []string
+	out     io.Writer
 }
 
 // run runs the tests of an engine and keeps what they say. What a failed one
-// wrote is printed.
-func (r *results) run(ctx context.Context, cmd *exec.Cmd, env []string, of run, on engine, out io.Writer) {
+// wrote is printed, and of each what it took.
+func (r *results) run(ctx context.Context, cmd *exec.Cmd, of run, on engine) {
 	var text bytes.Buffer
 	read, write := io.Pipe()
 	cmd.Stdout = io.MultiWriter(&text, write)
 	cmd.Stderr = cmd.Stdout
-	cmd.Env = append(os.Environ(), env...)
-	ended := make(chan error, 1)
+	began, ended := time.Now(), make(chan error, 1)
 	go func() {
 		err := cmd.Run()
 		_ = write.Close() // it never fails
 		ended <- err
 	}()
-	r.read(read, of, on, out)
-	if err := <-ended; err != nil && ctx.Err() == nil {
-		r.failed = append(r.failed, of.pkg+" on "+on.String())
-		_, _ = out.Write(text.Bytes())
+	r.read(read, of, on)
+	err := <-ended
+	if ctx.Err() != nil {
+		return
 	}
+	if err != nil {
+		r.mu.Lock()
+		r.failed = append(r.failed, of.pkg+" on "+on.String())
+		r.mu.Unlock()
+		r.say("%s\n%v\n", text.Bytes(), err)
+	}
+	if s := cmd.ProcessState; s != nil {
+		r.say("trust: %s on %s took %s, and %s of a core\n", of.pkg, on, time.Since(began).Round(time.Second), (s.UserTime() + s.SystemTime()).Round(time.Second))
+	}
+}
+
+// say prints.
+func (r *results) say(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, _ = fmt.Fprintf(r.out, format, args...) // the report at the end says whether it can be written to
 }
 
 // read finds the figures, and the tests that were skipped, in what go test
 // writes.
-func (r *results) read(text io.Reader, of run, on engine, out io.Writer) {
+func (r *results) read(text io.Reader, of run, on engine) {
 	figure, skip := regexp.MustCompile(`trust: ([a-z-]+): (.+)`), regexp.MustCompile(`^--- SKIP: (\w+)`)
 	lines := bufio.NewReader(text)
 	for {
 		line, err := lines.ReadString('\n')
 		if said := figure.FindStringSubmatch(line); said != nil {
-			r.figures[shown{said[1], on}] = said[2]
-			_, _ = fmt.Fprintf(out, "trust: %s: %s (%s)\n", said[1], said[2], on)
+			r.keep(shown{said[1], on}, said[2])
+			r.say("trust: %s: %s (%s)\n", said[1], said[2], on)
 		}
 		if said := skip.FindStringSubmatch(line); said != nil {
 			r.skip(of, on, said[1])
-		}
-		if strings.Contains(line, "NOT TESTED ON POSTGRESQL") { // the command with runs nothing without it
-			r.skip(of, on, "")
 		}
 		if err != nil {
 			return
@@ -70,8 +86,17 @@ func (r *results) read(text io.Reader, of run, on engine, out io.Writer) {
 	}
 }
 
+// keep keeps the figure of a claim.
+func (r *results) keep(at shown, figure string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.figures[at] = figure
+}
+
 // skip notes that a test was skipped; all of a run when none is named.
 func (r *results) skip(of run, on engine, test string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, c := range of.claims {
 		if test == "" || c.test == test {
 			r.skipped[shown{c.name, on}] = true

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -35,8 +36,8 @@ func TestVerdict(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			all := []run{{pkg: "./a", claims: row.claims}}
-			r := &results{figures: map[shown]string{}, skipped: map[shown]bool{}, failed: row.failed}
-			r.read(strings.NewReader(said), all[0], sqlite, io.Discard)
+			r := &results{figures: map[shown]string{}, skipped: map[shown]bool{}, failed: row.failed, out: io.Discard}
+			r.read(strings.NewReader(said), all[0], sqlite)
 			got := ""
 			if err := r.verdict(all, row.ci); err != nil {
 				got = err.Error()
@@ -60,5 +61,26 @@ func TestPick(t *testing.T) {
 	}
 	if _, err := pick(runs(), "kill,nothing"); err == nil || !strings.Contains(err.Error(), `"nothing"`) {
 		t.Errorf("a claim that there is none of: %v", err)
+	}
+}
+
+// TestCommand: a test gets as many walks as there is of a night, fewer on PostgreSQL,
+// which it is told of.
+func TestCommand(t *testing.T) {
+	t.Parallel()
+	r := run{pkg: "./compat", walks: 250, claims: []promise{{"model", "as the model says", "TestWalk", both}}}
+	for _, row := range []struct {
+		night float64
+		on    engine
+		walks string
+	}{
+		{0, sqlite, "250"}, {0, postgres, "15"}, {1, sqlite, "10000"}, {0.1, postgres, "62"}, {0.001, sqlite, "250"},
+	} {
+		w := &works{night: row.night, dir: "/programs", env: []string{"OF=all"}, postgres: []string{"ONLY=postgres"}}
+		cmd := w.command(t.Context(), r, row.on)
+		if !slices.Contains(cmd.Args, "-rapid.checks="+row.walks) || cmd.Path != "/programs/compat.test" || cmd.Dir != "./compat" ||
+			!slices.Contains(cmd.Env, "OF=all") || slices.Contains(cmd.Env, "ONLY=postgres") != (row.on == postgres) {
+			t.Errorf("on %s with %g of a night: %s %q in %s", row.on, row.night, cmd.Path, cmd.Args, cmd.Dir)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"net/http"
@@ -20,22 +21,52 @@ var (
 	settings = regexp.MustCompile(`^(?:AGENTMARKET_(?:OLD_)?SECRET_KEY|AGENTMARKET_OPERATOR_KEY|ANTHROPIC_API_KEY)=(.+)$`)
 )
 
+// head is how much of a secret is looked for first.
+const head = 8
+
 // Secrets are the keys and secrets that were given out, or that a server was given.
 // They are safe for concurrent use.
 type Secrets struct {
-	mu  sync.Mutex
-	all map[string]bool
+	mu      sync.RWMutex
+	all     map[string]bool
+	needles map[[head]byte][][]byte // the secrets and what they stand for, by how they begin
+	begins  [1 << 16]bool           // with which two bytes, so that most places are passed over at once
 }
 
-// Add notes a secret.
+// Add notes a secret, as it is and as the bytes that it stands for.
 func (s *Secrets) Add(secret string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.all[secret] {
+		return
+	}
 	if s.all == nil {
-		s.all = map[string]bool{}
+		s.all, s.needles = map[string]bool{}, map[[head]byte][][]byte{}
 	}
 	s.all[secret] = true
+	s.lookFor([]byte(secret))
+	if raw, err := hex.DecodeString(secret); err == nil {
+		s.lookFor(raw)
+		s.lookFor([]byte(base64.StdEncoding.EncodeToString(raw)))
+	}
+	if encoded, ok := strings.CutPrefix(secret, "whsec_"); ok {
+		s.lookFor([]byte(encoded))
+		if raw, err := base64.StdEncoding.DecodeString(encoded); err == nil {
+			s.lookFor(raw)
+		}
+	}
 }
+
+func (s *Secrets) lookFor(needle []byte) {
+	if len(needle) < head {
+		return
+	}
+	s.needles[[head]byte(needle)] = append(s.needles[[head]byte(needle)], needle)
+	s.begins[beginning(needle)] = true
+}
+
+// beginning is the first two bytes as a number.
+func beginning(data []byte) int { return int(data[0])<<8 | int(data[1]) }
 
 // Answer notes what an answer gives out, and returns the secrets that it shows
 // beside that.
@@ -46,47 +77,22 @@ func (s *Secrets) Answer(text string) (shown []string) {
 	return s.Find([]byte(issuing.ReplaceAllString(text, "")))
 }
 
-// head is how much of a secret is looked for first.
-const head = 8
-
 // Find returns the secrets that data shows, as they are or as the bytes that they
 // stand for.
 func (s *Secrets) Find(data []byte) (shown []string) {
-	needles := s.needles()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	for i := 0; i+head <= len(data); i++ {
-		for _, needle := range needles[[head]byte(data[i:])] {
-			if strings.HasPrefix(string(data[i:min(len(data), i+len(needle))]), needle) {
-				shown = append(shown, needle)
+		if !s.begins[beginning(data[i:])] {
+			continue
+		}
+		for _, needle := range s.needles[[head]byte(data[i:])] {
+			if bytes.HasPrefix(data[i:], needle) {
+				shown = append(shown, string(needle))
 			}
 		}
 	}
 	return shown
-}
-
-// needles are the secrets and what they stand for, by how they begin.
-func (s *Secrets) needles() map[[head]byte][]string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	found := map[[head]byte][]string{}
-	add := func(needle string) {
-		if len(needle) >= head {
-			found[[head]byte([]byte(needle))] = append(found[[head]byte([]byte(needle))], needle)
-		}
-	}
-	for secret := range s.all {
-		add(secret)
-		if raw, err := hex.DecodeString(secret); err == nil {
-			add(string(raw))
-			add(base64.StdEncoding.EncodeToString(raw))
-		}
-		if encoded, ok := strings.CutPrefix(secret, "whsec_"); ok {
-			add(encoded)
-			if raw, err := base64.StdEncoding.DecodeString(encoded); err == nil {
-				add(string(raw))
-			}
-		}
-	}
-	return found
 }
 
 // configured notes the secrets among settings, and the key beside the database.

@@ -3,11 +3,18 @@ package program
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +22,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -93,6 +101,7 @@ func Listen(tb testing.TB, handler http.Handler) (url string, env []string) {
 		handler.ServeHTTP(w, r)
 	}))
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // a killed caller is no news
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{selfSigned(tb)}}
 	server.StartTLS()
 	tb.Cleanup(server.Close)
 	file := filepath.Join(tb.TempDir(), "certificate.pem")
@@ -100,7 +109,28 @@ func Listen(tb testing.TB, handler http.Handler) (url string, env []string) {
 	if err := os.WriteFile(file, certificate, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	return server.URL, []string{"SSL_CERT_FILE=" + file, "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8"}
+	// With SSL_CERT_DIR too the system's hundred and more are not read at each start.
+	return server.URL, []string{"SSL_CERT_FILE=" + file, "SSL_CERT_DIR=" + filepath.Dir(file), "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8"}
+}
+
+// selfSigned is a certificate for 127.0.0.1. With the RSA key that httptest has, signing
+// was more than half of what a test that kills its server did.
+func selfSigned(tb testing.TB) tls.Certificate {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // Tool returns the path of a program that a test needs. Without it the test is

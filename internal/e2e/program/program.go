@@ -23,10 +23,8 @@ import (
 	"time"
 
 	_ "agentmarket.space/server/app" // so that a kept test result is of the program as it is now
+	"agentmarket.space/server/internal/trust/claim"
 )
-
-// variable names the built program in the environment of a test process.
-const variable = "AGENTMARKET_TEST_BINARY"
 
 // patience is how long anything of a server may take before a test gives up.
 const patience = 30 * time.Second
@@ -47,7 +45,7 @@ func Main(m *testing.M) {
 }
 
 func main(m *testing.M) (code int, err error) {
-	if os.Getenv(variable) != "" {
+	if os.Getenv(claim.Program) != "" {
 		return m.Run(), nil
 	}
 	for root := "."; len(root) < 100; root = filepath.Join(root, "..") {
@@ -65,14 +63,14 @@ func main(m *testing.M) (code int, err error) {
 	if text, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build the server: %w: %s", err, text)
 	}
-	if err := os.Setenv(variable, binary); err != nil {
+	if err := os.Setenv(claim.Program, binary); err != nil {
 		return 0, err
 	}
 	return m.Run(), nil
 }
 
 // Path is where the built program is.
-func Path() string { return os.Getenv(variable) }
+func Path() string { return os.Getenv(claim.Program) }
 
 // Server is a running server with a folder of its own.
 type Server struct {

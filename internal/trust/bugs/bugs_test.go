@@ -129,7 +129,7 @@ func (b bug) run(t *testing.T) string {
 	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{file: replacement}})
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-vet=off", "-timeout=60s", "-overlay", filepath.Join(dir, "overlay.json"), "-run", "^"+b.test+"$", "./"+b.pkg)
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout=60s", "-overlay", filepath.Join(dir, "overlay.json"), "-run", "^"+b.test+"$", "./"+b.pkg)
 	cmd.Dir = root
 	said, _ := cmd.CombinedOutput() // it is to fail
 	return string(said)

@@ -5,22 +5,34 @@ package claim
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
 )
 
-// The variables that make trust and make trust-long set.
+// The variables that make trust and make trust-long set. Long is how much of a night
+// there is: 1, or a part of it.
 const (
 	Proved = "AGENTMARKET_TEST_TRUST"
 	Long   = "AGENTMARKET_TEST_LONG"
 )
 
+// Program is the variable that names the program for the tests that run it, where it
+// has been built before.
+const Program = "AGENTMARKET_TEST_BINARY"
+
 // Size is how much of something a test does: a little among all the others,
-// more in make trust, much in make trust-long.
+// more in make trust, much in make trust-long; of a part of a night that part of
+// much, and never less than more.
 func Size(little, more, much int) int {
+	return size(os.Getenv(Proved), os.Getenv(Long), little, more, much)
+}
+
+func size(proved, long string, little, more, much int) int {
+	night, err := strconv.ParseFloat(long, 64)
 	switch {
-	case os.Getenv(Long) != "":
-		return much
-	case os.Getenv(Proved) != "":
+	case err == nil:
+		return max(more, int(night*float64(much)))
+	case proved != "":
 		return more
 	default:
 		return little
