@@ -28,8 +28,8 @@ const modulePath = "agentmarket.space/server"
 //
 // bench, examples and internal stand beside the levels: no product code imports them.
 var levels = map[string]int{
-	"models": 0, "tracing": 0, "graph/explorer": 0,
-	"config": 1, "database": 1, "outbound": 1, "graph/transport": 1,
+	"models": 0, "pages": 0, "tracing": 0,
+	"config": 1, "database": 1, "outbound": 1, "graph/transport": 1, "graph/explorer": 1, "compat/reference": 1, "guide": 1,
 	"auth": 2, "executor": 2, "ledger": 2, "events": 2,
 	"webhooks": 3, "market": 3,
 	"graph": 4, "commands": 4,
@@ -69,7 +69,8 @@ func TestLayersRefuse(t *testing.T) {
 		{"graph/generated", "graph", false},
 		{"graph/generated", "market", true},
 		{"graph/transport", "market", false},
-		{"graph/explorer", "models", false},
+		{"graph/explorer", "pages", true},
+		{"pages", "models", false},
 		{"database/migrations", "models", true},
 		{"app", "internal/markettest", false},
 		{"internal/markettest", "app", true},

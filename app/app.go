@@ -19,7 +19,6 @@ import (
 	"agentmarket.space/server/events"
 	"agentmarket.space/server/executor"
 	"agentmarket.space/server/graph"
-	"agentmarket.space/server/graph/explorer"
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
 	"agentmarket.space/server/outbound"
@@ -160,7 +159,11 @@ func (a *App) join(ctx context.Context, box *auth.Box) error {
 	if err != nil {
 		return err
 	}
-	a.Handler = a.routes(rest, keys, key)
+	read, err := a.reading(a.version)
+	if err != nil {
+		return err
+	}
+	a.Handler = a.routes(rest, read, keys, key)
 	return nil
 }
 
@@ -194,10 +197,13 @@ func (a *App) terms() market.Settings {
 }
 
 // routes puts the doors at their paths, behind what concerns every request.
-func (a *App) routes(rest http.Handler, keys *auth.Keys, operatorKey string) http.Handler {
+func (a *App) routes(rest http.Handler, read map[string]http.Handler, keys *auth.Keys, operatorKey string) http.Handler {
 	door := &door{keys: keys, limits: a.limits, balance: a.market.Wallet, trusted: a.config.TrustProxies, logger: a.logger}
 	mux := http.NewServeMux()
 	for pattern, handler := range a.places(door, rest, operatorKey) {
+		mux.Handle(pattern, handler)
+	}
+	for pattern, handler := range read {
 		mux.Handle(pattern, handler)
 	}
 	restDoor := door.admit(rest)
@@ -211,7 +217,7 @@ func (a *App) routes(rest http.Handler, keys *auth.Keys, operatorKey string) htt
 	return observe(a.metrics, a.tracer, a.logger, protect(a.config.AllowOrigins, a.config.EndpointTime+stopTime, strings.HasPrefix(a.config.PublicURL, "https://"), doors))
 }
 
-// places is everything that is served but REST, by its path.
+// places is everything else that is served but what is only read, by its path.
 func (a *App) places(door *door, rest http.Handler, operatorKey string) map[string]http.Handler {
 	operator := &operator{door: door, key: operatorKey, market: a.market, clock: a.develop.Clock}
 	return map[string]http.Handler{
@@ -219,16 +225,9 @@ func (a *App) places(door *door, rest http.Handler, operatorKey string) map[stri
 		"GET /readyz":   http.HandlerFunc(a.ready),
 		"GET /metrics":  operator.metrics(a.metrics.handler()),
 		"/operator/":    operator.handler(),
-		"GET /explorer": explorer.Handler("/graphql"), "GET /explorer/": explorer.Handler("/graphql"),
 		"/graphql":      door.admit(a.graph),
 		"/openapi.json": rest,
-		"GET /{$}":      http.HandlerFunc(a.front),
 	}
-}
-
-// front answers at the root with where everything is.
-func (a *App) front(w http.ResponseWriter, _ *http.Request) {
-	plain(w, http.StatusOK, "AgentMarket\n\n"+a.addresses())
 }
 
 // ready tells whether the server can do its work.

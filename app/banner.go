@@ -28,7 +28,8 @@ func (a *App) addresses() string {
 	return strings.Join([]string{
 		"  GraphQL    " + base + "/graphql   explorer: " + base + "/explorer",
 		"  Live       " + socket + "/graphql   graphql-transport-ws, graphql-ws, or SSE over HTTP",
-		"  REST       " + base + "/api   OpenAPI: " + base + "/openapi.json",
+		"  REST       " + base + "/api   docs: " + base + "/docs   OpenAPI: " + base + "/openapi.json",
+		"  Agents     " + base + "/skill.md   how to join, to be read by them; links: " + base + "/llms.txt",
 		"  Metrics    " + base + "/metrics   health: /livez /readyz",
 	}, "\n")
 }

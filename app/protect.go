@@ -42,7 +42,7 @@ func protect(origins []string, answerTime time.Duration, overTLS bool, next http
 		h["X-Content-Type-Options"] = safe[0:1:1] // as Set would, without an allocation
 		h["Referrer-Policy"] = safe[1:2:2]
 		h["X-Frame-Options"] = safe[2:3:3]
-		h["Content-Security-Policy"] = safe[3:4:4] // the explorer has its own
+		h["Content-Security-Policy"] = safe[3:4:4] // pages have their own
 		if overTLS {
 			h["Strict-Transport-Security"] = safe[4:5:5]
 		}

@@ -13,13 +13,12 @@ import (
 	"agentmarket.space/server/models"
 )
 
-const (
-	// maxBody is how many bytes a body has at most.
-	maxBody = 1 << 20
-	// maxDrain is how many bytes past that are read and thrown away: a client
-	// that is cut off while it sends never reads why.
-	maxDrain = 16 << 20
-)
+// MaxBody is how many bytes a request's body has at most.
+const MaxBody = 1 << 20
+
+// maxDrain is how many bytes past that are read and thrown away: a client that is
+// cut off while it sends never reads why.
+const maxDrain = 16 << 20
 
 // fields are the members of a JSON object, still to be read. Of a name given
 // twice the last one counts, names are told apart by case, and unknown ones do
@@ -55,15 +54,15 @@ func readBody(r *http.Request) (fields, error) {
 }
 
 func readAll(r *http.Request) ([]byte, error) {
-	tooLarge := models.Errorf(models.PayloadTooLarge, "the body must have at most %d bytes", maxBody)
-	if r.ContentLength > maxBody && r.Header.Get("Expect") != "" {
+	tooLarge := models.Errorf(models.PayloadTooLarge, "the body must have at most %d bytes", MaxBody)
+	if r.ContentLength > MaxBody && r.Header.Get("Expect") != "" {
 		return nil, tooLarge // the client waits for leave to send
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
 	if err != nil {
 		return nil, models.Errorf(models.InvalidInput, "the body did not come in whole")
 	}
-	if len(body) > maxBody {
+	if len(body) > MaxBody {
 		_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
 		return nil, tooLarge
 	}

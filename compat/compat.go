@@ -42,7 +42,7 @@ func New(resolver *graph.Resolver, opts Options) http.Handler {
 	d := &door{graph: resolver, answers: opts.Answers, logger: opts.Logger}
 	routes := d.routes()
 	paths := map[string]map[string]http.HandlerFunc{
-		"/openapi.json": {http.MethodGet: d.document(routes, opts)},
+		"/openapi.json": {http.MethodGet: d.document(opts)},
 	}
 	for _, rt := range routes {
 		if paths[rt.path] == nil {

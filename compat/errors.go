@@ -49,6 +49,47 @@ func Status(code models.Code) int {
 	return http.StatusInternalServerError
 }
 
+// Advice says what a client makes of a refusal.
+func Advice(code models.Code) string {
+	switch code {
+	case models.InvalidInput:
+		return "Correct the request; the message names the field."
+	case models.Unauthenticated:
+		return "Send a key that this server knows, as `X-API-Key`."
+	case models.InsufficientFunds:
+		return "Offer less, or earn first; `balance` is what you have."
+	case models.Forbidden:
+		return "Leave it: it is not yours to do."
+	case models.NotFound:
+		return "Check the id and the path: there is no such thing, or not for you."
+	case models.MethodNotAllowed:
+		return "Use a method that `Allow` names."
+	case models.Conflict:
+		return "Read the task again: it has moved on, or the same request is still being answered."
+	case models.CursorExpired:
+		return "List what is open and subscribe without `after`: events after that cursor are gone."
+	case models.PayloadTooLarge:
+		return "Send less."
+	case models.UnsupportedMedia:
+		return "Send JSON, with `Content-Type: application/json`."
+	case models.IdempotencyReused:
+		return "Take a new `Idempotency-Key`: this one was sent with another request."
+	case models.RateLimited:
+		return "Wait as long as `Retry-After` says."
+	case models.ExecutionFailed:
+		return "The hired agent failed and your budget is back. Hire another, or try later."
+	case models.ExecutionTimeout:
+		return "The hired agent was too slow and your budget is back. Do not wait next time, or hire another."
+	case models.Unavailable:
+		return "Try again after `Retry-After`, or some seconds, with the same `Idempotency-Key`."
+	case models.SlowConsumer:
+		return "Read faster; subscribe again with the last cursor as `after`."
+	case models.Internal:
+		return "Our fault. Try again with the same `Idempotency-Key`; tell the operator the `X-Request-Id`."
+	}
+	return ""
+}
+
 // failure is the envelope of an error.
 type failure struct {
 	Success bool            `json:"success"`

@@ -14,6 +14,7 @@ import (
 
 	"agentmarket.space/server/market"
 	"agentmarket.space/server/models"
+	"agentmarket.space/server/pages"
 )
 
 const (
@@ -23,18 +24,28 @@ const (
 	failureRef = "Failure"
 )
 
-// document serves the OpenAPI document of the routes. It is rendered once.
-func (d *door) document(routes []route, opts Options) http.HandlerFunc {
-	body, err := json.Marshal(openAPI(routes, opts))
+// Document is the OpenAPI document of the routes, as JSON.
+func Document(opts Options) ([]byte, error) {
+	body, err := json.Marshal(openAPI((&door{}).routes(), opts))
 	if err != nil {
-		err = fmt.Errorf("render the OpenAPI document: %w", err)
+		return nil, fmt.Errorf("render the OpenAPI document: %w", err)
+	}
+	return body, nil
+}
+
+// document serves the OpenAPI document. It is rendered once.
+func (d *door) document(opts Options) http.HandlerFunc {
+	var file *pages.File
+	body, err := Document(opts)
+	if err == nil {
+		file, err = pages.NewFile("openapi.json", body)
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			d.refuse(w, r, err)
 			return
 		}
-		write(w, r, http.StatusOK, body)
+		file.ServeHTTP(w, r)
 	}
 }
 
@@ -224,7 +235,7 @@ func accepted(registry huma.Registry) *huma.Response {
 func failureSchema() *huma.Schema {
 	return envelope(map[string]*huma.Schema{
 		"error": {Type: huma.TypeString, Description: "What is wrong, for people."},
-		"code":  {Type: huma.TypeString, Description: "What is wrong, for programs.", Enum: enum(codes())},
+		"code":  {Type: huma.TypeString, Description: "What is wrong, for programs.", Enum: enum(Codes())},
 	}, false, "success", "error", "code")
 }
 
@@ -237,8 +248,8 @@ func envelope(members map[string]*huma.Schema, success bool, required ...string)
 	return &huma.Schema{Type: huma.TypeObject, Properties: members, Required: required}
 }
 
-// codes are the refusals that REST knows.
-func codes() []models.Code {
+// Codes are the refusals that REST knows.
+func Codes() []models.Code {
 	return []models.Code{
 		models.InvalidInput, models.Unauthenticated, models.InsufficientFunds, models.Forbidden, models.NotFound,
 		models.MethodNotAllowed, models.Conflict, models.PayloadTooLarge, models.UnsupportedMedia, models.IdempotencyReused,

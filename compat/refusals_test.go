@@ -314,7 +314,7 @@ func TestWriteError(t *testing.T) {
 	})
 	t.Run("every code that REST knows has a status of its own kind", func(t *testing.T) {
 		t.Parallel()
-		for _, code := range codes() {
+		for _, code := range Codes() {
 			if status := Status(code); status < 400 || status > 599 || http.StatusText(status) == "" || (status == 500) != (code == models.Internal) {
 				t.Errorf("%s: %d", code, status)
 			}

@@ -30,6 +30,21 @@ type route struct {
 	handle            func(context.Context, *call) (any, error)
 }
 
+// Operation is a route, for who tells of the API.
+type Operation struct {
+	Method, Path, Summary string
+	Key                   bool // an API key is needed
+}
+
+// Operations are all routes, in the order of the documentation.
+func Operations() []Operation {
+	var all []Operation
+	for _, rt := range (&door{}).routes() {
+		all = append(all, Operation{Method: rt.method, Path: rt.path, Summary: rt.summary, Key: rt.auth})
+	}
+	return all
+}
+
 // example is a request and its answer as the OpenAPI document shows them.
 type example struct {
 	request any // nil for a route without a body

@@ -82,7 +82,7 @@ func (e *Executor) headers(secret, taskID string, content []byte) (http.Header, 
 	if err != nil {
 		return nil, err
 	}
-	header["X-AgentMarket-Signature"] = []string{outbound.Sign(secret, content)} // in the documented case
+	header[outbound.SignatureHeader] = []string{outbound.Sign(secret, content)} // in the documented case
 	header["webhook-id"] = []string{taskID}
 	header["webhook-timestamp"] = []string{strconv.FormatInt(now, 10)}
 	header["webhook-signature"] = []string{standard}

@@ -52,6 +52,7 @@ type Server struct {
 	handler    *handler.Server
 	transports *transport.Transports
 	shared     *sharing
+	schema     *ast.Schema
 }
 
 // NewServer makes the server of a resolver. An origin that is none is an error.
@@ -101,7 +102,7 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 		Address: func(ctx context.Context) string { return auth.RequestFrom(ctx).Address }, Logger: o.Logger,
 	})
 	transports.Mount(server)
-	return &Server{handler: server, transports: transports, shared: shared}, nil
+	return &Server{handler: server, transports: transports, shared: shared, schema: schema.Schema()}, nil
 }
 
 // ServeHTTP answers a request of any kind.

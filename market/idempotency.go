@@ -23,9 +23,10 @@ const (
 	// anonymousKeyLength keeps strangers from guessing the key of a
 	// registration, whose answer holds an API key.
 	anonymousKeyLength = 16
-	// keepAnswers is how long a key answers as it did the first time.
-	keepAnswers = 24 * time.Hour
 )
+
+// KeepAnswers is how long an Idempotency-Key answers as it did the first time.
+const KeepAnswers = 24 * time.Hour
 
 // answer is what is kept under an idempotency key: what the verb returned, or
 // the refusal of an effect that did happen, such as an execution that failed.
@@ -79,7 +80,7 @@ func (m *Market) unlessKept(ctx context.Context, scope string, look func() error
 	key, err := keyOf(ctx)
 	if err == nil && key != "" {
 		err = m.DB.Read(ctx).Raw("SELECT EXISTS (SELECT 1 FROM idempotency_keys WHERE scope = ? AND key = ? AND created_at > ?)",
-			scope, key, m.now().Add(-keepAnswers)).Scan(&kept).Error
+			scope, key, m.now().Add(-KeepAnswers)).Scan(&kept).Error
 	}
 	if kept || err != nil {
 		return kept, err
@@ -153,7 +154,7 @@ func replay[Out any](ctx context.Context, tx *database.Tx, c *claim) (*answer[Ou
 	if err != nil {
 		return nil, err
 	}
-	if row.CreatedAt.Add(keepAnswers) <= c.row.CreatedAt {
+	if row.CreatedAt.Add(KeepAnswers) <= c.row.CreatedAt {
 		return nil, tx.Save(&c.row).Error
 	}
 	if string(row.Fingerprint) != string(c.row.Fingerprint) {

@@ -52,7 +52,7 @@ func (m *Market) pruneEvents(ctx context.Context, counted int64) error {
 // have all their registrations back.
 func (m *Market) forget(ctx context.Context) error {
 	return errors.Join(
-		m.drop(ctx, &models.IdempotencyKey{}, "scope, key", "created_at", m.now().Add(-keepAnswers)),
+		m.drop(ctx, &models.IdempotencyKey{}, "scope, key", "created_at", m.now().Add(-KeepAnswers)),
 		m.drop(ctx, &models.Registrant{}, "network", "full_at", m.now()),
 		m.forgetAudit(ctx),
 	)

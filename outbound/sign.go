@@ -15,6 +15,9 @@ const (
 	secretBytes  = 32
 )
 
+// SignatureHeader is the header that carries the documented signature.
+const SignatureHeader = "X-AgentMarket-Signature"
+
 // NewSecret makes a signing secret: whsec_ and the base64 of 32 random bytes.
 func NewSecret() string {
 	raw := make([]byte, secretBytes)

@@ -110,7 +110,7 @@ func (r *request) header(at time.Time, current, old string) (http.Header, error)
 	return http.Header{
 		"Content-Type":            {"application/json"},
 		"X-AgentMarket-Event":     {r.event},
-		"X-AgentMarket-Signature": {outbound.Sign(documented, r.content)},
+		outbound.SignatureHeader:  {outbound.Sign(documented, r.content)},
 		"X-AgentMarket-Delivery":  {r.id},
 		"X-AgentMarket-Attempt":   {strconv.Itoa(r.number)},
 		"X-AgentMarket-Timestamp": {timestamp},

@@ -91,9 +91,11 @@ func TestAccess_routes(t *testing.T) {
 			}
 		}
 	}
+	public := [...]int{200, 200, 200, 200, 200, 200} // no key is looked at
 	for path, want := range map[string][len(sides)]int{
 		"/api/tasks/" + c.hire: {404, 404, 200, 200, 404, 401}, "/operator/audit": {401, 401, 401, 401, 401, 200},
 		"/operator/clock": {401, 401, 401, 401, 401, 404}, "/metrics": {401, 401, 401, 401, 401, 200},
+		"/": public, "/skill.md": public, "/llms.txt": public, "/schema.graphqls": public, "/docs": public, "/explorer": public,
 	} {
 		for i, side := range sides {
 			if status, text := c.Do(http.MethodGet, path, keys[side], ""); status != want[i] {

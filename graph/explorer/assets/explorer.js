@@ -47,7 +47,7 @@
   const page = element(
     GraphiQL,
     { fetcher, defaultQuery: examples.ok ? await examples.text() : '' },
-    element(GraphiQL.Logo, null, element('span', { className: 'market-name' }, 'AgentMarket'), keyBox),
+    element(GraphiQL.Logo, null, element('h1', { className: 'market-name' }, 'AgentMarket'), keyBox),
   );
   ReactDOM.createRoot(root).render(page);
 })();

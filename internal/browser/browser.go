@@ -1,4 +1,7 @@
-package explorer_test
+// Package browser shows a page in a headless Chromium for tests, as a person would
+// see it, on a machine where no name resolves: what the page needs must come from
+// the test's own servers.
+package browser
 
 import (
 	"bufio"
@@ -16,10 +19,10 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// tab is one page in a headless Chromium, driven over the DevTools protocol.
-type tab struct {
-	t       *testing.T
-	ctx     context.Context
+// Tab is one page in a headless Chromium, driven over the DevTools protocol.
+type Tab struct {
+	t       testing.TB
+	ctx     context.Context //nolint:containedctx // of the test, for which the tab lives
 	conn    *websocket.Conn
 	session string
 
@@ -35,18 +38,21 @@ type reply struct {
 	Error  *struct{ Message string }
 }
 
-// openChromium shows address in a browser of its own with an empty profile, and
-// ends it with the test. Without Chromium the test is skipped, but not in CI.
-func openChromium(t *testing.T, address string) *tab {
+// patience is how long everything that a test does in a browser may take together.
+const patience = time.Minute
+
+// Open shows address in a browser of its own with an empty profile, and ends it
+// with the test. Without Chromium the test is skipped, but not in CI.
+func Open(t testing.TB, address string) *Tab {
 	t.Helper()
 	binary, err := exec.LookPath("chromium")
 	if err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal("chromium is not installed, and in CI this test must run")
 		}
-		t.Skip("SKIPPED: NOTHING CHECKS THE EXPLORER IN A BROWSER: install chromium (Debian: apt-get install chromium)")
+		t.Skip("SKIPPED: NOTHING CHECKS THE PAGES IN A BROWSER: install chromium (Debian: apt-get install chromium)")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	browser := exec.CommandContext(ctx, binary, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
 		"--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -76,7 +82,7 @@ func openChromium(t *testing.T, address string) *tab {
 	}
 	_ = response.Body.Close()
 
-	page := &tab{t: t, ctx: ctx, conn: conn, replies: map[int]chan reply{}}
+	page := &Tab{t: t, ctx: ctx, conn: conn, replies: map[int]chan reply{}}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -85,7 +91,7 @@ func openChromium(t *testing.T, address string) *tab {
 	t.Cleanup(func() { // runs before the profile's folder is removed
 		if ctx.Err() == nil {
 			page.session = ""
-			page.call("Browser.close", nil, nil)
+			page.Call("Browser.close", nil, nil)
 		}
 		for lines.Scan() { // until the browser and its helpers let go of the pipe
 		}
@@ -95,19 +101,19 @@ func openChromium(t *testing.T, address string) *tab {
 	})
 
 	var target struct{ TargetID string }
-	page.call("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
+	page.Call("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
 	var attached struct{ SessionID string }
-	page.call("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
+	page.Call("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
 	page.session = attached.SessionID
 	for _, domain := range []string{"Network", "Page", "Runtime", "Log"} {
-		page.call(domain+".enable", nil, nil)
+		page.Call(domain+".enable", nil, nil)
 	}
-	page.call("Page.navigate", map[string]any{"url": address}, nil)
+	page.Call("Page.navigate", map[string]any{"url": address}, nil)
 	return page
 }
 
-// call sends one command, waits for its reply and decodes it into result.
-func (p *tab) call(method string, params map[string]any, result any) {
+// Call sends one command, waits for its reply and decodes it into result.
+func (p *Tab) Call(method string, params map[string]any, result any) {
 	p.t.Helper()
 	answered := make(chan reply, 1)
 	p.mu.Lock()
@@ -136,44 +142,44 @@ func (p *tab) call(method string, params map[string]any, result any) {
 			}
 		}
 	case <-p.ctx.Done():
-		_, complaints := p.seen()
+		_, complaints := p.Seen()
 		p.t.Fatalf("%s %v: %v; the browser complained: %v", method, params, p.ctx.Err(), complaints)
 	}
 }
 
-// evaluate runs an expression in the page and returns its value as text.
-func (p *tab) evaluate(expression string) string {
+// Evaluate runs an expression in the page and returns its value as text.
+func (p *Tab) Evaluate(expression string) string {
 	p.t.Helper()
 	var got struct {
 		Result           struct{ Value any }
 		ExceptionDetails *struct{ Exception struct{ Description string } }
 	}
-	p.call("Runtime.evaluate", map[string]any{"expression": expression, "awaitPromise": true, "returnByValue": true}, &got)
+	p.Call("Runtime.evaluate", map[string]any{"expression": expression, "awaitPromise": true, "returnByValue": true}, &got)
 	if got.ExceptionDetails != nil {
 		p.t.Fatalf("%s: %s", expression, got.ExceptionDetails.Exception.Description)
 	}
 	return fmt.Sprint(got.Result.Value)
 }
 
-// waitFor returns once the expression is true in the page.
-func (p *tab) waitFor(expression string) {
+// WaitFor returns once the expression is true in the page.
+func (p *Tab) WaitFor(expression string) {
 	p.t.Helper()
-	p.evaluate(`new Promise((done) => {
+	p.Evaluate(`new Promise((done) => {
 		const look = () => (` + expression + `) ? done(true) : setTimeout(look, 10);
 		look();
 	})`)
 }
 
-// seen returns every address the page asked for so far, and every error that
+// Seen returns every address the page asked for so far, and every error that
 // the console or the browser's log told of.
-func (p *tab) seen() (requests, complaints []string) {
+func (p *Tab) Seen() (requests, complaints []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append(requests, p.requests...), append(complaints, p.complaints...)
 }
 
 // read takes in replies and events until the connection ends.
-func (p *tab) read() {
+func (p *Tab) read() {
 	for {
 		var message struct {
 			ID int
