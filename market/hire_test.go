@@ -217,7 +217,7 @@ func TestStartExecution(t *testing.T) {
 		must(t, err)
 		<-h.called
 		h.dies(t)
-		must(t, h.SettleDead(t.Context()))
+		must(t, h.Sweep(t.Context()))
 		h.wants(t, out.Task, models.Failed, 100, 100)
 		h.answer <- done()
 		h.Wait(t.Context())

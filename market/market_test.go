@@ -341,7 +341,7 @@ func TestExecute(t *testing.T) {
 		<-started
 		b.Posted(poster, 10) // nothing is locked meanwhile
 		wantBalances(t, b, poster, 75, 10)
-		if err := b.SettleDead(t.Context()); err != nil { // its process is alive
+		if err := b.Sweep(t.Context()); err != nil { // its process is alive
 			t.Fatal(err)
 		}
 		wantBalances(t, b, poster, 75, 10)
@@ -349,7 +349,7 @@ func TestExecute(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.SettleDead(t.Context()); err != nil {
+		if err := b.Sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		wantBalances(t, b, poster, 90, 10)

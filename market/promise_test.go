@@ -41,7 +41,7 @@ func TestPromise(t *testing.T) {
 		h := newHiring(t)
 		task := h.promises(t)
 		h.dies(t)
-		must(t, h.SettleDead(t.Context()))
+		must(t, h.Sweep(t.Context()))
 		h.wants(t, task, models.Assigned, 85, 100)
 		_, err := h.Complete(t.Context(), h.worker, task.ID, "r")
 		must(t, err)

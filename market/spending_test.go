@@ -109,7 +109,7 @@ func TestSpending(t *testing.T) {
 		<-h.called
 		wantWait(t, h.by(t, h.poster), models.RateLimited, 5*time.Second)
 		h.dies(t)
-		must(t, h.SettleDead(t.Context()))
+		must(t, h.Sweep(t.Context()))
 		h.answer <- took(120)
 		h.Wait(t.Context())
 		wantBalances(t, h.Bundle, h.poster, 1000, 0)

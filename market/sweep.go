@@ -38,13 +38,6 @@ func (m *Market) Sweep(ctx context.Context) error {
 	return errors.Join(err, s.err())
 }
 
-// SettleDead refunds the direct hires that a process that is gone left running.
-// A process that only seemed to be gone finds its hire ended and pays nobody.
-func (m *Market) SettleDead(ctx context.Context) error {
-	s := &sweep{market: m, failed: map[string]models.Time{}}
-	return errors.Join(s.dead(ctx), s.err())
-}
-
 // overdue ends the tasks whose time has come, page by page in the order of their times:
 // what stays is not met again.
 func (s *sweep) overdue(ctx context.Context) error {
@@ -71,7 +64,8 @@ func (s *sweep) overdue(ctx context.Context) error {
 	}
 }
 
-// dead ends the hires that nobody runs any more.
+// dead ends the hires that a process that is gone left running, and those that this one
+// has lost. A process that only seemed to be gone finds its hire ended and pays nobody.
 func (s *sweep) dead(ctx context.Context) error {
 	var ids []string
 	err := s.market.DB.Read(ctx).Raw(`SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct'

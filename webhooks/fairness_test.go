@@ -17,25 +17,25 @@ import (
 // hang is a receiver that answers nothing before the test ends.
 func hang(t *testing.T) *receiver {
 	t.Helper()
-	release := make(chan struct{})
-	r := receive(t, func(w http.ResponseWriter, req *http.Request) {
-		select {
-		case <-release:
-		case <-req.Context().Done():
-		}
-		w.WriteHeader(http.StatusInternalServerError)
-	})
-	t.Cleanup(func() { close(release) })
-	return r
+	return hangBut(t, func(string) bool { return false })
 }
 
-// hangSome is a receiver that answers the first request to a path and hangs the others.
+// hangSome is one that answers the first request to a path.
 func hangSome(t *testing.T) *receiver {
 	t.Helper()
+	var seen sync.Map
+	return hangBut(t, func(path string) bool {
+		_, again := seen.LoadOrStore(path, true)
+		return !again
+	})
+}
+
+// hangBut is one that answers some requests.
+func hangBut(t *testing.T, answers func(path string) bool) *receiver {
+	t.Helper()
 	release := make(chan struct{})
-	var answered sync.Map
 	r := receive(t, func(w http.ResponseWriter, req *http.Request) {
-		if _, again := answered.LoadOrStore(req.URL.Path, true); !again {
+		if answers(req.URL.Path) {
 			return
 		}
 		select {

@@ -32,7 +32,7 @@ func runs() []run {
 			{"winner", "of many agents one gets the task, and it is paid once", "TestWinner", both},
 			{"kill", "kill -9 loses nothing that was answered, and no webhook", "TestKill", both},
 			{"linearizable", "all that clients are told fits into one order", "TestLinearizable", both},
-			{"failpoints", "a panic, a kill or a halt at any step loses and doubles nothing", "TestFailpoints", sqlite},
+			{"failpoints", "a panic, a kill or a halt at any step loses and doubles nothing", "TestFailpoints", both},
 			{"disk", "what was answered is on the disk", "TestOnDisk", sqlite},
 			{"backup", "a backup taken under load is whole", "TestBackup", sqlite},
 			{"secrets", "no key and no secret is where it does not belong", "TestLeaks", sqlite},
