@@ -72,7 +72,7 @@ func (c *collected) path(of *trace.Span) string {
 }
 
 // TestTraces: the trace that a client begins has all that followed from its post, up to
-// the first attempt of the webhook. The next attempt is a trace of its own that names
+// the first attempt of the webhook, and the run of an agent that it hired. The next attempt is a trace of its own that names
 // that one. The collector is told nothing secret.
 func TestTraces(t *testing.T) {
 	t.Parallel()
@@ -86,7 +86,9 @@ func TestTraces(t *testing.T) {
 		c.AllowNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	})
 	stop := b.run(t)
-	worker := b.register(t, fmt.Sprintf(`,"capabilities":["work"],"webhook_url":"%s/secret-path"`, receiver.URL))
+	worker := b.register(t, fmt.Sprintf(`,"capabilities":["work"],"webhook_url":"%s/secret-path","endpoint_url":"%[1]s/secret-path"`, receiver.URL))
+	_, id, _ := strings.Cut(b.ask(t, http.MethodGet, "/api/agents/me", "", "X-API-Key", worker).body, `"id":"`)
+	id, _, _ = strings.Cut(id, `"`)
 	poster := b.register(t, "")
 	const trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 	const document = `mutation SecretName { postTask(input: {title: \"Secret title\", description: \"Secret task\", budget: 5, requiredCapabilities: [\"work\"]}) { task { id } } }`
@@ -95,6 +97,8 @@ func TestTraces(t *testing.T) {
 		t.Fatalf("%d %s", got.StatusCode, got.body)
 	}
 	b.ask(t, http.MethodGet, "/api/wallet", "", "X-API-Key", poster, "traceparent", "00-"+trace+"-"+parent+"-01")
+	b.ask(t, http.MethodPost, "/api/execute", fmt.Sprintf(`{"agent_id":%q,"task_description":"Secret task","budget":20}`, id), "X-API-Key", poster,
+		"traceparent", "00-"+trace+"-"+parent+"-01")
 	await(t, "both attempts were made", func() bool {
 		return strings.Contains(b.ask(t, http.MethodPost, "/graphql", `{"query":"{ viewer { webhook { deliveries { nodes { status } } } } }"}`, "X-API-Key", worker).body, "FAILED")
 	})
@@ -118,13 +122,19 @@ func TestTraces(t *testing.T) {
 		}
 	}
 	const post = "POST graphql > mutation postTask > Mutation.postTask > transaction"
+	const hired = "POST /api/execute > transaction"
 	const deliver = post + " > match webhooks > transaction > deliver webhook"
 	for _, path := range []string{
 		"GET /api/wallet", "POST graphql", "POST graphql > mutation postTask", "POST graphql > mutation postTask > Mutation.postTask", post, post + " > match webhooks",
 		post + " > match webhooks > transaction", deliver, deliver + " > POST webhook", deliver + " > transaction",
+		"POST /api/execute", "POST /api/execute > run endpoint", hired, // it is hired, and it is settled
 	} {
-		if paths[path] != 1 {
-			t.Errorf("%d spans are %s", paths[path], path)
+		want := 1
+		if path == hired {
+			want = 2
+		}
+		if paths[path] != want {
+			t.Errorf("%d spans are %s, want %d", paths[path], path, want)
 		}
 		delete(paths, path)
 	}

@@ -230,6 +230,8 @@ func TestWrite_batchFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := hold(t, row.says)
+			var told []database.Commit
+			h.OnCommits(func(c database.Commit) { told = append(told, c) }) // one after another
 			h.write(t, row.says, func(tx *database.Tx) error {
 				tx.OnCommit(func() { t.Error("a hook ran without a commit") })
 				tx.Enqueue(job{}, nil)
@@ -247,6 +249,9 @@ func TestWrite_batchFails(t *testing.T) {
 			must(t, h.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "next") }))
 			if got := kept(t, h.DB); !slices.Equal(got, []string{"next"}) {
 				t.Errorf("kept %q", got)
+			}
+			if len(told) != 2 || told[0].Err == nil || told[0].Changes != 0 || told[1].Err != nil || told[1].Changes != 1 {
+				t.Errorf("who counts was told of %+v", told)
 			}
 			var jobs int64
 			if err := h.Read(t.Context()).Table("river_job").Count(&jobs).Error; err != nil || jobs != 0 {

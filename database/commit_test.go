@@ -23,7 +23,13 @@ func TestCommit_lost(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
 	const made, unknown = "the change was made", "may have happened or not"
-	var runs, hooks atomic.Int64
+	var runs, hooks, kept, lost atomic.Int64
+	db.OnCommits(func(c database.Commit) {
+		if c.Err != nil {
+			lost.Add(1)
+		}
+		kept.Add(int64(c.Changes))
+	})
 	// write inserts an event of a kind and has its connection fail at the commit,
 	// which the answer to something waits for, or not.
 	write := func(kind string, how fault, waits bool, also func(*database.Tx) error) error {
@@ -94,5 +100,8 @@ func TestCommit_lost(t *testing.T) {
 		if err := write(kind, how, false, restart); models.CodeOf(err) != models.Unavailable || !strings.Contains(err.Error(), unknown) {
 			t.Errorf("%s: got %v, want %q", kind, err, unknown)
 		}
+	}
+	if lost.Load() != writers+2 || kept.Load() != writers*4 {
+		t.Errorf("%d commits are counted as lost and %d as kept, want %d and %d", lost.Load(), kept.Load(), writers+2, writers*4)
 	}
 }

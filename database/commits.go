@@ -6,7 +6,9 @@ import "time"
 type Commit struct {
 	Changes int           // that it kept; on PostgreSQL always one
 	Took    time.Duration // from COMMIT to its answer, and what was sent with it
-	Err     error         // why nothing of it was kept, or why that is not known
+	// Err is why the store did not keep what it was given, or why that is not known.
+	// What it refuses, and what is tried again, is none of these.
+	Err error
 }
 
 // OnCommits has fn told of every commit from now on. It must be quick: on SQLite all
@@ -31,9 +33,9 @@ func (db *DB) Connections() (inUse, most int) {
 	return pool.Stats().InUse, readers
 }
 
-// committed tells who counts of a commit that was begun at a moment.
-func (db *DB) committed(changes int, begun time.Time, err error) {
+// tell tells who counts of a commit.
+func (db *DB) tell(c Commit) {
 	if fn := db.commits.Load(); fn != nil {
-		(*fn)(Commit{Changes: changes, Took: time.Since(begun), Err: err}) //nolint:forbidigo // it is about the disk, not about the market
+		(*fn)(c)
 	}
 }

@@ -224,6 +224,7 @@ func (s *shared) write(ctx context.Context, db *DB, fn func(*Tx) error) error {
 		}
 		if trying.Err() != nil {
 			db.logger.ErrorContext(ctx, "cannot write", slog.Any("error", err))
+			db.tell(Commit{Err: err})
 			return models.Errorf(models.Unavailable, "the database cannot be written now; nothing was changed; try again")
 		}
 		timer := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // it spreads attempts
@@ -268,13 +269,15 @@ func (s *shared) attempt(ctx, within context.Context, db *DB, fn func(*Tx) error
 	failpoint.Hit("batch-run")
 	begun := time.Now() //nolint:forbidigo // it is about the engine, not about the market
 	if err = p.send(true); err != nil {
-		err = s.settle(within, db, p, err)
-	}
-	db.committed(1, begun, err)
-	if err != nil {
-		return err
+		if err = s.settle(within, db, p, err); err != nil {
+			if models.CodeOf(err) == models.Unavailable {
+				db.tell(Commit{Err: err})
+			}
+			return err
+		}
 	}
 	failpoint.Hit("batch-committed")
+	db.tell(Commit{Changes: 1, Took: time.Since(begun)}) //nolint:forbidigo // as above
 	db.version.Add(1)
 	for _, hook := range tx.hooks {
 		hook()

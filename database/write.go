@@ -129,6 +129,7 @@ func (db *DB) write() {
 		err := batch.commit()
 		db.changes.publish(db.version.Add(1)) // whatever the error: it may be on the disk
 		if err != nil {
+			db.tell(Commit{Err: err})
 			batch.fail(err)
 			continue
 		}
@@ -193,11 +194,10 @@ func (b *batch) commit() error {
 	}
 	failpoint.Hit("batch-run")
 	begun := time.Now() //nolint:forbidigo // it is about the disk, not about the market
-	err := shared.Commit().Error
-	b.db.committed(len(b.kept), begun, err)
-	if err != nil {
+	if err := shared.Commit().Error; err != nil {
 		return errors.Join(fmt.Errorf("commit: %w", err), ignoreDone(shared.Rollback().Error))
 	}
+	b.db.tell(Commit{Changes: len(b.kept), Took: time.Since(begun)}) //nolint:forbidigo // as above
 	failpoint.Hit("batch-committed")
 	return nil
 }
