@@ -22,7 +22,7 @@ postgres: ## the same tests of the store and the market, and those of replicas, 
 
 # Every promise of docs/reliability.md with its figure. -only kill,winner shows some
 # of them; -into docs/reliability.md puts the table there.
-trust: ## show every promise of docs/reliability.md, in some four minutes (flags in ARGS)
+trust: ## show every promise of docs/reliability.md, in some minutes (flags in ARGS)
 	go run ./internal/trust $(ARGS)
 
 trust-long: ## the same with the figures of a night, and fuzzing (ARGS='-share 0.1' for a tenth)
