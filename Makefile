@@ -22,7 +22,7 @@ postgres: ## the same tests of the store and the market, and those of replicas, 
 
 # Every promise of docs/reliability.md with its figure. -only kill,winner shows some
 # of them; -into docs/reliability.md puts the table there.
-trust: ## show every promise of docs/reliability.md, in some four minutes (flags in ARGS)
+trust: ## show every promise of docs/reliability.md, in some minutes (flags in ARGS)
 	go run ./internal/trust $(ARGS)
 
 trust-long: ## the same with the figures of a night, and fuzzing (ARGS='-share 0.1' for a tenth)
@@ -62,11 +62,11 @@ fmt: ## gofumpt and import order
 	$(TOOL) golangci-lint fmt
 
 # Where goroutines share state. Properties are looked at a fifth as often (-short): it is
-# the same code that runs. RACE=./... is everything.
+# the same code that runs. make test has vetted it. RACE=./... is everything.
 RACE ?= ./auth ./database/... ./ledger ./events ./market ./outbound ./executor ./webhooks ./graph/... ./compat ./app
 
 race: ## the tests of what is concurrent under the race detector, shuffled (packages in RACE)
-	go test -race -short -shuffle=on $(RACE)
+	go test -race -short -vet=off -shuffle=on $(RACE)
 
 dead: ## functions that neither a program nor a test reaches
 	@found=$$($(TOOL) deadcode -test ./...) && { [ -z "$$found" ] || { echo "$$found" >&2; exit 1; }; }

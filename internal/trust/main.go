@@ -109,10 +109,11 @@ func (r run) tests(on engine) string {
 	return "^(" + strings.Join(names, "|") + ")$"
 }
 
-// circumstances says what was shown where, and what it took, in a line.
+// circumstances says what was shown where, and what it took, in a line; also of what
+// was cut short.
 func circumstances(ctx context.Context, began time.Time, night float64) string {
 	commit, target := "not committed", "make trust"
-	if text, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
+	if text, err := exec.CommandContext(context.WithoutCancel(ctx), "git", "describe", "--always", "--dirty").Output(); err == nil {
 		commit = strings.TrimSpace(string(text))
 	}
 	if night > 0 {
