@@ -142,9 +142,9 @@ func (a *agent) step(ctx context.Context, n int, pace time.Duration) error {
 	}
 }
 
-// tell says what an agent could not do.
+// tell says what an agent could not do. Who has spent all works until there is more.
 func (a *agent) tell(ctx context.Context, err error) {
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && commands.CodeOf(err) != "INSUFFICIENT_CREDITS" {
 		a.say("could not: %v", err)
 	}
 }
