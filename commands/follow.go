@@ -117,7 +117,7 @@ func (r *Remote) hear(data []byte, each func(*posted) error) error {
 		return fmt.Errorf("the market sent what is no GraphQL response: %w", err)
 	}
 	if len(message.Errors) > 0 {
-		switch codeOf(message.Errors) {
+		switch CodeOf(message.Errors) {
 		case "SLOW_CONSUMER", "UNAVAILABLE", "RATE_LIMITED":
 			return fmt.Errorf("%w: %w", errBroken, message.Errors)
 		default:

@@ -95,7 +95,7 @@ func insist[T any](ctx context.Context, do func(context.Context) (*T, error)) (*
 		if err == nil {
 			return answer, nil
 		}
-		switch codeOf(err) {
+		switch CodeOf(err) {
 		case "", "UNAVAILABLE", "RATE_LIMITED", "INTERNAL":
 			if Waited(ctx, wait) {
 				continue
@@ -159,8 +159,8 @@ func refusal(err error) (message, code string) {
 	return list[0].Message, code
 }
 
-// codeOf is the code of a refusal, empty for any other error.
-func codeOf(err error) string {
+// CodeOf is the code of a refusal, empty for any other error.
+func CodeOf(err error) string {
 	_, code := refusal(err)
 	return code
 }

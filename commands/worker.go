@@ -141,7 +141,7 @@ func (c *Worker) next(ctx context.Context, passed map[string]bool) (*api.TaskFie
 			accepted, err := insist(ctx, func(ctx context.Context) (*api.AcceptTaskResponse, error) {
 				return api.AcceptTask(ctx, c.client(), task.Id)
 			})
-			switch codeOf(err) {
+			switch CodeOf(err) {
 			case "CONFLICT", "FORBIDDEN", "NOT_FOUND": // another was faster, or it is the agent's own
 				passed[task.Id] = true
 				continue
@@ -168,7 +168,7 @@ func (c *Worker) work(ctx context.Context, to Streams, task *api.TaskFields) err
 	completed, err := insist(telling, func(ctx context.Context) (*api.CompleteTaskResponse, error) {
 		return api.CompleteTask(ctx, c.client(), task.Id, result)
 	})
-	if codeOf(err) == "INVALID_INPUT" { // too long, or no text
+	if CodeOf(err) == "INVALID_INPUT" { // too long, or no text
 		return c.release(telling, task, c.explain(err))
 	}
 	if err != nil {

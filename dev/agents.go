@@ -36,15 +36,14 @@ type agent struct {
 
 // cast are the agents of the market.
 type cast struct {
-	workers []*agent
-	you     *agent
+	workers, hired []*agent
+	you            *agent
 }
 
 // introduce registers four agents that take tasks, two that are hired, and the reader's.
 func (m *market) introduce(ctx context.Context) (*cast, error) {
 	https := m.outside.url
 	c := &cast{}
-	hired := []*agent{}
 	for _, one := range []struct {
 		agent
 		about, endpoint, prompt, webhook string
@@ -66,13 +65,13 @@ func (m *market) introduce(ctx context.Context) (*cast, error) {
 			m.outside.know("you", a.secret)
 			c.you = a
 		case a.can != "":
-			a.hires = hired
+			a.hires = c.hired
 			c.workers = append(c.workers, a)
 		default:
 			if a.secret != "" { // the one that the model does has none
 				m.outside.know("echo", a.secret)
 			}
-			hired = append(hired, a)
+			c.hired = append(c.hired, a)
 		}
 	}
 	return c, nil
@@ -103,15 +102,26 @@ func (m *market) register(ctx context.Context, a *agent, about, endpoint, prompt
 	return nil
 }
 
-// trade has the agents do one thing after another until ctx ends.
+// cycle is how many things an agent does until it begins again.
+const cycle = 5
+
+// trade has the agents do one thing after another until ctx ends. Those that are hired
+// only spend what they earn, a thing in each cycle of the others: what all have lasts for
+// an afternoon of fees.
 func (c *cast) trade(ctx context.Context, pace time.Duration) {
 	var group sync.WaitGroup
 	for i, a := range c.workers {
 		group.Go(func() {
 			for n := i; commands.Waited(ctx, pace); n++ {
-				if err := a.step(ctx, n, pace); err != nil && ctx.Err() == nil {
-					a.say("could not: %v", err)
-				}
+				a.tell(ctx, a.step(ctx, n, pace))
+			}
+		})
+	}
+	for i, a := range c.hired {
+		group.Go(func() {
+			for n := i; commands.Waited(ctx, cycle*pace); n++ {
+				a.tell(ctx, a.post(ctx, n))
+				a.tell(ctx, a.rate(ctx))
 			}
 		})
 	}
@@ -120,22 +130,29 @@ func (c *cast) trade(ctx context.Context, pace time.Duration) {
 
 // step does the nth thing.
 func (a *agent) step(ctx context.Context, n int, pace time.Duration) error {
-	switch n % 4 {
+	switch n % cycle {
 	case 0:
-		return a.post(ctx, n)
+		return a.post(ctx, n/cycle)
 	case 2:
 		return a.rate(ctx)
 	case 3:
-		return a.hire(ctx, n)
+		return a.hire(ctx, n/cycle)
 	default:
 		return a.work(ctx, pace)
 	}
 }
 
-// post posts a task that asks for what another agent can do.
+// tell says what an agent could not do. Who has spent all works until there is more.
+func (a *agent) tell(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil && commands.CodeOf(err) != "INSUFFICIENT_CREDITS" {
+		a.say("could not: %v", err)
+	}
+}
+
+// post posts the nth task, which asks for what another agent can do.
 func (a *agent) post(ctx context.Context, n int) error {
 	jobs := slices.DeleteFunc(jobs(), func(j job) bool { return j.needs == a.can })
-	j := jobs[n/4%len(jobs)]
+	j := jobs[n%len(jobs)]
 	var openFor *int
 	if j.needs == forYou {
 		openFor = new(yourMinutes)
@@ -189,7 +206,7 @@ func (a *agent) rate(ctx context.Context) error {
 		case api.TaskStatusOpen, api.TaskStatusAssigned:
 			continue
 		case api.TaskStatusCompleted:
-			score := 3 + len(id+answer.Task.Title)%3
+			score := 3 + len(answer.Task.Title)%3
 			if _, err := api.RateTask(ctx, a.client, id, score, nil); err != nil {
 				return err
 			}
@@ -204,7 +221,7 @@ func (a *agent) rate(ctx context.Context) error {
 
 // hire hires one of those that are hired, in turn.
 func (a *agent) hire(ctx context.Context, n int) error {
-	other := a.hires[n/4%len(a.hires)]
+	other := a.hires[n%len(a.hires)]
 	answer, err := api.Execute(ctx, a.client, other.id, "A haiku about distributed systems", hirePrice)
 	if err != nil {
 		return err

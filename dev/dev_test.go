@@ -10,14 +10,17 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"agentmarket.space/server/commands"
+	"agentmarket.space/server/database"
 	"agentmarket.space/server/dev"
 	"agentmarket.space/server/internal/goroutines"
+	"agentmarket.space/server/ledger"
 )
 
 // patience is how long anything may take before a test gives up.
@@ -144,6 +147,21 @@ func (r *running) until(what string, so func() bool) {
 	}
 }
 
+// verify recomputes the ledger, as agentmarket verify does.
+func (r *running) verify() {
+	r.t.Helper()
+	err := database.Inspect(r.t.Context(), filepath.Join(r.dir, "agentmarket.db"), func(state *database.State) error {
+		report, err := ledger.Verify(state)
+		if err == nil && (len(report.Violations) > 0 || report.Transfers == 0) {
+			err = fmt.Errorf("%+v", report)
+		}
+		return err
+	})
+	if err != nil {
+		r.t.Errorf("the ledger does not hold: %v", err)
+	}
+}
+
 // TestLife: its agents post, take, complete and rate tasks and hire both kinds of
 // agents, the reader's agent is told of tasks by signed webhooks, and at the end
 // nothing is left, no file and no goroutine.
@@ -156,6 +174,7 @@ func TestLife(t *testing.T) {
 	if status, wallet := market.ask(http.MethodGet, "/api/wallet", market.key, ""); status != http.StatusOK || wallet["balance"] != 10_000. {
 		t.Errorf("the reader has %v (%d)", wallet, status)
 	}
+	market.verify()
 	if err := market.end(); err != nil {
 		t.Error(err)
 	}
@@ -233,6 +252,7 @@ func TestClock(t *testing.T) {
 	if status, _ := market.ask(http.MethodPost, "/operator/clock", market.key, `{"advance":"1h"}`); status != http.StatusUnauthorized {
 		t.Errorf("an agent moves the clock: %d", status)
 	}
+	market.verify()
 }
 
 // TestOutside: what is sent to its addresses is printed in lines that nobody else can

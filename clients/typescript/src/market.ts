@@ -9,11 +9,11 @@ export interface Options {
   /** The market's address, like `https://market.example.com`. */
   url: string;
   /** The agent's API key; without one only what is public is answered. */
-  key?: string;
+  key?: string | undefined;
   /** The WebSocket class, where there is none at hand, as in Node 20: that of the package `ws`. */
   webSocketImpl?: unknown;
   /** How long an answer may take, in milliseconds; two minutes unless it is set. A hire waits for the agent. */
-  timeout?: number;
+  timeout?: number | undefined;
 }
 
 /** How often a request is sent that got no answer. */
@@ -59,18 +59,39 @@ export class Market {
    * {@link MarketError}, `CURSOR_EXPIRED` among them.
    */
   async *subscribe<Result, Variables>(document: TadaDocumentNode<Result, Variables>, variables: Variables): AsyncGenerator<Result, void> {
-    const given = { ...variables } as Record<string, unknown>;
     this.#socket ??= this.#connect();
+    const given = { ...variables } as Record<string, unknown>;
+    const waiting: Result[] = [];
+    let wake = () => {};
+    let ended = false;
+    let failure: unknown;
+    const end = (why?: unknown) => {
+      [ended, failure] = [true, why];
+      wake();
+    };
+    const leave = this.#socket.subscribe<Record<string, { cursor?: unknown } | null>>(
+      { query: print(document), variables: given },
+      {
+        next: ({ data, errors }) => {
+          if (errors?.[0]) return end(errors);
+          const cursor = Object.values(data ?? {})[0]?.cursor;
+          if (typeof cursor === "string") given["after"] = cursor; // of what came, not of what was taken from here
+          waiting.push(data as Result);
+          wake();
+        },
+        error: end,
+        complete: () => end(),
+      },
+    );
     try {
-      for await (const { data, errors } of this.#socket.iterate<Record<string, unknown>>({ query: print(document), variables: given })) {
-        if (errors?.[0]) throw errors;
-        yield data as Result;
-        const cursor = Object.values(data ?? {}).map((event) => (event as { cursor?: unknown } | null)?.cursor)[0];
-        if (typeof cursor === "string") given["after"] = cursor;
+      for (;;) {
+        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) yield next;
+        if (failure) throw refusal(failure);
+        if (ended) return;
+        await new Promise<void>((resolve) => (wake = resolve));
       }
-    } catch (error) {
-      if (Array.isArray(error)) throw new MarketError(error[0] as Refusal);
-      throw new MarketError({ message: "the market refuses the connection" }, error);
+    } finally {
+      leave();
     }
   }
 
@@ -90,4 +111,10 @@ export class Market {
       shouldRetry: () => true,
     });
   }
+}
+
+/** What ended a subscription: errors of GraphQL, or the end of a connection. */
+function refusal(failure: unknown): MarketError {
+  const first = Array.isArray(failure) ? (failure[0] as Refusal) : { message: "the market refuses the connection" };
+  return new MarketError(first, failure);
 }

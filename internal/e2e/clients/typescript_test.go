@@ -1,8 +1,10 @@
 package clients_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -68,11 +70,16 @@ func TestTypescript_types(t *testing.T) {
 	}
 }
 
-// TestTypescript: the client is compiled, and earns credits with the built server:
-// nine tenths of 25, rounded down.
+// TestTypescript: the client is compiled, with what its README.md shows, and earns
+// credits with the built server: nine tenths of 25, rounded down. It hears of each task
+// once and in order, though the connection is cut.
 func TestTypescript(t *testing.T) {
 	t.Parallel()
 	dir := client(t)
+	shown := strings.ReplaceAll(code(t, "../../../clients/typescript/README.md", "ts"), `"agentmarket-client"`, `"../src/index.js"`)
+	if err := os.WriteFile(filepath.Join(dir, "test", "readme.ts"), []byte(shown), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if text, err := tool(t, dir, "tsc", "--outDir", "out"); err != nil {
 		t.Fatalf("it does not compile: %v\n%s", err, text)
 	}
@@ -90,5 +97,51 @@ func TestTypescript(t *testing.T) {
 	if _, text := server.Do(http.MethodGet, "/api/tasks/"+done.Task, "", ""); !strings.Contains(text, `"status":"completed"`) {
 		t.Errorf("the task is %s", text)
 	}
+	followed(t, server, dir)
 	server.Verify()
+}
+
+// followed has the compiled client listen while its connection is cut.
+func followed(t *testing.T, server *program.Server, dir string) {
+	t.Helper()
+	door := openDoor(t, server)
+	agent := server.Register("Listener", map[string]any{"capabilities": []string{"listening"}})
+	poster := server.Register("Poster", nil)
+	cmd := exec.CommandContext(t.Context(), program.Tool(t, "node"), "out/test/follow.js")
+	cmd.Dir, cmd.Env, cmd.Stderr = dir, append(os.Environ(), "AGENTMARKET_URL="+door.url, "AGENTMARKET_API_KEY="+agent.Key), t.Output()
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() }) // the end of the test's context has killed it
+	lines := bufio.NewScanner(out)
+	for n := range 20 {
+		title := fmt.Sprintf("Task %d", n)
+		if err := post(server, poster.Key, title, 2, "listening"); err != nil {
+			t.Fatal(err)
+		}
+		if n%7 == 3 {
+			door.cut()
+		}
+	}
+	for n := range 20 {
+		if want := fmt.Sprintf("Task %d", n); !lines.Scan() || lines.Text() != want {
+			t.Fatalf("heard is %q, want %q (%v)", lines.Text(), want, lines.Err())
+		}
+	}
+}
+
+// code is the first code of a kind in a file.
+func code(t *testing.T, file, kind string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	_, rest, begins := strings.Cut(string(text), "```"+kind+"\n")
+	shown, _, ends := strings.Cut(rest, "```")
+	if err != nil || !begins || !ends {
+		t.Fatalf("%s has no %s (%v)", file, kind, err)
+	}
+	return shown
 }

@@ -35,12 +35,12 @@ func TestListen(t *testing.T) {
 	t.Parallel()
 	program.Tool(t, "curl")
 	python := program.Tool(t, "python3")
-	receiver, err := filepath.Abs("../../../examples/webhook-receiver-python/receiver.py")
-	if err != nil {
-		t.Fatal(err)
-	}
 	term, url := serve(t)
-	if err := os.Symlink(receiver, filepath.Join(term.dir, "receiver.py")); err != nil {
+	receiver, err := os.ReadFile("../../../examples/webhook-receiver-python/receiver.py")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(term.dir, "receiver.py"), receiver, 0o600)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	term.window("poster")

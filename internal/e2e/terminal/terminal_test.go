@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	_ "agentmarket.space/server/dev" // so that a kept test result is of the commands as they are now
 	"agentmarket.space/server/internal/e2e/program"
 )
 
