@@ -256,7 +256,7 @@ func TestGraphQLPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	} else if want != string(page) {
-		t.Errorf("%s does not tell of the schema as it is: go test . -run TestGraphQLPage -update", name)
+		t.Errorf("%s does not tell of the schema as it is: make generate", name)
 	}
 }
 
