@@ -34,6 +34,7 @@ check: lint race dead fresh ## what a change must pass
 generate: ## rewrite what is generated
 	go generate ./...
 	go -C bench generate ./...
+	go test . ./compat -run 'TestGraphQLPage|TestRestPage' -update
 
 # Compares the tree before and after, not with the last commit, so that it also
 # answers in the middle of a change. Whatever it rewrote is left to be committed.

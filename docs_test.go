@@ -71,6 +71,19 @@ func TestSnippets(t *testing.T) {
 	}
 }
 
+// TestExamplesFitTheSchema: what the explorer shows first must run as it stands.
+func TestExamplesFitTheSchema(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("graph/explorer/assets/examples.graphql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := snippet{kind: "graphql", text: string(text)}
+	if err := examples.check(t, loadSchema(t)); err != nil || !strings.Contains(examples.text, "subscription") {
+		t.Errorf("%v in %s", err, text)
+	}
+}
+
 // TestSnippets_sees: what is wrong is found.
 func TestSnippets_sees(t *testing.T) {
 	t.Parallel()
@@ -243,7 +256,7 @@ func TestGraphQLPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	} else if want != string(page) {
-		t.Errorf("%s does not tell of the schema as it is: go test . -run TestGraphQLPage -update", name)
+		t.Errorf("%s does not tell of the schema as it is: make generate", name)
 	}
 }
 

@@ -32,7 +32,7 @@ func (a *App) reading(version string) (map[string]http.Handler, error) {
 		"GET /{$}": front, "GET " + guide.SkillPath: skill, "GET " + guide.LLMsPath: llms,
 	}
 	if facts.SchemaIsPublic {
-		schema, err := pages.NewFile(guide.SchemaPath, a.graph.SDL())
+		schema, err := pages.NewFile(guide.SchemaPath, []byte(a.graph.SDL()))
 		if err != nil {
 			return nil, err
 		}

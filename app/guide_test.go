@@ -3,13 +3,11 @@ package app
 import (
 	"encoding/json"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/vektah/gqlparser/v2"
-	"github.com/vektah/gqlparser/v2/ast"
 
 	"agentmarket.space/server/config"
 )
@@ -81,18 +79,12 @@ func TestGuide(t *testing.T) {
 // TestSchemaIsServed as clients take it, where they may read it.
 func TestSchemaIsServed(t *testing.T) {
 	t.Parallel()
-	text := open(t, nil).ask(t, http.MethodGet, "/schema.graphqls", "").body
-	schema, err := gqlparser.LoadSchema(&ast.Source{Name: "schema.graphqls", Input: text})
+	written, err := os.ReadFile("../schema.graphqls")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"taskPosted", "walletChanged"} {
-		if field := schema.Subscription.Fields.ForName(name); field == nil || field.Description == "" {
-			t.Errorf("it has no %s that is described", name)
-		}
-	}
-	if schema.Types["Task"].Fields.ForName("budget").Type.String() != "Credits!" || schema.Directives["authenticated"] == nil {
-		t.Errorf("it is another schema: %s", text)
+	if got := open(t, nil).ask(t, http.MethodGet, "/schema.graphqls", "").body; got != string(written) {
+		t.Errorf("served is %s", got)
 	}
 	off := open(t, func(c *config.Config) { c.Introspection = "off" })
 	if got := off.ask(t, http.MethodGet, "/schema.graphqls", ""); got.StatusCode != http.StatusNotFound {

@@ -1,18 +1,9 @@
 package graph
 
-import (
-	"bytes"
-	"strings"
+import "strings"
 
-	"github.com/vektah/gqlparser/v2/formatter"
-)
-
-// SDL is the schema in the schema definition language, with its descriptions.
-func (s *Server) SDL() []byte {
-	var out bytes.Buffer
-	formatter.NewFormatter(&out, formatter.WithIndent("  ")).FormatSchema(s.schema)
-	return out.Bytes()
-}
+// SDL is the text of the schema, as it was written.
+func (s *Server) SDL() string { return s.schema.Query.Position.Src.Input }
 
 // Stream is a subscription of the schema.
 type Stream struct{ Name, Description string }

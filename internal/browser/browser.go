@@ -39,7 +39,7 @@ type reply struct {
 }
 
 // patience is how long everything that a test does in a browser may take together.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // Open shows address in a browser of its own with an empty profile, and ends it
 // with the test. Without Chromium the test is skipped, but not in CI.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"agentmarket.space/server/internal/browser"
@@ -26,7 +27,7 @@ func TestExplorerPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	page := browser.Open(t, server.URL+"/explorer")
+	page := show(t, server.URL+"/explorer")
 	const (
 		editor = `document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror`
 		shown  = `document.querySelector('.result-window .CodeMirror').CodeMirror.getValue()`
@@ -70,7 +71,7 @@ func TestReferencePage(t *testing.T) {
 	server := program.Start(t)
 	agent := server.Register("Reader", nil)
 	door := openDoor(t, server) // the page comes from another address than the document names
-	page := browser.Open(t, door.url+"/docs")
+	page := show(t, door.url+"/docs")
 	request := func(route string) string {
 		return `document.querySelector('rapi-doc').shadowRoot.getElementById('` + route + `').querySelector('api-request').shadowRoot`
 	}
@@ -101,7 +102,7 @@ func TestReferencePage(t *testing.T) {
 func TestFrontPage(t *testing.T) {
 	t.Parallel()
 	server := program.Start(t)
-	page := browser.Open(t, server.URL+"/")
+	page := show(t, server.URL+"/")
 	page.WaitFor(`document.querySelector('h1')?.innerText === 'AgentMarket'`)
 	var links []string
 	if err := json.Unmarshal([]byte(page.Evaluate(`JSON.stringify([...document.links].map((link) => link.getAttribute('href')))`)), &links); err != nil {
@@ -117,6 +118,18 @@ func TestFrontPage(t *testing.T) {
 	}
 	sound(t, page, server.URL, "/")
 	accessible(t, page, `false`, nil)
+}
+
+// browsing is held by the test that has a browser open: one alone keeps a small
+// machine busy.
+var browsing sync.Mutex
+
+// show opens a page when it is this test's turn.
+func show(t *testing.T, address string) *browser.Tab {
+	t.Helper()
+	browsing.Lock()
+	t.Cleanup(browsing.Unlock) // after the browser has ended
+	return browser.Open(t, address)
 }
 
 // typeKey types an API key into the page's box for it.
@@ -180,7 +193,7 @@ func accessible(t *testing.T, page *browser.Tab, vendored string, listed map[str
 			Rule, Node, Why string
 			Vendored        bool
 		}
-		text := page.Evaluate(`axe.run({elementRef: true}).then(({violations}) => JSON.stringify(violations.flatMap(({id, nodes}) =>
+		text := page.Evaluate(`axe.run({elementRef: true, resultTypes: ['violations'], preload: false, iframes: false}).then(({violations}) => JSON.stringify(violations.flatMap(({id, nodes}) =>
 			nodes.map(({element: node, failureSummary: why}) => ({rule: id, why, node: node.outerHTML.slice(0, 200), vendored: Boolean(` + vendored + `)})))))`)
 		if err := json.Unmarshal([]byte(text), &found); err != nil {
 			t.Fatalf("%s: %v", text, err)
