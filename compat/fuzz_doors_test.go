@@ -2,6 +2,7 @@ package compat
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,6 +28,14 @@ func FuzzDoors(f *testing.F) {
 		"\x00\x00\x01\x00\x00\x40\x00\x00\x3f\x00\x00\x3f\x01\x00\x00\x02\x00\x00\x06\x00\x00\x04\x00\x00\x05\x00\x00",
 	} {
 		f.Add([]byte(steps))
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range claim.Size(5, 100, 2000) {
+		program := make([]byte, 3*mostSteps)
+		for i := range program {
+			program[i] = byte(random.Uint32())
+		}
+		f.Add(program)
 	}
 	var steps atomic.Int64
 	both := [2]*doors{}

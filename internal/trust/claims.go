@@ -55,7 +55,7 @@ func runs() []run {
 			{"slow", "who does not read delays nobody and is cut off", "TestSlowConsumers", sqlite},
 			{"sockets", "ten thousand sockets wait for little and hear at once", "TestIdleSockets", sqlite},
 		}},
-		{pkg: "./internal/e2e/hooks", claims: []promise{
+		{pkg: "./internal/e2e/hooks", alone: true, claims: []promise{
 			{"hostile", "receivers of any kind hold up nobody and lead nowhere", "TestHostile", sqlite},
 		}},
 		{pkg: "./outbound", claims: []promise{
