@@ -141,6 +141,7 @@ func unchecked() map[string]string {
 		"sql":     "for the operator's database, which the tests of replicas make in the same way",
 		"mermaid": "a drawing, which TestStates compares with the moves",
 		"":        "no code: a drawing, or what a terminal shows",
+		"ts":      "TypeScript, which clients_test.TestTypescript compiles",
 		"text":    "no code: what a terminal shows",
 		"console": "no code: what a terminal shows",
 	}
