@@ -142,6 +142,7 @@ func unchecked() map[string]string {
 		"ts":      "TypeScript, which internal/e2e/clients compiles with the client",
 		"mermaid": "a drawing, which TestStates compares with the moves",
 		"":        "no code: a drawing, or what a terminal shows",
+		"ts":      "TypeScript, which clients_test.TestTypescript compiles",
 		"text":    "no code: what a terminal shows",
 		"console": "no code: what a terminal shows",
 	}
