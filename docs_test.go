@@ -139,7 +139,6 @@ func unchecked() map[string]string {
 	return map[string]string{
 		"http":    "transcripts, which compat.TestTranscripts holds to what the server says",
 		"sql":     "for the operator's database, which the tests of replicas make in the same way",
-		"ts":      "TypeScript, which internal/e2e/clients compiles with the client",
 		"mermaid": "a drawing, which TestStates compares with the moves",
 		"":        "no code: a drawing, or what a terminal shows",
 		"ts":      "TypeScript, which clients_test.TestTypescript compiles",
