@@ -35,7 +35,8 @@ var levels = map[string]int{
 	"graph": 4, "commands": 4,
 	"compat": 5,
 	"app":    6,
-	".":      7,
+	"cli":    7,
+	".":      8,
 }
 
 // TestLayers holds every import between packages of this module to levels.

@@ -53,8 +53,17 @@ type App struct {
 	stopOnce sync.Once
 }
 
-// New opens the store and joins the parts. Close releases what it opened.
+// New opens the store and joins the parts. Close releases what it opened. Other files
+// are read first: when one of them cannot be, the store is left as it is.
 func New(ctx context.Context, c config.Config, version string, logger *slog.Logger) (*App, error) {
+	operatorKey, err := operatorKey(c)
+	if err != nil {
+		return nil, err
+	}
+	trusted, err := trustedDocuments(c)
+	if err != nil {
+		return nil, err
+	}
 	db, err := database.Open(ctx, c.Database, logger)
 	if err != nil {
 		return nil, err
@@ -64,14 +73,14 @@ func New(ctx context.Context, c config.Config, version string, logger *slog.Logg
 		return nil, errors.Join(err, db.Close())
 	}
 	a := &App{config: c, logger: logger, db: db, offBus: func() {}, stopping: make(chan struct{})}
-	if err := a.join(ctx, box, version); err != nil {
+	if err := a.join(ctx, box, version, trusted, operatorKey); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
 }
 
 // join makes the parts and plugs them into each other.
-func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
+func (a *App) join(ctx context.Context, box *auth.Box, version string, trusted *graph.Trusted, operatorKey string) error {
 	keys, err := auth.NewKeys(a.db, time.Now)
 	if err != nil {
 		return err
@@ -110,12 +119,6 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	if err != nil {
 		return err
 	}
-	var trusted *graph.Trusted
-	if a.config.TrustedDocs != "" {
-		if trusted, err = graph.ReadTrusted(a.config.TrustedDocs); err != nil {
-			return fmt.Errorf("trusted-documents: %w", err)
-		}
-	}
 	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
 		Introspection: a.config.Introspection == "on", Origins: a.config.AllowOrigins, Keys: keys, Limit: a.limits.operation, Logger: a.logger,
 		Answers: answers, Trusted: trusted,
@@ -126,12 +129,19 @@ func (a *App) join(ctx context.Context, box *auth.Box, version string) error {
 	keys.Revoked = a.graph.CloseKey
 	keys.Refused = func(ctx context.Context) { a.market.Refused(ctx, models.KeyRefused, models.Unauthenticated) }
 	rest := compat.New(resolver, compat.Options{Version: version, PublicURL: a.config.PublicURL, Logger: a.logger, Answers: answers})
-	key, err := operatorKey(a.config)
-	if err != nil {
-		return err
-	}
-	a.Handler = a.routes(rest, keys, key)
+	a.Handler = a.routes(rest, keys, operatorKey)
 	return nil
+}
+
+// trustedDocuments are the only ones to run, nil for any.
+func trustedDocuments(c config.Config) (trusted *graph.Trusted, err error) {
+	if c.TrustedDocs == "" {
+		return trusted, nil
+	}
+	if trusted, err = graph.ReadTrusted(c.TrustedDocs); err != nil {
+		return nil, fmt.Errorf("trusted-documents: %w", err)
+	}
+	return trusted, nil
 }
 
 // terms are what the market trades on.

@@ -23,12 +23,20 @@ const (
 	failureRef = "Failure"
 )
 
-// document serves the OpenAPI document of the routes. It is rendered once.
-func (d *door) document(routes []route, opts Options) http.HandlerFunc {
+// Document is the OpenAPI document of the routes, as it is served at /openapi.json.
+func Document(opts Options) ([]byte, error) { return render((&door{}).routes(), opts) }
+
+func render(routes []route, opts Options) ([]byte, error) {
 	body, err := json.Marshal(openAPI(routes, opts))
 	if err != nil {
-		err = fmt.Errorf("render the OpenAPI document: %w", err)
+		return nil, fmt.Errorf("render the OpenAPI document: %w", err)
 	}
+	return body, nil
+}
+
+// document serves the OpenAPI document of the routes. It is rendered once.
+func (d *door) document(routes []route, opts Options) http.HandlerFunc {
+	body, err := render(routes, opts)
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			d.refuse(w, r, err)

@@ -77,6 +77,9 @@ func Copy(ctx context.Context, from, to string, logger *slog.Logger, tell func(C
 	if _, err := os.Stat(from); err != nil {
 		return fmt.Errorf("open database: %w", err) // Open would make it
 	}
+	if _, err := ReadSchema(ctx, to); err != nil { // Open writes to the source
+		return err
+	}
 	source, err := Open(ctx, from, logger)
 	if err != nil {
 		return err

@@ -233,3 +233,8 @@ func checkOrigin(origins []string) func(*http.Request) bool {
 		return err == nil && strings.EqualFold(u.Host, r.Host)
 	}
 }
+
+// Schema is the text of schema.graphqls that the server was built with.
+func Schema() string {
+	return generated.NewExecutableSchema(generated.Config{}).Schema().Query.Position.Src.Input
+}

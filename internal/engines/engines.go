@@ -6,10 +6,12 @@ package engines
 
 import (
 	"context"
+	"database/sql"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,6 +50,15 @@ func Address(tb testing.TB) string {
 func SQLite(tb testing.TB) string {
 	tb.Helper()
 	return filepath.Join(tb.TempDir(), "market.db")
+}
+
+// FileDriver is the name to open a SQLite file with by database/sql alone: the driver
+// that the store uses, which goes by whether the tests were built with cgo.
+func FileDriver() string {
+	if slices.Contains(sql.Drivers(), "sqlite") {
+		return "sqlite"
+	}
+	return "sqlite3"
 }
 
 // Says is what the engine in use says, where the two have words of their own.
