@@ -18,7 +18,12 @@ type backupCommand struct {
 
 // Run prints the ledger's report of the backup.
 func (c *backupCommand) Run(ctx context.Context, to commands.Streams) error {
-	err := database.Backup(ctx, c.Database, c.To, func(state *database.State) error { return verify(state, to.Out) })
+	shown := begin(to.Err, "writing the backup", unknown)
+	err := database.Backup(ctx, c.Database, c.To, func(state *database.State) error {
+		shown.end()
+		return verify(state, to)
+	})
+	shown.end()
 	if err != nil {
 		return err
 	}
@@ -35,7 +40,12 @@ type restoreCommand struct {
 
 // Run prints the ledger's report of what is restored.
 func (c *restoreCommand) Run(ctx context.Context, to commands.Streams) error {
-	err := database.Restore(ctx, c.From, c.Database, func(state *database.State) error { return verify(state, to.Out) })
+	shown := begin(to.Err, "restoring", unknown)
+	err := database.Restore(ctx, c.From, c.Database, func(state *database.State) error {
+		shown.end()
+		return verify(state, to)
+	})
+	shown.end()
 	if err != nil {
 		return err
 	}

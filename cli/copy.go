@@ -27,8 +27,15 @@ func (c *copyCommand) Validate() error {
 // Run says what it is at, and prints the ledger's report of both sides.
 func (c *copyCommand) Run(ctx context.Context, to commands.Streams) error {
 	from := strings.TrimPrefix(c.From, "sqlite:")
-	tell := func(done database.Copied) { _, _ = fmt.Fprintf(to.Err, "%-20s %10d\n", done.Table, done.Rows) }
-	err := database.Copy(ctx, from, c.To, app.NewLogger(to.Err), tell, func(state *database.State) error { return verify(state, to.Out) })
+	shown := steps{to: to.Err}
+	defer shown.end()
+	tell := func(done database.Copied) {
+		shown.at(done.Table, done.Rows, done.Of)
+		if done.Rows == done.Of {
+			_, _ = fmt.Fprintf(to.Err, "%-20s %10d\n", done.Table, done.Rows)
+		}
+	}
+	err := database.Copy(ctx, from, c.To, app.NewLogger(to.Err), tell, func(state *database.State) error { return verify(state, to) })
 	if err != nil {
 		return err
 	}

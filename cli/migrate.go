@@ -24,7 +24,9 @@ func (c *migrateCommand) Run(ctx context.Context, to commands.Streams) (err erro
 	if c.Status {
 		before, err = database.ReadSchema(ctx, c.Database)
 	} else {
+		shown := begin(to.Err, "migrating", unknown)
 		before, err = database.Migrate(ctx, c.Database, app.NewLogger(to.Err))
+		shown.end()
 	}
 	if err != nil {
 		return err

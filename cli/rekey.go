@@ -33,7 +33,14 @@ func (c *rekeyCommand) Validate() error {
 
 // Run says how far it has got.
 func (c *rekeyCommand) Run(ctx context.Context, to commands.Streams) error {
+	shown := steps{to: to.Err}
+	defer shown.end()
+	terminal := app.Terminal(to.Err)
 	tell := func(done auth.Resealed) {
+		shown.at(done.Table, done.Rows, done.Of)
+		if terminal && done.Rows < done.Of {
+			return
+		}
 		_, _ = fmt.Fprintf(to.Err, "%-20s %10d looked at, %d sealed anew\n", done.Table, done.Rows, done.Changed)
 	}
 	kept, err := app.Rekey(ctx, app.Rekeying{Database: c.Database, SecretKey: c.SecretKey, OldSecretKey: c.OldSecretKey},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 
 	"agentmarket.space/server/commands"
 	"agentmarket.space/server/config"
@@ -20,22 +19,24 @@ type verifyCommand struct {
 
 // Run prints the report as JSON.
 func (c *verifyCommand) Run(ctx context.Context, to commands.Streams) error {
-	return database.Inspect(ctx, c.Database, func(state *database.State) error { return verify(state, to.Out) })
+	return database.Inspect(ctx, c.Database, func(state *database.State) error { return verify(state, to) })
 }
 
 // verify writes the report on a ledger and fails when a law does not hold.
-func verify(state *database.State, out io.Writer) error {
+func verify(state *database.State, to commands.Streams) error {
+	shown := begin(to.Err, "recomputing the ledger", unknown)
 	report, err := ledger.Verify(state)
+	shown.end()
 	if err != nil {
 		return err
 	}
-	encoder := json.NewEncoder(out)
+	encoder := json.NewEncoder(to.Out)
 	encoder.SetIndent("", "  ")
 	if err := encoder.Encode(report); err != nil {
 		return err
 	}
 	if n := len(report.Violations); n > 0 {
-		return fmt.Errorf("the ledger does not hold: %d violations", n)
+		return fmt.Errorf("the ledger does not hold: %d violations; keep a copy of the database as it is", n)
 	}
 	return nil
 }

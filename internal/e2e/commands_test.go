@@ -299,3 +299,23 @@ func TestPrinted(t *testing.T) {
 		t.Errorf("ended with %d and printed %s, want %s", code, text, served)
 	}
 }
+
+// TestProgress: what takes long says at a terminal what it is at, and nothing more
+// anywhere else.
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	script := program.Tool(t, "script")
+	server := program.Start(t)
+	server.Register("Agent", nil)
+	server.Stop()
+	verify := program.Path() + " verify"
+	cmd := exec.CommandContext(t.Context(), script, "-q", "-e", "-c", verify, os.DevNull)
+	cmd.Dir = server.Dir
+	shown, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(shown), "recomputing the ledger") || !strings.Contains(string(shown), `"violations"`) {
+		t.Errorf("at a terminal: %v: %q", err, shown)
+	}
+	if text, code := program.Run(t, server.Dir, "verify"); code != 0 || !strings.HasPrefix(text, "{") || strings.Contains(text, "recomputing") {
+		t.Errorf("elsewhere: ended with %d: %q", code, text)
+	}
+}
