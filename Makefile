@@ -20,6 +20,11 @@ test: ## every test, shuffled: units, transcripts, npm clients, the explorer in 
 postgres: ## the same tests of the store and the market, and those of replicas, on PostgreSQL
 	go run ./internal/engines/with go test -shuffle=on ./internal/e2e/replicas ./market ./webhooks ./database ./events ./ledger ./app ./auth
 
+# The packages that have statements of their own, and the program from outside.
+nocgo: ## the same tests of the store and the market on SQLite without cgo
+	CGO_ENABLED=0 go test -shuffle=on ./database ./auth ./ledger ./market ./webhooks ./graph ./compat
+	CGO_ENABLED=0 go test ./internal/e2e -run '^(TestQuickStart|TestBackup|TestKill|TestBadInput_commands|TestCommands)'
+
 # Every promise of docs/reliability.md with its figure. -only kill,winner shows some
 # of them; -into docs/reliability.md puts the table there.
 trust: ## show every promise of docs/reliability.md, in some minutes (flags in ARGS)
@@ -72,7 +77,10 @@ race: ## the tests of what is concurrent under the race detector, shuffled (pack
 dead: ## functions that neither a program nor a test reaches
 	@found=$$($(TOOL) deadcode -test ./...) && { [ -z "$$found" ] || { echo "$$found" >&2; exit 1; }; }
 
+sbom: ## write sbom.json: what the program is made of, in CycloneDX
+	CGO_ENABLED=0 go tool -modfile=tools/sbom.mod cyclonedx-gomod app -json -licenses -std -output sbom.json -main . .
+
 bench: ## measure ours and the baselines alternately, about ten minutes (flags in ARGS; -peers for more servers)
 	go -C bench run . $(ARGS)
 
-.PHONY: help run test postgres trust trust-long check generate fresh fuzz lint fmt race dead bench
+.PHONY: help run test postgres nocgo sbom trust trust-long check generate fresh fuzz lint fmt race dead bench

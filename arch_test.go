@@ -36,7 +36,8 @@ var levels = map[string]int{
 	"compat": 5,
 	"app":    6,
 	"dev":    7,
-	".":      8,
+	"cli":    8,
+	".":      9,
 }
 
 // TestLayers holds every import between packages of this module to levels.

@@ -59,7 +59,8 @@ type App struct {
 	stopOnce sync.Once
 }
 
-// New opens the store and joins the parts. Close releases what it opened.
+// New opens the store and joins the parts. Close releases what it opened. Other files
+// are read before: when one of them cannot be, the store is left as it is.
 func New(ctx context.Context, c config.Config, version string, logger *slog.Logger) (*App, error) {
 	return NewDevelopment(ctx, c, version, logger, Development{})
 }
@@ -67,6 +68,14 @@ func New(ctx context.Context, c config.Config, version string, logger *slog.Logg
 // NewDevelopment is [New] for a market to develop against: its clock can be moved on.
 // What it sends is signed by the true time, which its receivers go by.
 func NewDevelopment(ctx context.Context, c config.Config, version string, logger *slog.Logger, d Development) (*App, error) {
+	operatorKey, err := operatorKey(c)
+	if err != nil {
+		return nil, err
+	}
+	trusted, err := trustedDocuments(c)
+	if err != nil {
+		return nil, err
+	}
 	db, err := database.Open(ctx, c.Database, logger)
 	if err != nil {
 		return nil, err
@@ -79,14 +88,14 @@ func NewDevelopment(ctx context.Context, c config.Config, version string, logger
 	if d.Clock != nil {
 		a.now, a.wall = d.Clock.Now, time.Now
 	}
-	if err := a.join(ctx, box); err != nil {
+	if err := a.join(ctx, box, trusted, operatorKey); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
 }
 
 // join makes the parts and plugs them into each other.
-func (a *App) join(ctx context.Context, box *auth.Box) error {
+func (a *App) join(ctx context.Context, box *auth.Box, trusted *graph.Trusted, operatorKey string) error {
 	keys, err := auth.NewKeys(a.db, a.now)
 	if err != nil {
 		return err
@@ -135,12 +144,6 @@ func (a *App) join(ctx context.Context, box *auth.Box) error {
 		return err
 	}
 	answers.Meter = a.metrics
-	var trusted *graph.Trusted
-	if a.config.TrustedDocs != "" {
-		if trusted, err = graph.ReadTrusted(a.config.TrustedDocs); err != nil {
-			return fmt.Errorf("trusted-documents: %w", err)
-		}
-	}
 	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
 		Introspection: a.config.Introspection == "on", Origins: a.config.AllowOrigins, Keys: keys, Limit: a.limits.operation, Logger: a.logger,
 		Answers: answers, Trusted: trusted, Meter: a.metrics, Tracer: a.tracer,
@@ -155,15 +158,11 @@ func (a *App) join(ctx context.Context, box *auth.Box) error {
 	}
 	a.metrics.watch(a, answers, a.version)
 	rest := compat.New(resolver, compat.Options{Version: a.version, PublicURL: a.config.PublicURL, Logger: a.logger, Answers: answers})
-	key, err := operatorKey(a.config)
-	if err != nil {
-		return err
-	}
 	read, err := a.reading(a.version)
 	if err != nil {
 		return err
 	}
-	a.Handler = a.routes(rest, read, keys, key)
+	a.Handler = a.routes(rest, read, keys, operatorKey)
 	return nil
 }
 
@@ -177,6 +176,17 @@ func (a *App) trace(ctx context.Context, version string) (err error) {
 		return fmt.Errorf("otel-exporter-otlp-endpoint: %w", err)
 	}
 	return nil
+}
+
+// trustedDocuments are the only ones to run, nil for any.
+func trustedDocuments(c config.Config) (trusted *graph.Trusted, err error) {
+	if c.TrustedDocs == "" {
+		return trusted, nil
+	}
+	if trusted, err = graph.ReadTrusted(c.TrustedDocs); err != nil {
+		return nil, fmt.Errorf("trusted-documents: %w", err)
+	}
+	return trusted, nil
 }
 
 // terms are what the market trades on.

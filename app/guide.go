@@ -5,6 +5,7 @@ import (
 
 	"agentmarket.space/server/compat"
 	"agentmarket.space/server/compat/reference"
+	"agentmarket.space/server/graph"
 	"agentmarket.space/server/graph/explorer"
 	"agentmarket.space/server/guide"
 	"agentmarket.space/server/market"
@@ -32,7 +33,7 @@ func (a *App) reading(version string) (map[string]http.Handler, error) {
 		"GET /{$}": front, "GET " + guide.SkillPath: skill, "GET " + guide.LLMsPath: llms,
 	}
 	if facts.SchemaIsPublic {
-		schema, err := pages.NewFile(guide.SchemaPath, []byte(a.graph.SDL()))
+		schema, err := pages.NewFile(guide.SchemaPath, []byte(graph.Schema()))
 		if err != nil {
 			return nil, err
 		}

@@ -17,12 +17,20 @@ const redacted = "[redacted]"
 // that are given, wherever they turn up.
 func NewLogger(w io.Writer, secrets ...string) *slog.Logger {
 	options := &slog.HandlerOptions{ReplaceAttr: newRedaction(secrets).attr}
-	if file, ok := w.(*os.File); ok {
-		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.New(slog.NewTextHandler(w, options))
-		}
+	if Terminal(w) {
+		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// Terminal reports whether people read what is written to w.
+func Terminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // redaction is what is left out of a log.

@@ -21,10 +21,10 @@ type Sealed struct {
 	Label   func(key []string) string
 }
 
-// Resealed is how far [Reseal] has got with a table.
+// Resealed is how far [Reseal] has got with a table that has so many rows.
 type Resealed struct {
-	Table         string
-	Rows, Changed int64
+	Table             string
+	Rows, Of, Changed int64
 }
 
 // Reseal seals anew what the box opens but has not sealed with its own key, a page
@@ -33,6 +33,9 @@ type Resealed struct {
 // value that does not open ends it, with what came before sealed anew.
 func Reseal(ctx context.Context, db *database.DB, box *Box, table Sealed, tell func(Resealed)) error {
 	done := Resealed{Table: table.Table}
+	if err := db.Read(ctx).Table(table.Table).Count(&done.Of).Error; err != nil {
+		return fmt.Errorf("seal %s anew: %w", table.Table, err)
+	}
 	after := make([]string, len(table.Key)) // empty texts come before all others
 	for more := true; more; {
 		var page resealing

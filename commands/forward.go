@@ -6,10 +6,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,13 +29,12 @@ type Receiver struct {
 // forwardTime is how long a receiver may take, as the market's do.
 const forwardTime = 15 * time.Second
 
-// check refuses an address that nothing can be sent to.
-func (r *Receiver) check() error {
-	u, err := url.Parse(r.To)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("%q is not an address like http://127.0.0.1:3000/hook", r.To)
+// Validate refuses an address that nothing can be sent to.
+func (r *Receiver) Validate() error {
+	if r.To == "" {
+		return nil
 	}
-	return nil
+	return checkAddress(r.To, "http://127.0.0.1:3000/hook")
 }
 
 // secret is what requests are signed with for the agent of a key.
@@ -85,13 +84,15 @@ type Trigger struct {
 	URL    string `default:"http://127.0.0.1:8080" env:"AGENTMARKET_URL" help:"Address that the sample names as the market's."`
 }
 
+// Validate refuses an address that nothing can be sent to, or that is not a market's.
+func (c *Trigger) Validate() error {
+	return errors.Join(checkAddress(c.To, "http://127.0.0.1:3000/hook"), checkAddress(c.URL, "http://127.0.0.1:8080"))
+}
+
 // Run sends the sample and prints what the receiver answered; it fails on anything
 // but 2xx.
 func (c *Trigger) Run(ctx context.Context, to Streams) error {
 	receiver := Receiver{To: c.To, Secret: c.Secret}
-	if err := receiver.check(); err != nil {
-		return err
-	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return err

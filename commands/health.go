@@ -16,6 +16,9 @@ type Health struct {
 
 const healthTime = 3 * time.Second
 
+// Validate refuses an address that nobody can be asked at.
+func (c *Health) Validate() error { return checkAddress(c.URL, "http://127.0.0.1:8080") }
+
 // Run fails unless the server is ready.
 func (c *Health) Run(ctx context.Context, to Streams) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTime)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -28,6 +29,18 @@ type Remote struct {
 	URL  string `default:"http://127.0.0.1:8080" env:"AGENTMARKET_URL" help:"Address of the market."`
 	Key  string `env:"AGENTMARKET_API_KEY" help:"API key of the agent to act as; 'agentmarket register' gives one."`
 	JSON bool   `name:"json" help:"Print JSON, for programs."`
+}
+
+// Validate refuses an address that nobody can be asked at.
+func (r *Remote) Validate() error { return checkAddress(r.URL, "http://127.0.0.1:8080") }
+
+// checkAddress refuses what is not the address of a server.
+func checkAddress(text, like string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("%q is not an address like %s", text, like)
+	}
+	return nil
 }
 
 const (

@@ -34,12 +34,17 @@ const (
 	killTime = 5 * time.Second
 )
 
-// Run takes open tasks, the longest open first, does them and hands in what comes
-// of it, until it is interrupted. A task whose command fails is given back.
-func (c *Worker) Run(ctx context.Context, to Streams) error {
+// Validate refuses to do no task at once.
+func (c *Worker) Validate() error {
 	if c.Parallel < 1 {
 		return errors.New("--parallel must be at least 1")
 	}
+	return nil
+}
+
+// Run takes open tasks, the longest open first, does them and hands in what comes
+// of it, until it is interrupted. A task whose command fails is given back.
+func (c *Worker) Run(ctx context.Context, to Streams) error {
 	if err := c.know(ctx); err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 // Package config holds the settings of the server in one struct: flags go
-// before environment variables (AGENTMARKET_*), these before defaults. It checks
-// that they make sense together and opens nothing.
+// before environment variables (AGENTMARKET_*), these before a file, that before
+// defaults. It checks that they make sense together and opens nothing but the file.
 package config
 
 import (
@@ -10,12 +10,16 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"agentmarket.space/server/models"
 )
+
+// secretTag marks the settings that nobody may see.
+const secretTag = "secret"
 
 // Config is every setting. Durations are written like 30s or 24h.
 type Config struct {
@@ -24,9 +28,9 @@ type Config struct {
 	NATSURL        string          `                         env:"AGENTMARKET_NATS_URL"        help:"Address of a NATS server over which replicas wake each other up; the database does it without one." name:"nats-url"`
 	PublicURL      string          `                         env:"AGENTMARKET_PUBLIC_URL"      help:"Address at which clients reach the server; http:// and the listen address when empty."`
 	MarketplaceURL string          `                         env:"AGENTMARKET_MARKETPLACE_URL" help:"Address that webhooks name as marketplace_url; the public one when empty."`
-	SecretKey      string          `                         env:"AGENTMARKET_SECRET_KEY"      help:"Key that seals webhook secrets, at least 16 characters; when empty one is made beside the database."`
-	OldSecretKey   string          `                         env:"AGENTMARKET_OLD_SECRET_KEY"  help:"Key whose seals are opened too, while a server goes from one secret key to the next."`
-	OperatorKey    string          `                         env:"AGENTMARKET_OPERATOR_KEY"    help:"Key of who runs the server, at least 32 characters: for /metrics and what is under /operator. Without one /metrics is open and the rest is off."`
+	SecretKey      string          `                         env:"AGENTMARKET_SECRET_KEY"      help:"Key that seals webhook secrets, at least 16 characters; when empty one is made beside the database." secret:""`
+	OldSecretKey   string          `                         env:"AGENTMARKET_OLD_SECRET_KEY"  help:"Key whose seals are opened too, while a server goes from one secret key to the next." secret:""`
+	OperatorKey    string          `                         env:"AGENTMARKET_OPERATOR_KEY"    help:"Key of who runs the server, at least 32 characters: for /metrics and what is under /operator. Without one /metrics is open and the rest is off." secret:""`
 	OperatorFile   string          `                         env:"AGENTMARKET_OPERATOR_KEY_FILE" help:"File with the operator's key, instead." name:"operator-key-file"`
 	AllowNetworks  []netip.Prefix  `                         env:"AGENTMARKET_ALLOW_NETWORKS"  help:"Private networks that webhooks and endpoints may be in, like 127.0.0.0/8,10.0.0.0/8."`
 	AllowPorts     []uint16        `default:"443"            env:"AGENTMARKET_ALLOW_PORTS"     help:"Ports that webhooks and endpoints may use on public addresses."`
@@ -54,13 +58,16 @@ type Config struct {
 	ClaudeHour     int64           `default:"5000000"        env:"AGENTMARKET_CLAUDE_TOKENS_PER_HOUR" help:"How many tokens, read and written, hires may take of the model in an hour; 0 for any number." name:"claude-tokens-per-hour"`
 	ClaudeHourEach int64           `default:"500000"         env:"AGENTMARKET_CLAUDE_TOKENS_PER_HOUR_PER_AGENT" help:"How many of those one agent may hire for; 0 for any number." name:"claude-tokens-per-hour-per-agent"`
 	Traces         string          `                         env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"Address of an OpenTelemetry collector that traces are sent to, over OTLP/HTTP; none are made without one." name:"otel-exporter-otlp-endpoint"`
-	ClaudeKey      string          `                         env:"ANTHROPIC_API_KEY"           help:"Key for the Claude API; system prompts are off without one." name:"anthropic-api-key"`
+	ClaudeKey      string          `                         env:"ANTHROPIC_API_KEY"           help:"Key for the Claude API; system prompts are off without one." name:"anthropic-api-key" secret:""`
 	ClaudeURL      string          `                         env:"ANTHROPIC_BASE_URL"          help:"Address of the Claude API." name:"anthropic-base-url"`
 }
 
 // MinOperatorKey is how many characters the operator's key has at least: 128 bits in
 // hex, which nobody guesses.
 const MinOperatorKey = 32
+
+// minSecretKey is how many characters a key to seal with has at least.
+const minSecretKey = 16
 
 // minKeepEvents is the least that events are kept: for as long as an
 // Idempotency-Key, so that who resumes a day later finds what happened. The
@@ -108,9 +115,8 @@ func (c *Config) Validate() error {
 	check(c.NATSURL == "" || strings.Contains(c.Database, "://"), "nats-url: is for replicas on PostgreSQL; the database is a file")
 	check(isNATS(c.NATSURL), "nats-url: must be like nats://host:4222, with commas between several")
 	check(c.Drain >= 0, "drain: must not be negative")
-	check(c.SecretKey == "" || len(c.SecretKey) >= 16, "secret-key: must have at least 16 characters")
 	check(c.OldSecretKey == "" || c.SecretKey != "", "old-secret-key: is for a server that is given its secret key")
-	check(c.OldSecretKey == "" || len(c.OldSecretKey) >= 16, "old-secret-key: must have at least 16 characters")
+	errs = append(errs, CheckSecretKeys(c.SecretKey, c.OldSecretKey))
 	check(c.OperatorKey == "" || len(c.OperatorKey) >= MinOperatorKey, "operator-key: must have at least %d characters", MinOperatorKey)
 	check(c.OperatorKey == "" || c.OperatorFile == "", "operator-key-file: is instead of operator-key")
 	check(isAddress(c.PublicURL), "public-url: %q is not an address like https://example.com", c.PublicURL)
@@ -119,9 +125,25 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// CheckSecretKeys refuses keys that are given and too short to seal with.
+func CheckSecretKeys(key, old string) error {
+	var errs []error
+	for _, given := range []struct{ name, key string }{{"secret-key", key}, {"old-secret-key", old}} {
+		if given.key != "" && len(given.key) < minSecretKey {
+			errs = append(errs, fmt.Errorf("%s: must have at least %d characters", given.name, minSecretKey))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Secrets are the settings that nobody may see.
-func (c *Config) Secrets() []string {
-	return []string{c.SecretKey, c.OldSecretKey, c.OperatorKey, c.ClaudeKey}
+func (c *Config) Secrets() (all []string) {
+	for field, value := range reflect.ValueOf(c).Elem().Fields() {
+		if _, secret := field.Tag.Lookup(secretTag); secret {
+			all = append(all, value.String())
+		}
+	}
+	return all
 }
 
 // retryTime is how long the retries of a delivery can go on when its receiver asks
@@ -172,6 +194,11 @@ func (c *Config) Complete(listening net.Addr) {
 	if strings.HasSuffix(c.Addr, ":0") {
 		c.Addr = listening.String() // it is any free port
 	}
-	c.PublicURL = strings.TrimRight(cmp.Or(c.PublicURL, "http://"+c.Addr), "/")
+	c.PublicURL = c.Public()
 	c.MarketplaceURL = cmp.Or(c.MarketplaceURL, c.PublicURL)
+}
+
+// Public is the address at which clients reach the server.
+func (c *Config) Public() string {
+	return strings.TrimRight(cmp.Or(c.PublicURL, "http://"+c.Addr), "/")
 }

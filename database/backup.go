@@ -61,7 +61,7 @@ func copyState(ctx context.Context, from, to string) error {
 		return fmt.Errorf("open database: %s is not a file", from)
 	}
 	// Not as Read's connections are: for SQLite this is writing.
-	reader, err := connect(from, url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}, 1)
+	reader, err := connect(from, url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}, 1, nil)
 	if err != nil {
 		return fmt.Errorf("open database %s: %w", from, err)
 	}

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/mattn/go-sqlite3"
 	"gorm.io/gorm"
 
 	"agentmarket.space/server/models"
@@ -40,19 +39,21 @@ func (c *changes) slot(table, id string) uint32 {
 	return uint32(maphash.Comparable(c.seed, [2]string{table, id}) % slots)
 }
 
-// attach gives a connection that writes the function that the triggers call and,
-// when it takes the place of one that broke, the triggers.
-func (c *changes) attach(conn *sqlite3.SQLiteConn) error {
-	err := conn.RegisterFunc("note_change", func(table, id string) int64 {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.pending = append(c.pending, c.slot(table, id))
-		return 0
-	}, false)
-	if err == nil && c.watching.Load() {
-		_, err = conn.Exec(triggers(), nil)
+// note is what the triggers call, as note_change, for a row that has changed.
+func (c *changes) note(table, id string) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending = append(c.pending, c.slot(table, id))
+	return 0
+}
+
+// again is the triggers for a connection that takes the place of one that broke,
+// empty for the first.
+func (c *changes) again() string {
+	if !c.watching.Load() {
+		return ""
 	}
-	return err
+	return triggers()
 }
 
 // watch has the connection that writes tell of every row that it changes.

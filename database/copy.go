@@ -59,23 +59,31 @@ func copiedTables() []copiedTable {
 // jobsAtOnce is how many jobs are copied with one statement.
 const jobsAtOnce = 1000
 
-// Copied is how many rows of a table Copy has written.
+// copiedStep is after how many rows it is told how far a table has got.
+const copiedStep = 5000
+
+// Copied is how many rows of a table Copy has written, of how many. The table is done
+// when these are the same.
 type Copied struct {
-	Table string
-	Rows  int64
+	Table    string
+	Rows, Of int64
 }
 
 // Copy fills the empty PostgreSQL database at to with the market in the SQLite
 // file at from, which nobody may be serving: every row as it is, cursors and all,
 // and the jobs that are still to be done. check is run on both states, and the
 // rows that arrived are compared with those that were sent, before anything is
-// committed; whatever fails leaves the target empty. tell hears of each table.
+// committed; whatever fails leaves the target empty. tell hears of each table once it
+// is done, and of large ones meanwhile.
 func Copy(ctx context.Context, from, to string, logger *slog.Logger, tell func(Copied), check func(*State) error) (err error) {
 	if IsPostgres(from) || !IsPostgres(to) {
 		return errors.New("copy goes from a SQLite file to a postgres:// address")
 	}
 	if _, err := os.Stat(from); err != nil {
 		return fmt.Errorf("open database: %w", err) // Open would make it
+	}
+	if _, err := ReadSchema(ctx, to); err != nil { // Open writes to the source
+		return err
 	}
 	source, err := Open(ctx, from, logger)
 	if err != nil {
@@ -138,17 +146,17 @@ func fill(ctx context.Context, source, target *DB, state *State, tell func(Copie
 		return err
 	}
 	for _, table := range copiedTables() {
-		rows, err := f.table(table)
+		rows, err := f.table(table, tell)
 		if err != nil {
 			return fmt.Errorf("copy %s: %w", table.name, err)
 		}
-		tell(Copied{table.name, rows})
+		tell(Copied{table.name, rows, rows})
 	}
 	jobs, err := copyJobs(ctx, source, target, tx)
 	if err != nil {
 		return fmt.Errorf("copy jobs: %w", err)
 	}
-	tell(Copied{"jobs", jobs})
+	tell(Copied{"jobs", jobs, jobs})
 	if err := f.finish(); err != nil {
 		return err
 	}
@@ -208,7 +216,11 @@ func (f *filling) triggers(action string) error {
 }
 
 // table copies a table and reads it back.
-func (f *filling) table(table copiedTable) (int64, error) {
+func (f *filling) table(table copiedTable, tell func(Copied)) (int64, error) {
+	var all int64
+	if err := f.from.Raw("SELECT COUNT(*) FROM " + table.name).Scan(&all).Error; err != nil {
+		return 0, err
+	}
 	var columns []string
 	err := f.to.Raw(`SELECT column_name FROM information_schema.columns
 		WHERE table_schema = current_schema() AND table_name = ? AND is_generated = 'NEVER' ORDER BY ordinal_position`, table.name).Scan(&columns).Error
@@ -225,6 +237,11 @@ func (f *filling) table(table copiedTable) (int64, error) {
 		return 0, err
 	}
 	defer sent.rows.Close() //nolint:errcheck // read to the end, or failed already
+	sent.tell = func(rows int64) {
+		if rows%copiedStep == 0 && rows < all {
+			tell(Copied{table.name, rows, all})
+		}
+	}
 	var written int64
 	err = f.conn.Raw(func(driver any) error {
 		conn, ok := driver.(*stdlib.Conn)
@@ -288,6 +305,7 @@ type rows struct {
 	values []any
 	into   []any
 	count  int64
+	tell   func(count int64)
 	digest hash.Hash
 }
 
@@ -296,7 +314,7 @@ func openRows(state *State, table copiedTable, columns []string) (*rows, error) 
 	if err != nil {
 		return nil, err
 	}
-	r := &rows{rows: found, values: make([]any, len(columns)), into: make([]any, len(columns)), digest: sha256.New()}
+	r := &rows{rows: found, values: make([]any, len(columns)), into: make([]any, len(columns)), digest: sha256.New(), tell: func(int64) {}}
 	for i := range r.values {
 		r.into[i] = &r.values[i]
 	}
@@ -315,6 +333,7 @@ func (r *rows) Values() ([]any, error) {
 		return nil, err
 	}
 	r.count++
+	r.tell(r.count)
 	for _, value := range r.values {
 		if _, err := fmt.Fprintf(r.digest, "%T %q\n", value, fmt.Sprint(value)); err != nil {
 			return nil, err

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,10 +16,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/mattn/go-sqlite3"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
-	"gorm.io/driver/sqlite"
 	"gorm.io/gorm"
 	gormlogger "gorm.io/gorm/logger"
 
@@ -85,7 +82,7 @@ func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger)
 	db.writer, err = connect(path, url.Values{
 		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_txlock": {"immediate"}, "_busy_timeout": {"10000"},
 		"_foreign_keys": {"on"}, "_recursive_triggers": {"on"}, "_cache_size": {"-32000"}, "_stmt_cache_size": {"128"},
-	}, 1, db.changes.attach)
+	}, 1, db.changes)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +99,14 @@ func refuseForeign(ctx context.Context, path string) error {
 	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
 		return nil //nolint:nilerr // it is made, or cannot be and that is said then
 	}
-	reader, err := connect(path, readerParams(), 1)
+	file, err := os.Open(path) //nolint:gosec // the operator names it
+	if err != nil {
+		return err // not every driver says why
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	reader, err := connect(path, readerParams(), 1, nil)
 	if err != nil {
 		return err
 	}
@@ -151,28 +155,22 @@ func (db *DB) prepare(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("open job queue: %w", err)
 	}
-	db.reader, err = connect(path, readerParams(), readers)
+	db.reader, err = connect(path, readerParams(), readers, nil)
 	return err
 }
 
 // connect opens path with its pragmas in the DSN, so that every connection of
-// the pool has them, and hands new connections to the hooks. Each handle gets a
-// gorm.Config of its own: gorm.Open keeps the pointer.
-func connect(path string, params url.Values, conns int, hooks ...func(*sqlite3.SQLiteConn) error) (*gorm.DB, error) {
-	sqlDB := sql.OpenDB(&connector{
-		dsn: "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params.Encode(),
-		driver: &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
-			for _, hook := range hooks {
-				if err := hook(conn); err != nil {
-					return err
-				}
-			}
-			return nil
-		}},
-	})
+// the pool has them, and tells of what they change to watched, unless it is nil. Each
+// handle gets a gorm.Config of its own: gorm.Open keeps the pointer.
+func connect(path string, params url.Values, conns int, watched *changes) (*gorm.DB, error) {
+	connections, err := newConnector("file:"+(&url.URL{Path: path}).EscapedPath(), params, watched)
+	if err != nil {
+		return nil, err
+	}
+	sqlDB := sql.OpenDB(connections)
 	sqlDB.SetMaxOpenConns(conns)
 	sqlDB.SetMaxIdleConns(conns)
-	handle, err := gorm.Open(sqlite.New(sqlite.Config{Conn: sqlDB}), &gorm.Config{
+	handle, err := gorm.Open(sqliteDialector(sqlDB), &gorm.Config{
 		SkipDefaultTransaction:   true,
 		DisableNestedTransaction: true,
 		TranslateError:           true,
@@ -183,18 +181,6 @@ func connect(path string, params url.Values, conns int, hooks ...func(*sqlite3.S
 	}
 	return handle, nil
 }
-
-// connector opens the connections of one pool.
-type connector struct {
-	dsn    string
-	driver *sqlite3.SQLiteDriver
-}
-
-// Connect opens one.
-func (c *connector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
-
-// Driver is the driver.
-func (c *connector) Driver() driver.Driver { return c.driver }
 
 // checkDurable refuses to go on with a connection that would acknowledge what
 // is not on the disk, or with a damaged file.
@@ -272,7 +258,7 @@ func Inspect(ctx context.Context, address string, fn func(*State) error) error {
 	if _, err := os.Stat(address); err != nil {
 		return fmt.Errorf("open database: %w", err)
 	}
-	reader, err := connect(address, readerParams(), 1)
+	reader, err := connect(address, readerParams(), 1, nil)
 	if err != nil {
 		return fmt.Errorf("open database %s: %w", address, err)
 	}

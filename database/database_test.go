@@ -3,6 +3,7 @@ package database_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"io"
 	"log/slog"
@@ -14,8 +15,6 @@ import (
 	"testing"
 
 	"github.com/riverqueue/river"
-	"gorm.io/driver/sqlite"
-	"gorm.io/gorm"
 
 	"agentmarket.space/server/database"
 	"agentmarket.space/server/internal/engines"
@@ -237,12 +236,10 @@ func damaged(t *testing.T) string {
 func foreign(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
-	handle, err := gorm.Open(sqlite.Open(path))
+	db, err := sql.Open(engines.FileDriver(), path)
 	must(t, err)
-	must(t, handle.Exec("CREATE TABLE accounts (id INTEGER PRIMARY KEY)").Error)
-	sqlDB, err := handle.DB()
-	must(t, err)
-	must(t, sqlDB.Close())
+	_, err = db.ExecContext(t.Context(), "CREATE TABLE accounts (id INTEGER PRIMARY KEY)")
+	must(t, errors.Join(err, db.Close()))
 	return path
 }
 

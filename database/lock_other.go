@@ -1,8 +1,8 @@
-//go:build !unix
+//go:build !unix && !windows
 
 package database
 
-// fileLock does nothing where there is no flock.
+// fileLock does nothing where there is no lock on files.
 type fileLock struct{}
 
 func lockFile(string) (*fileLock, error) { return &fileLock{}, nil }

@@ -135,7 +135,7 @@ func knownOnly(to dialect, fn func(*State) error) func(*State) error {
 // migrateFile brings a file that nobody serves up to date.
 func migrateFile(ctx context.Context, path string) (err error) {
 	// Nothing beside the file: it is to be whole by itself.
-	handle, err := connect(path, url.Values{"_journal_mode": {"DELETE"}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"}}, 1)
+	handle, err := connect(path, url.Values{"_journal_mode": {"DELETE"}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"}}, 1, nil)
 	if err != nil {
 		return err
 	}

@@ -167,14 +167,8 @@ func (s *shared) prepare(ctx context.Context, db *DB) (err error) {
 		_, unlocked := conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", migrationLock)
 		err = errors.Join(err, unlocked)
 	}()
-	var foreign string
-	err = conn.QueryRowContext(ctx, `SELECT COALESCE(MIN(table_name), '') FROM information_schema.tables WHERE table_schema = current_schema()
-		AND to_regclass('transfers') IS NULL AND table_name IN ('agents', 'tasks', 'wallets', 'events', 'webhooks', 'deliveries', 'secrets')`).Scan(&foreign)
-	if err != nil {
+	if err = refuseForeignTables(ctx, conn); err != nil {
 		return err
-	}
-	if foreign != "" {
-		return fmt.Errorf("it is another program's database: it has a table %q", foreign)
 	}
 	if err = s.migrate(ctx, lockPatience); err != nil {
 		return err
@@ -183,6 +177,23 @@ func (s *shared) prepare(ctx context.Context, db *DB) (err error) {
 		return fmt.Errorf("open job queue: %w", err)
 	}
 	return s.beat(ctx, db.replica)
+}
+
+// refuseForeignTables refuses a database with tables of another program.
+func refuseForeignTables(ctx context.Context, conn interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+},
+) error {
+	var foreign string
+	err := conn.QueryRowContext(ctx, `SELECT COALESCE(MIN(table_name), '') FROM information_schema.tables WHERE table_schema = current_schema()
+		AND to_regclass('transfers') IS NULL AND table_name IN ('agents', 'tasks', 'wallets', 'events', 'webhooks', 'deliveries', 'secrets')`).Scan(&foreign)
+	if err != nil {
+		return err
+	}
+	if foreign != "" {
+		return fmt.Errorf("it is another program's database: it has a table %q", foreign)
+	}
+	return nil
 }
 
 func (s *shared) release() {

@@ -23,7 +23,7 @@ func TestOpen_readOnly(t *testing.T) {
 		"all may be written": {0o777, 0o666, ""},
 		"the folder":         {0o555, 0o666, ".lock: permission denied"},
 		"the file":           {0o777, 0o444, "attempt to write a readonly database"},
-		"not even read":      {0o777, 0o000, "unable to open database file: permission denied"},
+		"not even read":      {0o777, 0o000, "permission denied"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

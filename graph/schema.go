@@ -1,9 +1,15 @@
 package graph
 
-import "strings"
+import (
+	"strings"
 
-// SDL is the text of the schema, as it was written.
-func (s *Server) SDL() string { return s.schema.Query.Position.Src.Input }
+	"agentmarket.space/server/graph/generated"
+)
+
+// Schema is the text of schema.graphqls that the server was built with.
+func Schema() string {
+	return generated.NewExecutableSchema(generated.Config{}).Schema().Query.Position.Src.Input
+}
 
 // Stream is a subscription of the schema.
 type Stream struct{ Name, Description string }

@@ -89,7 +89,7 @@ func (p *played) fill(t *testing.T, to *sql.DB, table string) {
 func raw(t *testing.T, address string) *sql.DB {
 	t.Helper()
 	if !database.IsPostgres(address) {
-		db, err := sql.Open("sqlite3", address)
+		db, err := sql.Open(engines.FileDriver(), address)
 		must(t, err)
 		t.Cleanup(func() { must(t, db.Close()) })
 		return db

@@ -104,7 +104,7 @@ func TestCommands_refused(t *testing.T) {
 		{"", "give --key", 1, []string{"wallet"}},
 		{"", "give --key", 1, []string{"worker", "--exec", "cat"}},
 		{agent.Key, "give --capability", 1, []string{"worker", "--exec", "cat"}},
-		{agent.Key, "--parallel must be", 1, []string{"worker", "--exec", "cat", "--parallel", "0"}},
+		{agent.Key, "--parallel must be", 2, []string{"worker", "--exec", "cat", "--parallel", "0"}},
 		{agent.Key, "--exec", 2, []string{"worker"}},
 		{strings.Repeat("0", 64), "UNAUTHENTICATED", 1, []string{"wallet"}},
 		{agent.Key, "INVALID_INPUT", 1, []string{"tasks", "post", "x", "--budget", "1"}},
@@ -281,11 +281,41 @@ func TestForward(t *testing.T) {
 		t.Errorf("trigger ended with %d and printed %s", code, text)
 	}
 	for _, args := range [][]string{{"listen", "--forward-to", "here"}, {"trigger", "task.posted", "ftp://here"}} {
-		if text, code := program.Run(t, t.TempDir(), args...); code != 1 || !strings.Contains(text, "is not an address") {
+		if text, code := program.Run(t, t.TempDir(), args...); code != 2 || !strings.Contains(text, "is not an address") {
 			t.Errorf("%q ended with %d: %s", args, code, text)
 		}
 	}
 	if text, code := program.Run(t, t.TempDir(), "trigger", "task.lost", receiver.URL); code != 2 {
 		t.Errorf("an event that there is not ended with %d: %s", code, text)
+	}
+}
+
+// TestPrinted: what is printed of the REST routes is what a server answers.
+func TestPrinted(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	_, served := server.Do(http.MethodGet, "/openapi.json", "", "")
+	if text, code := program.Run(t, t.TempDir(), "openapi", "--public-url", server.URL+"/"); code != 0 || text != served {
+		t.Errorf("ended with %d and printed %s, want %s", code, text, served)
+	}
+}
+
+// TestProgress: what takes long says at a terminal what it is at, and nothing more
+// anywhere else.
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	script := program.Tool(t, "script")
+	server := program.Start(t)
+	server.Register("Agent", nil)
+	server.Stop()
+	verify := program.Path() + " verify"
+	cmd := exec.CommandContext(t.Context(), script, "-q", "-e", "-c", verify, os.DevNull)
+	cmd.Dir = server.Dir
+	shown, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(shown), "recomputing the ledger") || !strings.Contains(string(shown), `"violations"`) {
+		t.Errorf("at a terminal: %v: %q", err, shown)
+	}
+	if text, code := program.Run(t, server.Dir, "verify"); code != 0 || !strings.HasPrefix(text, "{") || strings.Contains(text, "recomputing") {
+		t.Errorf("elsewhere: ended with %d: %q", code, text)
 	}
 }

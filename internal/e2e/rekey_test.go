@@ -170,14 +170,17 @@ func TestRekey_refuses(t *testing.T) {
 	t.Parallel()
 	server := program.Start(t)
 	server.Register("Agent", map[string]any{"endpointUrl": "https://agent.example.com/run"})
-	for _, row := range []struct{ args, says string }{
-		{"rekey", "another process serves it"},
-		{"rekey --database none.db", "no such file"},
-		{"rekey --database none.db --secret-key=another-secret-key", "no such file"},
-		{"rekey --database postgres://127.0.0.1/market", "secret-key: must be given"},
+	for _, row := range []struct {
+		code       int
+		args, says string
+	}{
+		{1, "rekey", "another process serves it"},
+		{1, "rekey --database none.db", "no such file"},
+		{1, "rekey --database none.db --secret-key=another-secret-key", "no such file"},
+		{2, "rekey --database postgres://127.0.0.1/market", "secret-key: must be given"},
 	} {
 		text, code := program.Run(t, server.Dir, strings.Fields(row.args)...)
-		if code != 1 || !strings.Contains(text, row.says) {
+		if code != row.code || !strings.Contains(text, row.says) {
 			t.Errorf("%s: exit %d, %s", row.args, code, text)
 		}
 	}

@@ -6,11 +6,13 @@ package engines
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -75,6 +77,15 @@ var migrated = sync.OnceValues(func() (file []byte, err error) {
 func SQLite(tb testing.TB) string {
 	tb.Helper()
 	return filepath.Join(tb.TempDir(), "market.db")
+}
+
+// FileDriver is the name to open a SQLite file with by database/sql alone: the driver
+// that the store uses, which goes by whether the tests were built with cgo.
+func FileDriver() string {
+	if slices.Contains(sql.Drivers(), "sqlite") {
+		return "sqlite"
+	}
+	return "sqlite3"
 }
 
 // Says is what the engine in use says, where the two have words of their own.

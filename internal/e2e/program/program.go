@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	_ "agentmarket.space/server/app" // so that a kept test result is of the program as it is now
+	_ "agentmarket.space/server/cli" // so that a kept test result is of the program as it is now
 	"agentmarket.space/server/internal/trust/claim"
 )
 
@@ -49,7 +49,7 @@ func main(m *testing.M) (code int, err error) {
 		return m.Run(), nil
 	}
 	for root := "."; len(root) < 100; root = filepath.Join(root, "..") {
-		if _, err := os.Stat(filepath.Join(root, "server.go")); err == nil { // looked at for the same reason as app is imported
+		if _, err := os.Stat(filepath.Join(root, "server.go")); err == nil { // looked at for the same reason as cli is imported
 			break
 		}
 	}
@@ -231,7 +231,9 @@ func (s *Server) Verify() {
 // exit code.
 func Run(tb testing.TB, dir string, args ...string) (text string, code int) {
 	tb.Helper()
-	cmd := exec.CommandContext(tb.Context(), Path(), args...)
+	ctx, cancel := context.WithTimeout(tb.Context(), 4*patience) // a server that starts where it must not would go on
+	defer cancel()
+	cmd := exec.CommandContext(ctx, Path(), args...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {

@@ -154,7 +154,7 @@ func cursors(t *testing.T, server *program.Server, n int) []int64 {
 // sqlite runs statements on a file.
 func sqlite(t *testing.T, path, statements string) {
 	t.Helper()
-	db, err := sql.Open("sqlite3", path)
+	db, err := sql.Open(engines.FileDriver(), path)
 	must(t, err)
 	_, err = db.ExecContext(t.Context(), statements)
 	must(t, err)

@@ -1,0 +1,35 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"agentmarket.space/server/app"
+	"agentmarket.space/server/commands"
+	"agentmarket.space/server/config"
+)
+
+type serveCommand struct {
+	config.File   `embed:""`
+	config.Config `embed:""`
+}
+
+// Run serves until ctx ends.
+func (c *serveCommand) Run(ctx context.Context, to commands.Streams) (err error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	c.Complete(listener.Addr())
+	server, err := app.New(ctx, c.Config, version(), app.NewLogger(to.Err, c.Secrets()...))
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	if err := server.Banner(to.Err, version()); err != nil {
+		return err
+	}
+	return server.Run(ctx, listener)
+}
