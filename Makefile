@@ -20,10 +20,10 @@ test: ## every test, shuffled: units, transcripts, npm clients, the explorer in 
 postgres: ## the same tests of the store and the market, and those of replicas, on PostgreSQL
 	go run ./internal/engines/with go test -shuffle=on ./internal/e2e/replicas ./market ./webhooks ./database ./events ./ledger ./app ./auth
 
-# The packages that have statements of their own, and the program from outside.
+# The packages that have statements of their own, and the commands from outside.
 nocgo: ## the same tests of the store and the market on SQLite without cgo
 	CGO_ENABLED=0 go test -shuffle=on ./database ./auth ./ledger ./market ./webhooks ./graph ./compat
-	CGO_ENABLED=0 go test ./internal/e2e -run '^(TestQuickStart|TestBackup|TestKill|TestBadInput_commands|TestCommands)'
+	CGO_ENABLED=0 go test ./internal/e2e -run '^(TestBadInput_commands|TestCommands)'
 
 # Every promise of docs/reliability.md with its figure. -only kill,winner shows some
 # of them; -into docs/reliability.md puts the table there.
