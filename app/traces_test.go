@@ -92,7 +92,8 @@ func TestTraces(t *testing.T) {
 	poster := b.register(t, "")
 	const trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 	const document = `mutation SecretName { postTask(input: {title: \"Secret title\", description: \"Secret task\", budget: 5, requiredCapabilities: [\"work\"]}) { task { id } } }`
-	got := b.ask(t, http.MethodPost, "/graphql", `{"query":"`+document+`"}`, "X-API-Key", poster, "traceparent", "00-"+trace+"-"+parent+"-01")
+	got := b.ask(t, http.MethodPost, "/graphql", `{"query":"`+document+`"}`, "X-API-Key", poster,
+		"traceparent", "00-"+trace+"-"+parent+"-01", "tracestate", "them=Secret")
 	if got.StatusCode != http.StatusOK || strings.Contains(got.body, "errors") {
 		t.Fatalf("%d %s", got.StatusCode, got.body)
 	}
