@@ -86,9 +86,12 @@ func (f *figures) Collect(out chan<- prometheus.Metric) {
 				*part.kept, err = part.read(state)
 				return err
 			})
-			if *part.at = now; err != nil {
-				*part.at, *part.kept, readable = time.Time{}, nil, 0
+			if *part.at = now; err != nil { // it is tried again as soon as counts are
+				*part.at, *part.kept = now.Add(countEvery-part.every), nil
 			}
+		}
+		if *part.kept == nil {
+			readable = 0
 		}
 		for _, metric := range *part.kept {
 			out <- metric

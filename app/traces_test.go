@@ -20,7 +20,9 @@ import (
 	trace "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"agentmarket.space/server/auth"
 	"agentmarket.space/server/config"
+	"agentmarket.space/server/market"
 )
 
 // collected is what a collector was sent.
@@ -92,7 +94,8 @@ func TestTraces(t *testing.T) {
 	poster := b.register(t, "")
 	const trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 	const document = `mutation SecretName { postTask(input: {title: \"Secret title\", description: \"Secret task\", budget: 5, requiredCapabilities: [\"work\"]}) { task { id } } }`
-	got := b.ask(t, http.MethodPost, "/graphql", `{"query":"`+document+`"}`, "X-API-Key", poster, "traceparent", "00-"+trace+"-"+parent+"-01")
+	got := b.ask(t, http.MethodPost, "/graphql", `{"query":"`+document+`"}`, "X-API-Key", poster,
+		"traceparent", "00-"+trace+"-"+parent+"-01", "tracestate", "them=Secret")
 	if got.StatusCode != http.StatusOK || strings.Contains(got.body, "errors") {
 		t.Fatalf("%d %s", got.StatusCode, got.body)
 	}
@@ -179,8 +182,14 @@ func TestTraces_sockets(t *testing.T) {
 	for i := range 2 {
 		say(fmt.Sprintf(`{"type":"subscribe","id":"%d","payload":{"query":"{ marketplace { version } }"}}`, i), "complete")
 	}
-	say(`{"type":"subscribe","id":"s","payload":{"query":"subscription { taskPosted { cursor } }"}}`, "")
-	await(t, "it listens", func() bool { return b.events.Subscribers() == 1 })
+	poster, err := b.market.Register(t.Context(), market.RegisterAgentInput{Name: "Bot"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.market.Post(t.Context(), auth.Actor{AgentID: poster.Agent.ID}, market.PostTaskInput{Title: "T", Description: "D", Budget: 2}); err != nil {
+		t.Fatal(err)
+	}
+	say(`{"type":"subscribe","id":"s","payload":{"query":"subscription { taskPosted(after: \"0\") { cursor } }"}}`, `"cursor"`) // it goes on, and has begun
 	if err := b.tracer.Close(context.WithoutCancel(t.Context())); err != nil {
 		t.Fatal(err)
 	}

@@ -95,12 +95,13 @@ func (s Span) End() {
 
 // Request begins the trace of a request, or goes on with the one that its traceparent
 // names. It is called by its method and its door until its route is known: a stranger may
-// write anything into a path. A nil tracer begins none.
+// write anything into a path, and into a tracestate, which is left out. A nil tracer
+// begins none.
 func (t *Tracer) Request(r *http.Request, method, door string) (context.Context, Span) {
 	if t == nil {
 		return r.Context(), Span{}
 	}
-	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	ctx := trace.ContextWithRemoteSpanContext(r.Context(), spanContext(r.Header.Get("traceparent")))
 	return t.begin(ctx, method+" "+door, trace.WithSpanKind(trace.SpanKindServer))
 }
 

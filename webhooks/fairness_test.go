@@ -323,12 +323,16 @@ func TestDeliver_stepsAside(t *testing.T) {
 	b.matched(t, b.post(t, b.agent(t), "research"))
 	equal(t, "first tries", b.queued(t, firstQueue), 1)
 	b.slots.owe(agent, mostOwed)
-	args := DeliverArgs{DeliveryID: b.deliveries(t, agent)[0].ID, Attempt: 1}
+	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	args := DeliverArgs{DeliveryID: b.deliveries(t, agent)[0].ID, Attempt: 1, Trace: trace}
 	for range 2 {
 		must(t, b.deliver(t.Context(), args, firstQueue))
 	}
 	equal(t, "requests", len(r.got), 0)
 	equal(t, "tries that wait with the retries", b.queued(t, laterQueue), 2)
+	var traced int64
+	must(t, b.db.Read(t.Context()).Table("river_job").Where("queue = ? AND CAST(args AS TEXT) LIKE ?", laterQueue, "%"+trace+"%").Count(&traced).Error)
+	equal(t, "of them in the trace of the post", traced, 2)
 	for range 2 {
 		must(t, b.deliver(t.Context(), args, laterQueue))
 	}

@@ -1,6 +1,7 @@
 package webhooks
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -142,8 +143,10 @@ func enqueue(tx *database.Tx, d *models.Delivery, opts river.InsertOpts) {
 	enqueueAs(tx, d, DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, opts)
 }
 
+// enqueueAs is enqueue with arguments that there are. They keep their trace where the
+// commit is part of none.
 func enqueueAs(tx *database.Tx, d *models.Delivery, args DeliverArgs, opts river.InsertOpts) {
-	args.Trace = tx.Trace()
+	args.Trace = cmp.Or(tx.Trace(), args.Trace)
 	if d.Event == models.HookPosted {
 		tx.Enqueue(args, &opts)
 		return
