@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"agentmarket.space/server/dev"
 	"agentmarket.space/server/internal/goroutines"
 	"agentmarket.space/server/ledger"
+	"agentmarket.space/server/outbound"
 )
 
 // patience is how long anything may take before a test gives up.
@@ -263,13 +265,24 @@ func TestOutside(t *testing.T) {
 	market := begin(t, 0)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // it is not about who it is
 	t.Cleanup(transport.CloseIdleConnections)
+	const secret, body = "whsec_+/+/", "{\"a\":\"\x1b[31m\"}"
 	send := func(path, event string) int {
 		t.Helper()
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, market.https+path, strings.NewReader("{\"a\":\"\x1b[31m\"}"))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, market.https+path, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		request.Header.Set("X-AgentMarket-Event", event)
+		now := time.Now().Unix()
+		signature, err := outbound.SignStandard(secret, "1", now, []byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range map[string]string{
+			"X-AgentMarket-Event": event, outbound.SignatureHeader: outbound.Sign(secret, []byte(body)),
+			"webhook-id": "1", "webhook-timestamp": strconv.FormatInt(now, 10), "webhook-signature": signature,
+		} {
+			request.Header.Set(name, value)
+		}
 		answer, err := (&http.Client{Transport: transport}).Do(request)
 		if err != nil {
 			t.Fatal(err)
@@ -280,7 +293,7 @@ func TestOutside(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	closed.Close()
 	for path, want := range map[string]int{
-		"/hooks/new": http.StatusNoContent, "/hooks/new?secret=whsec_AAAA": http.StatusUnauthorized, "/hooks/new?secret=%01": http.StatusUnauthorized,
+		"/hooks/new": http.StatusNoContent, "/hooks/mine?secret=" + secret: http.StatusNoContent, "/hooks/new?secret=whsec_AAAA": http.StatusUnauthorized, "/hooks/new?secret=%01": http.StatusUnauthorized,
 		"/hooks/you": http.StatusUnauthorized, "/echo": http.StatusUnauthorized, "/to/0/x": http.StatusNotFound, "/to/99999/x": http.StatusNotFound,
 		"/to/here/x": http.StatusNotFound, "/to/" + closed.URL[strings.LastIndex(closed.URL, ":")+1:] + "/x": http.StatusBadGateway,
 	} {
@@ -288,7 +301,7 @@ func TestOutside(t *testing.T) {
 			t.Errorf("%s is answered %d, want %d", path, got, want)
 		}
 	}
-	market.await(`webhook test to new: signature not checked`, `webhook test to you: signature NOT right`, `test to 127\.0\.0\.1:\d+: dial`)
+	market.await(`webhook test to new: signature not checked`, `webhook test to mine: signature verified`, `webhook test to you: signature NOT right`, `test to 127\.0\.0\.1:\d+: dial`)
 	if strings.Contains(market.said, "\x1b") {
 		t.Errorf("what was sent moves the cursor: %q", market.said)
 	}

@@ -167,7 +167,7 @@ const (
 // verdict says what a signature is worth. Both headers must be right, and the time.
 func (o *outside) verdict(name string, r *http.Request, body []byte) string {
 	o.mu.Lock()
-	secret := cmp.Or(o.secrets[name], r.FormValue("secret"))
+	secret := cmp.Or(o.secrets[name], strings.ReplaceAll(r.FormValue("secret"), " ", "+")) // as it was pasted: a plus is read as a blank
 	o.mu.Unlock()
 	if secret == "" {
 		return unknown

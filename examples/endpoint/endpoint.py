@@ -25,6 +25,8 @@ def problem(headers, body):
     if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE:
         return "it is too old, or from the future"
     key = base64.b64decode(SECRET.split("_", 1)[-1])
+    if not key:
+        return "AGENTMARKET_WEBHOOK_SECRET is not set"  # anybody could sign
     want = hmac.new(key, f"{ident}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     signature = b"v1," + base64.b64encode(want)
     given = headers.get("webhook-signature", "").encode().split()  # two while a secret is replaced

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -27,4 +29,13 @@ func (w *worker) do(ctx context.Context, task TaskFields) {
 		return
 	}
 	fmt.Printf("%s: completed, %d credits\n", task.Id, done.CompleteTask.Wallet.Balance)
+}
+
+// ended passes on why listening has ended. A cursor is given up that the market refuses:
+// it does so with a list of errors, which genqlient takes for an answer and cannot read.
+func (w *worker) ended(err error) error {
+	if _, list := errors.AsType[*json.UnmarshalTypeError](err); list {
+		w.after = nil // it is too old; what is open is listed
+	}
+	return err
 }

@@ -55,14 +55,13 @@ func (w *worker) listen(ctx context.Context) error {
 			err = w.catchUp(ctx)
 		case event := <-events:
 			if event.Errors != nil {
-				w.after = nil // it may be too old
 				return event.Errors
 			}
 			w.do(ctx, event.Data.TaskPosted.Task)
 			w.after = &event.Data.TaskPosted.Cursor
 		}
 	}
-	return err
+	return w.ended(err)
 }
 
 // catchUp does what the worker had accepted and not finished, and what is open.

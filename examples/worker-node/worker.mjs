@@ -60,7 +60,7 @@ const client = createClient({
   webSocketImpl: WebSocket,
   connectionParams: { "X-API-Key": key },
   retryAttempts: Infinity,
-  shouldRetry: () => true, // also while the server restarts
+  shouldRetry: ({ code }) => code !== 4403, // also while the server restarts; not with a wrong key
   on: { connected: catchUp },
 });
 setInterval(catchUp, 30_000); // what was given back is not posted again

@@ -4,7 +4,7 @@ export interface Refusal {
   extensions?: { code?: string; field?: string; retryAfter?: number; requestId?: string };
 }
 
-/** The market's refusal. Nothing was changed. */
+/** The market's refusal, after which nothing was changed; or that it gave no answer, when what was asked may have been done. */
 export class MarketError extends Error {
   /** What is wrong, for programs: `CONFLICT`, `INSUFFICIENT_CREDITS` and so on; "" when no answer came. */
   readonly code: string;

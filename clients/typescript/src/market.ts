@@ -108,7 +108,7 @@ export class Market {
       webSocketImpl,
       connectionParams: key ? { "X-API-Key": key } : {},
       retryAttempts: Infinity,
-      shouldRetry: () => true,
+      shouldRetry: (why) => (why as { code?: unknown }).code !== 4403, // a wrong key stays wrong
     });
   }
 }

@@ -44,6 +44,9 @@ await assert.rejects(
   poster.ask(Post, { input: { title: "T", description: "D", budget: 1 } }),
   (error) => error instanceof MarketError && error.code === "INVALID_INPUT" && error.field === "budget",
 );
+await assert.rejects(async () => {
+  for await (const _ of new Market({ url, key: "nobody's", webSocketImpl: WebSocket }).subscribe(Posted, {})) assert.fail("nobody hears of a task");
+}, MarketError);
 
 // Posted twice under one key is posted once.
 const input = { title: "Shout it", description: "hello", budget: 25, requiredCapabilities: ["shouting"] };

@@ -13,7 +13,8 @@ import (
 )
 
 // TestReadme runs the lines that README.md has for listening, as they are but
-// for the address. When the connection breaks they go on where they were.
+// for the address. When the connection breaks they go on where they were;
+// with a wrong key they end.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	server := program.Start(t, "AGENTMARKET_STARTING_CREDITS=100000")
@@ -70,6 +71,16 @@ func TestReadme(t *testing.T) {
 	}
 	if since := slices.Index(posted, heard[0]); !slices.Equal(heard, posted[since:]) {
 		t.Errorf("heard were %q, posted %q", heard, posted)
+	}
+
+	nobody := run(t, code, []string{"API_KEY=nobody's"})
+	select {
+	case line, more := <-nobody.lines:
+		if more {
+			t.Errorf("with a wrong key it says %s", line)
+		}
+	case <-time.After(patience):
+		t.Error("with a wrong key it goes on without a word")
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 // TestReceivers: what the server sends is taken, and printed once though it comes
 // twice. What was changed on the way, signed with another secret or not at all, or kept
-// for longer than five minutes, is refused.
+// for longer than five minutes, is refused; without a secret everything is.
 func TestReceivers(t *testing.T) {
 	t.Parallel()
 	for name, run := range map[string]command{
@@ -61,6 +61,10 @@ func TestReceivers(t *testing.T) {
 				t.Errorf("the same delivery again is answered %d", status)
 			}
 			told() // what it says next is about the next
+			unset := start(t, args, "AGENTMARKET_WEBHOOK_SECRET=", "PORT=0")
+			if status := forged(t, genuine, agent.WebhookSecret)["nobody's secret"].to(t, unset.address(t)); status != http.StatusUnauthorized {
+				t.Errorf("without a secret what anybody can sign is answered %d", status)
+			}
 		})
 	}
 }
@@ -120,6 +124,7 @@ func forged(t *testing.T, genuine sent, secret string) map[string]sent {
 			h.Set("webhook-signature", strings.TrimRight(h.Get("webhook-signature"), "=")[:20])
 		}),
 		"another's secret":   signed(other, time.Now()),
+		"nobody's secret":    signed("whsec_", time.Now()),
 		"an old one":         signed(secret, time.Now().Add(-6*time.Minute)),
 		"one of tomorrow":    signed(secret, time.Now().Add(24*time.Hour)),
 		"no number for time": with(func(h http.Header) { h.Set("webhook-timestamp", "now") }),
