@@ -28,11 +28,26 @@ type Command struct {
 	Pace   time.Duration `default:"2s" help:"How long its own agents pause before each thing they do; 0s has them do nothing."`
 }
 
+// Validate refuses what others could reach, and what cannot be.
+func (c *Command) Validate() error {
+	host, _, err := net.SplitHostPort(c.Addr)
+	if err != nil {
+		return fmt.Errorf("--addr: %q is not an address like 127.0.0.1:8080", c.Addr)
+	}
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case host != "localhost" && (err != nil || !ip.IsLoopback()):
+		return fmt.Errorf("--addr: %s is not of this machine alone; its keys are shown and its clock moves, so it is for nobody else", host)
+	case c.Pace < 0:
+		return errors.New("--pace: must not be negative")
+	case c.Credit < leastCredit:
+		return fmt.Errorf("--starting-credits: must be at least %d, so that its agents can trade", leastCredit)
+	}
+	return nil
+}
+
 // Run serves until ctx ends, and leaves nothing behind.
 func (c *Command) Run(ctx context.Context, to commands.Streams) (err error) {
-	if err := c.check(); err != nil {
-		return err
-	}
 	dir, err := os.MkdirTemp("", "agentmarket-dev-")
 	if err != nil {
 		return fmt.Errorf("make a folder for the database: %w", err)
@@ -50,24 +65,6 @@ func (c *Command) Run(ctx context.Context, to commands.Streams) (err error) {
 func listenerClosed(listener net.Listener) error {
 	if err := listener.Close(); !errors.Is(err, net.ErrClosed) {
 		return err
-	}
-	return nil
-}
-
-// check refuses what others could reach, and what cannot be.
-func (c *Command) check() error {
-	host, _, err := net.SplitHostPort(c.Addr)
-	if err != nil {
-		return fmt.Errorf("--addr: %q is not an address like 127.0.0.1:8080", c.Addr)
-	}
-	ip, err := netip.ParseAddr(host)
-	switch {
-	case host != "localhost" && (err != nil || !ip.IsLoopback()):
-		return fmt.Errorf("--addr: %s is not of this machine alone; its keys are shown and its clock moves, so it is for nobody else", host)
-	case c.Pace < 0:
-		return errors.New("--pace: must not be negative")
-	case c.Credit < leastCredit:
-		return fmt.Errorf("--starting-credits: must be at least %d, so that its agents can trade", leastCredit)
 	}
 	return nil
 }

@@ -341,7 +341,10 @@ func TestCommand_refused(t *testing.T) {
 		"example.com is not of this": {Addr: "example.com:80", Credit: 100},
 	} {
 		var out strings.Builder
-		err := command.Run(t.Context(), commands.Streams{Out: &out, Err: &out})
+		err := command.Validate()
+		if err == nil {
+			err = command.Run(t.Context(), commands.Streams{Out: &out, Err: &out})
+		}
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") || out.Len() > 0 {
 			t.Errorf("%+v: %v, %q; want %q", command, err, out.String(), want)
 		}

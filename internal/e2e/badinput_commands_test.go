@@ -44,6 +44,12 @@ func wrongCalls() map[string][]wrong {
 			{2, "lease: must be at least 1m", "--lease=1s"},
 			{2, "leese: there is no such setting", "--config=settings.json"},
 		},
+		"dev": {
+			{2, "is not an address like 127.0.0.1:8080", "--addr=nowhere"},
+			{2, "is not of this machine alone", "--addr=0.0.0.0:8080"},
+			{2, "pace: must not be negative", "--pace=-1s"},
+			{1, "--addr takes another", "--addr=127.0.0.1:99999"},
+		},
 		"config": {
 			{2, "lease: must be at least 1m", "--lease=1s"},
 			{2, "leese: there is no such setting", "--config=settings.json"},
