@@ -413,20 +413,36 @@ func TestBanner(t *testing.T) {
 	b := open(t, func(c *config.Config) {
 		c.SecretKey, c.Database = "a planted secret key", filepath.Join(t.TempDir(), "agentmarket.db")
 	})
-	var text bytes.Buffer
-	if err := b.Banner(&text, "v1.2.3"); err != nil {
-		t.Fatal(err)
-	}
 	for _, want := range []string{
-		"AgentMarket v1.2.3", "sqlite " + b.config.Database, "Traces     off (set OTEL_EXPORTER_OTLP_ENDPOINT)", "http://market.example/graphql", "ws://market.example/graphql", "http://market.example/api", "/explorer",
+		"AgentMarket test", "sqlite " + b.config.Database, "Traces     off (set OTEL_EXPORTER_OTLP_ENDPOINT)", "http://market.example/graphql", "ws://market.example/graphql", "http://market.example/api", "/explorer",
 		"/openapi.json", "/metrics", "Rate limit off", "system prompts: off (set ANTHROPIC_API_KEY)", "curl -X POST http://market.example/api/agents/register",
 	} {
-		if !strings.Contains(text.String(), want) {
-			t.Errorf("the banner has no %q:\n%s", want, text.String())
+		if text := b.banner(); !strings.Contains(text, want) || strings.Contains(text, "planted") {
+			t.Errorf("the banner has no %q, or the secret key:\n%s", want, text)
 		}
 	}
-	if strings.Contains(text.String(), "planted") {
-		t.Error("the banner shows the secret key")
+}
+
+// TestGreet: off a terminal the same is one entry of the log, and nothing else is written.
+func TestGreet(t *testing.T) {
+	t.Parallel()
+	var log, out bytes.Buffer
+	b := open(t, nil)
+	b.logger = NewLogger(&log)
+	if err := b.Greet(t.Context(), &out); err != nil || out.Len() > 0 {
+		t.Fatalf("%q is written (%v)", out.String(), err)
+	}
+	var entry map[string]string
+	if err := json.Unmarshal(log.Bytes(), &entry); err != nil {
+		t.Fatalf("%v in %s", err, log.String())
+	}
+	for name, want := range map[string]string{
+		"msg": "serving", "store": b.config.Database, "graphql": "http://market.example/graphql ", "rest": "/docs",
+		"operator": "AGENTMARKET_OPERATOR_KEY", "execute": "set ANTHROPIC_API_KEY", "traces": "off", "rate_limit": "off", "sealed_with": "key",
+	} {
+		if !strings.Contains(entry[name], want) {
+			t.Errorf("%s is %q, want %q in it", name, entry[name], want)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package app
 
 import (
 	"net/http"
+	"strings"
 
 	"agentmarket.space/server/compat"
 	"agentmarket.space/server/compat/reference"
@@ -25,7 +26,7 @@ func (a *App) reading(version string) (map[string]http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	front, err := guide.Front(facts, "AgentMarket\n\n"+a.addresses())
+	front, err := guide.Front(facts, "AgentMarket\n\n"+strings.TrimSuffix(lines(a.where()), "\n"))
 	if err != nil {
 		return nil, err
 	}

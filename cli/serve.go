@@ -28,7 +28,7 @@ func (c *serveCommand) Run(ctx context.Context, to commands.Streams) (err error)
 		return errors.Join(err, listener.Close())
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
-	if err := server.Banner(to.Err, version()); err != nil {
+	if err := server.Greet(ctx, to.Err); err != nil {
 		return err
 	}
 	return server.Run(ctx, listener)

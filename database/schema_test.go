@@ -34,9 +34,12 @@ func raw(t *testing.T, address string) *sql.DB {
 // first is a store with the first migration alone.
 func first(t *testing.T) (address string) {
 	t.Helper()
-	address = engines.Address(t)
-	db := raw(t, address)
+	address = engines.SQLite(t)
 	folder, dialect := "migrations/sqlite", goose.DialectSQLite3
+	if engines.OnPostgres() {
+		address = engines.Postgres(t)
+	}
+	db := raw(t, address)
 	if engines.OnPostgres() {
 		folder, dialect = "migrations/postgres", goose.DialectPostgres
 		_, err := db.ExecContext(t.Context(), "DROP SCHEMA public CASCADE; CREATE SCHEMA public")

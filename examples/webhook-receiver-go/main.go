@@ -67,7 +67,7 @@ func main() {
 			return
 		}
 		if _, again := had.LoadOrStore(r.Header.Get("webhook-id"), true); !again {
-			fmt.Printf("%s: %s %s\n", told.Event, told.Task.ID, told.Task.Title)
+			fmt.Printf("%s: %s %q\n", told.Event, told.Task.ID, told.Task.Title) // the title is a stranger's: quoted
 		}
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:"+cmp.Or(os.Getenv("PORT"), "3000"))

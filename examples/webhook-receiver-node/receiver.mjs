@@ -42,7 +42,7 @@ const server = createServer(async (request, response) => {
     const { event, task } = JSON.parse(body);
     if (!had.has(request.headers["webhook-id"])) {
       had.add(request.headers["webhook-id"]);
-      console.log(`${event}: ${task?.id} ${task?.title}`);
+      console.log(`${event}: ${task?.id} ${JSON.stringify(task?.title)}`); // a stranger's title: quoted
     }
     response.writeHead(204).end();
   } catch (error) {

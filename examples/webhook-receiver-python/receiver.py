@@ -46,7 +46,7 @@ class Receiver(BaseHTTPRequestHandler):
         if self.headers["webhook-id"] not in self.had:
             self.had.add(self.headers["webhook-id"])
             task = told.get("task", {})
-            print(f"{told['event']}: {task.get('id')} {task.get('title')}", flush=True)
+            print(f"{told['event']}: {task.get('id')} {json.dumps(task.get('title'))}", flush=True)  # a stranger's title: quoted
         self.answer(204)
 
     def answer(self, status, text=""):

@@ -26,7 +26,6 @@ func TestStop(t *testing.T) {
 		<-finish
 		_, _ = w.Write([]byte("Done."))
 	}))
-	// Both receivers have the same certificate: httptest has only one.
 	server := program.Start(t, env...)
 	worker := server.Register("Worker", map[string]any{"capabilities": []string{"x"}, "webhookUrl": hookURL, "endpointUrl": endpoint})
 	poster := server.Register("Poster", nil)

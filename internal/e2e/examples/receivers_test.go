@@ -46,7 +46,7 @@ func TestReceivers(t *testing.T) {
 			told := func() {
 				t.Helper()
 				id := post(t, server, poster.Key, "hello")
-				if got, want := example.next(t), "task.posted: "+id+" Shout it"; got != want {
+				if got, want := example.next(t), "task.posted: "+id+` "Shout it"`; got != want {
 					t.Errorf("it says %q, want %q", got, want)
 				}
 			}

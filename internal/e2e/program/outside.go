@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -101,7 +102,11 @@ func Listen(tb testing.TB, handler http.Handler) (url string, env []string) {
 		handler.ServeHTTP(w, r)
 	}))
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // a killed caller is no news
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{selfSigned(tb)}}
+	own, err := selfSigned()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{own}}
 	server.StartTLS()
 	tb.Cleanup(server.Close)
 	file := filepath.Join(tb.TempDir(), "certificate.pem")
@@ -113,13 +118,13 @@ func Listen(tb testing.TB, handler http.Handler) (url string, env []string) {
 	return server.URL, []string{"SSL_CERT_FILE=" + file, "SSL_CERT_DIR=" + filepath.Dir(file), "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8"}
 }
 
-// selfSigned is a certificate for 127.0.0.1. With the RSA key that httptest has, signing
-// was more than half of what a test that kills its server did.
-func selfSigned(tb testing.TB) tls.Certificate {
-	tb.Helper()
+// selfSigned is the one certificate for 127.0.0.1 of all receivers of a process, so that a
+// server which trusts one trusts them all. With the RSA key that httptest has, signing was
+// more than half of what a test that kills its server did.
+var selfSigned = sync.OnceValues(func() (tls.Certificate, error) { //nolint:gochecknoglobals // made once, then only read
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		tb.Fatal(err)
+		return tls.Certificate{}, err
 	}
 	now := time.Now()
 	template := &x509.Certificate{
@@ -127,11 +132,8 @@ func selfSigned(tb testing.TB) tls.Certificate {
 		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+})
 
 // Tool returns the path of a program that a test needs. Without it the test is
 // skipped, but not in CI.

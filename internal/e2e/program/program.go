@@ -342,7 +342,7 @@ func (o *output) Write(p []byte) (int, error) {
 	defer o.mu.Unlock()
 	o.text.Write(p)
 	if !o.found {
-		if place := regexp.MustCompile(`GraphQL +(http://[^/\s]+)/graphql\s`).FindSubmatch(o.text.Bytes()); place != nil {
+		if place := regexp.MustCompile(`"graphql":"(http://[^/\s]+)/graphql `).FindSubmatch(o.text.Bytes()); place != nil {
 			o.found = true
 			o.address <- string(place[1])
 		}

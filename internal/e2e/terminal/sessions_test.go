@@ -54,7 +54,7 @@ func TestListen(t *testing.T) {
 	term.enter("listen", "agentmarket listen --after 0 --forward-to "+address, `Interrupt to end`)
 	body := `{"title":"Shout it","description":"hello","budget":25,"required_capabilities":["shouting"]}`
 	term.run("poster", `curl -s `+url+`/api/tasks -H "X-API-Key: `+key+`" -H "Content-Type: application/json" -d '`+body+`'`, `"balance":75`)
-	term.await("receiver", 0, `task\.posted: \S+ Shout it`)
+	term.await("receiver", 0, `task\.posted: \S+ "Shout it"`)
 	term.await("listen", 0, `204 No Content`)
 	term.interrupt("listen")
 	term.golden("testdata/listen.golden")
