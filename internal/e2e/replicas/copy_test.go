@@ -57,13 +57,13 @@ func TestCopy(t *testing.T) {
 	}()
 	<-hired
 	before, heard := state(t, server, worker.Key), cursors(t, server, 2)
-	if text, code := copyMarket(t, server, "postgres://127.0.0.1:1/none"); code != 1 || !strings.Contains(text, "another process serves it") {
+	address := engines.Postgres(t)
+	if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, "another process serves it") {
 		t.Errorf("copy beside the server: exit %d, %s", code, text)
 	}
 	server.Kill()
 	<-ended
 
-	address := engines.Postgres(t)
 	if text, code := copyMarket(t, server, address); code != 0 {
 		t.Fatalf("copy: exit %d\n%s", code, text)
 	}
