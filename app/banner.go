@@ -90,6 +90,9 @@ func (a *App) switches() []note {
 	}
 	return []note{
 		{"Rate limit", a.config.RateLimits + " (AGENTMARKET_RATE_LIMITS)"},
-		{"Operator", operator}, {"Outbound", calls}, {"Execute", hires}, {"Traces", traces},
+		{"Operator", operator},
+		{"Outbound", calls},
+		{"Execute", hires},
+		{"Traces", traces},
 	}
 }

@@ -105,7 +105,7 @@ func TestUsage_suggestion(t *testing.T) {
 		`unexpected argument lisen, did you mean "listen"?; 'agentmarket --help' lists the commands`: {"lisen"},
 		`unexpected argument veryfi, did you mean "verify"?`:                                         {"--lease=2h", "veryfi"},
 		`unexpected argument acept, did you mean "accept"?; 'agentmarket tasks --help'`:              {"tasks", "acept", "1"},
-		`unexpected argument re, did you mean one of "dev", "restore", "rekey", "register"?`:                {"re"},
+		`unexpected argument re, did you mean one of "dev", "restore", "rekey", "register"?`:         {"re"},
 		"unexpected argument something-else; 'agentmarket --help' lists the commands":                {"something-else"},
 		`flag --lease applies to the default command "serve", not "verify"`:                          {"--lease=2h", "verify"},
 		`unknown flag --leese, did you mean "--lease"?`:                                              {"--leese=2h"},

@@ -121,7 +121,7 @@ func Listen(tb testing.TB, handler http.Handler) (url string, env []string) {
 // selfSigned is the one certificate for 127.0.0.1 of all receivers of a process, so that a
 // server which trusts one trusts them all. With the RSA key that httptest has, signing was
 // more than half of what a test that kills its server did.
-var selfSigned = sync.OnceValues(func() (tls.Certificate, error) { //nolint:gochecknoglobals // made once, then only read
+var selfSigned = sync.OnceValues(func() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
