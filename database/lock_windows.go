@@ -30,3 +30,6 @@ func lockFile(path string) (*fileLock, error) {
 // release lets go of the lock; the operating system does it too when the
 // process dies.
 func (l *fileLock) release() error { return l.file.Close() }
+
+// undo lets go of the lock. The file stays: Windows removes none that is open.
+func (l *fileLock) undo() error { return l.release() }
