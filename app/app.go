@@ -101,7 +101,7 @@ func (a *App) join(ctx context.Context, box *auth.Box, trusted *graph.Trusted, o
 		return err
 	}
 	a.keys = keys
-	if err := a.trace(ctx, a.version); err != nil {
+	if err := a.trace(ctx); err != nil {
 		return err
 	}
 	a.db.OnCommits(a.metrics.committed)
@@ -158,7 +158,7 @@ func (a *App) join(ctx context.Context, box *auth.Box, trusted *graph.Trusted, o
 	}
 	a.metrics.watch(a, answers, a.version)
 	rest := compat.New(resolver, compat.Options{Version: a.version, PublicURL: a.config.PublicURL, Logger: a.logger, Answers: answers})
-	read, err := a.reading(a.version)
+	read, err := a.reading()
 	if err != nil {
 		return err
 	}
@@ -167,11 +167,11 @@ func (a *App) join(ctx context.Context, box *auth.Box, trusted *graph.Trusted, o
 }
 
 // trace has traces made if there is somewhere to send them.
-func (a *App) trace(ctx context.Context, version string) (err error) {
+func (a *App) trace(ctx context.Context) (err error) {
 	if a.config.Traces == "" {
 		return nil
 	}
-	a.tracer, err = tracing.Open(ctx, tracing.Options{Endpoint: a.config.Traces, Version: version, Instance: a.db.Replica(), Logger: a.logger})
+	a.tracer, err = tracing.Open(ctx, tracing.Options{Endpoint: a.config.Traces, Version: a.version, Instance: a.db.Replica(), Logger: a.logger})
 	if err != nil {
 		return fmt.Errorf("otel-exporter-otlp-endpoint: %w", err)
 	}

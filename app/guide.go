@@ -16,8 +16,8 @@ import (
 )
 
 // reading is what people and agents read before they call anything, by its path.
-func (a *App) reading(version string) (map[string]http.Handler, error) {
-	facts := a.facts(version)
+func (a *App) reading() (map[string]http.Handler, error) {
+	facts := a.facts()
 	skill, err := guide.Skill(facts)
 	if err != nil {
 		return nil, err
@@ -49,10 +49,10 @@ func (a *App) reading(version string) (map[string]http.Handler, error) {
 }
 
 // facts is what the server tells of itself.
-func (a *App) facts(version string) guide.Facts {
+func (a *App) facts() guide.Facts {
 	c := &a.config
 	facts := guide.Facts{
-		URL: c.PublicURL, Version: version,
+		URL: c.PublicURL, Version: a.version,
 		StartingCredits: c.StartCredits, MinBudget: c.MinBudget, MaxBudget: models.MaxBudget, FeePercent: models.FeePercent,
 		OpenFor: c.OpenFor, Lease: c.Lease, Wait: c.EndpointTime, Deadline: c.ExecuteTime,
 		KeepAnswers: market.KeepAnswers, KeepEvents: c.KeepEvents,
