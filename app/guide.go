@@ -34,11 +34,7 @@ func (a *App) reading() (map[string]http.Handler, error) {
 		"GET /{$}": front, "GET " + guide.SkillPath: skill, "GET " + guide.LLMsPath: llms,
 	}
 	if facts.SchemaIsPublic {
-		schema, err := pages.NewFile(guide.SchemaPath, []byte(graph.Schema()))
-		if err != nil {
-			return nil, err
-		}
-		read["GET "+guide.SchemaPath] = schema
+		read["GET "+guide.SchemaPath] = pages.NewFile(guide.SchemaPath, []byte(graph.Schema()))
 	}
 	for path, page := range map[string]http.Handler{
 		explorer.Path: explorer.Handler("/graphql"), reference.Path: reference.Handler("/openapi.json"),

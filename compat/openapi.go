@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -33,14 +34,14 @@ func Document(opts Options) ([]byte, error) {
 	return body, nil
 }
 
-// document serves the OpenAPI document. It is rendered once.
+// document serves the OpenAPI document. It is rendered once, when it is asked for.
 func (d *door) document(opts Options) http.HandlerFunc {
-	var file *pages.File
-	body, err := Document(opts)
-	if err == nil {
-		file, err = pages.NewFile("openapi.json", body)
-	}
+	render := sync.OnceValues(func() (*pages.File, error) {
+		body, err := Document(opts)
+		return pages.NewFile("openapi.json", body), err
+	})
 	return func(w http.ResponseWriter, r *http.Request) {
+		file, err := render()
 		if err != nil {
 			d.refuse(w, r, err)
 			return

@@ -24,11 +24,8 @@ func Front(facts Facts, lines string) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := pages.NewFile("places.json", append(object, '\n'))
-	if err != nil {
-		return nil, err
-	}
-	plain, err := pages.NewFile("places.txt", []byte(lines+"\n"))
+	data := pages.NewFile("places.json", append(object, '\n'))
+	plain := pages.NewFile("places.txt", []byte(lines+"\n"))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Accept")
 		switch accept := strings.Join(r.Header.Values("Accept"), ","); {
@@ -40,7 +37,7 @@ func Front(facts Facts, lines string) (http.Handler, error) {
 		default:
 			plain.ServeHTTP(w, r)
 		}
-	}), err
+	}), nil
 }
 
 // places is where everything is, for programs.
@@ -76,8 +73,7 @@ func welcome(facts Facts) (page *pages.File, policy string, err error) {
 		return nil, "", fmt.Errorf("write the page at the root: %w", err)
 	}
 	html := bytes.Replace(out.Bytes(), []byte("<style></style>"), []byte("<style>"+string(style)+"</style>"), 1)
-	page, err = pages.NewFile("welcome.html", html)
 	sum := sha256.Sum256(style)
-	return page, "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src 'self'; " +
-		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'", err
+	return pages.NewFile("welcome.html", html), "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src 'self'; " +
+		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'", nil
 }

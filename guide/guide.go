@@ -38,7 +38,7 @@ func text(name string, facts Facts) (http.Handler, error) {
 	if err := parsed.Execute(&out, &facts); err != nil {
 		return nil, fmt.Errorf("write %s: %w", name, err)
 	}
-	return pages.NewFile(name, out.Bytes())
+	return pages.NewFile(name, out.Bytes()), nil
 }
 
 // each writes a list of durations.

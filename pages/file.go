@@ -10,29 +10,34 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"time"
 )
 
-// File is one thing to read, at one address. Only its packed bytes are kept:
-// hardly a client asks for the others.
+// File is one thing to read, at one address. It is packed when it is first asked
+// for, and then only its packed bytes are kept: hardly a client asks for the others.
 type File struct {
 	contentType string
-	packed      []byte
-	tag         string // of the packed bytes, without quotes
+	kept        func() packed
+}
+
+// packed are a file's bytes, as gzip has them, and their tag without quotes.
+type packed struct {
+	bytes []byte
+	tag   string
 }
 
 // NewFile makes a file. Its name says what it is, as in style.css; one that ends in
 // .gz has been packed already, and is served under its name without that.
-func NewFile(name string, content []byte) (*File, error) {
+func NewFile(name string, content []byte) *File {
 	name, isPacked := strings.CutSuffix(name, ".gz")
-	if !isPacked {
-		var err error
-		if content, err = pack(content); err != nil {
-			return nil, err
+	return &File{contentType(name), sync.OnceValue(func() packed {
+		if !isPacked {
+			content = pack(content)
 		}
-	}
-	sum := sha256.Sum256(content)
-	return &File{contentType: contentType(name), packed: content, tag: hex.EncodeToString(sum[:12])}, nil
+		sum := sha256.Sum256(content)
+		return packed{content, hex.EncodeToString(sum[:12])}
+	})}
 }
 
 // ServeHTTP answers GET and HEAD with the file, or with 304 who has it already.
@@ -46,16 +51,17 @@ func (f *File) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Content-Type", f.contentType)
 	header.Set("Cache-Control", "no-cache") // kept, but asked for again by its ETag
 	header.Add("Vary", "Accept-Encoding")
-	body, tag := f.packed, f.tag+"-gzip"
+	file := f.kept()
+	body, tag := file.bytes, file.tag+"-gzip"
 	if acceptsGzip(r.Header) {
 		header.Set("Content-Encoding", "gzip")
 	} else {
 		var err error
-		if body, err = unpack(f.packed); err != nil {
+		if body, err = unpack(file.bytes); err != nil {
 			http.Error(w, "this file is broken", http.StatusInternalServerError)
 			return
 		}
-		tag = f.tag
+		tag = file.tag
 	}
 	header.Set("ETag", `"`+tag+`"`)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
@@ -83,19 +89,12 @@ func contentType(name string) string {
 	}
 }
 
-func pack(content []byte) ([]byte, error) {
+func pack(content []byte) []byte {
 	var packed bytes.Buffer
-	w, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(content); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return packed.Bytes(), nil
+	w := gzip.NewWriter(&packed)
+	_, _ = w.Write(content) // a buffer takes everything
+	_ = w.Close()
+	return packed.Bytes()
 }
 
 func unpack(packed []byte) ([]byte, error) {

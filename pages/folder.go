@@ -53,8 +53,8 @@ func load(assets fs.FS, fill map[string]string) (map[string]*File, error) {
 		if served == "index.html" {
 			served, content = "", []byte(filled(string(content), fill))
 		}
-		files[served], err = NewFile(path.Base(name), content)
-		return err
+		files[served] = NewFile(path.Base(name), content)
+		return nil
 	})
 	return files, err
 }

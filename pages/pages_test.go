@@ -127,10 +127,7 @@ func TestNewFile(t *testing.T) {
 		"skill.md": "text/markdown; charset=utf-8", "llms.txt": "text/plain; charset=utf-8", "openapi.json": "application/json",
 		"schema.graphqls": "application/graphql; charset=utf-8",
 	} {
-		file, err := pages.NewFile(name, []byte("text"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		file := pages.NewFile(name, []byte("text"))
 		want(t, get(file, "/"), http.StatusOK, "Content-Type", contentType, "Content-Length", "4")
 		w := httptest.NewRecorder()
 		file.ServeHTTP(w, httptest.NewRequest(http.MethodHead, "/", http.NoBody))

@@ -142,7 +142,7 @@ func (f *failing) restart() {
 		f.server.Restart()
 		return
 	}
-	<-time.After(50 * time.Millisecond) // what is waited for is asked for again and again
+	<-time.After(againAfter)
 }
 
 // look sees whether the step was reached, and starts a server that is gone.
