@@ -96,7 +96,11 @@ func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger)
 // refuseForeign looks, without writing, whether a file that is there holds the
 // tables of another program.
 func refuseForeign(ctx context.Context, path string) error {
-	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return errors.New("it is a directory")
+	case err != nil || info.Size() == 0:
 		return nil //nolint:nilerr // it is made, or cannot be and that is said then
 	}
 	file, err := os.Open(path) //nolint:gosec // the operator names it
