@@ -43,6 +43,9 @@ func Restore(ctx context.Context, from, to string, check func(*State) error) err
 		if err := refuseForeign(ctx, unfinished); err != nil {
 			return err
 		}
+		if err := Inspect(ctx, unfinished, func(*State) error { return nil }); err != nil {
+			return err // an empty file would be made a market without anybody in it
+		}
 		return migrateFile(ctx, unfinished)
 	})
 	if err != nil {

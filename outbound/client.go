@@ -130,6 +130,9 @@ func (c *Client) Post(ctx context.Context, url string, header http.Header, body 
 		return nil, explain(err)
 	}
 	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode == http.StatusSwitchingProtocols { // what follows is no body, and reading it knows no deadline
+		return &Response{Status: response.StatusCode, Header: response.Header}, nil
+	}
 	read, err := io.ReadAll(io.LimitReader(response.Body, c.maxResponse))
 	if err == nil {
 		err = ctx.Err() // a server that sees us hang up ends its answer, which then looks whole

@@ -169,6 +169,8 @@ func TestPost(t *testing.T) {
 			for range 200 {
 				w.Header().Add("X-Long", strings.Repeat("a", 1000))
 			}
+		case "/switched":
+			switchProtocols(w)
 		case "/compressed":
 			w.Header().Set("Content-Encoding", "gzip")
 			_, _ = w.Write([]byte("\x1f\x8bnot unpacked"))
@@ -191,6 +193,9 @@ func TestPost(t *testing.T) {
 	}
 	if got, err := post(c, server.URL+"/compressed"); err != nil || !strings.HasSuffix(string(got.Body), "not unpacked") {
 		t.Errorf("compressed: %v, %v", got, err)
+	}
+	if got, err := post(c, server.URL+"/switched"); err != nil || got.Status != http.StatusSwitchingProtocols || len(got.Body) > 0 {
+		t.Errorf("another protocol: %v, %v", got, err)
 	}
 	closed := serve(t, nil)
 	closed.Close()
@@ -223,6 +228,19 @@ func TestPost(t *testing.T) {
 			t.Errorf("%s: got %v, %v, want %q", name, got, err, row.says)
 		}
 	}
+}
+
+// switchProtocols answers 101 and then says nothing, until the client hangs up or a
+// time has passed in which it should have.
+func switchProtocols(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_, _ = conn.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n"))
+	_, _ = conn.Read(make([]byte, 1))
 }
 
 // serve runs a server over TLS.

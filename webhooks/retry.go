@@ -1,6 +1,7 @@
 package webhooks
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -31,7 +32,7 @@ func retryAfter(status int, header string, now time.Time) time.Duration {
 		return 0
 	}
 	header = strings.TrimSpace(header)
-	if seconds, err := strconv.Atoi(header); err == nil {
+	if seconds, err := strconv.Atoi(header); err == nil || errors.Is(err, strconv.ErrRange) { // then it is the nearest that there is
 		return time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second
 	}
 	if date, err := http.ParseTime(header); err == nil {

@@ -25,6 +25,8 @@ func TestRetryAfter(t *testing.T) {
 		"nonsense":                  {429, "soon", 0},
 		"negative":                  {429, "-5", 0},
 		"so long that it overflows": {429, "9223372036854775807", 24 * time.Hour},
+		"longer than a number":      {429, "99999999999999999999", 24 * time.Hour},
+		"shorter than a number":     {429, "-99999999999999999999", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -125,6 +125,7 @@ func TestBackup_refuses(t *testing.T) {
 		}
 	}
 	write("text.db", "not a database, however long it is")
+	write("empty.db", "")
 	write("torn.db", whole[:len(whole)/2])
 	write("stale.db-wal", "left behind")
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
@@ -143,6 +144,7 @@ func TestBackup_refuses(t *testing.T) {
 		{"backup --to :memory: --database backup.db", "is not the path of a file"},
 		{"restore --from pipe --database new.db", "pipe is not a file"},
 		{"restore --from text.db --database new.db", "not a database"},
+		{"restore --from empty.db --database new.db", "no such table"},
 		{"restore --from torn.db --database new.db", "malformed"},
 		{"restore --database new.db", "--from"},
 	} {
