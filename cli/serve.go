@@ -20,7 +20,7 @@ type serveCommand struct {
 func (c *serveCommand) Run(ctx context.Context, to commands.Streams) (err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return fmt.Errorf("%w: --addr takes another, 127.0.0.1:0 any that is free", err)
 	}
 	c.Complete(listener.Addr())
 	server, err := app.New(ctx, c.Config, version(), app.NewLogger(to.Err, c.Secrets()...))

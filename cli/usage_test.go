@@ -117,3 +117,14 @@ func TestUsage_suggestion(t *testing.T) {
 		}
 	}
 }
+
+// TestUsage_binary: bytes that are no text are refused before anything is sent, since JSON
+// would have others instead.
+func TestUsage_binary(t *testing.T) {
+	t.Parallel()
+	var said bytes.Buffer
+	to := commands.Streams{In: strings.NewReader("\x89PNG\xff"), Out: &said, Err: &said}
+	if code := cli.Run(t.Context(), []string{"tasks", "complete", "1", "-", "--url=http://127.0.0.1:1"}, to); code != 1 || !strings.Contains(said.String(), "no UTF-8 text") {
+		t.Errorf("ended with %d and said %q", code, said.String())
+	}
+}

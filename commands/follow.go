@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -84,8 +85,8 @@ func (r *Remote) stream(ctx context.Context, capabilities []string, after *strin
 		return fmt.Errorf("%w: %w", errBroken, err)
 	}
 	defer response.Body.Close() //nolint:errcheck // nothing is lost with it
-	if response.StatusCode >= http.StatusInternalServerError {
-		return fmt.Errorf("%w: the market answered %s", errBroken, response.Status)
+	if response.StatusCode != http.StatusOK {
+		return r.turnedAway(response)
 	}
 	quiet := time.AfterFunc(silence, func() { cancel(errors.New("nothing was heard")) })
 	defer quiet.Stop()
@@ -105,6 +106,20 @@ func (r *Remote) stream(ctx context.Context, capabilities []string, after *strin
 		return fmt.Errorf("%w: %w", errBroken, err)
 	}
 	return errBroken
+}
+
+// turnedAway is why there is no stream, errBroken when there may be one later.
+func (r *Remote) turnedAway(response *http.Response) error {
+	var said struct{ Errors gqlerror.List }
+	body, _ := io.ReadAll(io.LimitReader(response.Body, maxEvent)) // what is missing of it is no JSON
+	switch known := json.Unmarshal(body, &said) == nil && CodeOf(said.Errors) != ""; {
+	case response.StatusCode >= http.StatusInternalServerError || response.StatusCode == http.StatusTooManyRequests:
+		return fmt.Errorf("%w: the market answered %s", errBroken, OneLine(response.Status))
+	case known:
+		return r.explain(said.Errors)
+	default:
+		return r.noMarket(response.StatusCode)
+	}
 }
 
 // hear takes one message of a stream.

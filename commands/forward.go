@@ -16,6 +16,7 @@ import (
 
 	"agentmarket.space/server/commands/api"
 	"agentmarket.space/server/models"
+	"agentmarket.space/server/outbound"
 	"agentmarket.space/server/webhooks"
 )
 
@@ -29,12 +30,21 @@ type Receiver struct {
 // forwardTime is how long a receiver may take, as the market's do.
 const forwardTime = 15 * time.Second
 
-// Validate refuses an address that nothing can be sent to.
+// Validate refuses an address that nothing can be sent to, and what nothing can be
+// signed with.
 func (r *Receiver) Validate() error {
 	if r.To == "" {
 		return nil
 	}
-	return checkAddress(r.To, "http://127.0.0.1:3000/hook")
+	return errors.Join(checkAddress(r.To, "http://127.0.0.1:3000/hook"), checkSecret(r.Secret))
+}
+
+// checkSecret refuses a secret that no signature can be made with.
+func checkSecret(secret string) error {
+	if _, err := outbound.SignStandard(secret, "", 0, nil); err != nil {
+		return errors.New("--secret or AGENTMARKET_WEBHOOK_SECRET: must be whsec_ and base64, as the market gives it")
+	}
+	return nil
 }
 
 // secret is what requests are signed with for the agent of a key.
@@ -84,9 +94,10 @@ type Trigger struct {
 	URL    string `default:"http://127.0.0.1:8080" env:"AGENTMARKET_URL" help:"Address that the sample names as the market's."`
 }
 
-// Validate refuses an address that nothing can be sent to, or that is not a market's.
+// Validate refuses an address that nothing can be sent to, or that is not a market's,
+// and what nothing can be signed with.
 func (c *Trigger) Validate() error {
-	return errors.Join(checkAddress(c.To, "http://127.0.0.1:3000/hook"), checkAddress(c.URL, "http://127.0.0.1:8080"))
+	return errors.Join(checkAddress(c.To, "http://127.0.0.1:3000/hook"), checkAddress(c.URL, "http://127.0.0.1:8080"), checkSecret(c.Secret))
 }
 
 // Run sends the sample and prints what the receiver answered; it fails on anything

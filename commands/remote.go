@@ -145,6 +145,9 @@ func (r *Remote) explain(err error) error {
 		return fmt.Errorf("no market answers at %s: start one with 'agentmarket serve', or give --url", r.URL)
 	}
 	message, code := refusal(err)
+	if answer, ok := errors.AsType[*graphql.HTTPError](err); ok && code == "" && answer.StatusCode < http.StatusInternalServerError {
+		return r.noMarket(answer.StatusCode)
+	}
 	if code == "" {
 		return fmt.Errorf("ask %s: %w", r.URL, err)
 	}
@@ -156,6 +159,12 @@ func (r *Remote) explain(err error) error {
 		text += ": 'agentmarket wallet' shows what there is"
 	}
 	return errors.New(text)
+}
+
+// noMarket is what is wrong with an address whose server answers what a market does not.
+func (r *Remote) noMarket(status int) error {
+	return fmt.Errorf("%s is not a market, it answers %d %s: give --url the address alone, like http://127.0.0.1:8080",
+		r.URL, status, http.StatusText(status))
 }
 
 // refusal is what the market says of a request that it refused, and the code; both
@@ -213,6 +222,20 @@ func OneLine(text string) string {
 		}
 		return c
 	}, text)
+}
+
+// lines is a stranger's text as it may stand at a terminal: as OneLine, but that lines
+// and tabs stay.
+func lines(text string) string {
+	kept := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
+	for i, line := range kept {
+		cells := strings.Split(line, "\t")
+		for j, cell := range cells {
+			cells[j] = OneLine(cell)
+		}
+		kept[i] = strings.Join(cells, "\t")
+	}
+	return strings.Join(kept, "\n")
 }
 
 // given is a text that was given, nil for none.

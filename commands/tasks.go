@@ -2,9 +2,11 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"agentmarket.space/server/commands/api"
 )
@@ -126,7 +128,8 @@ func (c *PostTask) Run(ctx context.Context, to Streams) error {
 	return c.balance(to, answer.PostTask.Wallet.Balance)
 }
 
-// text is what an argument says, or with - what the standard input does.
+// text is what an argument says, or with - what the standard input does. It fails
+// on what is no text there: JSON would have other bytes instead.
 func text(in io.Reader, argument string) (string, error) {
 	if argument != "-" {
 		return argument, nil
@@ -134,6 +137,9 @@ func text(in io.Reader, argument string) (string, error) {
 	read, err := io.ReadAll(in)
 	if err != nil {
 		return "", fmt.Errorf("read standard input: %w", err)
+	}
+	if !utf8.Valid(read) {
+		return "", errors.New("the standard input is no UTF-8 text: encode it, as base64 does")
 	}
 	return string(read), nil
 }

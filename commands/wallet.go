@@ -63,7 +63,7 @@ func (c *Execute) Run(ctx context.Context, to Streams) error {
 		return c.show(to, answer.Execute)
 	}
 	if answer.Execute.Result != nil {
-		if _, err := fmt.Fprintln(to.Out, *answer.Execute.Result); err != nil {
+		if _, err := fmt.Fprintln(to.Out, lines(*answer.Execute.Result)); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"agentmarket.space/server/commands/api"
 )
@@ -34,10 +35,13 @@ const (
 	killTime = 5 * time.Second
 )
 
-// Validate refuses to do no task at once.
+// Validate refuses to do no task at once, or with nothing.
 func (c *Worker) Validate() error {
-	if c.Parallel < 1 {
+	switch {
+	case c.Parallel < 1:
 		return errors.New("--parallel must be at least 1")
+	case strings.TrimSpace(c.Exec) == "":
+		return errors.New("--exec must not be empty")
 	}
 	return nil
 }
@@ -173,10 +177,10 @@ func (c *Worker) work(ctx context.Context, to Streams, task *api.TaskFields) err
 	completed, err := insist(telling, func(ctx context.Context) (*api.CompleteTaskResponse, error) {
 		return api.CompleteTask(ctx, c.client(), task.Id, result)
 	})
-	if CodeOf(err) == "INVALID_INPUT" { // too long, or no text
+	switch code := CodeOf(err); {
+	case code == "INVALID_INPUT" || code == "PAYLOAD_TOO_LARGE": // too long, or no text
 		return c.release(telling, task, c.explain(err))
-	}
-	if err != nil {
+	case err != nil:
 		return c.explain(err)
 	}
 	if c.JSON {
@@ -219,8 +223,11 @@ func (c *Worker) run(ctx context.Context, to Streams, task *api.TaskFields) (str
 	if err := command.Run(); err != nil {
 		return "", fmt.Errorf("%s: %w", c.Exec, err)
 	}
-	if out.Len() == 0 {
+	switch {
+	case out.Len() == 0:
 		return "", fmt.Errorf("%s: wrote no result", c.Exec)
+	case !utf8.Valid(out.Bytes()): // JSON would have other bytes instead, and the poster would pay for them
+		return "", fmt.Errorf("%s: wrote what is no UTF-8 text", c.Exec)
 	}
 	return out.String(), nil
 }

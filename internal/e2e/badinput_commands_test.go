@@ -33,7 +33,7 @@ func wrongCalls() map[string][]wrong {
 	}
 	calls := map[string][]wrong{
 		"serve": {
-			{1, "listen: ", "--addr=256.0.0.1:1"},
+			{1, "--addr takes another", "--addr=256.0.0.1:1"},
 			{1, "no such file or directory", "--addr=127.0.0.1:0 --database=missing/market.db"},
 			{1, "file is not a database", "--addr=127.0.0.1:0 --database=text.db"},
 			{1, "trusted-documents: ", "--addr=127.0.0.1:0 --trusted-documents=missing.json"},

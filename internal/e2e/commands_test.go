@@ -106,7 +106,9 @@ func TestCommands_refused(t *testing.T) {
 		{agent.Key, "give --capability", 1, []string{"worker", "--exec", "cat"}},
 		{agent.Key, "--parallel must be", 2, []string{"worker", "--exec", "cat", "--parallel", "0"}},
 		{agent.Key, "--exec", 2, []string{"worker"}},
+		{agent.Key, "--exec must not be empty", 2, []string{"worker", "--exec", " "}},
 		{strings.Repeat("0", 64), "UNAUTHENTICATED", 1, []string{"wallet"}},
+		{strings.Repeat("0", 64), "UNAUTHENTICATED", 1, []string{"listen"}},
 		{agent.Key, "INVALID_INPUT", 1, []string{"tasks", "post", "x", "--budget", "1"}},
 		{agent.Key, "agentmarket wallet", 1, []string{"tasks", "post", "x", "--budget", "101"}},
 		{agent.Key, "--budget", 2, []string{"tasks", "post", "x"}},
@@ -128,6 +130,19 @@ func TestCommands_refused(t *testing.T) {
 	for _, args := range [][]string{{"agents"}, {"health"}} {
 		if text, code := program.Run(t, t.TempDir(), append(args, "--url", "http://127.0.0.1:1")...); code != 1 || !strings.HasPrefix(text, "agentmarket: no") {
 			t.Errorf("%q without a market ended with %d: %s", args, code, text)
+		}
+	}
+}
+
+// TestCommands_elsewhere: of an address at which another server is, or a path of the
+// market's, a command says so and ends, also one that waits for a market that is away.
+func TestCommands_elsewhere(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	for _, args := range [][]string{{"agents"}, {"listen"}} {
+		text, code := program.Run(t, t.TempDir(), append(args, "--url", server.URL+"/api")...)
+		if code != 1 || !strings.Contains(text, "/api is not a market, it answers 404 Not Found: give --url") {
+			t.Errorf("%q ended with %d: %s", args, code, text)
 		}
 	}
 }
@@ -194,8 +209,9 @@ func TestListen(t *testing.T) {
 }
 
 // TestWorker: tasks that are open already, that are posted and that were given back
-// are done by a command and paid for, once each, though the server is killed; one
-// that the command fails at is given back. The command is not given the key.
+// are done by a command and paid for, once each, though the server is killed; those
+// that the command fails at, or answers with what no result can be, are given back. The
+// command is not given the key.
 func TestWorker(t *testing.T) {
 	t.Parallel()
 	server := program.Start(t)
@@ -204,7 +220,8 @@ func TestWorker(t *testing.T) {
 	ran := filepath.Join(t.TempDir(), "ran")
 	first := post(t, server, poster.Key, "x").ID
 	lines := spawn(t, server, worker.Key, "worker", "--json", "--exec",
-		`echo "$AGENTMARKET_TASK" >> `+ran+`; read words; [ "$words" != fail ] && printf '%s %s' "$words" "$AGENTMARKET_API_KEY"`)
+		`echo "$AGENTMARKET_TASK" >> `+ran+`; read words; case "$words" in fail) exit 1 ;; binary) printf '\377' ;; `+
+			`large) head -c 2000000 /dev/zero | tr '\0' x ;; *) printf '%s %s' "$words" "$AGENTMARKET_API_KEY" ;; esac`)
 	done := func() string {
 		t.Helper()
 		var completed struct {
@@ -219,10 +236,14 @@ func TestWorker(t *testing.T) {
 	if got := done(); got != first {
 		t.Errorf("done is %s, want %s", got, first)
 	}
-	var failing struct{ Data struct{ ID string } }
-	status, text := server.Do(http.MethodPost, "/api/tasks", poster.Key, `{"title":"Fail","description":"fail","budget":5,"required_capabilities":["x"]}`)
-	if err := json.Unmarshal([]byte(text), &failing); err != nil || status != http.StatusOK {
-		t.Fatalf("%d %s", status, text)
+	var failing []string
+	for _, how := range []string{"fail", "binary", "large"} {
+		var task struct{ Data struct{ ID string } }
+		status, text := server.Do(http.MethodPost, "/api/tasks", poster.Key, `{"title":"Fail","description":"`+how+`","budget":5,"required_capabilities":["x"]}`)
+		if err := json.Unmarshal([]byte(text), &task); err != nil || status != http.StatusOK {
+			t.Fatalf("%d %s", status, text)
+		}
+		failing = append(failing, task.Data.ID)
 	}
 	posted := map[string]bool{post(t, server, poster.Key, "x").ID: true}
 	server.Kill()
@@ -235,12 +256,14 @@ func TestWorker(t *testing.T) {
 		}
 		delete(posted, id)
 	}
-	if _, text := server.Do(http.MethodGet, "/api/tasks/"+failing.Data.ID, "", ""); !strings.Contains(text, `"status":"open"`) {
-		t.Errorf("the task that failed is %s", text)
+	for _, id := range failing {
+		if _, text := server.Do(http.MethodGet, "/api/tasks/"+id, "", ""); !strings.Contains(text, `"status":"open"`) {
+			t.Errorf("a task that failed is %s", text)
+		}
 	}
 	log, err := os.ReadFile(ran)
-	if n := strings.Count(string(log), "\n"); err != nil || n != 4 {
-		t.Errorf("the command ran %d times, want 4 (%v)", n, err)
+	if n := strings.Count(string(log), "\n"); err != nil || n != 6 {
+		t.Errorf("the command ran %d times, want 6 (%v)", n, err)
 	}
 	server.Verify()
 }
@@ -282,6 +305,11 @@ func TestForward(t *testing.T) {
 	}
 	for _, args := range [][]string{{"listen", "--forward-to", "here"}, {"trigger", "task.posted", "ftp://here"}} {
 		if text, code := program.Run(t, t.TempDir(), args...); code != 2 || !strings.Contains(text, "is not an address") {
+			t.Errorf("%q ended with %d: %s", args, code, text)
+		}
+	}
+	for _, args := range [][]string{{"listen", "--forward-to", receiver.URL}, {"trigger", "task.posted", receiver.URL}} {
+		if text, code := program.Run(t, t.TempDir(), append(args, "--secret", "no base64")...); code != 2 || !strings.Contains(text, "--secret") {
 			t.Errorf("%q ended with %d: %s", args, code, text)
 		}
 	}

@@ -1,11 +1,16 @@
 package e2e_test
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,6 +71,32 @@ func TestStop(t *testing.T) {
 	}
 	if status, text := server.Do(http.MethodGet, "/api/wallet", worker.Key, ""); status != http.StatusOK || !strings.HasSuffix(text, `"balance":113}`) {
 		t.Errorf("the worker's wallet: %d %s, want 100 and 13 of 15", status, text)
+	}
+}
+
+// TestStop_terminalClosed: when its terminal is closed a market for an afternoon leaves
+// nothing, as when it is interrupted.
+func TestStop_terminalClosed(t *testing.T) {
+	t.Parallel()
+	temporary := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), program.Path(), "dev", "--addr", "127.0.0.1:0", "--pace", "0s")
+	cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Interrupt to end") {
+		continue
+	}
+	err = cmd.Process.Signal(syscall.SIGHUP)
+	_, _ = io.Copy(io.Discard, out)
+	err = errors.Join(err, cmd.Wait())
+	if left, _ := os.ReadDir(temporary); err != nil || len(left) > 0 {
+		t.Errorf("ended with %v and left %v", err, left)
 	}
 }
 
