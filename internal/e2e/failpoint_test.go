@@ -30,10 +30,13 @@ func steps() []string {
 func TestFailpoints(t *testing.T) {
 	t.Parallel()
 	claim.Only(t)
-	binary := filepath.Join(t.TempDir(), "agentmarket")
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", binary, "agentmarket.space/server")
-	if text, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, text)
+	binary := os.Getenv(claim.Failpoints)
+	if binary == "" {
+		binary = filepath.Join(t.TempDir(), "agentmarket")
+		build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", binary, "agentmarket.space/server")
+		if text, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
 	}
 	ways := []string{"panic", "kill", "stall"}
 	t.Cleanup(func() {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"agentmarket.space/server/internal/engines/private"
@@ -43,20 +44,22 @@ func (w *works) setUp(ctx context.Context, wanted []run, all *results) (err erro
 	if w.dir, err = os.MkdirTemp("", "agentmarket-trust-"); err != nil {
 		return err
 	}
-	server := filepath.Join(w.dir, "agentmarket")
-	w.env = []string{claim.Proved + "=1", claim.Program + "=" + server}
+	server, failing := filepath.Join(w.dir, "agentmarket"), filepath.Join(w.dir, "failpoints")
+	w.env = []string{claim.Proved + "=1", claim.Program + "=" + server, claim.Failpoints + "=" + failing}
 	if w.night > 0 {
 		w.env = append(w.env, claim.Long+"="+strconv.FormatFloat(w.night, 'g', -1, 64))
 	}
 	var packages []string
+	builds := [][]string{{"build", "-o", server, "."}}
 	for _, r := range wanted {
 		packages = append(packages, r.pkg)
+		if strings.Contains(r.tests(both), "TestFailpoints") {
+			builds = append(builds, []string{"build", "-tags", "failpoints", "-o", failing, "."})
+		}
 	}
 	slices.Sort(packages)
-	for _, args := range [][]string{
-		{"build", "-o", server, "."},
-		append([]string{"test", "-c", "-vet=off", "-o", w.dir + string(filepath.Separator)}, slices.Compact(packages)...),
-	} {
+	builds = append(builds, append([]string{"test", "-c", "-vet=off", "-o", w.dir + string(filepath.Separator)}, slices.Compact(packages)...))
+	for _, args := range builds {
 		if text, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("go %s: %w\n%s", args[0], err, text)
 		}

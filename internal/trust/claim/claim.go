@@ -16,9 +16,12 @@ const (
 	Long   = "AGENTMARKET_TEST_LONG"
 )
 
-// Program is the variable that names the program for the tests that run it, where it
-// has been built before.
-const Program = "AGENTMARKET_TEST_BINARY"
+// The variables that name the program for the tests that run it, where it has been
+// built before; Failpoints is the one with that build tag.
+const (
+	Program    = "AGENTMARKET_TEST_BINARY"
+	Failpoints = "AGENTMARKET_TEST_FAILPOINTS"
+)
 
 // Size is how much of something a test does: a little among all the others,
 // more in make trust, much in make trust-long; of a part of a night that part of
