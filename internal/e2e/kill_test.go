@@ -81,9 +81,9 @@ func killAndRestart(t *testing.T, kills int) (*killed, *told) {
 		trading.Go(func() { k.trade(i) })
 		trading.Go(func() { k.hire(i) })
 	}
-	least, more := int64(10), 90 // answers between two kills
+	least, more := int64(15), 100 // answers between two kills
 	if engines.OnPostgres() {
-		least, more = 40, 80 // of few kills the share of webhooks that come again says less
+		least, more = 60, 100 // of few kills the share of webhooks that come again says less
 	}
 	for round := range kills {
 		k.awaitAnswers(least + int64(rand.IntN(more)))
