@@ -327,3 +327,27 @@ func TestClose(t *testing.T) {
 		t.Errorf("kept %q", got)
 	}
 }
+
+// TestWrite_full: with no room for the file what needs more is refused in words, what
+// was written before stays, and there is more room later.
+func TestWrite_full(t *testing.T) {
+	t.Parallel()
+	db, err := database.Open(t.Context(), filepath.Join(t.TempDir(), "a.db"), slog.New(slog.DiscardHandler))
+	must(t, err)
+	defer func() { must(t, db.Close()) }()
+	must(t, db.LimitPages(1)) // to as many as it has
+	written := 0
+	for err == nil {
+		if err = db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, strconv.Itoa(written)) }); err == nil {
+			written++
+		}
+	}
+	if models.CodeOf(err) != models.Unavailable || !strings.Contains(err.Error(), "disk") {
+		t.Errorf("it is refused with %v", err)
+	}
+	must(t, db.LimitPages(1<<30))
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "again") }))
+	if n := len(kept(t, db)); n != written+1 {
+		t.Errorf("%d changes were kept, want %d", n, written+1)
+	}
+}

@@ -2,6 +2,7 @@ package database
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -28,6 +29,11 @@ func Refused(err error) bool { return refused(err) }
 // Apart reports whether a change of one row is not taken for one of the other.
 func (db *DB) Apart(table, id, otherTable, other string) bool {
 	return db.changes.slot(table, id) != db.changes.slot(otherTable, other)
+}
+
+// LimitPages lets the file have so many pages from now on, or as many as it has.
+func (db *DB) LimitPages(most int) error {
+	return db.writer.Exec(fmt.Sprint("PRAGMA max_page_count = ", most)).Error
 }
 
 // Reconnect has the writing connection replaced by a new one.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"net/url"
 
 	"github.com/mattn/go-sqlite3"
@@ -40,5 +41,13 @@ func (c *connector) Connect(context.Context) (driver.Conn, error) { return c.dri
 
 // Driver is the driver.
 func (c *connector) Driver() driver.Driver { return c.driver }
+
+// resultCode is the extended result code that SQLite gave, 0 when it gave none.
+func resultCode(err error) int {
+	if failed, ok := errors.AsType[sqlite3.Error](err); ok {
+		return int(failed.ExtendedCode)
+	}
+	return 0
+}
 
 func sqliteDialector(pool *sql.DB) gorm.Dialector { return sqlite.New(sqlite.Config{Conn: pool}) }

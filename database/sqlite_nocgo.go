@@ -69,14 +69,18 @@ func sqliteDialector(pool *sql.DB) gorm.Dialector {
 	return dialector{&sqlite.Dialector{Conn: pool}}
 }
 
+// resultCode is the extended result code that SQLite gave, 0 when it gave none.
+func resultCode(err error) int {
+	if failed, ok := errors.AsType[*modernc.Error](err); ok {
+		return failed.Code()
+	}
+	return 0
+}
+
 // Translate gives the errors of broken constraints gorm's names. The numbers are
 // SQLite's extended result codes.
 func (dialector) Translate(err error) error {
-	failed, ok := errors.AsType[*modernc.Error](err)
-	if !ok {
-		return err
-	}
-	switch failed.Code() {
+	switch resultCode(err) {
 	case 1555, 2067: // primary key, unique
 		return gorm.ErrDuplicatedKey
 	case 787:

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -12,6 +13,7 @@ import (
 	"gorm.io/gorm/clause"
 
 	"agentmarket.space/server/database/failpoint"
+	"agentmarket.space/server/models"
 )
 
 // maxBatch is how many changes share one commit at most. Measured at 64
@@ -130,7 +132,7 @@ func (db *DB) write() {
 		db.changes.publish(db.version.Add(1)) // whatever the error: it may be on the disk
 		if err != nil {
 			db.tell(Commit{Err: err})
-			batch.fail(err)
+			batch.fail(db.noRoom(err))
 			continue
 		}
 		for _, c := range batch.kept {
@@ -139,7 +141,7 @@ func (db *DB) write() {
 			}
 		}
 		for _, c := range batch.taken {
-			c.answer <- c.failed
+			c.answer <- db.noRoom(c.failed)
 		}
 	}
 }
@@ -233,8 +235,8 @@ func (b *batch) runOne(shared *gorm.DB) error {
 	}
 	c.failed = c.run()
 	if c.failed != nil {
-		if err := shared.Exec("ROLLBACK TO change").Error; err != nil {
-			return fmt.Errorf("roll back one change: %w", err)
+		if err := shared.Exec("ROLLBACK TO change").Error; err != nil { // SQLite has rolled back everything
+			return fmt.Errorf("roll back one change: %w", errors.Join(err, c.failed))
 		}
 	}
 	if err := shared.Exec("RELEASE change").Error; err != nil {
@@ -280,6 +282,20 @@ func enqueue(jobs []river.InsertManyParams, job river.InsertManyParams) []river.
 	}
 	return append(jobs, job)
 }
+
+// noRoom makes an error of a full disk one that says so, and that asking again may
+// help; others it leaves as they are.
+func (db *DB) noRoom(err error) error {
+	if err == nil || !full(resultCode(err)) {
+		return err
+	}
+	db.logger.Error("cannot write: the disk of the database is full", slog.Any("error", err))
+	return models.Errorf(models.Unavailable, "the disk of the database is full; nothing was changed; try again later")
+}
+
+// full reports whether a result code of SQLite means that there is no room for the
+// file (SQLITE_FULL), or for what is beside it (SQLITE_IOERR_SHMSIZE).
+func full(code int) bool { return code == 13 || code == 4874 }
 
 // fail answers every change that the batch could not be committed: what one was
 // refused for has not happened either.
