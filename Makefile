@@ -79,10 +79,10 @@ RACE ?= ./auth ./database/... ./ledger ./events ./market ./outbound ./executor .
 race: ## the tests of what is concurrent under the race detector, shuffled (packages in RACE)
 	go test -race -short -vet=off -shuffle=on $(RACE)
 
-# It reads the sources for any system, and compiles nothing.
-portable: ## the program is sound Go for Windows and macOS too
-	@tool=$$($(TOOL) -n deadcode) && for system in windows darwin; do \
-		GOOS=$$system GOARCH=arm64 CGO_ENABLED=0 $$tool . >/dev/null || exit 1; done
+# deadcode reads the sources for any system, and compiles nothing. What macOS has of its
+# own Linux or Windows has too.
+portable: ## the program is sound Go for Windows too
+	@tool=$$($(TOOL) -n deadcode) && GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $$tool . >/dev/null
 
 dead: ## functions that neither a program nor a test reaches
 	@found=$$($(TOOL) deadcode -test ./...) && { [ -z "$$found" ] || { echo "$$found" >&2; exit 1; }; }
