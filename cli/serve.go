@@ -27,7 +27,7 @@ func (c *serveCommand) Run(ctx context.Context, to commands.Streams) (err error)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck // ctx has ended by then
+	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck,nolintlint // ctx has ended by then; from its cache the linter does not see that
 	if err := server.Greet(ctx, to.Err); err != nil {
 		return err
 	}

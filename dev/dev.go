@@ -96,7 +96,7 @@ func (m *market) run(ctx context.Context, listener net.Listener, to commands.Str
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck // ctx has ended by then
+	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck,nolintlint // ctx has ended by then; from its cache the linter does not see that
 	serving, stop := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	var served error
