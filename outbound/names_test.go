@@ -182,12 +182,12 @@ func TestSpellings(t *testing.T) {
 		spell(t, os.Getenv(resolverVariable) == "cgo")
 		return
 	}
-	resolvers := []string{"go", "cgo"}
+	resolvers, with := []string{"go", "cgo"}, "Go's resolver and with C's"
 	if !build.Default.CgoEnabled {
-		resolvers = resolvers[:1]
+		resolvers, with = resolvers[:1], "Go's resolver"
 	}
 	t.Cleanup(func() {
-		claim.Shown(t, "spellings", "however this machine is spelt, it is not called, with Go's resolver and with C's")
+		claim.Shown(t, "spellings", "however this machine is spelt, it is not called, with %s", with)
 	})
 	for _, resolver := range resolvers {
 		t.Run(resolver, func(t *testing.T) {
