@@ -21,11 +21,11 @@ test: ## every test, shuffled: units, transcripts, npm clients, the explorer in 
 # they cannot be had it says so, and fails with CI set. The longest come first, so that
 # none is left alone at the end.
 postgres: ## the same tests of the store and the market, and those of replicas, on PostgreSQL
-	go run ./internal/engines/with go test -shuffle=on ./internal/e2e/replicas ./market ./webhooks ./database ./events ./ledger ./app ./auth
+	go run ./internal/test/services/run go test -shuffle=on ./internal/test/e2e/replicas ./internal/market ./internal/webhooks ./internal/database ./internal/events ./internal/ledger ./internal/app ./internal/auth
 
 # Where SQLite is Go code instead: what has statements of its own, and all that is seen
 # from outside. NOCGO=./... is everything.
-NOCGO ?= ./database ./auth ./ledger ./market ./webhooks ./graph ./compat ./outbound ./internal/e2e
+NOCGO ?= ./internal/database ./internal/auth ./internal/ledger ./internal/market ./internal/webhooks ./graph ./compat ./internal/outbound ./internal/test/e2e
 
 nocgo: ## the tests of the store, the market and the program without cgo (packages in NOCGO)
 	CGO_ENABLED=0 go test -shuffle=on $(NOCGO)
@@ -33,10 +33,10 @@ nocgo: ## the tests of the store, the market and the program without cgo (packag
 # Every promise of docs/reliability.md with its figure. -only kill,winner shows some
 # of them; -into docs/reliability.md puts the table there.
 trust: ## show every promise of docs/reliability.md, in some minutes (flags in ARGS)
-	go run ./internal/trust $(ARGS)
+	go run ./internal/test/trust $(ARGS)
 
 trust-long: ## the same with the figures of a night, and fuzzing (ARGS='-share 0.1' for a tenth)
-	go run ./internal/trust -long $(ARGS)
+	go run ./internal/test/trust -long $(ARGS)
 	$(MAKE) --no-print-directory fuzz FUZZTIME=10m
 
 check: lint race dead portable fresh ## what a change must pass
@@ -44,7 +44,7 @@ check: lint race dead portable fresh ## what a change must pass
 generate: ## rewrite what is generated
 	go generate ./...
 	go -C bench generate ./...
-	go test . ./compat -run 'TestGraphQLPage|TestRestPage' -update
+	go test ./internal/test/repo ./compat -run 'TestGraphQLPage|TestRestPage' -update
 
 # Compares the tree before and after, not with the last commit, so that it also
 # answers in the middle of a change. Whatever it rewrote is left to be committed.
@@ -74,7 +74,7 @@ fmt: ## gofumpt and import order
 
 # Where goroutines share state. Properties are looked at a fifth as often (-short): it is
 # the same code that runs. make test has vetted it. RACE=./... is everything.
-RACE ?= ./auth ./database/... ./ledger ./events ./market ./outbound ./executor ./webhooks ./graph/... ./compat ./app
+RACE ?= ./internal/auth ./internal/database/... ./internal/ledger ./internal/events ./internal/market ./internal/outbound ./internal/executor ./internal/webhooks ./graph/... ./compat ./internal/app
 
 race: ## the tests of what is concurrent under the race detector, shuffled (packages in RACE)
 	go test -race -short -vet=off -shuffle=on $(RACE)

@@ -4,8 +4,8 @@
 package main
 
 //go:generate go tool gqlgen generate
-//go:generate go run ./internal/sequential graph/generated/generated.go
-//go:generate go run ./internal/manual docs/config.md
+//go:generate go run ./internal/gen/sequentiallists graph/generated/generated.go
+//go:generate go run ./internal/gen/configdocs docs/config.md
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 	"os/signal"
 	"syscall"
 
-	"agentmarket.space/server/cli"
-	"agentmarket.space/server/commands"
+	"agentmarket.space/server/internal/cli"
+	"agentmarket.space/server/internal/client"
 )
 
 func main() {
@@ -23,7 +23,7 @@ func main() {
 		ends = append(ends, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)
-	code := cli.Run(ctx, os.Args[1:], commands.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
+	code := cli.Run(ctx, os.Args[1:], client.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	stop()
 	os.Exit(code)
 }

@@ -5,9 +5,9 @@ import (
 
 	"github.com/99designs/gqlgen/graphql"
 
-	"agentmarket.space/server/auth"
 	"agentmarket.space/server/graph/generated"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

@@ -9,12 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"agentmarket.space/server/auth"
 	"agentmarket.space/server/graph"
-	"agentmarket.space/server/internal/markettest"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
-	"agentmarket.space/server/outbound"
-	"agentmarket.space/server/webhooks"
 )
 
 // bundle is the door on a fresh market, served on a socket.

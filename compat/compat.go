@@ -13,11 +13,11 @@ import (
 	"strings"
 	"sync"
 
-	"agentmarket.space/server/auth"
 	"agentmarket.space/server/graph"
 	"agentmarket.space/server/graph/generated"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/tracing"
 	"agentmarket.space/server/models"
-	"agentmarket.space/server/tracing"
 )
 
 // Options is what the door wants to know beside the resolvers.

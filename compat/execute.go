@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strings"
 
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/auth"
-	"agentmarket.space/server/internal/trust/claim"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/trust/claim"
 	"agentmarket.space/server/models"
 )
 

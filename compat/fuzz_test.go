@@ -13,9 +13,9 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"agentmarket.space/server/internal/markettest"
-	"agentmarket.space/server/internal/trust/claim"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/trust/claim"
 	"agentmarket.space/server/models"
 )
 

@@ -7,7 +7,7 @@ import (
 	"strconv"
 
 	"agentmarket.space/server/graph/generated"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

@@ -13,9 +13,9 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/pages"
 	"agentmarket.space/server/models"
-	"agentmarket.space/server/pages"
 )
 
 const (

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/auth"
 	"agentmarket.space/server/graph"
+	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/models"
 )
 

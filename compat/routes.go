@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"reflect"
 
-	"agentmarket.space/server/auth"
+	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/models"
 )
 

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"agentmarket.space/server/internal/trust/claim"
+	"agentmarket.space/server/internal/test/trust/claim"
 )
 
 // TestStrangers sends what strangers might: requests of every kind with bytes

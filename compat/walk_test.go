@@ -12,11 +12,11 @@ import (
 
 	"pgregory.net/rapid"
 
-	"agentmarket.space/server/auth"
 	"agentmarket.space/server/graph"
-	"agentmarket.space/server/internal/markettest"
-	"agentmarket.space/server/internal/trust/claim"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/trust/claim"
 	"agentmarket.space/server/models"
 )
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/models"
 )
 

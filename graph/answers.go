@@ -10,9 +10,9 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
-	"agentmarket.space/server/auth"
 	"agentmarket.space/server/graph/transport"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"agentmarket.space/server/internal/markettest"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/markettest"
 )
 
 // answersOf returns a store of answers about a fresh market.

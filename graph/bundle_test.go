@@ -15,11 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/auth"
-	"agentmarket.space/server/internal/markettest"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
-	"agentmarket.space/server/outbound"
-	"agentmarket.space/server/webhooks"
 )
 
 // patience is how long a test waits for what must come.

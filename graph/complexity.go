@@ -2,7 +2,7 @@ package graph
 
 import (
 	"agentmarket.space/server/graph/generated"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

@@ -9,9 +9,9 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"agentmarket.space/server/database"
-	"agentmarket.space/server/events"
-	"agentmarket.space/server/internal/goroutines"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/events"
+	"agentmarket.space/server/internal/test/goroutines"
 	"agentmarket.space/server/models"
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"agentmarket.space/server/auth"
+	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/models"
 )
 

@@ -6,11 +6,11 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"agentmarket.space/server/auth"
-	"agentmarket.space/server/events"
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/graph/transport"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/events"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

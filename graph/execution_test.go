@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

@@ -6,8 +6,8 @@ import (
 
 	"github.com/99designs/gqlgen/graphql"
 
-	"agentmarket.space/server/auth"
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/models"
 )
 

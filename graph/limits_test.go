@@ -14,8 +14,8 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 
 	"agentmarket.space/server/graph/generated"
+	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/models"
-	"agentmarket.space/server/outbound"
 )
 
 // executable is the schema with its costs.

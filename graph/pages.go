@@ -6,7 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"agentmarket.space/server/graph/generated"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

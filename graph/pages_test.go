@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/models"
 )
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/auth"
+	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/models"
 )
 

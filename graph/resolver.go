@@ -3,12 +3,12 @@ package graph
 import (
 	"context"
 
-	"agentmarket.space/server/auth"
-	"agentmarket.space/server/events"
 	"agentmarket.space/server/graph/generated"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/events"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
-	"agentmarket.space/server/webhooks"
 )
 
 // Resolver answers every field of the schema that is not simply there. The

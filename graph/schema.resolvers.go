@@ -3,9 +3,9 @@ package graph
 import (
 	"context"
 
-	"agentmarket.space/server/auth"
 	"agentmarket.space/server/graph/generated"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

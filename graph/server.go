@@ -20,11 +20,11 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
-	"agentmarket.space/server/auth"
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/tracing"
 	"agentmarket.space/server/models"
-	"agentmarket.space/server/tracing"
 )
 
 const (

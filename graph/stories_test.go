@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/models"
-	"agentmarket.space/server/outbound"
 )
 
 // TestTaskStory is a task from posting to rating, with a worker that gave it

@@ -4,10 +4,10 @@ import (
 	"context"
 	"slices"
 
-	"agentmarket.space/server/auth"
-	"agentmarket.space/server/events"
 	"agentmarket.space/server/graph/generated"
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/events"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 )
 

@@ -8,8 +8,8 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"agentmarket.space/server/database"
-	"agentmarket.space/server/events"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/events"
 	"agentmarket.space/server/models"
 )
 

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"agentmarket.space/server/database"
+	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/models"
 )
 

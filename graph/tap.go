@@ -3,7 +3,7 @@ package graph
 import (
 	"context"
 
-	"agentmarket.space/server/events"
+	"agentmarket.space/server/internal/events"
 	"agentmarket.space/server/models"
 )
 

@@ -7,7 +7,7 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
 
-	"agentmarket.space/server/tracing"
+	"agentmarket.space/server/internal/tracing"
 )
 
 // traced has a span for each operation, and for each field that a query or a mutation

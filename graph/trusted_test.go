@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"agentmarket.space/server/outbound"
+	"agentmarket.space/server/internal/outbound"
 )
 
 func digest(text string) string {

@@ -4,7 +4,7 @@ import (
 	"embed"
 	"net/http"
 
-	"agentmarket.space/server/pages"
+	"agentmarket.space/server/internal/pages"
 )
 
 // Path is where the page is served, and the folder of its files. A mux needs

@@ -8,7 +8,7 @@ import (
 	"io"
 	"strconv"
 
-	"agentmarket.space/server/market"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
 	"github.com/99designs/gqlgen/graphql"
 )

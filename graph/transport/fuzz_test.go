@@ -9,7 +9,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"agentmarket.space/server/internal/trust/claim"
+	"agentmarket.space/server/internal/test/trust/claim"
 )
 
 // FuzzBody: whatever is posted, the answer is JSON with a status that blames the

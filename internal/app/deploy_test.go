@@ -1,0 +1,129 @@
+package app
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+)
+
+// TestDashboard: the dashboard can be read, its panels have a place and a query each,
+// and every metric that they ask for is one that the server has.
+func TestDashboard(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../deploy/grafana-dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Title, UID string
+		Templating struct {
+			List []struct{ Name, Type, Definition string }
+		}
+		Panels []struct {
+			ID          int
+			Type, Title string
+			GridPos     struct{ X, Y, W, H int }
+			Datasource  struct{ UID string }
+			Targets     []struct{ RefID, Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil || dashboard.Title == "" || len(dashboard.Panels) == 0 {
+		t.Fatalf("%+v, %v", dashboard, err)
+	}
+	registered := open(t, nil).registered()
+	if first := dashboard.Templating.List[0]; first.Name != "datasource" || first.Type != "datasource" {
+		t.Errorf("the first variable is %+v", first)
+	}
+	for _, variable := range dashboard.Templating.List[1:] {
+		checkExpression(t, registered, variable.Name, variable.Definition)
+	}
+	taken := map[[2]int]string{}
+	ids := map[int]bool{}
+	for _, panel := range dashboard.Panels {
+		at := panel.GridPos
+		for x := at.X; x < at.X+at.W; x++ {
+			for y := at.Y; y < at.Y+at.H; y++ {
+				if other := taken[[2]int{x, y}]; other != "" || x >= 24 {
+					t.Errorf("%q lies on %q", panel.Title, other)
+				}
+				taken[[2]int{x, y}] = panel.Title
+			}
+		}
+		if ids[panel.ID] {
+			t.Errorf("%q has an id that is taken", panel.Title)
+		}
+		ids[panel.ID] = true
+		if (panel.Type == "row") != (len(panel.Targets) == 0) || panel.Type != "row" && panel.Datasource.UID != "${datasource}" {
+			t.Errorf("%q is a %s with %d queries of %q", panel.Title, panel.Type, len(panel.Targets), panel.Datasource.UID)
+		}
+		for _, target := range panel.Targets {
+			checkExpression(t, registered, panel.Title, target.Expr)
+		}
+	}
+}
+
+// TestAlerts: the rules can be read, each says what to do, and every metric that they go
+// by is one that the server has. docs/operations.md names each.
+func TestAlerts(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../deploy/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rules struct {
+		Groups []struct {
+			Name  string
+			Rules []struct {
+				Alert, Expr, For string
+				Labels           struct{ Severity string }
+				Annotations      struct{ Summary, Action string }
+			}
+		}
+	}
+	if err := yaml.UnmarshalWithOptions(text, &rules, yaml.Strict()); err != nil || len(rules.Groups) != 1 || len(rules.Groups[0].Rules) == 0 {
+		t.Fatalf("%+v, %v", rules, err)
+	}
+	registered := append(open(t, nil).registered(), "up") // Prometheus's own
+	for _, rule := range rules.Groups[0].Rules {
+		checkExpression(t, registered, rule.Alert, rule.Expr)
+		if rule.For != "" && !regexp.MustCompile(`^\d+[mh]$`).MatchString(rule.For) {
+			t.Errorf("%s is to last %q", rule.Alert, rule.For)
+		}
+		if !slices.Contains([]string{"page", "ticket"}, rule.Labels.Severity) || rule.Annotations.Summary == "" || rule.Annotations.Action == "" {
+			t.Errorf("%s does not say what to do: %+v", rule.Alert, rule)
+		}
+		if !strings.Contains(string(doc), "`"+rule.Alert+"`") {
+			t.Errorf("docs/operations.md does not tell of %s", rule.Alert)
+		}
+	}
+}
+
+// checkExpression holds an expression to metrics that are there and to brackets that
+// close.
+func checkExpression(t *testing.T, registered []string, where, expr string) {
+	t.Helper()
+	names := regexp.MustCompile(`\b(?:agentmarket|go|process)_\w+|\bup\b`).FindAllString(expr, -1)
+	if len(names) == 0 {
+		t.Errorf("%s: nothing is asked for in %q", where, expr)
+	}
+	for _, name := range names {
+		base := regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
+		if !slices.Contains(registered, name) && !slices.Contains(registered, base) {
+			t.Errorf("%s: there is no %s", where, name)
+		}
+	}
+	for _, pair := range []string{"()", "{}", "[]"} {
+		if strings.Count(expr, pair[:1]) != strings.Count(expr, pair[1:]) {
+			t.Errorf("%s: %s do not close in %q", where, pair, expr)
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package auth_test
+
+import (
+	"testing"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/models"
+)
+
+func TestContext(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	if actor, ok := auth.FromContext(ctx); ok {
+		t.Errorf("%v came with an empty context", actor)
+	}
+	if _, err := auth.Require(ctx); err == nil || models.CodeOf(err) != models.Unauthenticated {
+		t.Errorf("a stranger was told %v", err)
+	}
+	if request := auth.RequestFrom(ctx); request == nil || request.ID != "" {
+		t.Errorf("an empty context has request %v", request)
+	}
+	want := auth.Actor{AgentID: agentID, Key: auth.HashKey("key")}
+	request := &auth.Request{ID: "r1"}
+	ctx = auth.WithRequest(auth.WithActor(ctx, want), request)
+	if actor, err := auth.Require(ctx); err != nil || actor != want {
+		t.Errorf("got %v (%v), want %v", actor, err, want)
+	}
+	if auth.RequestFrom(ctx) != request {
+		t.Error("another request came out")
+	}
+	auth.RequestFrom(ctx).Replayed.Store(true)
+	if !request.Replayed.Load() {
+		t.Error("what a verb notes on the request is lost")
+	}
+}
+
+// TestNetwork: who has a whole /64 to send from is one client all the same.
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"192.0.2.1":           "192.0.2.1",
+		"::ffff:192.0.2.1":    "192.0.2.1",
+		"2001:db8:1:2::1":     "2001:db8:1:2::/64",
+		"2001:db8:1:2:ff::ff": "2001:db8:1:2::/64",
+		"2001:db8:1:3::1":     "2001:db8:1:3::/64",
+		"fe80::1%eth0":        "fe80::/64",
+		"":                    "",
+		"@":                   "@",
+	} {
+		if got := (&auth.Request{Address: address}).Network(); got != want {
+			t.Errorf("%q is of %q, want %q", address, got, want)
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package auth_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/models"
+)
+
+// bundle is the keys of a store with one agent in it.
+type bundle struct {
+	*auth.Keys
+	t    *testing.T
+	db   *database.DB
+	path string
+}
+
+const agentID = "0190a1b2-0000-7000-8000-000000000001"
+
+func open(t *testing.T) *bundle {
+	t.Helper()
+	return openAt(t, services.Address(t))
+}
+
+func openAt(t *testing.T, path string) *bundle {
+	t.Helper()
+	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	keys, err := auth.NewKeys(db, func() time.Time { return time.Unix(1_800_000_000, 0) })
+	must(t, err)
+	b := &bundle{Keys: keys, t: t, db: db, path: path}
+	b.agent(agentID)
+	return b
+}
+
+func (b *bundle) agent(id string) {
+	b.t.Helper()
+	b.write(func(tx *database.Tx) error {
+		return tx.Create(&models.Agent{ID: id, Name: "Agent", Capabilities: []string{}, PricePerTask: 10}).Error
+	})
+}
+
+func (b *bundle) write(fn func(*database.Tx) error) {
+	b.t.Helper()
+	must(b.t, b.db.Write(b.t.Context(), fn))
+}
+
+// minted returns a new key of the agent.
+func (b *bundle) minted() (key string) {
+	b.t.Helper()
+	b.write(func(tx *database.Tx) (err error) {
+		key, err = b.Mint(tx, agentID)
+		return err
+	})
+	return key
+}
+
+// revoke ends the agent's keys; when it returns they are ended.
+func (b *bundle) revoke() {
+	b.t.Helper()
+	b.write(func(tx *database.Tx) error { return b.Revoke(tx, agentID) })
+}
+
+func (b *bundle) wantFound(key string) {
+	b.t.Helper()
+	actor, err := b.Find(b.t.Context(), key)
+	if want := (auth.Actor{AgentID: agentID, Key: auth.HashKey(key)}); err != nil || actor != want {
+		b.t.Errorf("found %v (%v), want %v", actor, err, want)
+	}
+}
+
+func (b *bundle) wantUnknown(key string) {
+	b.t.Helper()
+	actor, err := b.Find(b.t.Context(), key)
+	if err == nil || models.CodeOf(err) != models.Unauthenticated || actor != (auth.Actor{}) {
+		b.t.Errorf("%.80q: found %v (%v), want UNAUTHENTICATED", key, actor, err)
+	}
+	if len(key) > 8 && err != nil && strings.Contains(err.Error(), key) {
+		b.t.Errorf("the error repeats the key: %v", err)
+	}
+}
+
+func TestFind(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	key, other := b.minted(), b.minted()
+	if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(key) || key == other {
+		t.Errorf("the keys %q and %q are not two times 32 random bytes in hex", key, other)
+	}
+	for range 2 { // from the store, then from memory
+		b.wantFound(key)
+		b.wantFound(other)
+	}
+	hash := auth.HashKey(key)
+	for _, wrong := range []string{
+		"", " ", key[1:], key + "0", " " + key, key + "\n", strings.ToUpper(key), strings.Repeat("0", 64),
+		hex.EncodeToString(hash[:]), string(hash[:]), // who has read the store has no key
+		"' OR '1'='1", "\x00", "\xff\xfe", strings.Repeat("x", 1<<20),
+	} {
+		b.wantUnknown(wrong)
+	}
+}
+
+// TestKeyIsNotKept looks for the key in every file of the store.
+func TestKeyIsNotKept(t *testing.T) {
+	t.Parallel()
+	b := openAt(t, services.SQLite(t))
+	key := b.minted()
+	b.wantFound(key)
+	raw, err := hex.DecodeString(key)
+	must(t, err)
+	hash := auth.HashKey(key)
+	files, err := filepath.Glob(b.path + "*")
+	must(t, err)
+	hashes := 0
+	for _, name := range files {
+		content, err := os.ReadFile(name)
+		must(t, err)
+		if bytes.Contains(content, []byte(key)) || bytes.Contains(content, raw) {
+			t.Errorf("%s holds the key", filepath.Base(name))
+		}
+		hashes += bytes.Count(content, hash[:])
+	}
+	if hashes == 0 {
+		t.Error("the search does not even find the hash")
+	}
+}
+
+// TestUndone: a key that was shown by a transaction which then failed is
+// none, and an undone revocation ends nothing.
+func TestUndone(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	key := b.minted()
+	b.Revoked = func(auth.Hash) { t.Error("told of a revocation that was undone") }
+	undone := errors.New("undone")
+	var never string
+	err := b.db.Write(t.Context(), func(tx *database.Tx) (err error) {
+		if err = b.Revoke(tx, agentID); err != nil {
+			return err
+		}
+		if never, err = b.Mint(tx, agentID); err != nil {
+			return err
+		}
+		return undone
+	})
+	if !errors.Is(err, undone) {
+		t.Fatal(err)
+	}
+	b.wantUnknown(never)
+	b.wantFound(key)
+}
+
+// TestStoreFails: a store that cannot be read is a fault of ours, not a bad key.
+func TestStoreFails(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	key := b.minted()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.Find(ctx, key); err == nil || models.CodeOf(err) != models.Internal {
+		t.Errorf("got %v, want an internal error", err)
+	}
+}
+
+// TestWrongKeysLeaveNothing: whoever tries keys does not fill the memory, and
+// does not push out those that are in use.
+func TestWrongKeysLeaveNothing(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	key := b.minted()
+	b.wantFound(key)
+	for i := range 500 {
+		b.wantUnknown(fmt.Sprintf("%064x", i))
+	}
+	if n := b.Cached(); n != 1 {
+		t.Errorf("%d keys are remembered, want 1", n)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"agentmarket.space/server/internal/client"
+)
+
+type completionCommand struct {
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+}
+
+// Help says where the script goes.
+func (*completionCommand) Help() string {
+	return "For this shell alone:\n\n  source <(agentmarket completion bash)\n\nFor all to come, write it where the shell looks:\n\n" +
+		"  agentmarket completion bash > /etc/bash_completion.d/agentmarket\n" +
+		"  agentmarket completion zsh > \"${fpath[1]}/_agentmarket\"\n" +
+		"  agentmarket completion fish > ~/.config/fish/completions/agentmarket.fish"
+}
+
+// Run prints the script. It knows the commands and flags of this program and asks for
+// nothing when it completes.
+func (c *completionCommand) Run(parsed *kong.Context, to client.Streams) error {
+	stops := stopsOf(parsed.Model.Node, "")
+	script := map[string]func([]stop) string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}[c.Shell]
+	_, err := fmt.Fprint(to.Out, script(stops))
+	return err
+}
+
+// stop is where a command line may have got to, and what can come next.
+type stop struct {
+	at     string // the commands so far, each after a space
+	words  []word // commands, and the values of the argument that comes first
+	flags  []word
+	values map[string][]string // of a flag that takes one, as far as they are known
+}
+
+// word is one that can come next.
+type word struct{ text, help string }
+
+func stopsOf(node *kong.Node, at string) []stop {
+	here := stop{at: at, values: map[string][]string{}}
+	with := node.AllFlags(true)
+	if node.DefaultCmd != nil {
+		with = node.DefaultCmd.AllFlags(true)
+	}
+	for _, flags := range with {
+		for _, flag := range flags {
+			name := "--" + flag.Name
+			here.flags = append(here.flags, word{name, flag.Help})
+			if !flag.IsBool() {
+				here.values[name] = choices(flag.Value)
+			}
+		}
+	}
+	if len(node.Positional) > 0 {
+		for _, value := range choices(node.Positional[0]) {
+			here.words = append(here.words, word{text: value})
+		}
+	}
+	stops := []stop{here}
+	for _, child := range node.Children {
+		if child.Hidden {
+			continue
+		}
+		stops[0].words = append(stops[0].words, word{child.Name, child.Help})
+		stops = append(stops, stopsOf(child, at+" "+child.Name)...)
+	}
+	return stops
+}
+
+func choices(value *kong.Value) []string {
+	if value.Enum == "" {
+		return nil
+	}
+	return value.EnumSlice()
+}
+
+// commandLines are the stops that a word leads to, quoted, with or between them.
+func commandLines(stops []stop, or string) string {
+	var all []string
+	for _, s := range stops {
+		if s.at != "" {
+			all = append(all, quoted(s.at))
+		}
+	}
+	return strings.Join(all, or)
+}
+
+// quoted is a text as a shell takes it literally; fish takes it so too, as long as
+// there is no backslash in it.
+func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'"'"'`) + "'" }
+
+func texts(words ...word) string {
+	all := make([]string, len(words))
+	for i, w := range words {
+		all[i] = w.text
+	}
+	return strings.Join(all, " ")
+}

@@ -1,0 +1,36 @@
+package cli
+
+import (
+	"fmt"
+
+	"agentmarket.space/server/compat"
+	"agentmarket.space/server/graph"
+	"agentmarket.space/server/internal/client"
+	"agentmarket.space/server/internal/config"
+)
+
+type schemaCommand struct{}
+
+// Run prints schema.graphqls as this program was built with it.
+func (*schemaCommand) Run(to client.Streams) error {
+	_, err := fmt.Fprint(to.Out, graph.Schema())
+	return err
+}
+
+type openAPICommand struct {
+	config.File `embed:""`
+
+	Addr      string `default:"127.0.0.1:8080" env:"AGENTMARKET_ADDR"       help:"Address that the server listens on."`
+	PublicURL string `                         env:"AGENTMARKET_PUBLIC_URL" help:"Address at which clients reach it; http:// and the listen address when empty."`
+}
+
+// Run prints what a server with these settings answers at /openapi.json.
+func (c *openAPICommand) Run(to client.Streams) error {
+	settings := config.Config{Addr: c.Addr, PublicURL: c.PublicURL}
+	document, err := compat.Document(compat.Options{Version: version(), PublicURL: settings.Public()})
+	if err != nil {
+		return err
+	}
+	_, err = to.Out.Write(document)
+	return err
+}

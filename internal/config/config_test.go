@@ -1,0 +1,133 @@
+package config_test
+
+import (
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"agentmarket.space/server/internal/config"
+)
+
+func parse(t *testing.T, args ...string) (config.Config, *kong.Kong, error) {
+	t.Helper()
+	var c config.Config
+	parser, err := kong.New(&c, kong.Writers(io.Discard, io.Discard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = parser.Parse(args)
+	return c, parser, err
+}
+
+// TestFlags: every setting is a flag with a help and an environment variable.
+func TestFlags(t *testing.T) {
+	t.Parallel()
+	_, parser, err := parse(t)
+	if err != nil {
+		t.Fatalf("the defaults are refused: %v", err)
+	}
+	for _, flag := range parser.Model.Flags {
+		if flag.Name == "help" {
+			continue
+		}
+		if len(flag.Envs) != 1 || !regexp.MustCompile("^(AGENTMARKET|ANTHROPIC|OTEL)_").MatchString(flag.Envs[0]) {
+			t.Errorf("--%s has the variables %q", flag.Name, flag.Envs)
+		}
+		if !strings.HasSuffix(flag.Help, ".") {
+			t.Errorf("--%s is explained with %q", flag.Name, flag.Help)
+		}
+	}
+}
+
+// TestPrecedence: a flag goes before the environment, that before the default.
+func TestPrecedence(t *testing.T) { //nolint:paralleltest // it sets environment variables
+	t.Setenv("AGENTMARKET_LEASE", "2h")
+	t.Setenv("AGENTMARKET_OPEN_FOR", "3h")
+	t.Setenv("AGENTMARKET_ALLOW_NETWORKS", "127.0.0.0/8,10.0.0.0/8")
+	c, _, err := parse(t, "--lease=4h")
+	if err != nil || c.Lease != 4*time.Hour || c.OpenFor != 3*time.Hour || c.Addr != "127.0.0.1:8080" || len(c.AllowNetworks) != 2 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
+// TestValidate names what cannot be, all of it at once.
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	for arg, says := range map[string]string{
+		"--otel-exporter-otlp-endpoint=collector:4318": "is not an address like http://collector:4318",
+		"--addr=":                      "addr: must not be empty",
+		"--database=":                  "database: must not be empty",
+		"--lease=59s":                  "lease: must be at least 1m",
+		"--open-for=0s":                "open-for: must be at least 1m",
+		"--min-budget=1":               "min-budget: must be from 2",
+		"--starting-credits=-1":        "starting-credits: must be from 0",
+		"--endpoint-timeout=0s":        "endpoint-timeout: must be more than 0",
+		"--webhook-timeout=-1s":        "webhook-timeout: must be more than 0",
+		"--secret-key=short":           "secret-key: must have at least 16 characters",
+		"--public-url=market.example":  `public-url: "market.example" is not an address`,
+		"--marketplace-url=ftp://a.b":  "marketplace-url:",
+		"--nats-url=https://a.b":       "nats-url: must be like nats://host:4222",
+		"--nats-url=nats://a:p,b":      "nats-url: must be like nats://host:4222",
+		"--nats-url=nats://a,nats://":  "nats-url: must be like nats://host:4222",
+		"--keep-events=23h59m":         "keep-events: must be at least 24h0m0s and more than 33h6m6s",
+		"--keep-events=-1s":            "keep-events: must be at least 24h0m0s",
+		"--keep-events=33h":            "keep-events: must be at least 24h0m0s and more than 33h6m6s",
+		"--keep-deliveries=721h":       "keep-deliveries: must not be longer than keep-events",
+		"--keep-deliveries=0s":         "keep-deliveries: must not be longer than keep-events",
+		"--keep-deliveries=33h":        "keep-deliveries: must be more than 33h6m6s",
+		"--rate-limits=maybe":          "must be one of",
+		"--lease=soon":                 "lease",
+		"--allow-networks=127.0.0.1/x": "allow-networks",
+	} {
+		if _, _, err := parse(t, arg); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: got %v, want %q", arg, err, says)
+		}
+	}
+	for _, url := range []string{"nats://a", "a:4222", "tls://user:password@a:4222, nats://b:4222", "wss://a"} {
+		if _, _, err := parse(t, "--nats-url="+url, "--database=postgres://a/b", "--secret-key=sixteen letters!"); err != nil {
+			t.Errorf("%s: got %v", url, err)
+		}
+	}
+	if _, _, err := parse(t, "--lease=1s", "--open-for=1s"); err == nil || strings.Count(err.Error(), "must be at least") != 2 {
+		t.Errorf("two mistakes are told as %v", err)
+	}
+}
+
+// TestComplete fills in what follows from where the server listens.
+func TestComplete(t *testing.T) {
+	t.Parallel()
+	listening := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 4321}
+	for _, row := range []struct{ addr, public, marketplace, wantPublic, wantMarketplace string }{
+		{"127.0.0.1:8080", "", "", "http://127.0.0.1:8080", "http://127.0.0.1:8080"},
+		{"127.0.0.1:0", "", "", "http://127.0.0.1:4321", "http://127.0.0.1:4321"},
+		{":8080", "https://market.example/", "", "https://market.example", "https://market.example"},
+		{":8080", "https://market.example", "https://agentmarket.space", "https://market.example", "https://agentmarket.space"},
+	} {
+		c := config.Config{Addr: row.addr, PublicURL: row.public, MarketplaceURL: row.marketplace}
+		if c.Complete(listening); c.PublicURL != row.wantPublic || c.MarketplaceURL != row.wantMarketplace {
+			t.Errorf("%+v became %s and %s", row, c.PublicURL, c.MarketplaceURL)
+		}
+	}
+}
+
+// TestDeliveriesKept: deliveries are kept for as long as their events unless they
+// are to be kept for less.
+func TestDeliveriesKept(t *testing.T) {
+	t.Parallel()
+	for arg, want := range map[string]time.Duration{
+		"--addr=:0":              720 * time.Hour,
+		"--keep-events=48h":      48 * time.Hour,
+		"--keep-events=0s":       720 * time.Hour,
+		"--keep-events=2000h":    720 * time.Hour,
+		"--keep-deliveries=100h": 100 * time.Hour,
+	} {
+		if c, _, err := parse(t, arg); err != nil || c.DeliveriesKept() != want {
+			t.Errorf("%s: kept for %s (%v), want %s", arg, c.DeliveriesKept(), err, want)
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package database_test
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/services"
+)
+
+// TestMigrate_inUse: a migration does not wait for ever, and everybody behind it, for
+// somebody who reads a table. It says so in one line and has changed nothing; once that
+// one is gone it is made, also at the start of a server.
+func TestMigrate_inUse(t *testing.T) {
+	t.Parallel()
+	const older = 8 // the next one changes the tasks
+	address := services.Postgres(t)
+	pool, err := pgxpool.New(t.Context(), address)
+	must(t, err)
+	t.Cleanup(pool.Close)
+	db := stdlib.OpenDBFromPool(pool)
+	for _, statement := range []string{"DROP SCHEMA public CASCADE", "CREATE SCHEMA public"} {
+		_, err := pool.Exec(t.Context(), statement)
+		must(t, err)
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS("migrations/postgres"))
+	must(t, err)
+	_, err = provider.UpTo(t.Context(), older)
+	must(t, err)
+	reading, err := pool.Begin(t.Context())
+	must(t, err)
+	_, err = reading.Exec(t.Context(), "SELECT id FROM tasks")
+	must(t, err)
+
+	err = database.MigratePostgres(t.Context(), address, 50*time.Millisecond)
+	wantError(t, err, "in use for more than 50ms, so it was not changed: start again")
+	if err != nil && strings.Contains(err.Error(), "\n") {
+		t.Errorf("it takes several lines: %s", err)
+	}
+	version := func() int64 {
+		version, err := provider.GetDBVersion(t.Context())
+		must(t, err)
+		return version
+	}
+	if v := version(); v != older {
+		t.Errorf("the schema has version %d", v)
+	}
+	must(t, reading.Rollback(t.Context()))
+	must(t, database.MigratePostgres(t.Context(), address, 10*time.Second))
+	opened, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
+	must(t, err)
+	must(t, opened.Close())
+	sources := provider.ListSources()
+	if v := version(); v != sources[len(sources)-1].Version {
+		t.Errorf("the schema has version %d", v)
+	}
+}

@@ -1,0 +1,277 @@
+package database_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/models"
+)
+
+// replicas opens a database as so many processes do at once.
+func replicas(t *testing.T, n int) []*database.DB {
+	t.Helper()
+	address := services.Postgres(t)
+	all := make([]*database.DB, n)
+	var group sync.WaitGroup
+	for i := range all {
+		group.Go(func() {
+			db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			all[i] = db
+		})
+	}
+	group.Wait()
+	t.Cleanup(func() {
+		for _, db := range all {
+			if db != nil {
+				must(t, db.Close())
+			}
+		}
+	})
+	if t.Failed() {
+		t.FailNow()
+	}
+	return all
+}
+
+// TestPostgresCursors: writers commit in another order than they write in, and
+// several processes give cursors at once. Who reads after the last cursor seen
+// gets every event once, and who goes by ids, as this test shows of itself,
+// does not.
+func TestPostgresCursors(t *testing.T) {
+	t.Parallel()
+	dbs := replicas(t, 2)
+	const writers, each = 32, 40
+	var group sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	var reading sync.WaitGroup
+	for _, db := range dbs {
+		reading.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := db.NumberEvents(ctx, true); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	var byCursor, byID []int64
+	read := func(column string, last *int64, into *[]int64) {
+		var page []models.Event
+		must(t, dbs[0].Read(t.Context()).Where(column+" > ? AND seq IS NOT NULL", *last).Order(column).Find(&page).Error)
+		for i := range page {
+			*into = append(*into, page[i].ID)
+			*last = page[i].Seq
+			if column == "id" {
+				*last = page[i].ID
+			}
+		}
+	}
+	written := make(chan int64, writers*each)
+	for w := range writers {
+		group.Go(func() {
+			for range each {
+				var id int64
+				err := dbs[w%2].Write(t.Context(), func(tx *database.Tx) error {
+					err := tx.Row("INSERT INTO events (kind, created_at) VALUES (?, 0) RETURNING id", []any{models.WalletChanged}, &id)
+					if err == nil && rand.IntN(4) == 0 {
+						err = tx.Exec("SELECT pg_sleep(?)", rand.Float64()/100).Error
+					}
+					return err
+				})
+				if err != nil {
+					t.Error(err)
+				}
+				written <- id
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { group.Wait(); close(done) }()
+	var cursor, id int64
+	for writing := true; writing; {
+		select {
+		case <-done:
+			writing = false
+		default:
+		}
+		read("seq", &cursor, &byCursor)
+		read("id", &id, &byID)
+	}
+	stop()
+	reading.Wait()
+	_, err := dbs[0].NumberEvents(t.Context(), true)
+	must(t, err)
+	read("seq", &cursor, &byCursor)
+	read("id", &id, &byID)
+	close(written)
+	var all []int64
+	for id := range written {
+		all = append(all, id)
+	}
+	slices.Sort(all)
+	slices.Sort(byCursor)
+	if !slices.Equal(all, byCursor) {
+		t.Errorf("%d events were written, by cursor %d were read", len(all), len(byCursor))
+	}
+	if len(byID) == len(all) {
+		t.Error("the reader by id skipped nothing either: the test puts nothing to the proof")
+	}
+	var head int64
+	must(t, dbs[0].Read(t.Context()).Raw("SELECT MAX(seq) FROM events").Scan(&head).Error)
+	if head != int64(len(all)) {
+		t.Errorf("the last cursor is %d, want %d: numbers without a gap", head, len(all))
+	}
+}
+
+// TestPostgresRetries: transactions that lock each other out are run again until
+// each has been done once.
+func TestPostgresRetries(t *testing.T) {
+	t.Parallel()
+	dbs := replicas(t, 2)
+	must(t, dbs[0].Write(t.Context(), func(tx *database.Tx) error {
+		for _, id := range []string{"a", "b"} {
+			if err := add(tx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	var runs atomic.Int64
+	var group sync.WaitGroup
+	held := []chan struct{}{make(chan struct{}), make(chan struct{})}
+	for i, order := range [][]string{{"a", "b"}, {"b", "a"}} {
+		group.Go(func() {
+			first := true
+			err := dbs[i].Write(t.Context(), func(tx *database.Tx) error {
+				runs.Add(1)
+				for _, id := range order {
+					if err := tx.Exec("UPDATE agents SET rating_count = rating_count + 1 WHERE id = ?", id).Error; err != nil {
+						return err
+					}
+					if first { // each holds what the other wants
+						first = false
+						close(held[i])
+						<-held[1-i]
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	var counts []int64
+	must(t, dbs[0].Read(t.Context()).Raw("SELECT rating_count FROM agents ORDER BY id").Scan(&counts).Error)
+	if !slices.Equal(counts, []int64{2, 2}) || runs.Load() < 3 {
+		t.Errorf("two transactions in %d runs left %v", runs.Load(), counts)
+	}
+}
+
+// TestPostgresReplicas: the processes know of each other, and one that falls
+// silent is forgotten and its jobs are given back.
+func TestPostgresReplicas(t *testing.T) {
+	t.Parallel()
+	dbs := replicas(t, 3)
+	known := func() (ids []string) {
+		must(t, dbs[0].Read(t.Context()).Raw("SELECT id FROM replicas ORDER BY id").Scan(&ids).Error)
+		return ids
+	}
+	want := []string{dbs[0].Replica(), dbs[1].Replica(), dbs[2].Replica()}
+	slices.Sort(want)
+	if got := known(); !slices.Equal(got, want) {
+		t.Errorf("known are %v, want %v", got, want)
+	}
+	must(t, dbs[0].Write(t.Context(), func(tx *database.Tx) error {
+		return tx.Exec(`INSERT INTO replicas (id, seen_at) VALUES ('silent', 0);
+			INSERT INTO river_job (kind, queue, max_attempts, args, state, attempted_by, attempt, attempted_at) VALUES
+				('k', 'q', 9, '{}', 'running', ARRAY['silent'], 1, now()), ('k', 'q', 9, '{}', 'running', ARRAY['silent', '` + dbs[1].Replica() + `'], 2, now())`).Error
+	}))
+	ticker, late := time.NewTicker(20*time.Millisecond), time.After(30*time.Second)
+	defer ticker.Stop()
+	for slices.Contains(known(), "silent") {
+		select {
+		case <-ticker.C:
+		case <-late:
+			t.Fatal("the silent one is still known")
+		}
+	}
+	var states []string
+	for !slices.Equal(states, []string{"available", "running"}) {
+		must(t, dbs[0].Read(t.Context()).Raw("SELECT state FROM river_job ORDER BY id").Scan(&states).Error)
+		select {
+		case <-ticker.C:
+		case <-late:
+			t.Fatalf("the jobs are %v, want the silent one's given back", states)
+		}
+	}
+}
+
+// TestPostgresReads: a read that gets no answer in time is refused as one that
+// the engine is away for; one that its caller gave up is not.
+func TestPostgresReads(t *testing.T) {
+	t.Parallel()
+	db := replicas(t, 1)[0]
+	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	gone, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	var nothing string
+	for ctx, want := range map[context.Context]models.Code{late: models.Unavailable, gone: models.Internal} {
+		if err := db.Read(ctx).Raw("SELECT pg_sleep(60)::text").Scan(&nothing).Error; models.CodeOf(err) != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// TestPostgresRefuses: what cannot be served is one line, without the password.
+func TestPostgresRefuses(t *testing.T) {
+	t.Parallel()
+	foreign, newer, readOnly := services.Postgres(t), services.Postgres(t), services.Postgres(t)
+	change := func(address string, statements ...string) {
+		db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
+		must(t, err)
+		must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+			for _, statement := range statements {
+				if err := tx.Exec(statement).Error; err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		must(t, db.Close())
+	}
+	change(foreign, "DROP TABLE transfers CASCADE")
+	change(newer, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
+	for address, says := range map[string]string{
+		foreign: "another program's database",
+		newer:   "the schema has version 999, this program knows",
+		readOnly + "&default_transaction_read_only=on":                     "read only",
+		"postgres://test:secret@127.0.0.1:1/market":                        "connection refused",
+		"postgres://test:secret@127.0.0.1:port/market":                     "invalid port",
+		strings.Replace(newer, "/test_", "/none_", 1):                      "does not exist",
+		"postgres://test:secret@127.0.0.1:1,127.0.0.1:2/market?sslmode=no": "sslmode",
+	} {
+		db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
+		if err == nil {
+			must(t, db.Close())
+		}
+		if text := fmt.Sprint(err); !strings.Contains(text, says) || strings.Contains(text, "\n") || strings.Contains(text, "secret") {
+			t.Errorf("got %s, want a line with %q", text, says)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package events
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/models"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 20 * time.Second
+
+// bundle is the log of a store, and its reader.
+type bundle struct {
+	*Log
+	t    *testing.T
+	path string
+	stop func() // ends the reader and closes the store
+}
+
+// open makes an empty log that ends with the test.
+func open(t *testing.T) *bundle {
+	t.Helper()
+	return openAt(t, services.Address(t))
+}
+
+// openAt opens the log in a file.
+func openAt(t *testing.T, path string) *bundle {
+	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	db, err := database.Open(t.Context(), path, logger)
+	must(t, err)
+	log, err := Open(t.Context(), db, logger)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		log.Follow(ctx)
+	}()
+	b := &bundle{Log: log, t: t, path: path}
+	b.stop = func() {
+		b.stop = func() {}
+		cancel()
+		<-ended
+		must(t, db.Close())
+	}
+	t.Cleanup(func() { b.stop() })
+	return b
+}
+
+// named is an event that can be told from others.
+func named(name string) *models.Event {
+	return &models.Event{Kind: models.WalletChanged, AgentID: new("agent"), TransferID: &name}
+}
+
+// append writes so many events in one transaction and returns the last cursor.
+func (b *bundle) append(n int) int64 {
+	b.t.Helper()
+	var event *models.Event
+	must(b.t, b.db.Write(b.t.Context(), func(tx *database.Tx) error {
+		for i := range n {
+			event = named(strconv.Itoa(i))
+			if err := b.Append(tx, event); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	_, err := b.db.NumberEvents(b.t.Context(), true)
+	must(b.t, err)
+	var last int64
+	must(b.t, b.db.Read(b.t.Context()).Raw("SELECT seq FROM events WHERE id = ?", event.ID).Scan(&last).Error)
+	return last
+}
+
+// handedOut waits until live subscribers were offered everything up to a cursor.
+func (b *bundle) handedOut(cursor int64) {
+	b.t.Helper()
+	eventually(b.t, fmt.Sprintf("event %d to be handed out", cursor), func() bool { return b.Head() >= cursor })
+}
+
+// reader is a client of the log: it reads, and when it is cut off for being slow
+// it subscribes again after the last cursor seen.
+type reader struct {
+	t      *testing.T
+	log    *Log
+	cursor int64
+	sub    *Subscription
+	leave  context.CancelFunc
+}
+
+// reads opens a reader after a cursor.
+func (b *bundle) reads(after int64) *reader {
+	r := &reader{t: b.t, log: b.Log, cursor: after}
+	r.join()
+	return r
+}
+
+func (r *reader) join() {
+	ctx, cancel := context.WithCancel(r.t.Context())
+	r.leave = cancel
+	r.sub = r.log.Subscribe(ctx, everything, &r.cursor)
+}
+
+// take returns the next n events.
+func (r *reader) take(n int) []models.Event {
+	r.t.Helper()
+	var got []models.Event
+	for len(got) < n {
+		event, ok := within(r.t, r.sub.C)
+		if !ok {
+			wantCode(r.t, r.sub.Err(), models.SlowConsumer)
+			r.leave()
+			r.join()
+			continue
+		}
+		r.cursor = event.Seq
+		got = append(got, *event)
+	}
+	return got
+}
+
+// rest reads a subscription until it is closed.
+func rest(t *testing.T, sub *Subscription) []models.Event {
+	t.Helper()
+	var got []models.Event
+	for {
+		event, ok := within(t, sub.C)
+		if !ok {
+			return got
+		}
+		got = append(got, *event)
+	}
+}
+
+func everything(*models.Event) bool { return true }
+
+// wantRun wants the cursors from one to another, each once and in order.
+func wantRun(t *testing.T, got []models.Event, from, to int64) {
+	t.Helper()
+	if int64(len(got)) != to-from+1 {
+		t.Errorf("got %d events, want those from %d to %d", len(got), from, to)
+		return
+	}
+	for i := range got {
+		if want := from + int64(i); got[i].Seq != want {
+			t.Errorf("event %d follows %d, want %d", got[i].Seq, want-1, want)
+			return
+		}
+	}
+}
+
+func wantCode(t *testing.T, err error, want models.Code) {
+	t.Helper()
+	if err == nil || models.CodeOf(err) != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// within receives what must come; ok is false when the channel was closed.
+func within[T any](t *testing.T, from <-chan T) (value T, ok bool) {
+	t.Helper()
+	select {
+	case value, ok = <-from:
+		return value, ok
+	case <-time.After(patience):
+		t.Fatalf("nothing came within %s", patience)
+		return value, false
+	}
+}
+
+// eventually waits for what must become true.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	late := time.After(patience)
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for !done() {
+		select {
+		case <-ticker.C:
+		case <-late:
+			t.Fatalf("waited %s for %s", patience, what)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

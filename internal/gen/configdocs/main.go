@@ -1,0 +1,101 @@
+// Command manual writes the page about settings and commands from the program's own
+// command line.
+//
+//	manual FILE
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"agentmarket.space/server/internal/cli"
+)
+
+//go:embed intro.md
+var intro string
+
+func main() {
+	if err := write(os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, "manual:", err)
+		os.Exit(1)
+	}
+}
+
+func write(path string) error {
+	model, err := cli.Model()
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	out.WriteString(intro)
+	serve := model.DefaultCmd
+	flags(&out, own(serve, nil))
+	out.WriteString("\n## Commands\n\nThey end with 0, with 1 when they failed, and with 2 when the arguments or settings make no sense.\n" +
+		"`agentmarket COMMAND --help` says what is here.\n")
+	for _, node := range model.Leaves(true) {
+		command(&out, node, own(serve, nil))
+	}
+	return os.WriteFile(path, out.Bytes(), 0o600)
+}
+
+// own are the flags of a command but those of others, in their order.
+func own(node *kong.Node, others []*kong.Flag) []*kong.Flag {
+	return slices.DeleteFunc(slices.Clone(node.Flags), func(flag *kong.Flag) bool {
+		return flag.Hidden || slices.ContainsFunc(others, func(other *kong.Flag) bool { return other.Name == flag.Name && other.Help == flag.Help })
+	})
+}
+
+func command(out *bytes.Buffer, node *kong.Node, settings []*kong.Flag) {
+	fmt.Fprintf(out, "\n### `%s`\n\n%s\n", node.FullPath(), node.Help)
+	usage := []string{node.FullPath()}
+	for _, arg := range node.Positional {
+		usage = append(usage, arg.Summary())
+	}
+	rest := own(node, settings)
+	for _, flag := range rest {
+		if flag.Required {
+			usage = append(usage, flag.Summary())
+		}
+	}
+	switch {
+	case len(node.Flags) >= len(settings):
+		usage = append(usage, "[settings]")
+	case len(node.Flags) > 0:
+		usage = append(usage, "[flags]")
+	}
+	fmt.Fprintf(out, "\n```\n%s\n```\n", strings.Join(usage, " "))
+	for i, arg := range node.Positional {
+		if i == 0 {
+			out.WriteString("\n")
+		}
+		fmt.Fprintf(out, "- `%s`: %s\n", arg.Summary(), arg.Help)
+	}
+	if len(rest) > 0 {
+		out.WriteString("\n")
+		flags(out, rest)
+	}
+}
+
+func flags(out *bytes.Buffer, all []*kong.Flag) {
+	out.WriteString("| flag | variable | default | what it is |\n|---|---|---|---|\n")
+	for _, flag := range all {
+		help := strings.ReplaceAll(flag.Help, "|", `\|`)
+		if flag.Tag.Has("secret") {
+			help += " *Secret.*"
+		}
+		fmt.Fprintf(out, "| `--%s` | %s | %s | %s |\n", flag.Name, code(strings.Join(flag.Envs, " ")), code(flag.Default), help)
+	}
+}
+
+func code(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "`" + text + "`"
+}

@@ -1,0 +1,68 @@
+package guide
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"net/http"
+	"strings"
+	"text/template"
+	"time"
+
+	"agentmarket.space/server/internal/pages"
+)
+
+// Where the texts are served.
+const (
+	SkillPath  = "/skill.md"
+	LLMsPath   = "/llms.txt"
+	SchemaPath = "/schema.graphqls"
+)
+
+//go:embed templates
+var templates embed.FS
+
+// Skill serves skill.md: how an agent registers, finds work, is paid, has work done
+// and hears of it.
+func Skill(facts Facts) (http.Handler, error) { return text("skill.md", facts) }
+
+// LLMs serves llms.txt, in the form of llmstxt.org: what this is, and links.
+func LLMs(facts Facts) (http.Handler, error) { return text("llms.txt", facts) }
+
+func text(name string, facts Facts) (http.Handler, error) {
+	parsed, err := template.New(name).Funcs(template.FuncMap{"duration": duration, "each": each}).ParseFS(templates, "templates/"+name)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	if err := parsed.Execute(&out, &facts); err != nil {
+		return nil, fmt.Errorf("write %s: %w", name, err)
+	}
+	return pages.NewFile(name, out.Bytes()), nil
+}
+
+// each writes a list of durations.
+func each(all []time.Duration) string {
+	words := make([]string, len(all))
+	for i, d := range all {
+		words[i] = duration(d)
+	}
+	return strings.Join(words, ", ")
+}
+
+// duration writes a time as people say it, in its largest whole unit: 7 days, 90 s.
+func duration(d time.Duration) string {
+	for _, unit := range []struct {
+		size      time.Duration
+		one, many string
+	}{{24 * time.Hour, "day", "days"}, {time.Hour, "hour", "hours"}, {time.Minute, "min", "min"}, {time.Second, "s", "s"}} {
+		switch n := d / unit.size; {
+		case n == 0 || d%unit.size != 0:
+		case n == 1:
+			return "1 " + unit.one
+		default:
+			return fmt.Sprintf("%d %s", n, unit.many)
+		}
+	}
+	return d.String()
+}

@@ -1,0 +1,173 @@
+package ledger
+
+import (
+	"fmt"
+
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/models"
+)
+
+// Report is what [Verify] found. All figures are credits but the counts.
+type Report struct {
+	Issued     models.Credits `json:"issued"`
+	InWallets  models.Credits `json:"in_wallets"` // available and held
+	InEscrow   models.Credits `json:"in_escrow"`
+	InFees     models.Credits `json:"in_fees"`
+	Transfers  int64          `json:"transfers"`
+	Agents     int64          `json:"agents"`
+	Tasks      int64          `json:"tasks"`
+	Violations []string       `json:"violations"` // empty when every law holds
+}
+
+// maxViolations is how many breaches of one law a report lists.
+const maxViolations = 20
+
+// law is a rule over the whole store; its query returns one text for each
+// breach.
+type law struct{ name, query string }
+
+// The versions of the schema from which on there is more that must hold.
+const (
+	withHorizon = 4 // 0004_retention.sql
+	withLists   = 5 // 0005_lists.sql
+)
+
+// laws returns what must hold at every moment in a store with that schema, which
+// may be one that an older program left.
+func laws(schema int64) []law {
+	horizon := "0" // as long as every event is kept
+	if schema >= withHorizon {
+		horizon = "(SELECT created_at FROM event_horizon)"
+	}
+	all := lawsOfAll(horizon)
+	if schema >= withHorizon {
+		all = append(all, lawsOfRetention()...)
+	}
+	if schema >= withLists {
+		all = append(all, lawOfLists())
+	}
+	return all
+}
+
+// lawsOfAll returns what holds in every version. Events from after the horizon,
+// an SQL expression for a time, are in the log.
+func lawsOfAll(horizon string) []law {
+	return []law{
+		{"a wallet is the sum of its transfers", `
+			WITH moved (account, amount) AS (
+				SELECT credit_account, amount FROM transfers UNION ALL SELECT debit_account, -amount FROM transfers),
+			sums (account, total) AS (SELECT account, SUM(amount) FROM moved GROUP BY account)
+			SELECT 'wallet of ' || w.agent_id || ' has ' || w.available || ' and ' || w.held || ' held, its transfers say '
+				|| COALESCE(a.total, 0) || ' and ' || COALESCE(h.total, 0)
+			FROM wallets w LEFT JOIN sums a ON a.account = 'available:' || w.agent_id LEFT JOIN sums h ON h.account = 'held:' || w.agent_id
+			WHERE w.available <> COALESCE(a.total, 0) OR w.held <> COALESCE(h.total, 0)`},
+		{"every account of transfers exists", `
+			SELECT 'transfer ' || t.id || ' names an unknown account' FROM transfers t
+			WHERE NOT (t.debit_account = 'issuance' OR EXISTS (SELECT 1 FROM wallets w WHERE t.debit_account IN ('available:' || w.agent_id, 'held:' || w.agent_id)
+					AND w.agent_id IN (substr(t.debit_account, 11), substr(t.debit_account, 6)))
+				OR t.debit_account = 'escrow:' || COALESCE(t.task_id, ''))
+			OR NOT (t.credit_account = 'fees' OR EXISTS (SELECT 1 FROM wallets w WHERE t.credit_account IN ('available:' || w.agent_id, 'held:' || w.agent_id)
+					AND w.agent_id IN (substr(t.credit_account, 11), substr(t.credit_account, 6)))
+				OR t.credit_account = 'escrow:' || COALESCE(t.task_id, ''))`},
+		{"held is the budgets of open tasks", `
+			SELECT 'wallet of ' || w.agent_id || ' holds ' || w.held || ', its open tasks ask for ' || COALESCE(SUM(t.budget), 0)
+			FROM wallets w LEFT JOIN tasks t ON t.poster_id = w.agent_id AND t.status = 'open'
+			GROUP BY w.agent_id, w.held HAVING w.held <> COALESCE(SUM(t.budget), 0)`},
+		{"an escrow holds the budget of its task while it is assigned, and nothing otherwise", `
+			WITH moved (task_id, amount) AS (
+				SELECT task_id, amount FROM transfers WHERE credit_account = 'escrow:' || task_id
+				UNION ALL SELECT task_id, -amount FROM transfers WHERE debit_account = 'escrow:' || task_id),
+			sums (task_id, total) AS (SELECT task_id, SUM(amount) FROM moved GROUP BY task_id)
+			SELECT 'escrow of ' || t.id || ' (' || t.status || ') holds ' || COALESCE(s.total, 0) || ' of a budget of ' || t.budget
+			FROM tasks t LEFT JOIN sums s ON s.task_id = t.id
+			WHERE COALESCE(s.total, 0) <> CASE t.status WHEN 'assigned' THEN t.budget ELSE 0 END`},
+		{"a completed task paid its budget out, any other ended one gave it back", `
+			SELECT 'task ' || t.id || ' (' || t.status || ') paid out ' || COALESCE(SUM(x.amount) FILTER (WHERE x.kind IN ('payout', 'fee')), 0)
+				|| ' and gave back ' || COALESCE(SUM(x.amount) FILTER (WHERE x.kind = 'refund'), 0) || ' of ' || t.budget
+			FROM tasks t LEFT JOIN transfers x ON x.task_id = t.id AND x.kind IN ('payout', 'fee', 'refund')
+			GROUP BY t.id, t.status, t.budget
+			HAVING COALESCE(SUM(x.amount) FILTER (WHERE x.kind IN ('payout', 'fee')), 0) <> CASE t.status WHEN 'completed' THEN t.budget ELSE 0 END
+				OR COALESCE(SUM(x.amount) FILTER (WHERE x.kind = 'refund'), 0) <> CASE WHEN t.status IN ('cancelled', 'expired', 'failed') THEN t.budget ELSE 0 END`},
+		{"a balance after a transfer is the one before it and its amount", `
+			WITH lines (agent, seq, id, amount, after) AS (
+				SELECT substr(credit_account, 11), seq, id, amount, balance_after FROM transfers WHERE credit_account LIKE 'available:%'
+				UNION ALL SELECT substr(debit_account, 11), seq, id, -amount, balance_after FROM transfers WHERE debit_account LIKE 'available:%'),
+			running AS (SELECT id, after, SUM(amount) OVER (PARTITION BY agent ORDER BY seq) AS total FROM lines)
+			SELECT 'transfer ' || id || ' notes a balance of ' || after || ', its history says ' || total FROM running WHERE after <> total`},
+		{"an agent counts the tasks it completed", `
+			SELECT 'agent ' || a.id || ' counts ' || a.completed_count || ' completed tasks, there are ' || COUNT(t.id)
+			FROM agents a LEFT JOIN tasks t ON t.worker_id = a.id AND t.status = 'completed'
+			GROUP BY a.id, a.completed_count HAVING a.completed_count <> COUNT(t.id)`},
+		{"every task has the event of its state, unless it was so long ago that the log is no longer kept", `
+			SELECT 'task ' || t.id || ' is ' || t.status || ' but no event says so' FROM tasks t
+			LEFT JOIN (SELECT DISTINCT task_id, kind FROM events) e ON e.task_id = t.id
+				AND e.kind = CASE t.status WHEN 'open' THEN 'task.posted' WHEN 'assigned' THEN 'task.accepted' ELSE 'task.' || t.status END
+			WHERE e.task_id IS NULL AND ` + horizon + ` <
+				CASE t.status WHEN 'open' THEN t.created_at WHEN 'assigned' THEN t.accepted_at WHEN 'completed' THEN t.completed_at ELSE t.closed_at END`},
+	}
+}
+
+// lawsOfRetention returns what holds since events are kept for a time.
+func lawsOfRetention() []law {
+	return []law{
+		{"what was counted is what was transferred", `
+			WITH later (amount, kind) AS (SELECT t.amount, t.kind ` + named + ` AND (e.seq IS NULL OR e.seq > (SELECT seq FROM ledger_sums))),
+			sums (name, counted, total) AS (
+				SELECT 'issued', issued + (SELECT COALESCE(SUM(amount), 0) FROM later WHERE kind = 'grant'),
+					(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = 'issuance') FROM ledger_sums
+				UNION ALL SELECT 'fees', fees + (SELECT COALESCE(SUM(amount), 0) FROM later WHERE kind = 'fee'),
+					(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = 'fees') FROM ledger_sums)
+			SELECT name || ' are counted as ' || counted || ', transfers say ' || total FROM sums WHERE counted <> total`},
+		{"nothing is left of the log up to its horizon", `
+			SELECT 'event ' || e.seq || ' is left from before the horizon' FROM events e WHERE e.seq <= (SELECT seq FROM event_horizon)`},
+	}
+}
+
+// lawOfLists returns what holds since lists are found by what capabilities carry.
+func lawOfLists() law {
+	return law{"a capability says of its agent or its task what is so", `
+		SELECT 'capability ' || c.capability || ' of agent ' || c.agent_id || ' says ' || c.reputation || ', ' || c.price_per_task || ' and ' || c.notified
+			|| ', so are ' || a.reputation || ', ' || a.price_per_task || ' and ' || CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
+		FROM agent_capabilities c JOIN agents a ON a.id = c.agent_id LEFT JOIN webhooks w ON w.agent_id = a.id
+		WHERE c.reputation <> a.reputation OR c.price_per_task <> a.price_per_task OR c.notified <> CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
+		UNION ALL SELECT 'capability ' || c.capability || ' of task ' || c.task_id || ' says ' || c.status || ', it is ' || t.status
+		FROM task_capabilities c JOIN tasks t ON t.id = c.task_id WHERE c.status <> t.status`}
+}
+
+// Verify recomputes the ledger from its transfers and returns every law that
+// does not hold, of those that apply to the version of the schema. Read it inside
+// one snapshot: other writers would else show as differences.
+func Verify(db *gorm.DB) (Report, error) {
+	report := Report{Violations: []string{}}
+	err := db.Raw(`SELECT
+		(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = 'issuance') AS issued,
+		(SELECT COALESCE(SUM(available + held), 0) FROM wallets) AS in_wallets,
+		(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account LIKE 'escrow:%')
+			- (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account LIKE 'escrow:%') AS in_escrow,
+		(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = 'fees') AS in_fees,
+		(SELECT COUNT(*) FROM transfers) AS transfers,
+		(SELECT COUNT(*) FROM agents) AS agents,
+		(SELECT COUNT(*) FROM tasks) AS tasks`).Row().
+		Scan(&report.Issued, &report.InWallets, &report.InEscrow, &report.InFees, &report.Transfers, &report.Agents, &report.Tasks)
+	if err != nil {
+		return Report{}, fmt.Errorf("sum up the ledger: %w", err)
+	}
+	if out := report.InWallets + report.InEscrow + report.InFees; out != report.Issued {
+		report.Violations = append(report.Violations,
+			fmt.Sprintf("%d credits were issued but wallets, escrow and fees hold %d", report.Issued, out))
+	}
+	schema, err := database.SchemaVersion(db)
+	if err != nil {
+		return Report{}, err
+	}
+	for _, law := range laws(schema) {
+		var breaches []string
+		if err := db.Raw(law.query + fmt.Sprintf(" LIMIT %d", maxViolations)).Scan(&breaches).Error; err != nil {
+			return Report{}, fmt.Errorf("verify that %s: %w", law.name, err)
+		}
+		report.Violations = append(report.Violations, breaches...)
+	}
+	return report, nil
+}

@@ -1,0 +1,67 @@
+package market
+
+import (
+	"context"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/database/failpoint"
+	"agentmarket.space/server/internal/ledger"
+	"agentmarket.space/server/models"
+)
+
+// Accept gives an open task, or one whose worker let its lease lapse, to the
+// caller. The budget goes from what its poster set aside into the task's
+// escrow; nobody's balance changes. FORBIDDEN for the poster, CONFLICT when the
+// task is not open: of many callers one wins.
+func (m *Market) Accept(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
+	return once(ctx, m, actor.AgentID, "acceptTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+		task, err := load(tx, actor, taskID)
+		if err != nil {
+			return TaskResult{}, err
+		}
+		if err := m.take(tx, actor, &task); err != nil {
+			return TaskResult{}, err
+		}
+		wallet, err := ledgerWallet(tx, actor.AgentID)
+		return TaskResult{Task: task, Wallet: wallet}, err
+	})
+}
+
+// take makes the actor the task's worker.
+func (m *Market) take(tx *database.Tx, actor auth.Actor, task *models.Task) error {
+	now := m.now()
+	if task.PosterID == actor.AgentID {
+		return models.Errorf(models.Forbidden, "an agent cannot accept a task that it posted")
+	}
+	if status := task.StatusAt(now); status != models.Open {
+		return conflict(task, status)
+	}
+	before := *task
+	lapsed := task.Status == models.Assigned
+	leaseUntil := now.Add(leaseOf(task))
+	task.Status, task.WorkerID, task.Attempt = models.Assigned, &actor.AgentID, task.Attempt+1
+	task.LeaseUntil, task.AcceptedAt = &leaseUntil, &now
+	if lapsed {
+		task.Lapses++
+	}
+	// A task that lapses is on offer again for at least one more lease.
+	task.OpenUntil = max(task.OpenUntil, leaseUntil.Add(leaseOf(task)))
+	err := advance(tx, &before, models.Assigned, map[string]any{
+		"worker_id": task.WorkerID, "attempt": task.Attempt, "lapses": task.Lapses,
+		"lease_until": task.LeaseUntil, "accepted_at": task.AcceptedAt, "open_until": task.OpenUntil,
+	})
+	if err != nil {
+		return err
+	}
+	failpoint.Hit("accept-assigned")
+	if lapsed { // its worker is told that it lost the task; its escrow is already there
+		if err := m.tell(tx, models.TaskReleased, &before); err != nil {
+			return err
+		}
+	}
+	if err := m.tell(tx, models.TaskAccepted, task); err != nil || lapsed {
+		return err
+	}
+	return ledger.Escrow(tx, now, task)
+}

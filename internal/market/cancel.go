@@ -1,0 +1,89 @@
+package market
+
+import (
+	"context"
+	"errors"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/ledger"
+	"agentmarket.space/server/models"
+)
+
+// Cancel takes back a task that the caller posted, as long as it is open or its
+// worker let the lease lapse, or a hire for as long as it is under way; the budget
+// can be spent again. FORBIDDEN for anyone else, CONFLICT when the task is in other
+// hands or has ended.
+func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
+	out, err := once(ctx, m, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+		task, err := load(tx, actor, taskID)
+		if err != nil {
+			return TaskResult{}, err
+		}
+		if task.PosterID != actor.AgentID {
+			return TaskResult{}, models.Errorf(models.Forbidden, "only its poster can cancel a task")
+		}
+		if task.Origin == models.Direct {
+			return TaskResult{}, errHire
+		}
+		if status := task.StatusAt(m.now()); status != models.Open {
+			return TaskResult{}, conflict(&task, status)
+		}
+		wallet, err := m.settleUnpaid(tx, &task, models.Cancelled, models.TaskCancelled)
+		return TaskResult{Task: task, Wallet: wallet}, err
+	})
+	if errors.Is(err, errHire) {
+		return once(ctx, m, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+			return m.cancelHire(tx, taskID)
+		})
+	}
+	return out, err
+}
+
+// cancelHire takes back a hire of the caller. Who waits for it is told; what its
+// agent answers from then on is refused.
+func (m *Market) cancelHire(tx *database.Tx, taskID string) (TaskResult, error) {
+	c, err := m.claimOf(tx, taskID)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	task, err := lockTask(tx, taskID)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	if status := task.StatusAt(m.now()); status != models.Assigned {
+		return TaskResult{}, conflict(task, status)
+	}
+	if task.Tokens != nil { // who has read what the model writes must not have the budget back
+		return TaskResult{}, models.Errorf(models.Conflict, "task %s is being done by the model, which ends by itself within minutes", task.ID)
+	}
+	wallet, err := m.settleUnpaid(tx, task, models.Cancelled, models.TaskCancelled)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	tx.OnCommit(func() { m.running.stop(taskID) })
+	return TaskResult{Task: *task, Wallet: wallet}, store(tx, c, answer[TaskResult]{Refusal: models.AsError(over(task))})
+}
+
+// settleUnpaid ends a task without a result and gives its budget back to its
+// poster, whose wallet it returns.
+func (m *Market) settleUnpaid(tx *database.Tx, task *models.Task, end models.Status, kind models.EventKind) (models.Wallet, error) {
+	now := m.now()
+	before := *task
+	task.Status, task.ClosedAt = end, &now
+	if err := advance(tx, &before, end, map[string]any{"closed_at": now}); err != nil {
+		return models.Wallet{}, err
+	}
+	if err := m.tell(tx, kind, task); err != nil {
+		return models.Wallet{}, err
+	}
+	refund := ledger.RefundEscrow
+	if before.Status == models.Open {
+		refund = ledger.RefundHeld
+	}
+	wallet, err := refund(tx, now, task)
+	if err != nil {
+		return models.Wallet{}, err
+	}
+	return wallet, m.tellWallet(tx, task.PosterID, ledger.RefundID(task.ID))
+}

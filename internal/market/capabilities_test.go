@@ -1,0 +1,92 @@
+package market_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/models"
+)
+
+// addCapability writes a row as every version does: with its key alone.
+func addCapability(b *markettest.Bundle, agentID, capability string) error {
+	return b.DB.Write(b.T.Context(), func(tx *database.Tx) error {
+		return tx.Exec("INSERT INTO agent_capabilities (capability, agent_id) VALUES (?, ?)", capability, agentID).Error
+	})
+}
+
+// TestCapabilities: a row that names the capability and the agent alone, as a
+// replica of the version before writes it, has what lists and webhooks go by.
+func TestCapabilities(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	notifying(b, nil)
+	poster, agent := b.Agent(), b.Agent()
+	rated := b.Posted(poster, 5)
+	accepted(t, b, agent, rated)
+	_, err := b.Complete(t.Context(), agent, rated.ID, "done")
+	must(t, err)
+	_, err = b.Rate(t.Context(), poster, market.RateTaskInput{TaskID: rated.ID, Score: 4})
+	must(t, err)
+	_, err = b.UpdateAgent(t.Context(), agent, market.AgentChanges{PricePerTask: new(models.Credits(7))})
+	must(t, err)
+	want := func(capability, columns string) {
+		t.Helper()
+		must(t, addCapability(b, agent.AgentID, capability))
+		var got string
+		must(t, b.DB.Read(t.Context()).Raw(`SELECT CAST(reputation AS INTEGER) || ' ' || price_per_task || ' ' || notified
+			FROM agent_capabilities WHERE agent_id = ? AND capability = ?`, agent.AgentID, capability).Scan(&got).Error)
+		if got != columns {
+			t.Errorf("%s has %q, want %q", capability, got, columns)
+		}
+	}
+	want("before", "4 7 0")
+	_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com", nil)
+	must(t, err)
+	want("notified", "4 7 1")
+	must(t, b.RemoveWebhook(t.Context(), agent))
+	want("after", "4 7 0")
+	if err := addCapability(b, "nobody", "x"); err == nil {
+		t.Error("an agent that is not there can do something")
+	}
+	b.Verified()
+}
+
+// TestCapabilities_together: ratings, prices, webhooks and new rows of one agent at
+// the same time leave every row right.
+func TestCapabilities_together(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	notifying(b, nil)
+	poster, agent := b.Agent(), b.Agent("x", "y")
+	const rounds = 8
+	done := make([]models.Task, rounds)
+	for i := range done {
+		done[i] = b.Posted(poster, 2)
+		accepted(t, b, agent, done[i])
+		_, err := b.Complete(t.Context(), agent, done[i].ID, "done")
+		must(t, err)
+	}
+	together(5*rounds, func(i int) {
+		var err error
+		switch round := i / 5; i % 5 {
+		case 0:
+			_, err = b.Rate(t.Context(), poster, market.RateTaskInput{TaskID: done[round].ID, Score: 1 + round%5})
+		case 1:
+			_, err = b.UpdateAgent(t.Context(), agent, market.AgentChanges{PricePerTask: new(models.Credits(10 + round)), Capabilities: &[]string{"x", fmt.Sprint("z", round)}})
+		case 2:
+			_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com", nil)
+		case 3:
+			err = b.RemoveWebhook(t.Context(), agent)
+		case 4:
+			err = addCapability(b, agent.AgentID, fmt.Sprint("added", round))
+		}
+		if err != nil {
+			t.Error(errors.Join(fmt.Errorf("step %d", i), err))
+		}
+	})
+	b.Verified()
+}

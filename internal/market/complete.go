@@ -1,0 +1,120 @@
+package market
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/database/failpoint"
+	"agentmarket.space/server/internal/ledger"
+	"agentmarket.space/server/models"
+)
+
+// completion is the input of Complete, for its fingerprint.
+type completion struct{ TaskID, Result string }
+
+// Complete hands in the caller's result and pays it: nine tenths of the budget,
+// rounded down, go to the worker, the rest to the platform. The worker may be
+// late as long as nobody else took the task, but not with a hire: that ends at its
+// deadline. FORBIDDEN for anyone else, CONFLICT when the task is not assigned.
+func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result string) (TaskResult, error) {
+	if err := checkText("result", result, 1, maxResult); err != nil {
+		return TaskResult{}, err
+	}
+	in := completion{taskID, result}
+	out, err := once(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
+		task, err := m.loadWorked(tx, actor, taskID)
+		if err != nil {
+			return TaskResult{}, err
+		}
+		wallet, err := m.settlePaid(tx, &task, result)
+		return TaskResult{Task: task, Wallet: wallet}, err
+	})
+	if errors.Is(err, errHire) {
+		return once(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
+			return m.finishHire(tx, actor, taskID, result, nil)
+		})
+	}
+	return out, err
+}
+
+// errHire says that a task is a direct hire, whose poster may wait for the answer
+// to an Idempotency-Key: that is locked before the task is.
+var errHire = errors.New("the task is a direct hire")
+
+// finishHire hands in the result of a hire, or that there will be none, be it promised
+// or be the agent still called.
+func (m *Market) finishHire(tx *database.Tx, actor auth.Actor, taskID, result string, failure error) (TaskResult, error) {
+	c, err := m.claimOf(tx, taskID)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	task, err := load(tx, actor, taskID)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	if *task.WorkerID != actor.AgentID {
+		return TaskResult{}, models.Errorf(models.Forbidden, "only the agent that was hired can do that with task %s", taskID)
+	}
+	if status := task.StatusAt(m.now()); status != models.Assigned {
+		return TaskResult{}, conflict(&task, status)
+	}
+	if _, err := m.settleHire(tx, c, &task, result, failure); err != nil {
+		return TaskResult{}, err
+	}
+	wallet, err := ledgerWallet(tx, actor.AgentID)
+	return TaskResult{Task: task, Wallet: wallet}, err
+}
+
+// loadWorked loads a marketplace task for a verb of its worker. A lapsed one is
+// still the worker's until another takes it or it expires.
+func (m *Market) loadWorked(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
+	task, err := load(tx, actor, taskID)
+	if err != nil {
+		return task, err
+	}
+	if task.Origin == models.Direct {
+		return task, fmt.Errorf("%w: %w", errHire, models.Errorf(models.Conflict, "task %s is a direct hire: that is not for it", taskID))
+	}
+	mine := task.WorkerID != nil && *task.WorkerID == actor.AgentID
+	status := task.StatusAt(m.now())
+	switch {
+	case task.Status == models.Assigned && mine && !status.Ended():
+		return task, nil
+	case status == models.Assigned:
+		return task, models.Errorf(models.Forbidden, "another agent works on task %s", taskID)
+	default:
+		return task, conflict(&task, status)
+	}
+}
+
+// settlePaid ends a task with its result and pays its worker, whose wallet it
+// returns.
+func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (models.Wallet, error) {
+	now := m.now()
+	before := *task
+	task.Status, task.Result, task.CompletedAt = models.Completed, &result, &now
+	err := advance(tx, &before, models.Completed, map[string]any{"result": result, "completed_at": now})
+	if err != nil {
+		return models.Wallet{}, err
+	}
+	err = tx.Model(&models.Agent{}).Where("id = ?", *task.WorkerID).
+		Update("completed_count", gorm.Expr("completed_count + 1")).Error
+	if err != nil {
+		return models.Wallet{}, err
+	}
+	failpoint.Hit("complete-written")
+	if err := m.tell(tx, models.TaskCompleted, task); err != nil {
+		return models.Wallet{}, err
+	}
+	wallet, err := ledger.Pay(tx, now, task)
+	if err != nil {
+		return models.Wallet{}, err
+	}
+	failpoint.Hit("complete-paid")
+	return wallet, m.tellWallet(tx, *task.WorkerID, ledger.PayoutID(task.ID))
+}

@@ -1,0 +1,36 @@
+package market
+
+import (
+	"context"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/models"
+)
+
+// extension is the input of Extend, for its fingerprint.
+type extension struct {
+	TaskID  string
+	Minutes *int
+}
+
+// Extend gives the caller more time for a task that it works on: so many
+// minutes from now, the task's own lease when leaseMinutes is nil. Its end never
+// moves nearer. FORBIDDEN for anyone else, CONFLICT when the task is not
+// assigned.
+func (m *Market) Extend(ctx context.Context, actor auth.Actor, taskID string, leaseMinutes *int) (models.Task, error) {
+	return once(ctx, m, actor.AgentID, "extendTask", extension{taskID, leaseMinutes}, func(tx *database.Tx) (models.Task, error) {
+		task, err := m.loadWorked(tx, actor, taskID)
+		if err != nil {
+			return task, err
+		}
+		lease, err := minutes("leaseMinutes", leaseMinutes, maxLease, leaseOf(&task))
+		if err != nil {
+			return task, err
+		}
+		before := task
+		until := max(m.now().Add(lease), *task.LeaseUntil)
+		task.LeaseUntil, task.OpenUntil = &until, max(task.OpenUntil, until.Add(leaseOf(&task)))
+		return task, advance(tx, &before, models.Assigned, map[string]any{"lease_until": until, "open_until": task.OpenUntil})
+	})
+}

@@ -1,0 +1,112 @@
+package market
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/database/failpoint"
+	"agentmarket.space/server/internal/ledger"
+	"agentmarket.space/server/models"
+)
+
+// PostTaskInput is a task to post. Budget is in credits, lengths are in
+// characters.
+type PostTaskInput struct {
+	Title                string
+	Description          string
+	Budget               models.Credits
+	RequiredCapabilities []string
+	OpenForMinutes       *int
+	LeaseMinutes         *int
+}
+
+// Post puts a task on the market and sets its budget aside. INVALID_INPUT for a
+// bad field, INSUFFICIENT_CREDITS when the caller cannot pay.
+func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (TaskResult, error) {
+	task, err := m.newTask(actor, in)
+	if err != nil {
+		return TaskResult{}, err
+	}
+	return once(ctx, m, actor.AgentID, "postTask", in, func(tx *database.Tx) (TaskResult, error) {
+		if err := insert(tx, &task); err != nil {
+			return TaskResult{}, err
+		}
+		if err := indexCapabilities(tx, &task); err != nil {
+			return TaskResult{}, err
+		}
+		failpoint.Hit("post-written")
+		posted := m.event(models.TaskPosted, &task)
+		if err := m.Events.Append(tx, &posted); err != nil {
+			return TaskResult{}, err
+		}
+		wallet, err := ledger.Hold(tx, m.now(), &task)
+		if err != nil {
+			return TaskResult{}, err
+		}
+		if err := m.tellWallet(tx, actor.AgentID, ledger.HoldID(task.ID)); err != nil {
+			return TaskResult{}, err
+		}
+		failpoint.Hit("post-held")
+		return TaskResult{Task: task, Wallet: wallet}, m.Notifier.Announce(tx, &posted)
+	})
+}
+
+// newTask checks what was given and returns the task it describes.
+func (m *Market) newTask(actor auth.Actor, in PostTaskInput) (models.Task, error) {
+	now := m.now()
+	task := models.Task{
+		ID: newID(), PosterID: actor.AgentID, Title: in.Title, Description: in.Description, Budget: in.Budget,
+		Origin: models.FromMarketplace, Status: models.Open, CreatedAt: now,
+	}
+	if err := checkText("title", in.Title, 1, maxTitle); err != nil {
+		return task, err
+	}
+	if err := checkText("description", in.Description, 1, maxDescription); err != nil {
+		return task, err
+	}
+	if err := m.checkBudget("budget", in.Budget); err != nil {
+		return task, err
+	}
+	openFor, err := minutes("openForMinutes", in.OpenForMinutes, maxOpenFor, m.Settings.OpenFor)
+	if err != nil {
+		return task, err
+	}
+	lease, err := minutes("leaseMinutes", in.LeaseMinutes, maxLease, m.Settings.Lease)
+	if err != nil {
+		return task, err
+	}
+	task.OpenUntil, task.LeaseFor = now.Add(openFor), lease.Microseconds()
+	task.Capabilities, err = Words("requiredCapabilities", in.RequiredCapabilities, maxRequired)
+	return task, err
+}
+
+// insert writes a new task.
+func insert(tx *database.Tx, t *models.Task) error {
+	capabilities, err := json.Marshal(t.Capabilities)
+	if err != nil {
+		return fmt.Errorf("write capabilities: %w", err)
+	}
+	return tx.Run(`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status,
+			attempt, lease_for, open_until, lease_until, created_at, accepted_at, replica, tokens)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.ID, t.PosterID, t.WorkerID, t.Title, t.Description, t.Budget, string(capabilities), t.Origin, t.Status,
+		t.Attempt, t.LeaseFor, t.OpenUntil, t.LeaseUntil, t.CreatedAt, t.AcceptedAt, t.Replica, t.Tokens)
+}
+
+// indexCapabilities writes the rows that the filter by capability finds a task
+// by.
+func indexCapabilities(tx *database.Tx, task *models.Task) error {
+	for _, word := range task.Capabilities {
+		if err := tx.Run("INSERT INTO task_capabilities (capability, task_id) VALUES (?, ?)", word, task.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaseOf is how long a worker of the task has.
+func leaseOf(task *models.Task) time.Duration { return time.Duration(task.LeaseFor) * time.Microsecond }

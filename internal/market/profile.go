@@ -1,0 +1,153 @@
+package market
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/models"
+)
+
+// AgentChanges is what to change in a profile; nil leaves a field as it is, an
+// empty text clears one that may be empty.
+type AgentChanges struct {
+	Name         *string
+	Description  *string
+	Capabilities *[]string
+	PricePerTask *models.Credits
+	EndpointURL  *string
+	SystemPrompt *string
+}
+
+// UpdateAgent changes the caller's profile. INVALID_INPUT for a bad field.
+func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChanges) (models.Agent, error) {
+	kept, err := m.unlessKept(ctx, actor.AgentID, func() error { return m.checkEndpoint(ctx, in) })
+	if err != nil {
+		return models.Agent{}, err
+	}
+	return once(ctx, m, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
+		var agent models.Agent
+		if kept {
+			return agent, errForgotten()
+		}
+		if err := tx.Locked().Take(&agent, "id = ?", actor.AgentID).Error; err != nil {
+			return agent, err
+		}
+		if err := m.change(&agent, in); err != nil {
+			return agent, err
+		}
+		if in.EndpointURL != nil && agent.EndpointURL != "" {
+			if _, err := m.Notifier.MintSecret(tx, agent.ID); err != nil {
+				return agent, err
+			}
+		}
+		if fields := in.reaching(); fields != "" {
+			if err := m.note(ctx, tx, actor.AgentID, models.AgentChanged, fields); err != nil {
+				return agent, err
+			}
+		}
+		err := tx.Model(&models.Agent{ID: agent.ID}).
+			Select("Name", "Description", "Capabilities", "PricePerTask", "EndpointURL", "SystemPrompt").Updates(&agent).Error
+		if err != nil || in.Capabilities == nil {
+			return agent, err
+		}
+		return agent, setCapabilities(tx, &agent)
+	})
+}
+
+// checkEndpoint refuses an endpoint whose name leads to where nothing may be called.
+func (m *Market) checkEndpoint(ctx context.Context, in AgentChanges) error {
+	if in.EndpointURL == nil || *in.EndpointURL == "" {
+		return nil
+	}
+	return m.CheckName(ctx, "endpointUrl", *in.EndpointURL)
+}
+
+// reaching names what is changed of where an agent's work is sent and how it is done.
+func (in *AgentChanges) reaching() string {
+	switch {
+	case in.EndpointURL != nil && in.SystemPrompt != nil:
+		return "endpointUrl systemPrompt"
+	case in.EndpointURL != nil:
+		return "endpointUrl"
+	case in.SystemPrompt != nil:
+		return "systemPrompt"
+	default:
+		return ""
+	}
+}
+
+// change applies what was given to the agent and checks the outcome.
+func (m *Market) change(agent *models.Agent, in AgentChanges) (err error) {
+	assign(&agent.Name, in.Name)
+	assign(&agent.Description, in.Description)
+	assign(&agent.PricePerTask, in.PricePerTask)
+	assign(&agent.EndpointURL, in.EndpointURL)
+	assign(&agent.SystemPrompt, in.SystemPrompt)
+	if in.Capabilities != nil {
+		if agent.Capabilities, err = Words("capabilities", *in.Capabilities, maxCapabilities); err != nil {
+			return err
+		}
+	}
+	return m.checkAgent(agent)
+}
+
+// lockAgent has what one agent changes of itself happen one after another, and
+// refuses a caller whose key was revoked before its turn came.
+func (m *Market) lockAgent(tx *database.Tx, actor auth.Actor) error {
+	var id string
+	if err := tx.RowLocked("SELECT id FROM agents WHERE id = ?", []any{actor.AgentID}, &id); err != nil {
+		return err
+	}
+	return m.Keys.Check(tx, actor)
+}
+
+func assign[T any](field *T, given *T) {
+	if given != nil {
+		*field = *given
+	}
+}
+
+// RotateKey gives the caller a new API key and ends the old one at once.
+func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error) {
+	return once(ctx, m, actor.AgentID, "rotateApiKey", struct{}{}, func(tx *database.Tx) (string, error) {
+		if err := m.lockAgent(tx, actor); err != nil {
+			return "", err
+		}
+		if err := m.Events.Tell(tx, models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.now()}); err != nil {
+			return "", err
+		}
+		if err := m.Keys.Revoke(tx, actor.AgentID); err != nil {
+			return "", err
+		}
+		if err := m.note(ctx, tx, actor.AgentID, models.KeyRotated, actor.AgentID); err != nil {
+			return "", err
+		}
+		return m.Keys.Mint(tx, actor.AgentID)
+	})
+}
+
+// RevokeKeys ends every key of an agent for the operator, and with them its open
+// sockets. NOT_FOUND for an unknown agent. The agent itself stays, with its tasks and
+// its credits.
+func (m *Market) RevokeKeys(ctx context.Context, agentID string) error {
+	return m.DB.Write(ctx, func(tx *database.Tx) error {
+		var id string
+		err := tx.RowLocked("SELECT id FROM agents WHERE id = ?", []any{agentID}, &id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return models.Errorf(models.NotFound, "there is no agent %q", agentID)
+		}
+		if err != nil {
+			return err
+		}
+		if err := m.Events.Tell(tx, models.Event{Kind: models.KeyRevoked, AgentID: &agentID, CreatedAt: m.now()}); err != nil {
+			return err
+		}
+		if err := m.Keys.Revoke(tx, agentID); err != nil {
+			return err
+		}
+		return m.note(ctx, tx, models.OperatorActor, models.KeysRevoked, agentID)
+	})
+}

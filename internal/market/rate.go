@@ -1,0 +1,68 @@
+package market
+
+import (
+	"context"
+
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/models"
+)
+
+// RateTaskInput is a poster's judgement of a completed task, 1 (poor) to 5
+// (excellent).
+type RateTaskInput struct {
+	TaskID  string
+	Score   int
+	Comment *string
+}
+
+// Rate notes the caller's judgement of a completed task that it posted, once.
+// FORBIDDEN for anyone else, CONFLICT when the task is not completed or was
+// rated before.
+func (m *Market) Rate(ctx context.Context, actor auth.Actor, in RateTaskInput) (models.Task, error) {
+	if in.Score < 1 || in.Score > 5 {
+		return models.Task{}, models.Invalid("score", "must be from 1 to 5")
+	}
+	if err := checkText("comment", value(in.Comment), 0, maxComment); err != nil {
+		return models.Task{}, err
+	}
+	return once(ctx, m, actor.AgentID, "rateTask", in, func(tx *database.Tx) (models.Task, error) {
+		task, err := load(tx, actor, in.TaskID)
+		if err != nil {
+			return task, err
+		}
+		if task.PosterID != actor.AgentID {
+			return task, models.Errorf(models.Forbidden, "only its poster can rate a task")
+		}
+		if task.Status != models.Completed {
+			return task, conflict(&task, task.StatusAt(m.now()))
+		}
+		if task.RatingScore != nil {
+			return task, models.Errorf(models.Conflict, "task %s is already rated", task.ID)
+		}
+		return m.rate(tx, task, in)
+	})
+}
+
+func (m *Market) rate(tx *database.Tx, task models.Task, in RateTaskInput) (models.Task, error) {
+	now := m.now()
+	task.RatingScore, task.RatingComment, task.RatedAt = &in.Score, in.Comment, &now
+	result := tx.Model(&models.Task{}).Where("id = ? AND rating_score IS NULL", task.ID).
+		Updates(map[string]any{"rating_score": in.Score, "rating_comment": in.Comment, "rated_at": now})
+	if result.Error != nil {
+		return task, result.Error
+	}
+	if result.RowsAffected != 1 {
+		return task, models.Errorf(models.Conflict, "task %s is already rated", task.ID)
+	}
+	err := tx.Model(&models.Agent{}).Where("id = ?", *task.WorkerID).Updates(map[string]any{
+		"rating_sum": gorm.Expr("rating_sum + ?", in.Score), "rating_count": gorm.Expr("rating_count + 1"),
+	}).Error
+	if err != nil {
+		return task, err
+	}
+	err = m.tell(tx, models.TaskRated, &task)
+	return task, err
+}

@@ -1,0 +1,172 @@
+package market
+
+import (
+	"context"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/ledger"
+	"agentmarket.space/server/models"
+)
+
+// RegisterAgentInput is who registers. Lengths are in characters.
+type RegisterAgentInput struct {
+	Name         string
+	Description  *string
+	Capabilities []string
+	PricePerTask models.Credits // 0 stands for [models.DefaultPrice]
+	EndpointURL  *string
+	SystemPrompt *string
+	WebhookURL   *string
+	OwnerEmail   *string
+}
+
+// Registration is what registering gave. APIKey is shown this once;
+// WebhookSecret is nil without an address to send to.
+type Registration struct {
+	Agent         models.Agent
+	APIKey        string
+	WebhookSecret *string
+	Wallet        models.Wallet
+}
+
+// Register makes an agent with its key, its wallet and its first credits.
+// INVALID_INPUT for a bad field, RATE_LIMITED for a client that registers too
+// many.
+func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registration, error) {
+	agent, webhookURL, err := m.newAgent(in)
+	if err != nil {
+		return Registration{}, err
+	}
+	request := auth.RequestFrom(ctx)
+	if n := len(request.IdempotencyKey); n > 0 && n < anonymousKeyLength {
+		return Registration{}, models.Invalid("Idempotency-Key", "must have at least %d characters to register with", anonymousKeyLength)
+	}
+	if err := m.refusedAlready(ctx, request); err != nil {
+		return Registration{}, m.noteLimited(ctx, err)
+	}
+	out, err := once(ctx, m, registrationScope(request), "register", in, func(tx *database.Tx) (Registration, error) {
+		if err := m.limitRegistrations(tx, request.Network()); err != nil {
+			return Registration{}, err
+		}
+		if err := m.note(ctx, tx, agent.ID, models.AgentRegistered, agent.ID); err != nil {
+			return Registration{}, err
+		}
+		return m.register(tx, agent, webhookURL)
+	})
+	return out, m.noteLimited(ctx, err)
+}
+
+// noteLimited counts a registration that was one too many, and passes its error on.
+func (m *Market) noteLimited(ctx context.Context, err error) error {
+	if err != nil && models.CodeOf(err) == models.RateLimited {
+		m.Refused(ctx, models.RegistrationsFull, models.RateLimited)
+	}
+	return err
+}
+
+func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string) (Registration, error) {
+	out := Registration{Agent: agent}
+	if err := tx.Create(&out.Agent).Error; err != nil {
+		return out, err
+	}
+	if err := setCapabilities(tx, &out.Agent); err != nil {
+		return out, err
+	}
+	var err error
+	if out.APIKey, err = m.Keys.Mint(tx, agent.ID); err != nil {
+		return out, err
+	}
+	if out.WebhookSecret, err = m.reach(tx, &agent, webhookURL); err != nil {
+		return out, err
+	}
+	if out.Wallet, err = ledger.OpenWallet(tx, m.now(), agent.ID, m.Settings.StartingCredits); err != nil {
+		return out, err
+	}
+	if m.Settings.StartingCredits == 0 {
+		return out, nil
+	}
+	return out, m.tellWallet(tx, agent.ID, ledger.GrantID(agent.ID))
+}
+
+// reach notes where the agent is notified and returns the secret that signs
+// what is sent to it.
+func (m *Market) reach(tx *database.Tx, agent *models.Agent, webhookURL string) (*string, error) {
+	switch {
+	case webhookURL != "":
+		_, secret, err := m.Notifier.Subscribe(tx, agent.ID, webhookURL, nil)
+		return &secret, err
+	case agent.EndpointURL != "":
+		secret, err := m.Notifier.MintSecret(tx, agent.ID)
+		return &secret, err
+	default:
+		return nil, nil //nolint:nilnil // without an address there is nothing to sign
+	}
+}
+
+// newAgent checks what was given and returns the agent it describes.
+func (m *Market) newAgent(in RegisterAgentInput) (agent models.Agent, webhookURL string, err error) {
+	agent = models.Agent{
+		ID: newID(), Name: in.Name, Description: value(in.Description), PricePerTask: in.PricePerTask,
+		EndpointURL: value(in.EndpointURL), SystemPrompt: value(in.SystemPrompt), OwnerEmail: value(in.OwnerEmail), CreatedAt: m.now(),
+	}
+	if agent.PricePerTask == 0 {
+		agent.PricePerTask = models.DefaultPrice
+	}
+	if agent.Capabilities, err = Words("capabilities", in.Capabilities, maxCapabilities); err != nil {
+		return agent, "", err
+	}
+	if err = m.checkAgent(&agent); err != nil {
+		return agent, "", err
+	}
+	if webhookURL = value(in.WebhookURL); webhookURL != "" {
+		webhookURL, err = m.CheckURL("webhookUrl", webhookURL)
+	}
+	return agent, webhookURL, err
+}
+
+// checkAgent refuses an agent with a field out of bounds, and normalises its
+// endpoint.
+func (m *Market) checkAgent(agent *models.Agent) (err error) {
+	if err = checkText("name", agent.Name, 1, maxName); err != nil {
+		return err
+	}
+	if err = checkText("description", agent.Description, 0, maxAbout); err != nil {
+		return err
+	}
+	if err = checkText("systemPrompt", agent.SystemPrompt, 0, maxPrompt); err != nil {
+		return err
+	}
+	if err = checkEmail("ownerEmail", agent.OwnerEmail); err != nil {
+		return err
+	}
+	if err = checkPrice("pricePerTask", agent.PricePerTask); err != nil {
+		return err
+	}
+	if agent.EndpointURL != "" {
+		agent.EndpointURL, err = m.CheckURL("endpointUrl", agent.EndpointURL)
+	}
+	return err
+}
+
+// setCapabilities replaces the rows that say what the agent can do.
+func setCapabilities(tx *database.Tx, agent *models.Agent) error {
+	if err := tx.Delete(&models.AgentCapability{}, "agent_id = ?", agent.ID).Error; err != nil {
+		return err
+	}
+	if len(agent.Capabilities) == 0 {
+		return nil
+	}
+	rows := make([]models.AgentCapability, len(agent.Capabilities))
+	for i, word := range agent.Capabilities {
+		rows[i] = models.AgentCapability{Capability: word, AgentID: agent.ID}
+	}
+	return tx.Create(&rows).Error
+}
+
+func value(p *string) string {
+	if p == nil {
+		return ""
+	}
+	return *p
+}

@@ -1,0 +1,44 @@
+package market
+
+import (
+	"context"
+	"errors"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/ledger"
+	"agentmarket.space/server/models"
+)
+
+// Release gives a task that the caller works on back to the market: it is open
+// again and its budget is set aside in the poster's wallet. A hire that is given
+// back has failed, and its budget can be spent again. FORBIDDEN for anyone else,
+// CONFLICT when the task is not assigned.
+func (m *Market) Release(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
+	out, err := once(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+		task, err := m.loadWorked(tx, actor, taskID)
+		if err != nil {
+			return TaskResult{}, err
+		}
+		before := task
+		err = advance(tx, &before, models.Open, map[string]any{"worker_id": nil, "lease_until": nil, "accepted_at": nil})
+		if err != nil {
+			return TaskResult{}, err
+		}
+		if err := m.tell(tx, models.TaskReleased, &task); err != nil {
+			return TaskResult{}, err
+		}
+		task.Status, task.WorkerID, task.LeaseUntil, task.AcceptedAt = models.Open, nil, nil, nil
+		if err := ledger.Reopen(tx, m.now(), &task); err != nil {
+			return TaskResult{}, err
+		}
+		wallet, err := ledgerWallet(tx, actor.AgentID)
+		return TaskResult{Task: task, Wallet: wallet}, err
+	})
+	if errors.Is(err, errHire) {
+		return once(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+			return m.finishHire(tx, actor, taskID, "", gaveNothing())
+		})
+	}
+	return out, err
+}

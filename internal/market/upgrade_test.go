@@ -1,0 +1,272 @@
+package market_test
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/ledger"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/webhooks"
+	"agentmarket.space/server/models"
+)
+
+// TestUpgrade: a market that an older program left is verified as it is, and on
+// SQLite backed up and restored. Opened, it is the market that it was: its lists,
+// its figures, whom a task is told to.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	p := play(t)
+	want := p.verified(t, p.address, newest)
+	address := p.older(t)
+	if got := p.verified(t, address, older()); !reflect.DeepEqual(got, want) {
+		t.Errorf("the older market holds %+v, want %+v", got, want)
+	}
+	addresses := []string{address}
+	if !services.OnPostgres() {
+		backup, restored := filepath.Join(t.TempDir(), "backup.db"), filepath.Join(t.TempDir(), "restored.db")
+		must(t, database.Backup(t.Context(), address, backup, p.lawful))
+		must(t, database.Restore(t.Context(), backup, restored, p.lawful))
+		p.verified(t, backup, older())
+		p.verified(t, restored, newest)
+		if left, err := filepath.Glob(restored + "-*"); err != nil || len(left) > 0 {
+			t.Errorf("beside the restored file: %v (%v)", left, err)
+		}
+		addresses = append(addresses, restored)
+	}
+	for _, address := range addresses {
+		p.upgrade(t, address)
+		p.verified(t, address, newest)
+	}
+}
+
+// TestUpgrade_broken: the laws that an older schema has are held against it, and
+// what breaks them is not backed up.
+func TestUpgrade_broken(t *testing.T) {
+	t.Parallel()
+	p := play(t)
+	address := p.older(t)
+	db := raw(t, address)
+	for _, statement := range append(texts(t, db, services.Triggers()),
+		"UPDATE wallets SET available = available + 1 WHERE agent_id = '"+p.worker.AgentID+"'", "DELETE FROM events WHERE kind = 'task.completed'") {
+		execute(t, db, statement)
+	}
+	err := database.Inspect(t.Context(), address, p.lawful)
+	for _, says := range []string{"wallet of " + p.worker.AgentID, "is completed but no event says so"} {
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("got %v, want %q", err, says)
+		}
+	}
+	if services.OnPostgres() {
+		return
+	}
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	if err := database.Backup(t.Context(), address, backup, p.lawful); err == nil {
+		t.Error("it was backed up")
+	}
+	if _, err := os.Lstat(backup); err == nil {
+		t.Error("it left a backup behind")
+	}
+}
+
+// newest is the version of the schema that this program makes.
+const newest = 10
+
+// played is a market in which everything has happened.
+type played struct {
+	*markettest.Bundle
+	address        string
+	poster, worker auth.Actor
+	receiver       *httptest.Server
+	told           chan string // the paths that were notified
+}
+
+func play(t *testing.T) *played {
+	t.Helper()
+	p := &played{address: services.Address(t), told: make(chan string, 100)}
+	p.Bundle = markettest.NewAt(t, p.address)
+	p.receiver = httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { p.told <- r.URL.Path }))
+	t.Cleanup(p.receiver.Close)
+	p.poster, p.worker = p.Agent("x"), p.Agent("x", "y")
+	p.Agent("x") // has no webhook
+	hooks := notifying(p.Bundle, p.client())
+	must(t, hooks.Start(t.Context()))
+	for path, agent := range map[string]auth.Actor{"/poster": p.poster, "/worker": p.worker} {
+		_, err := p.SetWebhook(t.Context(), agent, p.receiver.URL+path, nil)
+		must(t, err)
+	}
+	_, err := p.UpdateAgent(t.Context(), p.worker, market.AgentChanges{PricePerTask: new(models.Credits(7))})
+	must(t, err)
+
+	open, assigned, completed := p.Posted(p.poster, 3, "x", "y"), p.Posted(p.poster, 4, "x"), p.Posted(p.poster, 5, "x")
+	cancelled, released := p.Posted(p.poster, 6, "x"), p.Posted(p.poster, 7, "x")
+	for _, task := range []models.Task{assigned, completed, released} {
+		accepted(t, p.Bundle, p.worker, task)
+	}
+	_, err = p.Complete(t.Context(), p.worker, completed.ID, "done")
+	must(t, err)
+	_, err = p.Rate(t.Context(), p.poster, market.RateTaskInput{TaskID: completed.ID, Score: 4})
+	must(t, err)
+	_, err = p.Cancel(t.Context(), p.poster, cancelled.ID)
+	must(t, err)
+	_, err = p.Release(t.Context(), p.worker, released.ID)
+	must(t, err)
+	hire := market.ExecuteInput{AgentID: p.worker.AgentID, TaskDescription: "Do it.", Budget: 8}
+	_, err = p.Execute(t.Context(), p.poster, hire)
+	must(t, err)
+	p.Hired.Answer = func(context.Context, *models.Agent, *models.Task) (string, error) { return "", errBroken }
+	if _, err = p.Execute(t.Context(), p.poster, hire); err == nil {
+		t.Fatal("a hire that failed succeeded")
+	}
+	_, err = p.Post(t.Context(), p.poster, market.PostTaskInput{Title: "T", Description: "D", Budget: 9, OpenForMinutes: new(1)})
+	must(t, err)
+	p.Clock.Advance(brief)
+	swept(t, p.Bundle)
+	wantStatus(t, p.Bundle, open, models.Open)
+	for range 5 {
+		p.hears(t, "/worker")
+	}
+	must(t, hooks.Stop(t.Context()))
+	_, err = p.DB.NumberEvents(t.Context(), false)
+	must(t, err)
+	return p
+}
+
+// brief is longer than the shortest offer.
+const brief = 2 * time.Minute
+
+// client trusts the receiver.
+func (p *played) client() *outbound.Client {
+	roots := x509.NewCertPool()
+	roots.AddCert(p.receiver.Certificate())
+	return outbound.New(outbound.Options{RootCAs: roots, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+}
+
+// notifying has the market keep webhooks for real.
+func notifying(b *markettest.Bundle, client *outbound.Client) *webhooks.Webhooks {
+	hooks := webhooks.New(webhooks.Options{DB: b.DB, Events: b.Log, Client: client, Box: b.Box, Now: b.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
+	b.Notifier, b.Deliverer = hooks, hooks
+	return hooks
+}
+
+// hears waits for the next that is notified.
+func (p *played) hears(t *testing.T, want string) {
+	t.Helper()
+	select {
+	case path := <-p.told:
+		if path != want {
+			t.Errorf("%s was notified, want %s", path, want)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s was not notified", want)
+	}
+}
+
+// lawful fails when a law does not hold.
+func (*played) lawful(state *database.State) error {
+	report, err := ledger.Verify(state)
+	if err == nil && len(report.Violations) > 0 {
+		err = fmt.Errorf("violations: %q", report.Violations)
+	}
+	return err
+}
+
+// verified inspects a store that has to be lawful and of a version.
+func (p *played) verified(t *testing.T, address string, version int64) (report ledger.Report) {
+	t.Helper()
+	must(t, database.Inspect(t.Context(), address, func(state *database.State) error {
+		if got, err := database.SchemaVersion(state); err != nil || got != version {
+			t.Errorf("the schema has version %d (%v), want %d", got, err, version)
+		}
+		if err := p.lawful(state); err != nil {
+			t.Error(err)
+		}
+		var err error
+		report, err = ledger.Verify(state)
+		return err
+	}))
+	return report
+}
+
+// upgrade opens a store, compares it with the market that was played, and goes on.
+func (p *played) upgrade(t *testing.T, address string) {
+	t.Helper()
+	b := markettest.NewAt(t, address)
+	b.Clock.Advance(brief)
+	want := p.lists(t, p.Bundle)
+	for i, got := range p.lists(t, b) {
+		if !reflect.DeepEqual(got, want[i]) {
+			t.Errorf("list %d: got %+v, want %+v", i, got, want[i])
+		}
+	}
+	hooks := notifying(b, p.client())
+	must(t, hooks.Start(t.Context()))
+	task := b.Posted(p.poster, 10, "x")
+	p.hears(t, "/worker")
+	must(t, hooks.Stop(t.Context()))
+	if len(p.told) > 0 {
+		t.Errorf("%s was notified too", <-p.told)
+	}
+	accepted(t, b, p.worker, task)
+	_, err := b.Complete(t.Context(), p.worker, task.ID, "done")
+	must(t, err)
+	wantTotals(t, b, 300, 1+1+1)
+	b.Hired.Outcome = func(context.Context, *models.Task, market.Terms) (market.Outcome, error) {
+		return market.Outcome{Promised: true}, nil
+	}
+	hired, err := b.StartExecution(t.Context(), p.poster, market.StartExecutionInput{AgentID: p.worker.AgentID, TaskDescription: "D", Budget: 8})
+	must(t, err)
+	b.Wait(t.Context())
+	err = b.DB.Write(t.Context(), func(tx *database.Tx) error {
+		return tx.Exec("UPDATE tasks SET status = 'expired' WHERE id = ?", hired.Task.ID).Error
+	})
+	if says := services.Says("CHECK constraint failed: origin", "tasks_hire_states"); err == nil || !strings.Contains(err.Error(), says) {
+		t.Errorf("that a hire expires is refused with %v, want %q", err, says)
+	}
+	_, err = b.Cancel(t.Context(), p.poster, hired.Task.ID)
+	must(t, err)
+	b.Verified()
+}
+
+// lists is what the market shows, and what its figures are.
+func (p *played) lists(t *testing.T, b *markettest.Bundle) (all []any) {
+	t.Helper()
+	page := market.Page{First: 50}
+	for _, q := range append(taskQueries(p.poster.AgentID), taskQueries(p.worker.AgentID)...) {
+		tasks, err := b.ListTasks(t.Context(), q, page)
+		must(t, err)
+		all = append(all, tasks)
+	}
+	for _, capability := range []string{"", "x", "y"} {
+		for _, column := range []string{"", market.ByReputation, market.ByPrice} {
+			agents, err := b.ListAgents(t.Context(), market.AgentQuery{Capability: capability, Order: market.Order{Column: column}}, page)
+			must(t, err)
+			all = append(all, agents)
+		}
+	}
+	for _, agent := range []auth.Actor{p.poster, p.worker} {
+		wallet, err := b.Wallet(t.Context(), agent.AgentID)
+		must(t, err)
+		entries, err := b.ListEntries(t.Context(), market.EntryQuery{AgentID: agent.AgentID}, page)
+		must(t, err)
+		all = append(all, wallet, entries)
+	}
+	issued, fees, err := ledger.Totals(b.DB.Read(t.Context()))
+	must(t, err)
+	return append(all, issued, fees)
+}

@@ -1,0 +1,98 @@
+package market_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/models"
+)
+
+// TestCheckName: an address whose name leads to where nothing may be called is
+// refused when it is set, by whoever owns it, and then nothing is changed.
+func TestCheckName(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	agent := b.Agent("x")
+	before, err := b.Market.Agent(t.Context(), agent.AgentID)
+	must(t, err)
+	const inside = "https://inside.example.com/"
+	b.CheckName = func(_ context.Context, field, url string) error {
+		if url == inside {
+			return models.Invalid(field, "must be at a public host")
+		}
+		return nil
+	}
+	_, err = b.SetWebhook(t.Context(), agent, inside, nil)
+	if models.CodeOf(err) != models.InvalidInput {
+		t.Errorf("a webhook: %v", err)
+	}
+	_, err = b.UpdateAgent(t.Context(), agent, market.AgentChanges{EndpointURL: new(inside)})
+	if models.CodeOf(err) != models.InvalidInput {
+		t.Errorf("an endpoint: %v", err)
+	}
+	after, err := b.Market.Agent(t.Context(), agent.AgentID)
+	must(t, err)
+	if after.EndpointURL != before.EndpointURL {
+		t.Errorf("the endpoint became %s", after.EndpointURL)
+	}
+	var webhooks int64
+	must(t, b.DB.Read(t.Context()).Model(&models.Webhook{}).Count(&webhooks).Error)
+	if webhooks != 0 {
+		t.Errorf("%d webhooks are set", webhooks)
+	}
+}
+
+// TestCheckName_replayed: what was answered is answered again with the same key,
+// whatever has become of the name since, and nobody looks it up. A key of another
+// request, and one that is no longer kept, are looked up like none.
+func TestCheckName_replayed(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	agent := b.Agent("x")
+	looks, moved := 0, false
+	b.CheckName = func(_ context.Context, field, _ string) error {
+		if looks++; moved {
+			return models.Invalid(field, "must be at a public host")
+		}
+		return nil
+	}
+	const address = "https://bot.example.com/"
+	changes := map[string]func(ctx context.Context, url string) error{
+		"webhook": func(ctx context.Context, url string) error {
+			_, err := b.SetWebhook(ctx, agent, url, nil)
+			return err
+		},
+		"endpoint": func(ctx context.Context, url string) error {
+			_, err := b.UpdateAgent(ctx, agent, market.AgentChanges{EndpointURL: &url})
+			return err
+		},
+	}
+	for what, change := range changes {
+		looks, moved = 0, false
+		with := func(key string) context.Context {
+			return auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: key})
+		}
+		must(t, change(with(what), address))
+		moved = true
+		again := with(what)
+		must(t, change(again, address))
+		if !auth.RequestFrom(again).Replayed.Load() {
+			t.Errorf("%s: it was not replayed", what)
+		}
+		wantCode(t, change(with(what), address+"other"), models.IdempotencyReused)
+		if looks != 1 {
+			t.Errorf("%s: looked up %d times, want once", what, looks)
+		}
+		wantCode(t, change(with(what+" of another request"), address), models.InvalidInput)
+		wantCode(t, change(with("\xff"), address), models.InvalidInput)
+		wantCode(t, change(t.Context(), address), models.InvalidInput)
+	}
+	b.Clock.Advance(24 * time.Hour)
+	for what, change := range changes {
+		wantCode(t, change(auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: what}), address), models.InvalidInput)
+	}
+}

@@ -1,0 +1,317 @@
+package outbound
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"code.dny.dev/ssrf"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"agentmarket.space/server/internal/test/trust/claim"
+	"agentmarket.space/server/models"
+)
+
+// private are addresses that no stranger may have us call.
+func private() []string {
+	return []string{
+		"127.0.0.1", "127.1.2.3", "127.255.255.255", "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255",
+		"192.168.0.1", "192.168.255.255", "100.64.0.1", "100.127.255.255", "169.254.0.1", "169.254.169.254", "192.0.0.1", "192.0.0.8",
+		"192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "198.19.255.255", "192.88.99.1", "224.0.0.1", "239.255.255.255", "240.0.0.1",
+		"255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "::ffff:0:127.0.0.1",
+		"64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "100::1", "2001::1", "2001:2::1", "2001:10::1", "2001:db8::1", "2002:7f00:1::1",
+		"2002:a9fe:a9fe::1", "fc00::1", "fd00:ec2::254", "fdff::1", "fe80::1", "febf::1", "fec0::1", "ff02::1", "ff0e::1",
+	}
+}
+
+// TestGuard: what is dialled decides, whatever name led there.
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	guard := New(Options{}).guard(ssrf.New(ssrf.WithPorts(443)))
+	dial := func(address, port string) error {
+		network := "tcp4"
+		if strings.Contains(address, ":") {
+			network = "tcp6"
+		}
+		return guard(network, net.JoinHostPort(address, port), nil)
+	}
+	for _, address := range private() {
+		if err := dial(address, "443"); !errors.Is(err, ErrForbiddenAddress) {
+			t.Errorf("%s may be called: %v", address, err)
+		}
+	}
+	public := []string{"1.1.1.1", "8.8.8.8", "93.184.215.14", "172.15.0.1", "172.32.0.1", "100.128.0.1", "2606:4700:4700::1111", "2a00:1450:4001:830::200e"}
+	for _, address := range public {
+		if err := dial(address, "443"); err != nil {
+			t.Errorf("%s may not be called: %v", address, err)
+		}
+		if err := dial(address, "22"); !errors.Is(err, ErrForbiddenAddress) {
+			t.Errorf("%s may be called at port 22: %v", address, err)
+		}
+	}
+	allowing := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}).guard(ssrf.New(ssrf.WithPorts(443)))
+	for _, address := range []string{"10.0.0.1:8443", "[::ffff:10.0.0.1]:80"} {
+		if err := allowing("tcp", address, nil); err != nil {
+			t.Errorf("%s may not be called though it is allowed: %v", address, err)
+		}
+	}
+	if err := allowing("tcp4", "127.0.0.1:443", nil); !errors.Is(err, ErrForbiddenAddress) {
+		t.Errorf("another network was allowed too: %v", err)
+	}
+	claim.Shown(t, "addresses", "%d forbidden addresses are refused, %d public ones are not", len(private()), len(public))
+}
+
+// TestCheckURL has the early no.
+func TestCheckURL(t *testing.T) {
+	t.Parallel()
+	c := New(Options{})
+	for _, bad := range []string{
+		"", "bot", "//bot.example.com", "http://bot.example.com", "ftp://bot.example.com", "https://", "https:///path", "https:bot.example.com", "javascript:alert(1)",
+		"https://user@bot.example.com", "https://user:pass@bot.example.com", "https://bot.example.com:80", "https://bot.example.com:8443", "https://bot.example.com:0",
+		"https://bot.example.com:99999", "https://bot", "https://localhost", "https://x.localhost/", "https://printer.local", "https://db.internal", "https://a..b.com",
+		"https://0x7f.1", "https://2130706433", "https://017700000001", "https://127.1", "https://0x7f000001/", "https://[::1]/", "https://[fe80::1%25eth0]/",
+		"https://bot.example.com/\x00", "https://bot.example.com/ a", "https://bot.example.com\n", "https://\xff.com", "https://" + strings.Repeat("a", 3000) + ".com",
+	} {
+		if got, err := c.CheckURL("webhook_url", bad); models.CodeOf(err) != models.InvalidInput || err == nil {
+			t.Errorf("%q was taken as %q (%v)", bad, got, err)
+		}
+	}
+	for _, address := range private() {
+		host := address
+		if strings.Contains(address, ":") {
+			host = "[" + address + "]"
+		}
+		if got, err := c.CheckURL("webhook_url", "https://"+host+"/"); err == nil {
+			t.Errorf("%s was taken as %q", address, got)
+		}
+	}
+	for given, want := range map[string]string{
+		"https://bot.example.com/hook":           "https://bot.example.com/hook",
+		"HTTPS://Bot.Example.COM/Hook?a=B#there": "https://bot.example.com/Hook?a=B",
+		"https://bot.example.com:443/":           "https://bot.example.com:443/",
+		"https://1.1.1.1/":                       "https://1.1.1.1/",
+		"https://bücher.example/":                "https://b%C3%BCcher.example/",
+	} {
+		if got, err := c.CheckURL("webhook_url", given); err != nil || got != want {
+			t.Errorf("%s became %q (%v), want %q", given, got, err, want)
+		}
+	}
+}
+
+// FuzzCheckURL: whatever is taken can be called, with TLS, at a host, and stays
+// what it is when it is checked again.
+func FuzzCheckURL(f *testing.F) {
+	for _, seed := range []string{"https://bot.example.com/hook", "https://1.1.1.1:443/?q", "https://[2606:4700::1111]/", "https://a.b:443#x", "https://ex%41mple.com"} {
+		f.Add(seed)
+	}
+	for _, address := range private() {
+		f.Add("https://" + net.JoinHostPort(address, "443") + "/")
+	}
+	c, taken, refused := New(Options{}), 0, 0
+	f.Fuzz(func(t *testing.T, raw string) {
+		got, err := c.CheckURL("url", raw)
+		if err != nil {
+			refused++
+			return
+		}
+		taken++
+		u, err := url.Parse(got)
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+			t.Errorf("%q became %q (%v)", raw, got, err)
+		}
+		if again, err := c.CheckURL("url", got); err != nil || again != got {
+			t.Errorf("%q became %q and then %q (%v)", raw, got, again, err)
+		}
+	})
+	claim.Shown(f, "urls", "%d URLs: %d refused, the others can be called, over TLS and at a host", taken+refused, refused)
+}
+
+// TestPost calls real servers over TLS that answer in every wrong way.
+func TestPost(t *testing.T) {
+	t.Parallel()
+	inside := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") })
+	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body) // only then does the server see the client go
+		if err != nil {
+			return
+		}
+		switch r.URL.Path {
+		case "/echo":
+			_, _ = w.Write(body)
+		case "/redirect":
+			http.Redirect(w, r, inside.URL, http.StatusTemporaryRedirect)
+		case "/endless":
+			for {
+				if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+					return
+				}
+			}
+		case "/slow-body":
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		case "/silent":
+			<-r.Context().Done()
+		case "/broken":
+			panic(http.ErrAbortHandler)
+		case "/headers":
+			for range 200 {
+				w.Header().Add("X-Long", strings.Repeat("a", 1000))
+			}
+		case "/switched":
+			switchProtocols(w)
+		case "/compressed":
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write([]byte("\x1f\x8bnot unpacked"))
+		}
+	})
+	c := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots(inside, server), UserAgent: "Test/1"})
+	post := func(client *Client, url string) (*Response, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		return client.Post(ctx, url, http.Header{"Content-Type": {"application/json"}}, []byte(`{"a":1}`))
+	}
+	if got, err := post(c, server.URL+"/echo"); err != nil || string(got.Body) != `{"a":1}` {
+		t.Errorf("echo: %v, %v", got, err)
+	}
+	if got, err := post(c, server.URL+"/redirect"); err != nil || got.Status != http.StatusTemporaryRedirect {
+		t.Errorf("redirect: %v, %v", got, err)
+	}
+	if got, err := post(c.Reading(1000), server.URL+"/endless"); err != nil || len(got.Body) != 1000 {
+		t.Errorf("endless: %v", err)
+	}
+	if got, err := post(c, server.URL+"/compressed"); err != nil || !strings.HasSuffix(string(got.Body), "not unpacked") {
+		t.Errorf("compressed: %v, %v", got, err)
+	}
+	if got, err := post(c, server.URL+"/switched"); err != nil || got.Status != http.StatusSwitchingProtocols || len(got.Body) > 0 {
+		t.Errorf("another protocol: %v, %v", got, err)
+	}
+	closed := serve(t, nil)
+	closed.Close()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	stalled, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stalled.Close() })
+	for name, row := range map[string]struct {
+		client    *Client
+		url, says string
+	}{
+		"a slow body":              {c, server.URL + "/slow-body", "no answer in time"},
+		"silence":                  {c, server.URL + "/silent", "no answer in time"},
+		"a stalled handshake":      {c, "https://" + stalled.Addr().String(), "no answer in time"},
+		"a broken connection":      {c, server.URL + "/broken", "the connection broke"},
+		"endless headers":          {c, server.URL + "/headers", "the connection broke"},
+		"nobody there":             {c, closed.URL, "the connection was refused"},
+		"no TLS":                   {c, "https" + strings.TrimPrefix(plain.URL, "http"), "it does not speak TLS"},
+		"plain HTTP":               {c, plain.URL, "the address must be https"},
+		"a stranger's certificate": {New(Options{AllowNetworks: c.networks}), server.URL, "the TLS certificate is not valid"},
+		"a name that is none":      {c, "https://name.invalid/", "the name cannot be resolved"},
+		"a private address":        {New(Options{RootCAs: roots(server)}), server.URL, "the address is not public"},
+		"a private name":           {New(Options{RootCAs: roots(server)}), strings.Replace(server.URL, "127.0.0.1", "localhost", 1), "the address is not public"},
+		"no address":               {c, "https://[", "the address cannot be called"},
+	} {
+		if got, err := post(row.client, row.url); err == nil || err.Error() != row.says {
+			t.Errorf("%s: got %v, %v, want %q", name, got, err, row.says)
+		}
+	}
+}
+
+// switchProtocols answers 101 and then says nothing, until the client hangs up or a
+// time has passed in which it should have.
+func switchProtocols(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_, _ = conn.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n"))
+	_, _ = conn.Read(make([]byte, 1))
+}
+
+// serve runs a server over TLS.
+func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server
+}
+
+func roots(servers ...*httptest.Server) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, server := range servers {
+		pool.AddCert(server.Certificate())
+	}
+	return pool
+}
+
+// TestSign compares with figures made by other programs: openssl, and the
+// Standard Webhooks library.
+func TestSign(t *testing.T) {
+	t.Parallel()
+	// printf '{"event":"task.posted"}' | openssl dgst -sha256 -hmac secret
+	const want = "sha256=214967a8547963b254012474b6aa7a9ab744b4610f76c45bcd4259eb8941fbb8"
+	if got := Sign("secret", []byte(`{"event":"task.posted"}`)); got != want {
+		t.Errorf("signed %s, want %s", got, want)
+	}
+	secret := NewSecret()
+	if raw, ok := strings.CutPrefix(secret, "whsec_"); !ok || len(raw) != 44 || secret == NewSecret() {
+		t.Errorf("the secret %s is not whsec_ and 32 bytes in base64, or not random", secret)
+	}
+	now := time.Now()
+	signature, err := SignStandard(secret, "msg_1", now.Unix(), []byte("body"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if theirs, err := verifier.Sign("msg_1", now, []byte("body")); err != nil || theirs != signature {
+		t.Errorf("signed %s, the library %s (%v)", signature, theirs, err)
+	}
+	if _, err := SignStandard("whsec_!", "msg_1", 0, nil); err == nil {
+		t.Error("signed with a secret that is no base64")
+	}
+}
+
+// FuzzSign: what is signed with any secret of ours verifies, and with a byte more
+// or another secret it does not.
+func FuzzSign(f *testing.F) {
+	f.Add("msg_1", int64(1_700_000_000), []byte(`{"event":"task.posted"}`))
+	f.Add("", int64(0), []byte(nil))
+	f.Add("\x00.\n", int64(-1), []byte("\xff\xfe"))
+	secret, other := NewSecret(), NewSecret()
+	signed := 0
+	f.Fuzz(func(t *testing.T, id string, at int64, body []byte) {
+		signed++
+		standard, err := SignStandard(secret, id, at, body)
+		again, errAgain := SignStandard(secret, id, at, body)
+		if err != nil || errAgain != nil || standard != again {
+			t.Fatalf("signed %q and %q (%v, %v)", standard, again, err, errAgain)
+		}
+		more := append(bytes.Clone(body), 0)
+		wrong, err := SignStandard(other, id, at, body)
+		longer, errLonger := SignStandard(secret, id, at, more)
+		if err != nil || errLonger != nil || wrong == standard || longer == standard || Sign(secret, body) == Sign(secret, more) || Sign(secret, body) == Sign(other, body) {
+			t.Fatalf("two signatures are alike for %q", body)
+		}
+	})
+	claim.Shown(f, "signatures", "%d signed texts: each verifies, and with a byte more or another secret it does not", signed)
+}

@@ -1,0 +1,173 @@
+package e2e_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/trust/claim"
+)
+
+// TestBackup: backups are taken while agents post. Each is restored, its
+// books are right, and it has every task that was acknowledged before it was
+// begun. A restored market goes on: keys, balances and cursors are good.
+func TestBackup(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t, fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))
+	var mu sync.Mutex
+	var posted []string
+	acknowledged := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clip(posted)
+	}
+	over := make(chan struct{})
+	var working sync.WaitGroup
+	posters := make([]program.Agent, 3)
+	for i := range posters {
+		posters[i] = server.Register("Poster", nil)
+		working.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				task := post(t, server, posters[i].Key, "x")
+				mu.Lock()
+				posted = append(posted, task.ID)
+				mu.Unlock()
+			}
+		})
+	}
+	last := ""
+	rounds := claim.Size(3, 20, 200)
+	for round := range rounds {
+		eventually(t, "some more posts", func() bool { return len(acknowledged()) > 10*round || t.Failed() })
+		before := acknowledged()
+		backup := filepath.Join(t.TempDir(), "backup.db")
+		if text, code := program.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
+			t.Fatalf("backup: exit %d\n%s", code, text)
+		}
+		last = filepath.Join(t.TempDir(), "agentmarket.db")
+		text, code := program.Run(t, filepath.Dir(last), "restore", "--from", backup)
+		if code != 0 || !strings.Contains(text, `"violations": []`) {
+			t.Fatalf("restore: exit %d\n%s", code, text)
+		}
+		file, err := os.ReadFile(last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const never = "00000000-0000-7000-8000-000000000000" // was no task: the search can tell
+		if lacks := lacking(file, append(before, never)); !slices.Equal(lacks, []string{never}) {
+			t.Errorf("backup %d lacks of %d tasks that were acknowledged before it all but one of %v", round, len(before), lacks)
+		}
+	}
+	close(over)
+	working.Wait()
+	server.Stop()
+
+	restored := program.Start(t, "AGENTMARKET_DATABASE="+last, "AGENTMARKET_SECRET_KEY="+strings.TrimSpace(read(t, filepath.Join(server.Dir, "agentmarket.db.key"))))
+	post(t, restored, posters[0].Key, "x")
+	if status, text := restored.Do(http.MethodGet, "/api/wallet", posters[0].Key, ""); status != http.StatusOK {
+		t.Errorf("the wallet: %d %s", status, text)
+	}
+	restored.Verify()
+	claim.Shown(t, "backup", "%d of %d, taken while %d tasks were posted, were restored and verified", rounds, rounds, len(posted))
+}
+
+// lacking returns the ids that a file does not have. They have the time at their
+// beginning, so that a search for one after another meets all the others each time.
+func lacking(file []byte, ids []string) []string {
+	const time = 6 // digits, which stay for hours
+	has, sought := map[string]bool{}, map[string]bool{}
+	for _, id := range ids {
+		if sought[id[:time]] {
+			continue
+		}
+		sought[id[:time]] = true
+		for rest := file; ; rest = rest[1:] {
+			at := bytes.Index(rest, []byte(id[:time]))
+			if at < 0 || len(rest) < at+len(id) {
+				break
+			}
+			rest = rest[at:]
+			has[string(rest[:len(id)])] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return has[id] })
+}
+
+// TestBackup_refuses: nothing is overwritten, and what is no right market is
+// neither a backup nor restored.
+func TestBackup_refuses(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	server.Register("Agent", nil)
+	dir := t.TempDir()
+	backup := filepath.Join(dir, "backup.db")
+	if text, code := program.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
+		t.Fatalf("backup: exit %d\n%s", code, text)
+	}
+	whole := read(t, backup)
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("text.db", "not a database, however long it is")
+	write("empty.db", "")
+	write("torn.db", whole[:len(whole)/2])
+	write("stale.db-wal", "left behind")
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ args, says string }{
+		{"backup --to backup.db --database " + filepath.Join(server.Dir, "agentmarket.db"), "backup.db is there already"},
+		{"backup --to new.db --database none.db", "no such file"},
+		{"backup --to new.db --database postgres://127.0.0.1/market", "pg_dump"},
+		{"backup --to none/new.db --database backup.db", "no such file"},
+		{"restore --from backup.db --database backup.db", "is there already"},
+		{"restore --from backup.db --database stale.db", "stale.db-wal is there already"},
+		{"restore --from backup.db --database " + filepath.Join(server.Dir, "agentmarket.db"), "another process serves it"},
+		{"restore --from backup.db --database postgres://127.0.0.1/market", "agentmarket copy"},
+		{"backup --to new.db --database pipe", "pipe is not a file"},
+		{"backup --to :memory: --database backup.db", "is not the path of a file"},
+		{"restore --from pipe --database new.db", "pipe is not a file"},
+		{"restore --from text.db --database new.db", "not a database"},
+		{"restore --from empty.db --database new.db", "no such table"},
+		{"restore --from torn.db --database new.db", "malformed"},
+		{"restore --database new.db", "--from"},
+	} {
+		text, code := program.Run(t, dir, strings.Fields(row.args)...)
+		if code == 0 || !strings.Contains(text, row.says) {
+			t.Errorf("%s: exit %d, %s; want it to say %q", row.args, code, text, row.says)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "new.db")); err == nil {
+			t.Fatalf("%s: left a file behind", row.args)
+		}
+	}
+	if read(t, backup) != whole {
+		t.Error("the backup was changed")
+	}
+	for _, pattern := range []string{".unfinished-*", "*.lock"} {
+		if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(server.Dir, "agentmarket.db.lock")); err != nil {
+		t.Errorf("the server's lock: %v", err)
+	}
+	if text, code := program.Run(t, dir, "restore", "--from", "backup.db", "--database", "new.db"); code != 0 {
+		t.Errorf("once all is well: exit %d\n%s", code, text)
+	}
+}

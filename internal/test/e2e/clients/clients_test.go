@@ -1,0 +1,109 @@
+// Package clients_test has the clients that people use speak with the built
+// server: what they take for right is right.
+package clients_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/test/e2e/program"
+)
+
+func TestMain(m *testing.M) { program.Main(m) }
+
+// patience is how long anything may take before a test gives up.
+const patience = 30 * time.Second
+
+// clients are the names in clients.mjs.
+func clients() []string {
+	return []string{"graphql-ws", "subscriptions-transport-ws", "graphql-sse"}
+}
+
+// process is a running node script.
+type process struct {
+	lines <-chan []byte // what it prints; closed at its end
+}
+
+// script runs a node script of testdata, with the clients at hand, until it ends
+// or the test does.
+func script(t *testing.T, name string, args ...string) process {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run(t, string(text), nil, args...)
+}
+
+// run runs the text of a node module in the same way, with more in its
+// environment.
+func run(t *testing.T, module string, env []string, args ...string) process {
+	t.Helper()
+	dir := t.TempDir()
+	program.Packages(t, "testdata", dir)
+	file := filepath.Join(dir, "script.mjs")
+	shared, err := os.ReadFile("testdata/clients.mjs")
+	out, in, pipeErr := os.Pipe()
+	err = errors.Join(err, pipeErr,
+		os.WriteFile(filepath.Join(dir, "clients.mjs"), shared, 0o600),
+		os.WriteFile(file, []byte(module), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program.Tool(t, "node"), append([]string{file}, args...)...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = in, os.Stderr
+	if err := errors.Join(cmd.Start(), in.Close()); err != nil {
+		t.Fatal(err)
+	}
+	lines := make(chan []byte)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(out); scanner.Scan(); {
+			select {
+			case lines <- []byte(scanner.Text()):
+			case <-t.Context().Done():
+				return
+			}
+		}
+	})
+	t.Cleanup(func() { // the end of the test's context has killed it
+		_ = cmd.Wait()
+		reading.Wait()
+		_ = out.Close()
+	})
+	return process{lines}
+}
+
+// next is the next thing that a script prints.
+func next[T any](t *testing.T, p process) (line T) {
+	t.Helper()
+	select {
+	case text, ok := <-p.lines:
+		if !ok {
+			t.Fatal("the client has ended")
+		}
+		if err := json.Unmarshal(text, &line); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+	case <-time.After(patience):
+		t.Fatal("the client says nothing")
+	}
+	return line
+}
+
+// post posts a task; what is posted again under the same title is posted once.
+func post(server *program.Server, key, title string, budget int, capabilities ...string) error {
+	const document = `mutation($input: PostTaskInput!) { postTask(input: $input) { task { id } } }`
+	input := map[string]any{"title": title, "description": "Listen.", "budget": budget, "requiredCapabilities": capabilities}
+	var data struct{}
+	return server.Query(key, document, map[string]any{"input": input}, &data, "Idempotency-Key", title)
+}

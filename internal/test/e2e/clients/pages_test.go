@@ -1,0 +1,215 @@
+package clients_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"agentmarket.space/server/internal/test/browser"
+	"agentmarket.space/server/internal/test/e2e/program"
+)
+
+// TestExplorerPage opens the explorer as a person would: types a key, runs a query,
+// watches a subscription, reads the documentation.
+func TestExplorerPage(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	agent := server.Register("Reader", map[string]any{"capabilities": []string{"reading"}})
+	poster := server.Register("Poster", nil)
+	posting := func(title string) {
+		t.Helper()
+		if err := post(server, poster.Key, title, 10, "reading"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page := show(t, server.URL+"/explorer")
+	const (
+		editor = `document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror`
+		shown  = `document.querySelector('.result-window .CodeMirror').CodeMirror.getValue()`
+	)
+	run := func(operation string) {
+		page.Evaluate(editor + `.setValue('` + operation + `'), ` + editor + `.focus()`)
+		page.WaitFor(editor + `.documentAST?.loc.source.body === ` + editor + `.getValue()`) // it has read it
+		ctrlEnter := map[string]any{"type": "rawKeyDown", "modifiers": 2, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+		page.Call("Input.dispatchKeyEvent", ctrlEnter, nil)
+	}
+	page.WaitFor(`document.querySelector('.graphiql-query-editor .CodeMirror')?.CodeMirror.getValue().includes('mutation Register')`)
+	typeKey(page, agent.Key)
+
+	run(`{ viewer { agent { name } } }`)
+	page.WaitFor(shown + `.includes('"name": "Reader"')`)
+	posting("Before")
+	run(`subscription { taskPosted(after: "0") { task { title } } }`)
+	page.WaitFor(shown + `.includes('"title": "Before"')`)
+	posting("While it looks")
+	page.WaitFor(shown + `.includes('"title": "While it looks"')`)
+
+	page.Evaluate(`document.querySelector('[aria-label="Show Documentation Explorer"]').click()`)
+	page.WaitFor(`document.querySelector('.graphiql-doc-explorer')?.innerText.includes('Subscription')`)
+	sound(t, page, server.URL, "/explorer/graphiql.js", "/explorer/react-dom.js", "/graphql")
+	accessible(t, page, `node.closest('.graphiql-container') && !node.closest('.graphiql-logo')`, map[string]string{
+		"color-contrast":              "GraphiQL's colours of code, in light",
+		"label":                       "CodeMirror's hidden text areas",
+		"nested-interactive":          "GraphiQL's tabs, which have buttons in them",
+		"scrollable-region-focusable": "CodeMirror scrolls with the cursor",
+	})
+
+	page.Evaluate(`document.querySelector('[aria-label="Open settings dialog"]').click()`)
+	page.WaitFor(`document.querySelector('.graphiql-dialog')`)
+	keptForTheTab(t, page, agent.Key)
+}
+
+// TestReferencePage opens the documentation of the REST API, reads it and tries what
+// it says.
+func TestReferencePage(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	agent := server.Register("Reader", nil)
+	door := openDoor(t, server) // the page comes from another address than the document names
+	page := show(t, door.url+"/docs")
+	request := func(route string) string {
+		return `document.querySelector('rapi-doc').shadowRoot.getElementById('` + route + `').querySelector('api-request').shadowRoot`
+	}
+	page.WaitFor(`[...document.querySelector('rapi-doc')?.shadowRoot?.querySelectorAll('api-request') ?? []].at(-1)?.shadowRoot?.querySelector('[aria-label]')`)
+	try := func(route, answer string) {
+		t.Helper()
+		page.Evaluate(request(route) + `.querySelector('[part~="btn-try"]').click()`)
+		page.WaitFor(request(route) + `.querySelector('.response-message')?.innerText.includes('200')`)
+		page.WaitFor(`[...` + request(route) + `.querySelectorAll('.tab-content pre')].some((pre) => pre.textContent.includes('` + answer + `'))`)
+	}
+
+	try("get-/api/agents", `"name": "Reader"`)
+	typeKey(page, agent.Key)
+	try("get-/api/wallet", `"balance": 100`)
+	if example := page.Evaluate(request("post-/api/tasks") + `.querySelector('textarea').value`); !strings.Contains(example, `"title": "Summarize this research paper"`) {
+		t.Errorf("the example of a task is %s", example)
+	}
+	try("post-/api/tasks", `"balance": 75`)
+
+	sound(t, page, door.url, "/docs/rapidoc.js", "/openapi.json", "/api/tasks")
+	accessible(t, page, `node.getRootNode() !== document`, map[string]string{
+		"scrollable-region-focusable": "RapiDoc's panel of an answer",
+	})
+	keptForTheTab(t, page, agent.Key)
+}
+
+// TestFrontPage: the page at the root leads to the others, and can be read by all.
+func TestFrontPage(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	page := show(t, server.URL+"/")
+	page.WaitFor(`document.querySelector('h1')?.innerText === 'AgentMarket'`)
+	var links []string
+	if err := json.Unmarshal([]byte(page.Evaluate(`JSON.stringify([...document.links].map((link) => link.getAttribute('href')))`)), &links); err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if status, text := server.Do("GET", link, "", ""); status != 200 {
+			t.Errorf("%s is answered %d %s", link, status, text)
+		}
+	}
+	if len(links) < 6 {
+		t.Errorf("the page has the links %q", links)
+	}
+	sound(t, page, server.URL, "/")
+	accessible(t, page, `false`, nil)
+}
+
+// browsing is held by the test that has a browser open: one alone keeps a small
+// machine busy.
+var browsing sync.Mutex
+
+// show opens a page when it is this test's turn.
+func show(t *testing.T, address string) *browser.Tab {
+	t.Helper()
+	browsing.Lock()
+	t.Cleanup(browsing.Unlock) // after the browser has ended
+	return browser.Open(t, address)
+}
+
+// typeKey types an API key into the page's box for it.
+func typeKey(page *browser.Tab, key string) {
+	page.Evaluate(`document.getElementById('api-key').focus()`)
+	page.Call("Input.insertText", map[string]any{"text": key}, nil)
+}
+
+// keptForTheTab wants a key to be found by the next page of the tab, and nowhere
+// after that.
+func keptForTheTab(t *testing.T, page *browser.Tab, key string) {
+	t.Helper()
+	if kept := page.Evaluate(`JSON.stringify({...sessionStorage})`); !strings.Contains(kept, key) {
+		t.Errorf("the key is not kept for the tab: sessionStorage is %s", kept)
+	}
+	if kept := page.Evaluate(`JSON.stringify({...localStorage})`); strings.Contains(kept, key) {
+		t.Errorf("the key outlives the tab: localStorage is %s", kept)
+	}
+}
+
+// sound wants a page to have asked its own server only, for these among others, and
+// the browser to have nothing to complain of.
+func sound(t *testing.T, page *browser.Tab, url string, asked ...string) {
+	t.Helper()
+	requests, complaints := page.Seen()
+	for _, address := range requests {
+		ours := strings.HasPrefix(address, url+"/") || strings.HasPrefix(address, strings.Replace(url, "http", "ws", 1)+"/")
+		if !ours && !strings.HasPrefix(address, "data:") {
+			t.Errorf("the page asked for %s", address)
+		}
+	}
+	for _, path := range asked {
+		if !slices.Contains(requests, url+path) {
+			t.Errorf("%s was never asked for; the requests were %v", path, requests)
+		}
+	}
+	for _, complaint := range complaints {
+		t.Errorf("the browser complained: %s", complaint)
+	}
+}
+
+// accessible has axe look at a page, light and dark. A rule may be broken inside the
+// library that the page is made with, where vendored is true of a node, when it is
+// listed with the reason; one that is listed and holds must go from the list.
+func accessible(t *testing.T, page *browser.Tab, vendored string, listed map[string]string) {
+	t.Helper()
+	packages := t.TempDir()
+	program.Packages(t, "testdata", packages)
+	axe, err := os.ReadFile(filepath.Join(packages, "node_modules", "axe-core", "axe.min.js"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page.Evaluate(string(axe) + "\n;0")
+	broken := map[string]bool{}
+	for _, scheme := range []string{"light", "dark"} {
+		preferred := map[string]any{"features": []any{map[string]any{"name": "prefers-color-scheme", "value": scheme}}}
+		page.Call("Emulation.setEmulatedMedia", preferred, nil)
+		page.WaitFor(`matchMedia('(prefers-color-scheme: ` + scheme + `)').matches`)
+		page.Evaluate(`new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))`)
+		page.WaitFor(`[document, ...[...document.querySelectorAll('*')].map((node) => node.shadowRoot ?? document)].every((root) =>
+			root.getAnimations().every(({playState}) => playState !== 'running'))`) // colours may fade
+		var found []struct {
+			Rule, Node, Why string
+			Vendored        bool
+		}
+		text := page.Evaluate(`axe.run({elementRef: true, resultTypes: ['violations'], preload: false, iframes: false}).then(({violations}) => JSON.stringify(violations.flatMap(({id, nodes}) =>
+			nodes.map(({element: node, failureSummary: why}) => ({rule: id, why, node: node.outerHTML.slice(0, 200), vendored: Boolean(` + vendored + `)})))))`)
+		if err := json.Unmarshal([]byte(text), &found); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		for _, f := range found {
+			if !f.Vendored || listed[f.Rule] == "" {
+				t.Errorf("%s: %s is broken by %s: %s", scheme, f.Rule, f.Node, f.Why)
+			}
+			broken[f.Rule] = true
+		}
+	}
+	for _, rule := range slices.Sorted(maps.Keys(listed)) {
+		if !broken[rule] {
+			t.Errorf("%s holds now: take it from the list", rule)
+		}
+	}
+}

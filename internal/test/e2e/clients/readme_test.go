@@ -1,0 +1,101 @@
+package clients_test
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/test/e2e/program"
+)
+
+// TestReadme runs the lines that README.md has for listening, as they are but
+// for the address. When the connection breaks they go on where they were;
+// with a wrong key they end.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t, "AGENTMARKET_STARTING_CREDITS=100000")
+	door := openDoor(t, server)
+	agent := server.Register("Listener", map[string]any{"capabilities": []string{"listening"}})
+	poster := server.Register("Poster", nil)
+	const documented = "ws://127.0.0.1:8080/"
+	code := readme(t, "Listen", "js")
+	if !strings.Contains(code, documented) {
+		t.Fatalf("README.md does not connect to %s", documented)
+	}
+	code = strings.ReplaceAll(code, documented, strings.Replace(door.url, "http", "ws", 1)+"/")
+	client := run(t, code, []string{"API_KEY=" + agent.Key})
+
+	var posted, heard []string
+	postOne := func() {
+		t.Helper()
+		title := fmt.Sprintf("Task %d", len(posted)+1)
+		if err := post(server, poster.Key, title, 10, "listening"); err != nil {
+			t.Fatal(err)
+		}
+		posted = append(posted, title)
+	}
+	title := regexp.MustCompile(`title: '([^']+)'`)
+	hear := func(line []byte) {
+		if found := title.FindSubmatch(line); found != nil {
+			heard = append(heard, string(found[1]))
+		}
+	}
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	tooLong := time.After(patience)
+	for len(heard) == 0 { // it does not say when it listens
+		select {
+		case line := <-client.lines:
+			hear(line)
+		case <-again.C:
+			postOne()
+		case <-tooLong:
+			t.Fatal("nothing was heard")
+		}
+	}
+	door.cut()
+	for range 3 {
+		postOne()
+	}
+	for !slices.Contains(heard, posted[len(posted)-1]) {
+		select {
+		case line := <-client.lines:
+			hear(line)
+		case <-tooLong:
+			t.Fatalf("heard were %q, posted %q", heard, posted)
+		}
+	}
+	if since := slices.Index(posted, heard[0]); !slices.Equal(heard, posted[since:]) {
+		t.Errorf("heard were %q, posted %q", heard, posted)
+	}
+
+	nobody := run(t, code, []string{"API_KEY=nobody's"})
+	select {
+	case line, more := <-nobody.lines:
+		if more {
+			t.Errorf("with a wrong key it says %s", line)
+		}
+	case <-time.After(patience):
+		t.Error("with a wrong key it goes on without a word")
+	}
+}
+
+// readme is the first code of a kind in a section of README.md.
+func readme(t *testing.T, section, kind string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), "## "+section+"\n")
+	_, code, begins := strings.Cut(rest, "```"+kind+"\n")
+	code, _, ends := strings.Cut(code, "```")
+	if !found || !begins || !ends {
+		t.Fatalf("README.md has no %s under %q", kind, section)
+	}
+	return code
+}

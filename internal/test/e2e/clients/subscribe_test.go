@@ -1,0 +1,181 @@
+package clients_test
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+
+	"agentmarket.space/server/internal/test/e2e/program"
+)
+
+// event is what run.mjs prints of an operation.
+type event struct {
+	Operation string
+	Data      struct {
+		TaskPosted struct{ Task struct{ Title string } }
+		Viewer     struct{ Agent struct{ Name string } }
+		PostTask   struct{ Task struct{ Status string } }
+	}
+	Ended    ending
+	Complete bool
+}
+
+// ending is why an operation has ended.
+type ending struct{ Code, Message string }
+
+// operation is what a client is given to run.
+type operation struct {
+	Query string `json:"query"`
+}
+
+func operate(t *testing.T, client, url, key string, operations map[string]operation) process {
+	t.Helper()
+	text, err := json.Marshal(operations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return script(t, "run.mjs", client, url+"/graphql", key, string(text))
+}
+
+// TestSubscribe has each client listen in three ways at once, with a query and a
+// mutation beside them, while tasks are posted.
+func TestSubscribe(t *testing.T) {
+	t.Parallel()
+	for _, name := range clients() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := program.Start(t, "AGENTMARKET_STARTING_CREDITS=1000")
+			agent := server.Register("Listener", map[string]any{"capabilities": []string{"own"}})
+			poster := server.Register("Poster", nil)
+			tasks := func(title string, budget int, capabilities ...string) {
+				t.Helper()
+				if err := post(server, poster.Key, title, budget, capabilities...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tasks("Begin", 50, "own", "asked")
+			client := operate(t, name, server.URL, agent.Key, map[string]operation{
+				"own":   {`subscription { taskPosted(after: "0") { task { title } } }`},
+				"asked": {`subscription { taskPosted(after: "0", capabilities: ["Asked", "elsewhere"]) { task { title } } }`},
+				"dear":  {`subscription { taskPosted(after: "0", capabilities: [], minBudget: 25) { task { title } } }`},
+				"ask":   {`{ viewer { agent { name } } }`},
+				"post":  {`mutation { postTask(input: {title: "Mine", description: "D", budget: 50, requiredCapabilities: ["own", "asked"]}) { task { status } } }`},
+			})
+
+			heard := map[string][]string{}
+			completed := 0
+			hear := func() {
+				t.Helper()
+				switch e := next[event](t, client); {
+				case e.Ended != ending{}:
+					t.Fatalf("%s has ended: %+v", e.Operation, e.Ended)
+				case e.Complete:
+					completed++
+				default:
+					heard[e.Operation] = append(heard[e.Operation], e.Data.TaskPosted.Task.Title+e.Data.Viewer.Agent.Name+e.Data.PostTask.Task.Status)
+				}
+			}
+			for len(heard) < 5 || completed < 2 { // what follows is heard live
+				hear()
+			}
+			tasks("Asked", 10, "asked")
+			tasks("Own", 10, "own")
+			tasks("Both", 25, "asked", "own")
+			tasks("Dear", 30, "other")
+			tasks("Cheap", 24, "other")
+			tasks("End", 50, "own", "asked")
+			want := map[string][]string{
+				"own":   {"Begin", "Own", "Both", "End"},
+				"asked": {"Begin", "Asked", "Both", "End"},
+				"dear":  {"Begin", "Both", "Dear", "End"},
+				"ask":   {"Listener"},
+				"post":  {"OPEN"},
+			}
+			for range 3 * 3 { // each subscription's three that come after Begin
+				hear()
+			}
+			for operation := range want {
+				if !slices.Equal(heard[operation], want[operation]) {
+					t.Errorf("%s has heard %q, want %q", operation, heard[operation], want[operation])
+				}
+			}
+			if completed != 2 {
+				t.Errorf("%d operations are complete, want the query and the mutation", completed)
+			}
+		})
+	}
+}
+
+// TestRefusals: who is not let in is told in the way of the client's protocol.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	agent := server.Register("Agent", nil)
+	const wallet = `subscription { walletChanged { cursor } }`
+	tests := []struct {
+		name, key, query string
+		want             map[string]ending
+	}{
+		{"a key that nobody has", "nobody's", wallet, map[string]ending{
+			"graphql-ws":                 {"4403", "Forbidden"},
+			"subscriptions-transport-ws": {"", "the API key is not known"},
+			"graphql-sse":                {"401", "Server responded with 401: Unauthorized"},
+		}},
+		{"no key where one is needed", "", wallet, map[string]ending{
+			"graphql-ws":                 {"UNAUTHENTICATED", "an API key is needed: send it as X-API-Key"},
+			"subscriptions-transport-ws": {"UNAUTHENTICATED", "an API key is needed: send it as X-API-Key"},
+			"graphql-sse":                {"UNAUTHENTICATED", "an API key is needed: send it as X-API-Key"},
+		}},
+		{"a cursor that is none", agent.Key, `subscription { taskPosted(after: "x") { cursor } }`, map[string]ending{
+			"graphql-ws":                 {"INVALID_INPUT", "after must be a cursor that an event carried"},
+			"subscriptions-transport-ws": {"INVALID_INPUT", "after must be a cursor that an event carried"},
+			"graphql-sse":                {"INVALID_INPUT", "after must be a cursor that an event carried"},
+		}},
+		{"a field that is none", agent.Key, `{ nothing }`, map[string]ending{
+			"graphql-ws":                 {"INVALID_INPUT", `Cannot query field "nothing" on type "Query".`},
+			"subscriptions-transport-ws": {"INVALID_INPUT", `Cannot query field "nothing" on type "Query".`},
+			"graphql-sse":                {"400", "Server responded with 400: Bad Request"},
+		}},
+	}
+	for _, test := range tests {
+		for _, name := range clients() {
+			t.Run(test.name+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				client := operate(t, name, server.URL, test.key, map[string]operation{"it": {test.query}})
+				if got := next[event](t, client); got.Ended != test.want[name] {
+					t.Errorf("told %+v, want %+v", got.Ended, test.want[name])
+				}
+			})
+		}
+	}
+}
+
+// TestRevokedKey ends what runs under a key as soon as the key is replaced.
+func TestRevokedKey(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	want := map[string]ending{
+		"graphql-ws":                 {"4401", "Unauthorized: the API key was revoked"},
+		"subscriptions-transport-ws": {"", "disconnected"},
+		"graphql-sse":                {"UNAUTHENTICATED", "Unauthorized: the API key was revoked"},
+	}
+	for _, name := range clients() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			agent := server.Register("Agent", nil)
+			client := operate(t, name, server.URL, agent.Key, map[string]operation{
+				"wallet": {`subscription { walletChanged(after: "0") { cursor } }`},
+			})
+			if begun := next[event](t, client); begun.Ended != (ending{}) { // the grant of registration
+				t.Fatalf("refused: %+v", begun.Ended)
+			}
+			var data struct{}
+			if err := server.Query(agent.Key, `mutation { rotateApiKey { apiKey } }`, nil, &data); err != nil {
+				t.Fatal(err)
+			}
+			if got := next[event](t, client); got.Ended != want[name] {
+				t.Errorf("told %+v, want %+v", got.Ended, want[name])
+			}
+		})
+	}
+}

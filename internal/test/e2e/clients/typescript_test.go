@@ -1,0 +1,147 @@
+package clients_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"agentmarket.space/server/internal/test/e2e/program"
+)
+
+// client is clients/typescript with its packages, in a copy that may be changed, beside
+// the schema as in the repository.
+func client(t *testing.T) (dir string) {
+	t.Helper()
+	const root = "../../../.."
+	from, base := root+"/clients/typescript", t.TempDir()
+	dir = filepath.Join(base, "clients", "typescript")
+	err := errors.Join(os.CopyFS(filepath.Join(dir, "src"), os.DirFS(from+"/src")), os.CopyFS(filepath.Join(dir, "test"), os.DirFS(from+"/test")))
+	for _, name := range []string{"package.json", "tsconfig.json", "../../schema.graphqls"} {
+		text, readErr := os.ReadFile(filepath.Join(from, name))
+		err = errors.Join(err, readErr, os.WriteFile(filepath.Join(dir, name), text, 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	program.Packages(t, from, dir)
+	return dir
+}
+
+// tool runs a program of the client's packages and returns what it wrote.
+func tool(t *testing.T, dir string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "node_modules", ".bin", args[0]), args[1:]...)
+	cmd.Dir = dir
+	text, err := cmd.CombinedOutput()
+	return string(text), err
+}
+
+// TestTypescript_types: the types are those of the schema, and of all that is asked for
+// a misspelled field alone does not fit them.
+func TestTypescript_types(t *testing.T) {
+	t.Parallel()
+	dir := client(t)
+	read := func(name string) string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	committed := read("src/schema.d.ts")
+	if text, err := tool(t, dir, "gql.tada", "generate", "output"); err != nil || read("src/schema.d.ts") != committed {
+		t.Errorf("src/schema.d.ts is stale: run npm run generate in clients/typescript (%v)\n%s", err, text)
+	}
+	live := read("test/live.ts")
+	misspelled := strings.Replace(live, "task { id title budget }", "task { id title bugdet }", 1)
+	if err := os.WriteFile(filepath.Join(dir, "test", "live.ts"), []byte(misspelled), 0o600); err != nil || misspelled == live {
+		t.Fatal("there is nothing to misspell", err)
+	}
+	if text, err := tool(t, dir, "gql.tada", "check"); err == nil || strings.Count(text, "Cannot query field") != 1 || !strings.Contains(text, "bugdet") {
+		t.Errorf("a misspelled field passes, or another does not fit: %v\n%s", err, text)
+	}
+}
+
+// TestTypescript: the client is compiled, with what its README.md shows, and earns
+// credits with the built server: nine tenths of 25, rounded down. It hears of each task
+// once and in order, though the connection is cut.
+func TestTypescript(t *testing.T) {
+	t.Parallel()
+	dir := client(t)
+	shown := strings.ReplaceAll(code(t, "../../../../clients/typescript/README.md", "ts"), `"agentmarket-client"`, `"../src/index.js"`)
+	if err := os.WriteFile(filepath.Join(dir, "test", "readme.ts"), []byte(shown), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := tool(t, dir, "tsc", "--outDir", "out"); err != nil {
+		t.Fatalf("it does not compile: %v\n%s", err, text)
+	}
+	server := program.Start(t)
+	cmd := exec.CommandContext(t.Context(), program.Tool(t, "node"), "out/test/live.js")
+	cmd.Dir, cmd.Env, cmd.Stderr = dir, append(os.Environ(), "AGENTMARKET_URL="+server.URL), t.Output()
+	text, err := cmd.Output()
+	var done struct {
+		Task, Title string
+		Balance     int
+	}
+	if err != nil || json.Unmarshal(text, &done) != nil || done.Title != "Shout it" || done.Balance != 122 {
+		t.Errorf("it says %s (%v)", text, err)
+	}
+	if _, text := server.Do(http.MethodGet, "/api/tasks/"+done.Task, "", ""); !strings.Contains(text, `"status":"completed"`) {
+		t.Errorf("the task is %s", text)
+	}
+	followed(t, server, dir)
+	server.Verify()
+}
+
+// followed has the compiled client listen while its connection is cut.
+func followed(t *testing.T, server *program.Server, dir string) {
+	t.Helper()
+	door := openDoor(t, server)
+	agent := server.Register("Listener", map[string]any{"capabilities": []string{"listening"}})
+	poster := server.Register("Poster", nil)
+	cmd := exec.CommandContext(t.Context(), program.Tool(t, "node"), "out/test/follow.js")
+	cmd.Dir, cmd.Env, cmd.Stderr = dir, append(os.Environ(), "AGENTMARKET_URL="+door.url, "AGENTMARKET_API_KEY="+agent.Key), t.Output()
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() }) // the end of the test's context has killed it
+	lines := bufio.NewScanner(out)
+	for n := range 20 {
+		title := fmt.Sprintf("Task %d", n)
+		if err := post(server, poster.Key, title, 2, "listening"); err != nil {
+			t.Fatal(err)
+		}
+		if n%7 == 3 {
+			door.cut()
+		}
+	}
+	for n := range 20 {
+		if want := fmt.Sprintf("Task %d", n); !lines.Scan() || lines.Text() != want {
+			t.Fatalf("heard is %q, want %q (%v)", lines.Text(), want, lines.Err())
+		}
+	}
+}
+
+// code is the first code of a kind in a file.
+func code(t *testing.T, file, kind string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	_, rest, begins := strings.Cut(string(text), "```"+kind+"\n")
+	shown, _, ends := strings.Cut(rest, "```")
+	if err != nil || !begins || !ends {
+		t.Fatalf("%s has no %s (%v)", file, kind, err)
+	}
+	return shown
+}

@@ -1,0 +1,349 @@
+package e2e_test
+
+import (
+	"bufio"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"agentmarket.space/server/internal/test/e2e/program"
+)
+
+// command runs the program as an agent and returns what it printed.
+func command(t *testing.T, server *program.Server, key string, args ...string) (text string, code int) {
+	t.Helper()
+	return program.Run(t, t.TempDir(), append(args, "--url", server.URL, "--key", key)...)
+}
+
+// answered runs a command that must succeed, and reads the JSON that it printed.
+func answered(t *testing.T, server *program.Server, key string, args ...string) map[string]any {
+	t.Helper()
+	text, code := command(t, server, key, append(args, "--json")...)
+	var answer map[string]any
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || code != 0 {
+		t.Fatalf("%q ended with %d and printed %s: %v", args, code, text, err)
+	}
+	return answer
+}
+
+// TestCommands goes through the life of a task at a terminal.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	worker := answered(t, server, "", "register", "Worker", "--capability", "coding,go")
+	key := fmt.Sprint(worker["apiKey"])
+	poster := fmt.Sprint(answered(t, server, "", "register", "Poster")["apiKey"])
+	task := fmt.Sprint(answered(t, server, poster, "tasks", "post", "Shout \x1b[31mloud", "--budget", "25", "--capability", "coding")["id"])
+	cancelled := fmt.Sprint(answered(t, server, poster, "tasks", "post", "Never mind", "--budget", "5")["id"])
+	for _, step := range []struct {
+		key, status string
+		args        []string
+	}{
+		{key, "ASSIGNED", []string{"tasks", "accept", task}},
+		{key, "OPEN", []string{"tasks", "release", task}},
+		{key, "ASSIGNED", []string{"tasks", "accept", task}},
+		{key, "COMPLETED", []string{"tasks", "complete", task, "DONE"}},
+		{poster, "COMPLETED", []string{"tasks", "rate", task, "5", "--comment", "Well done"}},
+		{poster, "CANCELLED", []string{"tasks", "cancel", cancelled}},
+		{"", "COMPLETED", []string{"tasks", "show", task}},
+	} {
+		if got := answered(t, server, step.key, step.args...)["status"]; got != step.status {
+			t.Errorf("after %q the task is %v", step.args, got)
+		}
+	}
+	for _, table := range []struct {
+		key  string
+		args []string
+		want []string
+	}{
+		{"", []string{"tasks"}, []string{"STATUS", "completed", "cancelled", "Shout  [31mloud"}},
+		{"", []string{"tasks", "list", "--status", "completed", "--capability", "coding"}, []string{"Shout"}},
+		{"", []string{"agents", "--search", "work"}, []string{"Worker", "5.0", "coding,go"}},
+		{key, []string{"tasks", "show", task}, []string{"RESULT", "DONE", "WORKER"}},
+		{key, []string{"wallet"}, []string{"122", "+22", "payment: Shout"}},
+		{poster, []string{"wallet", "--limit", "1"}, []string{"75", "SET ASIDE"}},
+		{"", []string{"agents", "--limit", "1"}, []string{"There are more: --after "}},
+	} {
+		text, code := command(t, server, table.key, table.args...)
+		for _, want := range table.want {
+			if code != 0 || !strings.Contains(text, want) || strings.Contains(text, "\x1b") {
+				t.Errorf("%q ended with %d without %q:\n%q", table.args, code, want, text)
+			}
+		}
+	}
+	if text, code := program.Run(t, t.TempDir(), "health", "--url", server.URL); code != 0 || text != "ready\n" {
+		t.Errorf("health ended with %d: %s", code, text)
+	}
+	server.Verify()
+}
+
+// TestCommands_refused: what cannot be done is told in a line that says what to do,
+// with the right exit code, and nothing is changed.
+func TestCommands_refused(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	agent := server.Register("Agent", nil)
+	for _, row := range []struct {
+		key, want string
+		code      int
+		args      []string
+	}{
+		{"", "give --key", 1, []string{"tasks", "post", "x", "--budget", "5"}},
+		{"", "give --key", 1, []string{"wallet"}},
+		{"", "give --key", 1, []string{"worker", "--exec", "cat"}},
+		{agent.Key, "give --capability", 1, []string{"worker", "--exec", "cat"}},
+		{agent.Key, "--parallel must be", 2, []string{"worker", "--exec", "cat", "--parallel", "0"}},
+		{agent.Key, "--exec", 2, []string{"worker"}},
+		{agent.Key, "--exec must not be empty", 2, []string{"worker", "--exec", " "}},
+		{strings.Repeat("0", 64), "UNAUTHENTICATED", 1, []string{"wallet"}},
+		{strings.Repeat("0", 64), "UNAUTHENTICATED", 1, []string{"listen"}},
+		{agent.Key, "INVALID_INPUT", 1, []string{"tasks", "post", "x", "--budget", "1"}},
+		{agent.Key, "agentmarket wallet", 1, []string{"tasks", "post", "x", "--budget", "101"}},
+		{agent.Key, "--budget", 2, []string{"tasks", "post", "x"}},
+		{agent.Key, "--budget", 2, []string{"tasks", "post", "x", "--budget", "much"}},
+		{agent.Key, "NOT_FOUND", 1, []string{"tasks", "accept", "unknown"}},
+		{agent.Key, "NOT_FOUND", 1, []string{"execute", "unknown", "work", "--budget", "20"}},
+		{agent.Key, "--status", 2, []string{"tasks", "--status", "lost"}},
+		{agent.Key, "INVALID_INPUT", 1, []string{"tasks", "--limit", "101"}},
+		{agent.Key, "INVALID_INPUT", 1, []string{"listen", "--after", "unknown"}},
+		{agent.Key, "unexpected argument", 2, []string{"tasks", "list", "lisen"}},
+	} {
+		if text, code := command(t, server, row.key, row.args...); code != row.code || !strings.Contains(text, row.want) {
+			t.Errorf("%q ended with %d, want %d, and printed %q without %q", row.args, code, row.code, text, row.want)
+		}
+	}
+	if balance := answered(t, server, agent.Key, "wallet")["wallet"]; !strings.Contains(fmt.Sprint(balance), "balance:100") {
+		t.Errorf("the wallet is %v", balance)
+	}
+	for _, args := range [][]string{{"agents"}, {"health"}} {
+		if text, code := program.Run(t, t.TempDir(), append(args, "--url", "http://127.0.0.1:1")...); code != 1 || !strings.HasPrefix(text, "agentmarket: no") {
+			t.Errorf("%q without a market ended with %d: %s", args, code, text)
+		}
+	}
+}
+
+// TestCommands_elsewhere: of an address at which another server is, or a path of the
+// market's, a command says so and ends, also one that waits for a market that is away.
+func TestCommands_elsewhere(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	for _, args := range [][]string{{"agents"}, {"listen"}} {
+		text, code := program.Run(t, t.TempDir(), append(args, "--url", server.URL+"/api")...)
+		if code != 1 || !strings.Contains(text, "/api is not a market, it answers 404 Not Found: give --url") {
+			t.Errorf("%q ended with %d: %s", args, code, text)
+		}
+	}
+}
+
+// spawn starts a command that goes on, and returns what it prints, line by line.
+func spawn(t *testing.T, server *program.Server, key string, args ...string) *bufio.Scanner {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program.Path(), append(args, "--url", server.URL)...)
+	cmd.Env = append(os.Environ(), "AGENTMARKET_API_KEY="+key)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_, _ = io.Copy(io.Discard, out)
+		if err := cmd.Wait(); err != nil && cmd.ProcessState.ExitCode() > 0 {
+			t.Errorf("%q: %v", args, err)
+		}
+	})
+	return bufio.NewScanner(out)
+}
+
+// line reads the next line that a command prints.
+func line(t *testing.T, lines *bufio.Scanner) string {
+	t.Helper()
+	if !lines.Scan() {
+		t.Fatalf("it prints no more: %v", lines.Err())
+	}
+	return lines.Text()
+}
+
+// TestListen: every task is printed once and in order, though the server is killed
+// and started again.
+func TestListen(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t, "AGENTMARKET_STARTING_CREDITS=1000")
+	poster, listener := server.Register("Poster", nil), server.Register("Listener", nil)
+	first := post(t, server, poster.Key, "x").ID
+	lines := spawn(t, server, listener.Key, "listen", "--json", "--capability", "x", "--after", "0")
+	heard := func(want string) {
+		t.Helper()
+		var event struct{ Task struct{ ID string } }
+		if text := line(t, lines); json.Unmarshal([]byte(text), &event) != nil || event.Task.ID != want {
+			t.Errorf("heard %s, want task %s", text, want)
+		}
+	}
+	heard(first)
+	for range 3 {
+		var posted []string
+		for range 3 {
+			posted = append(posted, post(t, server, poster.Key, "x").ID)
+		}
+		server.Kill()
+		server.Restart()
+		for _, id := range posted {
+			heard(id)
+		}
+	}
+}
+
+// TestWorker: tasks that are open already, that are posted and that were given back
+// are done by a command and paid for, once each, though the server is killed; those
+// that the command fails at, or answers with what no result can be, are given back. The
+// command is not given the key.
+func TestWorker(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	poster := server.Register("Poster", nil)
+	worker := server.Register("Worker", map[string]any{"capabilities": []string{"x"}})
+	ran := filepath.Join(t.TempDir(), "ran")
+	first := post(t, server, poster.Key, "x").ID
+	lines := spawn(t, server, worker.Key, "worker", "--json", "--exec",
+		`echo "$AGENTMARKET_TASK" >> `+ran+`; read words; case "$words" in fail) exit 1 ;; binary) printf '\377' ;; `+
+			`large) head -c 2000000 /dev/zero | tr '\0' x ;; *) printf '%s %s' "$words" "$AGENTMARKET_API_KEY" ;; esac`)
+	done := func() string {
+		t.Helper()
+		var completed struct {
+			Task struct{ ID, Status, Result string }
+		}
+		if text := line(t, lines); json.Unmarshal([]byte(text), &completed) != nil || completed.Task.Status != "COMPLETED" ||
+			!strings.HasSuffix(completed.Task.Result, " ") {
+			t.Errorf("printed %s", text)
+		}
+		return completed.Task.ID
+	}
+	if got := done(); got != first {
+		t.Errorf("done is %s, want %s", got, first)
+	}
+	var failing []string
+	for _, how := range []string{"fail", "binary", "large"} {
+		var task struct{ Data struct{ ID string } }
+		status, text := server.Do(http.MethodPost, "/api/tasks", poster.Key, `{"title":"Fail","description":"`+how+`","budget":5,"required_capabilities":["x"]}`)
+		if err := json.Unmarshal([]byte(text), &task); err != nil || status != http.StatusOK {
+			t.Fatalf("%d %s", status, text)
+		}
+		failing = append(failing, task.Data.ID)
+	}
+	posted := map[string]bool{post(t, server, poster.Key, "x").ID: true}
+	server.Kill()
+	server.Restart()
+	posted[post(t, server, poster.Key, "x").ID] = true
+	for len(posted) > 0 {
+		id := done()
+		if !posted[id] {
+			t.Errorf("done is %s", id)
+		}
+		delete(posted, id)
+	}
+	for _, id := range failing {
+		if _, text := server.Do(http.MethodGet, "/api/tasks/"+id, "", ""); !strings.Contains(text, `"status":"open"`) {
+			t.Errorf("a task that failed is %s", text)
+		}
+	}
+	log, err := os.ReadFile(ran)
+	if n := strings.Count(string(log), "\n"); err != nil || n != 6 {
+		t.Errorf("the command ran %d times, want 6 (%v)", n, err)
+	}
+	server.Verify()
+}
+
+// TestForward: a receiver on plain HTTP gets what the market's webhooks say, signed
+// as they are, of each task once it answers; and a sample when it is asked for.
+func TestForward(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+	told := make(chan string, 10)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		mac := hmac.New(sha256.New, []byte(secret))
+		mac.Write(body)
+		if want := "sha256=" + hex.EncodeToString(mac.Sum(nil)); err != nil || r.Header.Get("X-AgentMarket-Signature") != want {
+			t.Errorf("signed %q, want %q (%v)", r.Header.Get("X-AgentMarket-Signature"), want, err)
+		}
+		hook, err := standardwebhooks.NewWebhook(secret)
+		if err != nil || hook.Verify(body, r.Header) != nil {
+			t.Errorf("the standard signature is not right (%v)", err)
+		}
+		told <- r.Header.Get("X-AgentMarket-Event") + " " + string(body)
+		if strings.Contains(string(body), "A sample") {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	}))
+	t.Cleanup(receiver.Close)
+	server := program.Start(t)
+	poster := server.Register("Poster", nil)
+	id := post(t, server, poster.Key, "x").ID
+	lines := spawn(t, server, "", "listen", "--after", "0", "--forward-to", receiver.URL+"/hook", "--secret", secret)
+	line(t, lines)
+	if got := <-told; !strings.HasPrefix(got, `task.posted {"event":"task.posted","task":{"id":"`+id+`",`) || !strings.HasSuffix(got, `"marketplace_url":"`+server.URL+`"}`) {
+		t.Errorf("told of %s", got)
+	}
+	text, code := program.Run(t, t.TempDir(), "trigger", "task.posted", receiver.URL, "--secret", secret)
+	if got := <-told; code != 1 || !strings.Contains(text, "418") || !strings.Contains(got, "A sample") {
+		t.Errorf("trigger ended with %d and printed %s", code, text)
+	}
+	for _, args := range [][]string{{"listen", "--forward-to", "here"}, {"trigger", "task.posted", "ftp://here"}} {
+		if text, code := program.Run(t, t.TempDir(), args...); code != 2 || !strings.Contains(text, "is not an address") {
+			t.Errorf("%q ended with %d: %s", args, code, text)
+		}
+	}
+	for _, args := range [][]string{{"listen", "--forward-to", receiver.URL}, {"trigger", "task.posted", receiver.URL}} {
+		if text, code := program.Run(t, t.TempDir(), append(args, "--secret", "no base64")...); code != 2 || !strings.Contains(text, "--secret") {
+			t.Errorf("%q ended with %d: %s", args, code, text)
+		}
+	}
+	if text, code := program.Run(t, t.TempDir(), "trigger", "task.lost", receiver.URL); code != 2 {
+		t.Errorf("an event that there is not ended with %d: %s", code, text)
+	}
+}
+
+// TestPrinted: what is printed of the REST routes is what a server answers.
+func TestPrinted(t *testing.T) {
+	t.Parallel()
+	server := program.Start(t)
+	_, served := server.Do(http.MethodGet, "/openapi.json", "", "")
+	if text, code := program.Run(t, t.TempDir(), "openapi", "--public-url", server.URL+"/"); code != 0 || text != served {
+		t.Errorf("ended with %d and printed %s, want %s", code, text, served)
+	}
+}
+
+// TestProgress: what takes long says at a terminal what it is at, and nothing more
+// anywhere else.
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	script := program.Tool(t, "script")
+	server := program.Start(t)
+	server.Register("Agent", nil)
+	server.Stop()
+	verify := program.Path() + " verify"
+	cmd := exec.CommandContext(t.Context(), script, "-q", "-e", "-c", verify, os.DevNull)
+	cmd.Dir = server.Dir
+	shown, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(shown), "recomputing the ledger") || !strings.Contains(string(shown), `"violations"`) {
+		t.Errorf("at a terminal: %v: %q", err, shown)
+	}
+	if text, code := program.Run(t, server.Dir, "verify"); code != 0 || !strings.HasPrefix(text, "{") || strings.Contains(text, "recomputing") {
+		t.Errorf("elsewhere: ended with %d: %q", code, text)
+	}
+}

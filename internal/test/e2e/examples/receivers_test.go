@@ -1,0 +1,132 @@
+package examples_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"agentmarket.space/server/internal/test/e2e/program"
+)
+
+// TestReceivers: what the server sends is taken, and printed once though it comes
+// twice. What was changed on the way, signed with another secret or not at all, or kept
+// for longer than five minutes, is refused; without a secret everything is.
+func TestReceivers(t *testing.T) {
+	t.Parallel()
+	for name, run := range map[string]command{
+		"webhook-receiver-go": golang("webhook-receiver-go"), "webhook-receiver-node": node("webhook-receiver-node/receiver.mjs"),
+		"webhook-receiver-python": python("webhook-receiver-python/receiver.py"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := run(t)
+			var address atomic.Pointer[string]
+			seen := make(chan sent, 10)
+			front, env := program.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					return
+				}
+				one := sent{r.Header, body}
+				w.WriteHeader(one.to(t, *address.Load()))
+				seen <- one
+			}))
+			server := program.Start(t, env...)
+			agent := server.Register("Receiver", map[string]any{"webhookUrl": front + "/", "capabilities": []string{"shouting"}})
+			poster := server.Register("Poster", nil)
+			example := start(t, args, "AGENTMARKET_WEBHOOK_SECRET="+agent.WebhookSecret, "PORT=0")
+			address.Store(new(example.address(t)))
+			told := func() {
+				t.Helper()
+				id := post(t, server, poster.Key, "hello")
+				if got, want := example.next(t), "task.posted: "+id+` "Shout it"`; got != want {
+					t.Errorf("it says %q, want %q", got, want)
+				}
+			}
+			told()
+			genuine := <-seen
+			for change, changed := range forged(t, genuine, agent.WebhookSecret) {
+				if status := changed.to(t, *address.Load()); status != http.StatusUnauthorized {
+					t.Errorf("%s is answered %d", change, status)
+				}
+			}
+			if status := genuine.to(t, *address.Load()); status/100 != 2 {
+				t.Errorf("the same delivery again is answered %d", status)
+			}
+			told() // what it says next is about the next
+			unset := start(t, args, "AGENTMARKET_WEBHOOK_SECRET=", "PORT=0")
+			if status := forged(t, genuine, agent.WebhookSecret)["nobody's secret"].to(t, unset.address(t)); status != http.StatusUnauthorized {
+				t.Errorf("without a secret what anybody can sign is answered %d", status)
+			}
+		})
+	}
+}
+
+// sent is a request as a receiver gets it.
+type sent struct {
+	header http.Header
+	body   []byte
+}
+
+// to sends the request and returns the status of the answer, 502 when there is none.
+func (s sent) to(t *testing.T, address string) int {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address+"/", bytes.NewReader(s.body))
+	if err != nil {
+		return http.StatusBadGateway
+	}
+	request.Header = s.header.Clone()
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return http.StatusBadGateway // at the end of the test the receiver is gone first
+	}
+	_ = answer.Body.Close()
+	return answer.StatusCode
+}
+
+// forged are requests that are not the server's, or no longer, made of one that is.
+func forged(t *testing.T, genuine sent, secret string) map[string]sent {
+	t.Helper()
+	with := func(change func(http.Header)) sent {
+		header := genuine.header.Clone()
+		change(header)
+		return sent{header, genuine.body}
+	}
+	signed := func(secret string, at time.Time) sent {
+		hook, err := standardwebhooks.NewWebhook(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signature, err := hook.Sign(genuine.header.Get("webhook-id"), at, genuine.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return with(func(header http.Header) {
+			header.Set("webhook-timestamp", strconv.FormatInt(at.Unix(), 10))
+			header.Set("webhook-signature", signature)
+		})
+	}
+	const other = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+	return map[string]sent{
+		"another body":  {genuine.header, bytes.Replace(genuine.body, []byte("25"), []byte("26"), 1)},
+		"a longer body": {genuine.header, append(bytes.Clone(genuine.body), ' ')},
+		"another id":    with(func(h http.Header) { h.Set("webhook-id", "another") }),
+		"no signature":  with(func(h http.Header) { h.Del("webhook-signature") }),
+		"no timestamp":  with(func(h http.Header) { h.Del("webhook-timestamp") }),
+		"a cut signature": with(func(h http.Header) {
+			h.Set("webhook-signature", strings.TrimRight(h.Get("webhook-signature"), "=")[:20])
+		}),
+		"another's secret":   signed(other, time.Now()),
+		"nobody's secret":    signed("whsec_", time.Now()),
+		"an old one":         signed(secret, time.Now().Add(-6*time.Minute)),
+		"one of tomorrow":    signed(secret, time.Now().Add(24*time.Hour)),
+		"no number for time": with(func(h http.Header) { h.Set("webhook-timestamp", "now") }),
+	}
+}

@@ -1,0 +1,105 @@
+package examples_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"agentmarket.space/server/internal/test/e2e/program"
+)
+
+// TestWorkers: a worker does what was open before it came and what is posted later,
+// though the answer to its first completion is lost and the server is killed and
+// started again. It is paid once for each task: nine tenths of 25, rounded down.
+func TestWorkers(t *testing.T) {
+	t.Parallel()
+	for name, run := range map[string]command{
+		"worker-go": golang("worker-go"), "worker-node": installed("worker-node/worker.mjs"), "worker-python": python("worker-python/worker.py"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := run(t)
+			server := program.Start(t)
+			front := lossy(t, server)
+			worker := server.Register("Worker", map[string]any{"capabilities": []string{"shouting"}})
+			poster := server.Register("Poster", nil)
+			ids := []string{post(t, server, poster.Key, "hello")}
+			example := start(t, args, "AGENTMARKET_URL="+front.url, "AGENTMARKET_API_KEY="+worker.Key)
+			paid := func(balance int) {
+				t.Helper()
+				want := fmt.Sprintf("%s: completed, %d credits", ids[len(ids)-1], balance)
+				if got := example.next(t); got != want {
+					t.Errorf("it says %q, want %q", got, want)
+				}
+			}
+			paid(122)
+			ids = append(ids, post(t, server, poster.Key, "once more"))
+			paid(144)
+			server.Kill()
+			server.Restart()
+			ids = append(ids, post(t, server, poster.Key, "and again"))
+			paid(166)
+			for i, want := range []string{"HELLO", "ONCE MORE", "AND AGAIN"} {
+				if _, text := server.Do(http.MethodGet, "/api/tasks/"+ids[i], poster.Key, ""); !strings.Contains(text, `"result":"`+want+`"`) {
+					t.Errorf("task %d is %s", i, text)
+				}
+			}
+			if n := front.completions.Load(); n < 2 {
+				t.Errorf("of %d completions the first was lost: it was not sent again", n)
+			}
+			server.Verify()
+		})
+	}
+}
+
+// door is a proxy before a server.
+type door struct {
+	url         string
+	completions atomic.Int64
+}
+
+// lossy opens a door that cuts off the answer to the first completion.
+func lossy(t *testing.T, server *program.Server) *door {
+	t.Helper()
+	target, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, quiet := &door{}, slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ErrorLog = quiet
+	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		completes := strings.HasSuffix(r.URL.Path, "/complete") || bytes.Contains(body, []byte("completeTask"))
+		if !completes || d.completions.Add(1) > 1 {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		answer := httptest.NewRecorder()
+		proxy.ServeHTTP(answer, r)
+		if answer.Code != http.StatusOK {
+			t.Errorf("the first completion is answered %d %s", answer.Code, answer.Body)
+		}
+		panic(http.ErrAbortHandler)
+	}))
+	front.Config.ErrorLog = quiet
+	front.Start()
+	d.url = front.URL
+	t.Cleanup(func() {
+		server.Kill() // so that no connection stays
+		front.Close()
+	})
+	return d
+}

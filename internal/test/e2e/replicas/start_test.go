@@ -1,0 +1,120 @@
+package replicas_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+
+	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/services"
+)
+
+// TestStart: an engine that cannot be served from is refused with one line that
+// says why.
+func TestStart(t *testing.T) {
+	t.Parallel()
+	store := services.PrivatePostgres(t)
+	must(t, store.Admit(t.Context(), "host all guarded 127.0.0.1/32 scram-sha-256"))
+	must(t, store.Exec(t.Context(), "CREATE ROLE guarded LOGIN PASSWORD 'right'", "CREATE ROLE guest LOGIN",
+		"CREATE DATABASE guarded OWNER guarded", "CREATE DATABASE newer", "CREATE DATABASE foreign_one", "CREATE DATABASE frozen"))
+	at := func(user, database string) string { return "postgres://" + user + "@" + store.Host() + "/" + database }
+	execAt(t, at("test", "foreign_one"), "CREATE TABLE tasks (id int)")
+	for _, database := range []string{"newer", "frozen"} {
+		server := program.Start(t, replica(at("test", database), "", nil)...)
+		server.Stop()
+	}
+	execAt(t, at("test", "newer"), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
+	must(t, store.Exec(t.Context(), "ALTER DATABASE frozen SET default_transaction_read_only = on"))
+
+	unused := "127.0.0.1:1"
+	for _, row := range []struct {
+		database, nats, says string
+		code                 int
+	}{
+		{"postgres://test:secret@127.0.0.1:port/market", "", "invalid port", 1},
+		{"postgres://test:secret@127.0.0.1:1/market?sslmode=no", "", "sslmode", 1},
+		{"postgres://test:secret@127.0.0.1:1/market?pool_max_conns=many", "", "pool_max_conns", 1},
+		{"postgres:/test:secret@127.0.0.1:1/market", "", "give a postgres:// address", 1},
+		{"host=127.0.0.1 user=test password=secret@1 dbname=market", "", "give a postgres:// address", 1},
+		{"postgres://test:secret@" + unused + "/market", "", "connection refused", 1},
+		{at("guarded:secret", "guarded"), "", "password authentication failed", 1},
+		{at("test:secret", "none"), "", `database "none" does not exist`, 1},
+		{at("guest:secret", "postgres"), "", "permission denied for schema public", 1},
+		{at("test:secret", "newer"), "", "the schema has version 999, this program knows", 1},
+		{at("test:secret", "frozen"), "", "read only", 1},
+		{at("test:secret", "foreign_one"), "", `another program's database: it has a table "tasks"`, 1},
+		{at("test:secret", "postgres"), "nats://test:secret@127.0.0.1:port", "nats-url: ", 2},
+		{at("test:secret", "postgres"), "https://test:secret@127.0.0.1:4222", "nats-url: ", 2},
+	} {
+		args := []string{"--addr=127.0.0.1:0", "--secret-key=the same to every replica", "--database=" + row.database}
+		if row.nats != "" {
+			args = append(args, "--nats-url="+row.nats)
+		}
+		program.Refused(t, row.code, row.says, args...)
+	}
+	program.Start(t, replica(at("guarded:right", "guarded"), "", nil)...) // the right password will do
+}
+
+// execAt runs a statement.
+func execAt(t *testing.T, address, statement string) {
+	t.Helper()
+	conn := connect(t, address)
+	_, err := conn.Exec(t.Context(), statement)
+	must(t, err)
+	must(t, conn.Close(t.Context()))
+}
+
+// connect connects to a database by a server's address of it, which says things
+// about its pool.
+func connect(t *testing.T, address string) *pgx.Conn {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(address)
+	must(t, err)
+	conn, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
+	must(t, err)
+	return conn
+}
+
+// TestStart_withoutNATS: a server that NATS is not there for says so once, has
+// the others woken through the database, and over NATS once there is one.
+func TestStart_withoutNATS(t *testing.T) {
+	t.Parallel()
+	address, bus := services.Postgres(t), services.PrivateNATS(t)
+	server := program.Start(t, replica(address, bus.Address(), nil)...)
+	poster := server.Register("poster", nil)
+	listening := connect(t, address)
+	defer listening.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing depends on it
+	_, err := listening.Exec(t.Context(), "LISTEN agentmarket_events")
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	post(t, server, poster)
+	if _, err = listening.WaitForNotification(ctx); err != nil {
+		t.Errorf("no notification through the database: %v", err)
+	}
+	must(t, bus.Start(t.Context()))
+	conn, err := nats.Connect(bus.Address())
+	must(t, err)
+	defer conn.Close()
+	woken, err := conn.SubscribeSync("agentmarket.events")
+	must(t, err)
+	must(t, conn.Flush())
+	eventually(t, "the server to find NATS", func() bool { return strings.Contains(server.Log(), "connected to NATS") })
+	post(t, server, poster)
+	if _, err = woken.NextMsgWithContext(ctx); err != nil {
+		t.Errorf("no message over NATS: %v", err)
+	}
+	if warnings := strings.Count(server.Log(), `"level":"WARN"`); warnings != 1 || !strings.Contains(server.Log(), "NATS cannot be reached yet") {
+		t.Errorf("%d warnings:\n%s", warnings, server.Log())
+	}
+}
+
+func post(t *testing.T, server *program.Server, poster program.Agent) {
+	t.Helper()
+	var ignored any
+	must(t, server.Query(poster.Key, `mutation { postTask(input: {title: "T", description: "D", budget: 2, requiredCapabilities: ["x"]}) { task { id } } }`, nil, &ignored))
+}

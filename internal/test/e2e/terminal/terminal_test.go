@@ -1,0 +1,172 @@
+// Package terminal_test types what people type at a terminal, and compares what they
+// see with what was seen before.
+package terminal_test
+
+import (
+	"context"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	_ "agentmarket.space/server/internal/dev" // so that a kept test result is of the commands as they are now
+	"agentmarket.space/server/internal/test/e2e/program"
+)
+
+func TestMain(m *testing.M) { program.Main(m) }
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+const (
+	// patience is how long anything may take before a test gives up.
+	patience = 30 * time.Second
+	// The size of a terminal: so wide that no line breaks, so high that none is lost.
+	columns, rows = "300", "200"
+	prompt        = `\n\$ $`
+)
+
+// terminal is a tmux of its own, with windows by name.
+type terminal struct {
+	t      *testing.T
+	socket string
+	dir    string   // where its shells begin
+	env    []string // theirs
+	names  []string // of the windows, in their order
+}
+
+// open starts a terminal whose shells know the program as agentmarket.
+func open(t *testing.T) *terminal {
+	t.Helper()
+	program.Tool(t, "tmux")
+	term := &terminal{t: t, socket: filepath.Join(t.TempDir(), "s"), dir: t.TempDir()}
+	bin := t.TempDir()
+	if err := os.Symlink(program.Path(), filepath.Join(bin, "agentmarket")); err != nil {
+		t.Fatal(err)
+	}
+	term.env = []string{
+		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + term.dir, "TMPDIR=" + term.dir, "TERM=xterm-256color", "LC_ALL=C.UTF-8", "SHELL=/bin/sh", "TZ=UTC",
+	}
+	term.tmux("-f", os.DevNull, "new-session", "-d", "-n", "none", "-x", columns, "-y", rows)
+	t.Cleanup(func() { _ = term.command(context.WithoutCancel(t.Context()), "kill-server").Run() })
+	return term
+}
+
+func (term *terminal) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "tmux", append([]string{"-S", term.socket}, args...)...)
+	cmd.Dir, cmd.Env = term.dir, term.env
+	return cmd
+}
+
+func (term *terminal) tmux(args ...string) string {
+	term.t.Helper()
+	text, err := term.command(term.t.Context(), args...).CombinedOutput()
+	if err != nil {
+		term.t.Fatalf("tmux %q: %v\n%s", args, err, text)
+	}
+	return string(text)
+}
+
+// window opens a window with a shell.
+func (term *terminal) window(name string) {
+	term.t.Helper()
+	term.tmux("new-window", "-d", "-n", name, "-c", term.dir, "exec env 'PS1=$ ' sh") // a login shell has a prompt of its own
+	term.names = append(term.names, name)
+	term.await(name, 0, `^\$ $`)
+}
+
+// enter types a line and waits until the window shows a pattern after it. It returns
+// what the pattern's group matched, if it has one.
+func (term *terminal) enter(window, line, pattern string) string {
+	term.t.Helper()
+	before := len(term.shown(window))
+	term.tmux("send-keys", "-t", window, "-l", line)
+	term.tmux("send-keys", "-t", window, "Enter")
+	return term.await(window, before+len(line), pattern)
+}
+
+// run types a line, waits until its command has ended, and returns what the pattern's
+// group matched of what it wrote.
+func (term *terminal) run(window, line, pattern string) string {
+	term.t.Helper()
+	return term.enter(window, line, pattern+`(?s:.*)\$ $`)
+}
+
+// interrupt presses Ctrl-C and waits for the prompt.
+func (term *terminal) interrupt(window string) {
+	term.t.Helper()
+	before := len(term.shown(window))
+	term.tmux("send-keys", "-t", window, "C-c")
+	term.await(window, before, `\$ $`)
+}
+
+// await waits until a window shows a pattern after its first bytes.
+func (term *terminal) await(window string, after int, pattern string) string {
+	term.t.Helper()
+	looks := time.NewTicker(20 * time.Millisecond)
+	defer looks.Stop()
+	tooLong := time.After(patience)
+	for {
+		shown := term.shown(window)
+		if found := regexp.MustCompile(pattern).FindStringSubmatch(shown[min(after, len(shown)):]); found != nil {
+			return found[len(found)-1]
+		}
+		select {
+		case <-looks.C:
+		case <-tooLong:
+			term.t.Fatalf("%s does not show %s:\n%s", window, pattern, shown)
+		}
+	}
+}
+
+// shown is what a window shows, without what is empty below.
+func (term *terminal) shown(window string) string {
+	term.t.Helper()
+	text := strings.TrimRight(term.tmux("capture-pane", "-p", "-J", "-t", window, "-S", "-"), "\n ")
+	if strings.HasSuffix(text, "$") {
+		text += " " // the prompt's own
+	}
+	return text
+}
+
+// golden compares what all windows show with a file, but for what is another each time.
+func (term *terminal) golden(file string) {
+	term.t.Helper()
+	var all strings.Builder
+	for _, name := range term.names {
+		all.WriteString("== " + name + "\n" + term.masked(term.shown(name)) + "\n\n")
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(all.String()), 0o600); err != nil {
+			term.t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil || string(want) != all.String() {
+		term.t.Errorf("the terminal does not show what %s has (%v); -update takes what it shows:\n%s", file, err, all.String())
+	}
+}
+
+// masked is a text without ids, keys, ports, folders and times.
+func (term *terminal) masked(text string) string {
+	text = strings.ReplaceAll(text, term.dir, "{dir}")
+	for _, mask := range [][2]string{
+		{`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`, "{id}"},
+		{`sha256=[0-9a-f]+`, "sha256={signature}"},
+		{`\b[0-9a-f]{64}\b`, "{key}"},
+		{`whsec_[A-Za-z0-9+/]{43}=`, "{secret}"},
+		{`v1,[A-Za-z0-9+/]{43}=`, "v1,{signature}"},
+		{`127\.0\.0\.1:\d{5}`, "127.0.0.1:{port}"},
+		{`agentmarket-dev-\d+`, "agentmarket-dev-{number}"},
+		{`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z?`, "{time}"},
+		{`(?i)(timestamp: )\d+`, "${1}{seconds}"},
+		{`(AgentMarket[ /])\S+`, "${1}{version}"},
+		{` +\n`, "\n"},
+	} {
+		text = regexp.MustCompile(mask[0]).ReplaceAllString(text, mask[1])
+	}
+	return strings.TrimRight(text, "\n ")
+}

@@ -1,0 +1,279 @@
+package repo
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/vektah/gqlparser/v2"
+	"github.com/vektah/gqlparser/v2/ast"
+)
+
+// snippet is fenced code of a document.
+type snippet struct {
+	kind, text string
+	line       int
+}
+
+// fenced is the fenced code of a document.
+func fenced(text string) (all []snippet) {
+	var open *snippet
+	for i, line := range strings.Split(text, "\n") {
+		kind, fence := strings.CutPrefix(strings.TrimSpace(line), "```")
+		switch {
+		case open == nil && fence:
+			open = &snippet{kind: kind, line: i + 1}
+		case open != nil && fence:
+			all, open = append(all, *open), nil
+		case open != nil:
+			open.text += line + "\n"
+		}
+	}
+	return all
+}
+
+// documents are the pages of the repository, each with its text.
+func documents(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	walkModule(t, func(name string) error {
+		if path.Ext(name) != ".md" || strings.HasPrefix(name, "internal/guide/templates/") {
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		all[name] = string(text)
+		return err
+	})
+	return all
+}
+
+// TestSnippets: the code in the documents is code. GraphQL fits the schema, JSON is
+// JSON, shell and JavaScript are parsed by those who run them. Tests run what README.md
+// and skill.md have.
+func TestSnippets(t *testing.T) {
+	t.Parallel()
+	schema := loadSchema(t)
+	for name, text := range documents(t) {
+		for _, s := range fenced(text) {
+			if err := s.check(t, schema); err != nil {
+				t.Errorf("%s:%d: %v", name, s.line, err)
+			}
+		}
+	}
+}
+
+// TestExamplesFitTheSchema: what the explorer shows first must run as it stands.
+func TestExamplesFitTheSchema(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("graph/explorer/assets/examples.graphql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := snippet{kind: "graphql", text: string(text)}
+	if err := examples.check(t, loadSchema(t)); err != nil || !strings.Contains(examples.text, "subscription") {
+		t.Errorf("%v in %s", err, text)
+	}
+}
+
+// TestSnippets_sees: what is wrong is found.
+func TestSnippets_sees(t *testing.T) {
+	t.Parallel()
+	schema := loadSchema(t)
+	for _, s := range fenced("```graphql\n{ nothing }\n```\n```json\n{'a': 1}\n```\n```sh\nif true; then\n```\n```js\nconst = 1;\n```\n```perl\n1\n```\n") {
+		if s.check(t, schema) == nil {
+			t.Errorf("%+v passes", s)
+		}
+	}
+}
+
+func loadSchema(t *testing.T) *ast.Schema {
+	t.Helper()
+	text, err := os.ReadFile("schema.graphqls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema, err := gqlparser.LoadSchema(&ast.Source{Name: "schema.graphqls", Input: string(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema
+}
+
+// check says what is wrong with a snippet.
+func (s *snippet) check(t *testing.T, schema *ast.Schema) error {
+	t.Helper()
+	switch s.kind {
+	case "graphql":
+		if _, faults := gqlparser.LoadQueryWithRules(schema, s.text, nil); len(faults) > 0 {
+			return faults
+		}
+		return nil
+	case "json":
+		var value any
+		return json.Unmarshal([]byte(s.text), &value)
+	case "sh":
+		return parsedBy(t, s.text, "sh", "-n")
+	case "js":
+		return parsedBy(t, s.text, "node", "--input-type=module", "--check")
+	case "python":
+		return parsedBy(t, s.text, "python3", "-c", "import ast, sys; ast.parse(sys.stdin.read())")
+	default:
+		if unchecked()[s.kind] == "" {
+			return fmt.Errorf("nothing checks %q", s.kind)
+		}
+		return nil
+	}
+}
+
+// unchecked are the kinds of code that nothing here parses, with the reason.
+func unchecked() map[string]string {
+	return map[string]string{
+		"http":    "transcripts, which compat.TestTranscripts holds to what the server says",
+		"sql":     "for the operator's database, which the tests of replicas make in the same way",
+		"mermaid": "a drawing, which TestStates compares with the moves",
+		"":        "no code: a drawing, or what a terminal shows",
+		"ts":      "TypeScript, which clients_test.TestTypescript compiles",
+		"text":    "no code: what a terminal shows",
+		"console": "no code: what a terminal shows",
+	}
+}
+
+// parsedBy has a program parse code. One that is not there finds no fault; CI has it.
+func parsedBy(t *testing.T, text, program string, args ...string) error {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Stdin = strings.NewReader(text)
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") == "" {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// TestLinks: every relative link of a document leads to a file that is there, and to a
+// heading that it has.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	all := documents(t)
+	for name, text := range all {
+		for _, link := range links(text) {
+			if err := follow(all, name, link); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	for link, wrong := range map[string]bool{"README.md#quick-start": false, "#run-it": false, "docs": false, "README.md#quick": true, "docs/nothing.md": true, "LICENSE#a": true} {
+		if (follow(all, "README.md", link) != nil) != wrong {
+			t.Errorf("%q: want it found wrong %t", link, wrong)
+		}
+	}
+}
+
+// links are the relative links of a document.
+func links(text string) (all []string) {
+	for _, s := range fenced(text) {
+		text = strings.ReplaceAll(text, s.text, "")
+	}
+	for _, found := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(text, -1) {
+		if !strings.Contains(found[1], "://") && !strings.HasPrefix(found[1], "mailto:") {
+			all = append(all, found[1])
+		}
+	}
+	return all
+}
+
+// follow looks for what a link of a document leads to.
+func follow(all map[string]string, from, link string) error {
+	file, heading, _ := strings.Cut(link, "#")
+	to := from
+	if file != "" {
+		to = path.Join(path.Dir(from), file)
+	}
+	if _, err := os.Stat(to); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s leads to nothing", link)
+	}
+	if heading == "" {
+		return nil
+	}
+	for line := range strings.SplitSeq(all[to], "\n") {
+		if title := strings.TrimLeft(line, "#"); title != line && anchor(title) == heading {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s leads to no heading of %s", link, to)
+}
+
+// anchor is the name of a heading in links, as GitHub makes it.
+func anchor(title string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ':
+			return '-'
+		case unicode.IsLetter(r), unicode.IsDigit(r), r == '-', r == '_':
+			return unicode.ToLower(r)
+		default:
+			return -1
+		}
+	}, strings.TrimSpace(title))
+}
+
+// update has TestGraphQLPage write what it wants.
+var update = flag.Bool("update", false, "rewrite what is generated in documents")
+
+// TestGraphQLPage: docs/api/graphql.md tells of every query, mutation and subscription
+// in the words of the schema. -update writes the tables.
+func TestGraphQLPage(t *testing.T) {
+	t.Parallel()
+	const name = "docs/api/graphql.md"
+	schema := loadSchema(t)
+	page, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := string(page)
+	for mark, root := range map[string]*ast.Definition{"queries": schema.Query, "mutations": schema.Mutation, "subscriptions": schema.Subscription} {
+		begin, end := "<!-- "+mark+" -->\n", "<!-- /"+mark+" -->\n"
+		before, rest, begins := strings.Cut(want, begin)
+		_, after, ends := strings.Cut(rest, end)
+		if !begins || !ends {
+			t.Fatalf("%s has no place for %s", name, mark)
+		}
+		want = before + begin + operations(root) + end + after
+	}
+	if *update {
+		if err := os.WriteFile(name, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	} else if want != string(page) {
+		t.Errorf("%s does not tell of the schema as it is: make generate", name)
+	}
+}
+
+// operations is a table of a root type's fields.
+func operations(root *ast.Definition) string {
+	var out strings.Builder
+	out.WriteString("| | key | |\n|---|---|---|\n")
+	for _, field := range root.Fields {
+		if strings.HasPrefix(field.Name, "__") {
+			continue
+		}
+		key := "no"
+		if field.Directives.ForName("authenticated") != nil {
+			key = "yes"
+		}
+		fmt.Fprintf(&out, "| `%s` | %s | %s |\n", field.Name, key, strings.Join(strings.Fields(field.Description), " "))
+	}
+	return out.String()
+}

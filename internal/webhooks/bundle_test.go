@@ -1,0 +1,326 @@
+package webhooks
+
+import (
+	"crypto/x509"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/events"
+	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/models"
+)
+
+const marketplaceURL = "https://agentmarket.space"
+
+// patient is how long a test waits for what must come.
+const patient = 20 * time.Second
+
+// bundle is a fresh store with webhooks on it.
+type bundle struct {
+	*Webhooks
+	db    *database.DB
+	clock *clock
+	told  <-chan *river.Event // of jobs, once running
+}
+
+// clock is the real time, moved by offset.
+type clock struct {
+	mu     sync.Mutex
+	fixed  time.Time // when set, it stands still
+	offset time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.fixed.IsZero() {
+		return c.fixed.Add(c.offset)
+	}
+	return time.Now().Add(c.offset)
+}
+
+func (c *clock) forward(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.offset += d
+}
+
+// settings is what a test varies.
+type settings struct {
+	retries []time.Duration
+	roots   *x509.CertPool
+	allow   []netip.Prefix
+	clock   *clock
+	timeout time.Duration
+	keep    time.Duration
+}
+
+// local lets requests to this machine through.
+func local() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
+
+// fast is a schedule that fails n times within milliseconds.
+func fast(n int) []time.Duration { return slices.Repeat([]time.Duration{5 * time.Millisecond}, n) }
+
+func open(t *testing.T, s settings) *bundle {
+	t.Helper()
+	logger := slog.New(slog.DiscardHandler)
+	db, err := database.Open(t.Context(), services.Address(t), logger)
+	must(t, err)
+	log, err := events.Open(t.Context(), db, logger)
+	must(t, err)
+	box, err := auth.NewBox([]byte("sixteen bytes or more"))
+	must(t, err)
+	if s.clock == nil {
+		s.clock = &clock{}
+	}
+	b := &bundle{db: db, clock: s.clock, Webhooks: New(Options{
+		DB: db, Events: log, Client: newClient(s.roots, s.allow), Box: box, MarketplaceURL: marketplaceURL,
+		Timeout: s.timeout, Retries: s.retries, Keep: s.keep, Now: s.clock.now, Logger: logger,
+	})}
+	b.poll = 20 * time.Millisecond
+	t.Cleanup(func() {
+		must(t, b.Stop(t.Context()))
+		must(t, db.Close())
+	})
+	return b
+}
+
+func newClient(roots *x509.CertPool, allow []netip.Prefix) *outbound.Client {
+	return outbound.New(outbound.Options{RootCAs: roots, AllowNetworks: allow, UserAgent: "AgentMarket"})
+}
+
+// run starts the webhooks and listens to their jobs.
+func (b *bundle) run(t *testing.T) {
+	t.Helper()
+	must(t, b.Start(t.Context()))
+	told, cancel := b.worker.SubscribeConfig(&river.SubscribeConfig{ChanSize: 10_000, Kinds: []river.EventKind{
+		river.EventKindJobCompleted, river.EventKindJobFailed, river.EventKindJobSnoozed, river.EventKindJobCancelled,
+	}})
+	t.Cleanup(cancel)
+	b.told = told
+}
+
+// until waits for done, looking whenever a job has ended.
+func (b *bundle) until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	late := time.After(patient)
+	for !done() {
+		select {
+		case <-b.told:
+		case <-late:
+			t.Fatalf("waited %s for %s", patient, what)
+		}
+	}
+}
+
+// write runs a change that must succeed.
+func (b *bundle) write(t *testing.T, fn func(*database.Tx) error) {
+	t.Helper()
+	must(t, b.db.Write(t.Context(), fn))
+}
+
+// agent adds an agent that can do something.
+func (b *bundle) agent(t *testing.T, capabilities ...string) string {
+	t.Helper()
+	return b.agentAs(t, uuid.Must(uuid.NewV7()).String(), capabilities...)
+}
+
+// agentAs is agent with a known id.
+func (b *bundle) agentAs(t *testing.T, id string, capabilities ...string) string {
+	t.Helper()
+	b.write(t, func(tx *database.Tx) error {
+		agent := models.Agent{ID: id, Name: "bot", Capabilities: append([]string{}, capabilities...), PricePerTask: 10, CreatedAt: 1}
+		if err := tx.Create(&agent).Error; err != nil {
+			return err
+		}
+		for _, capability := range capabilities {
+			if err := tx.Create(&models.AgentCapability{Capability: capability, AgentID: id}).Error; err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return id
+}
+
+// subscriber adds an agent that is notified at an address.
+func (b *bundle) subscriber(t *testing.T, url string, capabilities ...string) (agentID, secret string) {
+	t.Helper()
+	agentID = b.agent(t, capabilities...)
+	return agentID, b.subscribe(t, agentID, url)
+}
+
+func (b *bundle) subscribe(t *testing.T, agentID, url string) (secret string) {
+	t.Helper()
+	b.write(t, func(tx *database.Tx) (err error) {
+		_, secret, err = b.Subscribe(tx, agentID, url, nil)
+		return err
+	})
+	return secret
+}
+
+// post posts a task and announces it.
+func (b *bundle) post(t *testing.T, posterID string, capabilities ...string) models.Event {
+	t.Helper()
+	return b.postTask(t, models.Task{
+		ID: uuid.Must(uuid.NewV7()).String(), PosterID: posterID, Title: "Summarize this paper", Description: "Full text...",
+		Budget: 25, Capabilities: append([]string{}, capabilities...), CreatedAt: b.stamp(),
+	})
+}
+
+// matched has the deliveries of an event made.
+func (b *bundle) matched(t *testing.T, event models.Event) {
+	t.Helper()
+	must(t, b.work(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID}))
+}
+
+// work works a job that finds whom events concern, for the so-manyth time.
+func (b *bundle) work(t *testing.T, attempt int, args MatchArgs) error {
+	t.Helper()
+	return (&matcher{webhooks: b.Webhooks}).Work(t.Context(), &river.Job[MatchArgs]{JobRow: &rivertype.JobRow{Attempt: attempt}, Args: args})
+}
+
+func (b *bundle) postTask(t *testing.T, task models.Task) models.Event {
+	t.Helper()
+	task.Origin, task.Status, task.LeaseFor, task.OpenUntil = models.FromMarketplace, models.Open, 1, task.CreatedAt+1
+	event := models.Event{Kind: models.TaskPosted, TaskID: &task.ID, PosterID: &task.PosterID, CreatedAt: task.CreatedAt}
+	b.write(t, func(tx *database.Tx) error {
+		if err := tx.Create(&task).Error; err != nil {
+			return err
+		}
+		err := tx.Row("INSERT INTO events (kind, task_id, poster_id, created_at) VALUES (?, ?, ?, ?) RETURNING id",
+			[]any{event.Kind, event.TaskID, event.PosterID, event.CreatedAt}, &event.ID)
+		if err != nil {
+			return err
+		}
+		return b.Announce(tx, &event)
+	})
+	return event
+}
+
+// deliveries returns the agent's deliveries, newest first.
+func (b *bundle) deliveries(t *testing.T, agentID string) []models.Delivery {
+	t.Helper()
+	rows, err := b.Deliveries(t.Context(), agentID, nil, 1000, "")
+	must(t, err)
+	return rows
+}
+
+// ended waits until the agent has n deliveries in a state and returns them.
+func (b *bundle) ended(t *testing.T, agentID string, status models.DeliveryStatus, n int) []models.Delivery {
+	t.Helper()
+	var rows []models.Delivery
+	b.until(t, "deliveries to be "+string(status), func() bool {
+		var err error
+		rows, err = b.Deliveries(t.Context(), agentID, []models.DeliveryStatus{status}, 1000, "")
+		must(t, err)
+		return len(rows) >= n
+	})
+	return rows
+}
+
+func (b *bundle) hook(t *testing.T, agentID string) *models.Webhook {
+	t.Helper()
+	hook, err := b.Get(t.Context(), agentID)
+	must(t, err)
+	return hook
+}
+
+func (b *bundle) attempts(t *testing.T, deliveryID string) []models.Attempt {
+	t.Helper()
+	attempts, err := b.Attempts(t.Context(), deliveryID)
+	must(t, err)
+	return attempts
+}
+
+// received is a request as it arrived.
+type received struct {
+	header http.Header
+	body   []byte
+}
+
+// receiver is an endpoint over TLS that answers as it is told and keeps what it
+// gets.
+type receiver struct {
+	*httptest.Server
+	got chan received
+}
+
+// receive starts a receiver. answer may be nil for plain 200s.
+func receive(t *testing.T, answer http.HandlerFunc) *receiver {
+	t.Helper()
+	r := &receiver{got: make(chan received, 1000)}
+	r.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			return
+		}
+		r.got <- received{header: req.Header.Clone(), body: body}
+		if answer != nil {
+			answer(w, req)
+		}
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// roots trusts the receivers.
+func roots(receivers ...*receiver) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, r := range receivers {
+		pool.AddCert(r.Certificate())
+	}
+	return pool
+}
+
+func (r *receiver) next(t *testing.T) received {
+	t.Helper()
+	return within(t, r.got)
+}
+
+// within takes from a channel what must come.
+func within[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patient):
+		t.Fatalf("nothing came within %s", patient)
+		panic("unreachable")
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func equal[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+func value[T any](p *T) any {
+	if p == nil {
+		return nil
+	}
+	return *p
+}

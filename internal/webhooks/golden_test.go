@@ -1,0 +1,132 @@
+package webhooks
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/models"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// The request as it goes out, byte for byte but for the host and the line ends
+// of the header.
+func TestTaskPosted_golden(t *testing.T) {
+	t.Parallel()
+	golden(t, "testdata/task_posted.golden", func(*models.Delivery) {})
+}
+
+// What is sent of an event that was asked for.
+func TestTaskAssigned_golden(t *testing.T) {
+	t.Parallel()
+	golden(t, "testdata/task_assigned.golden", func(d *models.Delivery) {
+		d.Event, d.WorkerID = models.HookAssigned, new("01995000-0000-7000-8000-0000000000b1")
+		d.CreatedAt = models.At(time.Date(2026, 3, 13, 12, 0, 0, 999999000, time.UTC))
+	})
+}
+
+// golden compares what a delivery sends, changed, with a file.
+func golden(t *testing.T, file string, change func(*models.Delivery)) {
+	t.Helper()
+	const (
+		secret     = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+		deliveryID = "01995000-0000-7000-8000-0000000000d1"
+		taskID     = "01995000-0000-7000-8000-0000000000a1"
+	)
+	at := time.Date(2026, 3, 13, 12, 0, 1, 0, time.UTC)
+	wire := listen(t)
+	b := open(t, settings{roots: roots(wire.receiver), allow: local(), clock: &clock{fixed: at}})
+	agent, _ := b.subscriber(t, "https://"+wire.address+"/hook", "research")
+	poster := b.agentAs(t, "01995000-0000-7000-8000-0000000000c1")
+	event := b.postTask(t, models.Task{
+		ID: taskID, PosterID: poster, Title: "Summarize <this> & that: \"naïve\" 概要",
+		Description: "Full text...\nwith a second line", Budget: 25, Capabilities: []string{"research", "summarization"},
+		CreatedAt: models.At(time.Date(2026, 3, 13, 12, 0, 0, 123456000, time.UTC)),
+	})
+	b.write(t, func(tx *database.Tx) error {
+		err := tx.Model(&models.Secret{AgentID: agent}).Update("sealed", b.box.Seal([]byte(secret), agent)).Error
+		if err != nil {
+			return err
+		}
+		delivery := models.Delivery{
+			ID: deliveryID, AgentID: agent, EventID: event.ID, TaskID: taskID, Event: models.HookPosted, Status: models.DeliveryPending, TriesLeft: 8,
+		}
+		change(&delivery)
+		return tx.Create(&delivery).Error
+	})
+
+	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}, firstQueue))
+	head, content, _ := strings.Cut(string(within(t, wire.got)), "\r\n\r\n")
+	text := strings.ReplaceAll(head, "\r\n", "\n") + "\n\n" + content
+	text = strings.Replace(text, wire.address, "bot.example", 1)
+
+	if *update {
+		must(t, os.WriteFile(file, []byte(text), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	must(t, err)
+	equal(t, "request", text, string(want))
+}
+
+// wire is a receiver that keeps the bytes as they come in.
+type wire struct {
+	receiver *receiver // whose certificate it shows
+	address  string
+	got      chan []byte
+}
+
+// listen starts a wire that takes one request.
+func listen(t *testing.T) wire {
+	t.Helper()
+	w := wire{receiver: receive(t, nil), got: make(chan []byte, 1)}
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: w.receiver.TLS.Certificates})
+	must(t, err)
+	w.address = listener.Addr().String()
+	var done sync.WaitGroup
+	done.Go(func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		var raw bytes.Buffer
+		request, err := http.ReadRequest(bufio.NewReader(io.TeeReader(conn, &raw)))
+		if err == nil {
+			_, err = io.Copy(io.Discard, request.Body)
+		}
+		if err == nil {
+			w.got <- raw.Bytes()
+			_, err = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		}
+		if err := errors.Join(err, conn.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		must(t, listener.Close())
+		done.Wait()
+	})
+	return w
+}
+
+// standard is the Standard Webhooks signature of what was received.
+func standard(t *testing.T, secret string, r received) string {
+	t.Helper()
+	seconds, err := strconv.ParseInt(r.header.Get("webhook-timestamp"), 10, 64)
+	must(t, err)
+	signature, err := outbound.SignStandard(secret, r.header.Get("webhook-id"), seconds, r.body)
+	must(t, err)
+	return signature
+}

@@ -1,0 +1,177 @@
+package webhooks
+
+import (
+	"errors"
+	"net/http"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/models"
+)
+
+// TestResume: a receiver says that it is gone, its owner sees since when and why
+// and what is due, and has it served again: what was missed is kept and comes when
+// it is asked for, once.
+func TestResume(t *testing.T) {
+	t.Parallel()
+	var back atomic.Bool
+	r := receive(t, func(w http.ResponseWriter, _ *http.Request) {
+		if !back.Load() {
+			w.WriteHeader(http.StatusGone)
+		}
+	})
+	b := open(t, settings{roots: roots(r), allow: local()})
+	agent, _ := b.subscriber(t, r.URL, "research")
+	poster := b.agent(t)
+	b.run(t)
+	began := b.stamp()
+	b.post(t, poster, "research")
+	b.ended(t, agent, models.DeliveryFailed, 1)
+	for range 3 {
+		b.post(t, poster, "research")
+	}
+	b.ended(t, agent, models.DeliveryFailed, 4)
+	hook := b.hook(t, agent)
+	equal(t, "status", hook.Status, models.WebhookSuspended)
+	equal(t, "reason", value(hook.SuspendedFor), any(models.SuspendedGone))
+	if hook.SuspendedAt == nil || *hook.SuspendedAt < began || *hook.SuspendedAt > b.stamp() {
+		t.Errorf("suspended at %v, want it between %v and now", hook.SuspendedAt, began)
+	}
+	equal(t, "failed", b.count(t, agent, models.DeliveryFailed), 4)
+	equal(t, "pending", b.count(t, agent, models.DeliveryPending), 0)
+	equal(t, "requests", len(r.got), 1)
+
+	_, err := b.redeliverFailed(t, agent, models.FailedQuery{First: 10})
+	equal(t, "code while suspended", models.CodeOf(err), models.Conflict)
+	equal(t, "failed as before", b.count(t, agent, models.DeliveryFailed), 4)
+	back.Store(true)
+	resumed := b.resume(t, agent)
+	equal(t, "status", resumed.Status, models.WebhookActive)
+	equal(t, "reason", value(resumed.SuspendedFor), nil)
+	for what, now := range map[string]models.Webhook{"stored": *b.hook(t, agent), "resumed twice": b.resume(t, agent)} {
+		if !reflect.DeepEqual(now, resumed) {
+			t.Errorf("%s it is %+v, want %+v", what, now, resumed)
+		}
+	}
+	b.post(t, poster, "research")
+	b.ended(t, agent, models.DeliveryDelivered, 1)
+	equal(t, "failed after it resumed", b.count(t, agent, models.DeliveryFailed), 4)
+
+	n, err := b.redeliverFailed(t, agent, models.FailedQuery{First: 10})
+	must(t, err)
+	equal(t, "redelivered", n, 4)
+	b.ended(t, agent, models.DeliveryDelivered, 5)
+	equal(t, "requests", len(r.got), 6)
+}
+
+// TestResume_settlesNothingOld: a 410 that was on its way when the owner resumed
+// does not suspend again.
+func TestResume_settlesNothingOld(t *testing.T) {
+	t.Parallel()
+	b := open(t, settings{})
+	agent, _ := b.subscriber(t, "https://bot.example/", "research")
+	poster := b.agent(t)
+	b.matched(t, b.post(t, poster, "research"))
+	b.matched(t, b.post(t, poster, "research"))
+	two, before := b.deliveries(t, agent), b.hook(t, agent)
+	gone := answer{status: http.StatusGone, problem: "answered 410"}
+	must(t, b.settle(t.Context(), before, &two[0], 1, gone))
+	suspended := b.hook(t, agent)
+	equal(t, "webhook", suspended.Status, models.WebhookSuspended)
+	b.clock.forward(1)
+	must(t, b.settle(t.Context(), before, &two[1], 1, gone))
+	equal(t, "suspended since", *b.hook(t, agent).SuspendedAt, *suspended.SuspendedAt)
+	b.resume(t, agent)
+	b.set(t, two[1].ID, models.DeliveryPending)
+	must(t, b.settle(t.Context(), before, &two[1], 2, gone))
+	equal(t, "webhook", b.hook(t, agent).Status, models.WebhookActive)
+	equal(t, "failing since", value(b.hook(t, agent).FailingSince), nil)
+}
+
+// TestSuspension_told: a suspension is one event of its owner's, written with it, however
+// many tries end it at once and are written down again; so is its end, whichever way it
+// comes. What is not committed is not told.
+func TestSuspension_told(t *testing.T) {
+	t.Parallel()
+	b := open(t, settings{})
+	agent, _ := b.subscriber(t, "https://bot.example/", "research")
+	poster := b.agent(t)
+	const tries = 8
+	for range tries {
+		b.matched(t, b.post(t, poster, "research"))
+	}
+	gone, before := answer{status: http.StatusGone, problem: "answered 410"}, b.hook(t, agent)
+	told := func() string {
+		var kinds []string
+		must(t, b.db.Read(t.Context()).Model(&models.Event{}).Where("agent_id = ?", agent).Order("id").Pluck("kind", &kinds).Error)
+		return strings.Join(kinds, " ")
+	}
+	all := b.deliveries(t, agent)
+	undo := errors.New("undo")
+	err := b.db.Write(t.Context(), func(tx *database.Tx) error {
+		end, err := b.record(tx, before, all[0].ID, 1, gone)
+		if err != nil || !end.suspended {
+			t.Errorf("suspended: %t (%v)", end.suspended, err)
+		}
+		return undo
+	})
+	equal(t, "error", err, undo)
+	equal(t, "told of what did not happen", told(), "")
+	for range 2 {
+		var group sync.WaitGroup
+		for i := range all {
+			group.Go(func() {
+				if err := b.settle(t.Context(), before, &all[i], 1, gone); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+	}
+	equal(t, "told", told(), "webhook.suspended")
+	for range 2 {
+		b.resume(t, agent)
+	}
+	equal(t, "told", told(), "webhook.suspended webhook.resumed")
+	again := b.hook(t, agent)
+	b.set(t, all[0].ID, models.DeliveryPending)
+	must(t, b.settle(t.Context(), again, &all[0], 2, gone))
+	for range 2 {
+		b.clock.forward(time.Second)
+		b.subscribe(t, agent, "https://bot.example/other")
+	}
+	equal(t, "told", told(), "webhook.suspended webhook.resumed webhook.suspended webhook.resumed")
+}
+
+// TestResume_none: there is nothing to resume without a webhook.
+func TestResume_none(t *testing.T) {
+	t.Parallel()
+	b := open(t, settings{})
+	agent := b.agent(t)
+	err := b.db.Write(t.Context(), func(tx *database.Tx) error {
+		_, err := b.Resume(tx, agent)
+		return err
+	})
+	equal(t, "code", models.CodeOf(err), models.Conflict)
+}
+
+func (b *bundle) resume(t *testing.T, agentID string) (hook models.Webhook) {
+	t.Helper()
+	b.write(t, func(tx *database.Tx) (err error) {
+		hook, err = b.Resume(tx, agentID)
+		return err
+	})
+	return hook
+}
+
+func (b *bundle) count(t *testing.T, agentID string, status models.DeliveryStatus) int {
+	t.Helper()
+	n, err := b.Count(t.Context(), agentID, status)
+	must(t, err)
+	return n
+}
