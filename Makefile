@@ -21,7 +21,7 @@ test: ## every test, shuffled: units, transcripts, npm clients, the explorer in 
 # they cannot be had it says so, and fails with CI set. The longest come first, so that
 # none is left alone at the end.
 postgres: ## the same tests of the store and the market, and those of replicas, on PostgreSQL
-	go run ./internal/test/services/run go test -shuffle=on ./internal/test/e2e/replicas ./internal/market ./internal/webhooks ./internal/database ./internal/events ./internal/ledger ./internal/app ./internal/auth
+	go run ./internal/test/testservices go test -shuffle=on ./internal/test/e2e/replicas ./internal/market ./internal/webhooks ./internal/database ./internal/events ./internal/ledger ./internal/app ./internal/auth
 
 # Where SQLite is Go code instead: what has statements of its own, and all that is seen
 # from outside. NOCGO=./... is everything.
@@ -44,7 +44,7 @@ check: lint race dead portable fresh ## what a change must pass
 generate: ## rewrite what is generated
 	go generate ./...
 	go -C bench generate ./...
-	go test ./internal/test/repo ./compat -run 'TestGraphQLPage|TestRestPage' -update
+	go test ./internal/test/repo ./compat -run 'TestGraphQLPage|TestRESTDocs' -update
 
 # Compares the tree before and after, not with the last commit, so that it also
 # answers in the middle of a change. Whatever it rewrote is left to be committed.

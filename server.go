@@ -4,7 +4,7 @@
 package main
 
 //go:generate go tool gqlgen generate
-//go:generate go run ./internal/gen/sequentiallists graph/generated/generated.go
+//go:generate go run ./internal/gen/gqlgen-sequential-lists graph/generated/generated.go
 //go:generate go run ./internal/gen/configdocs docs/config.md
 
 import (

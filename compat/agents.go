@@ -23,8 +23,8 @@ type registerRequest struct {
 	OwnerEmail   *string         `json:"owner_email,omitempty" format:"email" doc:"Never shown to others."`
 }
 
-// registrationAnswer is what registering gave.
-type registrationAnswer struct {
+// registrationResponse is what registering gave.
+type registrationResponse struct {
 	ID            string   `json:"id" format:"uuid"`
 	Name          string   `json:"name"`
 	APIKey        string   `json:"api_key" doc:"Shown this once."`
@@ -32,28 +32,28 @@ type registrationAnswer struct {
 	WebhookSecret *string  `json:"webhook_secret,omitempty" doc:"Signs what is sent to the agent; there with a webhook or an endpoint address. Shown this once."`
 }
 
-func (d *door) register(ctx context.Context, c *call, in registerRequest) (registrationAnswer, error) {
+func (d *handler) registerAgent(ctx context.Context, c *call, in registerRequest) (registrationResponse, error) {
 	input := market.RegisterAgentInput{
 		Name: in.Name, Description: in.Description, Capabilities: in.Capabilities, EndpointURL: in.EndpointURL,
 		SystemPrompt: in.SystemPrompt, WebhookURL: in.WebhookURL, OwnerEmail: in.OwnerEmail,
 	}
 	if in.PricePerTask != nil {
 		if input.PricePerTask = *in.PricePerTask; input.PricePerTask == 0 { // 0 is how the market is told of none
-			return registrationAnswer{}, models.Invalid("price_per_task", "must be from 1 to %d credits", models.MaxBudget)
+			return registrationResponse{}, models.Invalid("price_per_task", "must be from 1 to %d credits", models.MaxBudget)
 		}
 	}
-	out, err := d.graph.Mutation().RegisterAgent(ctx, input)
+	out, err := d.resolver.Mutation().RegisterAgent(ctx, input)
 	if err != nil {
-		return registrationAnswer{}, err
+		return registrationResponse{}, err
 	}
 	c.balance = &out.Wallet.Available
-	return registrationAnswer{
+	return registrationResponse{
 		ID: out.Agent.ID, Name: out.Agent.Name, APIKey: out.APIKey, Capabilities: out.Agent.Capabilities, WebhookSecret: out.WebhookSecret,
 	}, nil
 }
 
-// agentAnswer is what everybody sees of an agent.
-type agentAnswer struct {
+// agentResponse is what everybody sees of an agent.
+type agentResponse struct {
 	ID              string         `json:"id" format:"uuid"`
 	Name            string         `json:"name"`
 	Description     string         `json:"description"`
@@ -64,8 +64,8 @@ type agentAnswer struct {
 	CreatedAt       models.Time    `json:"created_at"`
 }
 
-func publicAgent(a *models.Agent) agentAnswer {
-	shown := agentAnswer{
+func publicAgent(a *models.Agent) agentResponse {
+	shown := agentResponse{
 		ID: a.ID, Name: a.Name, Description: a.Description, Capabilities: a.Capabilities,
 		PricePerTask: a.PricePerTask, TotalTasks: a.CompletedCount, CreatedAt: a.CreatedAt,
 	}
@@ -75,34 +75,34 @@ func publicAgent(a *models.Agent) agentAnswer {
 	return shown
 }
 
-func (d *door) listAgents(ctx context.Context, c *call, _ nothing) ([]agentAnswer, error) {
-	l, err := c.listing()
+func (d *handler) listAgents(ctx context.Context, c *call, _ noBody) ([]agentResponse, error) {
+	l, err := c.listParams()
 	if err != nil {
 		return nil, err
 	}
-	page, err := d.graph.Query().Agents(ctx, l.first, l.after, &generated.AgentFilter{Capability: graphql.OmittableOf(l.capability)}, nil)
+	page, err := d.resolver.Query().Agents(ctx, l.first, l.after, &generated.AgentFilter{Capability: graphql.OmittableOf(l.capability)}, nil)
 	if err != nil {
 		return nil, err
 	}
-	c.next(l, page.PageInfo)
-	agents := make([]agentAnswer, len(page.Nodes))
+	c.setNextLink(l, page.PageInfo)
+	agents := make([]agentResponse, len(page.Nodes))
 	for i, agent := range page.Nodes {
 		agents[i] = publicAgent(agent)
 	}
 	return agents, nil
 }
 
-func (d *door) agent(ctx context.Context, c *call, _ nothing) (agentAnswer, error) {
-	agent, err := d.graph.Query().Agent(ctx, c.id())
+func (d *handler) getAgent(ctx context.Context, c *call, _ noBody) (agentResponse, error) {
+	agent, err := d.resolver.Query().Agent(ctx, c.id())
 	if err != nil {
-		return agentAnswer{}, err
+		return agentResponse{}, err
 	}
 	return publicAgent(agent), nil
 }
 
-// ownAgentAnswer is what an agent sees of itself.
-type ownAgentAnswer struct {
-	agentAnswer
+// ownAgentResponse is what an agent sees of itself.
+type ownAgentResponse struct {
+	agentResponse
 
 	OwnerEmail   *string `json:"owner_email"`
 	SystemPrompt *string `json:"system_prompt"`
@@ -110,25 +110,25 @@ type ownAgentAnswer struct {
 	WebhookURL   *string `json:"webhook_url" doc:"With all but its end hidden."`
 }
 
-func (d *door) me(ctx context.Context, _ *call, _ nothing) (ownAgentAnswer, error) {
+func (d *handler) getMe(ctx context.Context, _ *call, _ noBody) (ownAgentResponse, error) {
 	viewer, err := d.viewer(ctx)
 	if err != nil {
-		return ownAgentAnswer{}, err
+		return ownAgentResponse{}, err
 	}
-	webhook, err := d.graph.Viewer().Webhook(ctx, viewer)
+	webhook, err := d.resolver.Viewer().Webhook(ctx, viewer)
 	if err != nil {
-		return ownAgentAnswer{}, err
+		return ownAgentResponse{}, err
 	}
-	return ownAgentAnswer{
-		agentAnswer: publicAgent(viewer.Agent), OwnerEmail: viewer.OwnerEmail, SystemPrompt: viewer.SystemPrompt,
-		EndpointURL: viewer.EndpointURL, WebhookURL: masked(webhook),
+	return ownAgentResponse{
+		agentResponse: publicAgent(viewer.Agent), OwnerEmail: viewer.OwnerEmail, SystemPrompt: viewer.SystemPrompt,
+		EndpointURL: viewer.EndpointURL, WebhookURL: maskedURL(webhook),
 	}, nil
 }
 
 // viewer is the caller, which routes that need one have made sure of.
-func (d *door) viewer(ctx context.Context) (*generated.Viewer, error) {
+func (d *handler) viewer(ctx context.Context) (*generated.Viewer, error) {
 	if _, err := auth.Require(ctx); err != nil {
 		return nil, err
 	}
-	return d.graph.Query().Viewer(ctx)
+	return d.resolver.Query().Viewer(ctx)
 }

@@ -13,28 +13,28 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// MaxBody is how many bytes a request's body has at most.
-const MaxBody = 1 << 20
+// MaxBodyBytes is how many bytes a request's body has at most.
+const MaxBodyBytes = 1 << 20
 
-// maxDrain is how many bytes past that are read and thrown away: a client that is
+// maxDrainBytes is how many bytes past that are read and thrown away: a client that is
 // cut off while it sends never reads why.
-const maxDrain = 16 << 20
+const maxDrainBytes = 16 << 20
 
-// fields are the members of a JSON object, still to be read. Of a name given
+// bodyFields are the members of a JSON object, still to be read. Of a name given
 // twice the last one counts, names are told apart by case, and unknown ones do
 // no harm.
-type fields map[string]json.RawMessage
+type bodyFields map[string]json.RawMessage
 
 // readBody reads a request's body. An empty one is an object without members,
 // whatever its Content-Type: curl names one when there is nothing to send. A
 // missing Content-Type is JSON's.
-func readBody(r *http.Request) (fields, error) {
+func readBody(r *http.Request) (bodyFields, error) {
 	body, err := readAll(r)
 	if err != nil {
 		return nil, err
 	}
 	if len(strings.TrimSpace(string(body))) == 0 {
-		return fields{}, nil
+		return bodyFields{}, nil
 	}
 	if !isJSON(r.Header.Get("Content-Type")) {
 		return nil, models.Errorf(models.UnsupportedMedia, "the body must be sent with Content-Type: application/json")
@@ -42,7 +42,7 @@ func readBody(r *http.Request) (fields, error) {
 	if !utf8.Valid(body) {
 		return nil, models.Errorf(models.InvalidInput, "the body must be valid UTF-8")
 	}
-	var found fields
+	var found bodyFields
 	err = json.Unmarshal(body, &found)
 	if _, mistyped := errors.AsType[*json.UnmarshalTypeError](err); mistyped || err == nil && found == nil {
 		return nil, models.Errorf(models.InvalidInput, "the body must be a JSON object")
@@ -54,16 +54,16 @@ func readBody(r *http.Request) (fields, error) {
 }
 
 func readAll(r *http.Request) ([]byte, error) {
-	tooLarge := models.Errorf(models.PayloadTooLarge, "the body must have at most %d bytes", MaxBody)
-	if r.ContentLength > MaxBody && r.Header.Get("Expect") != "" {
+	tooLarge := models.Errorf(models.PayloadTooLarge, "the body must have at most %d bytes", MaxBodyBytes)
+	if r.ContentLength > MaxBodyBytes && r.Header.Get("Expect") != "" {
 		return nil, tooLarge // the client waits for leave to send
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
+	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBodyBytes+1))
 	if err != nil {
 		return nil, models.Errorf(models.InvalidInput, "the body did not come in whole")
 	}
-	if len(body) > MaxBody {
-		_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
+	if len(body) > MaxBodyBytes {
+		_, _ = io.CopyN(io.Discard, r.Body, maxDrainBytes)
 		return nil, tooLarge
 	}
 	return body, nil
@@ -80,7 +80,7 @@ func isJSON(contentType string) bool {
 // decode reads the fields of a request. Those tagged omitempty may be left out
 // or null; each other one is INVALID_INPUT when it is missing, and any of them
 // when it is of another type.
-func decode[In any](given fields) (In, error) {
+func decode[In any](given bodyFields) (In, error) {
 	var in In
 	into := reflect.ValueOf(&in).Elem()
 	for i := range into.NumField() {
@@ -91,14 +91,14 @@ func decode[In any](given fields) (In, error) {
 		case !ok || string(raw) == "null":
 			return in, models.Invalid(name, "is required")
 		case json.Unmarshal(raw, into.Field(i).Addr().Interface()) != nil:
-			return in, models.Invalid(name, "must be %s", expected(into.Field(i).Type()))
+			return in, models.Invalid(name, "must be %s", jsonTypeName(into.Field(i).Type()))
 		}
 	}
 	return in, nil
 }
 
-// expected names the JSON type that a field of a request takes.
-func expected(t reflect.Type) string {
+// jsonTypeName names the JSON type that a field of a request takes.
+func jsonTypeName(t reflect.Type) string {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}

@@ -25,32 +25,32 @@ type bundle struct {
 	url     string
 }
 
-func open(tb testing.TB) *bundle {
+func newBundle(tb testing.TB) *bundle {
 	tb.Helper()
 	b := &bundle{Bundle: markettest.New(tb)}
-	client := outbound.New(outbound.Options{Resolver: markettest.Offline()})
+	client := outbound.New(outbound.Options{Resolver: markettest.OfflineResolver()})
 	b.hooks = webhooks.New(webhooks.Options{
-		DB: b.DB, Events: b.Log, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
+		DB: b.DB, Events: b.Log, Client: client, Cipher: b.Cipher, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
 	})
-	b.Notifier, b.Deliverer, b.CheckURL, b.CheckName = b.hooks, b.hooks, client.CheckURL, client.CheckName
+	b.Notifier, b.Deliverer, b.CheckURL, b.CheckHost = b.hooks, b.hooks, client.CheckURL, client.CheckHost
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks}
-	answers, err := graph.NewAnswers(b.Market)
+	answers, err := graph.NewCache(b.Market)
 	must(tb, err)
-	b.handler = b.admit(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger, Answers: answers}))
+	b.handler = b.authenticate(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger, Cache: answers}))
 	server := httptest.NewServer(b.handler)
 	tb.Cleanup(server.Close)
 	b.url = server.URL
 	return b
 }
 
-// admit does what stands before the door: it finds out who is calling.
-func (b *bundle) admit(next http.Handler) http.Handler {
+// authenticate does what stands before the door: it finds out who is calling.
+func (b *bundle) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := auth.WithRequest(r.Context(), &auth.Request{
 			ID: "request", Address: "192.0.2.1", IdempotencyKey: r.Header.Get("Idempotency-Key"),
 		})
 		if key := r.Header.Get("X-Api-Key"); key != "" {
-			actor, err := b.Keys.Find(ctx, key)
+			actor, err := b.Keys.Authenticate(ctx, key)
 			if err != nil {
 				WriteError(w, r.WithContext(ctx), err, nil)
 				return
@@ -67,15 +67,15 @@ type request struct {
 	headers                 []string
 }
 
-// reply is what came back.
-type reply struct {
+// apiResponse is what came back.
+type apiResponse struct {
 	*http.Response
 	raw  []byte
 	body map[string]any
 }
 
 // send sends a request and wants an envelope back.
-func (b *bundle) send(tb testing.TB, r request) reply {
+func (b *bundle) send(tb testing.TB, r request) apiResponse {
 	tb.Helper()
 	var body io.Reader
 	if r.body != "" {
@@ -92,17 +92,17 @@ func (b *bundle) send(tb testing.TB, r request) reply {
 	res, err := http.DefaultTransport.RoundTrip(req)
 	must(tb, err)
 	defer func() { must(tb, res.Body.Close()) }()
-	out := reply{Response: res}
+	out := apiResponse{Response: res}
 	out.raw, err = io.ReadAll(res.Body)
 	must(tb, err)
 	if r.method != http.MethodHead {
-		out.body = enveloped(tb, res.StatusCode, res.Header, out.raw)
+		out.body = parseEnvelope(tb, res.StatusCode, res.Header, out.raw)
 	}
 	return out
 }
 
-// enveloped holds an answer to the form that every answer under /api has.
-func enveloped(tb testing.TB, status int, header http.Header, raw []byte) map[string]any {
+// parseEnvelope holds an answer to the form that every answer under /api has.
+func parseEnvelope(tb testing.TB, status int, header http.Header, raw []byte) map[string]any {
 	tb.Helper()
 	var body map[string]any
 	if err := json.Unmarshal(raw, &body); err != nil {
@@ -123,8 +123,8 @@ func enveloped(tb testing.TB, status int, header http.Header, raw []byte) map[st
 	return body
 }
 
-// ok sends a request that must succeed and returns its data.
-func (b *bundle) ok(tb testing.TB, r request) map[string]any {
+// mustSend sends a request that must succeed and returns its data.
+func (b *bundle) mustSend(tb testing.TB, r request) map[string]any {
 	tb.Helper()
 	res := b.send(tb, r)
 	data, isObject := res.body["data"].(map[string]any)
@@ -137,24 +137,24 @@ func (b *bundle) ok(tb testing.TB, r request) map[string]any {
 // caller is an agent as its owner knows it.
 type caller struct{ id, key string }
 
-// register registers an agent; the members are JSON beside its name.
-func (b *bundle) register(tb testing.TB, name, members string) caller {
+// registerAgent registers an agent; the members are JSON beside its name.
+func (b *bundle) registerAgent(tb testing.TB, name, members string) caller {
 	tb.Helper()
-	data := b.ok(tb, request{method: http.MethodPost, path: "/api/agents/register", body: fmt.Sprintf(`{"name":%q%s}`, name, members)})
-	return caller{id: text(tb, data, "id"), key: text(tb, data, "api_key")}
+	data := b.mustSend(tb, request{method: http.MethodPost, path: "/api/agents/register", body: fmt.Sprintf(`{"name":%q%s}`, name, members)})
+	return caller{id: stringField(tb, data, "id"), key: stringField(tb, data, "api_key")}
 }
 
-// post posts a task for 25 credits and returns its id.
-func (b *bundle) post(tb testing.TB, poster caller) string {
+// postTask posts a task for 25 credits and returns its id.
+func (b *bundle) postTask(tb testing.TB, poster caller) string {
 	tb.Helper()
-	return text(tb, b.ok(tb, request{
+	return stringField(tb, b.mustSend(tb, request{
 		method: http.MethodPost, path: "/api/tasks", key: poster.key,
 		body: `{"title":"Summarize","description":"All of it","budget":25,"required_capabilities":["research"]}`,
 	}), "id")
 }
 
-// footprint tells everything that a request could have changed.
-func (b *bundle) footprint(tb testing.TB) string {
+// stateSnapshot tells everything that a request could have changed.
+func (b *bundle) stateSnapshot(tb testing.TB) string {
 	tb.Helper()
 	var counts []int64
 	must(tb, b.DB.Read(tb.Context()).Raw(`
@@ -168,7 +168,7 @@ func (b *bundle) footprint(tb testing.TB) string {
 	return fmt.Sprint(counts, string(state))
 }
 
-func text(tb testing.TB, data map[string]any, name string) string {
+func stringField(tb testing.TB, data map[string]any, name string) string {
 	tb.Helper()
 	value, ok := data[name].(string)
 	if !ok {
@@ -184,7 +184,7 @@ func must(tb testing.TB, err error) {
 	}
 }
 
-func equal[T comparable](tb testing.TB, what string, got, want T) {
+func assertEqual[T comparable](tb testing.TB, what string, got, want T) {
 	tb.Helper()
 	if got != want {
 		tb.Errorf("%s: got %v, want %v", what, got, want)

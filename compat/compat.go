@@ -25,24 +25,24 @@ type Options struct {
 	Version   string // of the server, for the OpenAPI document
 	PublicURL string // where clients reach the server, for the OpenAPI document
 	Logger    *slog.Logger
-	Answers   *graph.Answers // where reads are answered from memory; may be nil
+	Cache     *graph.Cache // where reads are answered from memory; may be nil
 }
 
-// door serves the routes. It is safe for concurrent use.
-type door struct {
-	graph   *graph.Resolver
-	answers *graph.Answers
-	logger  *slog.Logger
+// handler serves the routes. It is safe for concurrent use.
+type handler struct {
+	resolver *graph.Resolver
+	cache    *graph.Cache
+	logger   *slog.Logger
 }
 
 // New returns the handler of everything under /api and of /openapi.json. It
 // wants the request in the context ([auth.WithRequest]), and the caller
 // ([auth.WithActor]) when a valid key came with it.
 func New(resolver *graph.Resolver, opts Options) http.Handler {
-	d := &door{graph: resolver, answers: opts.Answers, logger: opts.Logger}
+	d := &handler{resolver: resolver, cache: opts.Cache, logger: opts.Logger}
 	routes := d.routes()
 	paths := map[string]map[string]http.HandlerFunc{
-		"/openapi.json": {http.MethodGet: d.document(opts)},
+		"/openapi.json": {http.MethodGet: d.serveOpenAPI(opts)},
 	}
 	for _, rt := range routes {
 		if paths[rt.path] == nil {
@@ -54,24 +54,24 @@ func New(resolver *graph.Resolver, opts Options) http.Handler {
 	for pattern, methods := range paths {
 		mux.HandleFunc(pattern, d.byMethod(methods))
 	}
-	mux.HandleFunc("/", d.unknown)
+	mux.HandleFunc("/", d.notFound)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// The mux would redirect a path like /api//tasks, with a body of its own.
 		if escaped := r.URL.EscapedPath(); path.Clean(escaped) != escaped {
-			d.unknown(w, r)
+			d.notFound(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
 }
 
-func (d *door) unknown(w http.ResponseWriter, r *http.Request) {
-	d.refuse(w, r, models.Errorf(models.NotFound, "there is no such route; /openapi.json lists them"))
+func (d *handler) notFound(w http.ResponseWriter, r *http.Request) {
+	d.writeError(w, r, models.Errorf(models.NotFound, "there is no such route; /openapi.json lists them"))
 }
 
 // byMethod picks the handler of a path by the request's method. HEAD is served
 // as GET.
-func (d *door) byMethod(methods map[string]http.HandlerFunc) http.HandlerFunc {
+func (d *handler) byMethod(methods map[string]http.HandlerFunc) http.HandlerFunc {
 	if get, ok := methods[http.MethodGet]; ok {
 		methods[http.MethodHead] = get
 	}
@@ -82,15 +82,15 @@ func (d *door) byMethod(methods map[string]http.HandlerFunc) http.HandlerFunc {
 			return
 		}
 		w.Header().Set("Allow", allowed)
-		d.refuse(w, r, models.Errorf(models.MethodNotAllowed, "this route takes %s", allowed))
+		d.writeError(w, r, models.Errorf(models.MethodNotAllowed, "this route takes %s", allowed))
 	}
 }
 
-// buffers are for answers on their way out.
-var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }} //nolint:gochecknoglobals // memory to be used again
+// bufferPool are for answers on their way out.
+var bufferPool = sync.Pool{New: func() any { return new(bytes.Buffer) }} //nolint:gochecknoglobals // memory to be used again
 
-// success is the envelope of an answer, which serve writes.
-type success struct {
+// successEnvelope is the envelope of an answer, which serve writes.
+type successEnvelope struct {
 	Success bool            `json:"success"`
 	Data    any             `json:"data"`
 	Balance *models.Credits `json:"balance,omitempty"`
@@ -99,11 +99,11 @@ type success struct {
 // call is one request to a route.
 type call struct {
 	request *http.Request
-	fields  fields // of the body
-	link    string // of the answer: to the next page
+	fields  bodyFields // of the body
+	link    string     // of the answer: to the next page
 	// accepted is answered with 202 instead of what the route returns, and headers
 	// go with it.
-	accepted *acceptedAnswer
+	accepted *acceptedResponse
 	headers  http.Header
 	// balance is the caller's when the route has learned it; nil has it read.
 	balance *models.Credits
@@ -113,22 +113,22 @@ type call struct {
 func (c *call) id() string { return c.request.PathValue("id") }
 
 // serve answers a route's requests, reads from memory when nothing has changed.
-func (d *door) serve(rt route) http.HandlerFunc {
+func (d *handler) serve(rt route) http.HandlerFunc {
 	name := rt.method + " " + rt.path
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
-		tracing.Of(ctx).Rename(name)
+		tracing.FromContext(ctx).Rename(name)
 		c := &call{request: r}
-		var answered *graph.Answer
+		var answered *graph.Response
 		if rt.method == http.MethodGet {
-			answered = d.answers.Get(ctx, graph.Ask(ctx, "REST "+r.URL.RequestURI(), !rt.alike), func(ctx context.Context) *graph.Answer {
-				return d.answer(ctx, &rt, c)
+			answered = d.cache.Get(ctx, graph.KeyFor(ctx, "REST "+r.URL.RequestURI(), !rt.public), func(ctx context.Context) *graph.Response {
+				return d.respond(ctx, &rt, c)
 			})
 		} else {
-			answered = d.answer(ctx, &rt, c)
+			answered = d.respond(ctx, &rt, c)
 		}
 		if answered.Err != nil {
-			d.refuse(w, r, answered.Err)
+			d.writeError(w, r, answered.Err)
 			return
 		}
 		balance := answered.Balance
@@ -138,8 +138,8 @@ func (d *door) serve(rt route) http.HandlerFunc {
 		if answered.Link != "" {
 			w.Header().Set("Link", answered.Link)
 		}
-		buffer := buffers.Get().(*bytes.Buffer) //nolint:errcheck,forcetypeassert // it holds nothing else
-		defer buffers.Put(buffer)
+		buffer := bufferPool.Get().(*bytes.Buffer) //nolint:errcheck,forcetypeassert // it holds nothing else
+		defer bufferPool.Put(buffer)
 		buffer.Reset()
 		buffer.WriteString(`{"success":true,"data":`)
 		buffer.Write(answered.Body)
@@ -153,25 +153,25 @@ func (d *door) serve(rt route) http.HandlerFunc {
 			status = http.StatusAccepted
 			maps.Copy(w.Header(), c.headers)
 		}
-		write(w, r, status, buffer.Bytes())
+		writeJSON(w, r, status, buffer.Bytes())
 	}
 }
 
-// answer serves a request. The body is what goes into the envelope.
-func (d *door) answer(ctx context.Context, rt *route, c *call) *graph.Answer {
+// respond serves a request. The body is what goes into the envelope.
+func (d *handler) respond(ctx context.Context, rt *route, c *call) *graph.Response {
 	data, err := rt.call(ctx, c)
 	if err != nil {
-		return &graph.Answer{Err: err}
+		return &graph.Response{Err: err}
 	}
 	if c.accepted != nil {
 		data = c.accepted
 	}
-	body, err := encode(data)
-	return &graph.Answer{Body: body, Link: c.link, Balance: c.balance, Err: err, Keep: err == nil}
+	body, err := encodeJSON(data)
+	return &graph.Response{Body: body, Link: c.link, Balance: c.balance, Err: err, Cacheable: err == nil}
 }
 
-// refuse answers with an error and logs what is no refusal.
-func (d *door) refuse(w http.ResponseWriter, r *http.Request, err error) {
+// writeError answers with an error and logs what is no refusal.
+func (d *handler) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
 	if models.CodeOf(err) == models.Internal && ctx.Err() == nil {
 		d.logger.ErrorContext(ctx, "request failed", slog.Any("error", err),
@@ -182,26 +182,26 @@ func (d *door) refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 // balance is what the caller can spend; nil for an anonymous one. An answer goes
 // out without it rather than not at all.
-func (d *door) balance(ctx context.Context) *models.Credits {
+func (d *handler) balance(ctx context.Context) *models.Credits {
 	actor, ok := auth.FromContext(ctx)
 	if !ok {
 		return nil
 	}
-	return d.answers.Get(ctx, graph.Ask(ctx, "REST balance", true), func(ctx context.Context) *graph.Answer {
-		wallet, err := d.graph.Viewer().Wallet(ctx, &generated.Viewer{Agent: &models.Agent{ID: actor.AgentID}})
+	return d.cache.Get(ctx, graph.KeyFor(ctx, "REST balance", true), func(ctx context.Context) *graph.Response {
+		wallet, err := d.resolver.Viewer().Wallet(ctx, &generated.Viewer{Agent: &models.Agent{ID: actor.AgentID}})
 		if err != nil {
 			if ctx.Err() == nil {
 				d.logger.ErrorContext(ctx, "cannot read a balance", slog.Any("error", err),
 					slog.String("request_id", auth.RequestFrom(ctx).ID))
 			}
-			return &graph.Answer{Err: err}
+			return &graph.Response{Err: err}
 		}
-		return &graph.Answer{Balance: &wallet.Available, Keep: true}
+		return &graph.Response{Balance: &wallet.Available, Cacheable: true}
 	}).Balance
 }
 
-// encode writes JSON as it is to be read: <, > and & are not escaped.
-func encode(v any) ([]byte, error) {
+// encodeJSON writes JSON as it is to be read: <, > and & are not escaped.
+func encodeJSON(v any) ([]byte, error) {
 	var buffer bytes.Buffer
 	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)
@@ -209,9 +209,9 @@ func encode(v any) ([]byte, error) {
 	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), err
 }
 
-// write sends an answer. It is nobody else's and true only now: no cache keeps
+// writeJSON sends an answer. It is nobody else's and true only now: no cache keeps
 // it.
-func write(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+func writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))

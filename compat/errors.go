@@ -10,8 +10,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Status is the HTTP status of a refusal.
-func Status(code models.Code) int {
+// HTTPStatus is the HTTP status of a refusal.
+func HTTPStatus(code models.Code) int {
 	switch code {
 	case models.InvalidInput:
 		return http.StatusBadRequest
@@ -90,8 +90,8 @@ func Advice(code models.Code) string {
 	return ""
 }
 
-// failure is the envelope of an error.
-type failure struct {
+// errorEnvelope is the envelope of an error.
+type errorEnvelope struct {
 	Success bool            `json:"success"`
 	Error   string          `json:"error"`
 	Code    models.Code     `json:"code"`
@@ -111,24 +111,24 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error, balance *mode
 	if refusal.Code == models.Unauthenticated {
 		h.Set("WWW-Authenticate", `Bearer realm="agentmarket"`)
 	}
-	body, err := encode(failure{Error: message(refusal), Code: refusal.Code, Balance: balance})
+	body, err := encodeJSON(errorEnvelope{Error: restMessage(refusal), Code: refusal.Code, Balance: balance})
 	if err != nil {
 		body = nil // strings and a number always encode
 	}
-	write(w, r, Status(refusal.Code), body)
+	writeJSON(w, r, HTTPStatus(refusal.Code), body)
 }
 
-// message is the refusal's text with the field at fault as REST calls it.
-func message(refusal *models.Error) string {
+// restMessage is the refusal's text with the field at fault as REST calls it.
+func restMessage(refusal *models.Error) string {
 	rest, ok := strings.CutPrefix(refusal.Message, refusal.Field+" ")
 	if refusal.Field == "" || !ok {
 		return refusal.Message
 	}
-	return fieldName(refusal.Field) + " " + rest
+	return restFieldName(refusal.Field) + " " + rest
 }
 
-// fieldName is the REST name of a field of the schema.
-func fieldName(field string) string {
+// restFieldName is the REST name of a field of the schema.
+func restFieldName(field string) string {
 	switch field {
 	case "url":
 		return "webhook_url"

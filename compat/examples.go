@@ -13,7 +13,7 @@ const (
 	exampleTaskID   = "0195f0a4-7c00-7000-8000-0000000000a1"
 )
 
-func exampleTime() models.Time { return models.At(time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC)) }
+func exampleTime() models.Time { return models.NewTime(time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC)) }
 
 func registerExample() example {
 	return example{
@@ -23,7 +23,7 @@ func registerExample() example {
 			EndpointURL: new("https://my-bot.com/execute"), SystemPrompt: new("You are a research assistant"),
 			WebhookURL: new("https://my-bot.com/webhooks"), OwnerEmail: new("me@example.com"),
 		},
-		data: registrationAnswer{ //nolint:gosec // an example, no credentials
+		data: registrationResponse{ //nolint:gosec // an example, no credentials
 			ID: exampleAgentID, Name: "ResearchBot", APIKey: "hex-string-save-this",
 			Capabilities: []string{"research", "summarization"}, WebhookSecret: new("whsec_save-this-too"),
 		},
@@ -31,23 +31,23 @@ func registerExample() example {
 	}
 }
 
-func exampleAgent() agentAnswer {
-	return agentAnswer{
+func exampleAgent() agentResponse {
+	return agentResponse{
 		ID: exampleAgentID, Name: "ResearchBot", Description: "I research topics thoroughly", Capabilities: []string{"research"},
 		PricePerTask: 15, ReputationScore: 4.2, TotalTasks: 38, CreatedAt: exampleTime(),
 	}
 }
 
-func exampleMe() ownAgentAnswer {
-	return ownAgentAnswer{
-		agentAnswer: exampleAgent(), OwnerEmail: new("me@example.com"), SystemPrompt: new("You are a research assistant"),
+func exampleMe() ownAgentResponse {
+	return ownAgentResponse{
+		agentResponse: exampleAgent(), OwnerEmail: new("me@example.com"), SystemPrompt: new("You are a research assistant"),
 		EndpointURL: new("https://my-bot.com/execute"), WebhookURL: new(".../webhooks"),
 	}
 }
 
-func exampleTask(status models.Status) taskAnswer {
+func exampleTask(status models.Status) taskResponse {
 	now := exampleTime()
-	task := taskAnswer{
+	task := taskResponse{
 		ID: exampleTaskID, Title: "Summarize this research paper", Description: "Full text of the paper...", Budget: 25,
 		RequiredCapabilities: []string{"research", "summarization"}, Status: status, PosterID: examplePosterID,
 		CreatedAt: now, OpenUntil: now.Add(7 * 24 * time.Hour),
@@ -84,7 +84,7 @@ func completeExample() example {
 func executeExample() example {
 	return example{
 		request: executeRequest{AgentID: exampleAgentID, TaskDescription: "Write a haiku about distributed systems", Budget: 15},
-		data:    executionAnswer{TaskID: exampleTaskID, Result: "Packets flow like streams..."},
+		data:    executionResponse{TaskID: exampleTaskID, Result: "Packets flow like streams..."},
 		balance: 70,
 	}
 }
@@ -93,7 +93,7 @@ func exampleWebhookView() webhookView {
 	return webhookView{WebhookURL: new(".../callback"), Status: models.WebhookActive, Events: []models.WebhookEvent{models.HookPosted}, Deliveries: &webhookDeliveries{}}
 }
 
-func exampleWebhook(shown string) webhookAnswer { return webhookAnswer{WebhookURL: &shown} }
+func exampleWebhook(shown string) webhookResponse { return webhookResponse{WebhookURL: &shown} }
 
 func extendExample() example {
 	return example{request: extendTaskRequest{LeaseMinutes: new(120)}, data: exampleTask(models.Assigned), balance: 85}
@@ -101,6 +101,6 @@ func extendExample() example {
 
 func rateExample() example {
 	task := exampleTask(models.Completed)
-	task.Rating = &ratingAnswer{Score: 5, Comment: new("Thorough.")}
+	task.Rating = &ratingResponse{Score: 5, Comment: new("Thorough.")}
 	return example{request: rateTaskRequest{Score: 5, Comment: new("Thorough.")}, data: task, balance: 75}
 }

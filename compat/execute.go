@@ -16,53 +16,53 @@ type executeRequest struct {
 	Budget          models.Credits `json:"budget" minimum:"2" maximum:"1000000000" doc:"What is paid, at least the agent's price."`
 }
 
-// executionAnswer is what hiring gave.
-type executionAnswer struct {
+// executionResponse is what hiring gave.
+type executionResponse struct {
 	TaskID string `json:"task_id" format:"uuid"`
 	Result string `json:"result"`
 }
 
-func (d *door) execute(ctx context.Context, c *call, in executeRequest) (executionAnswer, error) {
+func (d *handler) execute(ctx context.Context, c *call, in executeRequest) (executionResponse, error) {
 	if c.prefers(respondAsync) {
-		return d.start(ctx, c, in)
+		return d.startExecution(ctx, c, in)
 	}
-	out, err := d.graph.Mutation().Execute(ctx, market.ExecuteInput{
+	out, err := d.resolver.Mutation().Execute(ctx, market.ExecuteInput{
 		AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget,
 	})
 	if err != nil {
-		return executionAnswer{}, err
+		return executionResponse{}, err
 	}
 	c.balance = &out.Wallet.Available
 	if out.Result == nil { // promised, and not kept while the caller waited
-		c.accept(out.Task)
-		return executionAnswer{}, nil
+		c.setAccepted(out.Task)
+		return executionResponse{}, nil
 	}
-	return executionAnswer{TaskID: out.Task.ID, Result: *out.Result}, nil
+	return executionResponse{TaskID: out.Task.ID, Result: *out.Result}, nil
 }
 
-// acceptedAnswer is a hire that goes on.
-type acceptedAnswer struct {
+// acceptedResponse is a hire that goes on.
+type acceptedResponse struct {
 	TaskID string        `json:"task_id" format:"uuid"`
 	Status models.Status `json:"status"`
 }
 
-// start hires without waiting.
-func (d *door) start(ctx context.Context, c *call, in executeRequest) (executionAnswer, error) {
-	out, err := d.graph.Mutation().StartExecution(ctx, market.StartExecutionInput{
+// startExecution hires without waiting.
+func (d *handler) startExecution(ctx context.Context, c *call, in executeRequest) (executionResponse, error) {
+	out, err := d.resolver.Mutation().StartExecution(ctx, market.StartExecutionInput{
 		AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget,
 	})
 	if err != nil {
-		return executionAnswer{}, err
+		return executionResponse{}, err
 	}
 	c.balance = &out.Wallet.Available
-	c.accept(out.Task)
+	c.setAccepted(out.Task)
 	c.headers.Set("Preference-Applied", respondAsync)
-	return executionAnswer{}, nil
+	return executionResponse{}, nil
 }
 
-// accept answers 202 with a task that goes on, instead of what the route returns.
-func (c *call) accept(task *models.Task) {
-	c.accepted = &acceptedAnswer{TaskID: task.ID, Status: task.Status}
+// setAccepted answers 202 with a task that goes on, instead of what the route returns.
+func (c *call) setAccepted(task *models.Task) {
+	c.accepted = &acceptedResponse{TaskID: task.ID, Status: task.Status}
 	c.headers = http.Header{"Location": {"/api/tasks/" + task.ID}}
 }
 

@@ -15,29 +15,29 @@ import (
 
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
-	"agentmarket.space/server/internal/test/trust/claim"
+	"agentmarket.space/server/internal/test/trust/trusttest"
 	"agentmarket.space/server/models"
 )
 
-// oftenChecked is after how many inputs the books are recomputed: each takes as long
+// verifyInterval is after how many inputs the books are recomputed: each takes as long
 // as many inputs do.
-const oftenChecked = 64
+const verifyInterval = 64
 
-// booksHold recomputes the ledger while other tests than that of the bundle use it.
-func (b *bundle) booksHold(tb testing.TB) {
+// verifyLedger recomputes the ledger while other tests than that of the bundle use it.
+func (b *bundle) verifyLedger(tb testing.TB) {
 	tb.Helper()
-	(&markettest.Bundle{T: tb, DB: b.DB}).Verified()
+	(&markettest.Bundle{T: tb, DB: b.DB}).VerifyLedger()
 }
 
 // FuzzBody sends any body to any route that takes one: there is always an
 // envelope and never a fault of the server, and the books are right.
 func FuzzBody(f *testing.F) {
-	b := open(f)
-	poster, worker := b.register(f, "Poster", ""), b.register(f, "Worker", `,"endpoint_url":"https://worker.example.com/run"`)
-	task := b.post(f, poster)
-	b.ok(f, request{method: "POST", path: "/api/tasks/" + task + "/accept", key: worker.key})
+	b := newBundle(f)
+	poster, worker := b.registerAgent(f, "Poster", ""), b.registerAgent(f, "Worker", `,"endpoint_url":"https://worker.example.com/run"`)
+	task := b.postTask(f, poster)
+	b.mustSend(f, request{method: "POST", path: "/api/tasks/" + task + "/accept", key: worker.key})
 	var routes []route
-	for _, rt := range (&door{}).routes() {
+	for _, rt := range (&handler{}).routes() {
 		if rt.method != http.MethodGet {
 			routes = append(routes, rt)
 		}
@@ -59,25 +59,25 @@ func FuzzBody(f *testing.F) {
 		r.Header.Set("X-Api-Key", worker.key)
 		w := httptest.NewRecorder()
 		b.handler.ServeHTTP(w, r)
-		answer := enveloped(t, w.Code, w.Header(), w.Body.Bytes())
+		answer := parseEnvelope(t, w.Code, w.Header(), w.Body.Bytes())
 		if balance, ok := answer["balance"].(float64); !ok || balance < 0 || w.Code >= 500 {
 			t.Errorf("%s: %d %s", rt.name, w.Code, w.Body)
 		}
-		if inputs++; inputs%oftenChecked == 0 {
-			b.booksHold(t)
+		if inputs++; inputs%verifyInterval == 0 {
+			b.verifyLedger(t)
 		}
 	})
-	b.booksHold(f)
-	claim.Shown(f, "bodies", "%d bodies to %d routes: an answer to each, the books right", inputs, len(routes))
+	b.verifyLedger(f)
+	trusttest.Report(f, "bodies", "%d bodies to %d routes: an answer to each, the books right", inputs, len(routes))
 }
 
 // FuzzDocument sends any document with any variables: the answer is JSON and never
 // that the server is at a loss, and the books are right.
 func FuzzDocument(f *testing.F) {
 	var steps atomic.Int64
-	_, d, actors := openDoors(f, nil, &steps, 2)
-	task := d.post(f, caller{key: d.keys[actors[0].AgentID]})
-	for _, document := range documents(task) {
+	_, d, actors := newDualAPI(f, nil, &steps, 2)
+	task := d.postTask(f, caller{key: d.keys[actors[0].AgentID]})
+	for _, document := range sampleDocuments(task) {
 		f.Add(document, []byte(`{"a":2,"b":true}`))
 	}
 	for _, document := range []string{
@@ -90,36 +90,36 @@ func FuzzDocument(f *testing.F) {
 	f.Fuzz(func(t *testing.T, document string, variables []byte) {
 		quoted, err := json.Marshal(document)
 		must(t, err)
-		got := ask(d.graphql, http.MethodPost, "/graphql", key, fmt.Sprintf(`{"query":%s,"variables":%s}`, quoted, variables))
+		got := serveRequest(d.graphql, http.MethodPost, "/graphql", key, fmt.Sprintf(`{"query":%s,"variables":%s}`, quoted, variables))
 		var answer struct {
 			Errors []struct{ Extensions struct{ Code models.Code } }
 		}
 		err = json.Unmarshal(got.Body.Bytes(), &answer)
 		for _, one := range answer.Errors {
 			if one.Extensions.Code == models.Internal {
-				err = refusal(one.Extensions.Code, "at a loss")
+				err = errorFor(one.Extensions.Code, "at a loss")
 			}
 		}
 		if err != nil || got.Code >= http.StatusInternalServerError {
 			t.Errorf("%q with %q is answered %d %s (%v)", document, variables, got.Code, got.Body, err)
 		}
-		if inputs++; inputs%oftenChecked == 0 {
-			d.booksHold(t)
+		if inputs++; inputs%verifyInterval == 0 {
+			d.verifyLedger(t)
 		}
 	})
-	d.booksHold(f)
-	claim.Shown(f, "documents", "%d documents: an answer to each, the books right", inputs)
+	d.verifyLedger(f)
+	trusttest.Report(f, "documents", "%d documents: an answer to each, the books right", inputs)
 }
 
 // FuzzFilter asks both doors for the same tasks, however odd the filter: they list the
 // same or both refuse. Any other query string of REST has an envelope too.
 func FuzzFilter(f *testing.F) {
 	var steps atomic.Int64
-	_, d, actors := openDoors(f, nil, &steps, 2)
+	_, d, actors := newDualAPI(f, nil, &steps, 2)
 	poster, worker := caller{key: d.keys[actors[0].AgentID]}, caller{key: d.keys[actors[1].AgentID]}
-	d.post(f, poster)
-	taken := d.post(f, poster)
-	d.ok(f, request{method: http.MethodPost, path: "/api/tasks/" + taken + "/accept", key: worker.key})
+	d.postTask(f, poster)
+	taken := d.postTask(f, poster)
+	d.mustSend(f, request{method: http.MethodPost, path: "/api/tasks/" + taken + "/accept", key: worker.key})
 	for _, query := range []string{"", "limit=1&status=open&status=assigned", "capability=%zz", "limit=&cursor=&capability=", "status=no", "limit=1e3", "cursor=%00", "a;b", "capability=research&capability=x"} {
 		f.Add(query, "research", uint8(1), 20, "")
 	}
@@ -132,33 +132,33 @@ func FuzzFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, query, capability string, status uint8, limit int, cursor string) {
 		inputs++
 		for _, path := range []string{"/api/tasks", "/api/agents"} {
-			got := send(d.handler, http.MethodGet, path, []byte(query), worker.key, nil)
-			if enveloped(t, got.Code, got.Header(), got.Body.Bytes()); got.Code >= http.StatusInternalServerError {
+			got := serveRaw(d.handler, http.MethodGet, path, []byte(query), worker.key, nil)
+			if parseEnvelope(t, got.Code, got.Header(), got.Body.Bytes()); got.Code >= http.StatusInternalServerError {
 				t.Errorf("%s?%q is answered %d %s", path, query, got.Code, got.Body)
 			}
 		}
 		if !utf8.ValidString(capability) || !utf8.ValidString(cursor) {
 			return // GraphQL cannot be asked for it
 		}
-		rest, refused := d.listedByREST(t, capability, status, limit, cursor)
-		graphql, alsoRefused := d.listedByGraphQL(t, capability, status, limit, cursor)
+		rest, refused := d.listTasksREST(t, capability, status, limit, cursor)
+		graphql, alsoRefused := d.listTasksGraphQL(t, capability, status, limit, cursor)
 		if refused != alsoRefused || !slices.Equal(rest, graphql) {
 			t.Errorf("capability %q, status %d, limit %d, cursor %q: REST lists %v %s, GraphQL %v %s", capability, status, limit, cursor, rest, refused, graphql, alsoRefused)
 		}
 		listed += len(rest)
 	})
-	claim.Shown(f, "filters", "%d filters: both doors list the same, %d tasks in all, or both refuse", inputs, listed)
+	trusttest.Report(f, "filters", "%d filters: both doors list the same, %d tasks in all, or both refuse", inputs, listed)
 }
 
-// stateOf is a state to filter by, or none.
-func stateOf(status uint8) models.Status {
+// statusFilter is a state to filter by, or none.
+func statusFilter(status uint8) models.Status {
 	return append(models.Statuses(), "")[int(status)%(len(models.Statuses())+1)]
 }
 
-func (d *doors) listedByREST(t *testing.T, capability string, status uint8, limit int, cursor string) (ids []string, refused models.Code) {
+func (d *dualAPI) listTasksREST(t *testing.T, capability string, status uint8, limit int, cursor string) (ids []string, refused models.Code) {
 	t.Helper()
-	query := url.Values{"capability": {capability}, "status": {string(stateOf(status))}, "limit": {strconv.Itoa(limit)}, "cursor": {cursor}}
-	got := send(d.handler, http.MethodGet, "/api/tasks", []byte(query.Encode()), "", nil)
+	query := url.Values{"capability": {capability}, "status": {string(statusFilter(status))}, "limit": {strconv.Itoa(limit)}, "cursor": {cursor}}
+	got := serveRaw(d.handler, http.MethodGet, "/api/tasks", []byte(query.Encode()), "", nil)
 	var answer struct {
 		Code models.Code
 		Data []struct{ ID string }
@@ -170,13 +170,13 @@ func (d *doors) listedByREST(t *testing.T, capability string, status uint8, limi
 	return ids, answer.Code
 }
 
-func (d *doors) listedByGraphQL(t *testing.T, capability string, status uint8, limit int, cursor string) (ids []string, refused models.Code) {
+func (d *dualAPI) listTasksGraphQL(t *testing.T, capability string, status uint8, limit int, cursor string) (ids []string, refused models.Code) {
 	t.Helper()
-	filter, variables := map[string]any{}, map[string]any{"first": min(max(limit, 1), market.MaxPage)}
+	filter, variables := map[string]any{}, map[string]any{"first": min(max(limit, 1), market.MaxPageSize)}
 	if capability != "" {
 		filter["capability"] = capability
 	}
-	if state := stateOf(status); state != "" {
+	if state := statusFilter(status); state != "" {
 		filter["status"] = []string{strings.ToUpper(string(state))}
 	}
 	if variables["filter"] = filter; cursor != "" {
@@ -192,7 +192,7 @@ func (d *doors) listedByGraphQL(t *testing.T, capability string, status uint8, l
 		}
 		Errors []struct{ Extensions struct{ Code models.Code } }
 	}
-	must(t, json.Unmarshal(ask(d.graphql, http.MethodPost, "/graphql", "", string(body)).Body.Bytes(), &answer))
+	must(t, json.Unmarshal(serveRequest(d.graphql, http.MethodPost, "/graphql", "", string(body)).Body.Bytes(), &answer))
 	for _, task := range answer.Data.Tasks.Nodes {
 		ids = append(ids, task.ID)
 	}

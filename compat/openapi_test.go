@@ -13,34 +13,34 @@ import (
 // routes of the table, and points nowhere that is not there.
 func TestOpenAPI(t *testing.T) {
 	t.Parallel()
-	b := open(t)
+	b := newBundle(t)
 	res, err := http.Get(b.url + "/openapi.json")
 	must(t, err)
 	defer func() { must(t, res.Body.Close()) }()
 	var document map[string]any
 	must(t, json.NewDecoder(res.Body).Decode(&document))
-	equal(t, "version", text(t, document, "openapi"), "3.1.0")
+	assertEqual(t, "version", stringField(t, document, "openapi"), "3.1.0")
 
 	var described, want []string
 	ids := map[string]bool{}
-	for path, item := range object(t, document, "paths") {
+	for path, item := range objectField(t, document, "paths") {
 		methods, _ := item.(map[string]any)
 		for method := range methods {
 			described = append(described, strings.ToUpper(method)+" "+path)
-			ids[text(t, object(t, methods, method), "operationId")] = true
+			ids[stringField(t, objectField(t, methods, method), "operationId")] = true
 		}
 	}
-	routes := (&door{}).routes()
+	routes := (&handler{}).routes()
 	for _, rt := range routes {
 		want = append(want, rt.method+" "+rt.path)
 	}
 	slices.Sort(described)
 	slices.Sort(want)
-	equal(t, "routes", strings.Join(described, "\n"), strings.Join(want, "\n"))
-	equal(t, "operation ids", len(ids), len(routes))
+	assertEqual(t, "routes", strings.Join(described, "\n"), strings.Join(want, "\n"))
+	assertEqual(t, "operation ids", len(ids), len(routes))
 
-	schemas := object(t, object(t, document, "components"), "schemas")
-	for ref := range refs(document) {
+	schemas := objectField(t, objectField(t, document, "components"), "schemas")
+	for ref := range collectRefs(document) {
 		if name, ok := strings.CutPrefix(ref, "#/components/schemas/"); !ok || schemas[name] == nil {
 			t.Errorf("%s leads nowhere; there are %v", ref, slices.Sorted(maps.Keys(schemas)))
 		}
@@ -50,24 +50,24 @@ func TestOpenAPI(t *testing.T) {
 // Examples are of the types they stand for.
 func TestOpenAPI_examples(t *testing.T) {
 	t.Parallel()
-	routes := (&door{}).routes()
-	document := openAPI(routes, Options{})
+	routes := (&handler{}).routes()
+	document := buildOpenAPI(routes, Options{})
 	for _, rt := range routes {
 		op := *operationAt(document.Paths[rt.path], rt.method)
 		for status, response := range op.Responses {
 			if shown := response.Content[mediaJSON]; status < "300" {
-				conform(t, rt.name+" answer "+status, document, shown.Schema, parsed(t, shown.Example))
+				validateSchema(t, rt.name+" answer "+status, document, shown.Schema, jsonRoundTrip(t, shown.Example))
 			}
 		}
 		if op.RequestBody != nil {
 			asked := op.RequestBody.Content[mediaJSON]
-			conform(t, rt.name+" request", document, asked.Schema, parsed(t, asked.Example))
+			validateSchema(t, rt.name+" request", document, asked.Schema, jsonRoundTrip(t, asked.Example))
 		}
 	}
 }
 
-// parsed is a value as it is after it went over the wire.
-func parsed(t *testing.T, v any) any {
+// jsonRoundTrip is a value as it is after it went over the wire.
+func jsonRoundTrip(t *testing.T, v any) any {
 	t.Helper()
 	raw, err := json.Marshal(v)
 	must(t, err)
@@ -76,7 +76,7 @@ func parsed(t *testing.T, v any) any {
 	return out
 }
 
-func object(t *testing.T, in map[string]any, name string) map[string]any {
+func objectField(t *testing.T, in map[string]any, name string) map[string]any {
 	t.Helper()
 	out, ok := in[name].(map[string]any)
 	if !ok {
@@ -85,8 +85,8 @@ func object(t *testing.T, in map[string]any, name string) map[string]any {
 	return out
 }
 
-// refs finds every $ref below a value.
-func refs(v any) map[string]bool {
+// collectRefs finds every $ref below a value.
+func collectRefs(v any) map[string]bool {
 	found := map[string]bool{}
 	switch v := v.(type) {
 	case map[string]any:
@@ -94,11 +94,11 @@ func refs(v any) map[string]bool {
 			found[ref] = true
 		}
 		for _, member := range v {
-			maps.Copy(found, refs(member))
+			maps.Copy(found, collectRefs(member))
 		}
 	case []any:
 		for _, item := range v {
-			maps.Copy(found, refs(item))
+			maps.Copy(found, collectRefs(item))
 		}
 	}
 	return found

@@ -10,51 +10,51 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// taskAnswer is a task as the caller may see it. Result is there for poster and
+// taskResponse is a task as the caller may see it. Result is there for poster and
 // worker, and never in lists.
-type taskAnswer struct {
-	ID                   string         `json:"id" format:"uuid"`
-	Title                string         `json:"title"`
-	Description          string         `json:"description"`
-	Budget               models.Credits `json:"budget"`
-	RequiredCapabilities []string       `json:"required_capabilities" nullable:"false"`
-	Status               models.Status  `json:"status"`
-	PosterID             string         `json:"poster_id" format:"uuid"`
-	AssignedTo           *string        `json:"assigned_to" format:"uuid"`
-	Result               *string        `json:"result,omitempty" doc:"Only poster and worker see it, and not in lists."`
-	Rating               *ratingAnswer  `json:"rating,omitempty" doc:"The poster's judgement, once given."`
-	CreatedAt            models.Time    `json:"created_at"`
-	OpenUntil            models.Time    `json:"open_until" doc:"When it expires unless a worker has it."`
-	LeaseUntil           *models.Time   `json:"lease_until" nullable:"true" doc:"When the worker's time ends and others may take it."`
-	AcceptedAt           *models.Time   `json:"accepted_at" nullable:"true"`
-	CompletedAt          *models.Time   `json:"completed_at" nullable:"true"`
-	ClosedAt             *models.Time   `json:"closed_at" nullable:"true" doc:"When it was cancelled, expired or failed."`
+type taskResponse struct {
+	ID                   string          `json:"id" format:"uuid"`
+	Title                string          `json:"title"`
+	Description          string          `json:"description"`
+	Budget               models.Credits  `json:"budget"`
+	RequiredCapabilities []string        `json:"required_capabilities" nullable:"false"`
+	Status               models.Status   `json:"status"`
+	PosterID             string          `json:"poster_id" format:"uuid"`
+	AssignedTo           *string         `json:"assigned_to" format:"uuid"`
+	Result               *string         `json:"result,omitempty" doc:"Only poster and worker see it, and not in lists."`
+	Rating               *ratingResponse `json:"rating,omitempty" doc:"The poster's judgement, once given."`
+	CreatedAt            models.Time     `json:"created_at"`
+	OpenUntil            models.Time     `json:"open_until" doc:"When it expires unless a worker has it."`
+	LeaseUntil           *models.Time    `json:"lease_until" nullable:"true" doc:"When the worker's time ends and others may take it."`
+	AcceptedAt           *models.Time    `json:"accepted_at" nullable:"true"`
+	CompletedAt          *models.Time    `json:"completed_at" nullable:"true"`
+	ClosedAt             *models.Time    `json:"closed_at" nullable:"true" doc:"When it was cancelled, expired or failed."`
 }
 
-// ratingAnswer is a poster's judgement.
-type ratingAnswer struct {
+// ratingResponse is a poster's judgement.
+type ratingResponse struct {
 	Score   int     `json:"score" minimum:"1" maximum:"5"`
 	Comment *string `json:"comment"`
 }
 
-// listed is a task as lists have it.
-func listed(t *models.Task) taskAnswer {
-	shown := taskAnswer{
+// taskSummary is a task as lists have it.
+func taskSummary(t *models.Task) taskResponse {
+	shown := taskResponse{
 		ID: t.ID, Title: t.Title, Description: t.Description, Budget: t.Budget, RequiredCapabilities: t.Capabilities,
 		Status: t.Status, PosterID: t.PosterID, AssignedTo: t.WorkerID, CreatedAt: t.CreatedAt, OpenUntil: t.OpenUntil,
 		LeaseUntil: t.LeaseUntil, AcceptedAt: t.AcceptedAt, CompletedAt: t.CompletedAt, ClosedAt: t.ClosedAt,
 	}
 	if t.RatingScore != nil {
-		shown.Rating = &ratingAnswer{Score: *t.RatingScore, Comment: t.RatingComment}
+		shown.Rating = &ratingResponse{Score: *t.RatingScore, Comment: t.RatingComment}
 	}
 	return shown
 }
 
-// single is a task as an answer about it alone has it.
-func (d *door) single(ctx context.Context, t *models.Task) (taskAnswer, error) {
-	shown := listed(t)
+// taskDetail is a task as an answer about it alone has it.
+func (d *handler) taskDetail(ctx context.Context, t *models.Task) (taskResponse, error) {
+	shown := taskSummary(t)
 	var err error
-	shown.Result, err = d.graph.Task().Result(ctx, t)
+	shown.Result, err = d.resolver.Task().Result(ctx, t)
 	return shown, err
 }
 
@@ -68,54 +68,54 @@ type postTaskRequest struct {
 	LeaseMinutes         *int           `json:"lease_minutes,omitempty" minimum:"1" maximum:"43200" doc:"How long a worker has; 24 hours when left out."`
 }
 
-func (d *door) postTask(ctx context.Context, c *call, in postTaskRequest) (taskAnswer, error) {
-	out, err := d.graph.Mutation().PostTask(ctx, market.PostTaskInput{
+func (d *handler) postTask(ctx context.Context, c *call, in postTaskRequest) (taskResponse, error) {
+	out, err := d.resolver.Mutation().PostTask(ctx, market.PostTaskInput{
 		Title: in.Title, Description: in.Description, Budget: in.Budget, RequiredCapabilities: in.RequiredCapabilities,
 		OpenForMinutes: in.OpenForMinutes, LeaseMinutes: in.LeaseMinutes,
 	})
 	if err != nil {
-		return taskAnswer{}, err
+		return taskResponse{}, err
 	}
 	c.balance = &out.Wallet.Available
-	return d.single(ctx, out.Task)
+	return d.taskDetail(ctx, out.Task)
 }
 
-func (d *door) listTasks(ctx context.Context, c *call, _ nothing) ([]taskAnswer, error) {
-	l, err := c.listing()
+func (d *handler) listTasks(ctx context.Context, c *call, _ noBody) ([]taskResponse, error) {
+	l, err := c.listParams()
 	if err != nil {
 		return nil, err
 	}
-	states, err := l.states()
+	states, err := l.statuses()
 	if err != nil {
 		return nil, err
 	}
 	filter := &generated.TaskFilter{Status: graphql.OmittableOf(states), Capability: graphql.OmittableOf(l.capability)}
-	page, err := d.graph.Query().Tasks(ctx, l.first, l.after, filter, nil)
+	page, err := d.resolver.Query().Tasks(ctx, l.first, l.after, filter, nil)
 	if err != nil {
 		return nil, err
 	}
-	c.next(l, page.PageInfo)
-	tasks := make([]taskAnswer, len(page.Nodes))
+	c.setNextLink(l, page.PageInfo)
+	tasks := make([]taskResponse, len(page.Nodes))
 	for i, task := range page.Nodes {
-		tasks[i] = listed(task)
+		tasks[i] = taskSummary(task)
 	}
 	return tasks, nil
 }
 
-func (d *door) task(ctx context.Context, c *call, _ nothing) (taskAnswer, error) {
-	task, err := d.graph.Query().Task(ctx, c.id())
+func (d *handler) getTask(ctx context.Context, c *call, _ noBody) (taskResponse, error) {
+	task, err := d.resolver.Query().Task(ctx, c.id())
 	if err != nil {
-		return taskAnswer{}, err
+		return taskResponse{}, err
 	}
-	return d.single(ctx, task)
+	return d.taskDetail(ctx, task)
 }
 
-func (d *door) acceptTask(ctx context.Context, c *call, _ nothing) (taskAnswer, error) {
-	out, err := d.graph.Mutation().AcceptTask(ctx, generated.AcceptTaskInput{TaskID: c.id()})
+func (d *handler) acceptTask(ctx context.Context, c *call, _ noBody) (taskResponse, error) {
+	out, err := d.resolver.Mutation().AcceptTask(ctx, generated.AcceptTaskInput{TaskID: c.id()})
 	if err != nil {
-		return taskAnswer{}, err
+		return taskResponse{}, err
 	}
-	return d.single(ctx, out.Task)
+	return d.taskDetail(ctx, out.Task)
 }
 
 // completeTaskRequest is a result to hand in.
@@ -123,30 +123,30 @@ type completeTaskRequest struct {
 	Result string `json:"result" minLength:"1" maxLength:"200000"`
 }
 
-func (d *door) completeTask(ctx context.Context, c *call, in completeTaskRequest) (taskAnswer, error) {
-	out, err := d.graph.Mutation().CompleteTask(ctx, generated.CompleteTaskInput{TaskID: c.id(), Result: in.Result})
+func (d *handler) completeTask(ctx context.Context, c *call, in completeTaskRequest) (taskResponse, error) {
+	out, err := d.resolver.Mutation().CompleteTask(ctx, generated.CompleteTaskInput{TaskID: c.id(), Result: in.Result})
 	if err != nil {
-		return taskAnswer{}, err
+		return taskResponse{}, err
 	}
 	c.balance = &out.Wallet.Available
-	return d.single(ctx, out.Task)
+	return d.taskDetail(ctx, out.Task)
 }
 
-func (d *door) cancelTask(ctx context.Context, c *call, _ nothing) (taskAnswer, error) {
-	out, err := d.graph.Mutation().CancelTask(ctx, generated.CancelTaskInput{TaskID: c.id()})
+func (d *handler) cancelTask(ctx context.Context, c *call, _ noBody) (taskResponse, error) {
+	out, err := d.resolver.Mutation().CancelTask(ctx, generated.CancelTaskInput{TaskID: c.id()})
 	if err != nil {
-		return taskAnswer{}, err
+		return taskResponse{}, err
 	}
 	c.balance = &out.Wallet.Available
-	return d.single(ctx, out.Task)
+	return d.taskDetail(ctx, out.Task)
 }
 
-func (d *door) releaseTask(ctx context.Context, c *call, _ nothing) (taskAnswer, error) {
-	out, err := d.graph.Mutation().ReleaseTask(ctx, generated.ReleaseTaskInput{TaskID: c.id()})
+func (d *handler) releaseTask(ctx context.Context, c *call, _ noBody) (taskResponse, error) {
+	out, err := d.resolver.Mutation().ReleaseTask(ctx, generated.ReleaseTaskInput{TaskID: c.id()})
 	if err != nil {
-		return taskAnswer{}, err
+		return taskResponse{}, err
 	}
-	return d.single(ctx, out.Task)
+	return d.taskDetail(ctx, out.Task)
 }
 
 // extendTaskRequest is how much more time the caller wants.
@@ -154,12 +154,12 @@ type extendTaskRequest struct {
 	LeaseMinutes *int `json:"lease_minutes,omitempty" minimum:"1" maximum:"43200" doc:"How long from now; the task's own lease when left out."`
 }
 
-func (d *door) extendTask(ctx context.Context, c *call, in extendTaskRequest) (taskAnswer, error) {
-	out, err := d.graph.Mutation().ExtendTask(ctx, generated.ExtendTaskInput{TaskID: c.id(), LeaseMinutes: graphql.OmittableOf(in.LeaseMinutes)})
+func (d *handler) extendTask(ctx context.Context, c *call, in extendTaskRequest) (taskResponse, error) {
+	out, err := d.resolver.Mutation().ExtendTask(ctx, generated.ExtendTaskInput{TaskID: c.id(), LeaseMinutes: graphql.OmittableOf(in.LeaseMinutes)})
 	if err != nil {
-		return taskAnswer{}, err
+		return taskResponse{}, err
 	}
-	return d.single(ctx, out.Task)
+	return d.taskDetail(ctx, out.Task)
 }
 
 // rateTaskRequest is the caller's judgement of a completed task.
@@ -168,10 +168,10 @@ type rateTaskRequest struct {
 	Comment *string `json:"comment,omitempty" maxLength:"1000"`
 }
 
-func (d *door) rateTask(ctx context.Context, c *call, in rateTaskRequest) (taskAnswer, error) {
-	out, err := d.graph.Mutation().RateTask(ctx, market.RateTaskInput{TaskID: c.id(), Score: in.Score, Comment: in.Comment})
+func (d *handler) rateTask(ctx context.Context, c *call, in rateTaskRequest) (taskResponse, error) {
+	out, err := d.resolver.Mutation().RateTask(ctx, market.RateTaskInput{TaskID: c.id(), Score: in.Score, Comment: in.Comment})
 	if err != nil {
-		return taskAnswer{}, err
+		return taskResponse{}, err
 	}
-	return d.single(ctx, out.Task)
+	return d.taskDetail(ctx, out.Task)
 }

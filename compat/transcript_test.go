@@ -21,31 +21,31 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// story records exchanges. Ids and keys get names, so that a transcript reads
+// transcriptRecorder records exchanges. Ids and keys get names, so that a transcript reads
 // the same each time.
-type story struct {
+type transcriptRecorder struct {
 	*bundle
-	records map[string]*bytes.Buffer // by file name
-	names   []string                 // pairs, for a replacer
-	seen    map[string]bool          // routes
+	transcripts    map[string]*bytes.Buffer // by file name
+	replacements   []string                 // pairs, for a replacer
+	recordedRoutes map[string]bool          // routes
 }
 
-// called gives an agent names in transcripts.
-func (s *story) called(name string, agent caller) caller {
-	s.names = append(s.names, agent.id, "{"+name+"}", agent.key, "{key of "+name+"}")
+// nameAgent gives an agent names in transcripts.
+func (s *transcriptRecorder) nameAgent(name string, agent caller) caller {
+	s.replacements = append(s.replacements, agent.id, "{"+name+"}", agent.key, "{key of "+name+"}")
 	return agent
 }
 
-// tell sends a request, keeps the exchange under a file name, and returns the
+// record sends a request, keeps the exchange under a file name, and returns the
 // answer's data.
-func (s *story) tell(t *testing.T, file string, r request) map[string]any {
+func (s *transcriptRecorder) record(t *testing.T, file string, r request) map[string]any {
 	t.Helper()
 	if r.body != "" {
 		r.headers = append([]string{"Content-Type", "application/json"}, r.headers...)
 	}
 	res := s.send(t, r)
-	equal(t, file+": status", res.StatusCode, http.StatusOK)
-	s.fits(t, r, res)
+	assertEqual(t, file+": status", res.StatusCode, http.StatusOK)
+	s.assertMatchesOpenAPI(t, r, res)
 	record := &bytes.Buffer{}
 	fmt.Fprintf(record, "%s %s\n", r.method, r.path)
 	if r.key != "" {
@@ -55,7 +55,7 @@ func (s *story) tell(t *testing.T, file string, r request) map[string]any {
 		fmt.Fprintf(record, "%s: %s\n", r.headers[i], r.headers[i+1])
 	}
 	if r.body != "" {
-		fmt.Fprintf(record, "\n%s\n", indented(t, []byte(r.body)))
+		fmt.Fprintf(record, "\n%s\n", indentJSON(t, []byte(r.body)))
 	}
 	fmt.Fprintf(record, "\n%s\n", res.Status)
 	for _, name := range []string{"Cache-Control", "Content-Type", "Idempotency-Replayed", "Link"} {
@@ -63,31 +63,31 @@ func (s *story) tell(t *testing.T, file string, r request) map[string]any {
 			fmt.Fprintf(record, "%s: %s\n", name, value)
 		}
 	}
-	fmt.Fprintf(record, "\n%s\n", indented(t, res.raw))
-	s.records[file] = record
+	fmt.Fprintf(record, "\n%s\n", indentJSON(t, res.raw))
+	s.transcripts[file] = record
 	data, _ := res.body["data"].(map[string]any)
 	return data
 }
 
-// fits holds an answer to what the OpenAPI document says of its route.
-func (s *story) fits(t *testing.T, r request, res reply) {
+// assertMatchesOpenAPI holds an answer to what the OpenAPI document says of its route.
+func (s *transcriptRecorder) assertMatchesOpenAPI(t *testing.T, r request, res apiResponse) {
 	t.Helper()
-	document := openAPI((&door{}).routes(), Options{})
-	for _, rt := range (&door{}).routes() {
+	document := buildOpenAPI((&handler{}).routes(), Options{})
+	for _, rt := range (&handler{}).routes() {
 		path, _, _ := strings.Cut(r.path, "?")
 		pattern := "^" + regexp.MustCompile(`\{id\}`).ReplaceAllString(rt.path, "[0-9a-f-]{36}") + "$"
 		if rt.method != r.method || !regexp.MustCompile(pattern).MatchString(path) {
 			continue
 		}
-		s.seen[rt.name] = true
+		s.recordedRoutes[rt.name] = true
 		schema := (*operationAt(document.Paths[rt.path], rt.method)).Responses["200"].Content[mediaJSON].Schema
-		conform(t, rt.name, document, schema, res.body)
+		validateSchema(t, rt.name, document, schema, res.body)
 		return
 	}
 	t.Errorf("%s %s is no route of the table", r.method, r.path)
 }
 
-func conform(t *testing.T, what string, document *huma.OpenAPI, schema *huma.Schema, value any) {
+func validateSchema(t *testing.T, what string, document *huma.OpenAPI, schema *huma.Schema, value any) {
 	t.Helper()
 	schema.PrecomputeMessages()
 	result := &huma.ValidateResult{}
@@ -97,7 +97,7 @@ func conform(t *testing.T, what string, document *huma.OpenAPI, schema *huma.Sch
 	}
 }
 
-func indented(t *testing.T, raw []byte) string {
+func indentJSON(t *testing.T, raw []byte) string {
 	t.Helper()
 	var out bytes.Buffer
 	must(t, json.Indent(&out, raw, "", "  "))
@@ -108,75 +108,75 @@ func indented(t *testing.T, raw []byte) string {
 // 100 to 75, the worker goes from 85 to 107, a hire for 15 leaves 70.
 func TestTranscripts(t *testing.T) {
 	t.Parallel()
-	s := &story{bundle: open(t), records: map[string]*bytes.Buffer{}, seen: map[string]bool{}}
-	s.Hired.Answer = func(context.Context, *models.Agent, *models.Task) (string, error) {
+	s := &transcriptRecorder{bundle: newBundle(t), transcripts: map[string]*bytes.Buffer{}, recordedRoutes: map[string]bool{}}
+	s.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) {
 		return "Packets flow like streams...", nil
 	}
-	haiku := s.called("haiku-bot", s.register(t, "HaikuBot", `,"system_prompt":"You write haiku","price_per_task":15`))
-	poster := s.called("poster", s.register(t, "Poster", ""))
-	hirer := s.called("hirer", s.register(t, "Hirer", ""))
+	haiku := s.nameAgent("haiku-bot", s.registerAgent(t, "HaikuBot", `,"system_prompt":"You write haiku","price_per_task":15`))
+	poster := s.nameAgent("poster", s.registerAgent(t, "Poster", ""))
+	hirer := s.nameAgent("hirer", s.registerAgent(t, "Hirer", ""))
 
-	registered := s.tell(t, "agents_register", request{method: "POST", path: "/api/agents/register", body: `{
+	registered := s.record(t, "agents_register", request{method: "POST", path: "/api/agents/register", body: `{
 		"name": "ResearchBot", "description": "I research topics thoroughly", "capabilities": ["research", "summarization"],
 		"price_per_task": 15, "endpoint_url": "https://my-bot.com/execute", "system_prompt": "You are a research assistant",
 		"webhook_url": "https://my-bot.com/webhooks", "owner_email": "me@example.com"}`})
-	bot := s.called("research-bot", caller{id: text(t, registered, "id"), key: text(t, registered, "api_key")})
-	s.names = append(s.names, text(t, registered, "webhook_secret"), "{webhook secret}")
+	bot := s.nameAgent("research-bot", caller{id: stringField(t, registered, "id"), key: stringField(t, registered, "api_key")})
+	s.replacements = append(s.replacements, stringField(t, registered, "webhook_secret"), "{webhook secret}")
 
 	hire := func(by caller) request {
 		return request{method: "POST", path: "/api/execute", key: by.key, body: fmt.Sprintf(
 			`{"agent_id": %q, "task_description": "Write a haiku about distributed systems", "budget": 15}`, haiku.id)}
 	}
-	s.ok(t, hire(bot))   // 85 left
-	s.ok(t, hire(hirer)) // 85 left
+	s.mustSend(t, hire(bot))   // 85 left
+	s.mustSend(t, hire(hirer)) // 85 left
 
-	s.tell(t, "agents_list", request{method: "GET", path: "/api/agents?capability=research&limit=20"})
-	s.tell(t, "agents_get", request{method: "GET", path: "/api/agents/" + bot.id})
-	s.tell(t, "agents_me", request{method: "GET", path: "/api/agents/me", key: bot.key})
+	s.record(t, "agents_list", request{method: "GET", path: "/api/agents?capability=research&limit=20"})
+	s.record(t, "agents_get", request{method: "GET", path: "/api/agents/" + bot.id})
+	s.record(t, "agents_me", request{method: "GET", path: "/api/agents/me", key: bot.key})
 
-	posted := s.tell(t, "tasks_post", request{method: "POST", path: "/api/tasks", key: poster.key, body: `{
+	posted := s.record(t, "tasks_post", request{method: "POST", path: "/api/tasks", key: poster.key, body: `{
 		"title": "Summarize this research paper", "description": "Full text of the paper...", "budget": 25,
 		"required_capabilities": ["research", "summarization"]}`})
-	task := text(t, posted, "id")
-	s.names = append(s.names, task, "{task}")
-	s.tell(t, "tasks_list", request{method: "GET", path: "/api/tasks?status=open&capability=research&limit=20"})
-	s.tell(t, "tasks_get", request{method: "GET", path: "/api/tasks/" + task})
+	task := stringField(t, posted, "id")
+	s.replacements = append(s.replacements, task, "{task}")
+	s.record(t, "tasks_list", request{method: "GET", path: "/api/tasks?status=open&capability=research&limit=20"})
+	s.record(t, "tasks_get", request{method: "GET", path: "/api/tasks/" + task})
 	s.Clock.Advance(5 * time.Minute)
-	s.tell(t, "tasks_accept", request{method: "POST", path: "/api/tasks/" + task + "/accept", key: bot.key})
-	s.tell(t, "tasks_extend", request{method: "POST", path: "/api/tasks/" + task + "/extend", key: bot.key, body: `{"lease_minutes": 2880}`})
-	s.tell(t, "webhook_set", request{method: "PUT", path: "/api/agents/me/webhook", key: bot.key, body: `{
+	s.record(t, "tasks_accept", request{method: "POST", path: "/api/tasks/" + task + "/accept", key: bot.key})
+	s.record(t, "tasks_extend", request{method: "POST", path: "/api/tasks/" + task + "/extend", key: bot.key, body: `{"lease_minutes": 2880}`})
+	s.record(t, "webhook_set", request{method: "PUT", path: "/api/agents/me/webhook", key: bot.key, body: `{
 		"webhook_url": "https://my-agent.com/webhooks/agentmarket"}`})
-	s.ok(t, request{method: "PUT", path: "/api/agents/me/webhook", key: bot.key, body: `{"webhook_url":"https://my-bot.com/callback"}`})
-	s.tell(t, "webhook_get", request{method: "GET", path: "/api/agents/me/webhook", key: bot.key})
+	s.mustSend(t, request{method: "PUT", path: "/api/agents/me/webhook", key: bot.key, body: `{"webhook_url":"https://my-bot.com/callback"}`})
+	s.record(t, "webhook_get", request{method: "GET", path: "/api/agents/me/webhook", key: bot.key})
 	s.Clock.Advance(time.Hour)
-	s.tell(t, "tasks_complete", request{
+	s.record(t, "tasks_complete", request{
 		method: "POST", path: "/api/tasks/" + task + "/complete", key: bot.key, body: `{"result": "Here is the completed summary..."}`,
 	})
-	s.tell(t, "wallet", request{method: "GET", path: "/api/wallet", key: bot.key})
-	hired := s.tell(t, "execute", hire(hirer))
-	s.names = append(s.names, text(t, hired, "task_id"), "{hire}")
+	s.record(t, "wallet", request{method: "GET", path: "/api/wallet", key: bot.key})
+	hired := s.record(t, "execute", hire(hirer))
+	s.replacements = append(s.replacements, stringField(t, hired, "task_id"), "{hire}")
 
-	s.tell(t, "tasks_rate", request{method: "POST", path: "/api/tasks/" + task + "/rate", key: poster.key, body: `{"score": 5, "comment": "Thorough."}`})
-	s.tell(t, "webhook_remove", request{method: "DELETE", path: "/api/agents/me/webhook", key: bot.key})
-	second := s.post(t, poster)
-	s.names = append(s.names, second, "{task}")
-	s.ok(t, request{method: "POST", path: "/api/tasks/" + second + "/accept", key: bot.key})
-	s.tell(t, "tasks_release", request{method: "POST", path: "/api/tasks/" + second + "/release", key: bot.key})
-	s.tell(t, "tasks_cancel", request{method: "POST", path: "/api/tasks/" + second + "/cancel", key: poster.key})
+	s.record(t, "tasks_rate", request{method: "POST", path: "/api/tasks/" + task + "/rate", key: poster.key, body: `{"score": 5, "comment": "Thorough."}`})
+	s.record(t, "webhook_remove", request{method: "DELETE", path: "/api/agents/me/webhook", key: bot.key})
+	second := s.postTask(t, poster)
+	s.replacements = append(s.replacements, second, "{task}")
+	s.mustSend(t, request{method: "POST", path: "/api/tasks/" + second + "/accept", key: bot.key})
+	s.record(t, "tasks_release", request{method: "POST", path: "/api/tasks/" + second + "/release", key: bot.key})
+	s.record(t, "tasks_cancel", request{method: "POST", path: "/api/tasks/" + second + "/cancel", key: poster.key})
 
-	s.Verified()
-	for _, rt := range (&door{}).routes() {
-		if !s.seen[rt.name] {
+	s.VerifyLedger()
+	for _, rt := range (&handler{}).routes() {
+		if !s.recordedRoutes[rt.name] {
 			t.Errorf("%s has no transcript", rt.name)
 		}
 	}
-	names := strings.NewReplacer(s.names...)
-	for file, record := range s.records {
-		golden(t, filepath.Join("testdata", file+".txt"), names.Replace(record.String()))
+	names := strings.NewReplacer(s.replacements...)
+	for file, record := range s.transcripts {
+		assertGolden(t, filepath.Join("testdata", file+".txt"), names.Replace(record.String()))
 	}
 }
 
-func golden(t *testing.T, path, got string) {
+func assertGolden(t *testing.T, path, got string) {
 	t.Helper()
 	if *update {
 		must(t, os.WriteFile(path, []byte(got), 0o600))

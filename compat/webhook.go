@@ -15,8 +15,8 @@ type webhookRequest struct {
 	Events     []models.WebhookEvent `json:"events,omitempty" enum:"task.posted,task.assigned,task.completed,task.cancelled,task.expired" doc:"What to tell of beside task.posted; left out, it stays as it is, nothing at first."`
 }
 
-// webhookAnswer is where the caller is notified.
-type webhookAnswer struct {
+// webhookResponse is where the caller is notified.
+type webhookResponse struct {
 	WebhookURL    *string `json:"webhook_url" doc:"With all but its end hidden; null when none is set."`
 	WebhookSecret *string `json:"webhook_secret,omitempty" doc:"Signs what is sent to the agent; there when the agent had no webhook before."`
 }
@@ -38,8 +38,8 @@ type webhookDeliveries struct {
 	Failed  int `json:"failed" doc:"They were given up, and can be sent again."`
 }
 
-// masked is a webhook's address as it may be shown; nil without a webhook.
-func masked(webhook *models.Webhook) *string {
+// maskedURL is a webhook's address as it may be shown; nil without a webhook.
+func maskedURL(webhook *models.Webhook) *string {
 	if webhook == nil {
 		return nil
 	}
@@ -47,36 +47,36 @@ func masked(webhook *models.Webhook) *string {
 	return &shown
 }
 
-func (d *door) webhook(ctx context.Context, _ *call, _ nothing) (webhookView, error) {
+func (d *handler) getWebhook(ctx context.Context, _ *call, _ noBody) (webhookView, error) {
 	viewer, err := d.viewer(ctx)
 	if err != nil {
 		return webhookView{}, err
 	}
-	webhook, err := d.graph.Viewer().Webhook(ctx, viewer)
+	webhook, err := d.resolver.Viewer().Webhook(ctx, viewer)
 	if err != nil || webhook == nil {
 		return webhookView{}, err
 	}
-	pending, err := d.graph.Webhook().PendingCount(ctx, webhook)
+	pending, err := d.resolver.Webhook().PendingCount(ctx, webhook)
 	if err != nil {
 		return webhookView{}, err
 	}
-	failed, err := d.graph.Webhook().FailedCount(ctx, webhook)
+	failed, err := d.resolver.Webhook().FailedCount(ctx, webhook)
 	return webhookView{
-		WebhookURL: masked(webhook), Status: webhook.Status, Events: webhook.Told(), FailingSince: webhook.FailingSince,
-		SuspendedAt: webhook.SuspendedAt, SuspendedReason: webhook.SuspendedFor,
+		WebhookURL: maskedURL(webhook), Status: webhook.Status, Events: webhook.AllEvents(), FailingSince: webhook.FailingSince,
+		SuspendedAt: webhook.SuspendedAt, SuspendedReason: webhook.SuspendedReason,
 		Deliveries: &webhookDeliveries{Pending: pending, Failed: failed},
 	}, err
 }
 
-func (d *door) setWebhook(ctx context.Context, _ *call, in webhookRequest) (webhookAnswer, error) {
-	out, err := d.graph.Mutation().SetWebhook(ctx, generated.SetWebhookInput{URL: in.WebhookURL, Events: graphql.OmittableOf(in.Events)})
+func (d *handler) setWebhook(ctx context.Context, _ *call, in webhookRequest) (webhookResponse, error) {
+	out, err := d.resolver.Mutation().SetWebhook(ctx, generated.SetWebhookInput{URL: in.WebhookURL, Events: graphql.OmittableOf(in.Events)})
 	if err != nil {
-		return webhookAnswer{}, err
+		return webhookResponse{}, err
 	}
-	return webhookAnswer{WebhookURL: masked(out.Webhook), WebhookSecret: out.Secret}, nil
+	return webhookResponse{WebhookURL: maskedURL(out.Webhook), WebhookSecret: out.Secret}, nil
 }
 
-func (d *door) removeWebhook(ctx context.Context, _ *call, _ nothing) (webhookAnswer, error) {
-	_, err := d.graph.Mutation().RemoveWebhook(ctx)
-	return webhookAnswer{}, err
+func (d *handler) removeWebhook(ctx context.Context, _ *call, _ noBody) (webhookResponse, error) {
+	_, err := d.resolver.Mutation().RemoveWebhook(ctx)
+	return webhookResponse{}, err
 }

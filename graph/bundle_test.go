@@ -22,44 +22,44 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+// waitTimeout is how long a test waits for what must come.
+const waitTimeout = 20 * time.Second
 
 // bundle is the GraphQL door on a fresh market, served on a socket.
 type bundle struct {
 	*markettest.Bundle
-	server   *Server
-	resolver *Resolver
-	hooks    *webhooks.Webhooks
-	url      string
-	reads    atomic.Int64 // statements that read the store; see count
+	server    *Server
+	resolver  *Resolver
+	hooks     *webhooks.Webhooks
+	url       string
+	readCount atomic.Int64 // statements that read the store; see count
 }
 
-func open(t *testing.T) *bundle {
+func newBundle(t *testing.T) *bundle {
 	t.Helper()
-	return openWith(t, ServerOptions{Introspection: true}, outbound.Options{})
+	return newBundleWith(t, ServerOptions{Introspection: true}, outbound.Options{})
 }
 
-// openWith opens a door with options; its keys and its logger are the market's.
-func openWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
+// newBundleWith opens a door with options; its keys and its logger are the market's.
+func newBundleWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 	t.Helper()
 	b := &bundle{Bundle: markettest.New(t)}
-	calls.Resolver = markettest.Offline()
+	calls.Resolver = markettest.OfflineResolver()
 	client := outbound.New(calls)
 	b.hooks = webhooks.New(webhooks.Options{
-		DB: b.DB, Events: b.Log, Client: client, Box: b.Box, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
+		DB: b.DB, Events: b.Log, Client: client, Cipher: b.Cipher, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
 	})
-	b.Notifier, b.Deliverer, b.CheckURL, b.CheckName = b.hooks, b.hooks, client.CheckURL, client.CheckName
+	b.Notifier, b.Deliverer, b.CheckURL, b.CheckHost = b.hooks, b.hooks, client.CheckURL, client.CheckHost
 	b.resolver = &Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks, PublicURL: "https://market.example.com", Version: "1.2.3"}
 	o.Keys, o.Logger = b.Keys, b.Logger
 	var err error
-	o.Answers, err = NewAnswers(b.Market)
+	o.Cache, err = NewCache(b.Market)
 	must(t, err)
 	b.server, err = NewServer(b.resolver, o)
 	must(t, err)
-	b.Keys.Revoked = b.server.CloseKey
+	b.Keys.OnRevoked = b.server.CloseKey
 
-	b.count(t)
+	b.countReads(t)
 	ctx := context.WithoutCancel(t.Context())
 	follow, stop := context.WithCancel(ctx)
 	followed := make(chan struct{})
@@ -67,8 +67,8 @@ func openWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 		defer close(followed)
 		b.Log.Follow(follow)
 	}()
-	served := httptest.NewUnstartedServer(b.admit(b.server))
-	served.Listener = narrow{served.Listener}
+	served := httptest.NewUnstartedServer(b.authenticate(b.server))
+	served.Listener = smallBufferListener{served.Listener}
 	served.Start()
 	b.url = served.URL
 	t.Cleanup(func() {
@@ -80,12 +80,12 @@ func openWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 	return b
 }
 
-// narrow gives connections small buffers: a client that does not read is felt
+// smallBufferListener gives connections small buffers: a client that does not read is felt
 // after some kilobytes instead of megabytes.
-type narrow struct{ net.Listener }
+type smallBufferListener struct{ net.Listener }
 
 // Accept takes a connection.
-func (n narrow) Accept() (net.Conn, error) {
+func (n smallBufferListener) Accept() (net.Conn, error) {
 	conn, err := n.Listener.Accept()
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		err = tcp.SetWriteBuffer(64 << 10)
@@ -93,14 +93,14 @@ func (n narrow) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// admit does what stands before the door: it finds out who is calling.
-func (b *bundle) admit(next http.Handler) http.Handler {
+// authenticate does what stands before the door: it finds out who is calling.
+func (b *bundle) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := auth.WithRequest(r.Context(), &auth.Request{
 			ID: "request", Address: "192.0.2.1", IdempotencyKey: r.Header.Get("Idempotency-Key"),
 		})
 		if key := r.Header.Get("X-Api-Key"); key != "" {
-			actor, err := b.Keys.Find(ctx, key)
+			actor, err := b.Keys.Authenticate(ctx, key)
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusUnauthorized)
 				return
@@ -115,23 +115,23 @@ func (b *bundle) admit(next http.Handler) http.Handler {
 // a key.
 type caller struct{ id, key string }
 
-// answer is what came back.
-type answer struct {
+// gqlResponse is what came back.
+type gqlResponse struct {
 	status int
 	header http.Header
 	Data   map[string]any
-	Errors []failure
+	Errors []gqlError
 }
 
-// failure is one error of an answer.
-type failure struct {
+// gqlError is one error of an answer.
+type gqlError struct {
 	Message    string
 	Path       []any
 	Extensions map[string]any
 }
 
 // code is the code of the only error, empty when there is none.
-func (a answer) code() string {
+func (a gqlResponse) code() string {
 	if len(a.Errors) == 0 {
 		return ""
 	}
@@ -141,7 +141,7 @@ func (a answer) code() string {
 
 // get returns the value at a path such as "tasks.nodes.0.id" as text; null is
 // "null", objects and lists are JSON.
-func (a answer) get(t *testing.T, path string) string {
+func (a gqlResponse) get(t *testing.T, path string) string {
 	t.Helper()
 	var at any = a.Data
 	for step := range strings.SplitSeq(path, ".") {
@@ -170,8 +170,8 @@ func (a answer) get(t *testing.T, path string) string {
 	return string(text)
 }
 
-// wants holds values to what they must be; pairs of path and text.
-func (a answer) wants(t *testing.T, pairs ...string) {
+// assertFields holds values to what they must be; pairs of path and text.
+func (a gqlResponse) assertFields(t *testing.T, pairs ...string) {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
 		if got := a.get(t, pairs[i]); got != pairs[i+1] {
@@ -180,8 +180,8 @@ func (a answer) wants(t *testing.T, pairs ...string) {
 	}
 }
 
-// ask runs a document. Headers are pairs of name and value.
-func (b *bundle) ask(t *testing.T, c caller, document string, headers ...string) answer {
+// query runs a document. Headers are pairs of name and value.
+func (b *bundle) query(t *testing.T, c caller, document string, headers ...string) gqlResponse {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{"query": document})
 	must(t, err)
@@ -189,7 +189,7 @@ func (b *bundle) ask(t *testing.T, c caller, document string, headers ...string)
 }
 
 // send sends a request as it is.
-func (b *bundle) send(t *testing.T, c caller, method, query string, body []byte, headers ...string) answer {
+func (b *bundle) send(t *testing.T, c caller, method, query string, body []byte, headers ...string) gqlResponse {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, b.url+query, bytes.NewReader(body))
 	must(t, err)
@@ -204,25 +204,25 @@ func (b *bundle) send(t *testing.T, c caller, method, query string, body []byte,
 	defer func() { must(t, response.Body.Close()) }()
 	raw, err := io.ReadAll(response.Body)
 	must(t, err)
-	out := answer{status: response.StatusCode, header: response.Header}
+	out := gqlResponse{status: response.StatusCode, header: response.Header}
 	if err := json.Unmarshal(raw, &out); err != nil {
 		t.Fatalf("status %d: %v in %s", response.StatusCode, err, raw)
 	}
 	return out
 }
 
-// ok runs a document that must succeed.
-func (b *bundle) ok(t *testing.T, c caller, document string, headers ...string) answer {
+// mustQuery runs a document that must succeed.
+func (b *bundle) mustQuery(t *testing.T, c caller, document string, headers ...string) gqlResponse {
 	t.Helper()
-	out := b.ask(t, c, document, headers...)
+	out := b.query(t, c, document, headers...)
 	if len(out.Errors) > 0 || out.Data == nil {
 		t.Fatalf("%s\nanswered %v", document, out.Errors)
 	}
 	return out
 }
 
-// wantRefused wants one error with a code, and no data where it happened.
-func wantRefused(t *testing.T, what string, a answer, code models.Code, field string) {
+// assertError wants one error with a code, and no data where it happened.
+func assertError(t *testing.T, what string, a gqlResponse, code models.Code, field string) {
 	t.Helper()
 	if len(a.Errors) != 1 || a.code() != string(code) {
 		t.Errorf("%s: answered %v with %v, want %s", what, a.Data, a.Errors, code)
@@ -238,40 +238,40 @@ func wantRefused(t *testing.T, what string, a answer, code models.Code, field st
 	}
 }
 
-// register registers an agent; members are inputs beside its name.
-func (b *bundle) register(t *testing.T, members string) caller {
+// registerAgent registers an agent; members are inputs beside its name.
+func (b *bundle) registerAgent(t *testing.T, members string) caller {
 	t.Helper()
-	out := b.ok(t, caller{}, fmt.Sprintf(`mutation { registerAgent(input: {name: "Agent", %s}) { apiKey agent { id } } }`, members))
+	out := b.mustQuery(t, caller{}, fmt.Sprintf(`mutation { registerAgent(input: {name: "Agent", %s}) { apiKey agent { id } } }`, members))
 	return caller{id: out.get(t, "registerAgent.agent.id"), key: out.get(t, "registerAgent.apiKey")}
 }
 
-// post posts a task and returns its id; members are inputs beside its texts.
-func (b *bundle) post(t *testing.T, c caller, members string) string {
+// postTask posts a task and returns its id; members are inputs beside its texts.
+func (b *bundle) postTask(t *testing.T, c caller, members string) string {
 	t.Helper()
-	out := b.ok(t, c, fmt.Sprintf(`mutation { postTask(input: {title: "Task", description: "Do it.", %s}) { task { id } } }`, members))
+	out := b.mustQuery(t, c, fmt.Sprintf(`mutation { postTask(input: {title: "Task", description: "Do it.", %s}) { task { id } } }`, members))
 	return out.get(t, "postTask.task.id")
 }
 
-// completed posts a task that the worker completes, and returns its id.
-func (b *bundle) completed(t *testing.T, poster, worker caller) string {
+// completedTask posts a task that the worker completes, and returns its id.
+func (b *bundle) completedTask(t *testing.T, poster, worker caller) string {
 	t.Helper()
-	id := b.post(t, poster, "budget: 5")
-	b.ok(t, worker, fmt.Sprintf(`mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, id))
-	b.ok(t, worker, fmt.Sprintf(`mutation { completeTask(input: {taskId: %q, result: "the result"}) { task { id } } }`, id))
+	id := b.postTask(t, poster, "budget: 5")
+	b.mustQuery(t, worker, fmt.Sprintf(`mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, id))
+	b.mustQuery(t, worker, fmt.Sprintf(`mutation { completeTask(input: {taskId: %q, result: "the result"}) { task { id } } }`, id))
 	return id
 }
 
 // eventually waits for what must become true.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	late := time.After(patience)
+	late := time.After(waitTimeout)
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
 	for !done() {
 		select {
 		case <-ticker.C:
 		case <-late:
-			t.Fatalf("waited %s for %s", patience, what)
+			t.Fatalf("waited %s for %s", waitTimeout, what)
 		}
 	}
 }

@@ -31,9 +31,9 @@ func setComplexity(c *generated.ComplexityRoot) {
 // listCost is what a list costs. A page that is too large is refused later on;
 // here it must not overflow and take away from what the rest costs.
 func listCost(child int, first *int) int {
-	n := standardPage
+	n := defaultPageSize
 	if first != nil {
-		n = min(max(*first, 1), market.MaxPage)
+		n = min(max(*first, 1), market.MaxPageSize)
 	}
 	return 1 + n*child
 }

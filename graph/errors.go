@@ -15,24 +15,24 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Present turns an error of a resolver into the one a client sees: a refusal
+// PresentError turns an error of a resolver into the one a client sees: a refusal
 // with its code in extensions.code and the field at fault in extensions.field,
 // anything else as INTERNAL with nothing of its cause. Errors of the GraphQL
 // layer itself, such as a document that does not validate, stay as they are.
-func Present(ctx context.Context, err error) *gqlerror.Error {
+func PresentError(ctx context.Context, err error) *gqlerror.Error {
 	var known *gqlerror.Error
 	if errors.As(err, &known) && known.Err == nil {
-		return withCode(known)
+		return ensureErrorCode(known)
 	}
 	presented := graphql.DefaultErrorPresenter(ctx, err)
 	refusal := models.AsError(err)
 	if errors.Is(err, context.DeadlineExceeded) && refusal.Code == models.Internal {
 		refusal = models.Errorf(models.Unavailable, "the operation took too long")
 	}
-	if input := misread(ctx, presented.Path); input != "" && refusal.Code == models.Internal {
+	if input := mistypedInput(ctx, presented.Path); input != "" && refusal.Code == models.Internal {
 		refusal = models.Invalid(input, "has a value of the wrong type")
 	}
-	if introspects(ctx) && refusal.Code == models.Internal {
+	if resolvesIntrospection(ctx) && refusal.Code == models.Internal {
 		refusal = models.Errorf(models.Forbidden, "introspection is switched off")
 	}
 	presented.Message = refusal.Message
@@ -49,10 +49,10 @@ func Present(ctx context.Context, err error) *gqlerror.Error {
 	return presented
 }
 
-// misread returns the name of the input that could not be read as its type: the
+// mistypedInput returns the name of the input that could not be read as its type: the
 // path of such an error goes on below the field whose argument it is. It is
 // empty for every other error.
-func misread(ctx context.Context, path ast.Path) string {
+func mistypedInput(ctx context.Context, path ast.Path) string {
 	field := graphql.GetFieldContext(ctx)
 	if field == nil || len(path) <= len(field.Path()) {
 		return ""
@@ -65,15 +65,15 @@ func misread(ctx context.Context, path ast.Path) string {
 	return ""
 }
 
-// introspects reports whether the field asks for the schema. That fails only where
+// resolvesIntrospection reports whether the field asks for the schema. That fails only where
 // it is switched off, with an error that gqlgen gives no type.
-func introspects(ctx context.Context) bool {
+func resolvesIntrospection(ctx context.Context) bool {
 	field := graphql.GetFieldContext(ctx)
 	return field != nil && field.Field.Field != nil && (field.Field.Name == "__schema" || field.Field.Name == "__type")
 }
 
-// withCode gives an error of the GraphQL layer a code when it has none.
-func withCode(err *gqlerror.Error) *gqlerror.Error {
+// ensureErrorCode gives an error of the GraphQL layer a code when it has none.
+func ensureErrorCode(err *gqlerror.Error) *gqlerror.Error {
 	if err.Extensions == nil {
 		err.Extensions = map[string]any{}
 	}
@@ -84,11 +84,11 @@ func withCode(err *gqlerror.Error) *gqlerror.Error {
 	return err
 }
 
-// presenter logs what is no refusal, once, and presents it. Who may not read the schema
+// errorPresenter logs what is no refusal, once, and presents it. Who may not read the schema
 // is not told the names in it that come close to a wrong one either.
-func presenter(logger *slog.Logger, suggest bool) graphql.ErrorPresenterFunc {
+func errorPresenter(logger *slog.Logger, suggest bool) graphql.ErrorPresenterFunc {
 	return func(ctx context.Context, err error) *gqlerror.Error {
-		presented := Present(ctx, err)
+		presented := PresentError(ctx, err)
 		if !suggest {
 			presented.Message, _, _ = strings.Cut(presented.Message, " Did you mean ")
 		}
@@ -100,15 +100,15 @@ func presenter(logger *slog.Logger, suggest bool) graphql.ErrorPresenterFunc {
 	}
 }
 
-// metered has the meter told of every error that is presented.
-func (o *ServerOptions) metered(present graphql.ErrorPresenterFunc) graphql.ErrorPresenterFunc {
+// countErrors has the meter told of every error that is presented.
+func (o *ServerOptions) countErrors(present graphql.ErrorPresenterFunc) graphql.ErrorPresenterFunc {
 	if o.Meter == nil {
 		return present
 	}
 	return func(ctx context.Context, err error) *gqlerror.Error {
 		presented := present(ctx, err)
 		if code, ok := presented.Extensions["code"].(string); ok {
-			o.Meter.Refused(models.Code(code))
+			o.Meter.CountError(models.Code(code))
 		}
 		return presented
 	}

@@ -14,23 +14,23 @@ import (
 // another input, or for another mutation, is refused.
 func TestIdempotencyKey(t *testing.T) {
 	t.Parallel()
-	b := open(t)
+	b := newBundle(t)
 	const key = "a key of sixteen characters or more"
-	onTask := func(status models.Status, first, other string) func(*testing.T, cast) (string, string) {
-		return func(t *testing.T, c cast) (string, string) {
+	onTask := func(status models.Status, first, other string) func(*testing.T, participants) (string, string) {
+		return func(t *testing.T, c participants) (string, string) {
 			t.Helper()
-			id := b.task(t, c, status)
+			id := b.createTask(t, c, status)
 			if other == "" { // the task is all there is to the input
-				return fmt.Sprintf("taskId: %q", id), fmt.Sprintf("taskId: %q", b.task(t, c, status))
+				return fmt.Sprintf("taskId: %q", id), fmt.Sprintf("taskId: %q", b.createTask(t, c, status))
 			}
 			return fmt.Sprintf("taskId: %q, %s", id, first), fmt.Sprintf("taskId: %q, %s", id, other)
 		}
 	}
-	inputs := func(first, other string) func(*testing.T, cast) (string, string) {
-		return func(*testing.T, cast) (string, string) { return first, other }
+	inputs := func(first, other string) func(*testing.T, participants) (string, string) {
+		return func(*testing.T, participants) (string, string) { return first, other }
 	}
 	rows := map[string]struct {
-		inputs func(*testing.T, cast) (first, other string)
+		inputs func(*testing.T, participants) (first, other string)
 		output string
 	}{
 		"registerAgent":       {inputs(`name: "A"`, `name: "B"`), "apiKey agent { id }"},
@@ -45,20 +45,20 @@ func TestIdempotencyKey(t *testing.T) {
 		"setWebhook":          {inputs(`url: "https://a.example.com/1"`, `url: "https://a.example.com/2"`), "webhook { maskedUrl }"},
 		"redeliverWebhooks":   {inputs(`since: "2026-01-01T00:00:00Z"`, `since: "2026-01-02T00:00:00Z"`), "redeliveredCount"},
 		"rotateWebhookSecret": {inputs("overlapMinutes: 1", "overlapMinutes: 2"), "secret"},
-		"execute": {func(_ *testing.T, c cast) (string, string) {
+		"execute": {func(_ *testing.T, c participants) (string, string) {
 			hire := fmt.Sprintf(`agentId: %q, budget: 2`, c.stranger.id)
 			return hire + `, taskDescription: "D"`, hire + `, taskDescription: "E"`
 		}, "task { id } result wallet { balance }"},
-		"startExecution": {func(_ *testing.T, c cast) (string, string) {
+		"startExecution": {func(_ *testing.T, c participants) (string, string) {
 			hire := fmt.Sprintf(`agentId: %q, budget: 2`, c.stranger.id)
 			return hire + `, taskDescription: "D"`, hire + `, taskDescription: "E"`
 		}, "task { id } wallet { balance }"},
-		"redeliverWebhook": {func(t *testing.T, c cast) (string, string) {
+		"redeliverWebhook": {func(t *testing.T, c participants) (string, string) {
 			t.Helper()
-			return fmt.Sprintf("deliveryId: %q", b.delivery(t, c)), fmt.Sprintf("deliveryId: %q", b.delivery(t, c))
+			return fmt.Sprintf("deliveryId: %q", b.createDelivery(t, c)), fmt.Sprintf("deliveryId: %q", b.createDelivery(t, c))
 		}, "delivery { id }"},
 	}
-	for _, field := range executable().Schema().Mutation.Fields {
+	for _, field := range executableSchema().Schema().Mutation.Fields {
 		if _, ok := rows[field.Name]; !ok && len(field.Arguments) > 0 {
 			t.Errorf("%s is not tried with a key", field.Name)
 		}
@@ -67,7 +67,7 @@ func TestIdempotencyKey(t *testing.T) {
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := b.cast(t)
+			c := b.registerParticipants(t)
 			by := c.worker
 			if posters[name] {
 				by = c.poster
@@ -76,63 +76,63 @@ func TestIdempotencyKey(t *testing.T) {
 			document := func(input string) string {
 				return "mutation { " + name + "(input: {" + input + "}) { " + row.output + " } }"
 			}
-			made := b.ok(t, by, document(first), "Idempotency-Key", key)
+			made := b.mustQuery(t, by, document(first), "Idempotency-Key", key)
 			if made.header.Get("Idempotency-Replayed") != "" {
 				t.Error("the first answer says that it is not")
 			}
 			for range 2 {
-				again := b.ok(t, by, document(first), "Idempotency-Key", key)
+				again := b.mustQuery(t, by, document(first), "Idempotency-Key", key)
 				if !reflect.DeepEqual(again.Data, made.Data) || again.header.Get("Idempotency-Replayed") != "true" {
 					t.Errorf("answered %v (replayed: %q), want %v", again.Data, again.header.Get("Idempotency-Replayed"), made.Data)
 				}
 			}
-			wantRefused(t, "another input", b.ask(t, by, document(other), "Idempotency-Key", key), models.IdempotencyReused, "")
+			assertError(t, "another input", b.query(t, by, document(other), "Idempotency-Key", key), models.IdempotencyReused, "")
 			if name != "registerAgent" { // its keys are a world of their own
-				wantRefused(t, "another mutation", b.ask(t, by, "mutation { removeWebhook { viewer { ownerEmail } } }", "Idempotency-Key", key), models.IdempotencyReused, "")
+				assertError(t, "another mutation", b.query(t, by, "mutation { removeWebhook { viewer { ownerEmail } } }", "Idempotency-Key", key), models.IdempotencyReused, "")
 			}
 		})
 	}
 }
 
-// TestIdempotencyKeyIsRefused: a key that cannot stand for one effect.
-func TestIdempotencyKeyIsRefused(t *testing.T) {
+// TestIdempotencyKey_invalid: a key that cannot stand for one effect.
+func TestIdempotencyKey_invalid(t *testing.T) {
 	t.Parallel()
-	b := open(t)
-	agent := b.register(t, "")
+	b := newBundle(t)
+	agent := b.registerAgent(t, "")
 	const post = `postTask(input: {title: "T", description: "D", budget: 2}) { task { id } }`
 	for _, document := range []string{
 		`mutation { a: ` + post + ` b: ` + post + ` }`,
 		`mutation { ... on Mutation { a: ` + post + ` b: ` + post + ` } }`,
 		`mutation { a: ` + post + ` ...f } fragment f on Mutation { b: ` + post + ` }`,
 	} {
-		two := b.ask(t, agent, document, "Idempotency-Key", "k")
+		two := b.query(t, agent, document, "Idempotency-Key", "k")
 		if two.code() != string(models.InvalidInput) || two.Data != nil {
 			t.Errorf("%s with one key: %v, %v", document, two.Data, two.Errors)
 		}
 	}
-	b.ok(t, b.register(t, ""), `mutation { __typename `+post+` }`, "Idempotency-Key", "one effect")
+	b.mustQuery(t, b.registerAgent(t, ""), `mutation { __typename `+post+` }`, "Idempotency-Key", "one effect")
 	for _, key := range []string{"\xff\xfe", "k\u00e9", "a\tb"} {
-		wantRefused(t, "a key that is no text", b.ask(t, agent, `mutation { `+post+` }`, "Idempotency-Key", key), models.InvalidInput, "Idempotency-Key")
+		assertError(t, "a key that is no text", b.query(t, agent, `mutation { `+post+` }`, "Idempotency-Key", key), models.InvalidInput, "Idempotency-Key")
 	}
-	long := b.ask(t, agent, `mutation { `+post+` }`, "Idempotency-Key", fmt.Sprintf("%0300d", 1))
-	wantRefused(t, "a key that is too long", long, models.InvalidInput, "Idempotency-Key")
-	short := b.ask(t, caller{}, `mutation { registerAgent(input: {name: "A"}) { apiKey } }`, "Idempotency-Key", "guess")
-	wantRefused(t, "a registration with a key that can be guessed", short, models.InvalidInput, "Idempotency-Key")
-	b.ok(t, agent, "{ viewer { wallet { balance } } }").wants(t, "viewer.wallet.balance", "100")
+	long := b.query(t, agent, `mutation { `+post+` }`, "Idempotency-Key", fmt.Sprintf("%0300d", 1))
+	assertError(t, "a key that is too long", long, models.InvalidInput, "Idempotency-Key")
+	short := b.query(t, caller{}, `mutation { registerAgent(input: {name: "A"}) { apiKey } }`, "Idempotency-Key", "guess")
+	assertError(t, "a registration with a key that can be guessed", short, models.InvalidInput, "Idempotency-Key")
+	b.mustQuery(t, agent, "{ viewer { wallet { balance } } }").assertFields(t, "viewer.wallet.balance", "100")
 
-	tooMuch := b.ask(t, agent, `mutation { postTask(input: {title: "T", description: "D", budget: 1000}) { task { id } } }`, "Idempotency-Key", "k")
-	wantRefused(t, "more than there is", tooMuch, models.InsufficientFunds, "")
-	b.ok(t, agent, `mutation { `+post+` }`, "Idempotency-Key", "k") // nothing had happened: the key is free
+	tooMuch := b.query(t, agent, `mutation { postTask(input: {title: "T", description: "D", budget: 1000}) { task { id } } }`, "Idempotency-Key", "k")
+	assertError(t, "more than there is", tooMuch, models.InsufficientFunds, "")
+	b.mustQuery(t, agent, `mutation { `+post+` }`, "Idempotency-Key", "k") // nothing had happened: the key is free
 }
 
-// TestIdempotencyKeyOfASocket: a key that came with the opening of a socket is
+// TestIdempotencyKey_ignoredFromSocketHandshake: a key that came with the opening of a socket is
 // not taken for one of the operations on it.
-func TestIdempotencyKeyOfASocket(t *testing.T) {
+func TestIdempotencyKey_ignoredFromSocketHandshake(t *testing.T) {
 	t.Parallel()
-	b := open(t)
-	agent := b.register(t, "")
+	b := newBundle(t)
+	agent := b.registerAgent(t, "")
 	header := http.Header{"Idempotency-Key": {"k"}}
-	conn := b.dial(t, agent, header)
+	conn := b.dialWebSocket(t, agent, header)
 	for range 2 {
 		must(t, conn.WriteJSON(map[string]any{"id": "1", "type": "subscribe", "payload": map[string]string{
 			"query": `mutation { postTask(input: {title: "T", description: "D", budget: 2}) { wallet { balance } } }`,
@@ -141,5 +141,5 @@ func TestIdempotencyKeyOfASocket(t *testing.T) {
 			must(t, conn.ReadJSON(&message))
 		}
 	}
-	b.ok(t, agent, "{ viewer { wallet { balance } } }").wants(t, "viewer.wallet.balance", "96")
+	b.mustQuery(t, agent, "{ viewer { wallet { balance } } }").assertFields(t, "viewer.wallet.balance", "96")
 }

@@ -12,8 +12,8 @@ func agentQuery(filter *generated.AgentFilter, order *generated.AgentOrder) mark
 	var q market.AgentQuery
 	if filter != nil {
 		q = market.AgentQuery{
-			Capability: text(filter.Capability), Search: text(filter.Search),
-			MaxPrice: given(filter.MaxPricePerTask), Modes: filter.ExecutionMode.Value(),
+			Capability: stringOrEmpty(filter.Capability), Search: stringOrEmpty(filter.Search),
+			MaxPrice: optionalValue(filter.MaxPricePerTask), Modes: filter.ExecutionMode.Value(),
 		}
 	}
 	if order != nil {
@@ -33,8 +33,8 @@ func taskQuery(filter *generated.TaskFilter, order *generated.TaskOrder) market.
 	var q market.TaskQuery
 	if filter != nil {
 		q = market.TaskQuery{
-			Status: filter.Status.Value(), Capability: text(filter.Capability),
-			MinBudget: given(filter.MinBudget), Search: text(filter.Search),
+			Status: filter.Status.Value(), Capability: stringOrEmpty(filter.Capability),
+			MinBudget: optionalValue(filter.MinBudget), Search: stringOrEmpty(filter.Search),
 		}
 	}
 	if order != nil {
@@ -49,13 +49,13 @@ func taskQuery(filter *generated.TaskFilter, order *generated.TaskOrder) market.
 func entryQuery(agentID string, filter *generated.LedgerEntryFilter) market.EntryQuery {
 	q := market.EntryQuery{AgentID: agentID}
 	if filter != nil {
-		q.Kinds, q.TaskID = transferKinds(filter.Kind.Value()), text(filter.TaskID)
+		q.Kinds, q.TaskID = transferKinds(filter.Kind.Value()), stringOrEmpty(filter.TaskID)
 	}
 	return q
 }
 
-func failedQuery(in generated.RedeliverWebhooksInput) models.FailedQuery {
-	return models.FailedQuery{Since: in.Since, Until: in.Until.Value(), After: text(in.After), First: in.First}
+func failedDeliveriesQuery(in generated.RedeliverWebhooksInput) models.FailedDeliveryQuery {
+	return models.FailedDeliveryQuery{Since: in.Since, Until: in.Until.Value(), After: stringOrEmpty(in.After), First: in.First}
 }
 
 // agentChanges reads a change of a profile. A field left out is not touched;
@@ -69,7 +69,7 @@ func agentChanges(in generated.UpdateAgentInput) (market.AgentChanges, error) {
 	}
 	changes := market.AgentChanges{
 		Name: in.Name.Value(), PricePerTask: in.PricePerTask.Value(),
-		Description: cleared(in.Description), EndpointURL: cleared(in.EndpointURL), SystemPrompt: cleared(in.SystemPrompt),
+		Description: emptyIfNull(in.Description), EndpointURL: emptyIfNull(in.EndpointURL), SystemPrompt: emptyIfNull(in.SystemPrompt),
 	}
 	if in.Capabilities.IsSet() {
 		words := in.Capabilities.Value()
@@ -78,8 +78,8 @@ func agentChanges(in generated.UpdateAgentInput) (market.AgentChanges, error) {
 	return changes, nil
 }
 
-// cleared returns nil for a text that was left out and an empty one for null.
-func cleared(in graphql.Omittable[*string]) *string {
+// emptyIfNull returns nil for a text that was left out and an empty one for null.
+func emptyIfNull(in graphql.Omittable[*string]) *string {
 	if !in.IsSet() {
 		return nil
 	}
@@ -89,9 +89,9 @@ func cleared(in graphql.Omittable[*string]) *string {
 	return new(string)
 }
 
-func given[T any](in graphql.Omittable[*T]) *T { return in.Value() }
+func optionalValue[T any](in graphql.Omittable[*T]) *T { return in.Value() }
 
-func text(in graphql.Omittable[*string]) string {
+func stringOrEmpty(in graphql.Omittable[*string]) string {
 	if p := in.Value(); p != nil {
 		return *p
 	}

@@ -18,19 +18,19 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// executable is the schema with its costs.
-func executable() graphql.ExecutableSchema {
+// executableSchema is the schema with its costs.
+func executableSchema() graphql.ExecutableSchema {
 	config := generated.Config{Resolvers: &Resolver{}}
 	setComplexity(&config.Complexity)
 	return generated.NewExecutableSchema(config)
 }
 
-// TestEveryListHasACost walks the schema: a field that takes `first` costs by
+// TestComplexity_everyList walks the schema: a field that takes `first` costs by
 // how much it is asked for, and so does one that is given a list of ids. A new
 // one without a cost fails here.
-func TestEveryListHasACost(t *testing.T) {
+func TestComplexity_everyList(t *testing.T) {
 	t.Parallel()
-	schema := executable()
+	schema := executableSchema()
 	cost := func(object, field string, arguments map[string]any) int {
 		t.Helper()
 		n, ok := schema.Complexity(t.Context(), object, field, 10, arguments)
@@ -73,12 +73,12 @@ func TestEveryListHasACost(t *testing.T) {
 	}
 }
 
-// TestLimits: documents that would cost more than an honest one are refused with
+// TestDocumentLimits: documents that would cost more than an honest one are refused with
 // INVALID_INPUT before anything runs; those that people write pass.
-func TestLimits(t *testing.T) {
+func TestDocumentLimits(t *testing.T) {
 	t.Parallel()
-	b := open(t)
-	agent := b.register(t, "")
+	b := newBundle(t)
+	agent := b.registerAgent(t, "")
 	fields := func(n int, field string) string { return strings.Repeat(field+" ", n) }
 	var doubled strings.Builder
 	for i := range 30 {
@@ -90,12 +90,12 @@ func TestLimits(t *testing.T) {
 		passes   bool
 	}{
 		"a full page with all that is shown": {`{ tasks(first: 100) { nodes { ` + task + ` } pageInfo { endCursor } } agents(first: 100) { nodes { id name } } }`, true},
-		"ten full pages":                     {`{ ` + aliased(10, `tasks(first: 100) { nodes { `+task+` } }`) + `}`, false},
-		"lists in disguise":                  {`{ viewer { ` + aliased(12, `postedTasks(first: 100) { nodes { `+task+` } }`) + `} }`, false},
-		"the same behind an absurd page":     {`{ x: tasks(first: 4611686018427387904) { nodes { id title } } ` + aliased(10, `tasks(first: 100) { nodes { `+task+` } }`) + `}`, false},
+		"ten full pages":                     {`{ ` + repeatAliased(10, `tasks(first: 100) { nodes { `+task+` } }`) + `}`, false},
+		"lists in disguise":                  {`{ viewer { ` + repeatAliased(12, `postedTasks(first: 100) { nodes { `+task+` } }`) + `} }`, false},
+		"the same behind an absurd page":     {`{ x: tasks(first: 4611686018427387904) { nodes { id title } } ` + repeatAliased(10, `tasks(first: 100) { nodes { `+task+` } }`) + `}`, false},
 		"edges and nodes of the ledger":      {`{ viewer { wallet { entries(first: 100) { edges { node { id task { ` + task + ` } } } nodes { id task { ` + task + ` } } } } } }`, true},
 		"depth":                              {`{ __schema { types ` + strings.Repeat(`{ fields { type `, 8) + `{ name }` + strings.Repeat(` } }`, 8) + ` } }`, false},
-		"aliases":                            {`{ ` + aliased(31, "__typename") + `}`, false},
+		"aliases":                            {`{ ` + repeatAliased(31, "__typename") + `}`, false},
 		"tokens":                             {`{ nodes(ids: [` + fields(1000, `""`) + `]) { id } }`, false},
 		"bytes":                              {`{ __typename } #` + fields(33<<10, ""), false},
 		"directives":                         {`{ __typename ` + fields(21, "@include(if: true)") + `}`, false},
@@ -106,7 +106,7 @@ func TestLimits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := b.ask(t, agent, row.document)
+			got := b.query(t, agent, row.document)
 			if row.passes {
 				if len(got.Errors) > 0 {
 					t.Errorf("refused: %v", got.Errors)
@@ -125,8 +125,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// aliased repeats a field under so many names.
-func aliased(n int, field string) string {
+// repeatAliased repeats a field under so many names.
+func repeatAliased(n int, field string) string {
 	var out strings.Builder
 	for i := range n {
 		fmt.Fprintf(&out, "a%d: %s ", i, field)
@@ -134,8 +134,8 @@ func aliased(n int, field string) string {
 	return out.String()
 }
 
-// introspection is the query that tools send, less its fragments' repetition.
-const introspection = `query IntrospectionQuery { __schema { queryType { name } mutationType { name } subscriptionType { name }
+// introspectionQuery is the query that tools send, less its fragments' repetition.
+const introspectionQuery = `query IntrospectionQuery { __schema { queryType { name } mutationType { name } subscriptionType { name }
 	types { ...FullType } directives { name description locations args { ...InputValue } } } }
 	fragment FullType on __Type { kind name description fields(includeDeprecated: true) { name description args { ...InputValue } type { ...TypeRef }
 		isDeprecated deprecationReason } inputFields { ...InputValue } interfaces { ...TypeRef }
@@ -144,45 +144,45 @@ const introspection = `query IntrospectionQuery { __schema { queryType { name } 
 	fragment TypeRef on __Type { kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name
 		ofType { kind name ofType { kind name ofType { kind name } } } } } } } }`
 
-// TestMutationsAreCounted: what many requests would do is not cheaper in one. Each
+// TestRateLimit_countsMutations: what many requests would do is not cheaper in one. Each
 // mutation past the first is asked for, and none runs when one of them is too many.
-func TestMutationsAreCounted(t *testing.T) {
+func TestRateLimit_countsMutations(t *testing.T) {
 	t.Parallel()
 	var asked, most atomic.Int64
 	most.Store(1000)
-	b := openWith(t, ServerOptions{Limit: func(context.Context) error {
+	b := newBundleWith(t, ServerOptions{Limit: func(context.Context) error {
 		if asked.Add(1) > most.Load() {
-			return models.Limited(time.Second, "too many requests")
+			return models.RateLimitError(time.Second, "too many requests")
 		}
 		return nil
 	}}, outbound.Options{})
-	agent := b.register(t, "")
+	agent := b.registerAgent(t, "")
 	const post = `postTask(input: {title: "T", description: "D", budget: 2}) { task { id } }`
 	for document, want := range map[string]int64{
-		`{ viewer { agent { id } } }`:            0,
-		`mutation { ` + post + ` }`:              0,
-		`mutation { ` + aliased(10, post) + ` }`: 9,
-		`mutation { __typename ...f } fragment f on Mutation { ` + aliased(3, post) + ` }`: 2,
+		`{ viewer { agent { id } } }`:                  0,
+		`mutation { ` + post + ` }`:                    0,
+		`mutation { ` + repeatAliased(10, post) + ` }`: 9,
+		`mutation { __typename ...f } fragment f on Mutation { ` + repeatAliased(3, post) + ` }`: 2,
 	} {
 		asked.Store(0)
-		b.ok(t, agent, document)
+		b.mustQuery(t, agent, document)
 		if got := asked.Load(); got != want {
 			t.Errorf("%s is counted as %d more requests, want %d", document, got, want)
 		}
 	}
 	asked.Store(0)
 	most.Store(5)
-	wantRefused(t, "one too many", b.ask(t, agent, `mutation { `+aliased(7, post)+` }`), models.RateLimited, "")
-	b.ok(t, agent, `{ viewer { postedTasks { totalCount } } }`).wants(t, "viewer.postedTasks.totalCount", "14")
+	assertError(t, "one too many", b.query(t, agent, `mutation { `+repeatAliased(7, post)+` }`), models.RateLimited, "")
+	b.mustQuery(t, agent, `{ viewer { postedTasks { totalCount } } }`).assertFields(t, "viewer.postedTasks.totalCount", "14")
 }
 
 func TestIntrospection(t *testing.T) {
 	t.Parallel()
 	t.Run("shows the schema, each item with a description", func(t *testing.T) {
 		t.Parallel()
-		b := open(t)
-		out := b.ok(t, caller{}, introspection)
-		out.wants(t, "__schema.queryType.name", "Query", "__schema.mutationType.name", "Mutation", "__schema.subscriptionType.name", "Subscription")
+		b := newBundle(t)
+		out := b.mustQuery(t, caller{}, introspectionQuery)
+		out.assertFields(t, "__schema.queryType.name", "Query", "__schema.mutationType.name", "Mutation", "__schema.subscriptionType.name", "Subscription")
 		var types []struct {
 			Name, Description string
 			Fields            []struct{ Name, Description string }
@@ -205,22 +205,22 @@ func TestIntrospection(t *testing.T) {
 			t.Errorf("only %d types", len(types))
 		}
 		byLink := b.send(t, caller{}, "GET", "?query="+url.QueryEscape("{ __type(name: \"Task\") { kind } }"), nil)
-		byLink.wants(t, "__type.kind", "OBJECT")
+		byLink.assertFields(t, "__type.kind", "OBJECT")
 	})
 	t.Run("can be switched off", func(t *testing.T) {
 		t.Parallel()
-		b := openWith(t, ServerOptions{}, outbound.Options{})
-		for _, document := range []string{introspection, `{ __type(name: "Task") { name } }`} {
-			if got := b.ask(t, caller{}, document); got.code() != string(models.Forbidden) {
+		b := newBundleWith(t, ServerOptions{}, outbound.Options{})
+		for _, document := range []string{introspectionQuery, `{ __type(name: "Task") { name } }`} {
+			if got := b.query(t, caller{}, document); got.code() != string(models.Forbidden) {
 				t.Errorf("answered %v, %v", got.Data, got.Errors)
 			}
 		}
-		b.ok(t, caller{}, "{ __typename }").wants(t, "__typename", "Query")
+		b.mustQuery(t, caller{}, "{ __typename }").assertFields(t, "__typename", "Query")
 		for _, document := range []string{"{ agentz { totalCount } }", "{ tasks { nodes { titel } } }", `{ tasks(frist: 1) { totalCount } }`} {
-			if got := b.ask(t, caller{}, document); len(got.Errors) != 1 || strings.Contains(got.Errors[0].Message, "mean") {
+			if got := b.query(t, caller{}, document); len(got.Errors) != 1 || strings.Contains(got.Errors[0].Message, "mean") {
 				t.Errorf("%s is told %v", document, got.Errors)
 			}
-			if got := open(t).ask(t, caller{}, document); !strings.Contains(got.Errors[0].Message, "Did you mean") {
+			if got := newBundle(t).query(t, caller{}, document); !strings.Contains(got.Errors[0].Message, "Did you mean") {
 				t.Errorf("with introspection %s is told %v", document, got.Errors)
 			}
 		}
@@ -233,7 +233,7 @@ func TestOrigins(t *testing.T) {
 		"https://example.com": true, "http://localhost:3000": true,
 		"example.com": false, "https://": false, "*": false, "https://example.com/": false, "": false,
 	} {
-		_, err := NewServer(&Resolver{}, ServerOptions{Origins: []string{origin}})
+		_, err := NewServer(&Resolver{}, ServerOptions{AllowedOrigins: []string{origin}})
 		if (err == nil) != fine {
 			t.Errorf("%q: %v", origin, err)
 		}

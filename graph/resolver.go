@@ -28,31 +28,31 @@ func (r *Resolver) viewer(ctx context.Context, actor auth.Actor) (*generated.Vie
 		return nil, err
 	}
 	return &generated.Viewer{
-		Agent: agent, OwnerEmail: textOrNull(agent.OwnerEmail),
-		EndpointURL: textOrNull(agent.EndpointURL), SystemPrompt: textOrNull(agent.SystemPrompt),
+		Agent: agent, OwnerEmail: nilIfEmpty(agent.OwnerEmail),
+		EndpointURL: nilIfEmpty(agent.EndpointURL), SystemPrompt: nilIfEmpty(agent.SystemPrompt),
 	}, nil
 }
 
 // node finds any object that the caller may see; null when there is none.
 func (r *Resolver) node(ctx context.Context, id string) (generated.Node, error) {
 	actor, known := auth.FromContext(ctx)
-	if agent, err := orNull(r.Market.Agent(ctx, id)); agent != nil || err != nil {
+	if agent, err := nilIfNotFound(r.Market.Agent(ctx, id)); agent != nil || err != nil {
 		return agent, err
 	}
-	if task, err := orNull(r.Market.Task(ctx, actor.AgentID, id)); task != nil || err != nil {
+	if task, err := nilIfNotFound(r.Market.Task(ctx, actor.AgentID, id)); task != nil || err != nil {
 		return task, err
 	}
 	if !known {
 		return nil, nil
 	}
-	if delivery, err := orNull(r.Webhooks.Delivery(ctx, actor.AgentID, id)); delivery != nil || err != nil {
+	if delivery, err := nilIfNotFound(r.Webhooks.Delivery(ctx, actor.AgentID, id)); delivery != nil || err != nil {
 		return delivery, err
 	}
-	transfer, err := orNull(r.Market.Transfer(ctx, actor.AgentID, id))
+	transfer, err := nilIfNotFound(r.Market.Transfer(ctx, actor.AgentID, id))
 	if transfer == nil || err != nil {
 		return nil, err
 	}
-	return entry(actor.AgentID, transfer), nil
+	return ledgerEntry(actor.AgentID, transfer), nil
 }
 
 const maxNodes = 50
@@ -71,15 +71,15 @@ func (r *Resolver) nodes(ctx context.Context, ids []string) ([]generated.Node, e
 	return found, nil
 }
 
-// orNull makes a missing object a null one.
-func orNull[T any](object *T, err error) (*T, error) {
+// nilIfNotFound makes a missing object a null one.
+func nilIfNotFound[T any](object *T, err error) (*T, error) {
 	if err != nil && models.CodeOf(err) == models.NotFound {
 		return nil, nil //nolint:nilnil // null is the answer
 	}
 	return object, err
 }
 
-func textOrNull(text string) *string {
+func nilIfEmpty(text string) *string {
 	if text == "" {
 		return nil
 	}

@@ -11,14 +11,14 @@ func Schema() string {
 	return generated.NewExecutableSchema(generated.Config{}).Schema().Query.Position.Src.Input
 }
 
-// Stream is a subscription of the schema.
-type Stream struct{ Name, Description string }
+// SubscriptionField is a subscription of the schema.
+type SubscriptionField struct{ Name, Description string }
 
-// Streams are the subscriptions, with what the schema says of them.
-func (s *Server) Streams() []Stream {
-	var all []Stream
+// Subscriptions are the subscriptions, with what the schema says of them.
+func (s *Server) Subscriptions() []SubscriptionField {
+	var all []SubscriptionField
 	for _, field := range s.schema.Subscription.Fields {
-		all = append(all, Stream{field.Name, strings.Join(strings.Fields(field.Description), " ")})
+		all = append(all, SubscriptionField{field.Name, strings.Join(strings.Fields(field.Description), " ")})
 	}
 	return all
 }

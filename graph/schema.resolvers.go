@@ -14,7 +14,7 @@ func (r *agentConnectionResolver) TotalCount(ctx context.Context, obj *generated
 }
 
 func (r *ledgerEntryResolver) Task(ctx context.Context, objs []*generated.LedgerEntry) ([]*models.Task, error) {
-	return r.tasksOf(ctx, ids(objs, func(e *generated.LedgerEntry) *string { return e.TaskID }))
+	return r.loadTasks(ctx, collectIDs(objs, func(e *generated.LedgerEntry) *string { return e.TaskID }))
 }
 
 func (r *mutationResolver) RegisterAgent(ctx context.Context, input market.RegisterAgentInput) (*generated.RegisterAgentPayload, error) {
@@ -181,8 +181,8 @@ func (r *mutationResolver) RedeliverWebhooks(ctx context.Context, input generate
 	if err != nil {
 		return nil, err
 	}
-	out, err := r.Market.RedeliverFailed(ctx, actor, failedQuery(input))
-	return &generated.RedeliverWebhooksPayload{RedeliveredCount: out.Count, EndCursor: textOrNull(out.Last), HasNextPage: out.More}, err
+	out, err := r.Market.RedeliverFailed(ctx, actor, failedDeliveriesQuery(input))
+	return &generated.RedeliverWebhooksPayload{RedeliveredCount: out.Count, EndCursor: nilIfEmpty(out.LastID), HasNextPage: out.HasMore}, err
 }
 
 func (r *mutationResolver) PingWebhook(ctx context.Context) (*generated.PingWebhookPayload, error) {
@@ -191,7 +191,7 @@ func (r *mutationResolver) PingWebhook(ctx context.Context) (*generated.PingWebh
 		return nil, err
 	}
 	out, err := r.Webhooks.Ping(ctx, actor.AgentID)
-	return &generated.PingWebhookPayload{Delivered: out.Attempt.Error == nil, RequestBody: out.Body, Attempt: &out.Attempt}, err
+	return &generated.PingWebhookPayload{Delivered: out.Attempt.Error == nil, RequestBody: out.RequestBody, Attempt: &out.Attempt}, err
 }
 
 func (r *queryResolver) Node(ctx context.Context, id string) (generated.Node, error) {
@@ -215,7 +215,7 @@ func (r *queryResolver) Agent(ctx context.Context, id string) (*models.Agent, er
 }
 
 func (r *queryResolver) Agents(ctx context.Context, first *int, after *string, filter *generated.AgentFilter, orderBy *generated.AgentOrder) (*generated.AgentConnection, error) {
-	return r.agentPage(ctx, agentQuery(filter, orderBy), page(first, after))
+	return r.agentConnection(ctx, agentQuery(filter, orderBy), pageFrom(first, after))
 }
 
 func (r *queryResolver) Task(ctx context.Context, id string) (*models.Task, error) {
@@ -224,7 +224,7 @@ func (r *queryResolver) Task(ctx context.Context, id string) (*models.Task, erro
 }
 
 func (r *queryResolver) Tasks(ctx context.Context, first *int, after *string, filter *generated.TaskFilter, orderBy *generated.TaskOrder) (*generated.TaskConnection, error) {
-	return r.taskPage(ctx, taskQuery(filter, orderBy), page(first, after))
+	return r.taskConnection(ctx, taskQuery(filter, orderBy), pageFrom(first, after))
 }
 
 func (r *queryResolver) Marketplace(ctx context.Context) (*generated.Marketplace, error) {
@@ -254,11 +254,11 @@ func (r *subscriptionResolver) WebhookChanged(ctx context.Context, after *string
 }
 
 func (r *taskResolver) Poster(ctx context.Context, objs []*models.Task) ([]*models.Agent, error) {
-	return r.agentsOfTasks(ctx, ids(objs, func(t *models.Task) *string { return &t.PosterID }))
+	return r.loadTaskAgents(ctx, collectIDs(objs, func(t *models.Task) *string { return &t.PosterID }))
 }
 
 func (r *taskResolver) Worker(ctx context.Context, objs []*models.Task) ([]*models.Agent, error) {
-	return r.agentsOfTasks(ctx, ids(objs, func(t *models.Task) *string { return t.WorkerID }))
+	return r.loadTaskAgents(ctx, collectIDs(objs, func(t *models.Task) *string { return t.WorkerID }))
 }
 
 func (r *taskResolver) Result(ctx context.Context, obj *models.Task) (*string, error) {
@@ -277,19 +277,19 @@ func (r *viewerResolver) Wallet(ctx context.Context, obj *generated.Viewer) (*mo
 }
 
 func (r *viewerResolver) Webhook(ctx context.Context, obj *generated.Viewer) (*models.Webhook, error) {
-	return orNull(r.Webhooks.Get(ctx, obj.Agent.ID))
+	return nilIfNotFound(r.Webhooks.Get(ctx, obj.Agent.ID))
 }
 
 func (r *viewerResolver) PostedTasks(ctx context.Context, obj *generated.Viewer, first *int, after *string, status []models.Status) (*generated.TaskConnection, error) {
-	return r.taskPage(ctx, market.TaskQuery{PosterID: obj.Agent.ID, Status: status}, page(first, after))
+	return r.taskConnection(ctx, market.TaskQuery{PosterID: obj.Agent.ID, Status: status}, pageFrom(first, after))
 }
 
 func (r *viewerResolver) WorkedTasks(ctx context.Context, obj *generated.Viewer, first *int, after *string, status []models.Status) (*generated.TaskConnection, error) {
-	return r.taskPage(ctx, market.TaskQuery{WorkerID: obj.Agent.ID, Status: status}, page(first, after))
+	return r.taskConnection(ctx, market.TaskQuery{WorkerID: obj.Agent.ID, Status: status}, pageFrom(first, after))
 }
 
 func (r *walletResolver) Entries(ctx context.Context, obj *models.Wallet, first *int, after *string, filter *generated.LedgerEntryFilter) (*generated.LedgerEntryConnection, error) {
-	return r.entryPage(ctx, entryQuery(obj.AgentID, filter), page(first, after))
+	return r.entryConnection(ctx, entryQuery(obj.AgentID, filter), pageFrom(first, after))
 }
 
 func (r *webhookResolver) SecretHint(ctx context.Context, obj *models.Webhook) (string, error) {
@@ -297,31 +297,31 @@ func (r *webhookResolver) SecretHint(ctx context.Context, obj *models.Webhook) (
 }
 
 func (r *webhookResolver) PendingCount(ctx context.Context, obj *models.Webhook) (int, error) {
-	return r.Webhooks.Count(ctx, obj.AgentID, models.DeliveryPending)
+	return r.Webhooks.CountDeliveries(ctx, obj.AgentID, models.DeliveryPending)
 }
 
 func (r *webhookResolver) FailedCount(ctx context.Context, obj *models.Webhook) (int, error) {
-	return r.Webhooks.Count(ctx, obj.AgentID, models.DeliveryFailed)
+	return r.Webhooks.CountDeliveries(ctx, obj.AgentID, models.DeliveryFailed)
 }
 
 func (r *webhookResolver) Deliveries(ctx context.Context, obj *models.Webhook, first *int, after *string, status []models.DeliveryStatus) (*generated.WebhookDeliveryConnection, error) {
-	return r.deliveryPage(ctx, obj.AgentID, status, page(first, after))
+	return r.deliveryConnection(ctx, obj.AgentID, status, pageFrom(first, after))
 }
 
 func (r *webhookDeliveryResolver) Task(ctx context.Context, objs []*models.Delivery) ([]*models.Task, error) {
-	return r.tasksOf(ctx, ids(objs, func(d *models.Delivery) *string { return &d.TaskID }))
+	return r.loadTasks(ctx, collectIDs(objs, func(d *models.Delivery) *string { return &d.TaskID }))
 }
 
 func (r *webhookDeliveryResolver) RequestBody(ctx context.Context, objs []*models.Delivery) ([]*string, error) {
-	tasks, err := r.tasksOf(ctx, ids(objs, func(d *models.Delivery) *string { return &d.TaskID }))
+	tasks, err := r.loadTasks(ctx, collectIDs(objs, func(d *models.Delivery) *string { return &d.TaskID }))
 	if err != nil {
 		return nil, err
 	}
-	return r.Webhooks.Bodies(objs, tasks)
+	return r.Webhooks.RequestBodies(objs, tasks)
 }
 
 func (r *webhookDeliveryResolver) Attempts(ctx context.Context, obj *models.Delivery) ([]*models.Attempt, error) {
-	return r.attemptsOf(ctx, obj.ID)
+	return r.loadAttempts(ctx, obj.ID)
 }
 
 func (r *Resolver) AgentConnection() generated.AgentConnectionResolver {

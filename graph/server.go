@@ -28,36 +28,36 @@ import (
 )
 
 const (
-	cachedDocuments  = 1000
-	operationTimeout = 30 * time.Second
+	maxCachedDocuments = 1000
+	operationTimeout   = 30 * time.Second
 )
 
 // ServerOptions are what a server needs beside its resolvers.
 type ServerOptions struct {
-	Introspection bool
-	Origins       []string // of pages on other hosts that may connect
-	Keys          *auth.Keys
+	Introspection  bool
+	AllowedOrigins []string // of pages on other hosts that may connect
+	Keys           *auth.Keys
 	// Limit is asked before each operation on a socket, and for each mutation past the
 	// first of a document; it may be nil.
-	Limit   func(ctx context.Context) error
-	Logger  *slog.Logger
-	Answers *Answers        // where queries are answered from memory; may be nil
-	Trusted *Trusted        // the only documents to run; nil runs any
-	Meter   Meter           // may be nil
-	Tracer  *tracing.Tracer // may be nil
+	Limit            func(ctx context.Context) error
+	Logger           *slog.Logger
+	Cache            *Cache            // where queries are answered from memory; may be nil
+	TrustedDocuments *TrustedDocuments // the only documents to run; nil runs any
+	Meter            Meter             // may be nil
+	Tracer           *tracing.Tracer   // may be nil
 }
 
 // Server answers GraphQL over HTTP, WebSocket and server-sent events.
 type Server struct {
 	handler    *handler.Server
 	transports *transport.Transports
-	shared     *sharing
+	hub        *Hub
 	schema     *ast.Schema
 }
 
 // NewServer makes the server of a resolver. An origin that is none is an error.
 func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
-	for _, origin := range o.Origins {
+	for _, origin := range o.AllowedOrigins {
 		if u, err := url.Parse(origin); err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" {
 			return nil, fmt.Errorf("allow-origins: %q is not an origin like https://example.com", origin)
 		}
@@ -66,17 +66,17 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	setComplexity(&config.Complexity)
 	schema := generated.NewExecutableSchema(config)
 	server := handler.New(schema)
-	present := o.metered(presenter(o.Logger, o.Introspection))
+	present := o.countErrors(errorPresenter(o.Logger, o.Introspection))
 	server.SetErrorPresenter(present)
-	server.SetRecoverFunc(contain(o.Logger))
-	server.SetQueryCache(lru.New[*ast.QueryDocument](cachedDocuments))
+	server.SetRecoverFunc(panicHandler(o.Logger))
+	server.SetQueryCache(lru.New[*ast.QueryDocument](maxCachedDocuments))
 	server.SetParserTokenLimit(transport.MaxTokens)
-	if o.Trusted != nil {
-		server.Use(o.Trusted)
+	if o.TrustedDocuments != nil {
+		server.Use(o.TrustedDocuments)
 	} else {
-		server.Use(extension.AutomaticPersistedQuery{Cache: lru.New[string](cachedDocuments)})
+		server.Use(extension.AutomaticPersistedQuery{Cache: lru.New[string](maxCachedDocuments)})
 	}
-	guard, err := transport.NewGuard()
+	guard, err := transport.NewDocumentLimits()
 	if err != nil {
 		return nil, err
 	}
@@ -87,40 +87,40 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 		server.Use(extension.Introspection{})
 	}
 	if o.Tracer != nil {
-		server.Use(&traced{o.Tracer})
+		server.Use(&tracingExtension{o.Tracer})
 	}
-	shared, err := newSharing(r.Market, r.Events, schema, o.Logger)
+	shared, err := NewHub(r.Market, r.Events, schema, o.Logger)
 	if err != nil {
 		return nil, err
 	}
 	server.AroundOperations(func(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-		return o.told(ctx, around(ctx, shared, &o, next))
+		return o.observeOperation(ctx, interceptOperation(ctx, shared, &o, next))
 	})
 	transports := transport.New(transport.Options{
-		Init: initialiser(o.Keys), Before: o.Limit, Key: keyOf, Present: present, CheckOrigin: checkOrigin(o.Origins),
-		Headers: replayed, Memory: o.Answers,
+		Init: connectionInit(o.Keys), BeforeOperation: o.Limit, Key: apiKeyHash, PresentError: present, CheckOrigin: originChecker(o.AllowedOrigins),
+		AddHeaders: setReplayedHeader, Cache: o.Cache,
 		Address: func(ctx context.Context) string { return auth.RequestFrom(ctx).Address }, Logger: o.Logger,
 	})
 	transports.Mount(server)
-	return &Server{handler: server, transports: transports, shared: shared, schema: schema.Schema()}, nil
+	return &Server{handler: server, transports: transports, hub: shared, schema: schema.Schema()}, nil
 }
 
 // ServeHTTP answers a request of any kind.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
 // CloseKey ends the sockets that an API key opened.
-func (s *Server) CloseKey(key auth.Hash) { s.transports.CloseKey(hex.EncodeToString(key[:])) }
+func (s *Server) CloseKey(key auth.KeyHash) { s.transports.CloseKey(hex.EncodeToString(key[:])) }
 
 // Connections returns how many sockets and streams are open.
 func (s *Server) Connections() int { return s.transports.Connections() }
 
-// CutOff returns how many of those were ended because their clients did not read.
-func (s *Server) CutOff() int64 { return s.transports.CutOff() }
+// ConnectionsCutOff returns how many of those were ended because their clients did not read.
+func (s *Server) ConnectionsCutOff() int64 { return s.transports.ConnectionsCutOff() }
 
 // Shutdown ends all sockets and streams and waits for them until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.transports.Shutdown(ctx)
-	s.shared.wait(ctx)
+	s.hub.Wait(ctx)
 }
 
 // authenticated lets a field be reached with an API key only.
@@ -131,26 +131,26 @@ func authenticated(ctx context.Context, _ any, next graphql.Resolver) (any, erro
 	return next(ctx)
 }
 
-// around bounds how long a query or mutation takes, counts each mutation as a request
+// interceptOperation bounds how long a query or mutation takes, counts each mutation as a request
 // of its own, and refuses an Idempotency-Key for a document with several: one key is
 // for one effect.
-func around(ctx context.Context, shared *sharing, o *ServerOptions, next graphql.OperationHandler) graphql.ResponseHandler {
+func interceptOperation(ctx context.Context, shared *Hub, o *ServerOptions, next graphql.OperationHandler) graphql.ResponseHandler {
 	operation := graphql.GetOperationContext(ctx)
 	switch operation.Operation.Operation {
 	case ast.Mutation:
-		if err := o.admit(ctx, mutations(operation)); err != nil {
-			return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{Present(ctx, err)}})
+		if err := o.checkMutations(ctx, countMutations(operation)); err != nil {
+			return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{PresentError(ctx, err)}})
 		}
 	case ast.Query:
-		return o.Answers.around(ctx, func(ctx context.Context) graphql.ResponseHandler { return limited(ctx, next) })
+		return o.Cache.InterceptOperation(ctx, func(ctx context.Context) graphql.ResponseHandler { return runQuery(ctx, next) })
 	case ast.Subscription:
-		return shared.around(ctx, next)
+		return shared.InterceptOperation(ctx, next)
 	}
 	return next(ctx)
 }
 
-// admit refuses a document with so many mutations that may not run.
-func (o *ServerOptions) admit(ctx context.Context, mutations int) error {
+// checkMutations refuses a document with so many mutations that may not run.
+func (o *ServerOptions) checkMutations(ctx context.Context, mutations int) error {
 	if mutations > 1 && auth.RequestFrom(ctx).IdempotencyKey != "" {
 		return models.Errorf(models.InvalidInput, "a document with an Idempotency-Key must have one mutation")
 	}
@@ -165,8 +165,8 @@ func (o *ServerOptions) admit(ctx context.Context, mutations int) error {
 	return nil
 }
 
-// mutations is how many effects a document asks for, in fragments or not.
-func mutations(operation *graphql.OperationContext) (n int) {
+// countMutations is how many effects a document asks for, in fragments or not.
+func countMutations(operation *graphql.OperationContext) (n int) {
 	for _, field := range graphql.CollectFields(operation, operation.Operation.SelectionSet, []string{"Mutation"}) {
 		if field.Name != "__typename" {
 			n++
@@ -175,11 +175,11 @@ func mutations(operation *graphql.OperationContext) (n int) {
 	return n
 }
 
-// limited runs a query under the time limit, with what it loads kept for as long
+// runQuery runs a query under the time limit, with what it loads kept for as long
 // as it runs. Mutations have their own limit: a hire takes as long as its agent
 // may.
-func limited(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-	ctx, cancel := context.WithTimeout(withLoads(ctx), operationTimeout)
+func runQuery(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
+	ctx, cancel := context.WithTimeout(withLoaders(ctx), operationTimeout)
 	responses := next(ctx)
 	return func(context.Context) *graphql.Response {
 		defer cancel()
@@ -187,8 +187,8 @@ func limited(ctx context.Context, next graphql.OperationHandler) graphql.Respons
 	}
 }
 
-// contain logs a panic of a resolver with its stack and shows nothing of it.
-func contain(logger *slog.Logger) graphql.RecoverFunc {
+// panicHandler logs a panic of a resolver with its stack and shows nothing of it.
+func panicHandler(logger *slog.Logger) graphql.RecoverFunc {
 	return func(ctx context.Context, panicked any) error {
 		stack := make([]byte, 8<<10)
 		logger.ErrorContext(ctx, "panic in a resolver", slog.Any("panic", panicked),
@@ -197,15 +197,15 @@ func contain(logger *slog.Logger) graphql.RecoverFunc {
 	}
 }
 
-// initialiser reads the API key of a socket: from the payload of its init
+// connectionInit reads the API key of a socket: from the payload of its init
 // message, or else from the request that opened it.
-func initialiser(keys *auth.Keys) func(context.Context, map[string]any) (context.Context, error) {
+func connectionInit(keys *auth.Keys) func(context.Context, map[string]any) (context.Context, error) {
 	return func(ctx context.Context, payload map[string]any) (context.Context, error) {
 		opening := auth.RequestFrom(ctx) // its Idempotency-Key would be one for all operations of the socket
-		ctx = auth.WithRequest(tracing.Without(ctx), &auth.Request{ID: opening.ID, Address: opening.Address})
+		ctx = auth.WithRequest(tracing.WithoutSpan(ctx), &auth.Request{ID: opening.ID, Address: opening.Address})
 		for _, name := range []string{"X-API-Key", "x-api-key", "apiKey"} {
 			if key, ok := payload[name].(string); ok && key != "" {
-				actor, err := keys.Find(ctx, key)
+				actor, err := keys.Authenticate(ctx, key)
 				if err != nil {
 					return nil, err
 				}
@@ -216,24 +216,24 @@ func initialiser(keys *auth.Keys) func(context.Context, map[string]any) (context
 	}
 }
 
-// replayed says in a header that an answer was kept from an earlier request.
-func replayed(ctx context.Context, h http.Header) {
+// setReplayedHeader says in a header that an answer was kept from an earlier request.
+func setReplayedHeader(ctx context.Context, h http.Header) {
 	if auth.RequestFrom(ctx).Replayed.Load() {
 		h.Set("Idempotency-Replayed", "true")
 	}
 }
 
-func keyOf(ctx context.Context) string {
+func apiKeyHash(ctx context.Context) string {
 	actor, ok := auth.FromContext(ctx)
 	if !ok {
 		return ""
 	}
-	return hex.EncodeToString(actor.Key[:])
+	return hex.EncodeToString(actor.KeyHash[:])
 }
 
-// checkOrigin lets programs connect, and pages of the server's own host and of
+// originChecker lets programs connect, and pages of the server's own host and of
 // the origins that were allowed.
-func checkOrigin(origins []string) func(*http.Request) bool {
+func originChecker(origins []string) func(*http.Request) bool {
 	return func(r *http.Request) bool {
 		origin := r.Header.Get("Origin")
 		if origin == "" || slices.Contains(origins, origin) {

@@ -29,7 +29,7 @@ func (s *strictVariables) Validate(schema graphql.ExecutableSchema) error {
 // MutateOperationContext looks at the variables of an operation.
 func (s *strictVariables) MutateOperationContext(_ context.Context, operation *graphql.OperationContext) *gqlerror.Error {
 	for _, variable := range operation.Operation.VariableDefinitions {
-		if name := s.misfit(variable.Variable, variable.Type, operation.Variables[variable.Variable]); name != "" {
+		if name := s.firstMismatch(variable.Variable, variable.Type, operation.Variables[variable.Variable]); name != "" {
 			return &gqlerror.Error{
 				Message:    name + " has a value of the wrong type",
 				Extensions: map[string]any{"code": string(models.InvalidInput), "field": name},
@@ -39,41 +39,41 @@ func (s *strictVariables) MutateOperationContext(_ context.Context, operation *g
 	return nil
 }
 
-// misfit returns the name of the first value in value that is of the wrong
+// firstMismatch returns the name of the first value in value that is of the wrong
 // type; empty when there is none.
-func (s *strictVariables) misfit(name string, typ *ast.Type, value any) string {
+func (s *strictVariables) firstMismatch(name string, typ *ast.Type, value any) string {
 	if value == nil {
 		return "" // whether it may be has been looked at
 	}
 	if list := reflect.ValueOf(value); typ.Elem != nil && list.Kind() == reflect.Slice {
 		for i := range list.Len() {
-			if wrong := s.misfit(name, typ.Elem, list.Index(i).Interface()); wrong != "" {
+			if wrong := s.firstMismatch(name, typ.Elem, list.Index(i).Interface()); wrong != "" {
 				return wrong
 			}
 		}
 		return ""
 	}
 	if typ.Elem != nil { // one value stands for a list of it
-		return s.misfit(name, typ.Elem, value)
+		return s.firstMismatch(name, typ.Elem, value)
 	}
 	definition := s.schema.Types[typ.NamedType]
 	if fields, ok := value.(map[string]any); ok && definition.Kind == ast.InputObject {
 		for _, field := range definition.Fields {
-			if wrong := s.misfit(field.Name, field.Type, fields[field.Name]); wrong != "" {
+			if wrong := s.firstMismatch(field.Name, field.Type, fields[field.Name]); wrong != "" {
 				return wrong
 			}
 		}
 		return ""
 	}
-	if !fits(definition, value) {
+	if !matchesType(definition, value) {
 		return name
 	}
 	return ""
 }
 
-// fits reports whether a value that is no list and no input is of its type.
+// matchesType reports whether a value that is no list and no input is of its type.
 // Scalars of our own look at their values themselves.
-func fits(definition *ast.Definition, value any) bool {
+func matchesType(definition *ast.Definition, value any) bool {
 	text, isText := value.(string)
 	switch {
 	case definition.Kind == ast.Enum:

@@ -12,8 +12,8 @@ import (
 // the document has, alone, in a list and inside an input.
 func TestVariables(t *testing.T) {
 	t.Parallel()
-	b := open(t)
-	agent := b.register(t, "")
+	b := newBundle(t)
+	agent := b.registerAgent(t, "")
 	const list, post = `query($v: %s) { %s { totalCount } }`, `mutation($v: PostTaskInput!) { postTask(input: $v) { task { id } } }`
 	for _, row := range []struct {
 		document, value string
@@ -41,7 +41,7 @@ func TestVariables(t *testing.T) {
 			got := b.send(t, agent, http.MethodPost, "", fmt.Appendf(nil, `{"query":%q,"variables":{"v":%s}}`, row.document, row.value), "Content-Type", "application/json")
 			switch {
 			case row.field != "":
-				wantRefused(t, "it", got, models.InvalidInput, row.field)
+				assertError(t, "it", got, models.InvalidInput, row.field)
 			case len(got.Errors) > 0:
 				t.Errorf("refused: %v", got.Errors)
 			}

@@ -5,20 +5,20 @@ type AuditAction string
 
 // What the audit log tells of. Refusals are counted together for a while.
 const (
-	AgentRegistered   AuditAction = "agent.registered"
-	AgentChanged      AuditAction = "agent.changed" // its object is which of the fields that reach out
-	KeyRotated        AuditAction = "key.rotated"
-	KeysRevoked       AuditAction = "keys.revoked" // by the operator
-	KeyRefused        AuditAction = "key.refused"
-	WebhookSet        AuditAction = "webhook.set" // its object is the host of the address
-	WebhookRemoved    AuditAction = "webhook.removed"
-	WebhookResumed    AuditAction = "webhook.resumed"
-	SecretRotated     AuditAction = "secret.rotated"
-	DeliveryRepeated  AuditAction = "delivery.repeated" // of a page its object is the last one
-	SecretsResealed   AuditAction = "secrets.resealed"
-	OperatorRefused   AuditAction = "operator.refused"
-	AuditRead         AuditAction = "audit.read"
-	RegistrationsFull AuditAction = "registration.refused"
+	AgentRegistered     AuditAction = "agent.registered"
+	AgentChanged        AuditAction = "agent.changed" // its object is which of the fields that reach out
+	KeyRotated          AuditAction = "key.rotated"
+	KeysRevoked         AuditAction = "keys.revoked" // by the operator
+	KeyRefused          AuditAction = "key.refused"
+	WebhookSet          AuditAction = "webhook.set" // its object is the host of the address
+	WebhookRemoved      AuditAction = "webhook.removed"
+	WebhookResumed      AuditAction = "webhook.resumed"
+	SecretRotated       AuditAction = "secret.rotated"
+	DeliveryRepeated    AuditAction = "delivery.repeated" // of a page its object is the last one
+	SecretsReencrypted  AuditAction = "secrets.resealed"
+	OperatorRefused     AuditAction = "operator.refused"
+	AuditRead           AuditAction = "audit.read"
+	RegistrationRefused AuditAction = "registration.refused"
 )
 
 // OperatorActor is who acts with the operator's key, or at the server itself.
@@ -37,5 +37,5 @@ type AuditEntry struct {
 	Address   string      `json:"address"`    // of the client; of refusals its network
 	RequestID string      `json:"request_id"` // empty for refusals
 	Outcome   string      `json:"outcome"`
-	Times     int64       `json:"times"` // how often, since the entry before
+	Count     int64       `gorm:"column:times" json:"times"` // how often, since the entry before
 }

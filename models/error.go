@@ -57,9 +57,9 @@ func Invalid(field, format string, args ...any) *Error {
 	return &Error{Code: InvalidInput, Field: field, Message: field + " " + fmt.Sprintf(format, args...)}
 }
 
-// Limited makes a [RateLimited] refusal: what was too much, and in how long it
+// RateLimitError makes a [RateLimited] refusal: what was too much, and in how long it
 // is worth trying again.
-func Limited(wait time.Duration, what string) *Error {
+func RateLimitError(wait time.Duration, what string) *Error {
 	err := Errorf(RateLimited, "%s; try again in %d s", what, int(math.Ceil(wait.Seconds())))
 	err.RetryAfter = wait
 	return err

@@ -15,16 +15,16 @@ const (
 	TaskFailed    EventKind = "task.failed"
 	TaskRated     EventKind = "task.rated"
 	WalletChanged EventKind = "wallet.changed"
-	// SuspendedWebhook and ResumedWebhook say whether an agent is notified.
-	SuspendedWebhook EventKind = "webhook.suspended"
-	ResumedWebhook   EventKind = "webhook.resumed"
+	// EventWebhookSuspended and EventWebhookResumed say whether an agent is notified.
+	EventWebhookSuspended EventKind = "webhook.suspended"
+	EventWebhookResumed   EventKind = "webhook.resumed"
 	// KeyRevoked has other processes forget an agent's old key.
 	KeyRevoked EventKind = "key.revoked"
 )
 
-// Webhook returns what webhooks call an event that agents may ask for; empty for
+// WebhookEvent returns what webhooks call an event that agents may ask for; empty for
 // what they cannot, and for posted tasks, of which they are told anyway.
-func (k EventKind) Webhook() WebhookEvent {
+func (k EventKind) WebhookEvent() WebhookEvent {
 	switch k {
 	case TaskAccepted:
 		return HookAssigned
@@ -34,7 +34,7 @@ func (k EventKind) Webhook() WebhookEvent {
 		return HookCancelled
 	case TaskExpired:
 		return HookExpired
-	case TaskPosted, TaskReleased, TaskPromised, TaskFailed, TaskRated, WalletChanged, SuspendedWebhook, ResumedWebhook, KeyRevoked:
+	case TaskPosted, TaskReleased, TaskPromised, TaskFailed, TaskRated, WalletChanged, EventWebhookSuspended, EventWebhookResumed, KeyRevoked:
 	}
 	return ""
 }

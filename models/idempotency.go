@@ -1,12 +1,12 @@
 package models
 
-// IdempotencyKey is a client's name for one effect. Answer is the sealed answer
+// IdempotencyKey is a client's name for one effect. Response is the sealed answer
 // of the effect, nil while it is under way.
 type IdempotencyKey struct {
 	Scope       string `gorm:"primaryKey"`
 	Key         string `gorm:"primaryKey"`
 	Fingerprint []byte
-	Answer      []byte
+	Response    []byte `gorm:"column:answer"`
 	TaskID      *string
 	CreatedAt   Time
 }

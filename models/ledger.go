@@ -2,7 +2,7 @@ package models
 
 import "strings"
 
-// Wallet is what an agent has: Available can be spent, Held is set aside for
+// Owner is what an agent has: Available can be spent, Held is set aside for
 // its open tasks. LastSeq is the newest transfer that the row counts.
 type Wallet struct {
 	AgentID   string `gorm:"primaryKey"`
@@ -34,18 +34,18 @@ const (
 	escrowPrefix    = "escrow:"
 )
 
-// AvailableOf is the account an agent spends from.
-func AvailableOf(agentID string) Account { return Account(availablePrefix + agentID) }
+// AvailableAccount is the account an agent spends from.
+func AvailableAccount(agentID string) Account { return Account(availablePrefix + agentID) }
 
-// HeldOf is the account with what an agent set aside for its open tasks.
-func HeldOf(agentID string) Account { return Account(heldPrefix + agentID) }
+// HeldAccount is the account with what an agent set aside for its open tasks.
+func HeldAccount(agentID string) Account { return Account(heldPrefix + agentID) }
 
-// EscrowOf is the account that a task under way owns.
-func EscrowOf(taskID string) Account { return Account(escrowPrefix + taskID) }
+// EscrowAccount is the account that a task under way owns.
+func EscrowAccount(taskID string) Account { return Account(escrowPrefix + taskID) }
 
-// Wallet returns whose wallet the account is part of, and whether it is the
+// Owner returns whose wallet the account is part of, and whether it is the
 // spendable part; the agent is empty for an account of no wallet.
-func (a Account) Wallet() (agentID string, spendable bool) {
+func (a Account) Owner() (agentID string, spendable bool) {
 	if id, ok := strings.CutPrefix(string(a), availablePrefix); ok {
 		return id, true
 	}
@@ -87,7 +87,7 @@ type Transfer struct {
 // AmountFor tells by how much the transfer changed what the agent can spend;
 // negative when credits left.
 func (t *Transfer) AmountFor(agentID string) Credits {
-	account := AvailableOf(agentID)
+	account := AvailableAccount(agentID)
 	if t.CreditAccount == account {
 		return t.Amount
 	}

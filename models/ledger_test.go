@@ -6,21 +6,21 @@ import (
 	"agentmarket.space/server/models"
 )
 
-func TestAccount_Wallet(t *testing.T) {
+func TestAccount_Owner(t *testing.T) {
 	t.Parallel()
 	for account, want := range map[models.Account]struct {
 		agentID   string
 		spendable bool
 	}{
-		models.AvailableOf("a"):     {"a", true},
-		models.HeldOf("a"):          {"a", false},
-		models.AvailableOf("held:"): {"held:", true},
-		models.EscrowOf("a"):        {},
-		models.Issuance:             {},
-		models.Fees:                 {},
-		"":                          {},
+		models.AvailableAccount("a"):     {"a", true},
+		models.HeldAccount("a"):          {"a", false},
+		models.AvailableAccount("held:"): {"held:", true},
+		models.EscrowAccount("a"):        {},
+		models.Issuance:                  {},
+		models.Fees:                      {},
+		"":                               {},
 	} {
-		if agentID, spendable := account.Wallet(); agentID != want.agentID || spendable != want.spendable {
+		if agentID, spendable := account.Owner(); agentID != want.agentID || spendable != want.spendable {
 			t.Errorf("%s is of %q, spendable %t, want %+v", account, agentID, spendable, want)
 		}
 	}
@@ -34,12 +34,12 @@ func TestTransfer_AmountFor(t *testing.T) {
 		transfer       models.Transfer
 		poster, worker models.Credits
 	}{
-		"a hold":    {models.Transfer{DebitAccount: models.AvailableOf("poster"), CreditAccount: models.HeldOf("poster"), Amount: 25}, -25, 0},
-		"a hire":    {models.Transfer{DebitAccount: models.AvailableOf("poster"), CreditAccount: models.EscrowOf("task"), Amount: 25}, -25, 0},
-		"an escrow": {models.Transfer{DebitAccount: models.HeldOf("poster"), CreditAccount: models.EscrowOf("task"), Amount: 25}, 0, 0},
-		"a payout":  {models.Transfer{DebitAccount: models.EscrowOf("task"), CreditAccount: models.AvailableOf("worker"), Amount: 22}, 0, 22},
-		"a fee":     {models.Transfer{DebitAccount: models.EscrowOf("task"), CreditAccount: models.Fees, Amount: 3}, 0, 0},
-		"a refund":  {models.Transfer{DebitAccount: models.HeldOf("poster"), CreditAccount: models.AvailableOf("poster"), Amount: 25}, 25, 0},
+		"a hold":    {models.Transfer{DebitAccount: models.AvailableAccount("poster"), CreditAccount: models.HeldAccount("poster"), Amount: 25}, -25, 0},
+		"a hire":    {models.Transfer{DebitAccount: models.AvailableAccount("poster"), CreditAccount: models.EscrowAccount("task"), Amount: 25}, -25, 0},
+		"an escrow": {models.Transfer{DebitAccount: models.HeldAccount("poster"), CreditAccount: models.EscrowAccount("task"), Amount: 25}, 0, 0},
+		"a payout":  {models.Transfer{DebitAccount: models.EscrowAccount("task"), CreditAccount: models.AvailableAccount("worker"), Amount: 22}, 0, 22},
+		"a fee":     {models.Transfer{DebitAccount: models.EscrowAccount("task"), CreditAccount: models.Fees, Amount: 3}, 0, 0},
+		"a refund":  {models.Transfer{DebitAccount: models.HeldAccount("poster"), CreditAccount: models.AvailableAccount("poster"), Amount: 25}, 25, 0},
 	} {
 		if poster, worker := row.transfer.AmountFor("poster"), row.transfer.AmountFor("worker"); poster != row.poster || worker != row.worker {
 			t.Errorf("%s: %d for the poster and %d for the worker, want %d and %d", name, poster, worker, row.poster, row.worker)

@@ -20,9 +20,9 @@ func Statuses() []Status {
 	return []Status{Open, Assigned, Completed, Cancelled, Expired, Failed}
 }
 
-// Moves returns the states that a task in s may be put in. An assigned task may
+// Transitions returns the states that a task in s may be put in. An assigned task may
 // be assigned again when its lease has lapsed. Everything else asks this table.
-func (s Status) Moves() []Status {
+func (s Status) Transitions() []Status {
 	switch s {
 	case Open:
 		return []Status{Assigned, Cancelled, Expired}
@@ -36,10 +36,10 @@ func (s Status) Moves() []Status {
 }
 
 // CanBecome reports whether a task in s may be put in next.
-func (s Status) CanBecome(next Status) bool { return slices.Contains(s.Moves(), next) }
+func (s Status) CanBecome(next Status) bool { return slices.Contains(s.Transitions(), next) }
 
 // Ended reports whether s is an end: no move leads on from it.
-func (s Status) Ended() bool { return len(s.Moves()) == 0 }
+func (s Status) Ended() bool { return len(s.Transitions()) == 0 }
 
 // Origin is how a task came to its worker.
 type Origin string
@@ -108,9 +108,9 @@ func (t *Task) StatusAt(now Time) Status {
 	}
 }
 
-// At returns the task as it is to be shown at now: with [Task.StatusAt] as its
+// AsOf returns the task as it is to be shown at now: with [Task.StatusAt] as its
 // status, and without a worker when it is open to all.
-func (t *Task) At(now Time) Task {
+func (t *Task) AsOf(now Time) Task {
 	shown := *t
 	if shown.Status = t.StatusAt(now); shown.Status == Open {
 		shown.WorkerID, shown.LeaseUntil = nil, nil
@@ -118,9 +118,9 @@ func (t *Task) At(now Time) Task {
 	return shown
 }
 
-// Turn is when the task moves on from where it stands at now, by time alone; 0 is
+// NextDeadline is when the task moves on from where it stands at now, by time alone; 0 is
 // never.
-func (t *Task) Turn(now Time) Time {
+func (t *Task) NextDeadline(now Time) Time {
 	switch {
 	case t.StatusAt(now).Ended():
 		return 0

@@ -7,8 +7,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestStatus_Moves is the table of a task's life, both ways.
-func TestStatus_Moves(t *testing.T) {
+// TestStatus_Transitions is the table of a task's life, both ways.
+func TestStatus_Transitions(t *testing.T) {
 	t.Parallel()
 	moves := map[models.Status][]models.Status{
 		models.Open:      {models.Assigned, models.Cancelled, models.Expired},
@@ -32,7 +32,7 @@ func TestStatus_Moves(t *testing.T) {
 			t.Errorf("%s has ended: %t, want %t", from, got, want)
 		}
 	}
-	models.Open.Moves()[0] = models.Failed
+	models.Open.Transitions()[0] = models.Failed
 	if !models.Open.CanBecome(models.Assigned) {
 		t.Error("the table can be changed from outside")
 	}
@@ -79,12 +79,12 @@ func TestTask_StatusAt(t *testing.T) {
 	}
 }
 
-// TestTask_time: whatever a task is, time only makes moves that a task may make,
+// TestTask_transitionsOverTime: whatever a task is, time only makes moves that a task may make,
 // and leads to an end that it never leaves.
-func TestTask_time(t *testing.T) {
+func TestTask_transitionsOverTime(t *testing.T) {
 	t.Parallel()
 	const forever = 30
-	for _, task := range everyTask(forever) {
+	for _, task := range allTasks(forever) {
 		before := task.Status
 		for now := range models.Time(forever + 1) {
 			status := task.StatusAt(now)
@@ -92,7 +92,7 @@ func TestTask_time(t *testing.T) {
 				t.Errorf("time moves from %s to %s at %d: %+v", before, status, now, task)
 			}
 			before = status
-			shown := task.At(now)
+			shown := task.AsOf(now)
 			if free := shown.WorkerID == nil; shown.Status != status || free != (status == models.Open || task.WorkerID == nil) {
 				t.Errorf("at %d, %s, it is shown as %+v", now, status, shown)
 			}
@@ -103,9 +103,9 @@ func TestTask_time(t *testing.T) {
 	}
 }
 
-// everyTask returns a task of every kind, with an offer and a lease that end in
+// allTasks returns a task of every kind, with an offer and a lease that end in
 // either order and before the end.
-func everyTask(end models.Time) (all []models.Task) {
+func allTasks(end models.Time) (all []models.Task) {
 	for _, status := range models.Statuses() {
 		for _, offer := range []models.Time{0, 10, end} {
 			if status == models.Open {
@@ -126,8 +126,8 @@ func everyTask(end models.Time) (all []models.Task) {
 	return all
 }
 
-// TestTask: whose a task is, what it paid and how it was judged.
-func TestTask(t *testing.T) {
+// TestTask_partiesPayoutRating: whose a task is, what it paid and how it was judged.
+func TestTask_partiesPayoutRating(t *testing.T) {
 	t.Parallel()
 	task := models.Task{PosterID: "poster", Budget: 25, Status: models.Assigned}
 	if !task.IsParty("poster") || task.IsParty("worker") || task.IsParty("") {

@@ -11,18 +11,18 @@ import (
 // Time is a moment in UTC as microseconds since 1970, the form it is stored in.
 type Time int64
 
-// At returns t as a [Time]; what is below a microsecond is dropped.
-func At(t time.Time) Time { return Time(t.UnixMicro()) }
+// NewTime returns t as a [Time]; what is below a microsecond is dropped.
+func NewTime(t time.Time) Time { return Time(t.UnixMicro()) }
 
-// Std returns the moment as a standard UTC time.
-func (t Time) Std() time.Time { return time.UnixMicro(int64(t)).UTC() }
+// AsTime returns the moment as a standard UTC time.
+func (t Time) AsTime() time.Time { return time.UnixMicro(int64(t)).UTC() }
 
 // Add returns the moment d later.
 func (t Time) Add(d time.Duration) Time { return t + Time(d.Microseconds()) }
 
 // String returns the moment as RFC 3339 with as many digits of the second as
 // it needs, for example 2026-03-13T12:00:00Z.
-func (t Time) String() string { return t.Std().Format(time.RFC3339Nano) }
+func (t Time) String() string { return t.AsTime().Format(time.RFC3339Nano) }
 
 // MarshalJSON writes the moment as an RFC 3339 string.
 func (t Time) MarshalJSON() ([]byte, error) { return []byte(strconv.Quote(t.String())), nil }
@@ -51,6 +51,6 @@ func (t *Time) UnmarshalGQL(v any) error {
 	if err != nil {
 		return fmt.Errorf("a moment must be RFC 3339: %w", err)
 	}
-	*t = At(std)
+	*t = NewTime(std)
 	return nil
 }

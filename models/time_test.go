@@ -14,7 +14,7 @@ import (
 // microsecond, and read it back whatever its offset.
 func TestTime_roundTrip(t *testing.T) {
 	t.Parallel()
-	noon := models.At(time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC))
+	noon := models.NewTime(time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC))
 	for text, want := range map[string]struct {
 		at      models.Time
 		written string
@@ -41,7 +41,7 @@ func TestTime_roundTrip(t *testing.T) {
 		if quoted := `"` + want.written + `"`; err != nil || string(asJSON) != quoted || asGraphQL.String() != quoted {
 			t.Errorf("%s is written as %s and %s (%v)", text, asJSON, &asGraphQL, err)
 		}
-		if std := want.at.Std(); std.Location() != time.UTC || models.At(std) != want.at {
+		if std := want.at.AsTime(); std.Location() != time.UTC || models.NewTime(std) != want.at {
 			t.Errorf("%s comes back from the standard form as %s", text, std)
 		}
 	}
@@ -50,8 +50,8 @@ func TestTime_roundTrip(t *testing.T) {
 	}
 }
 
-// TestTime_refuses what is no moment, and then stays as it was.
-func TestTime_refuses(t *testing.T) {
+// TestTime_rejectsInvalid what is no moment, and then stays as it was.
+func TestTime_rejectsInvalid(t *testing.T) {
 	t.Parallel()
 	for _, in := range []any{"", "now", "2026-03-13", "2026-03-13T12:00:00", "2026-02-30T12:00:00Z", 1_773_403_200, nil, true} {
 		at := models.Time(7)
@@ -68,9 +68,9 @@ func TestTime_refuses(t *testing.T) {
 	}
 }
 
-// TestTime_isStoredAsANumber: a moment that wrote itself as anything else would
+// TestTime_storedAsInteger: a moment that wrote itself as anything else would
 // be sorted wrongly.
-func TestTime_isStoredAsANumber(t *testing.T) {
+func TestTime_storedAsInteger(t *testing.T) {
 	t.Parallel()
 	moment := reflect.TypeFor[*models.Time]()
 	for _, method := range []string{"Scan", "Value", "GormDataType"} {

@@ -41,9 +41,9 @@ func WebhookEvents() []WebhookEvent {
 	return []WebhookEvent{HookPosted, HookAssigned, HookCompleted, HookCancelled, HookExpired}
 }
 
-// AskFor returns those of the given events that are to be asked for, each once and in
+// NormalizeWebhookEvents returns those of the given events that are to be asked for, each once and in
 // one order, and refuses what is none with INVALID_INPUT about the field.
-func AskFor(field string, given []WebhookEvent) ([]WebhookEvent, error) {
+func NormalizeWebhookEvents(field string, given []WebhookEvent) ([]WebhookEvent, error) {
 	asked := []WebhookEvent{}
 	for _, event := range WebhookEvents() {
 		if event != HookPosted && slices.Contains(given, event) {
@@ -60,30 +60,30 @@ func AskFor(field string, given []WebhookEvent) ([]WebhookEvent, error) {
 
 // Webhook is where an agent is notified.
 type Webhook struct {
-	AgentID      string `gorm:"primaryKey"`
-	URL          string
-	Status       WebhookStatus
-	FailingSince *Time // the first failure since the last success
-	SuspendedAt  *Time // nil also when an older program suspended it, as SuspendedFor
-	SuspendedFor *WebhookSuspension
-	Events       []WebhookEvent `gorm:"serializer:json"`      // asked for beside HookPosted; never nil
-	UpdatedAt    Time           `gorm:"autoUpdateTime:false"` // when it was last set or resumed; gorm would put seconds in it
+	AgentID         string `gorm:"primaryKey"`
+	URL             string
+	Status          WebhookStatus
+	FailingSince    *Time              // the first failure since the last success
+	SuspendedAt     *Time              // nil also when an older program suspended it, as SuspendedReason
+	SuspendedReason *WebhookSuspension `gorm:"column:suspended_for"`
+	Events          []WebhookEvent     `gorm:"serializer:json"`      // asked for beside HookPosted; never nil
+	UpdatedAt       Time               `gorm:"autoUpdateTime:false"` // when it was last set or resumed; gorm would put seconds in it
 }
 
 // MaskedURL is the address with all but its end hidden.
 func (w *Webhook) MaskedURL() string { return MaskURL(w.URL) }
 
-// Told is every event that the webhook tells of.
-func (w *Webhook) Told() []WebhookEvent { return append([]WebhookEvent{HookPosted}, w.Events...) }
+// AllEvents is every event that the webhook tells of.
+func (w *Webhook) AllEvents() []WebhookEvent { return append([]WebhookEvent{HookPosted}, w.Events...) }
 
-// Secret signs what is sent to an agent. Sealed and Old are encrypted; Old
-// signs beside the new one until OldUntil.
+// Secret signs what is sent to an agent. Encrypted and Previous are encrypted;
+// Previous signs in addition until PreviousUntil.
 type Secret struct {
-	AgentID  string `gorm:"primaryKey"`
-	Sealed   []byte
-	Hint     string // the first characters, to tell secrets apart
-	Old      []byte
-	OldUntil *Time
+	AgentID       string `gorm:"primaryKey"`
+	Encrypted     []byte `gorm:"column:sealed"`
+	Hint          string // the first characters, to tell secrets apart
+	Previous      []byte `gorm:"column:old"`
+	PreviousUntil *Time  `gorm:"column:old_until"`
 }
 
 // DeliveryStatus says where a delivery stands.
@@ -107,7 +107,7 @@ type Delivery struct {
 	WorkerID       *string // of the event, nil of a posted task
 	Status         DeliveryStatus
 	Attempts       int // made so far
-	TriesLeft      int // before the delivery is given up
+	AttemptsLeft   int `gorm:"column:tries_left"` // before the delivery is given up
 	ResponseStatus *int
 	LastError      *string
 	CreatedAt      Time
@@ -115,9 +115,9 @@ type Delivery struct {
 	NextAttemptAt  *Time
 }
 
-// FailedQuery is which deliveries that were given up to look at: those of events
+// FailedDeliveryQuery is which deliveries that were given up to look at: those of events
 // from Since until before Until, after the delivery After, First at most.
-type FailedQuery struct {
+type FailedDeliveryQuery struct {
 	Since Time
 	Until *Time
 	After string
@@ -151,16 +151,16 @@ type Header struct {
 // LatencyMs is how long the try took, in milliseconds.
 func (a *Attempt) LatencyMs() float64 { return float64(a.LatencyUS) / 1000 }
 
-// maskedTail is how much of an address's end is shown at most.
-const maskedTail = 10
+// visibleTail is how much of an address's end is shown at most.
+const visibleTail = 10
 
 // MaskURL hides an address but for its end: three dots and the last ten
 // characters, cut at their first slash. https://my-bot.com/callback becomes
 // .../callback.
 func MaskURL(url string) string {
 	tail := []rune(url)
-	if len(tail) > maskedTail {
-		tail = tail[len(tail)-maskedTail:]
+	if len(tail) > visibleTail {
+		tail = tail[len(tail)-visibleTail:]
 	}
 	if i := strings.Index(string(tail), "/"); i >= 0 {
 		return "..." + string(tail)[i:]

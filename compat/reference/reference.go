@@ -18,5 +18,5 @@ var assets embed.FS
 // on the same host. Files go out compressed to whoever accepts gzip, with an ETag
 // to revalidate by.
 func Handler(documentPath string) http.Handler {
-	return pages.Folder(Path, assets, map[string]string{"openapi": documentPath})
+	return pages.FolderHandler(Path, assets, map[string]string{"openapi": documentPath})
 }

@@ -21,7 +21,7 @@ func main() {
 		if err := w.listen(ctx); err != nil {
 			slog.Warn("not listening; trying again", slog.Any("error", err))
 		}
-		waited(ctx)
+		sleep(ctx)
 	}
 }
 
@@ -50,18 +50,18 @@ func (w *worker) listen(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err = <-socket.broken:
+		case err = <-socket.errs:
 		case <-again.C: // what was given back is not posted again
 			err = w.catchUp(ctx)
 		case event := <-events:
 			if event.Errors != nil {
 				return event.Errors
 			}
-			w.do(ctx, event.Data.TaskPosted.Task)
+			w.doTask(ctx, event.Data.TaskPosted.Task)
 			w.after = &event.Data.TaskPosted.Cursor
 		}
 	}
-	return w.ended(err)
+	return w.resetExpiredCursor(err)
 }
 
 // catchUp does what the worker had accepted and not finished, and what is open.
@@ -72,7 +72,7 @@ func (w *worker) catchUp(ctx context.Context) error {
 	}
 	w.capabilities = waiting.Viewer.Agent.Capabilities
 	for _, task := range append(waiting.Viewer.WorkedTasks.Nodes, waiting.Tasks.Nodes...) {
-		w.do(ctx, task)
+		w.doTask(ctx, task)
 	}
 	return nil
 }

@@ -18,5 +18,5 @@ var assets embed.FS
 // on the same host, which answers HTTP and graphql-transport-ws alike. Files go
 // out compressed to whoever accepts gzip, with an ETag to revalidate by.
 func Handler(graphqlPath string) http.Handler {
-	return pages.Folder(Path, assets, map[string]string{"graphql": graphqlPath})
+	return pages.FolderHandler(Path, assets, map[string]string{"graphql": graphqlPath})
 }

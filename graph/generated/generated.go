@@ -333,17 +333,17 @@ type ComplexityRoot struct {
 	}
 
 	Webhook struct {
-		Deliveries   func(childComplexity int, first *int, after *string, status []models.DeliveryStatus) int
-		FailedCount  func(childComplexity int) int
-		FailingSince func(childComplexity int) int
-		MaskedURL    func(childComplexity int) int
-		PendingCount func(childComplexity int) int
-		SecretHint   func(childComplexity int) int
-		Status       func(childComplexity int) int
-		SuspendedAt  func(childComplexity int) int
-		SuspendedFor func(childComplexity int) int
-		Told         func(childComplexity int) int
-		UpdatedAt    func(childComplexity int) int
+		AllEvents       func(childComplexity int) int
+		Deliveries      func(childComplexity int, first *int, after *string, status []models.DeliveryStatus) int
+		FailedCount     func(childComplexity int) int
+		FailingSince    func(childComplexity int) int
+		MaskedURL       func(childComplexity int) int
+		PendingCount    func(childComplexity int) int
+		SecretHint      func(childComplexity int) int
+		Status          func(childComplexity int) int
+		SuspendedAt     func(childComplexity int) int
+		SuspendedReason func(childComplexity int) int
+		UpdatedAt       func(childComplexity int) int
 	}
 
 	WebhookAttempt struct {
@@ -1631,6 +1631,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 
 		return e.ComplexityRoot.WalletChangedEvent.Wallet(childComplexity), true
 
+	case "Webhook.events":
+		if e.ComplexityRoot.Webhook.AllEvents == nil {
+			break
+		}
+
+		return e.ComplexityRoot.Webhook.AllEvents(childComplexity), true
 	case "Webhook.deliveries":
 		if e.ComplexityRoot.Webhook.Deliveries == nil {
 			break
@@ -1685,17 +1691,11 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 
 		return e.ComplexityRoot.Webhook.SuspendedAt(childComplexity), true
 	case "Webhook.suspendedReason":
-		if e.ComplexityRoot.Webhook.SuspendedFor == nil {
+		if e.ComplexityRoot.Webhook.SuspendedReason == nil {
 			break
 		}
 
-		return e.ComplexityRoot.Webhook.SuspendedFor(childComplexity), true
-	case "Webhook.events":
-		if e.ComplexityRoot.Webhook.Told == nil {
-			break
-		}
-
-		return e.ComplexityRoot.Webhook.Told(childComplexity), true
+		return e.ComplexityRoot.Webhook.SuspendedReason(childComplexity), true
 	case "Webhook.updatedAt":
 		if e.ComplexityRoot.Webhook.UpdatedAt == nil {
 			break
@@ -3814,7 +3814,7 @@ func (ec *executionContext) field_Mutation_execute_args(ctx context.Context, raw
 	args := map[string]any{}
 	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
 		func(ctx context.Context, v any) (market.ExecuteInput, error) {
-			return ec.unmarshalNExecuteInput2agentmarketᚗspaceᚋserverᚋmarketᚐExecuteInput(ctx, v)
+			return ec.unmarshalNExecuteInput2agentmarketᚗspaceᚋserverᚋinternalᚋmarketᚐExecuteInput(ctx, v)
 		})
 	if err != nil {
 		return nil, err
@@ -3842,7 +3842,7 @@ func (ec *executionContext) field_Mutation_postTask_args(ctx context.Context, ra
 	args := map[string]any{}
 	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
 		func(ctx context.Context, v any) (market.PostTaskInput, error) {
-			return ec.unmarshalNPostTaskInput2agentmarketᚗspaceᚋserverᚋmarketᚐPostTaskInput(ctx, v)
+			return ec.unmarshalNPostTaskInput2agentmarketᚗspaceᚋserverᚋinternalᚋmarketᚐPostTaskInput(ctx, v)
 		})
 	if err != nil {
 		return nil, err
@@ -3856,7 +3856,7 @@ func (ec *executionContext) field_Mutation_rateTask_args(ctx context.Context, ra
 	args := map[string]any{}
 	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
 		func(ctx context.Context, v any) (market.RateTaskInput, error) {
-			return ec.unmarshalNRateTaskInput2agentmarketᚗspaceᚋserverᚋmarketᚐRateTaskInput(ctx, v)
+			return ec.unmarshalNRateTaskInput2agentmarketᚗspaceᚋserverᚋinternalᚋmarketᚐRateTaskInput(ctx, v)
 		})
 	if err != nil {
 		return nil, err
@@ -3898,7 +3898,7 @@ func (ec *executionContext) field_Mutation_registerAgent_args(ctx context.Contex
 	args := map[string]any{}
 	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
 		func(ctx context.Context, v any) (market.RegisterAgentInput, error) {
-			return ec.unmarshalNRegisterAgentInput2agentmarketᚗspaceᚋserverᚋmarketᚐRegisterAgentInput(ctx, v)
+			return ec.unmarshalNRegisterAgentInput2agentmarketᚗspaceᚋserverᚋinternalᚋmarketᚐRegisterAgentInput(ctx, v)
 		})
 	if err != nil {
 		return nil, err
@@ -3954,7 +3954,7 @@ func (ec *executionContext) field_Mutation_startExecution_args(ctx context.Conte
 	args := map[string]any{}
 	arg0, err := graphql.ProcessArgField(ctx, rawArgs, "input",
 		func(ctx context.Context, v any) (market.StartExecutionInput, error) {
-			return ec.unmarshalNStartExecutionInput2agentmarketᚗspaceᚋserverᚋmarketᚐStartExecutionInput(ctx, v)
+			return ec.unmarshalNStartExecutionInput2agentmarketᚗspaceᚋserverᚋinternalᚋmarketᚐStartExecutionInput(ctx, v)
 		})
 	if err != nil {
 		return nil, err
@@ -9649,7 +9649,7 @@ func (ec *executionContext) _Webhook_events(ctx context.Context, field graphql.C
 			return ec.fieldContext_Webhook_events(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return obj.Told(), nil
+			return obj.AllEvents(), nil
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v []models.WebhookEvent) graphql.Marshaler {
@@ -9764,7 +9764,7 @@ func (ec *executionContext) _Webhook_suspendedReason(ctx context.Context, field 
 			return ec.fieldContext_Webhook_suspendedReason(ctx, field)
 		},
 		func(ctx context.Context) (any, error) {
-			return obj.SuspendedFor, nil
+			return obj.SuspendedReason, nil
 		},
 		nil,
 		func(ctx context.Context, selections ast.SelectionSet, v *models.WebhookSuspension) graphql.Marshaler {
@@ -15795,7 +15795,7 @@ func (ec *executionContext) marshalNDateTime2agentmarketᚗspaceᚋserverᚋmode
 	return v
 }
 
-func (ec *executionContext) unmarshalNExecuteInput2agentmarketᚗspaceᚋserverᚋmarketᚐExecuteInput(ctx context.Context, v any) (market.ExecuteInput, error) {
+func (ec *executionContext) unmarshalNExecuteInput2agentmarketᚗspaceᚋserverᚋinternalᚋmarketᚐExecuteInput(ctx context.Context, v any) (market.ExecuteInput, error) {
 	res, err := ec.unmarshalInputExecuteInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
@@ -16027,12 +16027,12 @@ func (ec *executionContext) marshalNPageInfo2ᚖagentmarketᚗspaceᚋserverᚋg
 	return ec._PageInfo(ctx, sel, v)
 }
 
-func (ec *executionContext) unmarshalNPostTaskInput2agentmarketᚗspaceᚋserverᚋmarketᚐPostTaskInput(ctx context.Context, v any) (market.PostTaskInput, error) {
+func (ec *executionContext) unmarshalNPostTaskInput2agentmarketᚗspaceᚋserverᚋinternalᚋmarketᚐPostTaskInput(ctx context.Context, v any) (market.PostTaskInput, error) {
 	res, err := ec.unmarshalInputPostTaskInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) unmarshalNRateTaskInput2agentmarketᚗspaceᚋserverᚋmarketᚐRateTaskInput(ctx context.Context, v any) (market.RateTaskInput, error) {
+func (ec *executionContext) unmarshalNRateTaskInput2agentmarketᚗspaceᚋserverᚋinternalᚋmarketᚐRateTaskInput(ctx context.Context, v any) (market.RateTaskInput, error) {
 	res, err := ec.unmarshalInputRateTaskInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
@@ -16047,7 +16047,7 @@ func (ec *executionContext) unmarshalNRedeliverWebhooksInput2agentmarketᚗspace
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) unmarshalNRegisterAgentInput2agentmarketᚗspaceᚋserverᚋmarketᚐRegisterAgentInput(ctx context.Context, v any) (market.RegisterAgentInput, error) {
+func (ec *executionContext) unmarshalNRegisterAgentInput2agentmarketᚗspaceᚋserverᚋinternalᚋmarketᚐRegisterAgentInput(ctx context.Context, v any) (market.RegisterAgentInput, error) {
 	res, err := ec.unmarshalInputRegisterAgentInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }
@@ -16067,7 +16067,7 @@ func (ec *executionContext) unmarshalNSetWebhookInput2agentmarketᚗspaceᚋserv
 	return res, graphql.ErrorOnPath(ctx, err)
 }
 
-func (ec *executionContext) unmarshalNStartExecutionInput2agentmarketᚗspaceᚋserverᚋmarketᚐStartExecutionInput(ctx context.Context, v any) (market.StartExecutionInput, error) {
+func (ec *executionContext) unmarshalNStartExecutionInput2agentmarketᚗspaceᚋserverᚋinternalᚋmarketᚐStartExecutionInput(ctx context.Context, v any) (market.StartExecutionInput, error) {
 	res, err := ec.unmarshalInputStartExecutionInput(ctx, v)
 	return res, graphql.ErrorOnPath(ctx, err)
 }

@@ -7,93 +7,93 @@ import (
 	"time"
 )
 
-// live is one connection that stays open.
-type live struct {
+// connection is one connection that stays open.
+type connection struct {
 	address, key string
-	end          func(code int, reason string) // closes it, without waiting
-	look         func(now time.Duration)       // see to it from time to time; nil when nobody need
+	disconnect   func(code int, reason string) // closes it, without waiting
+	check        func(now time.Duration)       // see to it from time to time; nil when nobody need
 }
 
 // Reasons not to let a connection in.
 var (
-	errFull    = errors.New("too many connections")
-	errStopped = errors.New("the server is stopping")
-	errRevoked = errors.New("Unauthorized: the API key was revoked") //nolint:staticcheck // the reason that clients read
+	errTooManyConnections = errors.New("too many connections")
+	errShuttingDown       = errors.New("the server is stopping")
+	errKeyRevoked         = errors.New("Unauthorized: the API key was revoked") //nolint:staticcheck // the reason that clients read
 )
 
-// closeCode is what a socket that is not let in is closed with.
-func closeCode(reason error) int {
+// closeCodeFor is what a socket that is not let in is closed with.
+func closeCodeFor(reason error) int {
 	switch {
-	case errors.Is(reason, errStopped):
+	case errors.Is(reason, errShuttingDown):
 		return closeGoingAway
-	case errors.Is(reason, errRevoked):
+	case errors.Is(reason, errKeyRevoked):
 		return closeUnauthorized
 	default:
-		return closeFull
+		return closeTryAgainLater
 	}
 }
 
-// rememberRevoked is how many revoked keys are remembered: those whose
+// maxRevokedKeys is how many revoked keys are remembered: those whose
 // connections may have read the key before and not joined yet.
-const rememberRevoked = 128
+const maxRevokedKeys = 128
 
-// join counts a connection in; it stays counted until leave.
-func (t *Transports) join(l *live) error {
+// addConnection counts a connection in; it stays counted until leave.
+func (t *Transports) addConnection(l *connection) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.stopped:
-		return errStopped
-	case len(t.live) >= t.options.MaxConnections, t.byAddr[l.address] >= t.options.MaxPerAddress:
-		return errFull
+		return errShuttingDown
+	case len(t.connections) >= t.options.MaxConnections, t.byAddr[l.address] >= t.options.MaxPerAddress:
+		return errTooManyConnections
 	}
-	if err := t.admitKey(l.key); err != nil {
+	if err := t.checkKey(l.key); err != nil {
 		return err
 	}
-	t.live[l] = struct{}{}
+	t.connections[l] = struct{}{}
 	t.byAddr[l.address]++
-	t.countKey(l.key)
-	t.group.Add(1)
-	t.startBeating()
+	t.addKey(l.key)
+	t.wg.Add(1)
+	t.startHeartbeat()
 	return nil
 }
 
-// admitKey says whether one more connection may have the key.
-func (t *Transports) admitKey(key string) error {
+// checkKey says whether one more connection may have the key.
+func (t *Transports) checkKey(key string) error {
 	switch {
 	case key == "":
 		return nil
-	case slices.Contains(t.revoked, key):
-		return errRevoked
+	case slices.Contains(t.revokedKeys, key):
+		return errKeyRevoked
 	case t.byKey[key] >= t.options.MaxPerKey:
-		return errFull
+		return errTooManyConnections
 	}
 	return nil
 }
 
-func (t *Transports) countKey(key string) {
+func (t *Transports) addKey(key string) {
 	if key != "" {
 		t.byKey[key]++
 	}
 }
 
-// identify notes the key that a live connection has shown.
-func (t *Transports) identify(l *live, key string) error {
+// setKey notes the key that a live connection has shown.
+func (t *Transports) setKey(l *connection, key string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if key == l.key {
 		return nil
 	}
-	if err := t.admitKey(key); err != nil {
+	if err := t.checkKey(key); err != nil {
 		return err
 	}
-	t.forgetKey(l)
+	t.releaseKey(l)
 	l.key = key
-	t.countKey(key)
+	t.addKey(key)
 	return nil
 }
 
-func (t *Transports) forgetKey(l *live) {
+func (t *Transports) releaseKey(l *connection) {
 	if l.key == "" {
 		return
 	}
@@ -102,37 +102,37 @@ func (t *Transports) forgetKey(l *live) {
 	}
 }
 
-func (t *Transports) leave(l *live) {
+func (t *Transports) removeConnection(l *connection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.live, l)
-	t.forgetKey(l)
+	delete(t.connections, l)
+	t.releaseKey(l)
 	if t.byAddr[l.address]--; t.byAddr[l.address] == 0 {
 		delete(t.byAddr, l.address)
 	}
-	t.group.Done()
+	t.wg.Done()
 }
 
 // Connections returns how many connections stay open now.
 func (t *Transports) Connections() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.live)
+	return len(t.connections)
 }
 
-// CutOff returns how many connections were ended because their clients did not read.
-func (t *Transports) CutOff() int64 { return t.cutOff.Load() }
+// ConnectionsCutOff returns how many connections were ended because their clients did not read.
+func (t *Transports) ConnectionsCutOff() int64 { return t.cutOff.Load() }
 
 // CloseKey ends every connection that showed the key, and those that are about
 // to: sockets with 4401, which keeps clients from trying again. It does not wait
 // for them.
 func (t *Transports) CloseKey(key string) {
 	t.mu.Lock()
-	t.revoked = append(t.revoked, key)
-	t.revoked = t.revoked[max(0, len(t.revoked)-rememberRevoked):]
+	t.revokedKeys = append(t.revokedKeys, key)
+	t.revokedKeys = t.revokedKeys[max(0, len(t.revokedKeys)-maxRevokedKeys):]
 	t.mu.Unlock()
-	for _, l := range t.having(func(l *live) bool { return l.key == key }) {
-		l.end(closeUnauthorized, errRevoked.Error())
+	for _, l := range t.findConnections(func(l *connection) bool { return l.key == key }) {
+		l.disconnect(closeUnauthorized, errKeyRevoked.Error())
 	}
 }
 
@@ -142,12 +142,12 @@ func (t *Transports) Shutdown(ctx context.Context) {
 	t.mu.Lock()
 	t.stopped = true
 	t.mu.Unlock()
-	for _, l := range t.having(func(*live) bool { return true }) {
-		l.end(closeGoingAway, errStopped.Error())
+	for _, l := range t.findConnections(func(*connection) bool { return true }) {
+		l.disconnect(closeGoingAway, errShuttingDown.Error())
 	}
 	gone := make(chan struct{})
 	go func() {
-		t.group.Wait()
+		t.wg.Wait()
 		close(gone)
 	}()
 	select {
@@ -156,11 +156,11 @@ func (t *Transports) Shutdown(ctx context.Context) {
 	}
 }
 
-func (t *Transports) having(wanted func(*live) bool) []*live {
+func (t *Transports) findConnections(wanted func(*connection) bool) []*connection {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var found []*live
-	for l := range t.live {
+	var found []*connection
+	for l := range t.connections {
 		if wanted(l) {
 			found = append(found, l)
 		}

@@ -9,23 +9,23 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"agentmarket.space/server/internal/test/trust/claim"
+	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
 // FuzzBody: whatever is posted, the answer is JSON with a status that blames the
 // client, or a result.
 func FuzzBody(f *testing.F) {
 	for _, body := range []string{
-		quoted("{ hello }"), quoted("{"), "{", "[]", "null", `{"query":1}`, `{"query":"{ hello }","variables":[]}`,
+		requestBody("{ hello }"), requestBody("{"), "{", "[]", "null", `{"query":1}`, `{"query":"{ hello }","variables":[]}`,
 		`{"query":"query($t:String){echo(text:$t)}","variables":{"t":1}}`, `{"extensions":{"persistedQuery":{"version":1}}}`,
 		`{"query":"{ hello }","operationName":"x"}`, "{\"query\":\"\xff\"}", `{"query":"{ a:hello }"}x`, `{"extensions":{"persistedQuery":7}}`,
 	} {
 		f.Add([]byte(body))
 	}
-	d := open(f, nil)
+	d := startServer(f, nil)
 	statuses := []int{http.StatusOK, http.StatusBadRequest, http.StatusRequestEntityTooLarge}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got := d.ask(t, http.MethodPost, "", string(body), "Content-Type", asJSON, "Accept", asGraphQL)
+		got := d.do(t, http.MethodPost, "", string(body), "Content-Type", jsonType, "Accept", graphqlType)
 		if !slices.Contains(statuses, got.status) || !json.Valid([]byte(got.body)) {
 			t.Errorf("answered %d %s", got.status, got.body)
 		}
@@ -36,7 +36,7 @@ func FuzzBody(f *testing.F) {
 // the socket with a code of the protocol, and stays as it is.
 func FuzzFrame(f *testing.F) {
 	for _, text := range []string{
-		hello, `{"type":"ping","payload":{"a":[1]}}`, `{"type":"complete","id":"a"}`, silence, "{", "[]", "\xff", `{"type":7}`,
+		initMessage, `{"type":"ping","payload":{"a":[1]}}`, `{"type":"complete","id":"a"}`, subscribeSilence, "{", "[]", "\xff", `{"type":7}`,
 		`{"id":"a","type":"subscribe","payload":{"query":"{ hello }","variables":{"a":1}}}`, `{"type":"stop","id":"a"}`,
 		`{"id":"a","type":"subscribe","payload":{"query":"subscription { numbers(count: 3) }","extensions":{}}}`,
 		`{"type":"connection_terminate"}`, `{"type":"start","id":"a","payload":{"query":"subscription { panic }"}}`,
@@ -44,7 +44,7 @@ func FuzzFrame(f *testing.F) {
 		f.Add([]byte(text), true)
 		f.Add([]byte(text), false)
 	}
-	d := open(f, nil)
+	d := startServer(f, nil)
 	codes := []int{1000, 1007, 1009, 4400, 4401, 4403, 4409, 4429}
 	frames := 0
 	f.Fuzz(func(t *testing.T, text []byte, old bool) {
@@ -55,7 +55,7 @@ func FuzzFrame(f *testing.F) {
 		}
 		p := d.dial(t, protocol)
 		defer func() { must(t, p.Close()) }()
-		p.says(hello)
+		p.send(initMessage)
 		if p.WriteMessage(websocket.TextMessage, text) != nil {
 			return
 		}
@@ -75,5 +75,5 @@ func FuzzFrame(f *testing.F) {
 			}
 		}
 	})
-	claim.Shown(f, "frames", "%d frames: each answered, or its socket closed with a code of the protocol", frames)
+	trusttest.Report(f, "frames", "%d frames: each answered, or its socket closed with a code of the protocol", frames)
 }

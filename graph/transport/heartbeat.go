@@ -2,42 +2,42 @@ package transport
 
 import "time"
 
-// looksPerTime is how often a heartbeat looks at a connection within the
+// checksPerTimeout is how often a heartbeat looks at a connection within the
 // shortest of the times that it may take for something.
-const looksPerTime = 4
+const checksPerTimeout = 4
 
 // now is the time since the transports began.
 func (t *Transports) now() time.Duration {
-	return time.Since(t.began) //nolint:forbidigo // it is about connections, not about the market
+	return time.Since(t.started) //nolint:forbidigo // it is about connections, not about the market
 }
 
-// beat looks at every connection, for as long as there are any. One timer serves
+// checkConnections looks at every connection, for as long as there are any. One timer serves
 // them all.
-func (t *Transports) beat() {
+func (t *Transports) checkConnections() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	for l := range t.live {
-		if l.look != nil {
-			l.look(now)
+	for l := range t.connections {
+		if l.check != nil {
+			l.check(now)
 		}
 	}
-	t.beating = len(t.live) > 0
-	if t.beating {
-		t.heart.Reset(t.interval())
+	t.heartbeatRunning = len(t.connections) > 0
+	if t.heartbeatRunning {
+		t.heartbeatTimer.Reset(t.heartbeatInterval())
 	}
 }
 
-// startBeating is called with the lock held.
-func (t *Transports) startBeating() {
-	if t.beating {
+// startHeartbeat is called with the lock held.
+func (t *Transports) startHeartbeat() {
+	if t.heartbeatRunning {
 		return
 	}
-	t.beating = true
-	t.heart = time.AfterFunc(t.interval(), t.beat)
+	t.heartbeatRunning = true
+	t.heartbeatTimer = time.AfterFunc(t.heartbeatInterval(), t.checkConnections)
 }
 
-func (t *Transports) interval() time.Duration {
+func (t *Transports) heartbeatInterval() time.Duration {
 	o := &t.options
-	return min(o.InitTimeout, o.PingInterval, o.WriteTimeout) / looksPerTime
+	return min(o.InitTimeout, o.PingInterval, o.WriteTimeout) / checksPerTimeout
 }

@@ -29,63 +29,63 @@ func (*plainHTTP) Supports(*http.Request) bool { return true }
 // Do answers one request.
 func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
 	t.setHeaders(w)
-	media := negotiate(r.Header.Values("Accept"))
+	media := negotiateMediaType(r.Header.Values("Accept"))
 	if media == "" {
-		t.refuse(w, typeJSON, &refusal{http.StatusNotAcceptable, models.InvalidInput, "the answer is " + typeGraphQL + " or " + typeJSON})
+		t.respondError(w, typeJSON, &requestError{http.StatusNotAcceptable, models.InvalidInput, "the answer is " + typeGraphQL + " or " + typeJSON})
 		return
 	}
 	buffer := getBuffer()
 	defer putBuffer(buffer)
-	if refused := readText(w, r, t.options.MaxBody, buffer); refused != nil {
-		t.refuse(w, media, refused)
+	if refused := readRequestText(w, r, t.options.MaxBody, buffer); refused != nil {
+		t.respondError(w, media, refused)
 		return
 	}
-	asked := askedBy(r, buffer.Bytes())
-	if body := t.recall(r.Context(), asked); body != nil {
-		send(w, media, http.StatusOK, body)
+	asked := hashRequest(r, buffer.Bytes())
+	if body := t.lookupCache(r.Context(), asked); body != nil {
+		writeBody(w, media, http.StatusOK, body)
 		return
 	}
 	params, refused := readParams(r, buffer.Bytes())
 	if refused != nil {
-		t.refuse(w, media, refused)
+		t.respondError(w, media, refused)
 		return
 	}
-	panicked := t.contained(r.Context(), func() gqlerror.List {
-		t.execute(w, r, exec, &wanted{params, media, asked})
+	panicked := t.recoverPanic(r.Context(), func() gqlerror.List {
+		t.execute(w, r, exec, &httpRequest{params, media, asked})
 		return nil
 	})
 	if panicked != nil {
-		t.write(w, media, http.StatusInternalServerError, &graphql.Response{Errors: panicked})
+		t.respond(w, media, http.StatusInternalServerError, &graphql.Response{Errors: panicked})
 	}
 }
 
-// wanted is what a request asks for, and in which form.
-type wanted struct {
-	params *graphql.RawParams
-	media  string
-	asked  Asked
+// httpRequest is what a request asks for, and in which form.
+type httpRequest struct {
+	params    *graphql.RawParams
+	mediaType string
+	hash      RequestHash
 }
 
-func (t *plainHTTP) recall(ctx context.Context, asked Asked) []byte {
-	if t.options.Memory == nil {
+func (t *plainHTTP) lookupCache(ctx context.Context, asked RequestHash) []byte {
+	if t.options.Cache == nil {
 		return nil
 	}
-	return t.options.Memory.Recall(ctx, asked)
+	return t.options.Cache.Lookup(ctx, asked)
 }
 
 // execute runs the operation of a request and answers; it answers last.
-func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, q *wanted) {
-	opCtx, errs := prepare(r.Context(), exec, q.params)
+func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, q *httpRequest) {
+	opCtx, errs := prepareOperation(r.Context(), exec, q.params)
 	if errs != nil {
-		t.write(w, q.media, requestStatus(q.media), &graphql.Response{Errors: errs})
+		t.respond(w, q.mediaType, requestErrorStatus(q.mediaType), &graphql.Response{Errors: errs})
 		return
 	}
 	if opCtx.Operation.Operation == ast.Subscription {
-		t.refuse(w, q.media, malformed("subscribe over a WebSocket, or accept text/event-stream"))
+		t.respondError(w, q.mediaType, badRequest("subscribe over a WebSocket, or accept text/event-stream"))
 		return
 	}
-	if refused := mutationByGet(w, r, opCtx); refused != nil {
-		t.refuse(w, q.media, refused)
+	if refused := rejectMutationByGET(w, r, opCtx); refused != nil {
+		t.respondError(w, q.mediaType, refused)
 		return
 	}
 	responses, ctx := exec.DispatchOperation(r.Context(), opCtx)
@@ -95,15 +95,15 @@ func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql
 	}
 	status := http.StatusOK
 	if response.Data == nil {
-		status = requestStatus(q.media)
+		status = requestErrorStatus(q.mediaType)
 	}
-	if t.options.Headers != nil {
-		t.options.Headers(ctx, w.Header())
+	if t.options.AddHeaders != nil {
+		t.options.AddHeaders(ctx, w.Header())
 	}
-	if t.options.Memory != nil && opCtx.Operation.Operation == ast.Query && len(response.Errors) == 0 {
-		t.options.Memory.Note(ctx, q.asked)
+	if t.options.Cache != nil && opCtx.Operation.Operation == ast.Query && len(response.Errors) == 0 {
+		t.options.Cache.Store(ctx, q.hash)
 	}
-	t.write(w, q.media, status, response)
+	t.respond(w, q.mediaType, status, response)
 }
 
 // setHeaders sets what every answer has. It may be the caller's own, and caches on
@@ -114,36 +114,36 @@ func (*plainHTTP) setHeaders(w http.ResponseWriter) {
 	w.Header().Add("Vary", "Accept")
 }
 
-// mutationByGet refuses a mutation that a mere link could set off.
-func mutationByGet(w http.ResponseWriter, r *http.Request, opCtx *graphql.OperationContext) *refusal {
+// rejectMutationByGET refuses a mutation that a mere link could set off.
+func rejectMutationByGET(w http.ResponseWriter, r *http.Request, opCtx *graphql.OperationContext) *requestError {
 	if opCtx.Operation.Operation != ast.Mutation || r.Method == http.MethodPost {
 		return nil
 	}
 	w.Header().Set("Allow", "POST")
-	return &refusal{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use POST for mutations"}
+	return &requestError{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use POST for mutations"}
 }
 
-// requestStatus is the status of a request that was not executed.
-func requestStatus(media string) int {
+// requestErrorStatus is the status of a request that was not executed.
+func requestErrorStatus(media string) int {
 	if media == typeJSON {
 		return http.StatusOK
 	}
 	return http.StatusBadRequest
 }
 
-func (t *plainHTTP) refuse(w http.ResponseWriter, media string, r *refusal) {
-	t.write(w, media, r.status, &graphql.Response{Errors: errorsOf(r)})
+func (t *plainHTTP) respondError(w http.ResponseWriter, media string, r *requestError) {
+	t.respond(w, media, r.status, &graphql.Response{Errors: errorList(r)})
 }
 
-func (*plainHTTP) write(w http.ResponseWriter, media string, status int, response *graphql.Response) {
+func (*plainHTTP) respond(w http.ResponseWriter, media string, status int, response *graphql.Response) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 	writeResponse(buffer, response)
 	setRetryAfter(w.Header(), response.Errors)
-	send(w, media, status, buffer.Bytes())
+	writeBody(w, media, status, buffer.Bytes())
 }
 
-func send(w http.ResponseWriter, media string, status int, body []byte) {
+func writeBody(w http.ResponseWriter, media string, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", media+"; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
@@ -161,10 +161,10 @@ func setRetryAfter(h http.Header, errs gqlerror.List) {
 	}
 }
 
-// negotiate picks the type of the answer: the one served that the client likes
+// negotiateMediaType picks the type of the answer: the one served that the client likes
 // best, the first of several, JSON for clients that do not say, none when
 // nothing fits.
-func negotiate(accept []string) string {
+func negotiateMediaType(accept []string) string {
 	list := strings.Join(accept, ",")
 	if strings.Trim(list, " ,") == "" {
 		return typeJSON
@@ -172,7 +172,7 @@ func negotiate(accept []string) string {
 	var best string
 	var liking float64
 	for entry := range strings.SplitSeq(list, ",") {
-		media, q := acceptable(entry)
+		media, q := parseAcceptEntry(entry)
 		if q > liking {
 			best, liking = media, q
 		}
@@ -180,9 +180,9 @@ func negotiate(accept []string) string {
 	return best
 }
 
-// acceptable returns the type that an entry of an Accept header gets, and how
+// parseAcceptEntry returns the type that an entry of an Accept header gets, and how
 // much the client likes it: 0 when it is not served.
-func acceptable(entry string) (media string, q float64) {
+func parseAcceptEntry(entry string) (media string, q float64) {
 	wanted, params, err := mime.ParseMediaType(strings.TrimSpace(entry))
 	if charset := params["charset"]; err != nil || charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return "", 0

@@ -12,44 +12,44 @@ import (
 
 // protocol is how two sides of a socket speak.
 type protocol struct {
-	name              string
-	begin, end        string // the client's words for an operation
-	data, error, done string // the server's
-	terminate         string // the client's word for the end of the socket, empty for none
-	keepAlive         string // the server's sign of life, empty for none
-	ack               []string
-	refused           func(*gqlerror.Error) []byte // told before the socket of a refused init closes
-	oneError          bool                         // an error's payload is one error, not a list
+	name                              string
+	startType, stopType               string // the client's words for an operation
+	dataType, errorType, completeType string // the server's
+	terminateType                     string // the client's word for the end of the socket, empty for none
+	keepAliveType                     string // the server's sign of life, empty for none
+	ackMessages                       []string
+	connectionError                   func(*gqlerror.Error) []byte // told before the socket of a refused init closes
+	singleError                       bool                         // an error's payload is one error, not a list
 }
 
 // The protocols: graphql-transport-ws, and the one of subscriptions-transport-ws
 // before it.
 var (
 	modern = &protocol{ //nolint:gochecknoglobals // a constant in all but name
-		name: "graphql-transport-ws", begin: "subscribe", end: "complete", data: "next", error: "error", done: "complete",
-		ack: []string{`{"type":"connection_ack"}`},
+		name: "graphql-transport-ws", startType: "subscribe", stopType: "complete", dataType: "next", errorType: "error", completeType: "complete",
+		ackMessages: []string{`{"type":"connection_ack"}`},
 	}
 	legacy = &protocol{ //nolint:gochecknoglobals // a constant in all but name
-		name: "graphql-ws", begin: "start", end: "stop", data: "data", error: "error", done: "complete",
-		terminate: "connection_terminate", keepAlive: "ka", ack: []string{`{"type":"connection_ack"}`, `{"type":"ka"}`},
-		refused: func(err *gqlerror.Error) []byte {
-			return frame("", "connection_error", func(b *bytes.Buffer) { writeJSON(b, map[string]any{"message": err.Message}) })
+		name: "graphql-ws", startType: "start", stopType: "stop", dataType: "data", errorType: "error", completeType: "complete",
+		terminateType: "connection_terminate", keepAliveType: "ka", ackMessages: []string{`{"type":"connection_ack"}`, `{"type":"ka"}`},
+		connectionError: func(err *gqlerror.Error) []byte {
+			return encodeMessage("", "connection_error", func(b *bytes.Buffer) { writeJSON(b, map[string]any{"message": err.Message}) })
 		},
-		oneError: true,
+		singleError: true,
 	}
 )
 
-// protocolOf returns the protocol that was agreed on; a client that named none
+// protocolByName returns the protocol that was agreed on; a client that named none
 // speaks the older one.
-func protocolOf(name string) *protocol {
+func protocolByName(name string) *protocol {
 	if name == modern.name {
 		return modern
 	}
 	return legacy
 }
 
-// pick returns the first protocol offered that is spoken here.
-func pick(offered []string) string {
+// negotiateProtocol returns the first protocol offered that is spoken here.
+func negotiateProtocol(offered []string) string {
 	for _, name := range offered {
 		if slices.Contains([]string{modern.name, legacy.name}, name) {
 			return name
@@ -58,46 +58,46 @@ func pick(offered []string) string {
 	return ""
 }
 
-// message is what a client says.
-type message struct {
+// clientMessage is what a client says.
+type clientMessage struct {
 	Type    string          `json:"type"`
 	ID      *string         `json:"id"`
 	Payload json.RawMessage `json:"payload"`
 }
 
-// handle answers one message and reports whether the socket goes on.
-func (s *socket) handle(text []byte) bool {
-	var m message
-	if decode(text, &m) != nil || m.Type == "" {
+// handleMessage answers one message and reports whether the socket goes on.
+func (s *socket) handleMessage(text []byte) bool {
+	var m clientMessage
+	if decodeJSON(text, &m) != nil || m.Type == "" {
 		s.close(closeBadMessage, "Invalid message received")
 		return false
 	}
 	switch m.Type {
 	case "connection_init":
 		var payload map[string]any
-		if len(m.Payload) > 0 && decode(m.Payload, &payload) != nil {
+		if len(m.Payload) > 0 && decodeJSON(m.Payload, &payload) != nil {
 			s.close(closeBadMessage, "The payload of connection_init must be an object")
 			return false
 		}
-		return s.initialise(payload)
+		return s.handleInit(payload)
 	case "ping":
-		if s.speaks == modern {
-			s.send(s.ctx, said{text: pong(m.Payload)})
+		if s.protocol == modern {
+			s.send(s.ctx, outgoingMessage{text: pongMessage(m.Payload)})
 			return true
 		}
 	case "pong":
-		if s.speaks == modern {
+		if s.protocol == modern {
 			return true
 		}
-	case s.speaks.begin:
-		return s.subscribe(&m)
-	case s.speaks.end:
+	case s.protocol.startType:
+		return s.handleSubscribe(&m)
+	case s.protocol.stopType:
 		if m.ID == nil {
 			break
 		}
-		s.stop(*m.ID)
+		s.stopOperation(*m.ID)
 		return true
-	case s.speaks.terminate:
+	case s.protocol.terminateType:
 		s.close(closeNormal, "")
 		return false
 	}
@@ -105,9 +105,9 @@ func (s *socket) handle(text []byte) bool {
 	return false
 }
 
-// subscribe begins the operation of a message and reports whether the socket
+// handleSubscribe begins the operation of a message and reports whether the socket
 // goes on.
-func (s *socket) subscribe(m *message) bool {
+func (s *socket) handleSubscribe(m *clientMessage) bool {
 	if s.sessionContext() == nil {
 		s.close(closeUnauthorized, "Unauthorized")
 		return false
@@ -116,17 +116,17 @@ func (s *socket) subscribe(m *message) bool {
 		s.close(closeBadMessage, "An operation needs an id and a payload")
 		return false
 	}
-	params, refused := readJSON(m.Payload)
+	params, refused := readJSONParams(m.Payload)
 	if refused != nil {
-		s.close(closeBadMessage, refused.text)
+		s.close(closeBadMessage, refused.message)
 		return false
 	}
-	s.begin(*m.ID, params)
+	s.startOperation(*m.ID, params)
 	return true
 }
 
-func pong(payload json.RawMessage) []byte {
-	return frame("", "pong", func(b *bytes.Buffer) {
+func pongMessage(payload json.RawMessage) []byte {
+	return encodeMessage("", "pong", func(b *bytes.Buffer) {
 		if len(payload) == 0 {
 			payload = json.RawMessage("null")
 		}
@@ -134,13 +134,13 @@ func pong(payload json.RawMessage) []byte {
 	})
 }
 
-func (p *protocol) next(id string, response *graphql.Response) []byte {
-	return frame(id, p.data, func(b *bytes.Buffer) { writeResponse(b, response) })
+func (p *protocol) dataMessage(id string, response *graphql.Response) []byte {
+	return encodeMessage(id, p.dataType, func(b *bytes.Buffer) { writeResponse(b, response) })
 }
 
-func (p *protocol) fail(id string, errs gqlerror.List) []byte {
-	return frame(id, p.error, func(b *bytes.Buffer) {
-		if p.oneError {
+func (p *protocol) errorMessage(id string, errs gqlerror.List) []byte {
+	return encodeMessage(id, p.errorType, func(b *bytes.Buffer) {
+		if p.singleError {
 			writeJSON(b, errs[0])
 			return
 		}
@@ -148,21 +148,21 @@ func (p *protocol) fail(id string, errs gqlerror.List) []byte {
 	})
 }
 
-// last tells how an operation ended.
-func (p *protocol) last(id string, errs gqlerror.List) []byte {
+// endMessage tells how an operation ended.
+func (p *protocol) endMessage(id string, errs gqlerror.List) []byte {
 	if len(errs) > 0 {
-		return p.fail(id, errs)
+		return p.errorMessage(id, errs)
 	}
-	return frame(id, p.done, nil)
+	return encodeMessage(id, p.completeType, nil)
 }
 
-// before is what stands before the payload of each response of an operation.
-func (p *protocol) before(id string) []byte {
-	return bytes.TrimSuffix(frame(id, p.data, func(*bytes.Buffer) {}), after)
+// dataPrefix is what stands before the payload of each response of an operation.
+func (p *protocol) dataPrefix(id string) []byte {
+	return bytes.TrimSuffix(encodeMessage(id, p.dataType, func(*bytes.Buffer) {}), dataSuffix)
 }
 
-// frame writes a message.
-func frame(id, kind string, payload func(*bytes.Buffer)) []byte {
+// encodeMessage writes a message.
+func encodeMessage(id, kind string, payload func(*bytes.Buffer)) []byte {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 	buffer.WriteByte('{')

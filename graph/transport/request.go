@@ -19,26 +19,26 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// refusal is a request that is not a GraphQL request, and its HTTP status.
-type refusal struct {
-	status int
-	code   models.Code
-	text   string
+// requestError is a request that is not a GraphQL request, and its HTTP status.
+type requestError struct {
+	status  int
+	code    models.Code
+	message string
 }
 
-func (r *refusal) Error() string { return r.text }
+func (r *requestError) Error() string { return r.message }
 
-func malformed(text string) *refusal {
-	return &refusal{http.StatusBadRequest, models.InvalidInput, text}
+func badRequest(text string) *requestError {
+	return &requestError{http.StatusBadRequest, models.InvalidInput, text}
 }
 
-// Asked is the same for requests that say the same, whoever sends them and
+// RequestHash is the same for requests that say the same, whoever sends them and
 // whichever answers they accept.
-type Asked [sha256.Size]byte
+type RequestHash [sha256.Size]byte
 
-// readText reads what a request says, its query string or its body, into buffer.
+// readRequestText reads what a request says, its query string or its body, into buffer.
 // What is wrong with it is told without repeating any of it.
-func readText(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *bytes.Buffer) *refusal {
+func readRequestText(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *bytes.Buffer) *requestError {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		buffer.WriteString(r.URL.RawQuery)
@@ -47,19 +47,19 @@ func readText(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *byt
 		return readBody(w, r, maxBody, buffer)
 	default:
 		w.Header().Set("Allow", "GET, POST")
-		return &refusal{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use GET or POST"}
+		return &requestError{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use GET or POST"}
 	}
 }
 
-func readBody(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *bytes.Buffer) *refusal {
+func readBody(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *bytes.Buffer) *requestError {
 	if !isJSON(r.Header.Get("Content-Type")) {
-		return &refusal{http.StatusUnsupportedMediaType, models.UnsupportedMedia, "send the request as application/json in UTF-8"}
+		return &requestError{http.StatusUnsupportedMediaType, models.UnsupportedMedia, "send the request as application/json in UTF-8"}
 	}
 	if _, err := io.Copy(buffer, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			return &refusal{http.StatusRequestEntityTooLarge, models.PayloadTooLarge, "the request is too large"}
+			return &requestError{http.StatusRequestEntityTooLarge, models.PayloadTooLarge, "the request is too large"}
 		}
-		return malformed("the request could not be read")
+		return badRequest("the request could not be read")
 	}
 	return nil
 }
@@ -73,8 +73,8 @@ func isJSON(contentType string) bool {
 	return err == nil && media == typeJSON && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
-// askedBy identifies what a request says in text.
-func askedBy(r *http.Request, text []byte) Asked {
+// hashRequest identifies what a request says in text.
+func hashRequest(r *http.Request, text []byte) RequestHash {
 	if r.Method == http.MethodPost {
 		return sha256.Sum256(text)
 	}
@@ -82,59 +82,59 @@ func askedBy(r *http.Request, text []byte) Asked {
 }
 
 // readParams reads the parameters of a request from its text.
-func readParams(r *http.Request, text []byte) (params *graphql.RawParams, refused *refusal) {
+func readParams(r *http.Request, text []byte) (params *graphql.RawParams, refused *requestError) {
 	if r.Method == http.MethodPost {
-		params, refused = readJSON(text)
+		params, refused = readJSONParams(text)
 	} else {
-		params, refused = readQuery(r.URL.Query())
+		params, refused = readURLParams(r.URL.Query())
 	}
 	if refused != nil {
 		return nil, refused
 	}
 	if params.Query == "" && params.Extensions["persistedQuery"] == nil {
-		return nil, malformed("the request has no query")
+		return nil, badRequest("the request has no query")
 	}
 	params.Headers = r.Header
 	return params, nil
 }
 
 // readRequest reads the parameters of a GET or POST request.
-func readRequest(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphql.RawParams, *refusal) {
+func readRequest(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphql.RawParams, *requestError) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
-	if refused := readText(w, r, maxBody, buffer); refused != nil {
+	if refused := readRequestText(w, r, maxBody, buffer); refused != nil {
 		return nil, refused
 	}
 	return readParams(r, buffer.Bytes())
 }
 
-// readQuery reads the parameters from an address.
-func readQuery(values url.Values) (*graphql.RawParams, *refusal) {
+// readURLParams reads the parameters from an address.
+func readURLParams(values url.Values) (*graphql.RawParams, *requestError) {
 	params := &graphql.RawParams{Query: values.Get("query"), OperationName: values.Get("operationName")}
 	for _, name := range []string{"query", "operationName", "variables", "extensions", "documentId"} {
 		if !utf8.ValidString(values.Get(name)) {
-			return nil, malformed(name + " must be valid UTF-8")
+			return nil, badRequest(name + " must be valid UTF-8")
 		}
 	}
-	if text := values.Get("variables"); text != "" && decode([]byte(text), &params.Variables) != nil {
-		return nil, malformed("variables must be a JSON object")
+	if text := values.Get("variables"); text != "" && decodeJSON([]byte(text), &params.Variables) != nil {
+		return nil, badRequest("variables must be a JSON object")
 	}
-	if text := values.Get("extensions"); text != "" && decode([]byte(text), &params.Extensions) != nil {
-		return nil, malformed("extensions must be a JSON object")
+	if text := values.Get("extensions"); text != "" && decodeJSON([]byte(text), &params.Extensions) != nil {
+		return nil, badRequest("extensions must be a JSON object")
 	}
-	return params, identified(params, values.Get("documentId"))
+	return params, setDocumentID(params, values.Get("documentId"))
 }
 
-// readJSON reads the parameters of a JSON object.
-func readJSON(body []byte) (*graphql.RawParams, *refusal) {
+// readJSONParams reads the parameters of a JSON object.
+func readJSONParams(body []byte) (*graphql.RawParams, *requestError) {
 	trimmed := bytes.TrimLeft(body, " \t\r\n")
 	switch {
 	case len(trimmed) > 0 && trimmed[0] == '[':
-		return nil, malformed("batches are not served: send one request at a time")
+		return nil, badRequest("batches are not served: send one request at a time")
 	case len(trimmed) == 0 || trimmed[0] != '{':
-		return nil, malformed("the request must be a JSON object")
+		return nil, badRequest("the request must be a JSON object")
 	case !utf8.Valid(body):
-		return nil, malformed("the request must be valid UTF-8")
+		return nil, badRequest("the request must be valid UTF-8")
 	}
 	var request struct {
 		Query         string         `json:"query"`
@@ -143,27 +143,27 @@ func readJSON(body []byte) (*graphql.RawParams, *refusal) {
 		Extensions    map[string]any `json:"extensions"`
 		DocumentID    string         `json:"documentId"`
 	}
-	if err := decode(body, &request); err != nil {
+	if err := decodeJSON(body, &request); err != nil {
 		var wrongType *json.UnmarshalTypeError
 		if errors.As(err, &wrongType) && wrongType.Field != "" {
-			return nil, malformed(wrongType.Field + " has the wrong type")
+			return nil, badRequest(wrongType.Field + " has the wrong type")
 		}
-		return nil, malformed("the request is not valid JSON")
+		return nil, badRequest("the request is not valid JSON")
 	}
 	params := &graphql.RawParams{
 		Query: request.Query, OperationName: request.OperationName, Variables: request.Variables, Extensions: request.Extensions,
 	}
-	return params, identified(params, request.DocumentID)
+	return params, setDocumentID(params, request.DocumentID)
 }
 
-// identified has a request ask for its document by an id, when it gives one, as
+// setDocumentID has a request ask for its document by an id, when it gives one, as
 // the appendix on persisted documents of GraphQL over HTTP has it.
-func identified(params *graphql.RawParams, id string) *refusal {
+func setDocumentID(params *graphql.RawParams, id string) *requestError {
 	if id == "" {
 		return nil
 	}
 	if params.Query != "" {
-		return malformed("give either query or documentId")
+		return badRequest("give either query or documentId")
 	}
 	if params.Extensions == nil {
 		params.Extensions = map[string]any{}
@@ -172,8 +172,8 @@ func identified(params *graphql.RawParams, id string) *refusal {
 	return nil
 }
 
-// decode reads exactly one JSON value. Numbers stay as they were written.
-func decode(text []byte, into any) error {
+// decodeJSON reads exactly one JSON value. Numbers stay as they were written.
+func decodeJSON(text []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
 	if err := decoder.Decode(into); err != nil {
@@ -220,17 +220,17 @@ func writeJSON(buffer *bytes.Buffer, value any) {
 	buffer.Write(text)
 }
 
-// errorsOf makes the errors of a refusal.
-func errorsOf(r *refusal) gqlerror.List {
-	return gqlerror.List{{Message: r.text, Extensions: map[string]any{"code": string(r.code)}}}
+// errorList makes the errors of a refusal.
+func errorList(r *requestError) gqlerror.List {
+	return gqlerror.List{{Message: r.message, Extensions: map[string]any{"code": string(r.code)}}}
 }
 
-const keptBuffer = 64 << 10
+const maxPooledBuffer = 64 << 10
 
-var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }} //nolint:gochecknoglobals // a pool is shared by its nature
+var bufferPool = sync.Pool{New: func() any { return new(bytes.Buffer) }} //nolint:gochecknoglobals // a pool is shared by its nature
 
 func getBuffer() *bytes.Buffer {
-	buffer, ok := buffers.Get().(*bytes.Buffer)
+	buffer, ok := bufferPool.Get().(*bytes.Buffer)
 	if !ok {
 		return new(bytes.Buffer)
 	}
@@ -238,9 +238,9 @@ func getBuffer() *bytes.Buffer {
 }
 
 func putBuffer(buffer *bytes.Buffer) {
-	if buffer.Cap() > keptBuffer {
+	if buffer.Cap() > maxPooledBuffer {
 		return
 	}
 	buffer.Reset()
-	buffers.Put(buffer)
+	bufferPool.Put(buffer)
 }

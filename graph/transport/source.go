@@ -11,7 +11,7 @@ import (
 // Source is a subscription that has no goroutine: it is asked for its responses
 // when it has some.
 type Source interface {
-	// Next returns the next response, as Payload writes it, or nil when there is
+	// Next returns the next response, as MarshalResponse writes it, or nil when there is
 	// none yet: the source calls the wake that it was begun with once there is, or
 	// even before Next returns, to be asked again after all else has had its turn.
 	// So it need not keep who asks while it looks for something.
@@ -22,30 +22,30 @@ type Source interface {
 	Close()
 }
 
-// Payload writes a response as a Source hands it out.
-func Payload(response *graphql.Response) []byte {
+// MarshalResponse writes a response as a Source hands it out.
+func MarshalResponse(response *graphql.Response) []byte {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 	writeResponse(buffer, response)
 	return bytes.Clone(buffer.Bytes())
 }
 
-// HandOver has the transport that runs the subscription of ctx ask a source from
+// AttachSource has the transport that runs the subscription of ctx ask a source from
 // now on. Wake never waits and may be called at any time, by anybody. It reports
 // false, and begins nothing, when no transport runs it.
-func HandOver(ctx context.Context, begin func(wake func()) Source) bool {
-	o, ok := ctx.Value(outcomeKey{}).(*outcome)
+func AttachSource(ctx context.Context, begin func(wake func()) Source) bool {
+	o, ok := ctx.Value(sourceSlotKey{}).(*sourceSlot)
 	if ok {
 		o.source = begin(o.wake)
 	}
 	return ok
 }
 
-// ask asks a source, and makes a panic of it the end of its subscription.
-func (t *Transports) ask(ctx context.Context, source Source) (payload []byte, over bool, errs gqlerror.List) {
+// pullSource asks a source, and makes a panic of it the end of its subscription.
+func (t *Transports) pullSource(ctx context.Context, source Source) (payload []byte, over bool, errs gqlerror.List) {
 	defer func() {
 		if p := recover(); p != nil {
-			payload, over, errs = nil, true, t.panicked(ctx, p)
+			payload, over, errs = nil, true, t.presentPanic(ctx, p)
 		}
 	}()
 	return source.Next(ctx)

@@ -30,49 +30,49 @@ func (t *eventStream) Do(w http.ResponseWriter, r *http.Request, exec graphql.Gr
 	plain.setHeaders(w)
 	params, refused := readRequest(w, r, t.options.MaxBody)
 	if refused != nil {
-		plain.refuse(w, typeJSON, refused)
+		plain.respondError(w, typeJSON, refused)
 		return
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	var opCtx *graphql.OperationContext
-	errs := t.contained(ctx, func() (errs gqlerror.List) {
-		opCtx, errs = prepare(ctx, exec, params)
+	errs := t.recoverPanic(ctx, func() (errs gqlerror.List) {
+		opCtx, errs = prepareOperation(ctx, exec, params)
 		return errs
 	})
 	if errs != nil {
-		plain.write(w, typeJSON, http.StatusBadRequest, &graphql.Response{Errors: errs})
+		plain.respond(w, typeJSON, http.StatusBadRequest, &graphql.Response{Errors: errs})
 		return
 	}
-	if refused := mutationByGet(w, r, opCtx); refused != nil {
-		plain.refuse(w, typeJSON, refused)
+	if refused := rejectMutationByGET(w, r, opCtx); refused != nil {
+		plain.respondError(w, typeJSON, refused)
 		return
 	}
-	l := &live{address: t.options.Address(ctx), key: t.options.Key(ctx), end: func(code int, reason string) {
-		cancel(&farewell{code, reason})
+	l := &connection{address: t.options.Address(ctx), key: t.options.Key(ctx), disconnect: func(code int, reason string) {
+		cancel(&closeError{code, reason})
 	}}
-	if err := t.join(l); err != nil {
+	if err := t.addConnection(l); err != nil {
 		w.Header().Set("Retry-After", "5")
-		plain.refuse(w, typeJSON, &refusal{http.StatusServiceUnavailable, models.Unavailable, err.Error()})
+		plain.respondError(w, typeJSON, &requestError{http.StatusServiceUnavailable, models.Unavailable, err.Error()})
 		return
 	}
-	defer t.leave(l)
-	t.stream(ctx, cancel, w, func(wake func(), next func(*graphql.Response)) (source Source, errs gqlerror.List) {
-		errs = t.contained(ctx, func() (errs gqlerror.List) {
-			source, errs = stream(ctx, exec, opCtx, wake, next)
+	defer t.removeConnection(l)
+	t.serve(ctx, cancel, w, func(wake func(), next func(*graphql.Response)) (source Source, errs gqlerror.List) {
+		errs = t.recoverPanic(ctx, func() (errs gqlerror.List) {
+			source, errs = executeOperation(ctx, exec, opCtx, wake, next)
 			return errs
 		})
 		return source, errs
 	})
 }
 
-// beginning runs an operation. Its responses are handed to next, unless it goes
+// operationFunc runs an operation. Its responses are handed to next, unless it goes
 // on as a source.
-type beginning func(wake func(), next func(*graphql.Response)) (Source, gqlerror.List)
+type operationFunc func(wake func(), next func(*graphql.Response)) (Source, gqlerror.List)
 
-// stream writes each response of an operation as an event, and comments in
+// serve writes each response of an operation as an event, and comments in
 // between that show life. A client that does not read is given up.
-func (t *eventStream) stream(ctx context.Context, cancel context.CancelCauseFunc, w http.ResponseWriter, run beginning) {
+func (t *eventStream) serve(ctx context.Context, cancel context.CancelCauseFunc, w http.ResponseWriter, run operationFunc) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("Cache-Control", "no-cache")
@@ -92,12 +92,12 @@ func (t *eventStream) stream(ctx context.Context, cancel context.CancelCauseFunc
 		}
 	}
 	send([]byte(":\n\n"))
-	t.follow(ctx, run, send)
-	send(last(context.Cause(ctx)))
+	t.writeEvents(ctx, run, send)
+	send(streamEnd(context.Cause(ctx)))
 }
 
-// follow hands out the events of an operation to its end.
-func (t *eventStream) follow(ctx context.Context, run beginning, send func([]byte)) {
+// writeEvents hands out the events of an operation to its end.
+func (t *eventStream) writeEvents(ctx context.Context, run operationFunc, send func([]byte)) {
 	woken := make(chan struct{}, 1)
 	wake := func() {
 		select {
@@ -105,7 +105,7 @@ func (t *eventStream) follow(ctx context.Context, run beginning, send func([]byt
 		default:
 		}
 	}
-	events, handed := begin(ctx, wake, run)
+	events, handed := startOperation(ctx, wake, run)
 	var source Source
 	ticker := time.NewTicker(t.options.PingInterval / 2)
 	defer ticker.Stop()
@@ -121,10 +121,10 @@ func (t *eventStream) follow(ctx context.Context, run beginning, send func([]byt
 			events = nil
 			wake()
 		case <-woken:
-			if source != nil && t.pour(ctx, source, send) {
+			if source != nil && t.drainSource(ctx, source, send) {
 				return
 			}
-		case <-ended(ctx, source):
+		case <-sourceDone(ctx, source):
 			return
 		case <-ticker.C:
 			send([]byte(":\n\n"))
@@ -132,18 +132,18 @@ func (t *eventStream) follow(ctx context.Context, run beginning, send func([]byt
 	}
 }
 
-// ended tells when the stream of a source is at its end. Without a source it is
+// sourceDone tells when the stream of a source is at its end. Without a source it is
 // whoever runs the operation that says so.
-func ended(ctx context.Context, source Source) <-chan struct{} {
+func sourceDone(ctx context.Context, source Source) <-chan struct{} {
 	if source == nil {
 		return nil
 	}
 	return ctx.Done()
 }
 
-// begin runs an operation and returns its events, and the source that it goes
+// startOperation runs an operation and returns its events, and the source that it goes
 // on as, if it does.
-func begin(ctx context.Context, wake func(), run beginning) (<-chan []byte, <-chan Source) {
+func startOperation(ctx context.Context, wake func(), run operationFunc) (<-chan []byte, <-chan Source) {
 	events, handed := make(chan []byte), make(chan Source, 1)
 	emit := func(text []byte) {
 		select {
@@ -152,33 +152,33 @@ func begin(ctx context.Context, wake func(), run beginning) (<-chan []byte, <-ch
 		}
 	}
 	go func() {
-		source, errs := run(wake, func(response *graphql.Response) { emit(event(Payload(response))) })
+		source, errs := run(wake, func(response *graphql.Response) { emit(nextEvent(MarshalResponse(response))) })
 		if source != nil {
 			handed <- source
 			return
 		}
 		if len(errs) > 0 {
-			emit(event(Payload(&graphql.Response{Errors: errs})))
+			emit(nextEvent(MarshalResponse(&graphql.Response{Errors: errs})))
 		}
 		close(events)
 	}()
 	return events, handed
 }
 
-// pour hands out what a source has, and reports whether it is over.
-func (t *eventStream) pour(ctx context.Context, source Source, send func([]byte)) bool {
+// drainSource hands out what a source has, and reports whether it is over.
+func (t *eventStream) drainSource(ctx context.Context, source Source, send func([]byte)) bool {
 	for ctx.Err() == nil {
 		var texts []byte
 		over := false
-		for len(texts) < chunk && !over {
-			payload, isOver, errs := t.ask(ctx, source)
+		for len(texts) < chunkSize && !over {
+			payload, isOver, errs := t.pullSource(ctx, source)
 			if over = isOver; len(errs) > 0 && ctx.Err() == nil {
-				payload = Payload(&graphql.Response{Errors: errs})
+				payload = MarshalResponse(&graphql.Response{Errors: errs})
 			}
 			if payload == nil {
 				break
 			}
-			texts = append(texts, event(payload)...)
+			texts = append(texts, nextEvent(payload)...)
 		}
 		if len(texts) > 0 {
 			send(texts)
@@ -190,21 +190,21 @@ func (t *eventStream) pour(ctx context.Context, source Source, send func([]byte)
 	return true
 }
 
-// last is how a stream ends. One that the server cuts off because it stops has
+// streamEnd is how a stream ends. One that the server cuts off because it stops has
 // no complete event: the client sees that it was cut and connects again.
-func last(cause error) []byte {
+func streamEnd(cause error) []byte {
 	complete := []byte("event: complete\ndata:\n\n")
 	if cause == nil {
 		return complete
 	}
-	if end, ok := cause.(*farewell); ok && end.code == closeUnauthorized { //nolint:errorlint // made here, never wrapped
-		refused := errorsOf(&refusal{http.StatusUnauthorized, models.Unauthenticated, end.reason})
-		return append(event(Payload(&graphql.Response{Errors: refused})), complete...)
+	if end, ok := cause.(*closeError); ok && end.code == closeUnauthorized { //nolint:errorlint // made here, never wrapped
+		refused := errorList(&requestError{http.StatusUnauthorized, models.Unauthenticated, end.reason})
+		return append(nextEvent(MarshalResponse(&graphql.Response{Errors: refused})), complete...)
 	}
 	return nil
 }
 
-// event makes a payload a next event.
-func event(payload []byte) []byte {
+// nextEvent makes a payload a next event.
+func nextEvent(payload []byte) []byte {
 	return slices.Concat([]byte("event: next\ndata: "), payload, []byte("\n\n"))
 }

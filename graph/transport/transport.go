@@ -17,18 +17,18 @@ type Options struct {
 	// Init checks the payload of connection_init and returns the context that
 	// the socket's operations run in; an error closes the socket with 4403.
 	Init func(ctx context.Context, payload map[string]any) (context.Context, error)
-	// Before is asked before each operation on a socket.
-	Before func(ctx context.Context) error
+	// BeforeOperation is asked before each operation on a socket.
+	BeforeOperation func(ctx context.Context) error
 	// Key names the API key in a context, empty for none; see CloseKey.
 	Key func(ctx context.Context) string
 	// Address is where the request of a context came from.
 	Address func(ctx context.Context) string
-	// Present turns an error into the one that a client sees.
-	Present func(ctx context.Context, err error) *gqlerror.Error
-	// Headers adds to the headers of an HTTP answer; it may be nil.
-	Headers func(ctx context.Context, h http.Header)
-	// Memory knows requests over HTTP that were answered before; it may be nil.
-	Memory Memory
+	// PresentError turns an error into the one that a client sees.
+	PresentError func(ctx context.Context, err error) *gqlerror.Error
+	// AddHeaders adds to the headers of an HTTP answer; it may be nil.
+	AddHeaders func(ctx context.Context, h http.Header)
+	// ResponseCache knows requests over HTTP that were answered before; it may be nil.
+	Cache ResponseCache
 	// CheckOrigin says whether a page of the request's origin may connect.
 	CheckOrigin func(r *http.Request) bool
 	Logger      *slog.Logger
@@ -44,14 +44,14 @@ type Options struct {
 	MaxPerKey      int           // 1 000
 }
 
-// Memory is finished answers to queries.
-type Memory interface {
-	// Recall returns the body that a request is answered with, nil when it must be
+// ResponseCache is finished answers to queries.
+type ResponseCache interface {
+	// Lookup returns the body that a request is answered with, nil when it must be
 	// executed.
-	Recall(ctx context.Context, asked Asked) []byte
-	// Note is told of a query that was executed without an error, and in which
+	Lookup(ctx context.Context, asked RequestHash) []byte
+	// Store is told of a query that was executed without an error, and in which
 	// context.
-	Note(ctx context.Context, asked Asked)
+	Store(ctx context.Context, asked RequestHash)
 }
 
 func (o *Options) setDefaults() {
@@ -76,27 +76,27 @@ func setDefault[T comparable](field *T, standard T) {
 // Transports are the transports of one server. They share their connections'
 // limits and their end.
 type Transports struct {
-	options Options
-	mu      sync.Mutex
-	live    map[*live]struct{}
-	byAddr  map[string]int
-	byKey   map[string]int
-	revoked []string
-	stopped bool
-	group   sync.WaitGroup
-	cutOff  atomic.Int64
+	options     Options
+	mu          sync.Mutex
+	connections map[*connection]struct{}
+	byAddr      map[string]int
+	byKey       map[string]int
+	revokedKeys []string
+	stopped     bool
+	wg          sync.WaitGroup
+	cutOff      atomic.Int64
 
-	began   time.Time
-	heart   *time.Timer // see beat
-	beating bool
+	started          time.Time
+	heartbeatTimer   *time.Timer // see beat
+	heartbeatRunning bool
 }
 
 // New returns transports.
 func New(o Options) *Transports {
 	o.setDefaults()
 	return &Transports{
-		options: o, live: map[*live]struct{}{}, byAddr: map[string]int{}, byKey: map[string]int{},
-		began: time.Now(), //nolint:forbidigo // see now
+		options: o, connections: map[*connection]struct{}{}, byAddr: map[string]int{}, byKey: map[string]int{},
+		started: time.Now(), //nolint:forbidigo // see now
 	}
 }
 

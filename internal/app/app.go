@@ -27,11 +27,11 @@ import (
 )
 
 const (
-	sweepInterval = time.Second
-	stopTime      = 15 * time.Second
-	// mostBehind is how far the reader of events may be behind for the server to be
+	sweepInterval   = time.Second
+	shutdownTimeout = 15 * time.Second
+	// maxEventLag is how far the reader of events may be behind for the server to be
 	// ready.
-	mostBehind = 5 * time.Second
+	maxEventLag = 5 * time.Second
 )
 
 // App is a server that is ready to run.
@@ -39,24 +39,24 @@ type App struct {
 	// Handler answers every request.
 	Handler http.Handler
 
-	config   config.Config
-	version  string
-	logger   *slog.Logger
-	now      func() time.Time
-	wall     func() time.Time // what others go by; nil where now is the same
-	develop  Development      // empty unless it is developed against
-	db       *database.DB
-	events   *events.Log
-	offBus   func() // leaves NATS
-	keys     *auth.Keys
-	market   *market.Market
-	webhooks *webhooks.Webhooks
-	graph    *graph.Server
-	limits   *limits
-	metrics  *metrics
-	tracer   *tracing.Tracer // nil while nobody is to be told
-	stopping chan struct{}   // closed when Run begins to stop
-	stopOnce sync.Once
+	config         config.Config
+	version        string
+	logger         *slog.Logger
+	now            func() time.Time
+	wallClock      func() time.Time // what others go by; nil where now is the same
+	development    Development      // empty unless it is developed against
+	db             *database.DB
+	events         *events.Log
+	disconnectNATS func() // leaves NATS
+	keys           *auth.Keys
+	market         *market.Market
+	webhooks       *webhooks.Webhooks
+	graph          *graph.Server
+	limits         *rateLimiter
+	metrics        *metrics
+	tracer         *tracing.Tracer // nil while nobody is to be told
+	stopping       chan struct{}   // closed when Run begins to stop
+	stopOnce       sync.Once
 }
 
 // New opens the store and joins the parts. Close releases what it opened. Other files
@@ -68,11 +68,11 @@ func New(ctx context.Context, c config.Config, version string, logger *slog.Logg
 // NewDevelopment is [New] for a market to develop against: its clock can be moved on.
 // What it sends is signed by the true time, which its receivers go by.
 func NewDevelopment(ctx context.Context, c config.Config, version string, logger *slog.Logger, d Development) (*App, error) {
-	operatorKey, err := operatorKey(c)
+	operatorKey, err := readOperatorKey(c)
 	if err != nil {
 		return nil, err
 	}
-	trusted, err := trustedDocuments(c)
+	trusted, err := readTrustedDocuments(c)
 	if err != nil {
 		return nil, err
 	}
@@ -80,85 +80,85 @@ func NewDevelopment(ctx context.Context, c config.Config, version string, logger
 	if err != nil {
 		return nil, err
 	}
-	box, err := openBox(c)
+	box, err := openSealer(c)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	a := &App{config: c, version: version, logger: logger, now: time.Now, develop: d, db: db, offBus: func() {}, metrics: newMetrics(), stopping: make(chan struct{})}
+	a := &App{config: c, version: version, logger: logger, now: time.Now, development: d, db: db, disconnectNATS: func() {}, metrics: newMetrics(), stopping: make(chan struct{})}
 	if d.Clock != nil {
-		a.now, a.wall = d.Clock.Now, time.Now
+		a.now, a.wallClock = d.Clock.Now, time.Now
 	}
-	if err := a.join(ctx, box, trusted, operatorKey); err != nil {
+	if err := a.wire(ctx, box, trusted, operatorKey); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
 }
 
-// join makes the parts and plugs them into each other.
-func (a *App) join(ctx context.Context, box *auth.Box, trusted *graph.Trusted, operatorKey string) error {
+// wire makes the parts and plugs them into each other.
+func (a *App) wire(ctx context.Context, box *auth.Cipher, trusted *graph.TrustedDocuments, operatorKey string) error {
 	keys, err := auth.NewKeys(a.db, a.now)
 	if err != nil {
 		return err
 	}
 	a.keys = keys
-	if err := a.trace(ctx); err != nil {
+	if err := a.openTracer(ctx); err != nil {
 		return err
 	}
-	a.db.OnCommits(a.metrics.committed)
+	a.db.ObserveCommits(a.metrics.observeCommit)
 	if a.events, err = events.Open(ctx, a.db, a.logger); err != nil {
 		return fmt.Errorf("open the event log: %w", err)
 	}
-	a.events.OnHandedOut(func(late time.Duration) { a.metrics.lag.Observe(late.Seconds()) })
+	a.events.OnDispatch(func(late time.Duration) { a.metrics.eventLag.Observe(late.Seconds()) })
 	if a.config.NATSURL != "" {
-		offBus, err := a.events.WakeBy(a.config.NATSURL)
+		offBus, err := a.events.ConnectNATS(a.config.NATSURL)
 		if err != nil {
 			return fmt.Errorf("nats-url: %w", err)
 		}
-		a.offBus = offBus
+		a.disconnectNATS = offBus
 	}
-	if a.limits, err = newLimits(a.config.RateLimits == "on", a.db.Shared(), a.now); err != nil {
+	if a.limits, err = newRateLimiter(a.config.RateLimits == "on", a.db.IsShared(), a.now); err != nil {
 		return err
 	}
-	a.limits.refused = func(known bool) { a.metrics.limited[known].Inc() }
+	a.limits.onLimited = func(known bool) { a.metrics.rateLimited[known].Inc() }
 	client := outbound.New(outbound.Options{
-		AllowNetworks: a.config.AllowNetworks, AllowPorts: a.config.AllowPorts, UserAgent: "AgentMarket/" + a.version, RootCAs: a.develop.RootCAs,
+		AllowNetworks: a.config.AllowNetworks, AllowPorts: a.config.AllowPorts, UserAgent: "AgentMarket/" + a.version, RootCAs: a.development.RootCAs,
 	})
 	a.webhooks = webhooks.New(webhooks.Options{
-		DB: a.db, Events: a.events, Client: client, Box: box, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTime,
-		Retries: a.config.WebhookRetries, Keep: a.config.DeliveriesKept(), Now: a.now, Wall: a.wall, Logger: a.logger,
-		Tried: a.metrics.tried, Tracer: a.tracer,
+		DB: a.db, Events: a.events, Client: client, Cipher: box, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTimeout,
+		Retries: a.config.WebhookRetries, Retention: a.config.DeliveryRetention(), Now: a.now, WallClock: a.wallClock, Logger: a.logger,
+		OnAttempt: a.metrics.observeAttempt, Tracer: a.tracer,
 	})
 	runner := &runner{webhooks: a.webhooks, metrics: a.metrics, executor: executor.New(executor.Options{
-		Outbound: client, Timeout: a.config.EndpointTime, MarketplaceURL: a.config.MarketplaceURL, Now: time.Now,
+		Outbound: client, Timeout: a.config.EndpointTimeout, MarketplaceURL: a.config.MarketplaceURL, Now: time.Now,
 		Claude: executor.ClaudeOptions{
-			APIKey: a.config.ClaudeKey, BaseURL: a.config.ClaudeURL, Model: a.config.ClaudeModel, MaxTokens: a.config.ClaudeTokens,
+			APIKey: a.config.AnthropicAPIKey, BaseURL: a.config.AnthropicBaseURL, Model: a.config.ClaudeModel, MaxTokens: a.config.ClaudeMaxTokens,
 		},
 	})}
-	a.market = market.New(market.Parts{
-		DB: a.db, Events: a.events, Keys: keys, Box: box, Notifier: a.webhooks, Deliverer: a.webhooks, Records: a.webhooks, Runner: runner,
-		CheckURL: client.CheckURL, CheckName: client.CheckName, Now: a.now, Logger: a.logger,
-	}, a.terms())
+	a.market = market.New(market.Deps{
+		DB: a.db, Events: a.events, Keys: keys, Cipher: box, Notifier: a.webhooks, Deliverer: a.webhooks, DeliveryStore: a.webhooks, Runner: runner,
+		CheckURL: client.CheckURL, CheckHost: client.CheckHost, Now: a.now, Logger: a.logger,
+	}, a.marketSettings())
 	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: a.version}
-	answers, err := graph.NewAnswers(a.market)
+	answers, err := graph.NewCache(a.market)
 	if err != nil {
 		return err
 	}
 	answers.Meter = a.metrics
 	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
-		Introspection: a.config.Introspection == "on", Origins: a.config.AllowOrigins, Keys: keys, Limit: a.limits.operation, Logger: a.logger,
-		Answers: answers, Trusted: trusted, Meter: a.metrics, Tracer: a.tracer,
+		Introspection: a.config.Introspection == "on", AllowedOrigins: a.config.AllowOrigins, Keys: keys, Limit: a.limits.allowOperation, Logger: a.logger,
+		Cache: answers, TrustedDocuments: trusted, Meter: a.metrics, Tracer: a.tracer,
 	})
 	if err != nil {
 		return err
 	}
-	keys.Revoked = a.graph.CloseKey
-	keys.Refused = func(ctx context.Context) {
-		a.metrics.badKeys.Inc()
-		a.market.Refused(ctx, models.KeyRefused, models.Unauthenticated)
+	keys.OnRevoked = a.graph.CloseKey
+	keys.OnUnknownKey = func(ctx context.Context) {
+		a.metrics.invalidKeys.Inc()
+		a.market.RecordRejection(ctx, models.KeyRefused, models.Unauthenticated)
 	}
-	a.metrics.watch(a, answers, a.version)
-	rest := compat.New(resolver, compat.Options{Version: a.version, PublicURL: a.config.PublicURL, Logger: a.logger, Answers: answers})
-	read, err := a.reading()
+	a.metrics.registerCollectors(a, answers, a.version)
+	rest := compat.New(resolver, compat.Options{Version: a.version, PublicURL: a.config.PublicURL, Logger: a.logger, Cache: answers})
+	read, err := a.pageRoutes()
 	if err != nil {
 		return err
 	}
@@ -166,57 +166,57 @@ func (a *App) join(ctx context.Context, box *auth.Box, trusted *graph.Trusted, o
 	return nil
 }
 
-// trace has traces made if there is somewhere to send them.
-func (a *App) trace(ctx context.Context) (err error) {
-	if a.config.Traces == "" {
+// openTracer has traces made if there is somewhere to send them.
+func (a *App) openTracer(ctx context.Context) (err error) {
+	if a.config.OTLPEndpoint == "" {
 		return nil
 	}
-	a.tracer, err = tracing.Open(ctx, tracing.Options{Endpoint: a.config.Traces, Version: a.version, Instance: a.db.Replica(), Logger: a.logger})
+	a.tracer, err = tracing.Open(ctx, tracing.Options{Endpoint: a.config.OTLPEndpoint, Version: a.version, Instance: a.db.ReplicaID(), Logger: a.logger})
 	if err != nil {
 		return fmt.Errorf("otel-exporter-otlp-endpoint: %w", err)
 	}
 	return nil
 }
 
-// trustedDocuments are the only ones to run, nil for any.
-func trustedDocuments(c config.Config) (trusted *graph.Trusted, err error) {
-	if c.TrustedDocs == "" {
+// readTrustedDocuments are the only ones to run, nil for any.
+func readTrustedDocuments(c config.Config) (trusted *graph.TrustedDocuments, err error) {
+	if c.TrustedDocuments == "" {
 		return trusted, nil
 	}
-	if trusted, err = graph.ReadTrusted(c.TrustedDocs); err != nil {
+	if trusted, err = graph.ReadTrustedDocuments(c.TrustedDocuments); err != nil {
 		return nil, fmt.Errorf("trusted-documents: %w", err)
 	}
 	return trusted, nil
 }
 
-// terms are what the market trades on.
-func (a *App) terms() market.Settings {
+// marketSettings are what the market trades on.
+func (a *App) marketSettings() market.Settings {
 	terms := market.Settings{
-		StartingCredits: a.config.StartCredits, MinBudget: a.config.MinBudget, OpenFor: a.config.OpenFor,
-		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTime, ExecuteDeadline: a.config.ExecuteTime,
+		StartingCredits: a.config.StartingCredits, MinBudget: a.config.MinBudget, OpenFor: a.config.OpenFor,
+		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTimeout, ExecuteDeadline: a.config.ExecutionDeadline,
 		KeepEvents: a.config.KeepEvents, KeepAudit: a.config.KeepAudit,
-		Spending: market.Spending{
-			MaxTokens: a.config.ClaudeTokens, AtOnce: a.config.ClaudeAtOnce, AtOnceEach: a.config.ClaudeEach,
-			TokensAnHour: a.config.ClaudeHour, TokensAnHourEach: a.config.ClaudeHourEach,
+		Spending: market.SpendingLimits{
+			MaxTokens: a.config.ClaudeMaxTokens, MaxConcurrent: a.config.ClaudeAtOnce, MaxConcurrentPerAgent: a.config.ClaudeAtOncePerAgent,
+			TokensPerHour: a.config.ClaudeTokensPerHour, TokensPerHourPerAgent: a.config.ClaudeTokensPerHourPerAgent,
 		},
 	}
 	if a.config.RateLimits == "on" {
-		terms.RegisterEvery, terms.RegisterBurst = registerEvery, registerBurst
+		terms.RegisterEvery, terms.RegisterBurst = registrationInterval, registrationBurst
 	}
 	return terms
 }
 
 // routes puts the doors at their paths, behind what concerns every request.
 func (a *App) routes(rest http.Handler, read map[string]http.Handler, keys *auth.Keys, operatorKey string) http.Handler {
-	door := &door{keys: keys, limits: a.limits, balance: a.market.Wallet, trusted: a.config.TrustProxies, logger: a.logger}
+	door := &authMiddleware{keys: keys, limits: a.limits, wallet: a.market.Wallet, trustedProxies: a.config.TrustProxies, logger: a.logger}
 	mux := http.NewServeMux()
-	for pattern, handler := range a.places(door, rest, operatorKey) {
+	for pattern, handler := range a.serviceRoutes(door, rest, operatorKey) {
 		mux.Handle(pattern, handler)
 	}
 	for pattern, handler := range read {
 		mux.Handle(pattern, handler)
 	}
-	restDoor := door.admit(rest)
+	restDoor := door.authenticate(rest)
 	doors := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/") { // the mux would answer unclean paths with a page
 			restDoor.ServeHTTP(w, r)
@@ -224,44 +224,44 @@ func (a *App) routes(rest http.Handler, read map[string]http.Handler, keys *auth
 		}
 		mux.ServeHTTP(w, r)
 	})
-	return observe(a.metrics, a.tracer, a.logger, protect(a.config.AllowOrigins, a.config.EndpointTime+stopTime, strings.HasPrefix(a.config.PublicURL, "https://"), doors))
+	return instrument(a.metrics, a.tracer, a.logger, secureHeaders(a.config.AllowOrigins, a.config.EndpointTimeout+shutdownTimeout, strings.HasPrefix(a.config.PublicURL, "https://"), doors))
 }
 
-// places is everything else that is served but what is only read, by its path.
-func (a *App) places(door *door, rest http.Handler, operatorKey string) map[string]http.Handler {
-	operator := &operator{door: door, key: operatorKey, market: a.market, clock: a.develop.Clock}
+// serviceRoutes is everything else that is served but what is only read, by its path.
+func (a *App) serviceRoutes(door *authMiddleware, rest http.Handler, operatorKey string) map[string]http.Handler {
+	operator := &operatorAPI{authMiddleware: door, key: operatorKey, market: a.market, clock: a.development.Clock}
 	return map[string]http.Handler{
-		"GET /livez":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") }),
-		"GET /readyz":   http.HandlerFunc(a.ready),
-		"GET /metrics":  operator.metrics(a.metrics.handler()),
+		"GET /livez":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }),
+		"GET /readyz":   http.HandlerFunc(a.handleReady),
+		"GET /metrics":  operator.protectMetrics(a.metrics.handler()),
 		"/operator/":    operator.handler(),
-		"/graphql":      door.admit(a.graph),
+		"/graphql":      door.authenticate(a.graph),
 		"/openapi.json": rest,
 	}
 }
 
-// ready tells whether the server can do its work.
-func (a *App) ready(w http.ResponseWriter, r *http.Request) {
+// handleReady tells whether the server can do its work.
+func (a *App) handleReady(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-a.stopping:
-		plain(w, http.StatusServiceUnavailable, "stopping")
+		writeText(w, http.StatusServiceUnavailable, "stopping")
 		return
 	default:
 	}
 	if err := a.db.Ping(r.Context()); err != nil {
 		a.logger.ErrorContext(r.Context(), "not ready", slog.Any("error", err))
-		plain(w, http.StatusServiceUnavailable, "the database cannot be read")
+		writeText(w, http.StatusServiceUnavailable, "the database cannot be read")
 		return
 	}
-	if behind := a.events.Behind(); behind > mostBehind {
+	if behind := a.events.Lag(); behind > maxEventLag {
 		a.logger.ErrorContext(r.Context(), "not ready", slog.Duration("events_behind", behind))
-		plain(w, http.StatusServiceUnavailable, "events cannot be read")
+		writeText(w, http.StatusServiceUnavailable, "events cannot be read")
 		return
 	}
-	plain(w, http.StatusOK, "ready")
+	writeText(w, http.StatusOK, "ready")
 }
 
-func plain(w http.ResponseWriter, status int, text string) {
+func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, text+"\n")
@@ -276,15 +276,15 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var group sync.WaitGroup
-	if a.db.Shared() {
+	if a.db.IsShared() {
 		after := a.events.Head() // no key is known here yet
 		group.Go(func() { a.followRevocations(background, after) })
 		if a.config.RateLimits == "on" {
-			group.Go(func() { a.limits.share(background, a.db.NewExchange(), a.logger) })
+			group.Go(func() { a.limits.syncWithReplicas(background, a.db.NewUsageSync(), a.logger) })
 		}
 	}
 	group.Go(func() { a.events.Follow(background) })
-	group.Go(func() { a.market.Run(background, sweepInterval) })
+	group.Go(func() { a.market.RunMaintenance(background, sweepInterval) })
 	server := &http.Server{
 		Handler: a.Handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
@@ -296,7 +296,7 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	case err = <-failed:
 	case <-ctx.Done():
 	}
-	err = errors.Join(err, a.stop(context.WithoutCancel(ctx), server))
+	err = errors.Join(err, a.shutdown(context.WithoutCancel(ctx), server))
 	stop()
 	group.Wait()
 	return err
@@ -307,10 +307,10 @@ func (a *App) followRevocations(ctx context.Context, after int64) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		err := a.endRevoked(ctx, &after)
+		err := a.dropRevokedKeys(ctx, &after)
 		if models.CodeOf(err) == models.CursorExpired { // the last key was revoked long ago
 			head := a.events.Head()
-			if err = a.keys.Forget(ctx, ""); err == nil {
+			if err = a.keys.InvalidateRevoked(ctx, ""); err == nil {
 				after = head
 			}
 		}
@@ -324,14 +324,14 @@ func (a *App) followRevocations(ctx context.Context, after int64) {
 	}
 }
 
-// endRevoked follows the log after a cursor, which it moves on, until something
+// dropRevokedKeys follows the log after a cursor, which it moves on, until something
 // fails.
-func (a *App) endRevoked(ctx context.Context, after *int64) error {
+func (a *App) dropRevokedKeys(ctx context.Context, after *int64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	sub := a.events.Subscribe(ctx, func(e *models.Event) bool { return e.Kind == models.KeyRevoked }, new(*after))
 	for event := range sub.C {
-		if err := a.keys.Forget(ctx, *event.AgentID); err != nil {
+		if err := a.keys.InvalidateRevoked(ctx, *event.AgentID); err != nil {
 			return err
 		}
 		*after = event.Seq
@@ -339,25 +339,25 @@ func (a *App) endRevoked(ctx context.Context, after *int64) error {
 	return sub.Err()
 }
 
-// stop ends the server in the order that loses nothing.
-func (a *App) stop(ctx context.Context, server *http.Server) error {
+// shutdown ends the server in the order that loses nothing.
+func (a *App) shutdown(ctx context.Context, server *http.Server) error {
 	a.stopOnce.Do(func() { close(a.stopping) })
 	<-time.After(a.config.Drain)
-	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
-	a.market.Hurry()
+	a.market.StopWaiting()
 	a.graph.Shutdown(ctx)
 	err := server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = server.Close()
 	}
-	a.market.Wait(ctx)
-	return errors.Join(err, a.webhooks.Stop(ctx), a.market.WriteRefusals(ctx))
+	a.market.WaitExecutions(ctx)
+	return errors.Join(err, a.webhooks.Stop(ctx), a.market.FlushRejections(ctx))
 }
 
 // Close releases the store and sends the last spans. Run must have returned.
 func (a *App) Close() error {
-	a.offBus()
+	a.disconnectNATS()
 	if err := a.tracer.Close(context.Background()); err != nil { //nolint:forbidigo // it has a time-out of its own
 		a.logger.Warn("cannot send traces", slog.Any("error", err))
 	}

@@ -21,50 +21,50 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// bundle is the whole server on a socket, and what it logs.
-type bundle struct {
+// testServer is the whole server on a socket, and what it logs.
+type testServer struct {
 	*App
 	url string
-	log *journal
+	log *logBuffer
 }
 
-// journal is a log that a test reads while it is written.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
+// logBuffer is a log that a test reads while it is written.
+type logBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
 }
 
 // Write keeps p.
-func (j *journal) Write(p []byte) (int, error) {
+func (j *logBuffer) Write(p []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.text.Write(p)
+	return j.buffer.Write(p)
 }
 
 // String returns what was logged.
-func (j *journal) String() string {
+func (j *logBuffer) String() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.text.String()
+	return j.buffer.String()
 }
 
-// settings are the defaults, with a database of the test's own.
-func settings(t *testing.T) config.Config {
+// testConfig are the defaults, with a database of the test's own.
+func testConfig(t *testing.T) config.Config {
 	t.Helper()
 	return config.Config{
 		Addr: "127.0.0.1:0", Database: filepath.Join(t.TempDir(), "a.db"), PublicURL: "http://market.example", MarketplaceURL: "http://market.example",
-		RateLimits: "off", Introspection: "on", EndpointTime: time.Second, WebhookTime: time.Second, Lease: time.Hour, OpenFor: time.Hour,
-		MinBudget: models.MinBudget, StartCredits: 100, ClaudeModel: "m", ClaudeTokens: 1, AllowOrigins: []string{"https://dashboard.example"},
+		RateLimits: "off", Introspection: "on", EndpointTimeout: time.Second, WebhookTimeout: time.Second, Lease: time.Hour, OpenFor: time.Hour,
+		MinBudget: models.MinBudget, StartingCredits: 100, ClaudeModel: "m", ClaudeMaxTokens: 1, AllowOrigins: []string{"https://dashboard.example"},
 	}
 }
 
-func open(t *testing.T, change func(*config.Config)) *bundle {
+func newTestServer(t *testing.T, change func(*config.Config)) *testServer {
 	t.Helper()
-	c := settings(t)
+	c := testConfig(t)
 	if change != nil {
 		change(&c)
 	}
-	b := &bundle{log: &journal{}}
+	b := &testServer{log: &logBuffer{}}
 	var err error
 	b.App, err = New(t.Context(), c, "test", slog.New(slog.NewJSONHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
@@ -81,14 +81,14 @@ func open(t *testing.T, change func(*config.Config)) *bundle {
 	return b
 }
 
-// answer is what came back.
-type answer struct {
+// testResponse is what came back.
+type testResponse struct {
 	*http.Response
 	body string
 }
 
-// ask sends a request. Headers are pairs of name and value.
-func (b *bundle) ask(t *testing.T, method, path, body string, headers ...string) answer {
+// do sends a request. Headers are pairs of name and value.
+func (b *testServer) do(t *testing.T, method, path, body string, headers ...string) testResponse {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, b.url+path, strings.NewReader(body))
 	if err != nil {
@@ -109,13 +109,13 @@ func (b *bundle) ask(t *testing.T, method, path, body string, headers ...string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer{response, string(text)}
+	return testResponse{response, string(text)}
 }
 
 // register registers an agent and returns its key.
-func (b *bundle) register(t *testing.T, more string) string {
+func (b *testServer) register(t *testing.T, more string) string {
 	t.Helper()
-	got := b.ask(t, http.MethodPost, "/api/agents/register", `{"name":"Bot"`+more+`}`)
+	got := b.do(t, http.MethodPost, "/api/agents/register", `{"name":"Bot"`+more+`}`)
 	var data struct {
 		Data struct {
 			APIKey string `json:"api_key"`
@@ -127,15 +127,15 @@ func (b *bundle) register(t *testing.T, more string) string {
 	return data.Data.APIKey
 }
 
-// TestLimits keeps callers to their pace, each by itself: an agent by its key, a
+// TestRateLimiter keeps callers to their pace, each by itself: an agent by its key, a
 // stranger by the address, and whoever registers by the minute.
-func TestLimits(t *testing.T) {
+func TestRateLimiter(t *testing.T) {
 	t.Parallel()
-	b := open(t, func(c *config.Config) { c.RateLimits = "on" })
+	b := newTestServer(t, func(c *config.Config) { c.RateLimits = "on" })
 	key := b.register(t, "")
-	var refused answer
+	var refused testResponse
 	for range 1000 { // 200 at once, and what a second of the test's own time gives back
-		if got := b.ask(t, http.MethodGet, "/api/wallet", "", "X-API-Key", key); got.StatusCode == http.StatusTooManyRequests {
+		if got := b.do(t, http.MethodGet, "/api/wallet", "", "X-API-Key", key); got.StatusCode == http.StatusTooManyRequests {
 			refused = got
 			break
 		}
@@ -153,16 +153,16 @@ func TestLimits(t *testing.T) {
 			t.Errorf("the refusal has no %s", name)
 		}
 	}
-	if got := b.ask(t, http.MethodPost, "/graphql", `{"query":"{ viewer { id } }"}`, "X-API-Key", key); got.StatusCode == http.StatusTooManyRequests &&
+	if got := b.do(t, http.MethodPost, "/graphql", `{"query":"{ viewer { id } }"}`, "X-API-Key", key); got.StatusCode == http.StatusTooManyRequests &&
 		!strings.Contains(got.body, `"extensions":{"code":"RATE_LIMITED"}`) {
 		t.Errorf("GraphQL is refused with %s", got.body)
 	}
-	if got := b.ask(t, http.MethodGet, "/api/tasks", ""); got.StatusCode != http.StatusOK {
+	if got := b.do(t, http.MethodGet, "/api/tasks", ""); got.StatusCode != http.StatusOK {
 		t.Errorf("a stranger pays for an agent: %d", got.StatusCode)
 	}
 	registered := 1
 	for ; registered < 100; registered++ {
-		if got := b.ask(t, http.MethodPost, "/api/agents/register", `{"name":"Bot"}`); got.StatusCode != http.StatusOK {
+		if got := b.do(t, http.MethodPost, "/api/agents/register", `{"name":"Bot"}`); got.StatusCode != http.StatusOK {
 			if !strings.Contains(got.body, "too many agents were registered from this address") {
 				t.Errorf("refused with %s", got.body)
 			}
@@ -174,11 +174,11 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestLimiter has the figures, on a clock of its own.
-func TestLimiter(t *testing.T) {
+// TestKeyedLimiter has the figures, on a clock of its own.
+func TestKeyedLimiter(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(0, 0)
-	l, err := newLimiter(pace{every: 100 * time.Millisecond, burst: 20}, 0, func() time.Time { return now })
+	l, err := newKeyedLimiter(callRate{interval: 100 * time.Millisecond, burst: 20}, 0, func() time.Time { return now })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,13 +204,13 @@ func TestLimiter(t *testing.T) {
 	}
 }
 
-// TestHeaders: what protects browsers, and what lets the dashboard in.
-func TestHeaders(t *testing.T) {
+// TestSecureHeaders: what protects browsers, and what lets the dashboard in.
+func TestSecureHeaders(t *testing.T) {
 	t.Parallel()
-	b := open(t, nil)
+	b := newTestServer(t, nil)
 	const ours, other = "https://dashboard.example", "https://evil.example"
 	for _, path := range []string{"/graphql", "/api/tasks", "/explorer", "/openapi.json", "/livez", "/nowhere"} {
-		got := b.ask(t, http.MethodGet, path, "", "Origin", ours)
+		got := b.do(t, http.MethodGet, path, "", "Origin", ours)
 		for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer", "Access-Control-Allow-Origin": ours} {
 			if got.Header.Get(name) != want {
 				t.Errorf("%s: %s is %q", path, name, got.Header.Get(name))
@@ -222,30 +222,30 @@ func TestHeaders(t *testing.T) {
 		if got.Header.Get("Strict-Transport-Security") != "" || got.Header.Get("Server") != "" || got.Header.Get("X-Powered-By") != "" {
 			t.Errorf("%s: %v", path, got.Header)
 		}
-		if got := b.ask(t, http.MethodGet, path, "", "Origin", other); got.Header.Get("Access-Control-Allow-Origin") != "" {
+		if got := b.do(t, http.MethodGet, path, "", "Origin", other); got.Header.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("%s lets a page of another origin in", path)
 		}
 		preflight := []string{"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "x-api-key"}
-		if got := b.ask(t, http.MethodOptions, path, "", append(preflight, "Origin", ours)...); got.StatusCode != http.StatusNoContent ||
+		if got := b.do(t, http.MethodOptions, path, "", append(preflight, "Origin", ours)...); got.StatusCode != http.StatusNoContent ||
 			!strings.Contains(got.Header.Get("Access-Control-Allow-Headers"), "X-API-Key") {
 			t.Errorf("%s: the preflight got %d", path, got.StatusCode)
 		}
-		if got := b.ask(t, http.MethodOptions, path, "", append(preflight, "Origin", other)...); got.Header.Get("Access-Control-Allow-Origin") != "" {
+		if got := b.do(t, http.MethodOptions, path, "", append(preflight, "Origin", other)...); got.Header.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("%s: another origin's preflight got leave", path)
 		}
 	}
-	got := b.ask(t, http.MethodPost, "/api/agents/register", `{"name":"Bot"}`, "Origin", other, "Sec-Fetch-Site", "cross-site")
+	got := b.do(t, http.MethodPost, "/api/agents/register", `{"name":"Bot"}`, "Origin", other, "Sec-Fetch-Site", "cross-site")
 	if got.StatusCode != http.StatusForbidden || !strings.Contains(got.body, `"code":"FORBIDDEN"`) {
 		t.Errorf("a page of another origin registered: %d %s", got.StatusCode, got.body)
 	}
 }
 
-// TestHeaders_tls: a server that clients reach over TLS says that they always do.
-func TestHeaders_tls(t *testing.T) {
+// TestSecureHeaders_hsts: a server that clients reach over TLS says that they always do.
+func TestSecureHeaders_hsts(t *testing.T) {
 	t.Parallel()
-	b := open(t, func(c *config.Config) { c.PublicURL = "https://market.example" })
+	b := newTestServer(t, func(c *config.Config) { c.PublicURL = "https://market.example" })
 	for _, path := range []string{"/graphql", "/api/tasks", "/explorer"} {
-		if got := b.ask(t, http.MethodGet, path, "").Header.Get("Strict-Transport-Security"); got != "max-age=31536000" {
+		if got := b.do(t, http.MethodGet, path, "").Header.Get("Strict-Transport-Security"); got != "max-age=31536000" {
 			t.Errorf("%s: %q", path, got)
 		}
 	}
@@ -254,24 +254,24 @@ func TestHeaders_tls(t *testing.T) {
 // TestRequestID keeps a client's id when it is fit for a log.
 func TestRequestID(t *testing.T) {
 	t.Parallel()
-	b := open(t, nil)
-	if got := b.ask(t, http.MethodGet, "/livez", "", "X-Request-Id", "mine-1"); got.Header.Get("X-Request-Id") != "mine-1" {
+	b := newTestServer(t, nil)
+	if got := b.do(t, http.MethodGet, "/livez", "", "X-Request-Id", "mine-1"); got.Header.Get("X-Request-Id") != "mine-1" {
 		t.Errorf("the id is %q", got.Header.Get("X-Request-Id"))
 	}
 	for _, bad := range []string{"", strings.Repeat("a", 65), "a b", "a\tb", "ä"} {
-		if got := b.ask(t, http.MethodGet, "/livez", "", "X-Request-Id", bad); len(got.Header.Get("X-Request-Id")) != 36 {
+		if got := b.do(t, http.MethodGet, "/livez", "", "X-Request-Id", bad); len(got.Header.Get("X-Request-Id")) != 36 {
 			t.Errorf("%q became %q", bad, got.Header.Get("X-Request-Id"))
 		}
 	}
 }
 
-// TestObserve: a panic is answered and logged, and net/http's own way out of a
+// TestInstrument_recoversPanics: a panic is answered and logged, and net/http's own way out of a
 // handler stays open.
-func TestObserve(t *testing.T) {
+func TestInstrument_recoversPanics(t *testing.T) {
 	t.Parallel()
-	log := &journal{}
-	b := open(t, nil)
-	handler := observe(b.metrics, nil, slog.New(slog.NewJSONHandler(log, nil)), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }))
+	log := &logBuffer{}
+	b := newTestServer(t, nil)
+	handler := instrument(b.metrics, nil, slog.New(slog.NewJSONHandler(log, nil)), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }))
 	recorded := httptest.NewRecorder()
 	handler.ServeHTTP(recorded, httptest.NewRequest(http.MethodGet, "/api/tasks", http.NoBody))
 	if recorded.Code != http.StatusInternalServerError || !strings.Contains(recorded.Body.String(), `"code":"INTERNAL"`) || strings.Contains(recorded.Body.String(), "boom") {
@@ -282,19 +282,19 @@ func TestObserve(t *testing.T) {
 	}
 }
 
-// TestSecrets lets an agent do all that involves a secret, and finds none of it
+// TestSecrets_notExposed lets an agent do all that involves a secret, and finds none of it
 // in the log, the metrics or the database's bytes.
-func TestSecrets(t *testing.T) {
+func TestSecrets_notExposed(t *testing.T) {
 	t.Parallel()
 	endpoint := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	endpoint.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	t.Cleanup(endpoint.Close)
-	b := open(t, func(c *config.Config) {
+	b := newTestServer(t, func(c *config.Config) {
 		c.AllowNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-		c.ClaudeKey, c.SecretKey = "sk-ant-planted", "a planted secret key"
+		c.AnthropicAPIKey, c.SecretKey = "sk-ant-planted", "a planted secret key"
 	})
 	const token, prompt = "token-in-the-address", "prompt-that-is-private"
-	got := b.ask(t, http.MethodPost, "/api/agents/register",
+	got := b.do(t, http.MethodPost, "/api/agents/register",
 		fmt.Sprintf(`{"name":"Bot","endpoint_url":"%s/?%s","webhook_url":"%s/?%s","system_prompt":%q}`, endpoint.URL, token, endpoint.URL, token, prompt))
 	var registered struct {
 		Data struct {
@@ -307,13 +307,13 @@ func TestSecrets(t *testing.T) {
 		t.Fatalf("%d %s", got.StatusCode, got.body)
 	}
 	hirer := b.register(t, "")
-	b.ask(t, http.MethodPost, "/api/execute", fmt.Sprintf(`{"agent_id":%q,"task_description":"D","budget":20}`, registered.Data.ID), "X-API-Key", hirer)
-	b.ask(t, http.MethodPost, "/graphql", `{"query":"mutation { rotateApiKey { apiKey } rotateWebhookSecret(input: {}) { secret } }"}`, "Authorization", "Bearer "+hirer)
-	b.ask(t, http.MethodGet, "/api/wallet", "", "X-API-Key", "wrong-key-that-was-typed")
+	b.do(t, http.MethodPost, "/api/execute", fmt.Sprintf(`{"agent_id":%q,"task_description":"D","budget":20}`, registered.Data.ID), "X-API-Key", hirer)
+	b.do(t, http.MethodPost, "/graphql", `{"query":"mutation { rotateApiKey { apiKey } rotateWebhookSecret(input: {}) { secret } }"}`, "Authorization", "Bearer "+hirer)
+	b.do(t, http.MethodGet, "/api/wallet", "", "X-API-Key", "wrong-key-that-was-typed")
 	secrets := []string{registered.Data.Key, registered.Data.Secret, hirer, "sk-ant-planted", "a planted secret key", "wrong-key-that-was-typed"}
 	for place, text := range map[string]string{
-		"the log": b.log.String(), "the metrics": b.ask(t, http.MethodGet, "/metrics", "").body, "the front page": b.ask(t, http.MethodGet, "/", "").body,
-		"another's view": b.ask(t, http.MethodGet, "/api/agents/"+registered.Data.ID, "").body,
+		"the log": b.log.String(), "the metrics": b.do(t, http.MethodGet, "/metrics", "").body, "the front page": b.do(t, http.MethodGet, "/", "").body,
+		"another's view": b.do(t, http.MethodGet, "/api/agents/"+registered.Data.ID, "").body,
 	} {
 		for _, secret := range append(secrets, token, prompt) {
 			if strings.Contains(text, secret) {
@@ -340,17 +340,17 @@ func TestSecrets(t *testing.T) {
 // TestHealth: ready until it is not.
 func TestHealth(t *testing.T) {
 	t.Parallel()
-	b := open(t, nil)
+	b := newTestServer(t, nil)
 	for path, want := range map[string]string{"/livez": "ok", "/readyz": "ready", "/metrics": "agentmarket_", "/": "GraphQL"} {
-		if got := b.ask(t, http.MethodGet, path, ""); got.StatusCode != http.StatusOK || !strings.Contains(got.body, want) {
+		if got := b.do(t, http.MethodGet, path, ""); got.StatusCode != http.StatusOK || !strings.Contains(got.body, want) {
 			t.Errorf("%s: %d %.200s", path, got.StatusCode, got.body)
 		}
 	}
 	b.stopOnce.Do(func() { close(b.stopping) })
-	if got := b.ask(t, http.MethodGet, "/readyz", ""); got.StatusCode != http.StatusServiceUnavailable {
+	if got := b.do(t, http.MethodGet, "/readyz", ""); got.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("while it stops it is %d", got.StatusCode)
 	}
-	if got := b.ask(t, http.MethodGet, "/livez", ""); got.StatusCode != http.StatusOK {
+	if got := b.do(t, http.MethodGet, "/livez", ""); got.StatusCode != http.StatusOK {
 		t.Errorf("while it stops it is dead: %d", got.StatusCode)
 	}
 }
@@ -381,28 +381,28 @@ func TestClientAddress(t *testing.T) {
 	}
 }
 
-// TestSecretKey is made once, for its owner's eyes, and never guessed at.
-func TestSecretKey(t *testing.T) {
+// TestOpenSealer is made once, for its owner's eyes, and never guessed at.
+func TestOpenSealer(t *testing.T) {
 	t.Parallel()
-	c := settings(t)
-	first, err := openBox(c)
+	c := testConfig(t)
+	first, err := openSealer(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(c.Database + ".key"); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the key file is %v (%v)", info.Mode(), err)
 	}
-	second, err := openBox(c)
+	second, err := openSealer(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plain, err := second.Open(first.Seal([]byte("secret"), "label"), "label"); err != nil || string(plain) != "secret" {
+	if plain, err := second.Decrypt(first.Encrypt([]byte("secret"), "label"), "label"); err != nil || string(plain) != "secret" {
 		t.Errorf("the next start opens %q (%v)", plain, err)
 	}
 	if err := os.WriteFile(c.Database+".key", nil, 0o600); err != nil { // as a crash could leave it
 		t.Fatal(err)
 	}
-	if _, err := openBox(c); err == nil || !strings.Contains(err.Error(), "needs 16 or more") {
+	if _, err := openSealer(c); err == nil || !strings.Contains(err.Error(), "needs 16 or more") {
 		t.Errorf("an empty key: %v", err)
 	}
 }
@@ -410,7 +410,7 @@ func TestSecretKey(t *testing.T) {
 // TestBanner says where everything is and what is off, and no secret.
 func TestBanner(t *testing.T) {
 	t.Parallel()
-	b := open(t, func(c *config.Config) {
+	b := newTestServer(t, func(c *config.Config) {
 		c.SecretKey, c.Database = "a planted secret key", filepath.Join(t.TempDir(), "agentmarket.db")
 	})
 	for _, want := range []string{
@@ -423,13 +423,13 @@ func TestBanner(t *testing.T) {
 	}
 }
 
-// TestGreet: off a terminal the same is one entry of the log, and nothing else is written.
-func TestGreet(t *testing.T) {
+// TestPrintStartupInfo: off a terminal the same is one entry of the log, and nothing else is written.
+func TestPrintStartupInfo(t *testing.T) {
 	t.Parallel()
 	var log, out bytes.Buffer
-	b := open(t, nil)
+	b := newTestServer(t, nil)
 	b.logger = NewLogger(&log)
-	if err := b.Greet(t.Context(), &out); err != nil || out.Len() > 0 {
+	if err := b.PrintStartupInfo(t.Context(), &out); err != nil || out.Len() > 0 {
 		t.Fatalf("%q is written (%v)", out.String(), err)
 	}
 	var entry map[string]string
@@ -446,10 +446,10 @@ func TestGreet(t *testing.T) {
 	}
 }
 
-// TestBodies: one that is too big, or whose length is told twice, is refused.
-func TestBodies(t *testing.T) {
+// TestRequestBody_limits: one that is too big, or whose length is told twice, is refused.
+func TestRequestBody_limits(t *testing.T) {
 	t.Parallel()
-	b := open(t, nil)
+	b := newTestServer(t, nil)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(b.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -463,7 +463,7 @@ func TestBodies(t *testing.T) {
 		t.Errorf("two lengths are answered with %q (%v)", status, err)
 	}
 	for _, path := range []string{"/graphql", "/api/tasks"} {
-		got := b.ask(t, http.MethodPost, path, strings.Repeat("a", 5<<20), "X-API-Key", b.register(t, ""))
+		got := b.do(t, http.MethodPost, path, strings.Repeat("a", 5<<20), "X-API-Key", b.register(t, ""))
 		if got.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(got.body, "PAYLOAD_TOO_LARGE") {
 			t.Errorf("%s: 5 MB are answered with %d %.200s", path, got.StatusCode, got.body)
 		}

@@ -11,24 +11,24 @@ import (
 	"agentmarket.space/server/internal/database"
 )
 
-// Greet tells where everything is, and what is off and how to turn it on: people at a
+// PrintStartupInfo tells where everything is, and what is off and how to turn it on: people at a
 // terminal in lines, programs elsewhere in one entry of the log.
-func (a *App) Greet(ctx context.Context, w io.Writer) error {
-	if !Terminal(w) {
-		a.logger.LogAttrs(ctx, slog.LevelInfo, "serving", a.entry()...)
+func (a *App) PrintStartupInfo(ctx context.Context, w io.Writer) error {
+	if !IsTerminal(w) {
+		a.logger.LogAttrs(ctx, slog.LevelInfo, "serving", a.startupAttrs()...)
 		return nil
 	}
 	_, err := io.WriteString(w, a.banner())
 	return err
 }
 
-// note is one of the things that a greeting tells.
-type note struct{ name, text string }
+// infoLine is one of the things that a greeting tells.
+type infoLine struct{ name, text string }
 
-// entry is the greeting of programs.
-func (a *App) entry() []slog.Attr {
-	attrs := []slog.Attr{slog.String("version", a.version), slog.String("store", a.db.Place()), slog.String("sealed_with", a.keyPlace())}
-	for _, n := range append(a.where(), a.switches()...) {
+// startupAttrs is the greeting of programs.
+func (a *App) startupAttrs() []slog.Attr {
+	attrs := []slog.Attr{slog.String("version", a.version), slog.String("store", a.db.Location()), slog.String("sealed_with", a.keyLocation())}
+	for _, n := range append(a.serverURLs(), a.featureStatus()...) {
 		attrs = append(attrs, slog.String(strings.ReplaceAll(strings.ToLower(n.name), " ", "_"), n.text))
 	}
 	return attrs
@@ -37,20 +37,20 @@ func (a *App) entry() []slog.Attr {
 // banner is the greeting of people.
 func (a *App) banner() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "AgentMarket %s  (%s, sealed with %s)\n", a.version, a.db.Place(), a.keyPlace())
-	text.WriteString(lines(append(a.where(), a.switches()...)))
+	fmt.Fprintf(&text, "AgentMarket %s  (%s, sealed with %s)\n", a.version, a.db.Location(), a.keyLocation())
+	text.WriteString(formatInfo(append(a.serverURLs(), a.featureStatus()...)))
 	fmt.Fprintf(&text, `Try:  curl -X POST %s/api/agents/register -H "Content-Type: application/json" -d '{"name":"MyBot","capabilities":["coding"]}'`+"\n", a.config.PublicURL)
 	return text.String()
 }
 
-func (a *App) keyPlace() string {
+func (a *App) keyLocation() string {
 	if a.config.SecretKey != "" {
 		return "the configured key"
 	}
-	return database.Whole(keyPath(a.config.Database))
+	return database.AbsPath(keyPath(a.config.Database))
 }
 
-func lines(notes []note) string {
+func formatInfo(notes []infoLine) string {
 	var text strings.Builder
 	for _, n := range notes {
 		fmt.Fprintf(&text, "  %-10s %s\n", n.name, n.text)
@@ -58,10 +58,10 @@ func lines(notes []note) string {
 	return text.String()
 }
 
-// where is where everything is.
-func (a *App) where() []note {
+// serverURLs is where everything is.
+func (a *App) serverURLs() []infoLine {
 	base := a.config.PublicURL
-	return []note{
+	return []infoLine{
 		{"GraphQL", base + "/graphql   explorer: " + base + "/explorer"},
 		{"Live", "ws" + strings.TrimPrefix(base, "http") + "/graphql   graphql-transport-ws, graphql-ws, or SSE over HTTP"},
 		{"REST", base + "/api   docs: " + base + "/docs   OpenAPI: " + base + "/openapi.json"},
@@ -70,10 +70,10 @@ func (a *App) where() []note {
 	}
 }
 
-// switches are what is on and what is off.
-func (a *App) switches() []note {
+// featureStatus are what is on and what is off.
+func (a *App) featureStatus() []infoLine {
 	operator := "its key opens /metrics and /operator/audit"
-	if a.config.OperatorKey == "" && a.config.OperatorFile == "" {
+	if a.config.OperatorKey == "" && a.config.OperatorKeyFile == "" {
 		operator = "no key: /metrics is open, /operator is off (set AGENTMARKET_OPERATOR_KEY)"
 	}
 	calls := "https to public addresses only; allow private ones with AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8"
@@ -81,14 +81,14 @@ func (a *App) switches() []note {
 		calls = fmt.Sprintf("private networks %v are allowed for webhooks and endpoints", a.config.AllowNetworks)
 	}
 	hires := "endpoints: on   system prompts: off (set ANTHROPIC_API_KEY)"
-	if a.config.ClaudeKey != "" {
+	if a.config.AnthropicAPIKey != "" {
 		hires = "endpoints: on   system prompts: on (" + a.config.ClaudeModel + ")"
 	}
 	traces := "off (set OTEL_EXPORTER_OTLP_ENDPOINT)"
-	if to, err := url.Parse(a.config.Traces); err == nil && a.config.Traces != "" {
+	if to, err := url.Parse(a.config.OTLPEndpoint); err == nil && a.config.OTLPEndpoint != "" {
 		traces = "to " + to.Redacted()
 	}
-	return []note{
+	return []infoLine{
 		{"Rate limit", a.config.RateLimits + " (AGENTMARKET_RATE_LIMITS)"},
 		{"Operator", operator},
 		{"Outbound", calls},

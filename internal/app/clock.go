@@ -11,27 +11,27 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// mostAhead is how far a clock can be moved on in all: further than anything in a
+// maxClockOffset is how far a clock can be moved on in all: further than anything in a
 // market lasts, and near enough for dates to be dates.
-const mostAhead = 10 * 365 * 24 * time.Hour
+const maxClockOffset = 10 * 365 * 24 * time.Hour
 
 // Clock shows the time, and can be moved on.
-type Clock struct{ ahead atomic.Int64 }
+type Clock struct{ offset atomic.Int64 }
 
 // Now is the time that the clock shows.
-func (c *Clock) Now() time.Time { return time.Now().Add(c.Ahead()) }
+func (c *Clock) Now() time.Time { return time.Now().Add(c.Offset()) }
 
-// Ahead is by how much the clock was moved on.
-func (c *Clock) Ahead() time.Duration { return time.Duration(c.ahead.Load()) }
+// Offset is by how much the clock was moved on.
+func (c *Clock) Offset() time.Duration { return time.Duration(c.offset.Load()) }
 
 // Advance moves the clock on. INVALID_INPUT unless it goes on, and not too far.
 func (c *Clock) Advance(d time.Duration) error {
 	for {
-		ahead := c.ahead.Load()
-		if d <= 0 || d > mostAhead-time.Duration(ahead) {
-			return models.Invalid("advance", "must be more than 0s, and not lead more than %s ahead: a clock does not go back", mostAhead)
+		ahead := c.offset.Load()
+		if d <= 0 || d > maxClockOffset-time.Duration(ahead) {
+			return models.Invalid("advance", "must be more than 0s, and not lead more than %s ahead: a clock does not go back", maxClockOffset)
 		}
-		if c.ahead.CompareAndSwap(ahead, ahead+int64(d)) {
+		if c.offset.CompareAndSwap(ahead, ahead+int64(d)) {
 			return nil
 		}
 	}
@@ -43,9 +43,9 @@ type Development struct {
 	RootCAs *x509.CertPool // by whom the addresses of agents are certified
 }
 
-// move moves the clock on by what the body says, {"advance": "24h"}, and answers with
+// advanceClock moves the clock on by what the body says, {"advance": "24h"}, and answers with
 // what it shows.
-func (o *operator) move(w http.ResponseWriter, r *http.Request) {
+func (o *operatorAPI) advanceClock(w http.ResponseWriter, r *http.Request) {
 	var body struct{ Advance string }
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&body)
 	by, malformed := time.ParseDuration(body.Advance)
@@ -54,5 +54,5 @@ func (o *operator) move(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	err = o.clock.Advance(by)
-	o.answer(w, r, map[string]any{"now": models.At(o.clock.Now()), "ahead": o.clock.Ahead().String()}, err)
+	o.respond(w, r, map[string]any{"now": models.NewTime(o.clock.Now()), "ahead": o.clock.Offset().String()}, err)
 }

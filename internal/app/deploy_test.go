@@ -35,7 +35,7 @@ func TestDashboard(t *testing.T) {
 	if err := json.Unmarshal(text, &dashboard); err != nil || dashboard.Title == "" || len(dashboard.Panels) == 0 {
 		t.Fatalf("%+v, %v", dashboard, err)
 	}
-	registered := open(t, nil).registered()
+	registered := newTestServer(t, nil).metricNames()
 	if first := dashboard.Templating.List[0]; first.Name != "datasource" || first.Type != "datasource" {
 		t.Errorf("the first variable is %+v", first)
 	}
@@ -92,7 +92,7 @@ func TestAlerts(t *testing.T) {
 	if err := yaml.UnmarshalWithOptions(text, &rules, yaml.Strict()); err != nil || len(rules.Groups) != 1 || len(rules.Groups[0].Rules) == 0 {
 		t.Fatalf("%+v, %v", rules, err)
 	}
-	registered := append(open(t, nil).registered(), "up") // Prometheus's own
+	registered := append(newTestServer(t, nil).metricNames(), "up") // Prometheus's own
 	for _, rule := range rules.Groups[0].Rules {
 		checkExpression(t, registered, rule.Alert, rule.Expr)
 		if rule.For != "" && !regexp.MustCompile(`^\d+[mh]$`).MatchString(rule.For) {

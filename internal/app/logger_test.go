@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// TestNewLogger leaves keys and secrets out of the log, by their names and by their
+// TestNewLogger_redactsSecrets leaves keys and secrets out of the log, by their names and by their
 // forms, in the message, in texts, in errors and in whatever else is logged; and
 // leaves everything else as it is.
-func TestNewLogger(t *testing.T) {
+func TestNewLogger_redactsSecrets(t *testing.T) {
 	t.Parallel()
 	const configured = "the operator chose this"
 	key, secret := strings.Repeat("0a1B", 16), "whsec_c2VjcmV0+/c2VjcmV0="
-	j := &journal{}
+	j := &logBuffer{}
 	logger := NewLogger(j, configured, "")
 	for name, log := range map[string]func(){
 		"message": func() { logger.Info("refused " + key) }, //nolint:sloglint // as a library might

@@ -21,8 +21,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// registered are the names of all metrics that a server has, without a value too.
-func (b *bundle) registered() (names []string) {
+// metricNames are the names of all metrics that a server has, without a value too.
+func (b *testServer) metricNames() (names []string) {
 	descriptions := make(chan *prometheus.Desc, 1000)
 	b.metrics.registry.Describe(descriptions)
 	close(descriptions)
@@ -48,7 +48,7 @@ func TestMetrics_documented(t *testing.T) {
 		listed = append(listed, string(row[1]))
 	}
 	slices.Sort(listed)
-	registered := slices.DeleteFunc(open(t, nil).registered(), func(name string) bool { return !strings.HasPrefix(name, namespace+"_") })
+	registered := slices.DeleteFunc(newTestServer(t, nil).metricNames(), func(name string) bool { return !strings.HasPrefix(name, namespace+"_") })
 	if !slices.Equal(listed, registered) {
 		t.Errorf("listed are\n%q,\nregistered\n%q", listed, registered)
 	}
@@ -57,9 +57,9 @@ func TestMetrics_documented(t *testing.T) {
 // TestMetrics_lint holds names and helps to what Prometheus recommends.
 func TestMetrics_lint(t *testing.T) {
 	t.Parallel()
-	b := open(t, nil)
-	b.metrics.Refused(models.NotFound)
-	b.metrics.ran(kindPrompt, market.Outcome{}, errors.New("no"), time.Second)
+	b := newTestServer(t, nil)
+	b.metrics.CountError(models.NotFound)
+	b.metrics.observeExecution(kindPrompt, market.RunResult{}, errors.New("no"), time.Second)
 	b.register(t, "")
 	families, err := b.metrics.registry.Gather()
 	if err != nil {
@@ -74,15 +74,15 @@ func TestMetrics_lint(t *testing.T) {
 	}
 }
 
-// TestMetrics_bounded: what strangers send makes no new time series.
-func TestMetrics_bounded(t *testing.T) {
+// TestMetrics_boundedCardinality: what strangers send makes no new time series.
+func TestMetrics_boundedCardinality(t *testing.T) {
 	t.Parallel()
-	b := open(t, nil)
+	b := newTestServer(t, nil)
 	strange := func(word string) {
-		b.ask(t, http.MethodPost, "/graphql", `{"query":"query `+word+` { `+word+`: tasks { `+word+`: totalCount } }","operationName":"`+word+`"}`)
-		b.ask(t, http.MethodPost, "/graphql", `{"query":"{ `+word+` }"}`)
-		b.ask(t, word, "/"+word, "", "X-API-Key", word)
-		b.ask(t, word, "/api/"+word, "", "X-API-Key", word)
+		b.do(t, http.MethodPost, "/graphql", `{"query":"query `+word+` { `+word+`: tasks { `+word+`: totalCount } }","operationName":"`+word+`"}`)
+		b.do(t, http.MethodPost, "/graphql", `{"query":"{ `+word+` }"}`)
+		b.do(t, word, "/"+word, "", "X-API-Key", word)
+		b.do(t, word, "/api/"+word, "", "X-API-Key", word)
 	}
 	strange("FIRST")
 	count := func() (n int) {
@@ -100,33 +100,33 @@ func TestMetrics_bounded(t *testing.T) {
 	if after := count(); after != before {
 		t.Errorf("%d time series became %d", before, after)
 	}
-	if text := b.ask(t, http.MethodGet, "/metrics", "").body; strings.Contains(text, "FIRST") || strings.Contains(text, "SECOND") {
+	if text := b.do(t, http.MethodGet, "/metrics", "").body; strings.Contains(text, "FIRST") || strings.Contains(text, "SECOND") {
 		t.Error("a stranger's word is in the metrics")
 	}
 }
 
-// TestMetrics_roots: an operation is counted under the field that it begins with, in a
+// TestMetrics_operationField: an operation is counted under the field that it begins with, in a
 // fragment too, and one with several under none.
-func TestMetrics_roots(t *testing.T) {
+func TestMetrics_operationField(t *testing.T) {
 	t.Parallel()
-	b := open(t, nil)
-	for query, root := range map[string]graph.Root{
-		"{ tasks { totalCount } }":                                                  {Kind: "query", Field: "tasks"},
-		"{ a: agents { totalCount } b: agents { totalCount } }":                     {Kind: "query", Field: "agents"},
-		"query { ... on Query { marketplace { version } } }":                        {Kind: "query", Field: "marketplace"},
-		"query { ...F } fragment F on Query { viewer { agent { id } } __typename }": {Kind: "query", Field: "viewer"},
-		"{ __typename }": {Kind: "query", Field: graph.Several},
-		"{ __typename task(id: \\\"x\\\") { id } node(id: \\\"x\\\") { id } }": {Kind: "query", Field: graph.Several},
-		"mutation { rotateApiKey { apiKey } }":                                 {Kind: "mutation", Field: "rotateApiKey"},
+	b := newTestServer(t, nil)
+	for query, root := range map[string]graph.RootField{
+		"{ tasks { totalCount } }":                                                  {Kind: "query", Name: "tasks"},
+		"{ a: agents { totalCount } b: agents { totalCount } }":                     {Kind: "query", Name: "agents"},
+		"query { ... on Query { marketplace { version } } }":                        {Kind: "query", Name: "marketplace"},
+		"query { ...F } fragment F on Query { viewer { agent { id } } __typename }": {Kind: "query", Name: "viewer"},
+		"{ __typename }": {Kind: "query", Name: graph.MultipleFields},
+		"{ __typename task(id: \\\"x\\\") { id } node(id: \\\"x\\\") { id } }": {Kind: "query", Name: graph.MultipleFields},
+		"mutation { rotateApiKey { apiKey } }":                                 {Kind: "mutation", Name: "rotateApiKey"},
 	} {
-		series := `agentmarket_graphql_operation_duration_seconds_count{field="` + root.Field + `",kind="` + root.Kind + `"} `
+		series := `agentmarket_graphql_operation_duration_seconds_count{field="` + root.Name + `",kind="` + root.Kind + `"} `
 		counted := func() string {
-			_, rest, _ := strings.Cut(b.ask(t, http.MethodGet, "/metrics", "").body, series)
+			_, rest, _ := strings.Cut(b.do(t, http.MethodGet, "/metrics", "").body, series)
 			n, _, _ := strings.Cut(rest, "\n")
 			return n
 		}
 		before := counted()
-		if got := b.ask(t, http.MethodPost, "/graphql", `{"query":"`+query+`"}`); got.StatusCode != http.StatusOK {
+		if got := b.do(t, http.MethodPost, "/graphql", `{"query":"`+query+`"}`); got.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %s", query, got.StatusCode, got.body)
 		}
 		if after := counted(); before == "" || after == before {
@@ -135,13 +135,13 @@ func TestMetrics_roots(t *testing.T) {
 	}
 }
 
-// TestFigures: figures are read again when they are old, not at each scrape, and are left
+// TestStatsCollector: figures are read again when they are old, not at each scrape, and are left
 // out while the store cannot be read, which is tried no more often.
-func TestFigures(t *testing.T) {
+func TestStatsCollector(t *testing.T) {
 	t.Parallel()
-	b := open(t, nil)
+	b := newTestServer(t, nil)
 	now := time.Now()
-	f := newFigures(b.db, func() time.Time { return now })
+	f := newStatsCollector(b.db, func() time.Time { return now })
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(f)
 	value := func(name string) float64 {
@@ -166,7 +166,7 @@ func TestFigures(t *testing.T) {
 	}
 	wants(issued, 0)
 	b.register(t, "")
-	now = now.Add(balanceEvery - 1)
+	now = now.Add(balancesMaxAge - 1)
 	wants(issued, 0)
 	now = now.Add(1)
 	wants(issued, 100)
@@ -174,35 +174,35 @@ func TestFigures(t *testing.T) {
 	wants(readable, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	f.within = ctx
-	now = now.Add(balanceEvery)
+	f.baseContext = ctx
+	now = now.Add(balancesMaxAge)
 	wants(readable, 0)
 	wants(issued, -1)
-	f.within = t.Context()
-	now = now.Add(countEvery - 1)
+	f.baseContext = t.Context()
+	now = now.Add(countsMaxAge - 1)
 	wants(readable, 0)
 	now = now.Add(1)
 	wants(readable, 1)
 	wants(issued, 100)
 }
 
-// TestRuns: a run is counted by how the agent runs and by what came of it.
-func TestRuns(t *testing.T) {
+// TestExecutionOutcome: a run is counted by how the agent runs and by what came of it.
+func TestExecutionOutcome(t *testing.T) {
 	t.Parallel()
 	for want, run := range map[string]struct {
-		outcome market.Outcome
+		outcome market.RunResult
 		err     error
 	}{
-		"done":     {market.Outcome{Result: "R"}, nil},
-		"promised": {market.Outcome(executor.Outcome{Promised: true}), nil},
-		"too_slow": {market.Outcome{}, models.Errorf(models.ExecutionTimeout, "late")},
-		"failed":   {market.Outcome{}, models.Errorf(models.ExecutionFailed, "no")},
+		"done":     {market.RunResult{Result: "R"}, nil},
+		"promised": {market.RunResult(executor.RunResult{Promised: true}), nil},
+		"too_slow": {market.RunResult{}, models.Errorf(models.ExecutionTimeout, "late")},
+		"failed":   {market.RunResult{}, models.Errorf(models.ExecutionFailed, "no")},
 	} {
-		if got := outcomeOf(run.outcome, run.err); got != want {
+		if got := executionOutcome(run.outcome, run.err); got != want {
 			t.Errorf("%+v is %s, want %s", run, got, want)
 		}
 	}
-	if got := outcomeOf(market.Outcome{}, nil); got != "failed" {
+	if got := executionOutcome(market.RunResult{}, nil); got != "failed" {
 		t.Errorf("nothing is %s", got)
 	}
 }

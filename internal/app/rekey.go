@@ -18,8 +18,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Rekeying is which store is to be sealed with which key.
-type Rekeying struct {
+// RekeyOptions is which store is to be sealed with which key.
+type RekeyOptions struct {
 	Database     string
 	SecretKey    string // empty has the key beside the database replaced
 	OldSecretKey string
@@ -30,7 +30,7 @@ type Rekeying struct {
 // the old one is kept beside it, and where is returned. Cut off anywhere, it is begun
 // again with the same command, and a server that is started in between serves on with
 // both keys.
-func Rekey(ctx context.Context, r Rekeying, logger *slog.Logger, tell func(auth.Resealed)) (kept string, err error) {
+func Rekey(ctx context.Context, r RekeyOptions, logger *slog.Logger, tell func(auth.ReencryptProgress)) (kept string, err error) {
 	if !database.IsPostgres(r.Database) {
 		if _, err := os.Stat(r.Database); err != nil {
 			return "", fmt.Errorf("open database: %w", err) // it would be made
@@ -43,55 +43,55 @@ func Rekey(ctx context.Context, r Rekeying, logger *slog.Logger, tell func(auth.
 		return "", err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	box, err := r.box()
+	box, err := r.sealer()
 	if err != nil {
 		return "", fmt.Errorf("secret key: %w", err)
 	}
-	if err := reseal(ctx, db, box, logger, tell); err != nil || r.SecretKey != "" {
+	if err := reencryptSecrets(ctx, db, box, logger, tell); err != nil || r.SecretKey != "" {
 		return "", err
 	}
 	return replaceKey(keyPath(r.Database))
 }
 
-// box seals with the new key and opens with both.
-func (r *Rekeying) box() (*auth.Box, error) {
+// sealer seals with the new key and opens with both.
+func (r *RekeyOptions) sealer() (*auth.Cipher, error) {
 	if r.SecretKey != "" {
-		return boxOf(r.SecretKey, r.OldSecretKey)
+		return newSealer(r.SecretKey, r.OldSecretKey)
 	}
 	path := keyPath(r.Database)
 	old, err := readKey(path)
 	if err != nil {
 		return nil, err
 	}
-	key, err := readKey(path + unfinished)
-	if err == nil && len(key) < keyLength { // it was cut off, and has sealed nothing
-		err = cmp.Or(os.Remove(path+unfinished), fs.ErrNotExist)
+	key, err := readKey(path + pendingKeySuffix)
+	if err == nil && len(key) < secretKeyLength { // it was cut off, and has sealed nothing
+		err = cmp.Or(os.Remove(path+pendingKeySuffix), fs.ErrNotExist)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		key, err = makeKey(path + unfinished)
-		err = errors.Join(err, database.Sync(filepath.Dir(path)))
+		key, err = makeKey(path + pendingKeySuffix)
+		err = errors.Join(err, database.Fsync(filepath.Dir(path)))
 	}
 	if err != nil {
 		return nil, err
 	}
-	return boxOf(key, old)
+	return newSealer(key, old)
 }
 
-// reseal goes through all that is sealed.
-func reseal(ctx context.Context, db *database.DB, box *auth.Box, logger *slog.Logger, tell func(auth.Resealed)) error {
-	if !db.Shared() { // what is replaced is not to be left in the file
+// reencryptSecrets goes through all that is sealed.
+func reencryptSecrets(ctx context.Context, db *database.DB, box *auth.Cipher, logger *slog.Logger, tell func(auth.ReencryptProgress)) error {
+	if !db.IsShared() { // what is replaced is not to be left in the file
 		err := db.Write(ctx, func(tx *database.Tx) error { return tx.Exec("PRAGMA secure_delete = ON").Error })
 		if err != nil {
 			return err
 		}
 	}
-	for _, table := range []auth.Sealed{webhooks.Sealed(), market.Sealed()} {
-		if err := auth.Reseal(ctx, db, box, table, tell); err != nil {
+	for _, table := range []auth.EncryptedTable{webhooks.EncryptedColumns(), market.EncryptedColumns()} {
+		if err := auth.Reencrypt(ctx, db, box, table, tell); err != nil {
 			return err
 		}
 	}
-	books := market.New(market.Parts{DB: db, Now: time.Now, Logger: logger}, market.Settings{})
-	return db.Write(ctx, func(tx *database.Tx) error { return books.Note(tx, models.SecretsResealed, "") })
+	books := market.New(market.Deps{DB: db, Now: time.Now, Logger: logger}, market.Settings{})
+	return db.Write(ctx, func(tx *database.Tx) error { return books.RecordOperatorAction(tx, models.SecretsReencrypted, "") })
 }
 
 // replaceKey puts the new key in the place of the old one, which gets a name of its
@@ -101,8 +101,8 @@ func replaceKey(path string) (kept string, err error) {
 	if err := os.Link(path, kept); err != nil {
 		return "", err
 	}
-	if err := os.Rename(path+unfinished, path); err != nil {
+	if err := os.Rename(path+pendingKeySuffix, path); err != nil {
 		return "", err
 	}
-	return kept, database.Sync(filepath.Dir(path))
+	return kept, database.Fsync(filepath.Dir(path))
 }

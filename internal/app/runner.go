@@ -19,34 +19,36 @@ type runner struct {
 	metrics  *metrics
 }
 
-// Ready refuses an agent that cannot run here.
-func (r *runner) Ready(agent *models.Agent) error { return r.executor.Ready(hired(agent)) }
+// CheckRunnable refuses an agent that cannot run here.
+func (r *runner) CheckRunnable(agent *models.Agent) error {
+	return r.executor.CheckRunnable(executorAgent(agent))
+}
 
 // Run has the executor run the agent, and counts and traces the run.
-func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task, terms market.Terms) (outcome market.Outcome, err error) {
-	kind, begun := kindOf(agent), time.Now()
-	r.metrics.running[kind].Inc()
-	ctx, span := tracing.Call(ctx, "run "+kind) // it is a stranger, and is told nothing of the trace
-	span.Say("agentmarket.task", task.ID)
+func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task, terms market.RunOptions) (outcome market.RunResult, err error) {
+	kind, begun := executionKind(agent), time.Now()
+	r.metrics.executionsRunning[kind].Inc()
+	ctx, span := tracing.StartClient(ctx, "run "+kind) // it is a stranger, and is told nothing of the trace
+	span.SetString("agentmarket.task", task.ID)
 	defer func() {
-		r.metrics.running[kind].Dec()
-		r.metrics.ran(kind, outcome, err, time.Since(begun))
+		r.metrics.executionsRunning[kind].Dec()
+		r.metrics.observeExecution(kind, outcome, err, time.Since(begun))
 		if err != nil {
-			span.Fail(string(models.CodeOf(err)))
+			span.SetError(string(models.CodeOf(err)))
 		}
 		span.End()
 	}()
 	secret, err := r.webhooks.Secret(ctx, agent.ID)
 	if err != nil {
-		return market.Outcome{}, err
+		return market.RunResult{}, err
 	}
-	out, err := r.executor.Run(ctx, hired(agent), secret, executor.Job{
+	out, err := r.executor.Run(ctx, executorAgent(agent), secret, executor.Job{
 		TaskID: task.ID, HirerID: task.PosterID, Description: task.Description, Budget: task.Budget, CreatedAt: task.CreatedAt,
-		Deadline: terms.Deadline, Patient: terms.Patient, Written: terms.Written,
+		Deadline: terms.Deadline, Background: terms.Background, OnText: terms.OnText,
 	})
-	return market.Outcome(out), err
+	return market.RunResult(out), err
 }
 
-func hired(agent *models.Agent) executor.Agent {
+func executorAgent(agent *models.Agent) executor.Agent {
 	return executor.Agent{ID: agent.ID, EndpointURL: agent.EndpointURL, SystemPrompt: agent.SystemPrompt}
 }

@@ -11,7 +11,7 @@ import (
 // Actor is the agent behind a request.
 type Actor struct {
 	AgentID string
-	Key     Hash // of the key it came with
+	KeyHash KeyHash // of the key it came with
 }
 
 // Request is what a verb may want to know of the request it serves.

@@ -19,7 +19,7 @@ func TestContext(t *testing.T) {
 	if request := auth.RequestFrom(ctx); request == nil || request.ID != "" {
 		t.Errorf("an empty context has request %v", request)
 	}
-	want := auth.Actor{AgentID: agentID, Key: auth.HashKey("key")}
+	want := auth.Actor{AgentID: agentID, KeyHash: auth.HashKey("key")}
 	request := &auth.Request{ID: "r1"}
 	ctx = auth.WithRequest(auth.WithActor(ctx, want), request)
 	if actor, err := auth.Require(ctx); err != nil || actor != want {
@@ -34,8 +34,8 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// TestNetwork: who has a whole /64 to send from is one client all the same.
-func TestNetwork(t *testing.T) {
+// TestRequest_Network: who has a whole /64 to send from is one client all the same.
+func TestRequest_Network(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{
 		"192.0.2.1":           "192.0.2.1",

@@ -1,14 +1,14 @@
 package auth
 
-// Cached returns how many keys are remembered.
-func (k *Keys) Cached() int { return k.cache.Len() }
+// CacheLen returns how many keys are remembered.
+func (k *Keys) CacheLen() int { return k.cache.Len() }
 
-// Purge forgets what was remembered, as a full cache does bit by bit.
-func (k *Keys) Purge() { k.cache.Purge() }
+// PurgeCache forgets what was remembered, as a full cache does bit by bit.
+func (k *Keys) PurgeCache() { k.cache.Purge() }
 
-// RememberLate does what a slow Find does at its end, when the key was read
+// CacheLate does what a slow Find does at its end, when the key was read
 // after so many revocations.
-func (k *Keys) RememberLate(actor Actor, revocations int64) { k.remember(actor, revocations) }
+func (k *Keys) CacheLate(actor Actor, revocations int64) { k.cacheActor(actor, revocations) }
 
-// Revocations returns how many keys were revoked so far.
-func (k *Keys) Revocations() int64 { return k.revoked() }
+// RevocationCount returns how many keys were revoked so far.
+func (k *Keys) RevocationCount() int64 { return k.revocationCount() }

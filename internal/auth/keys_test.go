@@ -30,12 +30,12 @@ type bundle struct {
 
 const agentID = "0190a1b2-0000-7000-8000-000000000001"
 
-func open(t *testing.T) *bundle {
+func newBundle(t *testing.T) *bundle {
 	t.Helper()
-	return openAt(t, services.Address(t))
+	return newBundleAt(t, services.NewDatabase(t))
 }
 
-func openAt(t *testing.T, path string) *bundle {
+func newBundleAt(t *testing.T, path string) *bundle {
 	t.Helper()
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 	must(t, err)
@@ -43,11 +43,11 @@ func openAt(t *testing.T, path string) *bundle {
 	keys, err := auth.NewKeys(db, func() time.Time { return time.Unix(1_800_000_000, 0) })
 	must(t, err)
 	b := &bundle{Keys: keys, t: t, db: db, path: path}
-	b.agent(agentID)
+	b.createAgent(agentID)
 	return b
 }
 
-func (b *bundle) agent(id string) {
+func (b *bundle) createAgent(id string) {
 	b.t.Helper()
 	b.write(func(tx *database.Tx) error {
 		return tx.Create(&models.Agent{ID: id, Name: "Agent", Capabilities: []string{}, PricePerTask: 10}).Error
@@ -59,33 +59,33 @@ func (b *bundle) write(fn func(*database.Tx) error) {
 	must(b.t, b.db.Write(b.t.Context(), fn))
 }
 
-// minted returns a new key of the agent.
-func (b *bundle) minted() (key string) {
+// createKey returns a new key of the agent.
+func (b *bundle) createKey() (key string) {
 	b.t.Helper()
 	b.write(func(tx *database.Tx) (err error) {
-		key, err = b.Mint(tx, agentID)
+		key, err = b.Create(tx, agentID)
 		return err
 	})
 	return key
 }
 
-// revoke ends the agent's keys; when it returns they are ended.
-func (b *bundle) revoke() {
+// revokeKeys ends the agent's keys; when it returns they are ended.
+func (b *bundle) revokeKeys() {
 	b.t.Helper()
 	b.write(func(tx *database.Tx) error { return b.Revoke(tx, agentID) })
 }
 
 func (b *bundle) wantFound(key string) {
 	b.t.Helper()
-	actor, err := b.Find(b.t.Context(), key)
-	if want := (auth.Actor{AgentID: agentID, Key: auth.HashKey(key)}); err != nil || actor != want {
+	actor, err := b.Authenticate(b.t.Context(), key)
+	if want := (auth.Actor{AgentID: agentID, KeyHash: auth.HashKey(key)}); err != nil || actor != want {
 		b.t.Errorf("found %v (%v), want %v", actor, err, want)
 	}
 }
 
 func (b *bundle) wantUnknown(key string) {
 	b.t.Helper()
-	actor, err := b.Find(b.t.Context(), key)
+	actor, err := b.Authenticate(b.t.Context(), key)
 	if err == nil || models.CodeOf(err) != models.Unauthenticated || actor != (auth.Actor{}) {
 		b.t.Errorf("%.80q: found %v (%v), want UNAUTHENTICATED", key, actor, err)
 	}
@@ -94,10 +94,10 @@ func (b *bundle) wantUnknown(key string) {
 	}
 }
 
-func TestFind(t *testing.T) {
+func TestAuthenticate(t *testing.T) {
 	t.Parallel()
-	b := open(t)
-	key, other := b.minted(), b.minted()
+	b := newBundle(t)
+	key, other := b.createKey(), b.createKey()
 	if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(key) || key == other {
 		t.Errorf("the keys %q and %q are not two times 32 random bytes in hex", key, other)
 	}
@@ -115,11 +115,11 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestKeyIsNotKept looks for the key in every file of the store.
-func TestKeyIsNotKept(t *testing.T) {
+// TestKeys_storeOnlyHashes looks for the key in every file of the store.
+func TestKeys_storeOnlyHashes(t *testing.T) {
 	t.Parallel()
-	b := openAt(t, services.SQLite(t))
-	key := b.minted()
+	b := newBundleAt(t, services.SQLitePath(t))
+	key := b.createKey()
 	b.wantFound(key)
 	raw, err := hex.DecodeString(key)
 	must(t, err)
@@ -140,20 +140,20 @@ func TestKeyIsNotKept(t *testing.T) {
 	}
 }
 
-// TestUndone: a key that was shown by a transaction which then failed is
+// TestKeys_rollback: a key that was shown by a transaction which then failed is
 // none, and an undone revocation ends nothing.
-func TestUndone(t *testing.T) {
+func TestKeys_rollback(t *testing.T) {
 	t.Parallel()
-	b := open(t)
-	key := b.minted()
-	b.Revoked = func(auth.Hash) { t.Error("told of a revocation that was undone") }
+	b := newBundle(t)
+	key := b.createKey()
+	b.OnRevoked = func(auth.KeyHash) { t.Error("told of a revocation that was undone") }
 	undone := errors.New("undone")
 	var never string
 	err := b.db.Write(t.Context(), func(tx *database.Tx) (err error) {
 		if err = b.Revoke(tx, agentID); err != nil {
 			return err
 		}
-		if never, err = b.Mint(tx, agentID); err != nil {
+		if never, err = b.Create(tx, agentID); err != nil {
 			return err
 		}
 		return undone
@@ -165,29 +165,29 @@ func TestUndone(t *testing.T) {
 	b.wantFound(key)
 }
 
-// TestStoreFails: a store that cannot be read is a fault of ours, not a bad key.
-func TestStoreFails(t *testing.T) {
+// TestAuthenticate_databaseError: a store that cannot be read is a fault of ours, not a bad key.
+func TestAuthenticate_databaseError(t *testing.T) {
 	t.Parallel()
-	b := open(t)
-	key := b.minted()
+	b := newBundle(t)
+	key := b.createKey()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := b.Find(ctx, key); err == nil || models.CodeOf(err) != models.Internal {
+	if _, err := b.Authenticate(ctx, key); err == nil || models.CodeOf(err) != models.Internal {
 		t.Errorf("got %v, want an internal error", err)
 	}
 }
 
-// TestWrongKeysLeaveNothing: whoever tries keys does not fill the memory, and
+// TestAuthenticate_unknownKeysNotCached: whoever tries keys does not fill the memory, and
 // does not push out those that are in use.
-func TestWrongKeysLeaveNothing(t *testing.T) {
+func TestAuthenticate_unknownKeysNotCached(t *testing.T) {
 	t.Parallel()
-	b := open(t)
-	key := b.minted()
+	b := newBundle(t)
+	key := b.createKey()
 	b.wantFound(key)
 	for i := range 500 {
 		b.wantUnknown(fmt.Sprintf("%064x", i))
 	}
-	if n := b.Cached(); n != 1 {
+	if n := b.CacheLen(); n != 1 {
 		t.Errorf("%d keys are remembered, want 1", n)
 	}
 }

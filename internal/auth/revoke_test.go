@@ -14,79 +14,79 @@ func TestRevoke(t *testing.T) {
 	t.Parallel()
 	t.Run("ends every key of the agent at once, remembered or not", func(t *testing.T) {
 		t.Parallel()
-		b := open(t)
-		used, unused := b.minted(), b.minted()
+		b := newBundle(t)
+		used, unused := b.createKey(), b.createKey()
 		b.wantFound(used)
-		var told []auth.Hash
-		b.Revoked = func(hash auth.Hash) { told = append(told, hash) }
-		b.revoke()
+		var told []auth.KeyHash
+		b.OnRevoked = func(hash auth.KeyHash) { told = append(told, hash) }
+		b.revokeKeys()
 		b.wantUnknown(used)
 		b.wantUnknown(unused)
 		if len(told) != 2 || !slices.Contains(told, auth.HashKey(used)) || !slices.Contains(told, auth.HashKey(unused)) {
 			t.Errorf("told of %d keys, want both", len(told))
 		}
-		b.revoke()
+		b.revokeKeys()
 		if len(told) != 2 {
 			t.Error("told twice of the same key")
 		}
 	})
 	t.Run("a rotation ends the old key as the new one begins", func(t *testing.T) {
 		t.Parallel()
-		b := open(t)
-		old := b.minted()
+		b := newBundle(t)
+		old := b.createKey()
 		b.wantFound(old)
 		var fresh string
 		b.write(func(tx *database.Tx) (err error) {
 			if err = b.Revoke(tx, agentID); err != nil {
 				return err
 			}
-			fresh, err = b.Mint(tx, agentID)
+			fresh, err = b.Create(tx, agentID)
 			return err
 		})
 		b.wantUnknown(old)
 		b.wantFound(fresh)
-		b.Purge()
+		b.PurgeCache()
 		b.wantUnknown(old)
 		b.wantFound(fresh)
 	})
 	t.Run("leaves other agents alone", func(t *testing.T) {
 		t.Parallel()
-		b := open(t)
+		b := newBundle(t)
 		const other = "0190a1b2-0000-7000-8000-000000000002"
-		b.agent(other)
+		b.createAgent(other)
 		var key string
 		b.write(func(tx *database.Tx) (err error) {
-			key, err = b.Mint(tx, other)
+			key, err = b.Create(tx, other)
 			return err
 		})
-		b.minted()
-		b.revoke()
-		if actor, err := b.Find(t.Context(), key); err != nil || actor.AgentID != other {
+		b.createKey()
+		b.revokeKeys()
+		if actor, err := b.Authenticate(t.Context(), key); err != nil || actor.AgentID != other {
 			t.Errorf("found %v (%v)", actor, err)
 		}
 	})
 	t.Run("a look-up that ends late does not bring the key back", func(t *testing.T) {
 		t.Parallel()
-		b := open(t)
-		key := b.minted()
-		before := b.Revocations()
-		actor, err := b.Find(t.Context(), key)
+		b := newBundle(t)
+		key := b.createKey()
+		before := b.RevocationCount()
+		actor, err := b.Authenticate(t.Context(), key)
 		must(t, err)
-		b.revoke()
-		b.RememberLate(actor, before)
+		b.revokeKeys()
+		b.CacheLate(actor, before)
 		b.wantUnknown(key)
 	})
 }
 
-// TestRevokeRace looks keys up without a pause, from memory and from the store,
+// TestRevoke_concurrent looks keys up without a pause, from memory and from the store,
 // while they are revoked: no look-up that begins after the revocation was
 // answered finds one.
-func TestRevokeRace(t *testing.T) {
+func TestRevoke_concurrent(t *testing.T) {
 	t.Parallel()
-	b := open(t)
+	b := newBundle(t)
 	const rounds, finders = 25, 6
 	for range rounds {
-		key := b.minted()
+		key := b.createKey()
 		var began, revoked atomic.Int64
 		var late atomic.Int64
 		var group sync.WaitGroup
@@ -94,10 +94,10 @@ func TestRevokeRace(t *testing.T) {
 			group.Go(func() {
 				for after := 0; after < 3; { // some more look-ups once it is revoked
 					if i == 0 {
-						b.Purge() // sends the others to the store
+						b.PurgeCache() // sends the others to the store
 					}
 					dead := revoked.Load() == 1
-					_, err := b.Find(t.Context(), key)
+					_, err := b.Authenticate(t.Context(), key)
 					began.Add(1)
 					if dead {
 						after++
@@ -111,7 +111,7 @@ func TestRevokeRace(t *testing.T) {
 		for began.Load() < finders {
 			b.wantFound(key)
 		}
-		b.revoke()
+		b.revokeKeys()
 		revoked.Store(1)
 		group.Wait()
 		if n := late.Load(); n > 0 {

@@ -18,12 +18,12 @@ type backupCommand struct {
 
 // Run prints the ledger's report of the backup.
 func (c *backupCommand) Run(ctx context.Context, to client.Streams) error {
-	shown := begin(to.Err, "writing the backup", unknown)
-	err := database.Backup(ctx, c.Database, c.To, func(state *database.State) error {
-		shown.end()
-		return verify(state, to)
+	shown := startProgress(to.Err, "writing the backup", unknownTotal)
+	err := database.Backup(ctx, c.Database, c.To, func(state *database.Snapshot) error {
+		shown.finish()
+		return verifyLedger(state, to)
 	})
-	shown.end()
+	shown.finish()
 	if err != nil {
 		return err
 	}
@@ -40,12 +40,12 @@ type restoreCommand struct {
 
 // Run prints the ledger's report of what is restored.
 func (c *restoreCommand) Run(ctx context.Context, to client.Streams) error {
-	shown := begin(to.Err, "restoring", unknown)
-	err := database.Restore(ctx, c.From, c.Database, func(state *database.State) error {
-		shown.end()
-		return verify(state, to)
+	shown := startProgress(to.Err, "restoring", unknownTotal)
+	err := database.Restore(ctx, c.From, c.Database, func(state *database.Snapshot) error {
+		shown.finish()
+		return verifyLedger(state, to)
 	})
-	shown.end()
+	shown.finish()
 	if err != nil {
 		return err
 	}

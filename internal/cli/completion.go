@@ -24,25 +24,25 @@ func (*completionCommand) Help() string {
 // Run prints the script. It knows the commands and flags of this program and asks for
 // nothing when it completes.
 func (c *completionCommand) Run(parsed *kong.Context, to client.Streams) error {
-	stops := stopsOf(parsed.Model.Node, "")
-	script := map[string]func([]stop) string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}[c.Shell]
+	stops := completionNodes(parsed.Model.Node, "")
+	script := map[string]func([]completionNode) string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}[c.Shell]
 	_, err := fmt.Fprint(to.Out, script(stops))
 	return err
 }
 
-// stop is where a command line may have got to, and what can come next.
-type stop struct {
-	at     string // the commands so far, each after a space
-	words  []word // commands, and the values of the argument that comes first
-	flags  []word
-	values map[string][]string // of a flag that takes one, as far as they are known
+// completionNode is where a command line may have got to, and what can come next.
+type completionNode struct {
+	path       string      // the commands so far, each after a space
+	candidates []candidate // commands, and the values of the argument that comes first
+	flags      []candidate
+	values     map[string][]string // of a flag that takes one, as far as they are known
 }
 
-// word is one that can come next.
-type word struct{ text, help string }
+// candidate is one that can come next.
+type candidate struct{ text, help string }
 
-func stopsOf(node *kong.Node, at string) []stop {
-	here := stop{at: at, values: map[string][]string{}}
+func completionNodes(node *kong.Node, at string) []completionNode {
+	here := completionNode{path: at, values: map[string][]string{}}
 	with := node.AllFlags(true)
 	if node.DefaultCmd != nil {
 		with = node.DefaultCmd.AllFlags(true)
@@ -50,51 +50,51 @@ func stopsOf(node *kong.Node, at string) []stop {
 	for _, flags := range with {
 		for _, flag := range flags {
 			name := "--" + flag.Name
-			here.flags = append(here.flags, word{name, flag.Help})
+			here.flags = append(here.flags, candidate{name, flag.Help})
 			if !flag.IsBool() {
-				here.values[name] = choices(flag.Value)
+				here.values[name] = enumValues(flag.Value)
 			}
 		}
 	}
 	if len(node.Positional) > 0 {
-		for _, value := range choices(node.Positional[0]) {
-			here.words = append(here.words, word{text: value})
+		for _, value := range enumValues(node.Positional[0]) {
+			here.candidates = append(here.candidates, candidate{text: value})
 		}
 	}
-	stops := []stop{here}
+	stops := []completionNode{here}
 	for _, child := range node.Children {
 		if child.Hidden {
 			continue
 		}
-		stops[0].words = append(stops[0].words, word{child.Name, child.Help})
-		stops = append(stops, stopsOf(child, at+" "+child.Name)...)
+		stops[0].candidates = append(stops[0].candidates, candidate{child.Name, child.Help})
+		stops = append(stops, completionNodes(child, at+" "+child.Name)...)
 	}
 	return stops
 }
 
-func choices(value *kong.Value) []string {
+func enumValues(value *kong.Value) []string {
 	if value.Enum == "" {
 		return nil
 	}
 	return value.EnumSlice()
 }
 
-// commandLines are the stops that a word leads to, quoted, with or between them.
-func commandLines(stops []stop, or string) string {
+// quotedPaths are the stops that a word leads to, quoted, with or between them.
+func quotedPaths(stops []completionNode, or string) string {
 	var all []string
 	for _, s := range stops {
-		if s.at != "" {
-			all = append(all, quoted(s.at))
+		if s.path != "" {
+			all = append(all, shellQuote(s.path))
 		}
 	}
 	return strings.Join(all, or)
 }
 
-// quoted is a text as a shell takes it literally; fish takes it so too, as long as
+// shellQuote is a text as a shell takes it literally; fish takes it so too, as long as
 // there is no backslash in it.
-func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'"'"'`) + "'" }
+func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'"'"'`) + "'" }
 
-func texts(words ...word) string {
+func joinTexts(words ...candidate) string {
 	all := make([]string, len(words))
 	for i, w := range words {
 		all[i] = w.text

@@ -37,7 +37,7 @@ func (c *configCommand) Run(parsed *kong.Context, to client.Streams) error {
 	table := tabwriter.NewWriter(to.Out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "SETTING\tFROM\tVALUE") // Flush tells what failed
 	for _, setting := range settings {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\n", setting.Name, setting.From, setting.Value)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\n", setting.Name, setting.Source, setting.Value)
 	}
 	return table.Flush()
 }

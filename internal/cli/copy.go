@@ -27,15 +27,15 @@ func (c *copyCommand) Validate() error {
 // Run says what it is at, and prints the ledger's report of both sides.
 func (c *copyCommand) Run(ctx context.Context, to client.Streams) error {
 	from := strings.TrimPrefix(c.From, "sqlite:")
-	shown := steps{to: to.Err}
-	defer shown.end()
-	tell := func(done database.Copied) {
-		shown.at(done.Table, done.Rows, done.Of)
-		if done.Rows == done.Of {
+	shown := stepProgress{out: to.Err}
+	defer shown.finish()
+	tell := func(done database.CopyProgress) {
+		shown.update(done.Table, done.Rows, done.Total)
+		if done.Rows == done.Total {
 			_, _ = fmt.Fprintf(to.Err, "%-20s %10d\n", done.Table, done.Rows)
 		}
 	}
-	err := database.Copy(ctx, from, c.To, app.NewLogger(to.Err), tell, func(state *database.State) error { return verify(state, to) })
+	err := database.Copy(ctx, from, c.To, app.NewLogger(to.Err), tell, func(state *database.Snapshot) error { return verifyLedger(state, to) })
 	if err != nil {
 		return err
 	}

@@ -20,13 +20,13 @@ type migrateCommand struct {
 
 // Run says what it did, or with --status what there is to do.
 func (c *migrateCommand) Run(ctx context.Context, to client.Streams) (err error) {
-	var before *database.Schema
+	var before *database.SchemaStatus
 	if c.Status {
-		before, err = database.ReadSchema(ctx, c.Database)
+		before, err = database.ReadSchemaStatus(ctx, c.Database)
 	} else {
-		shown := begin(to.Err, "migrating", unknown)
+		shown := startProgress(to.Err, "migrating", unknownTotal)
 		before, err = database.Migrate(ctx, c.Database, app.NewLogger(to.Err))
-		shown.end()
+		shown.finish()
 	}
 	if err != nil {
 		return err
@@ -35,16 +35,16 @@ func (c *migrateCommand) Run(ctx context.Context, to client.Streams) (err error)
 	return err
 }
 
-func (c *migrateCommand) report(before *database.Schema) string {
+func (c *migrateCommand) report(before *database.SchemaStatus) string {
 	is, done := "was", "applied"
 	if c.Status {
 		is, done = "is", "to apply"
 	}
-	lines := []string{fmt.Sprintf("%s: the schema %s at %d, this program's is %d", before.Place, is, before.Have, before.Known)}
-	for _, name := range before.Missing {
+	lines := []string{fmt.Sprintf("%s: the schema %s at %d, this program's is %d", before.Location, is, before.Current, before.Latest)}
+	for _, name := range before.Pending {
 		lines = append(lines, done+": "+name)
 	}
-	if len(before.Missing) == 0 {
+	if len(before.Pending) == 0 {
 		lines = append(lines, "nothing to apply")
 	}
 	return strings.Join(lines, "\n") + "\n"

@@ -33,17 +33,17 @@ func (c *rekeyCommand) Validate() error {
 
 // Run says how far it has got.
 func (c *rekeyCommand) Run(ctx context.Context, to client.Streams) error {
-	shown := steps{to: to.Err}
-	defer shown.end()
-	terminal := app.Terminal(to.Err)
-	tell := func(done auth.Resealed) {
-		shown.at(done.Table, done.Rows, done.Of)
-		if terminal && done.Rows < done.Of {
+	shown := stepProgress{out: to.Err}
+	defer shown.finish()
+	terminal := app.IsTerminal(to.Err)
+	tell := func(done auth.ReencryptProgress) {
+		shown.update(done.Table, done.Rows, done.Total)
+		if terminal && done.Rows < done.Total {
 			return
 		}
 		_, _ = fmt.Fprintf(to.Err, "%-20s %10d looked at, %d sealed anew\n", done.Table, done.Rows, done.Changed)
 	}
-	kept, err := app.Rekey(ctx, app.Rekeying{Database: c.Database, SecretKey: c.SecretKey, OldSecretKey: c.OldSecretKey},
+	kept, err := app.Rekey(ctx, app.RekeyOptions{Database: c.Database, SecretKey: c.SecretKey, OldSecretKey: c.OldSecretKey},
 		app.NewLogger(to.Err, c.SecretKey, c.OldSecretKey), tell)
 	if err != nil {
 		return err

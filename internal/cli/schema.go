@@ -27,7 +27,7 @@ type openAPICommand struct {
 // Run prints what a server with these settings answers at /openapi.json.
 func (c *openAPICommand) Run(to client.Streams) error {
 	settings := config.Config{Addr: c.Addr, PublicURL: c.PublicURL}
-	document, err := compat.Document(compat.Options{Version: version(), PublicURL: settings.Public()})
+	document, err := compat.OpenAPIDocument(compat.Options{Version: version(), PublicURL: settings.BaseURL()})
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func (c *serveCommand) Run(ctx context.Context, to client.Streams) (err error) {
 		return errors.Join(err, listener.Close())
 	}
 	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck,nolintlint // ctx has ended by then; from its cache the linter does not see that
-	if err := server.Greet(ctx, to.Err); err != nil {
+	if err := server.PrintStartupInfo(ctx, to.Err); err != nil {
 		return err
 	}
 	return server.Run(ctx, listener)

@@ -14,8 +14,8 @@ import (
 	"agentmarket.space/server/internal/client"
 )
 
-// run runs the program. Only what ends by itself may be run so.
-func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
+// runCLI runs the program. Only what ends by itself may be run so.
+func runCLI(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, err bytes.Buffer
 	ended, cancel := context.WithCancel(t.Context())
@@ -24,8 +24,8 @@ func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	return out.String(), err.String(), code
 }
 
-// leaves are the commands that can be run, those of the future too.
-func leaves(t *testing.T) []*kong.Node {
+// leafCommands are the commands that can be run, those of the future too.
+func leafCommands(t *testing.T) []*kong.Node {
 	t.Helper()
 	model, err := cli.Model()
 	if err != nil {
@@ -34,18 +34,18 @@ func leaves(t *testing.T) []*kong.Node {
 	return model.Leaves(false)
 }
 
-// TestUsage: every command is called wrongly in every way that it can be: a flag
+// TestUsage_rejectsBadArguments: every command is called wrongly in every way that it can be: a flag
 // that there is not, an argument too many, too few, a value of another type. It says
 // so in a line, ends with 2 and does nothing.
-func TestUsage(t *testing.T) {
+func TestUsage_rejectsBadArguments(t *testing.T) {
 	t.Parallel()
-	for _, node := range leaves(t) {
+	for _, node := range leafCommands(t) {
 		t.Run(node.Path(), func(t *testing.T) {
 			t.Parallel()
-			right := filled(node)
+			right := validArgs(node)
 			refused := func(says string, args ...string) {
 				t.Helper()
-				stdout, stderr, code := run(t, args...)
+				stdout, stderr, code := runCLI(t, args...)
 				if code != 2 || stdout != "" || !strings.HasPrefix(stderr, "agentmarket: ") || !strings.Contains(stderr, says) || strings.Count(stderr, "\n") != 1 {
 					t.Errorf("%q ended with %d, printed %q and said %q, want %q", args, code, stdout, stderr, says)
 				}
@@ -56,7 +56,7 @@ func TestUsage(t *testing.T) {
 				refused("", bare...)
 			}
 			for _, flag := range node.Flags {
-				if typed(flag) {
+				if isTyped(flag) {
 					refused("--"+flag.Name, append(slices.Clone(right), "--"+flag.Name+"=nonsense")...)
 				}
 				if !flag.IsBool() {
@@ -67,8 +67,8 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// filled is a command with what it cannot do without.
-func filled(node *kong.Node) []string {
+// validArgs is a command with what it cannot do without.
+func validArgs(node *kong.Node) []string {
 	args := strings.Fields(node.Path())
 	for _, arg := range node.Positional {
 		switch {
@@ -88,8 +88,8 @@ func filled(node *kong.Node) []string {
 	return args
 }
 
-// typed reports whether a flag does not take every text.
-func typed(flag *kong.Flag) bool {
+// isTyped reports whether a flag does not take every text.
+func isTyped(flag *kong.Flag) bool {
 	of := flag.Target.Type()
 	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
 		of = of.Elem()
@@ -97,9 +97,9 @@ func typed(flag *kong.Flag) bool {
 	return flag.Enum != "" || of.Kind() != reflect.String
 }
 
-// TestUsage_suggestion: a word that is no command is answered with the one that may
+// TestUsage_suggestsCommand: a word that is no command is answered with the one that may
 // be meant.
-func TestUsage_suggestion(t *testing.T) {
+func TestUsage_suggestsCommand(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{
 		`unexpected argument lisen, did you mean "listen"?; 'agentmarket --help' lists the commands`: {"lisen"},
@@ -111,16 +111,16 @@ func TestUsage_suggestion(t *testing.T) {
 		`unknown flag --leese, did you mean "--lease"?`:                                              {"--leese=2h"},
 		"unexpected argument surplus":                                                                {"serve", "surplus"},
 	} {
-		_, stderr, code := run(t, args...)
+		_, stderr, code := runCLI(t, args...)
 		if code != 2 || !strings.HasPrefix(stderr, "agentmarket: "+want) {
 			t.Errorf("%q ended with %d and said %q, want %q", args, code, stderr, want)
 		}
 	}
 }
 
-// TestUsage_binary: bytes that are no text are refused before anything is sent, since JSON
+// TestCompleteTask_rejectsBinaryInput: bytes that are no text are refused before anything is sent, since JSON
 // would have others instead.
-func TestUsage_binary(t *testing.T) {
+func TestCompleteTask_rejectsBinaryInput(t *testing.T) {
 	t.Parallel()
 	var said bytes.Buffer
 	to := client.Streams{In: strings.NewReader("\x89PNG\xff"), Out: &said, Err: &said}

@@ -19,14 +19,14 @@ type verifyCommand struct {
 
 // Run prints the report as JSON.
 func (c *verifyCommand) Run(ctx context.Context, to client.Streams) error {
-	return database.Inspect(ctx, c.Database, func(state *database.State) error { return verify(state, to) })
+	return database.Inspect(ctx, c.Database, func(state *database.Snapshot) error { return verifyLedger(state, to) })
 }
 
-// verify writes the report on a ledger and fails when a law does not hold.
-func verify(state *database.State, to client.Streams) error {
-	shown := begin(to.Err, "recomputing the ledger", unknown)
+// verifyLedger writes the report on a ledger and fails when a law does not hold.
+func verifyLedger(state *database.Snapshot, to client.Streams) error {
+	shown := startProgress(to.Err, "recomputing the ledger", unknownTotal)
 	report, err := ledger.Verify(state)
-	shown.end()
+	shown.finish()
 	if err != nil {
 		return err
 	}

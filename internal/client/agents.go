@@ -24,10 +24,10 @@ type Register struct {
 
 // Run prints the key, which nobody can ask for again.
 func (c *Register) Run(ctx context.Context, to Streams) error {
-	answer, err := api.Register(ctx, c.client(), c.Name, given(c.Description), append([]string{}, c.Capability...), c.Price,
-		given(c.EndpointURL), given(c.SystemPrompt), given(c.WebhookURL), given(c.OwnerEmail))
+	answer, err := api.Register(ctx, c.client(), c.Name, optional(c.Description), append([]string{}, c.Capability...), c.Price,
+		optional(c.EndpointURL), optional(c.SystemPrompt), optional(c.WebhookURL), optional(c.OwnerEmail))
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
 	registered := answer.RegisterAgent
 	lines := []string{
@@ -36,7 +36,7 @@ func (c *Register) Run(ctx context.Context, to Streams) error {
 	if registered.WebhookSecret != nil {
 		lines = append(lines, row("WEBHOOK SECRET", *registered.WebhookSecret))
 	}
-	if err := c.show(to, registered, lines...); err != nil || c.JSON {
+	if err := c.printResult(to, registered, lines...); err != nil || c.JSON {
 		return err
 	}
 	_, err = fmt.Fprintf(to.Err, "The key is shown this once. To act as the agent: export AGENTMARKET_API_KEY=%s\n", registered.ApiKey)
@@ -55,9 +55,9 @@ type Agents struct {
 
 // Run prints the agents, newest first.
 func (c *Agents) Run(ctx context.Context, to Streams) error {
-	answer, err := api.Agents(ctx, c.client(), &c.Limit, given(c.After), given(c.Capability), given(c.Search))
+	answer, err := api.Agents(ctx, c.client(), &c.Limit, optional(c.After), optional(c.Capability), optional(c.Search))
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
 	lines := []string{row("ID", "NAME", "PRICE", "RATING", "DONE", "RUNS BY", "CAPABILITIES")}
 	for _, agent := range answer.Agents.Nodes {
@@ -67,12 +67,12 @@ func (c *Agents) Run(ctx context.Context, to Streams) error {
 		}
 		lines = append(lines, row(agent.Id, agent.Name, agent.PricePerTask, rating, agent.CompletedTaskCount, agent.ExecutionMode, strings.Join(agent.Capabilities, ",")))
 	}
-	return c.page(to, answer.Agents, lines, answer.Agents.PageInfo.HasNextPage, answer.Agents.PageInfo.EndCursor)
+	return c.printPage(to, answer.Agents, lines, answer.Agents.PageInfo.HasNextPage, answer.Agents.PageInfo.EndCursor)
 }
 
-// page prints a page of a list, and how to get the next one.
-func (r *Remote) page(to Streams, answer any, lines []string, more bool, cursor *string) error {
-	if err := r.show(to, answer, lines...); err != nil || r.JSON || !more {
+// printPage prints a page of a list, and how to get the next one.
+func (r *Remote) printPage(to Streams, answer any, lines []string, more bool, cursor *string) error {
+	if err := r.printResult(to, answer, lines...); err != nil || r.JSON || !more {
 		return err
 	}
 	_, err := fmt.Fprintf(to.Err, "There are more: --after %s\n", *cursor)

@@ -23,20 +23,20 @@ import (
 // Receiver is a program under development that webhooks are sent to, over plain HTTP
 // too: the market itself only calls public https addresses.
 type Receiver struct {
-	To     string `name:"forward-to" placeholder:"URL" help:"Send each task there too, signed as the market signs its webhooks."`
-	Secret string `env:"AGENTMARKET_WEBHOOK_SECRET" help:"Secret to sign with; one that stays the same for a key when left out."`
+	ForwardTo string `name:"forward-to" placeholder:"URL" help:"Send each task there too, signed as the market signs its webhooks."`
+	Secret    string `env:"AGENTMARKET_WEBHOOK_SECRET" help:"Secret to sign with; one that stays the same for a key when left out."`
 }
 
-// forwardTime is how long a receiver may take, as the market's do.
-const forwardTime = 15 * time.Second
+// forwardTimeout is how long a receiver may take, as the market's do.
+const forwardTimeout = 15 * time.Second
 
 // Validate refuses an address that nothing can be sent to, and what nothing can be
 // signed with.
 func (r *Receiver) Validate() error {
-	if r.To == "" {
+	if r.ForwardTo == "" {
 		return nil
 	}
-	return errors.Join(checkAddress(r.To, "http://127.0.0.1:3000/hook"), checkSecret(r.Secret))
+	return errors.Join(checkURL(r.ForwardTo, "http://127.0.0.1:3000/hook"), checkSecret(r.Secret))
 }
 
 // checkSecret refuses a secret that no signature can be made with.
@@ -47,8 +47,8 @@ func checkSecret(secret string) error {
 	return nil
 }
 
-// secret is what requests are signed with for the agent of a key.
-func (r *Receiver) secret(key string) string {
+// signingSecret is what requests are signed with for the agent of a key.
+func (r *Receiver) signingSecret(key string) string {
 	derived := sha256.Sum256([]byte("a webhook secret for development\x00" + key))
 	return cmp.Or(r.Secret, "whsec_"+base64.StdEncoding.EncodeToString(derived[:]))
 }
@@ -59,16 +59,16 @@ func (r *Receiver) send(ctx context.Context, task *models.Task, marketplaceURL, 
 	if err != nil {
 		return "", err
 	}
-	header, body, err := webhooks.Posted(task, id.String(), marketplaceURL, secret, time.Now()) //nolint:forbidigo // the receiver compares it with its own clock
+	header, body, err := webhooks.TaskPostedRequest(task, id.String(), marketplaceURL, secret, time.Now()) //nolint:forbidigo // the receiver compares it with its own clock
 	if err != nil {
 		return "", err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.To, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.ForwardTo, bytes.NewReader(body))
 	if err != nil {
 		return "", err
 	}
 	request.Header = header
-	client := &http.Client{Timeout: forwardTime, CheckRedirect: stay}
+	client := &http.Client{Timeout: forwardTimeout, CheckRedirect: rejectRedirect}
 	response, err := client.Do(request)
 	if err != nil {
 		return "", fmt.Errorf("forward: %w", err)
@@ -77,11 +77,11 @@ func (r *Receiver) send(ctx context.Context, task *models.Task, marketplaceURL, 
 	return response.Status, response.Body.Close()
 }
 
-// posting is a task as the market's webhooks tell of it.
-func posting(task *api.TaskFields) *models.Task {
+// webhookTask is a task as the market's webhooks tell of it.
+func webhookTask(task *api.TaskFields) *models.Task {
 	return &models.Task{
 		ID: task.Id, Title: task.Title, Description: task.Description, Budget: models.Credits(task.Budget),
-		Capabilities: task.RequiredCapabilities, CreatedAt: models.At(task.CreatedAt),
+		Capabilities: task.RequiredCapabilities, CreatedAt: models.NewTime(task.CreatedAt),
 	}
 }
 
@@ -97,21 +97,21 @@ type Trigger struct {
 // Validate refuses an address that nothing can be sent to, or that is not a market's,
 // and what nothing can be signed with.
 func (c *Trigger) Validate() error {
-	return errors.Join(checkAddress(c.To, "http://127.0.0.1:3000/hook"), checkAddress(c.URL, "http://127.0.0.1:8080"), checkSecret(c.Secret))
+	return errors.Join(checkURL(c.To, "http://127.0.0.1:3000/hook"), checkURL(c.URL, "http://127.0.0.1:8080"), checkSecret(c.Secret))
 }
 
 // Run sends the sample and prints what the receiver answered; it fails on anything
 // but 2xx.
 func (c *Trigger) Run(ctx context.Context, to Streams) error {
-	receiver := Receiver{To: c.To, Secret: c.Secret}
+	receiver := Receiver{ForwardTo: c.To, Secret: c.Secret}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return err
 	}
 	status, err := receiver.send(ctx, &models.Task{
 		ID: id.String(), Title: "A sample", Description: "It was made up to try a receiver.", Budget: 25,
-		Capabilities: []string{"sample"}, CreatedAt: models.At(time.Now()), //nolint:forbidigo // a sample of now
-	}, c.URL, receiver.secret(c.Key))
+		Capabilities: []string{"sample"}, CreatedAt: models.NewTime(time.Now()), //nolint:forbidigo // a sample of now
+	}, c.URL, receiver.signingSecret(c.Key))
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (c *Trigger) Run(ctx context.Context, to Streams) error {
 		return err
 	}
 	if c.Secret == "" {
-		if _, err := fmt.Fprintf(to.Err, "Signed with %s; give another as --secret.\n", receiver.secret(c.Key)); err != nil {
+		if _, err := fmt.Fprintf(to.Err, "Signed with %s; give another as --secret.\n", receiver.signingSecret(c.Key)); err != nil {
 			return err
 		}
 	}

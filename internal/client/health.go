@@ -14,14 +14,14 @@ type Health struct {
 	URL string `default:"http://127.0.0.1:8080" env:"AGENTMARKET_URL" help:"Address of the server."`
 }
 
-const healthTime = 3 * time.Second
+const healthTimeout = 3 * time.Second
 
 // Validate refuses an address that nobody can be asked at.
-func (c *Health) Validate() error { return checkAddress(c.URL, "http://127.0.0.1:8080") }
+func (c *Health) Validate() error { return checkURL(c.URL, "http://127.0.0.1:8080") }
 
 // Run fails unless the server is ready.
 func (c *Health) Run(ctx context.Context, to Streams) error {
-	ctx, cancel := context.WithTimeout(ctx, healthTime)
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.URL, "/")+"/readyz", nil)
 	if err != nil {
@@ -34,7 +34,7 @@ func (c *Health) Run(ctx context.Context, to Streams) error {
 	defer response.Body.Close() //nolint:errcheck // nothing is lost with it
 	said, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("not ready: %s: %s", response.Status, OneLine(string(said)))
+		return fmt.Errorf("not ready: %s: %s", response.Status, SanitizeLine(string(said)))
 	}
 	_, err = fmt.Fprintln(to.Out, "ready")
 	return err

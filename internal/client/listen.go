@@ -17,16 +17,16 @@ type Listen struct {
 
 // Run prints a line for each task, with --json an object, until it is interrupted.
 func (c *Listen) Run(ctx context.Context, to Streams) error {
-	if c.To != "" {
-		if _, err := fmt.Fprintf(to.Err, "Signing with %s\n", c.secret(c.Key)); err != nil {
+	if c.ForwardTo != "" {
+		if _, err := fmt.Fprintf(to.Err, "Signing with %s\n", c.signingSecret(c.Key)); err != nil {
 			return err
 		}
 	}
 	if _, err := fmt.Fprintf(to.Err, "Listening at %s. Interrupt to end.\n", c.URL); err != nil {
 		return err
 	}
-	return c.follow(ctx, to, c.Capability, given(c.After), func(event *posted) error {
-		if err := c.print(to, event); err != nil || c.To == "" {
+	return c.followTasks(ctx, to, c.Capability, optional(c.After), func(event *taskPostedEvent) error {
+		if err := c.printEvent(to, event); err != nil || c.ForwardTo == "" {
 			return err
 		}
 		return c.forward(ctx, to, event)
@@ -34,23 +34,23 @@ func (c *Listen) Run(ctx context.Context, to Streams) error {
 }
 
 // forward tells the receiver, until it answers, and says what it answered.
-func (c *Listen) forward(ctx context.Context, to Streams, event *posted) error {
-	for wait := leastWait; ; wait = min(2*wait, mostWait) {
-		status, err := c.send(ctx, posting(&event.Task), c.URL, c.secret(c.Key))
+func (c *Listen) forward(ctx context.Context, to Streams, event *taskPostedEvent) error {
+	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
+		status, err := c.send(ctx, webhookTask(&event.Task), c.URL, c.signingSecret(c.Key))
 		if err == nil {
-			_, err = fmt.Fprintf(to.Err, "%s: %s\n", c.To, status)
+			_, err = fmt.Fprintf(to.Err, "%s: %s\n", c.ForwardTo, status)
 			return err
 		}
-		if _, err := fmt.Fprintf(to.Err, "%v; trying again\n", err); err != nil || !Waited(ctx, wait) {
+		if _, err := fmt.Fprintf(to.Err, "%v; trying again\n", err); err != nil || !Sleep(ctx, wait) {
 			return err
 		}
 	}
 }
 
-func (c *Listen) print(to Streams, event *posted) error {
+func (c *Listen) printEvent(to Streams, event *taskPostedEvent) error {
 	if c.JSON {
 		return json.NewEncoder(to.Out).Encode(event)
 	}
-	_, err := fmt.Fprintf(to.Out, "%s  %s  %d credits  %s\n", moment(event.OccurredAt), event.Task.Id, event.Task.Budget, OneLine(event.Task.Title))
+	_, err := fmt.Fprintf(to.Out, "%s  %s  %d credits  %s\n", formatTime(event.OccurredAt), event.Task.Id, event.Task.Budget, SanitizeLine(event.Task.Title))
 	return err
 }

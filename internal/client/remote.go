@@ -32,10 +32,10 @@ type Remote struct {
 }
 
 // Validate refuses an address that nobody can be asked at.
-func (r *Remote) Validate() error { return checkAddress(r.URL, "http://127.0.0.1:8080") }
+func (r *Remote) Validate() error { return checkURL(r.URL, "http://127.0.0.1:8080") }
 
-// checkAddress refuses what is not the address of a server.
-func checkAddress(text, like string) error {
+// checkURL refuses what is not the address of a server.
+func checkURL(text, like string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return fmt.Errorf("%q is not an address like %s", text, like)
@@ -44,40 +44,40 @@ func checkAddress(text, like string) error {
 }
 
 const (
-	// requestTime is how long an answer may take: a hire waits for the hired agent.
-	requestTime = 2 * time.Minute
-	// tries is how often a request is sent that got no answer. Its Idempotency-Key
+	// requestTimeout is how long an answer may take: a hire waits for the hired agent.
+	requestTimeout = 2 * time.Minute
+	// maxAttempts is how often a request is sent that got no answer. Its Idempotency-Key
 	// has the market do it once.
-	tries = 3
-	pause = 200 * time.Millisecond
+	maxAttempts = 3
+	retryPause  = 200 * time.Millisecond
 )
 
 // NewClient returns what the functions of package api ask the market at an address with,
 // as the agent of a key, or as nobody with none. What gets no answer is sent again, and
 // done once.
 func NewClient(url, key string) graphql.Client {
-	return graphql.NewClient(endpoint(url), &sender{key: key, http: &http.Client{Timeout: requestTime, CheckRedirect: stay}})
+	return graphql.NewClient(graphqlURL(url), &retryingDoer{key: key, http: &http.Client{Timeout: requestTimeout, CheckRedirect: rejectRedirect}})
 }
 
 func (r *Remote) client() graphql.Client { return NewClient(r.URL, r.Key) }
 
-func endpoint(url string) string { return strings.TrimSuffix(url, "/") + "/graphql" }
+func graphqlURL(url string) string { return strings.TrimSuffix(url, "/") + "/graphql" }
 
-// stay follows no redirect: the key would go along.
-func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+// rejectRedirect follows no redirect: the key would go along.
+func rejectRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// sender sends requests with the key, again when no answer came.
-type sender struct {
+// retryingDoer sends requests with the key, again when no answer came.
+type retryingDoer struct {
 	key  string
 	http *http.Client
 }
 
 // Do sends a request.
-func (s *sender) Do(r *http.Request) (*http.Response, error) {
+func (s *retryingDoer) Do(r *http.Request) (*http.Response, error) {
 	if s.key != "" {
 		r.Header.Set("X-Api-Key", s.key)
 	}
-	key, ok := r.Context().Value(onceKey{}).(string)
+	key, ok := r.Context().Value(idempotencyContextKey{}).(string)
 	if !ok {
 		key = uuid.NewString()
 	}
@@ -85,7 +85,7 @@ func (s *sender) Do(r *http.Request) (*http.Response, error) {
 	for try := 1; ; try++ {
 		response, err := s.http.Do(r) //nolint:gosec // it asks whom the user says
 		again := err != nil || response.StatusCode == http.StatusServiceUnavailable
-		if !again || try == tries || refused(err) || !Waited(r.Context(), time.Duration(try)*pause) {
+		if !again || try == maxAttempts || connectionRefused(err) || !Sleep(r.Context(), time.Duration(try)*retryPause) {
 			return response, err //nolint:wrapcheck // genqlient's contract
 		}
 		if err == nil {
@@ -97,20 +97,20 @@ func (s *sender) Do(r *http.Request) (*http.Response, error) {
 	}
 }
 
-type onceKey struct{}
+type idempotencyContextKey struct{}
 
-// insist does what must not be left undone, once, however often no answer comes: it
+// retryUntilDone does what must not be left undone, once, however often no answer comes: it
 // is tried again until the market does it or refuses it, or ctx ends.
-func insist[T any](ctx context.Context, do func(context.Context) (*T, error)) (*T, error) {
-	ctx = context.WithValue(ctx, onceKey{}, uuid.NewString())
-	for wait := leastWait; ; wait = min(2*wait, mostWait) {
+func retryUntilDone[T any](ctx context.Context, do func(context.Context) (*T, error)) (*T, error) {
+	ctx = context.WithValue(ctx, idempotencyContextKey{}, uuid.NewString())
+	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
 		answer, err := do(ctx)
 		if err == nil {
 			return answer, nil
 		}
 		switch CodeOf(err) {
 		case "", "UNAVAILABLE", "RATE_LIMITED", "INTERNAL":
-			if Waited(ctx, wait) {
+			if Sleep(ctx, wait) {
 				continue
 			}
 		}
@@ -118,14 +118,14 @@ func insist[T any](ctx context.Context, do func(context.Context) (*T, error)) (*
 	}
 }
 
-// refused reports whether nobody listens at the address.
-func refused(err error) bool {
+// connectionRefused reports whether nobody listens at the address.
+func connectionRefused(err error) bool {
 	operation, ok := errors.AsType[*net.OpError](err)
 	return ok && operation.Op == "dial"
 }
 
-// Waited waits, and reports whether ctx has not ended.
-func Waited(ctx context.Context, d time.Duration) bool {
+// Sleep waits, and reports whether ctx has not ended.
+func Sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -136,22 +136,22 @@ func Waited(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// explain says what went wrong, and what to do about it.
-func (r *Remote) explain(err error) error {
+// describeError says what went wrong, and what to do about it.
+func (r *Remote) describeError(err error) error {
 	if err == nil {
 		return nil
 	}
-	if refused(err) {
+	if connectionRefused(err) {
 		return fmt.Errorf("no market answers at %s: start one with 'agentmarket serve', or give --url", r.URL)
 	}
-	message, code := refusal(err)
+	message, code := firstError(err)
 	if answer, ok := errors.AsType[*graphql.HTTPError](err); ok && code == "" && answer.StatusCode < http.StatusInternalServerError {
-		return r.noMarket(answer.StatusCode)
+		return r.notMarketError(answer.StatusCode)
 	}
 	if code == "" {
 		return fmt.Errorf("ask %s: %w", r.URL, err)
 	}
-	text := OneLine(message) + " (" + code + ")"
+	text := SanitizeLine(message) + " (" + code + ")"
 	switch code {
 	case "UNAUTHENTICATED":
 		text += ": give --key or AGENTMARKET_API_KEY; 'agentmarket register NAME' makes one"
@@ -161,15 +161,15 @@ func (r *Remote) explain(err error) error {
 	return errors.New(text)
 }
 
-// noMarket is what is wrong with an address whose server answers what a market does not.
-func (r *Remote) noMarket(status int) error {
+// notMarketError is what is wrong with an address whose server answers what a market does not.
+func (r *Remote) notMarketError(status int) error {
 	return fmt.Errorf("%s is not a market, it answers %d %s: give --url the address alone, like http://127.0.0.1:8080",
 		r.URL, status, http.StatusText(status))
 }
 
-// refusal is what the market says of a request that it refused, and the code; both
+// firstError is what the market says of a request that it refused, and the code; both
 // are empty for any other error.
-func refusal(err error) (message, code string) {
+func firstError(err error) (message, code string) {
 	list, _ := errors.AsType[gqlerror.List](err)
 	if answer, ok := errors.AsType[*graphql.HTTPError](err); ok {
 		list = answer.Response.Errors
@@ -183,12 +183,12 @@ func refusal(err error) (message, code string) {
 
 // CodeOf is the code of a refusal, empty for any other error.
 func CodeOf(err error) string {
-	_, code := refusal(err)
+	_, code := firstError(err)
 	return code
 }
 
-// show prints an answer: as JSON, or as a table whose cells are separated by tabs.
-func (r *Remote) show(to Streams, answer any, lines ...string) error {
+// printResult prints an answer: as JSON, or as a table whose cells are separated by tabs.
+func (r *Remote) printResult(to Streams, answer any, lines ...string) error {
 	if r.JSON {
 		encoder := json.NewEncoder(to.Out)
 		encoder.SetEscapeHTML(false)
@@ -208,14 +208,14 @@ func (r *Remote) show(to Streams, answer any, lines ...string) error {
 func row(cells ...any) string {
 	texts := make([]string, len(cells))
 	for i, cell := range cells {
-		texts[i] = OneLine(fmt.Sprint(cell))
+		texts[i] = SanitizeLine(fmt.Sprint(cell))
 	}
 	return strings.Join(texts, "\t")
 }
 
-// OneLine is a stranger's text as it may stand in a cell: nothing in it moves the
+// SanitizeLine is a stranger's text as it may stand in a cell: nothing in it moves the
 // cursor or starts a line.
-func OneLine(text string) string {
+func SanitizeLine(text string) string {
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 {
 			return ' '
@@ -224,27 +224,27 @@ func OneLine(text string) string {
 	}, text)
 }
 
-// lines is a stranger's text as it may stand at a terminal: as OneLine, but that lines
+// sanitizeText is a stranger's text as it may stand at a terminal: as SanitizeLine, but that lines
 // and tabs stay.
-func lines(text string) string {
+func sanitizeText(text string) string {
 	kept := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
 	for i, line := range kept {
 		cells := strings.Split(line, "\t")
 		for j, cell := range cells {
-			cells[j] = OneLine(cell)
+			cells[j] = SanitizeLine(cell)
 		}
 		kept[i] = strings.Join(cells, "\t")
 	}
 	return strings.Join(kept, "\n")
 }
 
-// given is a text that was given, nil for none.
-func given(text string) *string {
+// optional is a text that was given, nil for none.
+func optional(text string) *string {
 	if text == "" {
 		return nil
 	}
 	return &text
 }
 
-// moment is a time as people read it.
-func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") } //nolint:gosmopolitan // for the reader's own eyes
+// formatTime is a time as people read it.
+func formatTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") } //nolint:gosmopolitan // for the reader's own eyes

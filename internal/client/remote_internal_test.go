@@ -2,10 +2,10 @@ package client
 
 import "testing"
 
-// TestLines: nothing in the result of another agent moves the cursor, and its lines stay.
-func TestLines(t *testing.T) {
+// TestSanitizeText: nothing in the result of another agent moves the cursor, and its lines stay.
+func TestSanitizeText(t *testing.T) {
 	t.Parallel()
-	if got, want := lines("a\tb\r\n\x1b[31mred\x07\rover\u009b2J\n"), "a\tb\n [31mred  over 2J\n"; got != want {
+	if got, want := sanitizeText("a\tb\r\n\x1b[31mred\x07\rover\u009b2J\n"), "a\tb\n [31mred  over 2J\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -40,40 +40,40 @@ func (c *ListTasks) Run(ctx context.Context, to Streams) error {
 	for _, state := range c.Status {
 		states = append(states, api.TaskStatus(strings.ToUpper(state)))
 	}
-	answer, err := api.Tasks(ctx, c.client(), &c.Limit, given(c.After), states, given(c.Capability), given(c.Search))
+	answer, err := api.Tasks(ctx, c.client(), &c.Limit, optional(c.After), states, optional(c.Capability), optional(c.Search))
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
 	lines := []string{row("ID", "STATUS", "BUDGET", "TITLE", "ASKS FOR")}
 	for _, task := range answer.Tasks.Nodes {
-		lines = append(lines, row(task.Id, status(task.Status), task.Budget, task.Title, strings.Join(task.RequiredCapabilities, ",")))
+		lines = append(lines, row(task.Id, statusText(task.Status), task.Budget, task.Title, strings.Join(task.RequiredCapabilities, ",")))
 	}
-	return c.page(to, answer.Tasks, lines, answer.Tasks.PageInfo.HasNextPage, answer.Tasks.PageInfo.EndCursor)
+	return c.printPage(to, answer.Tasks, lines, answer.Tasks.PageInfo.HasNextPage, answer.Tasks.PageInfo.EndCursor)
 }
 
-func status(s api.TaskStatus) string { return strings.ToLower(string(s)) }
+func statusText(s api.TaskStatus) string { return strings.ToLower(string(s)) }
 
-// task prints one task.
-func (r *Remote) task(to Streams, task *api.TaskFields) error {
+// printTask prints one task.
+func (r *Remote) printTask(to Streams, task *api.TaskFields) error {
 	lines := []string{
-		row("ID", task.Id), row("STATUS", status(task.Status)), row("BUDGET", task.Budget), row("TITLE", task.Title),
-		row("ASKS FOR", strings.Join(task.RequiredCapabilities, ",")), row("POSTER", task.Poster.Id), row("POSTED", moment(task.CreatedAt)),
+		row("ID", task.Id), row("STATUS", statusText(task.Status)), row("BUDGET", task.Budget), row("TITLE", task.Title),
+		row("ASKS FOR", strings.Join(task.RequiredCapabilities, ",")), row("POSTER", task.Poster.Id), row("POSTED", formatTime(task.CreatedAt)),
 	}
 	if task.Worker != nil {
 		lines = append(lines, row("WORKER", task.Worker.Id))
 	}
 	if task.LeaseUntil != nil {
-		lines = append(lines, row("TIME UNTIL", moment(*task.LeaseUntil)))
+		lines = append(lines, row("TIME UNTIL", formatTime(*task.LeaseUntil)))
 	}
 	lines = append(lines, row("DESCRIPTION", task.Description))
 	if task.Result != nil {
 		lines = append(lines, row("RESULT", *task.Result))
 	}
-	return r.show(to, task, lines...)
+	return r.printResult(to, task, lines...)
 }
 
-// balance says what a caller has after a change.
-func (r *Remote) balance(to Streams, balance int64) error {
+// printBalance says what a caller has after a change.
+func (r *Remote) printBalance(to Streams, balance int64) error {
 	if r.JSON {
 		return nil
 	}
@@ -92,45 +92,45 @@ type ShowTask struct {
 func (c *ShowTask) Run(ctx context.Context, to Streams) error {
 	answer, err := api.Task(ctx, c.client(), c.ID)
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
-	return c.task(to, answer.Task)
+	return c.printTask(to, answer.Task)
 }
 
 // PostTask posts a task.
 type PostTask struct {
 	Remote `embed:""`
 
-	Title       string   `arg:"" help:"A short name for the work."`
-	Description string   `help:"The work in full; - reads it from the standard input. The title when left out."`
-	Budget      int64    `required:"" help:"Credits to set aside; the worker gets nine tenths."`
-	Capability  []string `help:"Agents with one of these are notified; may be given several times." name:"capability" sep:","`
-	OpenFor     *int     `help:"How many minutes it may stay open." name:"open-for-minutes"`
-	Lease       *int     `help:"How many minutes a worker has." name:"lease-minutes"`
+	Title          string   `arg:"" help:"A short name for the work."`
+	Description    string   `help:"The work in full; - reads it from the standard input. The title when left out."`
+	Budget         int64    `required:"" help:"Credits to set aside; the worker gets nine tenths."`
+	Capability     []string `help:"Agents with one of these are notified; may be given several times." name:"capability" sep:","`
+	OpenForMinutes *int     `help:"How many minutes it may stay open." name:"open-for-minutes"`
+	LeaseMinutes   *int     `help:"How many minutes a worker has." name:"lease-minutes"`
 }
 
 // Run prints the task.
 func (c *PostTask) Run(ctx context.Context, to Streams) error {
-	description, err := text(to.In, c.Description)
+	description, err := readArgument(to.In, c.Description)
 	if err != nil {
 		return err
 	}
 	if description == "" {
 		description = c.Title
 	}
-	answer, err := api.PostTask(ctx, c.client(), c.Title, description, c.Budget, append([]string{}, c.Capability...), c.OpenFor, c.Lease)
+	answer, err := api.PostTask(ctx, c.client(), c.Title, description, c.Budget, append([]string{}, c.Capability...), c.OpenForMinutes, c.LeaseMinutes)
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
-	if err := c.task(to, &answer.PostTask.Task); err != nil {
+	if err := c.printTask(to, &answer.PostTask.Task); err != nil {
 		return err
 	}
-	return c.balance(to, answer.PostTask.Wallet.Balance)
+	return c.printBalance(to, answer.PostTask.Wallet.Balance)
 }
 
-// text is what an argument says, or with - what the standard input does. It fails
+// readArgument is what an argument says, or with - what the standard input does. It fails
 // on what is no text there: JSON would have other bytes instead.
-func text(in io.Reader, argument string) (string, error) {
+func readArgument(in io.Reader, argument string) (string, error) {
 	if argument != "-" {
 		return argument, nil
 	}
@@ -155,9 +155,9 @@ type AcceptTask struct {
 func (c *AcceptTask) Run(ctx context.Context, to Streams) error {
 	answer, err := api.AcceptTask(ctx, c.client(), c.ID)
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
-	return c.task(to, &answer.AcceptTask.Task)
+	return c.printTask(to, &answer.AcceptTask.Task)
 }
 
 // CompleteTask hands in a result.
@@ -170,18 +170,18 @@ type CompleteTask struct {
 
 // Run prints the task.
 func (c *CompleteTask) Run(ctx context.Context, to Streams) error {
-	result, err := text(to.In, c.Result)
+	result, err := readArgument(to.In, c.Result)
 	if err != nil {
 		return err
 	}
 	answer, err := api.CompleteTask(ctx, c.client(), c.ID, result)
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
-	if err := c.task(to, &answer.CompleteTask.Task); err != nil {
+	if err := c.printTask(to, &answer.CompleteTask.Task); err != nil {
 		return err
 	}
-	return c.balance(to, answer.CompleteTask.Wallet.Balance)
+	return c.printBalance(to, answer.CompleteTask.Wallet.Balance)
 }
 
 // ReleaseTask gives a task back.
@@ -195,9 +195,9 @@ type ReleaseTask struct {
 func (c *ReleaseTask) Run(ctx context.Context, to Streams) error {
 	answer, err := api.ReleaseTask(ctx, c.client(), c.ID)
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
-	return c.task(to, &answer.ReleaseTask.Task)
+	return c.printTask(to, &answer.ReleaseTask.Task)
 }
 
 // CancelTask takes back a task.
@@ -211,12 +211,12 @@ type CancelTask struct {
 func (c *CancelTask) Run(ctx context.Context, to Streams) error {
 	answer, err := api.CancelTask(ctx, c.client(), c.ID)
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
-	if err := c.task(to, &answer.CancelTask.Task); err != nil {
+	if err := c.printTask(to, &answer.CancelTask.Task); err != nil {
 		return err
 	}
-	return c.balance(to, answer.CancelTask.Wallet.Balance)
+	return c.printBalance(to, answer.CancelTask.Wallet.Balance)
 }
 
 // RateTask rates a task.
@@ -230,9 +230,9 @@ type RateTask struct {
 
 // Run prints the task.
 func (c *RateTask) Run(ctx context.Context, to Streams) error {
-	answer, err := api.RateTask(ctx, c.client(), c.ID, c.Score, given(c.Comment))
+	answer, err := api.RateTask(ctx, c.client(), c.ID, c.Score, optional(c.Comment))
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
-	return c.task(to, &answer.RateTask.Task)
+	return c.printTask(to, &answer.RateTask.Task)
 }

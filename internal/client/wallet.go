@@ -20,7 +20,7 @@ type Wallet struct {
 func (c *Wallet) Run(ctx context.Context, to Streams) error {
 	answer, err := api.Wallet(ctx, c.client(), &c.Limit)
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
 	if answer.Viewer == nil {
 		return errors.New("a wallet is an agent's: give --key or AGENTMARKET_API_KEY; 'agentmarket register NAME' makes one")
@@ -35,9 +35,9 @@ func (c *Wallet) Run(ctx context.Context, to Streams) error {
 		if entry.Task != nil {
 			about += ": " + entry.Task.Title
 		}
-		lines = append(lines, row(moment(entry.CreatedAt), fmt.Sprintf("%+d", entry.Amount), entry.BalanceAfter, about))
+		lines = append(lines, row(formatTime(entry.CreatedAt), fmt.Sprintf("%+d", entry.Amount), entry.BalanceAfter, about))
 	}
-	return c.show(to, answer.Viewer, lines...)
+	return c.printResult(to, answer.Viewer, lines...)
 }
 
 // Execute hires an agent.
@@ -51,21 +51,21 @@ type Execute struct {
 
 // Run prints the result.
 func (c *Execute) Run(ctx context.Context, to Streams) error {
-	work, err := text(to.In, c.Task)
+	work, err := readArgument(to.In, c.Task)
 	if err != nil {
 		return err
 	}
 	answer, err := api.Execute(ctx, c.client(), c.Agent, work, c.Budget)
 	if err != nil {
-		return c.explain(err)
+		return c.describeError(err)
 	}
 	if c.JSON {
-		return c.show(to, answer.Execute)
+		return c.printResult(to, answer.Execute)
 	}
 	if answer.Execute.Result != nil {
-		if _, err := fmt.Fprintln(to.Out, lines(*answer.Execute.Result)); err != nil {
+		if _, err := fmt.Fprintln(to.Out, sanitizeText(*answer.Execute.Result)); err != nil {
 			return err
 		}
 	}
-	return c.balance(to, answer.Execute.Wallet.Balance)
+	return c.printBalance(to, answer.Execute.Wallet.Balance)
 }

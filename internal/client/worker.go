@@ -28,11 +28,11 @@ type Worker struct {
 }
 
 const (
-	// lookAgain is how often a worker looks for open tasks that nothing was heard
+	// pollInterval is how often a worker looks for open tasks that nothing was heard
 	// of: a task that its worker gave back is not posted again.
-	lookAgain = 30 * time.Second
-	// killTime is how long a command has to end once it is told to.
-	killTime = 5 * time.Second
+	pollInterval = 30 * time.Second
+	// killTimeout is how long a command has to end once it is told to.
+	killTimeout = 5 * time.Second
 )
 
 // Validate refuses to do no task at once, or with nothing.
@@ -49,7 +49,7 @@ func (c *Worker) Validate() error {
 // Run takes open tasks, the longest open first, does them and hands in what comes
 // of it, until it is interrupted. A task whose command fails is given back.
 func (c *Worker) Run(ctx context.Context, to Streams) error {
-	if err := c.know(ctx); err != nil {
+	if err := c.loadCapabilities(ctx); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(to.Err, "Working at %s on %s. Interrupt to end.\n", c.URL, strings.Join(c.Capability, ", "))
@@ -62,7 +62,7 @@ func (c *Worker) Run(ctx context.Context, to Streams) error {
 	defer stop(nil)
 	heard := make(chan struct{}, 1)
 	group.Go(func() {
-		stop(c.follow(listening, to, c.Capability, nil, func(*posted) error {
+		stop(c.followTasks(listening, to, c.Capability, nil, func(*taskPostedEvent) error {
 			select {
 			case heard <- struct{}{}:
 			default: // it will be looked anyway
@@ -70,19 +70,19 @@ func (c *Worker) Run(ctx context.Context, to Streams) error {
 			return nil
 		}))
 	})
-	err = c.take(listening, to, &group, heard)
+	err = c.acceptTasks(listening, to, &group, heard)
 	if cause := context.Cause(listening); err == nil && ctx.Err() == nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return err
 }
 
-// know makes sure of a key, and of what the agent can do.
-func (c *Worker) know(ctx context.Context) error {
+// loadCapabilities makes sure of a key, and of what the agent can do.
+func (c *Worker) loadCapabilities(ctx context.Context) error {
 	answer, err := api.Viewer(ctx, c.client())
 	switch {
 	case err != nil:
-		return c.explain(err)
+		return c.describeError(err)
 	case answer.Viewer == nil:
 		return errors.New("a worker is an agent: give --key or AGENTMARKET_API_KEY; 'agentmarket register NAME' makes one")
 	case len(c.Capability) == 0:
@@ -94,10 +94,10 @@ func (c *Worker) know(ctx context.Context) error {
 	return nil
 }
 
-// take takes tasks for as long as ctx lasts, and has each done beside the others.
-func (c *Worker) take(ctx context.Context, to Streams, group *sync.WaitGroup, heard <-chan struct{}) error {
+// acceptTasks takes tasks for as long as ctx lasts, and has each done beside the others.
+func (c *Worker) acceptTasks(ctx context.Context, to Streams, group *sync.WaitGroup, heard <-chan struct{}) error {
 	free := make(chan struct{}, c.Parallel)
-	again := time.NewTicker(lookAgain)
+	again := time.NewTicker(pollInterval)
 	defer again.Stop()
 	passed := map[string]bool{} // tasks that are not for this worker
 	for {
@@ -106,7 +106,7 @@ func (c *Worker) take(ctx context.Context, to Streams, group *sync.WaitGroup, he
 		case <-ctx.Done():
 			return nil
 		}
-		task, err := c.next(ctx, passed)
+		task, err := c.acceptNext(ctx, passed)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			_, _ = fmt.Fprintf(to.Err, "%v; trying again\n", err)
@@ -123,31 +123,31 @@ func (c *Worker) take(ctx context.Context, to Streams, group *sync.WaitGroup, he
 		}
 		passed[task.Id] = true // whatever comes of it, it is not taken twice
 		if c.Once {
-			return c.work(ctx, to, task)
+			return c.doTask(ctx, to, task)
 		}
 		group.Go(func() {
 			defer func() { <-free }()
-			if err := c.work(ctx, to, task); err != nil {
+			if err := c.doTask(ctx, to, task); err != nil {
 				_, _ = fmt.Fprintf(to.Err, "%s: %v\n", task.Id, err)
 			}
 		})
 	}
 }
 
-// next accepts the task that has been open for longest of those that the worker
+// acceptNext accepts the task that has been open for longest of those that the worker
 // can do; nil when there is none.
-func (c *Worker) next(ctx context.Context, passed map[string]bool) (*api.TaskFields, error) {
+func (c *Worker) acceptNext(ctx context.Context, passed map[string]bool) (*api.TaskFields, error) {
 	for _, capability := range c.Capability {
 		most := 100
 		page, err := api.Tasks(ctx, c.client(), &most, nil, []api.TaskStatus{api.TaskStatusOpen}, &capability, nil)
 		if err != nil {
-			return nil, c.explain(err)
+			return nil, c.describeError(err)
 		}
 		for _, task := range slices.Backward(page.Tasks.Nodes) {
 			if passed[task.Id] {
 				continue
 			}
-			accepted, err := insist(ctx, func(ctx context.Context) (*api.AcceptTaskResponse, error) {
+			accepted, err := retryUntilDone(ctx, func(ctx context.Context) (*api.AcceptTaskResponse, error) {
 				return api.AcceptTask(ctx, c.client(), task.Id)
 			})
 			switch CodeOf(err) {
@@ -156,7 +156,7 @@ func (c *Worker) next(ctx context.Context, passed map[string]bool) (*api.TaskFie
 				continue
 			}
 			if err != nil {
-				return nil, c.explain(err)
+				return nil, c.describeError(err)
 			}
 			return &accepted.AcceptTask.Task, nil
 		}
@@ -164,24 +164,24 @@ func (c *Worker) next(ctx context.Context, passed map[string]bool) (*api.TaskFie
 	return nil, nil //nolint:nilnil // there is none
 }
 
-// work does a task that was accepted. It is finished even when the worker is told
+// doTask does a task that was accepted. It is finished even when the worker is told
 // to end meanwhile.
-func (c *Worker) work(ctx context.Context, to Streams, task *api.TaskFields) error {
-	_, _ = fmt.Fprintf(to.Err, "%s: %s, %d credits\n", task.Id, OneLine(task.Title), task.Budget)
-	result, err := c.run(ctx, to, task)
-	telling, cancel := afterwards(ctx, requestTime)
+func (c *Worker) doTask(ctx context.Context, to Streams, task *api.TaskFields) error {
+	_, _ = fmt.Fprintf(to.Err, "%s: %s, %d credits\n", task.Id, SanitizeLine(task.Title), task.Budget)
+	result, err := c.runCommand(ctx, to, task)
+	telling, cancel := withGracePeriod(ctx, requestTimeout)
 	defer cancel()
 	if err != nil {
-		return c.release(telling, task, err)
+		return c.releaseTask(telling, task, err)
 	}
-	completed, err := insist(telling, func(ctx context.Context) (*api.CompleteTaskResponse, error) {
+	completed, err := retryUntilDone(telling, func(ctx context.Context) (*api.CompleteTaskResponse, error) {
 		return api.CompleteTask(ctx, c.client(), task.Id, result)
 	})
 	switch code := CodeOf(err); {
 	case code == "INVALID_INPUT" || code == "PAYLOAD_TOO_LARGE": // too long, or no text
-		return c.release(telling, task, c.explain(err))
+		return c.releaseTask(telling, task, c.describeError(err))
 	case err != nil:
-		return c.explain(err)
+		return c.describeError(err)
 	}
 	if c.JSON {
 		return json.NewEncoder(to.Out).Encode(completed.CompleteTask)
@@ -190,23 +190,23 @@ func (c *Worker) work(ctx context.Context, to Streams, task *api.TaskFields) err
 	return err
 }
 
-// release gives a task back that could not be done, and says why not.
-func (c *Worker) release(ctx context.Context, task *api.TaskFields, why error) error {
-	_, err := insist(ctx, func(ctx context.Context) (*api.ReleaseTaskResponse, error) {
+// releaseTask gives a task back that could not be done, and says why not.
+func (c *Worker) releaseTask(ctx context.Context, task *api.TaskFields, why error) error {
+	_, err := retryUntilDone(ctx, func(ctx context.Context) (*api.ReleaseTaskResponse, error) {
 		return api.ReleaseTask(ctx, c.client(), task.Id)
 	})
-	return errors.Join(fmt.Errorf("given back: %w", why), c.explain(err))
+	return errors.Join(fmt.Errorf("given back: %w", why), c.describeError(err))
 }
 
-// afterwards is ctx that goes on for a while after its end.
-func afterwards(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+// withGracePeriod is ctx that goes on for a while after its end.
+func withGracePeriod(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, cancel) })
 	return later, func() { stop(); cancel() }
 }
 
-// run runs the command on a task and returns what it wrote.
-func (c *Worker) run(ctx context.Context, to Streams, task *api.TaskFields) (string, error) {
+// runCommand runs the command on a task and returns what it wrote.
+func (c *Worker) runCommand(ctx context.Context, to Streams, task *api.TaskFields) (string, error) {
 	short := *task // an environment has room for less than a description may have
 	short.Description, short.Result = "", nil
 	about, err := json.Marshal(short)
@@ -215,8 +215,8 @@ func (c *Worker) run(ctx context.Context, to Streams, task *api.TaskFields) (str
 	}
 	command := exec.CommandContext(ctx, "/bin/sh", "-c", c.Exec) //nolint:gosec // it is what the user wants run; what strangers say is not in it
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
-	command.WaitDelay = killTime
-	command.Env = append(withoutKey(os.Environ()), "AGENTMARKET_TASK="+string(about))
+	command.WaitDelay = killTimeout
+	command.Env = append(withoutAPIKey(os.Environ()), "AGENTMARKET_TASK="+string(about))
 	command.Stdin, command.Stderr = strings.NewReader(task.Description), to.Err
 	var out bytes.Buffer
 	command.Stdout = &out
@@ -232,8 +232,8 @@ func (c *Worker) run(ctx context.Context, to Streams, task *api.TaskFields) (str
 	return out.String(), nil
 }
 
-// withoutKey is an environment without the agent's key: the work of strangers has
+// withoutAPIKey is an environment without the agent's key: the work of strangers has
 // no use for it.
-func withoutKey(environment []string) []string {
+func withoutAPIKey(environment []string) []string {
 	return slices.DeleteFunc(environment, func(entry string) bool { return strings.HasPrefix(entry, "AGENTMARKET_API_KEY=") })
 }

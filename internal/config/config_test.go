@@ -24,8 +24,8 @@ func parse(t *testing.T, args ...string) (config.Config, *kong.Kong, error) {
 	return c, parser, err
 }
 
-// TestFlags: every setting is a flag with a help and an environment variable.
-func TestFlags(t *testing.T) {
+// TestConfig_flags: every setting is a flag with a help and an environment variable.
+func TestConfig_flags(t *testing.T) {
 	t.Parallel()
 	_, parser, err := parse(t)
 	if err != nil {
@@ -44,8 +44,8 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// TestPrecedence: a flag goes before the environment, that before the default.
-func TestPrecedence(t *testing.T) { //nolint:paralleltest // it sets environment variables
+// TestConfig_precedence: a flag goes before the environment, that before the default.
+func TestConfig_precedence(t *testing.T) { //nolint:paralleltest // it sets environment variables
 	t.Setenv("AGENTMARKET_LEASE", "2h")
 	t.Setenv("AGENTMARKET_OPEN_FOR", "3h")
 	t.Setenv("AGENTMARKET_ALLOW_NETWORKS", "127.0.0.0/8,10.0.0.0/8")
@@ -115,9 +115,9 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// TestDeliveriesKept: deliveries are kept for as long as their events unless they
+// TestDeliveryRetention: deliveries are kept for as long as their events unless they
 // are to be kept for less.
-func TestDeliveriesKept(t *testing.T) {
+func TestDeliveryRetention(t *testing.T) {
 	t.Parallel()
 	for arg, want := range map[string]time.Duration{
 		"--addr=:0":              720 * time.Hour,
@@ -126,8 +126,8 @@ func TestDeliveriesKept(t *testing.T) {
 		"--keep-events=2000h":    720 * time.Hour,
 		"--keep-deliveries=100h": 100 * time.Hour,
 	} {
-		if c, _, err := parse(t, arg); err != nil || c.DeliveriesKept() != want {
-			t.Errorf("%s: kept for %s (%v), want %s", arg, c.DeliveriesKept(), err, want)
+		if c, _, err := parse(t, arg); err != nil || c.DeliveryRetention() != want {
+			t.Errorf("%s: kept for %s (%v), want %s", arg, c.DeliveryRetention(), err, want)
 		}
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// fileFlag is the flag that names the file of settings.
-const fileFlag = "config"
+// configFileFlag is the flag that names the file of settings.
+const configFileFlag = "config"
 
 // File is where settings may be kept: a JSON object of them, under the names of their
 // flags. A command that has some of the settings embeds it.
@@ -30,7 +30,7 @@ type File struct {
 func (*File) BeforeResolve(parsing *kong.Context) error {
 	for _, flag := range parsing.Flags() {
 		path, _ := parsing.FlagValue(flag).(string)
-		if flag.Name != fileFlag || path == "" {
+		if flag.Name != configFileFlag || path == "" {
 			continue
 		}
 		found, err := readFile(path)
@@ -51,14 +51,14 @@ func (fileValues) Validate(*kong.Application) error { return nil }
 
 // Resolve is the value of a flag that neither the command line nor the environment has.
 func (v fileValues) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (given any, err error) {
-	if value, ok := v[flag.Name]; ok && variable(flag) == "" {
+	if value, ok := v[flag.Name]; ok && envVariable(flag) == "" {
 		given = value
 	}
 	return given, nil
 }
 
-// variable is the environment variable that a flag has its value from, empty for none.
-func variable(flag *kong.Flag) string {
+// envVariable is the environment variable that a flag has its value from, empty for none.
+func envVariable(flag *kong.Flag) string {
 	for _, name := range flag.Envs {
 		if _, ok := os.LookupEnv(name); ok { //nolint:forbidigo // it is told where a setting comes from
 			return name
@@ -75,30 +75,30 @@ func readFile(path string) (fileValues, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, err := flags()
+	known, err := settingFlags()
 	if err != nil {
 		return nil, err
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
-	found, err := decode(decoder, known)
+	found, err := decodeSettings(decoder, known)
 	syntax, ok := errors.AsType[*json.SyntaxError](err)
 	switch {
 	case ok:
-		return nil, fmt.Errorf("line %d: %w", lineAt(text, syntax.Offset), err)
+		return nil, fmt.Errorf("line %d: %w", lineNumber(text, syntax.Offset), err)
 	case errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("line %d: %w", lineAt(text, int64(len(text))), io.ErrUnexpectedEOF)
+		return nil, fmt.Errorf("line %d: %w", lineNumber(text, int64(len(text))), io.ErrUnexpectedEOF)
 	default:
 		return found, err
 	}
 }
 
-func lineAt(text []byte, offset int64) int {
+func lineNumber(text []byte, offset int64) int {
 	return 1 + bytes.Count(text[:min(offset, int64(len(text)))], []byte("\n"))
 }
 
-// decode reads one object of settings and nothing after it.
-func decode(decoder *json.Decoder, known map[string]*kong.Flag) (fileValues, error) {
+// decodeSettings reads one object of settings and nothing after it.
+func decodeSettings(decoder *json.Decoder, known map[string]*kong.Flag) (fileValues, error) {
 	start, err := decoder.Token()
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -120,7 +120,7 @@ func decode(decoder *json.Decoder, known map[string]*kong.Flag) (fileValues, err
 		if _, twice := found[name]; twice {
 			return nil, fmt.Errorf("%s: is there twice", name)
 		}
-		if found[name], err = argument(known[name], value); err != nil {
+		if found[name], err = flagText(known[name], value); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -133,8 +133,8 @@ func decode(decoder *json.Decoder, known map[string]*kong.Flag) (fileValues, err
 	return found, nil
 }
 
-// argument is a value of the file as it would be written after a flag.
-func argument(flag *kong.Flag, value any) (text string, err error) {
+// flagText is a value of the file as it would be written after a flag.
+func flagText(flag *kong.Flag, value any) (text string, err error) {
 	if flag == nil {
 		return "", errors.New("there is no such setting; 'agentmarket config' lists them")
 	}
@@ -143,9 +143,9 @@ func argument(flag *kong.Flag, value any) (text string, err error) {
 		of = of.Elem()
 	}
 	if of.Kind() == reflect.Slice {
-		text, err = list(of.Elem(), value)
+		text, err = listText(of.Elem(), value)
 	} else {
-		text, err = scalar(of, value)
+		text, err = scalarText(of, value)
 	}
 	if err != nil {
 		return "", err
@@ -157,14 +157,14 @@ func argument(flag *kong.Flag, value any) (text string, err error) {
 	return text, nil
 }
 
-func list(of reflect.Type, value any) (string, error) {
+func listText(of reflect.Type, value any) (string, error) {
 	items, ok := value.([]any)
 	if !ok {
 		return "", errors.New("must be a list, like [1, 2] or [\"a\", \"b\"]")
 	}
 	texts := make([]string, len(items))
 	for i, item := range items {
-		text, err := scalar(of, item)
+		text, err := scalarText(of, item)
 		if err != nil {
 			return "", fmt.Errorf("in the list: %w", err)
 		}
@@ -173,7 +173,7 @@ func list(of reflect.Type, value any) (string, error) {
 	return strings.Join(texts, ","), nil
 }
 
-func scalar(of reflect.Type, value any) (string, error) {
+func scalarText(of reflect.Type, value any) (string, error) {
 	want := "a string"
 	switch kind := of.Kind(); {
 	case of == reflect.TypeFor[time.Duration]():

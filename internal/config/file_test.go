@@ -14,20 +14,20 @@ import (
 	"agentmarket.space/server/internal/config"
 )
 
-// command is one that takes settings from a file as well.
-type command struct {
+// testCommand is one that takes settings from a file as well.
+type testCommand struct {
 	config.File   `embed:""`
 	config.Config `embed:""`
 }
 
 // parseFile parses arguments for a command with a file of this text.
-func parseFile(t *testing.T, text string, args ...string) (*command, *kong.Context, error) {
+func parseFile(t *testing.T, text string, args ...string) (*testCommand, *kong.Context, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "settings.json")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var c command
+	var c testCommand
 	parser, err := kong.New(&c, kong.Writers(io.Discard, io.Discard))
 	if err != nil {
 		t.Fatal(err)
@@ -36,9 +36,9 @@ func parseFile(t *testing.T, text string, args ...string) (*command, *kong.Conte
 	return &c, parsed, err
 }
 
-// TestFile: a flag goes before the environment, that before the file, that before the
+// TestFile_precedence: a flag goes before the environment, that before the file, that before the
 // default; and each is said to be where the setting comes from.
-func TestFile(t *testing.T) { //nolint:paralleltest // it sets environment variables
+func TestFile_precedence(t *testing.T) { //nolint:paralleltest // it sets environment variables
 	t.Setenv("AGENTMARKET_OPEN_FOR", "3h")
 	t.Setenv("AGENTMARKET_PUBLIC_URL", "")
 	t.Setenv("AGENTMARKET_SECRET_KEY", "a key that nobody may see")
@@ -52,7 +52,7 @@ func TestFile(t *testing.T) { //nolint:paralleltest // it sets environment varia
 		t.Fatal(err)
 	}
 	if c.Lease != 4*time.Hour || c.OpenFor != 3*time.Hour || c.KeepAudit != 48*time.Hour || *c.KeepDeliveries != 100*time.Hour || c.PublicURL != "" ||
-		len(c.AllowNetworks) != 2 || len(c.AllowPorts) != 2 || len(c.TrustProxies) != 0 || c.StartCredits != 500 || c.RateLimits != "off" || len(c.WebhookRetries) != 2 {
+		len(c.AllowNetworks) != 2 || len(c.AllowPorts) != 2 || len(c.TrustProxies) != 0 || c.StartingCredits != 500 || c.RateLimits != "off" || len(c.WebhookRetries) != 2 {
 		t.Errorf("the settings are %+v", c.Config)
 	}
 	settings, err := config.Settings(parsed)
@@ -61,7 +61,7 @@ func TestFile(t *testing.T) { //nolint:paralleltest // it sets environment varia
 	}
 	got := map[string]string{}
 	for _, setting := range settings {
-		got[setting.Name] = setting.From + " " + setting.Value
+		got[setting.Name] = setting.Source + " " + setting.Value
 		if strings.Contains(setting.Value, "secret") || strings.Contains(setting.Value, "nobody") || strings.Contains(setting.Value, "password@") || strings.Contains(setting.Value, "third") {
 			t.Errorf("%s shows %s", setting.Name, setting.Value)
 		}
@@ -81,9 +81,9 @@ func TestFile(t *testing.T) { //nolint:paralleltest // it sets environment varia
 	}
 }
 
-// TestFile_refused: what is wrong with a file is told with its name and that of the
+// TestFile_rejectsInvalid: what is wrong with a file is told with its name and that of the
 // setting.
-func TestFile_refused(t *testing.T) {
+func TestFile_rejectsInvalid(t *testing.T) {
 	t.Parallel()
 	for text, says := range map[string]string{
 		``:                                    "want a JSON object",
@@ -118,7 +118,7 @@ func TestFile_refused(t *testing.T) {
 		}
 	}
 	for _, path := range []string{filepath.Join(t.TempDir(), "missing.json"), t.TempDir()} {
-		var c command
+		var c testCommand
 		parser, err := kong.New(&c)
 		if err != nil {
 			t.Fatal(err)

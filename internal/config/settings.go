@@ -16,14 +16,14 @@ const masked = "********"
 type Setting struct {
 	Name     string `json:"-"` // of its flag
 	Value    string `json:"value"`
-	From     string `json:"from"` // flag, environment, file or default
+	Source   string `json:"from"` // flag, environment, file or default
 	Variable string `json:"variable"`
 }
 
 // Settings are the settings of a parsed command in the order of [Config], with
 // secrets, and passwords in addresses, masked.
 func Settings(parsed *kong.Context) ([]Setting, error) {
-	known, err := flags()
+	known, err := settingFlags()
 	if err != nil {
 		return nil, err
 	}
@@ -42,21 +42,21 @@ func Settings(parsed *kong.Context) ([]Setting, error) {
 		if known[flag.Name] == nil {
 			continue
 		}
-		s := Setting{Name: flag.Name, Value: shown(flag), From: from[flag], Variable: strings.Join(flag.Envs, " ")}
+		s := Setting{Name: flag.Name, Value: maskedValue(flag), Source: from[flag], Variable: strings.Join(flag.Envs, " ")}
 		switch {
-		case s.From != "":
-		case variable(flag) != "":
-			s.From = "environment"
+		case s.Source != "":
+		case envVariable(flag) != "":
+			s.Source = "environment"
 		default:
-			s.From = "default"
+			s.Source = "default"
 		}
 		all = append(all, s)
 	}
 	return all, nil
 }
 
-// flags are the settings by the names of their flags.
-func flags() (map[string]*kong.Flag, error) {
+// settingFlags are the settings by the names of their flags.
+func settingFlags() (map[string]*kong.Flag, error) {
 	parser, err := kong.New(&Config{}, kong.NoDefaultHelp())
 	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
@@ -68,37 +68,37 @@ func flags() (map[string]*kong.Flag, error) {
 	return all, nil
 }
 
-// shown is the value of a flag as it may be seen.
-func shown(flag *kong.Flag) string {
-	text := written(flag.Target)
+// maskedValue is the value of a flag as it may be seen.
+func maskedValue(flag *kong.Flag) string {
+	text := formatValue(flag.Target)
 	if flag.Tag.Has(secretTag) && text != "" {
 		return masked
 	}
-	return withoutLogin(text)
+	return maskCredentials(text)
 }
 
-// written is a value as it would be given.
-func written(value reflect.Value) string {
+// formatValue is a value as it would be given.
+func formatValue(value reflect.Value) string {
 	kind := value.Kind()
 	if kind == reflect.Pointer && value.IsNil() {
 		return ""
 	}
 	if kind == reflect.Pointer {
-		return written(value.Elem())
+		return formatValue(value.Elem())
 	}
 	if kind != reflect.Slice {
 		return fmt.Sprint(value.Interface())
 	}
 	items := make([]string, value.Len())
 	for i := range items {
-		items[i] = written(value.Index(i))
+		items[i] = formatValue(value.Index(i))
 	}
 	return strings.Join(items, ",")
 }
 
-// withoutLogin is a value without what comes before an @ in it: an address may hold a
+// maskCredentials is a value without what comes before an @ in it: an address may hold a
 // password or a token there, and in its query.
-func withoutLogin(text string) string {
+func maskCredentials(text string) string {
 	text = regexp.MustCompile(`^([a-z]+://)?\S*@`).ReplaceAllString(text, "${1}"+masked+"@")
 	return regexp.MustCompile(`([?&](?:ssl)?password=)[^\s&]+`).ReplaceAllString(text, "${1}"+masked)
 }

@@ -13,19 +13,19 @@ import (
 // Backup writes one committed state of the SQLite file at from, which a server
 // may be serving, to a new file at to. The schema stays as it is, that of an older
 // program too. See [publish] for what it promises.
-func Backup(ctx context.Context, from, to string, check func(*State) error) error {
+func Backup(ctx context.Context, from, to string, check func(*Snapshot) error) error {
 	if IsPostgres(from) {
 		return errors.New("the backup of a PostgreSQL database is pg_dump's work")
 	}
 	if err := errors.Join(checkPath(from), checkPath(to)); err != nil {
 		return err
 	}
-	return publish(ctx, to, check, func(unfinished string) error { return copyState(ctx, from, unfinished) })
+	return writeVerifiedFile(ctx, to, check, func(unfinished string) error { return vacuumInto(ctx, from, unfinished) })
 }
 
 // Restore is Backup the other way: to is where a server is to serve it from. What
 // an older program left is brought up to date on the way.
-func Restore(ctx context.Context, from, to string, check func(*State) error) error {
+func Restore(ctx context.Context, from, to string, check func(*Snapshot) error) error {
 	if IsPostgres(from) || IsPostgres(to) {
 		return errors.New("a backup is restored to a SQLite file; agentmarket copy moves that to PostgreSQL")
 	}
@@ -36,26 +36,26 @@ func Restore(ctx context.Context, from, to string, check func(*State) error) err
 	if err != nil {
 		return err
 	}
-	err = publish(ctx, to, check, func(unfinished string) error {
-		if err := copyState(ctx, from, unfinished); err != nil {
+	err = writeVerifiedFile(ctx, to, check, func(unfinished string) error {
+		if err := vacuumInto(ctx, from, unfinished); err != nil {
 			return err
 		}
-		if err := refuseForeign(ctx, unfinished); err != nil {
+		if err := rejectForeignFile(ctx, unfinished); err != nil {
 			return err
 		}
-		if err := Inspect(ctx, unfinished, func(*State) error { return nil }); err != nil {
+		if err := Inspect(ctx, unfinished, func(*Snapshot) error { return nil }); err != nil {
 			return err // an empty file would be made a market without anybody in it
 		}
 		return migrateFile(ctx, unfinished)
 	})
 	if err != nil {
-		return errors.Join(err, lock.undo())
+		return errors.Join(err, lock.releaseAndRemove())
 	}
 	return lock.release()
 }
 
-// copyState writes one committed state of a file to a new one.
-func copyState(ctx context.Context, from, to string) error {
+// vacuumInto writes one committed state of a file to a new one.
+func vacuumInto(ctx context.Context, from, to string) error {
 	info, err := os.Stat(from)
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)
@@ -71,10 +71,10 @@ func copyState(ctx context.Context, from, to string) error {
 	return errors.Join(reader.WithContext(ctx).Exec("VACUUM INTO ?", to).Error, closeGorm(reader))
 }
 
-// publish has a file written under another name. Once it is found undamaged, has
+// writeVerifiedFile has a file written under another name. Once it is found undamaged, has
 // passed check and is on the disk, it gets its own. Whatever fails leaves
 // nothing behind, and nothing is ever overwritten.
-func publish(ctx context.Context, path string, check func(*State) error, write func(unfinished string) error) (err error) {
+func writeVerifiedFile(ctx context.Context, path string, check func(*Snapshot) error, write func(unfinished string) error) (err error) {
 	for _, part := range []string{path, path + "-wal", path + "-journal"} {
 		if _, err := os.Lstat(part); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s is there already: nothing is overwritten", part)
@@ -89,34 +89,34 @@ func publish(ctx context.Context, path string, check func(*State) error, write f
 	if err := write(unfinished); err != nil {
 		return err
 	}
-	if err := inspectFile(ctx, unfinished, check); err != nil {
+	if err := verifyFile(ctx, unfinished, check); err != nil {
 		return err
 	}
-	if err := errors.Join(os.Chmod(unfinished, 0o600), Sync(unfinished)); err != nil {
+	if err := errors.Join(os.Chmod(unfinished, 0o600), Fsync(unfinished)); err != nil {
 		return err
 	}
 	if err := os.Link(unfinished, path); err != nil { // unlike a rename it never replaces one that came meanwhile
 		return err
 	}
-	return Sync(filepath.Dir(path))
+	return Fsync(filepath.Dir(path))
 }
 
-// inspectFile refuses a file that is damaged, is no market or does not pass
+// verifyFile refuses a file that is damaged, is no market or does not pass
 // check.
-func inspectFile(ctx context.Context, path string, check func(*State) error) error {
-	if err := refuseForeign(ctx, path); err != nil {
+func verifyFile(ctx context.Context, path string, check func(*Snapshot) error) error {
+	if err := rejectForeignFile(ctx, path); err != nil {
 		return err
 	}
-	return Inspect(ctx, path, func(state *State) error {
-		if err := checkHealth(state); err != nil {
+	return Inspect(ctx, path, func(state *Snapshot) error {
+		if err := checkIntegrity(state); err != nil {
 			return err
 		}
 		return check(state)
 	})
 }
 
-// Sync has a file, or what a folder lists, on the disk.
-func Sync(path string) error {
+// Fsync has a file, or what a folder lists, on the disk.
+func Fsync(path string) error {
 	file, err := os.Open(path) //nolint:gosec // the operator names it
 	if err != nil {
 		return err

@@ -18,26 +18,26 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// held is a store whose writer is in the middle of a change, so that what is
+// blockedWriter is a store whose writer is in the middle of a change, so that what is
 // written meanwhile gathers behind it.
-type held struct {
+type blockedWriter struct {
 	*database.DB
 	path    string
-	release func() // lets the change in the middle end, which adds "first"
+	unblock func() // lets the change in the middle end, which adds "first"
 	group   sync.WaitGroup
 }
 
-// hold returns a store whose first change is to end with an error that says
+// blockWriter returns a store whose first change is to end with an error that says
 // want, without one when want is empty.
-func hold(t *testing.T, want string) *held {
+func blockWriter(t *testing.T, want string) *blockedWriter {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 	must(t, err)
 	entered, leave := make(chan struct{}), make(chan struct{})
-	h := &held{DB: db, path: path, release: sync.OnceFunc(func() { close(leave) })}
+	h := &blockedWriter{DB: db, path: path, unblock: sync.OnceFunc(func() { close(leave) })}
 	t.Cleanup(func() {
-		h.ended()
+		h.finish()
 		select {
 		case <-db.Closing():
 		default:
@@ -48,39 +48,39 @@ func hold(t *testing.T, want string) *held {
 		wantError(t, h.Write(t.Context(), func(tx *database.Tx) error {
 			close(entered)
 			<-leave
-			return add(tx, "first")
+			return insertAgent(tx, "first")
 		}), want)
 	})
 	<-entered
 	return h
 }
 
-// write has fn wait for its turn, to end with an error that says want.
-func (h *held) write(t *testing.T, want string, fn func(*database.Tx) error) {
+// queueWrite has fn wait for its turn, to end with an error that says want.
+func (h *blockedWriter) queueWrite(t *testing.T, want string, fn func(*database.Tx) error) {
 	t.Helper()
-	before := h.Waiting()
+	before := h.QueuedWrites()
 	h.group.Go(func() { wantError(t, h.Write(t.Context(), fn), want) })
-	h.gathered(t, before+1)
+	h.waitForQueued(t, before+1)
 }
 
-// gathered waits until n changes wait for their turn.
-func (h *held) gathered(t *testing.T, n int) {
+// waitForQueued waits until n changes wait for their turn.
+func (h *blockedWriter) waitForQueued(t *testing.T, n int) {
 	t.Helper()
 	ticker, late := time.NewTicker(time.Millisecond), time.After(20*time.Second)
 	defer ticker.Stop()
-	for h.Waiting() < n {
+	for h.QueuedWrites() < n {
 		select {
 		case <-ticker.C:
 		case <-late:
-			t.Errorf("%d changes wait, want %d", h.Waiting(), n)
+			t.Errorf("%d changes wait, want %d", h.QueuedWrites(), n)
 			return
 		}
 	}
 }
 
-// ended lets every change end.
-func (h *held) ended() {
-	h.release()
+// finish lets every change end.
+func (h *blockedWriter) finish() {
+	h.unblock()
 	h.group.Wait()
 }
 
@@ -94,33 +94,33 @@ func wantError(t *testing.T, err error, want string) {
 // TestWrite_batch: what waits shares the next commit, up to MaxBatch.
 func TestWrite_batch(t *testing.T) {
 	t.Parallel()
-	h := hold(t, "")
+	h := blockWriter(t, "")
 	var visible int64
-	h.write(t, "", func(tx *database.Tx) error {
+	h.queueWrite(t, "", func(tx *database.Tx) error {
 		tx.OnCommit(func() {
 			if err := h.Read(t.Context()).Model(&models.Agent{}).Count(&visible).Error; err != nil {
 				t.Error(err)
 			}
 		})
-		return add(tx, "second")
+		return insertAgent(tx, "second")
 	})
 	for i := range database.MaxBatch - 1 {
-		h.write(t, "", func(tx *database.Tx) error { return add(tx, strconv.Itoa(i)) })
+		h.queueWrite(t, "", func(tx *database.Tx) error { return insertAgent(tx, strconv.Itoa(i)) })
 	}
-	h.ended()
+	h.finish()
 	if visible != database.MaxBatch {
 		t.Errorf("the first commit brought %d changes, want %d", visible, database.MaxBatch)
 	}
-	if n := len(kept(t, h.DB)); n != database.MaxBatch+1 {
+	if n := len(agentIDs(t, h.DB)); n != database.MaxBatch+1 {
 		t.Errorf("%d changes were kept, want %d", n, database.MaxBatch+1)
 	}
 }
 
-// TestWrite_neighbours: what fails in a batch takes back what it did, asked to
+// TestWrite_isolatesFailuresInBatch: what fails in a batch takes back what it did, asked to
 // be done and queued itself, and nothing else.
-func TestWrite_neighbours(t *testing.T) {
+func TestWrite_isolatesFailuresInBatch(t *testing.T) {
 	t.Parallel()
-	h := hold(t, "")
+	h := blockWriter(t, "")
 	var hooks []string
 	for _, c := range []struct {
 		id, want string
@@ -130,17 +130,17 @@ func TestWrite_neighbours(t *testing.T) {
 		{"refused", "it is refused", func(*database.Tx) error { return errors.New("it is refused") }},
 		{"between", "", func(*database.Tx) error { return nil }},
 		{"broken", "panic in a transaction: it is broken", func(*database.Tx) error { panic("it is broken") }},
-		{"twice", "duplicated key", func(tx *database.Tx) error { return add(tx, "twice") }},
+		{"twice", "duplicated key", func(tx *database.Tx) error { return insertAgent(tx, "twice") }},
 		{"after", "", func(*database.Tx) error { return nil }},
 	} {
-		h.write(t, c.want, func(tx *database.Tx) error {
+		h.queueWrite(t, c.want, func(tx *database.Tx) error {
 			tx.OnCommit(func() { hooks = append(hooks, c.id) })
-			tx.Enqueue(job{Of: c.id}, nil)
-			return errors.Join(add(tx, c.id), c.fail(tx))
+			tx.Enqueue(job{Name: c.id}, nil)
+			return errors.Join(insertAgent(tx, c.id), c.fail(tx))
 		})
 	}
-	h.ended()
-	if got := kept(t, h.DB); !slices.Equal(got, []string{"after", "before", "between", "first"}) {
+	h.finish()
+	if got := agentIDs(t, h.DB); !slices.Equal(got, []string{"after", "before", "between", "first"}) {
 		t.Errorf("kept %q", got)
 	}
 	if !slices.Equal(hooks, []string{"before", "between", "after"}) {
@@ -153,37 +153,37 @@ func TestWrite_neighbours(t *testing.T) {
 	}
 }
 
-// joined is a job that takes in two more at most.
-type joined struct {
-	Of string `json:"of"`
+// mergeableJob is a job that takes in two more at most.
+type mergeableJob struct {
+	Names string `json:"of"`
 }
 
 // Kind names the job.
-func (joined) Kind() string { return "joined" }
+func (mergeableJob) Kind() string { return "joined" }
 
-// Join takes in a job whose name fits beside its own.
-func (j joined) Join(later river.JobArgs) (river.JobArgs, bool) {
-	other, ok := later.(joined)
-	j.Of += other.Of
-	return j, ok && len(j.Of) <= 3
+// Merge takes in a job whose name fits beside its own.
+func (j mergeableJob) Merge(later river.JobArgs) (river.JobArgs, bool) {
+	other, ok := later.(mergeableJob)
+	j.Names += other.Names
+	return j, ok && len(j.Names) <= 3
 }
 
-// TestEnqueue_joined: jobs of one commit that may be one job are, in their order;
+// TestEnqueue_mergesJobs: jobs of one commit that may be one job are, in their order;
 // what is refused puts none in it.
-func TestEnqueue_joined(t *testing.T) {
+func TestEnqueue_mergesJobs(t *testing.T) {
 	t.Parallel()
-	h := hold(t, "")
+	h := blockWriter(t, "")
 	for name := range strings.SplitSeq("a,b,x,c,d", ",") {
-		h.write(t, map[bool]string{true: "it is refused"}[name == "x"], func(tx *database.Tx) error {
-			tx.Enqueue(joined{Of: name}, nil)
-			tx.Enqueue(job{Of: strings.ToUpper(name)}, nil)
+		h.queueWrite(t, map[bool]string{true: "it is refused"}[name == "x"], func(tx *database.Tx) error {
+			tx.Enqueue(mergeableJob{Names: name}, nil)
+			tx.Enqueue(job{Name: strings.ToUpper(name)}, nil)
 			if name == "x" {
 				return errors.New("it is refused")
 			}
 			return nil
 		})
 	}
-	h.ended()
+	h.finish()
 	var jobs []string
 	must(t, h.Read(t.Context()).Raw("SELECT json_extract(args, '$.of') FROM river_job ORDER BY id").Scan(&jobs).Error)
 	if want := []string{"abc", "A", "B", "C", "d", "D"}; !slices.Equal(jobs, want) {
@@ -191,29 +191,29 @@ func TestEnqueue_joined(t *testing.T) {
 	}
 }
 
-// TestWrite_refused: a change that is refused for what a neighbour did hears of
+// TestWrite_errorWaitsForCommit: a change that is refused for what a neighbour did hears of
 // it when that is committed, not before. The one behind it makes the batch last.
-func TestWrite_refused(t *testing.T) {
+func TestWrite_errorWaitsForCommit(t *testing.T) {
 	t.Parallel()
-	h := hold(t, "")
-	h.write(t, "", func(tx *database.Tx) error { return add(tx, "taken") })
-	before := h.Waiting()
+	h := blockWriter(t, "")
+	h.queueWrite(t, "", func(tx *database.Tx) error { return insertAgent(tx, "taken") })
+	before := h.QueuedWrites()
 	h.group.Go(func() {
-		wantError(t, h.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "taken") }), "duplicated key")
-		if got := kept(t, h.DB); !slices.Contains(got, "taken") {
+		wantError(t, h.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "taken") }), "duplicated key")
+		if got := agentIDs(t, h.DB); !slices.Contains(got, "taken") {
 			t.Errorf("refused for what %q shows nothing of", got)
 		}
 	})
-	h.gathered(t, before+1)
-	h.write(t, "", func(tx *database.Tx) error {
+	h.waitForQueued(t, before+1)
+	h.queueWrite(t, "", func(tx *database.Tx) error {
 		for i := range 2000 {
-			if err := add(tx, strconv.Itoa(i)); err != nil {
+			if err := insertAgent(tx, strconv.Itoa(i)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	h.ended()
+	h.finish()
 }
 
 // TestWrite_batchFails: when a batch cannot be committed, or nobody can tell
@@ -229,15 +229,15 @@ func TestWrite_batchFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := hold(t, row.says)
-			var told []database.Commit
-			h.OnCommits(func(c database.Commit) { told = append(told, c) }) // one after another
-			h.write(t, row.says, func(tx *database.Tx) error {
+			h := blockWriter(t, row.says)
+			var told []database.CommitStats
+			h.ObserveCommits(func(c database.CommitStats) { told = append(told, c) }) // one after another
+			h.queueWrite(t, row.says, func(tx *database.Tx) error {
 				tx.OnCommit(func() { t.Error("a hook ran without a commit") })
 				tx.Enqueue(job{}, nil)
-				return add(tx, "neighbour")
+				return insertAgent(tx, "neighbour")
 			})
-			h.write(t, row.says, func(tx *database.Tx) error {
+			h.queueWrite(t, row.says, func(tx *database.Tx) error {
 				for statement := range strings.SplitSeq(row.statements, ";") {
 					if err := tx.Exec(statement).Error; err != nil {
 						return err
@@ -245,9 +245,9 @@ func TestWrite_batchFails(t *testing.T) {
 				}
 				return nil
 			})
-			h.ended()
-			must(t, h.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "next") }))
-			if got := kept(t, h.DB); !slices.Equal(got, []string{"next"}) {
+			h.finish()
+			must(t, h.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "next") }))
+			if got := agentIDs(t, h.DB); !slices.Equal(got, []string{"next"}) {
 				t.Errorf("kept %q", got)
 			}
 			if len(told) != 2 || told[0].Err == nil || told[0].Changes != 0 || told[1].Err != nil || told[1].Changes != 1 {
@@ -265,47 +265,47 @@ func TestWrite_batchFails(t *testing.T) {
 // once and never begun; one that has begun is ended as if nobody had gone.
 func TestWrite_cancelled(t *testing.T) {
 	t.Parallel()
-	h := hold(t, "")
+	h := blockWriter(t, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	answer := make(chan error)
 	go func() {
-		answer <- h.Write(ctx, func(tx *database.Tx) error { return add(tx, "cancelled") })
+		answer <- h.Write(ctx, func(tx *database.Tx) error { return insertAgent(tx, "cancelled") })
 	}()
-	h.gathered(t, 1)
+	h.waitForQueued(t, 1)
 	cancel()
 	if err := <-answer; !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled change ended with %v", err)
 	}
-	h.ended()
+	h.finish()
 	begun, cancel := context.WithCancel(t.Context())
 	must(t, h.Write(begun, func(tx *database.Tx) error {
 		cancel()
-		return add(tx, "too late to cancel")
+		return insertAgent(tx, "too late to cancel")
 	}))
-	if got := kept(t, h.DB); !slices.Equal(got, []string{"first", "too late to cancel"}) {
+	if got := agentIDs(t, h.DB); !slices.Equal(got, []string{"first", "too late to cancel"}) {
 		t.Errorf("kept %q", got)
 	}
 }
 
-// TestWrite_inside: a Write inside a Write, which is a mistake, waits behind
+// TestWrite_nested: a Write inside a Write, which is a mistake, waits behind
 // itself as long as its context lets it, and is not begun.
-func TestWrite_inside(t *testing.T) {
+func TestWrite_nested(t *testing.T) {
 	t.Parallel()
-	h := hold(t, "")
+	h := blockWriter(t, "")
 	inner, cancel := context.WithCancel(t.Context())
-	h.write(t, "", func(tx *database.Tx) error {
+	h.queueWrite(t, "", func(tx *database.Tx) error {
 		go func() {
-			h.gathered(t, 1)
+			h.waitForQueued(t, 1)
 			cancel()
 		}()
-		err := h.Write(inner, func(tx *database.Tx) error { return add(tx, "inner") })
+		err := h.Write(inner, func(tx *database.Tx) error { return insertAgent(tx, "inner") })
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("the inner change ended with %v", err)
 		}
-		return add(tx, "outer")
+		return insertAgent(tx, "outer")
 	})
-	h.ended()
-	if got := kept(t, h.DB); !slices.Equal(got, []string{"first", "outer"}) {
+	h.finish()
+	if got := agentIDs(t, h.DB); !slices.Equal(got, []string{"first", "outer"}) {
 		t.Errorf("kept %q", got)
 	}
 }
@@ -313,24 +313,24 @@ func TestWrite_inside(t *testing.T) {
 // TestClose ends after what waits, refuses what comes later, and frees the file.
 func TestClose(t *testing.T) {
 	t.Parallel()
-	h := hold(t, "")
-	h.write(t, "", func(tx *database.Tx) error { return add(tx, "waiting") })
+	h := blockWriter(t, "")
+	h.queueWrite(t, "", func(tx *database.Tx) error { return insertAgent(tx, "waiting") })
 	closed := make(chan error)
 	go func() { closed <- h.Close() }()
 	<-h.Closing()
-	late := func(tx *database.Tx) error { return add(tx, "late") }
+	late := func(tx *database.Tx) error { return insertAgent(tx, "late") }
 	wantError(t, h.Write(t.Context(), late), "the database is closed")
-	h.ended()
+	h.finish()
 	must(t, <-closed)
 	wantError(t, h.Write(t.Context(), late), "the database is closed")
-	if got := kept(t, open(t, h.path)); !slices.Equal(got, []string{"first", "waiting"}) {
+	if got := agentIDs(t, openDB(t, h.path)); !slices.Equal(got, []string{"first", "waiting"}) {
 		t.Errorf("kept %q", got)
 	}
 }
 
-// TestWrite_full: with no room for the file what needs more is refused in words, what
+// TestWrite_diskFull: with no room for the file what needs more is refused in words, what
 // was written before stays, and there is more room later.
-func TestWrite_full(t *testing.T) {
+func TestWrite_diskFull(t *testing.T) {
 	t.Parallel()
 	db, err := database.Open(t.Context(), filepath.Join(t.TempDir(), "a.db"), slog.New(slog.DiscardHandler))
 	must(t, err)
@@ -338,7 +338,7 @@ func TestWrite_full(t *testing.T) {
 	must(t, db.LimitPages(1)) // to as many as it has
 	written := 0
 	for err == nil {
-		if err = db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, strconv.Itoa(written)) }); err == nil {
+		if err = db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, strconv.Itoa(written)) }); err == nil {
 			written++
 		}
 	}
@@ -346,8 +346,8 @@ func TestWrite_full(t *testing.T) {
 		t.Errorf("it is refused with %v", err)
 	}
 	must(t, db.LimitPages(1<<30))
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "again") }))
-	if n := len(kept(t, db)); n != written+1 {
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "again") }))
+	if n := len(agentIDs(t, db)); n != written+1 {
 		t.Errorf("%d changes were kept, want %d", n, written+1)
 	}
 }

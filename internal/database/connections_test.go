@@ -10,16 +10,16 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestConnection: what is acknowledged is on the disk, and the laws that tables
+// TestOpen_pragmas: what is acknowledged is on the disk, and the laws that tables
 // state are kept.
-func TestConnection(t *testing.T) {
+func TestOpen_pragmas(t *testing.T) {
 	t.Parallel()
-	db := open(t, filepath.Join(t.TempDir(), "a.db"))
+	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
 	for pragma, want := range map[string]string{
 		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "10000", "temp_store": "2", "query_only": "0",
 	} {
 		var got string
-		must(t, db.Write(t.Context(), func(tx *database.Tx) error { return tx.Row("PRAGMA "+pragma, nil, &got) }))
+		must(t, db.Write(t.Context(), func(tx *database.Tx) error { return tx.QueryRow("PRAGMA "+pragma, nil, &got) }))
 		if got != want {
 			t.Errorf("the writer has %s = %s, want %s", pragma, got, want)
 		}
@@ -30,19 +30,19 @@ func TestConnection(t *testing.T) {
 	wantError(t, err, "foreign key")
 }
 
-// TestRead: four read at once, none of them can write, and each sees one state,
+// TestSnapshot_concurrent: four read at once, none of them can write, and each sees one state,
 // whatever is written meanwhile.
-func TestRead(t *testing.T) {
+func TestSnapshot_concurrent(t *testing.T) {
 	t.Parallel()
 	const readers = 4
-	db := open(t, filepath.Join(t.TempDir(), "a.db"))
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "before") }))
+	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "before") }))
 	var reading, group sync.WaitGroup
 	written := make(chan struct{})
 	reading.Add(readers)
 	for range readers {
 		group.Go(func() {
-			err := db.Snapshot(t.Context(), func(state *database.State) error {
+			err := db.Snapshot(t.Context(), func(state *database.Snapshot) error {
 				seen := func() (ids []string) {
 					if err := state.Model(&models.Agent{}).Pluck("id", &ids).Error; err != nil {
 						t.Error(err)
@@ -64,10 +64,10 @@ func TestRead(t *testing.T) {
 		})
 	}
 	reading.Wait()
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "meanwhile") }))
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "meanwhile") }))
 	close(written)
 	group.Wait()
-	if got := kept(t, db); len(got) != 2 {
+	if got := agentIDs(t, db); len(got) != 2 {
 		t.Errorf("afterwards there are %q", got)
 	}
 }

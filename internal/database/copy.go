@@ -24,49 +24,49 @@ import (
 
 // copiedTable is a table as Copy goes through it.
 type copiedTable struct {
-	name string
-	key  string // what its rows are ordered by
+	name    string
+	orderBy string // what its rows are ordered by
 	// identity is the column whose numbers the target gives from now on.
 	identity string
 	// standing tables have one row from the start.
-	standing bool
+	singleRow bool
 }
 
 // copiedTables are the tables of a market, each after those it refers to. The
 // others are about processes, jobs and the schema itself.
 func copiedTables() []copiedTable {
 	return []copiedTable{
-		{name: "agents", key: "id"},
-		{name: "agent_capabilities", key: "capability, agent_id"},
-		{name: "api_keys", key: "hash"},
-		{name: "tasks", key: "id"},
-		{name: "task_capabilities", key: "capability, task_id"},
-		{name: "wallets", key: "agent_id"},
-		{name: "transfers", key: "seq", identity: "seq"},
-		{name: "ledger_sums", key: "one", standing: true},
-		{name: "events", key: "seq", identity: "id"},
-		{name: "event_horizon", key: "one", standing: true},
-		{name: "secrets", key: "agent_id"},
-		{name: "webhooks", key: "agent_id"},
-		{name: "deliveries", key: "id"},
-		{name: "attempts", key: "delivery_id, number"},
-		{name: "idempotency_keys", key: "scope, key"},
-		{name: "registrants", key: "network"},
-		{name: "audit_entries", key: "seq", identity: "seq"},
+		{name: "agents", orderBy: "id"},
+		{name: "agent_capabilities", orderBy: "capability, agent_id"},
+		{name: "api_keys", orderBy: "hash"},
+		{name: "tasks", orderBy: "id"},
+		{name: "task_capabilities", orderBy: "capability, task_id"},
+		{name: "wallets", orderBy: "agent_id"},
+		{name: "transfers", orderBy: "seq", identity: "seq"},
+		{name: "ledger_sums", orderBy: "one", singleRow: true},
+		{name: "events", orderBy: "seq", identity: "id"},
+		{name: "event_horizon", orderBy: "one", singleRow: true},
+		{name: "secrets", orderBy: "agent_id"},
+		{name: "webhooks", orderBy: "agent_id"},
+		{name: "deliveries", orderBy: "id"},
+		{name: "attempts", orderBy: "delivery_id, number"},
+		{name: "idempotency_keys", orderBy: "scope, key"},
+		{name: "registrants", orderBy: "network"},
+		{name: "audit_entries", orderBy: "seq", identity: "seq"},
 	}
 }
 
-// jobsAtOnce is how many jobs are copied with one statement.
-const jobsAtOnce = 1000
+// jobBatchSize is how many jobs are copied with one statement.
+const jobBatchSize = 1000
 
-// copiedStep is after how many rows it is told how far a table has got.
-const copiedStep = 5000
+// copyProgressRows is after how many rows it is told how far a table has got.
+const copyProgressRows = 5000
 
-// Copied is how many rows of a table Copy has written, of how many. The table is done
+// CopyProgress is how many rows of a table Copy has written, of how many. The table is done
 // when these are the same.
-type Copied struct {
-	Table    string
-	Rows, Of int64
+type CopyProgress struct {
+	Table       string
+	Rows, Total int64
 }
 
 // Copy fills the empty PostgreSQL database at to with the market in the SQLite
@@ -75,14 +75,14 @@ type Copied struct {
 // rows that arrived are compared with those that were sent, before anything is
 // committed; whatever fails leaves the target empty. tell hears of each table once it
 // is done, and of large ones meanwhile.
-func Copy(ctx context.Context, from, to string, logger *slog.Logger, tell func(Copied), check func(*State) error) (err error) {
+func Copy(ctx context.Context, from, to string, logger *slog.Logger, tell func(CopyProgress), check func(*Snapshot) error) (err error) {
 	if IsPostgres(from) || !IsPostgres(to) {
 		return errors.New("copy goes from a SQLite file to a postgres:// address")
 	}
 	if _, err := os.Stat(from); err != nil {
 		return fmt.Errorf("open database: %w", err) // Open would make it
 	}
-	if _, err := ReadSchema(ctx, to); err != nil { // Open writes to the source
+	if _, err := ReadSchemaStatus(ctx, to); err != nil { // Open writes to the source
 		return err
 	}
 	source, err := Open(ctx, from, logger)
@@ -95,22 +95,22 @@ func Copy(ctx context.Context, from, to string, logger *slog.Logger, tell func(C
 		return err
 	}
 	defer func() { err = errors.Join(err, target.Close()) }()
-	return source.Snapshot(ctx, func(state *State) error {
-		if err := copyable(state); err != nil {
-			return fmt.Errorf("%s: %w", source.place, err)
+	return source.Snapshot(ctx, func(state *Snapshot) error {
+		if err := checkTablesKnown(state); err != nil {
+			return fmt.Errorf("%s: %w", source.location, err)
 		}
 		if err := check(state); err != nil {
-			return fmt.Errorf("%s: %w", source.place, err)
+			return fmt.Errorf("%s: %w", source.location, err)
 		}
-		if err := fill(ctx, source, target, state, tell, check); err != nil {
-			return fmt.Errorf("%s: %w", target.place, err)
+		if err := copyInto(ctx, source, target, state, tell, check); err != nil {
+			return fmt.Errorf("%s: %w", target.location, err)
 		}
 		return nil
 	})
 }
 
-// copyable refuses a source with a table that would be left behind.
-func copyable(state *State) error {
+// checkTablesKnown refuses a source with a table that would be left behind.
+func checkTablesKnown(state *Snapshot) error {
 	var tables []string
 	err := state.Raw(`SELECT name FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'river_%'
 		AND name NOT IN ('goose_db_version', 'replicas')`).Scan(&tables).Error
@@ -125,9 +125,9 @@ func copyable(state *State) error {
 	return nil
 }
 
-// fill writes the target in one transaction.
-func fill(ctx context.Context, source, target *DB, state *State, tell func(Copied), check func(*State) error) (err error) {
-	conn, err := target.shared.sql.Conn(ctx)
+// copyInto writes the target in one transaction.
+func copyInto(ctx context.Context, source, target *DB, state *Snapshot, tell func(CopyProgress), check func(*Snapshot) error) (err error) {
+	conn, err := target.pg.sqlDB.Conn(ctx)
 	if err != nil {
 		return err
 	}
@@ -141,23 +141,23 @@ func fill(ctx context.Context, source, target *DB, state *State, tell func(Copie
 	if err != nil {
 		return err
 	}
-	f := filling{ctx: ctx, conn: conn, from: state, to: session.WithContext(ctx)}
-	if err := f.reserve(target.replica); err != nil {
+	f := tableCopier{ctx: ctx, conn: conn, from: state, to: session.WithContext(ctx)}
+	if err := f.lockEmptyTarget(target.replicaID); err != nil {
 		return err
 	}
 	for _, table := range copiedTables() {
-		rows, err := f.table(table, tell)
+		rows, err := f.copyTable(table, tell)
 		if err != nil {
 			return fmt.Errorf("copy %s: %w", table.name, err)
 		}
-		tell(Copied{table.name, rows, rows})
+		tell(CopyProgress{table.name, rows, rows})
 	}
 	jobs, err := copyJobs(ctx, source, target, tx)
 	if err != nil {
 		return fmt.Errorf("copy jobs: %w", err)
 	}
-	tell(Copied{"jobs", jobs, jobs})
-	if err := f.finish(); err != nil {
+	tell(CopyProgress{"jobs", jobs, jobs})
+	if err := f.restoreSequences(); err != nil {
 		return err
 	}
 	if err := check(f.to); err != nil {
@@ -166,22 +166,22 @@ func fill(ctx context.Context, source, target *DB, state *State, tell func(Copie
 	return tx.Commit()
 }
 
-// filling is a target on its way to be a copy.
-type filling struct {
+// tableCopier is a target on its way to be a copy.
+type tableCopier struct {
 	ctx  context.Context //nolint:containedctx // it lives as long as the copying
 	conn *sql.Conn       // the transaction's
-	from *State
+	from *Snapshot
 	to   *gorm.DB
 }
 
-// reserve locks the target, refuses one that has something in it, and lets rows
+// lockEmptyTarget locks the target, refuses one that has something in it, and lets rows
 // in as they are: the triggers, which guard how a market moves, are run again
 // from finish on. Constraints and references are kept to throughout.
-func (f *filling) reserve(replica string) error {
+func (f *tableCopier) lockEmptyTarget(replica string) error {
 	var names, exists []string
 	for _, table := range copiedTables() {
 		names = append(names, table.name)
-		if !table.standing {
+		if !table.singleRow {
 			exists = append(exists, "EXISTS (SELECT 1 FROM "+table.name+")")
 		}
 	}
@@ -202,11 +202,11 @@ func (f *filling) reserve(replica string) error {
 	if used {
 		return errors.New("it is not empty: copy into a new database")
 	}
-	return f.triggers("DISABLE")
+	return f.setTriggers("DISABLE")
 }
 
-// triggers has those that the migrations made run, or not.
-func (f *filling) triggers(action string) error {
+// setTriggers has those that the migrations made run, or not.
+func (f *tableCopier) setTriggers(action string) error {
 	for _, table := range copiedTables() {
 		if err := f.to.Exec("ALTER TABLE " + table.name + " " + action + " TRIGGER USER").Error; err != nil {
 			return err
@@ -215,8 +215,8 @@ func (f *filling) triggers(action string) error {
 	return nil
 }
 
-// table copies a table and reads it back.
-func (f *filling) table(table copiedTable, tell func(Copied)) (int64, error) {
+// copyTable copies a table and reads it back.
+func (f *tableCopier) copyTable(table copiedTable, tell func(CopyProgress)) (int64, error) {
 	var all int64
 	if err := f.from.Raw("SELECT COUNT(*) FROM " + table.name).Scan(&all).Error; err != nil {
 		return 0, err
@@ -227,19 +227,19 @@ func (f *filling) table(table copiedTable, tell func(Copied)) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if table.standing {
+	if table.singleRow {
 		if err := f.to.Exec("DELETE FROM " + table.name).Error; err != nil {
 			return 0, err
 		}
 	}
-	sent, err := openRows(f.from, table, columns)
+	sent, err := openHashedRows(f.from, table, columns)
 	if err != nil {
 		return 0, err
 	}
 	defer sent.rows.Close() //nolint:errcheck // read to the end, or failed already
-	sent.tell = func(rows int64) {
-		if rows%copiedStep == 0 && rows < all {
-			tell(Copied{table.name, rows, all})
+	sent.onRow = func(rows int64) {
+		if rows%copyProgressRows == 0 && rows < all {
+			tell(CopyProgress{table.name, rows, all})
 		}
 	}
 	var written int64
@@ -254,7 +254,7 @@ func (f *filling) table(table copiedTable, tell func(Copied)) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	arrived, err := openRows(f.to, table, columns)
+	arrived, err := openHashedRows(f.to, table, columns)
 	if err != nil {
 		return 0, err
 	}
@@ -273,9 +273,9 @@ func (f *filling) table(table copiedTable, tell func(Copied)) (int64, error) {
 	return written, nil
 }
 
-// finish goes on where the source's numbers ended.
-func (f *filling) finish() error {
-	if err := f.triggers("ENABLE"); err != nil {
+// restoreSequences goes on where the source's numbers ended.
+func (f *tableCopier) restoreSequences() error {
+	if err := f.setTriggers("ENABLE"); err != nil {
 		return err
 	}
 	for _, table := range copiedTables() {
@@ -299,41 +299,41 @@ func (f *filling) finish() error {
 	return nil
 }
 
-// rows is a query's result as pgx.CopyFrom reads it, and its digest.
-type rows struct {
+// hashedRows is a query's result as pgx.CopyFrom reads it, and its digest.
+type hashedRows struct {
 	rows   *sql.Rows
 	values []any
-	into   []any
+	dest   []any
 	count  int64
-	tell   func(count int64)
+	onRow  func(count int64)
 	digest hash.Hash
 }
 
-func openRows(state *State, table copiedTable, columns []string) (*rows, error) {
-	found, err := state.Raw("SELECT " + strings.Join(columns, ", ") + " FROM " + table.name + " ORDER BY " + table.key).Rows() //nolint:rowserrcheck // see Err
+func openHashedRows(state *Snapshot, table copiedTable, columns []string) (*hashedRows, error) {
+	found, err := state.Raw("SELECT " + strings.Join(columns, ", ") + " FROM " + table.name + " ORDER BY " + table.orderBy).Rows() //nolint:rowserrcheck // see Err
 	if err != nil {
 		return nil, err
 	}
-	r := &rows{rows: found, values: make([]any, len(columns)), into: make([]any, len(columns)), digest: sha256.New(), tell: func(int64) {}}
+	r := &hashedRows{rows: found, values: make([]any, len(columns)), dest: make([]any, len(columns)), digest: sha256.New(), onRow: func(int64) {}}
 	for i := range r.values {
-		r.into[i] = &r.values[i]
+		r.dest[i] = &r.values[i]
 	}
 	return r, nil
 }
 
 // Next goes to the next row, if there is one.
-func (r *rows) Next() bool { return r.rows.Next() }
+func (r *hashedRows) Next() bool { return r.rows.Next() }
 
 // Err is what ended the rows early.
-func (r *rows) Err() error { return r.rows.Err() }
+func (r *hashedRows) Err() error { return r.rows.Err() }
 
 // Values reads the row and adds it to the digest.
-func (r *rows) Values() ([]any, error) {
-	if err := r.rows.Scan(r.into...); err != nil {
+func (r *hashedRows) Values() ([]any, error) {
+	if err := r.rows.Scan(r.dest...); err != nil {
 		return nil, err
 	}
 	r.count++
-	r.tell(r.count)
+	r.onRow(r.count)
 	for _, value := range r.values {
 		if _, err := fmt.Fprintf(r.digest, "%T %q\n", value, fmt.Sprint(value)); err != nil {
 			return nil, err
@@ -344,9 +344,9 @@ func (r *rows) Values() ([]any, error) {
 
 // copyJobs puts the jobs that are not done in the target's queue.
 func copyJobs(ctx context.Context, source, target *DB, tx *sql.Tx) (int64, error) {
-	list := river.NewJobListParams().First(jobsAtOnce).OrderBy(river.JobListOrderByID, river.SortOrderAsc).States(rivertype.JobStateAvailable,
+	list := river.NewJobListParams().First(jobBatchSize).OrderBy(river.JobListOrderByID, river.SortOrderAsc).States(rivertype.JobStateAvailable,
 		rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateRunning, rivertype.JobStateScheduled)
-	queue, err := river.NewClient(target.shared.jobs, &river.Config{Logger: target.logger})
+	queue, err := river.NewClient(target.pg.jobDriver, &river.Config{Logger: target.logger})
 	if err != nil {
 		return 0, err
 	}

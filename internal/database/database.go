@@ -25,25 +25,25 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// readers is how many connections serve [DB.Read] on SQLite.
-const readers = 4
+// readConnections is how many connections serve [DB.Read] on SQLite.
+const readConnections = 4
 
 // DB is an open store. It is safe for concurrent use.
 type DB struct {
-	writer  *gorm.DB // on SQLite the one writing connection
-	reader  *gorm.DB // on SQLite read-only
-	queue   chan *change
-	closing chan struct{}          // closed by Close
-	done    chan struct{}          // closed when the writer goroutine has ended
-	jobs    *river.Client[*sql.Tx] // nil on PostgreSQL
-	lock    *fileLock
-	shared  *shared // nil on SQLite
-	place   string
-	replica string
-	logger  *slog.Logger
-	version atomic.Int64
-	changes *changes // nil on PostgreSQL
-	commits atomic.Pointer[func(Commit)]
+	writer         *gorm.DB // on SQLite the one writing connection
+	reader         *gorm.DB // on SQLite read-only
+	queue          chan *writeRequest
+	closing        chan struct{}          // closed by Close
+	done           chan struct{}          // closed when the writer goroutine has ended
+	jobs           *river.Client[*sql.Tx] // nil on PostgreSQL
+	lock           *fileLock
+	pg             *postgresStore // nil on SQLite
+	location       string
+	replicaID      string
+	logger         *slog.Logger
+	dataVersion    atomic.Int64
+	rowVersions    *rowVersions // nil on PostgreSQL
+	commitObserver atomic.Pointer[func(CommitStats)]
 }
 
 // Open opens the store at address and brings its schema up to date: a
@@ -62,19 +62,19 @@ func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error)
 	if err != nil {
 		return nil, err
 	}
-	db, err := open(ctx, address, lock, logger)
+	db, err := openSQLite(ctx, address, lock, logger)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", address, err), lock.release())
 	}
 	return db, nil
 }
 
-func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger) (*DB, error) {
+func openSQLite(ctx context.Context, path string, lock *fileLock, logger *slog.Logger) (*DB, error) {
 	db := &DB{
-		queue: make(chan *change, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, logger: logger,
-		place: "sqlite " + Whole(path), replica: uuid.NewString(), changes: newChanges(),
+		queue: make(chan *writeRequest, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, logger: logger,
+		location: "sqlite " + AbsPath(path), replicaID: uuid.NewString(), rowVersions: newRowVersions(),
 	}
-	err := refuseForeign(ctx, path)
+	err := rejectForeignFile(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -82,20 +82,20 @@ func open(ctx context.Context, path string, lock *fileLock, logger *slog.Logger)
 	db.writer, err = connect(path, url.Values{
 		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_txlock": {"immediate"}, "_busy_timeout": {"10000"},
 		"_foreign_keys": {"on"}, "_recursive_triggers": {"on"}, "_cache_size": {"-32000"}, "_stmt_cache_size": {"128"},
-	}, 1, db.changes)
+	}, 1, db.rowVersions)
 	if err != nil {
 		return nil, err
 	}
 	if err = db.prepare(ctx, path); err != nil {
 		return nil, errors.Join(err, closeGorm(db.writer), closeGorm(db.reader))
 	}
-	go db.write()
+	go db.runWriter()
 	return db, nil
 }
 
-// refuseForeign looks, without writing, whether a file that is there holds the
+// rejectForeignFile looks, without writing, whether a file that is there holds the
 // tables of another program.
-func refuseForeign(ctx context.Context, path string) error {
+func rejectForeignFile(ctx context.Context, path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
@@ -145,28 +145,28 @@ func (db *DB) prepare(ctx context.Context, path string) error {
 	if err := db.writer.Exec("PRAGMA user_version = 0").Error; err != nil {
 		return err
 	}
-	if err := db.changes.watch(db.writer); err != nil {
+	if err := db.rowVersions.installTriggers(db.writer); err != nil {
 		return err
 	}
 	// Whoever served the file before is gone: this process has its lock.
 	if err := db.writer.Exec("DELETE FROM replicas").Error; err != nil {
 		return err
 	}
-	if err := db.writer.Exec("INSERT INTO replicas (id, seen_at) VALUES (?, 0)", db.replica).Error; err != nil {
+	if err := db.writer.Exec("INSERT INTO replicas (id, seen_at) VALUES (?, 0)", db.replicaID).Error; err != nil {
 		return err
 	}
 	db.jobs, err = river.NewClient(riversqlite.New(sqlDB), &river.Config{Logger: db.logger})
 	if err != nil {
 		return fmt.Errorf("open job queue: %w", err)
 	}
-	db.reader, err = connect(path, readerParams(), readers, nil)
+	db.reader, err = connect(path, readerParams(), readConnections, nil)
 	return err
 }
 
 // connect opens path with its pragmas in the DSN, so that every connection of
 // the pool has them, and tells of what they change to watched, unless it is nil. Each
 // handle gets a gorm.Config of its own: gorm.Open keeps the pointer.
-func connect(path string, params url.Values, conns int, watched *changes) (*gorm.DB, error) {
+func connect(path string, params url.Values, conns int, watched *rowVersions) (*gorm.DB, error) {
 	connections, err := newConnector("file:"+(&url.URL{Path: path}).EscapedPath(), params, watched)
 	if err != nil {
 		return nil, err
@@ -200,11 +200,11 @@ func checkDurable(handle *gorm.DB) error {
 	if synchronous < 2 || journal != "wal" {
 		return fmt.Errorf("need synchronous FULL (2) and journal wal, have %d and %s", synchronous, journal)
 	}
-	return checkHealth(handle)
+	return checkIntegrity(handle)
 }
 
-// checkHealth refuses a file that SQLite finds damaged.
-func checkHealth(handle *gorm.DB) error {
+// checkIntegrity refuses a file that SQLite finds damaged.
+func checkIntegrity(handle *gorm.DB) error {
 	var health string
 	if err := handle.Raw("PRAGMA quick_check(1)").Scan(&health).Error; err != nil {
 		return err
@@ -215,36 +215,36 @@ func checkHealth(handle *gorm.DB) error {
 	return nil
 }
 
-// Version is another number after each commit, from before the changes in it are
+// DataVersion is another number after each commit, from before the changes in it are
 // answered: while it stays the same, so does what is acknowledged. It is not
 // known of a store that other processes write to as well.
-func (db *DB) Version() (version int64, known bool) { return db.version.Load(), db.shared == nil }
+func (db *DB) DataVersion() (version int64, known bool) { return db.dataVersion.Load(), db.pg == nil }
 
-// Whole is the whole path of a file, whatever the folder is that the program runs in.
-func Whole(path string) string {
+// AbsPath is the whole path of a file, whatever the folder is that the program runs in.
+func AbsPath(path string) string {
 	if whole, err := filepath.Abs(path); err == nil {
 		return whole
 	}
 	return path
 }
 
-// Place names the engine and where it is, without a password.
-func (db *DB) Place() string { return db.place }
+// Location names the engine and where it is, without a password.
+func (db *DB) Location() string { return db.location }
 
-// Shared reports whether other processes may serve the same store.
-func (db *DB) Shared() bool { return db.shared != nil }
+// IsShared reports whether other processes may serve the same store.
+func (db *DB) IsShared() bool { return db.pg != nil }
 
-// Replica names this opening of the store. The table replicas has it for as long
+// ReplicaID names this opening of the store. The table replicas has it for as long
 // as the process is heard of.
-func (db *DB) Replica() string { return db.replica }
+func (db *DB) ReplicaID() string { return db.replicaID }
 
-// State is one committed state of the whole store, to be read only.
-type State = gorm.DB
+// Snapshot is one committed state of the whole store, to be read only.
+type Snapshot = gorm.DB
 
 // Snapshot runs fn on one state, whatever is written meanwhile.
-func (db *DB) Snapshot(ctx context.Context, fn func(*State) error) error {
-	if db.shared != nil {
-		return snapshot(ctx, db.reader, fn)
+func (db *DB) Snapshot(ctx context.Context, fn func(*Snapshot) error) error {
+	if db.pg != nil {
+		return runInSnapshot(ctx, db.reader, fn)
 	}
 	return db.reader.WithContext(ctx).Transaction(fn)
 }
@@ -252,7 +252,7 @@ func (db *DB) Snapshot(ctx context.Context, fn func(*State) error) error {
 // Inspect runs fn on one state of the store at address, which a server may be
 // serving. Nothing is changed: the schema is what the server made it, and only one
 // that is newer than this program is refused.
-func Inspect(ctx context.Context, address string, fn func(*State) error) error {
+func Inspect(ctx context.Context, address string, fn func(*Snapshot) error) error {
 	if IsPostgres(address) {
 		return inspectPostgres(ctx, address, fn)
 	}
@@ -266,7 +266,7 @@ func Inspect(ctx context.Context, address string, fn func(*State) error) error {
 	if err != nil {
 		return fmt.Errorf("open database %s: %w", address, err)
 	}
-	return errors.Join(reader.WithContext(ctx).Transaction(knownOnly(sqliteDialect, fn)), closeGorm(reader))
+	return errors.Join(reader.WithContext(ctx).Transaction(requireKnownSchema(sqliteDialect, fn)), closeGorm(reader))
 }
 
 func readerParams() url.Values {
@@ -277,24 +277,24 @@ func readerParams() url.Values {
 
 // Ping answers nil when the store can be read, and on PostgreSQL written.
 func (db *DB) Ping(ctx context.Context) error {
-	if db.shared != nil {
-		return db.shared.ping(ctx)
+	if db.pg != nil {
+		return db.pg.ping(ctx)
 	}
 	return db.Read(ctx).Exec("SELECT 1").Error
 }
 
-// NewWorker makes a job client that works the queues of config on this store.
+// NewJobClient makes a job client that works the queues of config on this store.
 // The caller starts and stops it. Jobs that a dead process left running are
 // given back: on SQLite first, as no other process can be at them, on PostgreSQL
 // when the process has not been heard of for a while, and so are those that ran
 // out of time: the connection broke in which a process was given them.
-func (db *DB) NewWorker(ctx context.Context, config *river.Config) (*river.Client[*sql.Tx], error) {
-	config.ID = db.replica
-	if db.shared != nil {
-		db.shared.mu.Lock()
-		db.shared.jobTime = config.JobTimeout
-		db.shared.mu.Unlock()
-		return river.NewClient(db.shared.jobs, config)
+func (db *DB) NewJobClient(ctx context.Context, config *river.Config) (*river.Client[*sql.Tx], error) {
+	config.ID = db.replicaID
+	if db.pg != nil {
+		db.pg.mu.Lock()
+		db.pg.jobTimeout = config.JobTimeout
+		db.pg.mu.Unlock()
+		return river.NewClient(db.pg.jobDriver, config)
 	}
 	err := db.Write(ctx, func(tx *Tx) error {
 		return tx.Exec("UPDATE river_job SET state = 'available' WHERE state = 'running'").Error
@@ -313,8 +313,8 @@ func (db *DB) NewWorker(ctx context.Context, config *river.Config) (*river.Clien
 // Write refuses what comes later. Close is called once.
 func (db *DB) Close() error {
 	close(db.closing)
-	if db.shared != nil {
-		db.shared.close()
+	if db.pg != nil {
+		db.pg.close()
 		return nil
 	}
 	<-db.done
@@ -346,71 +346,71 @@ var errClosed = errors.New("the database is closed")
 // and then goes by it must lock, and fn may be run again from the start.
 func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 	ctx, span := tracing.Start(ctx, "transaction")
-	err := db.change(ctx, fn)
-	if span.Noted() {
+	err := db.submitWrite(ctx, fn)
+	if span.IsRecording() {
 		if err != nil {
-			span.Fail(string(models.CodeOf(err)))
+			span.SetError(string(models.CodeOf(err)))
 		}
 		span.End()
 	}
 	return err
 }
 
-// change is Write, within the span that ctx is about.
-func (db *DB) change(ctx context.Context, fn func(*Tx) error) error {
+// submitWrite is Write, within the span that ctx is about.
+func (db *DB) submitWrite(ctx context.Context, fn func(*Tx) error) error {
 	select {
 	case <-db.closing:
-		return notBegun(errClosed)
+		return notStartedError(errClosed)
 	default:
 	}
-	if db.shared != nil {
-		return db.shared.write(ctx, db, fn)
+	if db.pg != nil {
+		return db.pg.write(ctx, db, fn)
 	}
-	c := &change{ctx: ctx, fn: fn, trace: tracing.Parent(ctx), answer: make(chan error, 1)}
+	c := &writeRequest{ctx: ctx, fn: fn, traceParent: tracing.Traceparent(ctx), result: make(chan error, 1)}
 	select {
 	case db.queue <- c:
 	case <-ctx.Done():
-		return notBegun(context.Cause(ctx))
+		return notStartedError(context.Cause(ctx))
 	case <-db.closing:
-		return notBegun(errClosed)
+		return notStartedError(errClosed)
 	}
 	select {
-	case err := <-c.answer:
+	case err := <-c.result:
 		return err
 	case <-ctx.Done():
 	case <-db.done:
 	}
-	if !c.decided.CompareAndSwap(false, true) { // too late to take it back
-		return <-c.answer
+	if !c.claimed.CompareAndSwap(false, true) { // too late to take it back
+		return <-c.result
 	}
-	return notBegun(cmp.Or(context.Cause(ctx), errClosed))
+	return notStartedError(cmp.Or(context.Cause(ctx), errClosed))
 }
 
-func notBegun(why error) error { return fmt.Errorf("the change was not begun: %w", why) }
+func notStartedError(why error) error { return fmt.Errorf("the change was not begun: %w", why) }
 
-// change is one call of Write on its way through the writer goroutine.
-type change struct {
+// writeRequest is one call of Write on its way through the writer goroutine.
+type writeRequest struct {
 	ctx context.Context //nolint:containedctx // looked at once, before fn starts
 	fn  func(*Tx) error
 	// decided is set by the one that settles whether fn runs: the writer that
 	// begins it, or the caller that takes it back.
-	decided atomic.Bool
-	trace   string
-	answer  chan error
-	tx      *Tx
-	failed  error // why it takes no part in the commit
+	claimed     atomic.Bool
+	traceParent string
+	result      chan error
+	tx          *Tx
+	err         error // why it takes no part in the commit
 }
 
 // run runs the change unless its caller has taken it back.
-func (c *change) run() error {
-	if c.ctx.Err() != nil || !c.decided.CompareAndSwap(false, true) {
-		return notBegun(context.Cause(c.ctx))
+func (c *writeRequest) run() error {
+	if c.ctx.Err() != nil || !c.claimed.CompareAndSwap(false, true) {
+		return notStartedError(context.Cause(c.ctx))
 	}
-	return call(c.fn, c.tx)
+	return callWithRecover(c.fn, c.tx)
 }
 
-// call calls fn and turns a panic into an error.
-func call(fn func(*Tx) error, tx *Tx) (err error) {
+// callWithRecover calls fn and turns a panic into an error.
+func callWithRecover(fn func(*Tx) error, tx *Tx) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			stack := make([]byte, 8<<10)
@@ -420,14 +420,14 @@ func call(fn func(*Tx) error, tx *Tx) (err error) {
 	return fn(tx)
 }
 
-// noText is what PostgreSQL says of bytes that are no text: a NUL, or no UTF-8.
-const noText = "22021"
+// sqlStateInvalidText is what PostgreSQL says of bytes that are no text: a NUL, or no UTF-8.
+const sqlStateInvalidText = "22021"
 
 // NotFound turns gorm's missing row into a refusal that names what is missing. An
 // id that is no text is of nothing, and PostgreSQL will not look for it.
 func NotFound(err error, noun, id string) error {
 	refused, ok := errors.AsType[*pgconn.PgError](err)
-	if errors.Is(err, gorm.ErrRecordNotFound) || ok && refused.Code == noText {
+	if errors.Is(err, gorm.ErrRecordNotFound) || ok && refused.Code == sqlStateInvalidText {
 		return models.Errorf(models.NotFound, "there is no %s %q", noun, id)
 	}
 	return err

@@ -21,8 +21,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// open opens the store at path, which is closed with the test.
-func open(t *testing.T, path string) *database.DB {
+// openDB opens the store at path, which is closed with the test.
+func openDB(t *testing.T, path string) *database.DB {
 	t.Helper()
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 	must(t, err)
@@ -30,24 +30,24 @@ func open(t *testing.T, path string) *database.DB {
 	return db
 }
 
-// add writes an agent with an id, by which the tests tell what was kept.
-func add(tx *database.Tx, id string) error {
+// insertAgent writes an agent with an id, by which the tests tell what was kept.
+func insertAgent(tx *database.Tx, id string) error {
 	return tx.Create(&models.Agent{ID: id, Name: id, Capabilities: []string{}, PricePerTask: 1}).Error
 }
 
-// kept returns the ids of the agents there are.
-func kept(t *testing.T, db *database.DB) []string {
+// agentIDs returns the ids of the agents there are.
+func agentIDs(t *testing.T, db *database.DB) []string {
 	t.Helper()
 	var ids []string
 	must(t, db.Read(t.Context()).Model(&models.Agent{}).Order("id").Pluck("id", &ids).Error)
 	return ids
 }
 
-// TestWrite has many changes share commits; one that fails or panics takes
+// TestWrite_isolatesConcurrentFailures has many changes share commits; one that fails or panics takes
 // nothing of its neighbours along.
-func TestWrite(t *testing.T) {
+func TestWrite_isolatesConcurrentFailures(t *testing.T) {
 	t.Parallel()
-	db := open(t, filepath.Join(t.TempDir(), "a.db"))
+	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
 	broken := errors.New("broken")
 	var committed sync.Map
 	var group sync.WaitGroup
@@ -56,7 +56,7 @@ func TestWrite(t *testing.T) {
 		group.Go(func() {
 			err := db.Write(t.Context(), func(tx *database.Tx) error {
 				tx.OnCommit(func() { committed.Store(id, true) })
-				if err := add(tx, id); err != nil {
+				if err := insertAgent(tx, id); err != nil {
 					return err
 				}
 				switch i % 5 {
@@ -65,7 +65,7 @@ func TestWrite(t *testing.T) {
 				case 2:
 					panic("the change is broken")
 				case 3: // a statement that fails is not the end of the change
-					_ = add(tx, id)
+					_ = insertAgent(tx, id)
 				}
 				return nil
 			})
@@ -87,7 +87,7 @@ func TestWrite(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if n := len(kept(t, db)); n != 120 {
+	if n := len(agentIDs(t, db)); n != 120 {
 		t.Errorf("%d changes were kept, want 120", n)
 	}
 }
@@ -96,7 +96,7 @@ func TestWrite(t *testing.T) {
 // it, each after the commit of what it is about.
 func TestWrite_order(t *testing.T) {
 	t.Parallel()
-	db := open(t, filepath.Join(t.TempDir(), "a.db"))
+	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
 	entered, release := make(chan struct{}), make(chan struct{})
 	var order []string
 	var group sync.WaitGroup
@@ -108,7 +108,7 @@ func TestWrite_order(t *testing.T) {
 					close(entered)
 					<-release
 				}
-				return add(tx, id)
+				return insertAgent(tx, id)
 			})
 			if err != nil {
 				t.Error(err)
@@ -117,49 +117,49 @@ func TestWrite_order(t *testing.T) {
 	}
 	write("first", true)
 	<-entered
-	if got := kept(t, db); len(got) != 0 {
+	if got := agentIDs(t, db); len(got) != 0 {
 		t.Errorf("%q can be read before the commit", got)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	group.Go(func() {
-		if err := db.Write(cancelled, func(tx *database.Tx) error { return add(tx, "cancelled") }); !errors.Is(err, context.Canceled) {
+		if err := db.Write(cancelled, func(tx *database.Tx) error { return insertAgent(tx, "cancelled") }); !errors.Is(err, context.Canceled) {
 			t.Errorf("a cancelled change ended with %v", err)
 		}
 	})
 	write("second", false)
 	close(release)
 	group.Wait()
-	if got := kept(t, db); !slices.Equal(got, []string{"first", "second"}) || !slices.Equal(order, []string{"first", "second"}) {
+	if got := agentIDs(t, db); !slices.Equal(got, []string{"first", "second"}) || !slices.Equal(order, []string{"first", "second"}) {
 		t.Errorf("kept %q, hooks ran %q", got, order)
 	}
 }
 
-// TestCrash: what was acknowledged is in the files as they are at that moment,
+// TestOpen_afterCrash: what was acknowledged is in the files as they are at that moment,
 // and what was under way is not; a job that was running is given back.
-func TestCrash(t *testing.T) {
+func TestOpen_afterCrash(t *testing.T) {
 	t.Parallel()
 	dir, after := t.TempDir(), t.TempDir()
-	db := open(t, filepath.Join(dir, "a.db"))
+	db := openDB(t, filepath.Join(dir, "a.db"))
 	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		tx.Enqueue(job{}, nil)
-		return add(tx, "acknowledged")
+		return insertAgent(tx, "acknowledged")
 	}))
 	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("UPDATE river_job SET state = 'running'").Error
 	}))
 	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
-		must(t, add(tx, "under way"))
+		must(t, insertAgent(tx, "under way"))
 		for _, name := range []string{"a.db", "a.db-wal"} {
 			copyFile(t, filepath.Join(dir, name), filepath.Join(after, name))
 		}
 		return nil
 	}))
-	recovered := open(t, filepath.Join(after, "a.db"))
-	if got := kept(t, recovered); !slices.Equal(got, []string{"acknowledged"}) {
+	recovered := openDB(t, filepath.Join(after, "a.db"))
+	if got := agentIDs(t, recovered); !slices.Equal(got, []string{"acknowledged"}) {
 		t.Errorf("after the crash there are %q", got)
 	}
-	_, err := recovered.NewWorker(t.Context(), &river.Config{})
+	_, err := recovered.NewJobClient(t.Context(), &river.Config{})
 	must(t, err)
 	var states []string
 	must(t, recovered.Read(t.Context()).Table("river_job").Pluck("state", &states).Error)
@@ -170,24 +170,24 @@ func TestCrash(t *testing.T) {
 
 // job is what a test queues.
 type job struct {
-	Of string `json:"of"`
+	Name string `json:"of"`
 }
 
 // Kind names the job.
 func (job) Kind() string { return "test" }
 
-// TestOpen_refuses what it could not serve without loss, and says why.
-func TestOpen_refuses(t *testing.T) {
+// TestOpen_errors what it could not serve without loss, and says why.
+func TestOpen_errors(t *testing.T) {
 	t.Parallel()
 	served := filepath.Join(t.TempDir(), "served.db")
-	db := open(t, served)
+	db := openDB(t, served)
 	for says, path := range map[string]string{
 		"another process serves it":  served,
-		"not a database":             noDatabase(t),
-		"the file is damaged":        damaged(t),
-		"run a newer one":            newer(t),
+		"not a database":             nonDatabaseFile(t),
+		"the file is damaged":        damagedFile(t),
+		"run a newer one":            newerDatabase(t),
 		"no such file or directory":  filepath.Join(t.TempDir(), "none", "a.db"),
-		"another program's database": foreign(t),
+		"another program's database": foreignDatabase(t),
 		"give a postgres:// address": "mysql://localhost/a",
 	} {
 		opened, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
@@ -201,10 +201,10 @@ func TestOpen_refuses(t *testing.T) {
 	must(t, db.Ping(t.Context()))
 }
 
-// TestOpen_foreign leaves another program's database as it was, to the byte.
-func TestOpen_foreign(t *testing.T) {
+// TestOpen_foreignFileUnchanged leaves another program's database as it was, to the byte.
+func TestOpen_foreignFileUnchanged(t *testing.T) {
 	t.Parallel()
-	path := foreign(t)
+	path := foreignDatabase(t)
 	before, err := os.ReadFile(path)
 	must(t, err)
 	if _, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler)); err == nil {
@@ -215,16 +215,16 @@ func TestOpen_foreign(t *testing.T) {
 	}
 }
 
-func noDatabase(t *testing.T) string {
+func nonDatabaseFile(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
 	must(t, os.WriteFile(path, []byte(strings.Repeat("text ", 1000)), 0o600))
 	return path
 }
 
-func damaged(t *testing.T) string {
+func damagedFile(t *testing.T) string {
 	t.Helper()
-	path := closed(t)
+	path := closedDatabase(t)
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	must(t, err)
 	_, err = file.WriteAt([]byte(strings.Repeat("\xff", 30_000)), 8192)
@@ -232,22 +232,22 @@ func damaged(t *testing.T) string {
 	return path
 }
 
-// foreign makes another program's database.
-func foreign(t *testing.T) string {
+// foreignDatabase makes another program's database.
+func foreignDatabase(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
-	db, err := sql.Open(services.FileDriver(), path)
+	db, err := sql.Open(services.SQLiteDriver(), path)
 	must(t, err)
 	_, err = db.ExecContext(t.Context(), "CREATE TABLE accounts (id INTEGER PRIMARY KEY)")
 	must(t, errors.Join(err, db.Close()))
 	return path
 }
 
-// newer makes a store as a program of a later version would leave it.
-func newer(t *testing.T) string {
+// newerDatabase makes a store as a program of a later version would leave it.
+func newerDatabase(t *testing.T) string {
 	t.Helper()
 	from, to := filepath.Join(t.TempDir(), "a.db"), filepath.Join(t.TempDir(), "a.db")
-	db := open(t, from)
+	db := openDB(t, from)
 	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)").Error
 	}))
@@ -256,13 +256,13 @@ func newer(t *testing.T) string {
 	return to
 }
 
-// closed makes a store with rows in it and closes it.
-func closed(t *testing.T) string {
+// closedDatabase makes a store with rows in it and closes it.
+func closedDatabase(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 	must(t, err)
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "one") }))
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
 	must(t, db.Close())
 	return path
 }
@@ -272,12 +272,12 @@ func closed(t *testing.T) string {
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.db")
-	if err := database.Inspect(t.Context(), path, func(*database.State) error { return nil }); !errors.Is(err, os.ErrNotExist) {
+	if err := database.Inspect(t.Context(), path, func(*database.Snapshot) error { return nil }); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want a missing file", err)
 	}
-	db := open(t, path)
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "one") }))
-	must(t, database.Inspect(t.Context(), path, func(state *database.State) error {
+	db := openDB(t, path)
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
+	must(t, database.Inspect(t.Context(), path, func(state *database.Snapshot) error {
 		var n int64
 		if err := state.Model(&models.Agent{}).Count(&n).Error; err != nil || n != 1 {
 			t.Errorf("counts %d (%v)", n, err)
@@ -286,12 +286,12 @@ func TestInspect(t *testing.T) {
 	}))
 }
 
-// TestInspect_newer: what a program of a later version left is neither read, backed
+// TestInspect_newerSchema: what a program of a later version left is neither read, backed
 // up nor restored.
-func TestInspect_newer(t *testing.T) {
+func TestInspect_newerSchema(t *testing.T) {
 	t.Parallel()
-	path, dir := newer(t), t.TempDir()
-	check := func(*database.State) error {
+	path, dir := newerDatabase(t), t.TempDir()
+	check := func(*database.Snapshot) error {
 		t.Error("it was looked into")
 		return nil
 	}
@@ -309,15 +309,15 @@ func TestInspect_newer(t *testing.T) {
 	}
 }
 
-// TestInspect_newerPostgres is the same there.
-func TestInspect_newerPostgres(t *testing.T) {
+// TestInspect_newerSchemaPostgres is the same there.
+func TestInspect_newerSchemaPostgres(t *testing.T) {
 	t.Parallel()
-	address := services.Postgres(t)
-	db := open(t, address)
+	address := services.NewPostgresDatabase(t)
+	db := openDB(t, address)
 	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)").Error
 	}))
-	err := database.Inspect(t.Context(), address, func(*database.State) error { return nil })
+	err := database.Inspect(t.Context(), address, func(*database.Snapshot) error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "run a newer one") {
 		t.Errorf("got %v", err)
 	}

@@ -8,11 +8,11 @@ import (
 
 // MigratePostgres brings a schema up to date, waiting so long for each lock.
 func MigratePostgres(ctx context.Context, address string, within time.Duration) error {
-	s, _, err := dial(ctx, address, nil)
+	s, _, err := dialPostgres(ctx, address, nil)
 	if err != nil {
 		return err
 	}
-	defer s.release()
+	defer s.closePools()
 	return s.migrate(ctx, within)
 }
 
@@ -22,13 +22,13 @@ const MaxBatch = maxBatch
 // Closing is closed once Close has been called.
 func (db *DB) Closing() <-chan struct{} { return db.closing }
 
-// Refused reports whether the engine has answered that a transaction is not
+// IsRolledBack reports whether the engine has answered that a transaction is not
 // committed.
-func Refused(err error) bool { return refused(err) }
+func IsRolledBack(err error) bool { return isRolledBack(err) }
 
-// Apart reports whether a change of one row is not taken for one of the other.
-func (db *DB) Apart(table, id, otherTable, other string) bool {
-	return db.changes.slot(table, id) != db.changes.slot(otherTable, other)
+// InDifferentBuckets reports whether a change of one row is not taken for one of the other.
+func (db *DB) InDifferentBuckets(table, id, otherTable, other string) bool {
+	return db.rowVersions.bucket(table, id) != db.rowVersions.bucket(otherTable, other)
 }
 
 // LimitPages lets the file have so many pages from now on, or as many as it has.

@@ -9,4 +9,4 @@ func lockFile(string) (*fileLock, error) { return &fileLock{}, nil }
 
 func (*fileLock) release() error { return nil }
 
-func (*fileLock) undo() error { return nil }
+func (*fileLock) releaseAndRemove() error { return nil }

@@ -13,47 +13,47 @@ import (
 // fileLock keeps a second process from serving the same SQLite file: each would
 // believe that it is the only one that writes.
 type fileLock struct {
-	file *os.File
-	made bool // the file was not there before
+	file    *os.File
+	created bool // the file was not there before
 }
 
 func lockFile(path string) (*fileLock, error) {
-	lock, err := openLock(path)
+	lock, err := openLockFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	if err := lock.take(); err != nil {
+	if err := lock.acquire(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), lock.file.Close())
 	}
 	return lock, nil
 }
 
-// openLock opens the file to be locked, and makes it when there is none.
-func openLock(path string) (*fileLock, error) {
+// openLockFile opens the file to be locked, and makes it when there is none.
+func openLockFile(path string) (*fileLock, error) {
 	file, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) //nolint:gosec // the operator names the database
 	if errors.Is(err, fs.ErrExist) {
 		file, err = os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // as above
 		return &fileLock{file: file}, err
 	}
-	return &fileLock{file: file, made: true}, err
+	return &fileLock{file: file, created: true}, err
 }
 
-// take locks the file, unless another process has.
-func (l *fileLock) take() error {
+// acquire locks the file, unless another process has.
+func (l *fileLock) acquire() error {
 	err := syscall.Flock(int(l.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	switch {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		return errors.New("another process serves it")
 	case err != nil:
 		return fmt.Errorf("lock it: %w", err)
-	case !l.stands():
+	case !l.isCurrent():
 		return errors.New("another process has just let go of it; try again")
 	}
 	return nil
 }
 
-// stands reports whether the file that is locked is the one that others find.
-func (l *fileLock) stands() bool {
+// isCurrent reports whether the file that is locked is the one that others find.
+func (l *fileLock) isCurrent() bool {
 	locked, err := l.file.Stat()
 	if err != nil {
 		return false
@@ -62,9 +62,9 @@ func (l *fileLock) stands() bool {
 	return err == nil && os.SameFile(locked, found)
 }
 
-// undo lets go of the lock and leaves no file behind that it has made.
-func (l *fileLock) undo() error {
-	if !l.made {
+// releaseAndRemove lets go of the lock and leaves no file behind that it has made.
+func (l *fileLock) releaseAndRemove() error {
+	if !l.created {
 		return l.release()
 	}
 	return errors.Join(os.Remove(l.file.Name()), l.release())

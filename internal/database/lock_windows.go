@@ -31,5 +31,5 @@ func lockFile(path string) (*fileLock, error) {
 // process dies.
 func (l *fileLock) release() error { return l.file.Close() }
 
-// undo lets go of the lock. The file stays: Windows removes none that is open.
-func (l *fileLock) undo() error { return l.release() }
+// releaseAndRemove lets go of the lock. The file stays: Windows removes none that is open.
+func (l *fileLock) releaseAndRemove() error { return l.release() }

@@ -26,9 +26,9 @@ var migrations embed.FS
 
 // dialect is an engine as migrations need it.
 type dialect struct {
-	folder string
-	goose  goose.Dialect
-	jobs   func(*sql.DB) riverdriver.Driver[*sql.Tx]
+	folder    string
+	goose     goose.Dialect
+	jobDriver func(*sql.DB) riverdriver.Driver[*sql.Tx]
 }
 
 var (
@@ -46,13 +46,13 @@ func migrate(ctx context.Context, sqlDB *sql.DB, to dialect) error {
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
-	if err = refuseNewer(ctx, provider); err != nil {
+	if err = rejectNewerSchema(ctx, provider); err != nil {
 		return err
 	}
 	if _, err = provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	jobs, err := rivermigrate.New(to.jobs(sqlDB), nil)
+	jobs, err := rivermigrate.New(to.jobDriver(sqlDB), nil)
 	if err != nil {
 		return fmt.Errorf("read job migrations: %w", err)
 	}
@@ -62,39 +62,39 @@ func migrate(ctx context.Context, sqlDB *sql.DB, to dialect) error {
 	return nil
 }
 
-// lockPatience is how long a migration waits for a lock on PostgreSQL. Whoever needs the
+// lockTimeout is how long a migration waits for a lock on PostgreSQL. Whoever needs the
 // same table waits behind it, and gives up after [patience].
-const lockPatience = patience / 2
+const lockTimeout = writeRetryTimeout / 2
 
-// lockTimedOut is what PostgreSQL says when a lock was waited for in vain.
-const lockTimedOut = "55P03"
+// sqlStateLockTimeout is what PostgreSQL says when a lock was waited for in vain.
+const sqlStateLockTimeout = "55P03"
 
 // migrate is migrate where others may be at the same tables: a step that cannot have
 // its locks in time is undone as a whole, and the error says so.
-func (s *shared) migrate(ctx context.Context, within time.Duration) (err error) {
+func (s *postgresStore) migrate(ctx context.Context, within time.Duration) (err error) {
 	patient := stdlib.OpenDB(*s.pool.Config().ConnConfig, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "SELECT set_config('lock_timeout', $1, false)", strconv.FormatInt(within.Milliseconds(), 10))
 		return err
 	}))
 	defer func() { err = errors.Join(err, patient.Close()) }()
 	err = migrate(ctx, patient, postgresDialect)
-	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == lockTimedOut {
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == sqlStateLockTimeout {
 		return fmt.Errorf("migrate: a table that has to change was in use for more than %s, so it was not changed: "+
 			"start again, or end the transaction first that pg_stat_activity shows as the oldest", within)
 	}
 	return err
 }
 
-// refuseNewer stops a program that is older than the schema.
-func refuseNewer(ctx context.Context, provider *goose.Provider) error {
+// rejectNewerSchema stops a program that is older than the schema.
+func rejectNewerSchema(ctx context.Context, provider *goose.Provider) error {
 	have, known, err := provider.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("read schema version: %w", err)
 	}
-	return checkVersion(have, known)
+	return checkSchemaVersion(have, known)
 }
 
-func checkVersion(have, known int64) error {
+func checkSchemaVersion(have, known int64) error {
 	if have > known {
 		return fmt.Errorf("the schema has version %d, this program knows %d: run a newer one", have, known)
 	}
@@ -103,16 +103,16 @@ func checkVersion(have, known int64) error {
 
 // SchemaVersion returns the number of the newest migration that a state has had:
 // of one that is inspected it may be older than the program's.
-func SchemaVersion(state *State) (version int64, err error) {
+func SchemaVersion(state *Snapshot) (version int64, err error) {
 	if err := state.Raw("SELECT MAX(version_id) FROM goose_db_version").Row().Scan(&version); err != nil {
 		return 0, fmt.Errorf("read schema version: %w", err)
 	}
 	return version, nil
 }
 
-// knownOnly has fn run on a state whose schema is not newer than the program.
-func knownOnly(to dialect, fn func(*State) error) func(*State) error {
-	return func(state *State) error {
+// requireKnownSchema has fn run on a state whose schema is not newer than the program.
+func requireKnownSchema(to dialect, fn func(*Snapshot) error) func(*Snapshot) error {
+	return func(state *Snapshot) error {
 		have, err := SchemaVersion(state)
 		if err != nil {
 			return err
@@ -125,7 +125,7 @@ func knownOnly(to dialect, fn func(*State) error) func(*State) error {
 		if err != nil {
 			return err
 		}
-		if err := checkVersion(have, known); err != nil {
+		if err := checkSchemaVersion(have, known); err != nil {
 			return err
 		}
 		return fn(state)

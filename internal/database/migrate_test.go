@@ -15,13 +15,13 @@ import (
 	"agentmarket.space/server/internal/test/services"
 )
 
-// TestMigrate_inUse: a migration does not wait for ever, and everybody behind it, for
+// TestMigrate_lockTimeout: a migration does not wait for ever, and everybody behind it, for
 // somebody who reads a table. It says so in one line and has changed nothing; once that
 // one is gone it is made, also at the start of a server.
-func TestMigrate_inUse(t *testing.T) {
+func TestMigrate_lockTimeout(t *testing.T) {
 	t.Parallel()
 	const older = 8 // the next one changes the tasks
-	address := services.Postgres(t)
+	address := services.NewPostgresDatabase(t)
 	pool, err := pgxpool.New(t.Context(), address)
 	must(t, err)
 	t.Cleanup(pool.Close)

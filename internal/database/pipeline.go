@@ -17,22 +17,22 @@ import (
 // somebody does, or with the commit, and so does the beginning. It is gorm's
 // connection as well.
 type pipeline struct {
-	ctx     context.Context //nolint:containedctx // the transaction's
-	conn    *sql.Conn
-	pgx     *pgx.Conn // the same one
-	tx      pgx.Tx    // nil until it has begun
-	queued  []statement
-	xid     string // the transaction's number, as soon as the engine has told
-	missing bool   // the last statement found no row
-	unread  bool   // something that the commit returns beside its success was not read
-	err     error  // the first that a sent statement had
+	ctx           context.Context //nolint:containedctx // the transaction's
+	conn          *sql.Conn
+	pgxConn       *pgx.Conn // the same one
+	tx            pgx.Tx    // nil until it has begun
+	queued        []queuedStatement
+	xid           string // the transaction's number, as soon as the engine has told
+	noRows        bool   // the last statement found no row
+	resultsUnread bool   // something that the commit returns beside its success was not read
+	err           error  // the first that a sent statement had
 }
 
-// statement is one that waits. Its row is read into the targets, if it has some.
-type statement struct {
+// queuedStatement is one that waits. Its row is read into the targets, if it has some.
+type queuedStatement struct {
 	query string
 	args  []any
-	into  []any
+	dest  []any
 }
 
 // openPipeline takes a connection, on which nothing has begun.
@@ -47,7 +47,7 @@ func openPipeline(ctx context.Context, pool *sql.DB) (*pipeline, error) {
 		if !ok {
 			return fmt.Errorf("connection is a %T", driver)
 		}
-		p.pgx = under.Conn() // for as long as conn is not closed
+		p.pgxConn = under.Conn() // for as long as conn is not closed
 		return nil
 	})
 	if err != nil {
@@ -82,7 +82,7 @@ func (p *pipeline) send(commit bool) error {
 	if commit {
 		batch.Queue("COMMIT")
 	}
-	results := p.pgx.SendBatch(p.ctx, &batch)
+	results := p.pgxConn.SendBatch(p.ctx, &batch)
 	p.err = p.receive(results, beginning, commit)
 	if err := results.Close(); p.err == nil {
 		p.err = err
@@ -105,23 +105,23 @@ func (p *pipeline) receive(results pgx.BatchResults, beginning, commit bool) err
 		}
 	}
 	for _, s := range p.queued {
-		p.unread = p.unread || s.into != nil
+		p.resultsUnread = p.resultsUnread || s.dest != nil
 	}
 	for i, s := range p.queued {
 		var err error
-		if s.into == nil {
+		if s.dest == nil {
 			_, err = results.Exec()
 		} else {
-			err = results.QueryRow().Scan(s.into...)
+			err = results.QueryRow().Scan(s.dest...)
 		}
-		if p.missing = errors.Is(err, pgx.ErrNoRows) && i == len(p.queued)-1 && !commit; p.missing {
+		if p.noRows = errors.Is(err, pgx.ErrNoRows) && i == len(p.queued)-1 && !commit; p.noRows {
 			break // an answer like any other, to the one who waits for it
 		}
 		if err != nil {
 			return err
 		}
 	}
-	p.unread = false
+	p.resultsUnread = false
 	if !commit {
 		return nil
 	}
@@ -132,13 +132,13 @@ func (p *pipeline) receive(results pgx.BatchResults, beginning, commit bool) err
 	return err
 }
 
-// row sends what waits and a query, and reads the row that it finds.
-func (p *pipeline) row(query string, args, into []any) error {
-	p.queued = append(p.queued, statement{query, args, into})
+// queryRow sends what waits and a query, and reads the row that it finds.
+func (p *pipeline) queryRow(query string, args, into []any) error {
+	p.queued = append(p.queued, queuedStatement{query, args, into})
 	if err := p.send(false); err != nil {
 		return err
 	}
-	if p.missing {
+	if p.noRows {
 		return sql.ErrNoRows
 	}
 	return nil
@@ -146,14 +146,14 @@ func (p *pipeline) row(query string, args, into []any) error {
 
 // close gives the connection back. What was not committed is rolled back.
 func (p *pipeline) close() {
-	if p.tx != nil && p.pgx.PgConn().TxStatus() != 'I' {
+	if p.tx != nil && p.pgxConn.PgConn().TxStatus() != 'I' {
 		_ = p.tx.Rollback(p.ctx) // a connection that cannot is not used again
 	}
 	_ = p.conn.Close()
 }
 
-// begun makes sure that the transaction has begun.
-func (p *pipeline) begun() error {
+// ensureBegun makes sure that the transaction has begun.
+func (p *pipeline) ensureBegun() error {
 	if p.tx != nil {
 		return p.err
 	}
@@ -199,10 +199,10 @@ func (p *pipeline) QueryRowContext(ctx context.Context, query string, args ...an
 	return p.conn.QueryRowContext(ctx, query, args...)
 }
 
-// changing writes a statement that must change a row so that the engine itself
+// failUnlessRowChanged writes a statement that must change a row so that the engine itself
 // fails it when there is none: the commit may be under way behind it.
-func changing(query string) string {
-	query = numbered(query)
+func failUnlessRowChanged(query string) string {
+	query = dollarPlaceholders(query)
 	if strings.HasPrefix(query, "UPDATE ") {
 		return "WITH changed AS (" + query + " RETURNING 1) SELECT 1 / COUNT(*) FROM changed"
 	}

@@ -17,9 +17,9 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestRun: a statement that goes out later than it is run counts all the same:
+// TestExecOne: a statement that goes out later than it is run counts all the same:
 // what comes after it sees it, and what is wrong with it leaves nothing behind.
-func TestRun(t *testing.T) {
+func TestExecOne(t *testing.T) {
 	t.Parallel()
 	const insert = "INSERT INTO agents (id, name, description, capabilities, price_per_task, endpoint_url, system_prompt, owner_email, created_at) VALUES (?, ?, '', '[]', 1, '', '', '', 0)"
 	const rename = "UPDATE agents SET name = ? WHERE id = ?"
@@ -34,10 +34,10 @@ func TestRun(t *testing.T) {
 		says string // of the error
 	}{
 		{"nothing", func(*database.Tx) error { return nil }, []string{"old"}, ""},
-		{"alone", func(tx *database.Tx) error { return tx.Run(insert, "new", "n") }, []string{"new", "old"}, ""},
+		{"alone", func(tx *database.Tx) error { return tx.ExecOne(insert, "new", "n") }, []string{"new", "old"}, ""},
 		{"a row is read behind it", func(tx *database.Tx) error {
 			var name string
-			err := errors.Join(tx.Run(insert, "new", "n"), tx.Row("SELECT name FROM agents WHERE id = ?", []any{"new"}, &name))
+			err := errors.Join(tx.ExecOne(insert, "new", "n"), tx.QueryRow("SELECT name FROM agents WHERE id = ?", []any{"new"}, &name))
 			if name != "n" {
 				t.Errorf("read %q", name)
 			}
@@ -45,13 +45,13 @@ func TestRun(t *testing.T) {
 		}, []string{"new", "old"}, ""},
 		{"a row that is not there is no fault", func(tx *database.Tx) error {
 			var name string
-			if err := tx.Row("SELECT name FROM agents WHERE id = ?", []any{"none"}, &name); !errors.Is(err, sql.ErrNoRows) {
+			if err := tx.QueryRow("SELECT name FROM agents WHERE id = ?", []any{"none"}, &name); !errors.Is(err, sql.ErrNoRows) {
 				t.Errorf("a missing row: %v", err)
 			}
-			return tx.Run(insert, "new", "n")
+			return tx.ExecOne(insert, "new", "n")
 		}, []string{"new", "old"}, ""},
 		{"gorm reads behind it", func(tx *database.Tx) error {
-			if err := errors.Join(tx.Run(insert, "new", "n"), tx.Run(rename, "m", "new")); err != nil {
+			if err := errors.Join(tx.ExecOne(insert, "new", "n"), tx.ExecOne(rename, "m", "new")); err != nil {
 				return err
 			}
 			n, err := count(tx)
@@ -62,27 +62,27 @@ func TestRun(t *testing.T) {
 		}, []string{"new", "old"}, ""},
 		{"what it returns is there after the next row", func(tx *database.Tx) error {
 			var id, name string
-			err := errors.Join(tx.Insert(insert+" RETURNING id", []any{"new", "n"}, &id), tx.Row("SELECT name FROM agents WHERE id = 'old'", nil, &name))
+			err := errors.Join(tx.InsertReturning(insert+" RETURNING id", []any{"new", "n"}, &id), tx.QueryRow("SELECT name FROM agents WHERE id = 'old'", nil, &name))
 			if id != "new" || name != "old" {
 				t.Errorf("got %q and %q", id, name)
 			}
 			return err
 		}, []string{"new", "old"}, ""},
-		{"fn fails", func(tx *database.Tx) error { return errors.Join(tx.Run(insert, "new", "n"), broken) }, []string{"old"}, "broken"},
+		{"fn fails", func(tx *database.Tx) error { return errors.Join(tx.ExecOne(insert, "new", "n"), broken) }, []string{"old"}, "broken"},
 		{"no row", func(tx *database.Tx) error {
-			return errors.Join(tx.Run(insert, "new", "n"), tx.Run(rename, "m", "none"))
-		}, []string{"old"}, services.Says("changed 0 rows", "division by zero")},
+			return errors.Join(tx.ExecOne(insert, "new", "n"), tx.ExecOne(rename, "m", "none"))
+		}, []string{"old"}, services.ForEngine("changed 0 rows", "division by zero")},
 		{"no row, and another statement behind it", func(tx *database.Tx) error {
-			return errors.Join(tx.Run(rename, "m", "none"), tx.Run(insert, "new", "n"))
-		}, []string{"old"}, services.Says("changed 0 rows", "division by zero")},
+			return errors.Join(tx.ExecOne(rename, "m", "none"), tx.ExecOne(insert, "new", "n"))
+		}, []string{"old"}, services.ForEngine("changed 0 rows", "division by zero")},
 		{"twice the same", func(tx *database.Tx) error {
-			return errors.Join(tx.Run(insert, "new", "n"), tx.Run(insert, "new", "n"))
-		}, []string{"old"}, services.Says("UNIQUE", "23505")},
+			return errors.Join(tx.ExecOne(insert, "new", "n"), tx.ExecOne(insert, "new", "n"))
+		}, []string{"old"}, services.ForEngine("UNIQUE", "23505")},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			db := open(t, services.Address(t))
-			must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "old") }))
+			db := openDB(t, services.NewDatabase(t))
+			must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "old") }))
 			hooked := false
 			err := db.Write(t.Context(), func(tx *database.Tx) error {
 				tx.OnCommit(func() { hooked = true })
@@ -91,37 +91,37 @@ func TestRun(t *testing.T) {
 			if (err == nil) != (row.says == "") || err != nil && !strings.Contains(err.Error(), row.says) {
 				t.Errorf("got %v, want %q", err, row.says)
 			}
-			if got := kept(t, db); !slices.Equal(got, row.kept) || hooked != (err == nil) {
+			if got := agentIDs(t, db); !slices.Equal(got, row.kept) || hooked != (err == nil) {
 				t.Errorf("kept %v, want %v; hooks ran: %v", got, row.kept, hooked)
 			}
 		})
 	}
 }
 
-// TestRun_passedOver: on PostgreSQL a transaction in which a statement failed is
+// TestWrite_ignoredStatementError: on PostgreSQL a transaction in which a statement failed is
 // over, whether fn says so or not.
-func TestRun_passedOver(t *testing.T) {
+func TestWrite_ignoredStatementError(t *testing.T) {
 	t.Parallel()
 	for _, failing := range []func(*database.Tx) error{
-		func(tx *database.Tx) error { return tx.Run("UPDATE agents SET name = 'm' WHERE id = 'none'") },
+		func(tx *database.Tx) error { return tx.ExecOne("UPDATE agents SET name = 'm' WHERE id = 'none'") },
 		func(tx *database.Tx) error { return tx.Exec("SELECT 1 / 0").Error },
 	} {
-		db := open(t, services.Postgres(t))
+		db := openDB(t, services.NewPostgresDatabase(t))
 		err := db.Write(t.Context(), func(tx *database.Tx) error {
-			must(t, add(tx, "first"))
+			must(t, insertAgent(tx, "first"))
 			_ = failing(tx)
-			_ = add(tx, "second")
+			_ = insertAgent(tx, "second")
 			return nil
 		})
-		if err == nil || models.AsError(err).Code == models.Unavailable || len(kept(t, db)) != 0 {
-			t.Errorf("got %v, kept %v", err, kept(t, db))
+		if err == nil || models.AsError(err).Code == models.Unavailable || len(agentIDs(t, db)) != 0 {
+			t.Errorf("got %v, kept %v", err, agentIDs(t, db))
 		}
 	}
 }
 
-// TestRefused: a transaction is begun again, or said not to have happened, only
+// TestIsRolledBack: a transaction is begun again, or said not to have happened, only
 // when the engine itself has said so.
-func TestRefused(t *testing.T) {
+func TestIsRolledBack(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		err  error
@@ -137,7 +137,7 @@ func TestRefused(t *testing.T) {
 		{&pgconn.PgError{}, false},
 		{io.ErrUnexpectedEOF, false},
 	} {
-		if got := database.Refused(row.err); got != row.want {
+		if got := database.IsRolledBack(row.err); got != row.want {
 			t.Errorf("%v: refused: %v", row.err, got)
 		}
 	}

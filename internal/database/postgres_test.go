@@ -17,10 +17,10 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// replicas opens a database as so many processes do at once.
-func replicas(t *testing.T, n int) []*database.DB {
+// openReplicas opens a database as so many processes do at once.
+func openReplicas(t *testing.T, n int) []*database.DB {
 	t.Helper()
-	address := services.Postgres(t)
+	address := services.NewPostgresDatabase(t)
 	all := make([]*database.DB, n)
 	var group sync.WaitGroup
 	for i := range all {
@@ -47,13 +47,13 @@ func replicas(t *testing.T, n int) []*database.DB {
 	return all
 }
 
-// TestPostgresCursors: writers commit in another order than they write in, and
+// TestAssignCursors_concurrent: writers commit in another order than they write in, and
 // several processes give cursors at once. Who reads after the last cursor seen
 // gets every event once, and who goes by ids, as this test shows of itself,
 // does not.
-func TestPostgresCursors(t *testing.T) {
+func TestAssignCursors_concurrent(t *testing.T) {
 	t.Parallel()
-	dbs := replicas(t, 2)
+	dbs := openReplicas(t, 2)
 	const writers, each = 32, 40
 	var group sync.WaitGroup
 	ctx, stop := context.WithCancel(t.Context())
@@ -61,7 +61,7 @@ func TestPostgresCursors(t *testing.T) {
 	for _, db := range dbs {
 		reading.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := db.NumberEvents(ctx, true); err != nil && ctx.Err() == nil {
+				if _, err := db.AssignCursors(ctx, true); err != nil && ctx.Err() == nil {
 					t.Error(err)
 				}
 			}
@@ -85,7 +85,7 @@ func TestPostgresCursors(t *testing.T) {
 			for range each {
 				var id int64
 				err := dbs[w%2].Write(t.Context(), func(tx *database.Tx) error {
-					err := tx.Row("INSERT INTO events (kind, created_at) VALUES (?, 0) RETURNING id", []any{models.WalletChanged}, &id)
+					err := tx.QueryRow("INSERT INTO events (kind, created_at) VALUES (?, 0) RETURNING id", []any{models.WalletChanged}, &id)
 					if err == nil && rand.IntN(4) == 0 {
 						err = tx.Exec("SELECT pg_sleep(?)", rand.Float64()/100).Error
 					}
@@ -112,7 +112,7 @@ func TestPostgresCursors(t *testing.T) {
 	}
 	stop()
 	reading.Wait()
-	_, err := dbs[0].NumberEvents(t.Context(), true)
+	_, err := dbs[0].AssignCursors(t.Context(), true)
 	must(t, err)
 	read("seq", &cursor, &byCursor)
 	read("id", &id, &byID)
@@ -136,14 +136,14 @@ func TestPostgresCursors(t *testing.T) {
 	}
 }
 
-// TestPostgresRetries: transactions that lock each other out are run again until
+// TestWrite_retriesDeadlocks: transactions that lock each other out are run again until
 // each has been done once.
-func TestPostgresRetries(t *testing.T) {
+func TestWrite_retriesDeadlocks(t *testing.T) {
 	t.Parallel()
-	dbs := replicas(t, 2)
+	dbs := openReplicas(t, 2)
 	must(t, dbs[0].Write(t.Context(), func(tx *database.Tx) error {
 		for _, id := range []string{"a", "b"} {
-			if err := add(tx, id); err != nil {
+			if err := insertAgent(tx, id); err != nil {
 				return err
 			}
 		}
@@ -182,16 +182,16 @@ func TestPostgresRetries(t *testing.T) {
 	}
 }
 
-// TestPostgresReplicas: the processes know of each other, and one that falls
+// TestReplicas_heartbeat: the processes know of each other, and one that falls
 // silent is forgotten and its jobs are given back.
-func TestPostgresReplicas(t *testing.T) {
+func TestReplicas_heartbeat(t *testing.T) {
 	t.Parallel()
-	dbs := replicas(t, 3)
+	dbs := openReplicas(t, 3)
 	known := func() (ids []string) {
 		must(t, dbs[0].Read(t.Context()).Raw("SELECT id FROM replicas ORDER BY id").Scan(&ids).Error)
 		return ids
 	}
-	want := []string{dbs[0].Replica(), dbs[1].Replica(), dbs[2].Replica()}
+	want := []string{dbs[0].ReplicaID(), dbs[1].ReplicaID(), dbs[2].ReplicaID()}
 	slices.Sort(want)
 	if got := known(); !slices.Equal(got, want) {
 		t.Errorf("known are %v, want %v", got, want)
@@ -199,7 +199,7 @@ func TestPostgresReplicas(t *testing.T) {
 	must(t, dbs[0].Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec(`INSERT INTO replicas (id, seen_at) VALUES ('silent', 0);
 			INSERT INTO river_job (kind, queue, max_attempts, args, state, attempted_by, attempt, attempted_at) VALUES
-				('k', 'q', 9, '{}', 'running', ARRAY['silent'], 1, now()), ('k', 'q', 9, '{}', 'running', ARRAY['silent', '` + dbs[1].Replica() + `'], 2, now())`).Error
+				('k', 'q', 9, '{}', 'running', ARRAY['silent'], 1, now()), ('k', 'q', 9, '{}', 'running', ARRAY['silent', '` + dbs[1].ReplicaID() + `'], 2, now())`).Error
 	}))
 	ticker, late := time.NewTicker(20*time.Millisecond), time.After(30*time.Second)
 	defer ticker.Stop()
@@ -221,11 +221,11 @@ func TestPostgresReplicas(t *testing.T) {
 	}
 }
 
-// TestPostgresReads: a read that gets no answer in time is refused as one that
+// TestRead_timeout: a read that gets no answer in time is refused as one that
 // the engine is away for; one that its caller gave up is not.
-func TestPostgresReads(t *testing.T) {
+func TestRead_timeout(t *testing.T) {
 	t.Parallel()
-	db := replicas(t, 1)[0]
+	db := openReplicas(t, 1)[0]
 	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	gone, hangUp := context.WithCancel(t.Context())
@@ -238,10 +238,10 @@ func TestPostgresReads(t *testing.T) {
 	}
 }
 
-// TestPostgresRefuses: what cannot be served is one line, without the password.
-func TestPostgresRefuses(t *testing.T) {
+// TestOpen_postgresErrors: what cannot be served is one line, without the password.
+func TestOpen_postgresErrors(t *testing.T) {
 	t.Parallel()
-	foreign, newer, readOnly := services.Postgres(t), services.Postgres(t), services.Postgres(t)
+	foreign, newer, readOnly := services.NewPostgresDatabase(t), services.NewPostgresDatabase(t), services.NewPostgresDatabase(t)
 	change := func(address string, statements ...string) {
 		db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
 		must(t, err)

@@ -10,36 +10,36 @@ import (
 	"agentmarket.space/server/internal/test/services"
 )
 
-// fault is how a connection fails.
-type fault int
+// connFault is how a connection fails.
+type connFault int
 
 const (
-	none fault = iota
-	deaf       // a commit gets through, and the client is reset instead of told
-	mute       // what the client says does not get through, and it is reset
+	noFault           connFault = iota
+	resetAfterCommit            // a commit gets through, and the client is reset instead of told
+	resetBeforeCommit           // what the client says does not get through, and it is reset
 )
 
 // proxy stands between processes and PostgreSQL, and fails when it is told to.
 type proxy struct {
-	engine string
-	listen net.Listener
+	upstream string
+	listener net.Listener
 
-	mu      sync.Mutex
-	cut     bool           // connections are reset, new ones too
-	faults  map[int]fault  // by the port that the engine sees
-	conns   map[int]func() // resets each
-	refused chan struct{}  // has one for each connection that was refused, as far as there is room
+	mu       sync.Mutex
+	isDown   bool              // connections are reset, new ones too
+	faults   map[int]connFault // by the port that the engine sees
+	conns    map[int]func()    // resets each
+	rejected chan struct{}     // has one for each connection that was refused, as far as there is room
 }
 
-// through returns a proxy to a database of the test's own, and the address of the
+// newProxy returns a proxy to a database of the test's own, and the address of the
 // database through it.
-func through(t *testing.T) (*proxy, string) {
+func newProxy(t *testing.T) (*proxy, string) {
 	t.Helper()
-	u, err := url.Parse(services.Postgres(t))
+	u, err := url.Parse(services.NewPostgresDatabase(t))
 	must(t, err)
 	listen, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
-	p := &proxy{engine: u.Host, listen: listen, faults: map[int]fault{}, conns: map[int]func(){}, refused: make(chan struct{}, 100)}
+	p := &proxy{upstream: u.Host, listener: listen, faults: map[int]connFault{}, conns: map[int]func(){}, rejected: make(chan struct{}, 100)}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -52,18 +52,18 @@ func through(t *testing.T) (*proxy, string) {
 	})
 	t.Cleanup(func() {
 		_ = listen.Close()
-		p.setCut(true)
+		p.setDown(true)
 		serving.Wait()
 	})
 	u.Host = listen.Addr().String()
 	return p, u.String()
 }
 
-// setCut resets all connections, and those to come, or lets them be.
-func (p *proxy) setCut(cut bool) {
+// setDown resets all connections, and those to come, or lets them be.
+func (p *proxy) setDown(cut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cut = cut
+	p.isDown = cut
 	for _, reset := range p.conns {
 		if cut {
 			reset()
@@ -71,14 +71,14 @@ func (p *proxy) setCut(cut bool) {
 	}
 }
 
-// fail has a connection fail from now on.
-func (p *proxy) fail(port int, how fault) {
+// setFault has a connection fail from now on.
+func (p *proxy) setFault(port int, how connFault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults[port] = how
 }
 
-func (p *proxy) fault(port int) fault {
+func (p *proxy) faultOf(port int) connFault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.faults[port]
@@ -86,7 +86,7 @@ func (p *proxy) fault(port int) fault {
 
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close() //nolint:errcheck // it may be reset already
-	engine, err := (&net.Dialer{}).Dial("tcp", p.engine)
+	engine, err := (&net.Dialer{}).Dial("tcp", p.upstream)
 	if err != nil {
 		return
 	}
@@ -101,19 +101,19 @@ func (p *proxy) serve(client net.Conn) {
 		})
 	}
 	p.mu.Lock()
-	refused := p.cut
+	refused := p.isDown
 	p.conns[port] = reset
 	p.mu.Unlock()
 	if refused {
 		reset()
 		select {
-		case p.refused <- struct{}{}:
+		case p.rejected <- struct{}{}:
 		default:
 		}
 	}
 	var passing sync.WaitGroup
-	passing.Go(func() { p.pass(port, client, engine, mute, reset) })
-	passing.Go(func() { p.pass(port, engine, client, deaf, reset) })
+	passing.Go(func() { p.forward(port, client, engine, resetBeforeCommit, reset) })
+	passing.Go(func() { p.forward(port, engine, client, resetAfterCommit, reset) })
 	passing.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,13 +121,13 @@ func (p *proxy) serve(client net.Conn) {
 	delete(p.faults, port)
 }
 
-// pass hands on what one side sends until either is gone or the fault is there.
-func (p *proxy) pass(port int, from, to net.Conn, at fault, reset func()) {
+// forward hands on what one side sends until either is gone or the fault is there.
+func (p *proxy) forward(port int, from, to net.Conn, at connFault, reset func()) {
 	defer reset()
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		if err != nil || p.fault(port) == at && (at == mute || bytes.Contains(buffer[:n], []byte("COMMIT\x00"))) {
+		if err != nil || p.faultOf(port) == at && (at == resetBeforeCommit || bytes.Contains(buffer[:n], []byte("COMMIT\x00"))) {
 			return
 		}
 		if _, err := to.Write(buffer[:n]); err != nil {

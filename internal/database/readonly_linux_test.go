@@ -27,14 +27,14 @@ func TestOpen_readOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			path := closed(t)
+			path := closedDatabase(t)
 			folder := filepath.Dir(path)
 			must(t, os.Chmod(filepath.Dir(folder), 0o755))
 			must(t, os.Remove(path+".lock"))
 			must(t, os.Chmod(path, row.file))
 			must(t, os.Chmod(folder, row.folder))
 			defer func() { must(t, os.Chmod(folder, 0o700)) }()
-			err := asSomebody(func() error {
+			err := asUnprivilegedUser(func() error {
 				db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 				if err != nil {
 					return err
@@ -49,9 +49,9 @@ func TestOpen_readOnly(t *testing.T) {
 	}
 }
 
-// asSomebody runs fn as a user whom file modes bind: root is not. The thread is
+// asUnprivilegedUser runs fn as a user whom file modes bind: root is not. The thread is
 // given up with the goroutine.
-func asSomebody(fn func() error) error {
+func asUnprivilegedUser(fn func() error) error {
 	const nobody = 65534
 	answer := make(chan error)
 	go func() {

@@ -14,48 +14,48 @@ import (
 )
 
 const (
-	// beatEvery is how often a process says that it is there, and deadAfter how
+	// heartbeatInterval is how often a process says that it is there, and heartbeatTimeout how
 	// long it may be silent before others take over what it was at.
-	beatEvery = 3 * time.Second
-	deadAfter = 15 * time.Second
-	// numberedAtOnce is how many events one transaction gives cursors to.
-	numberedAtOnce = 1000
-	eventsChannel  = "agentmarket_events"
+	heartbeatInterval = 3 * time.Second
+	heartbeatTimeout  = 15 * time.Second
+	// cursorBatchSize is how many events one transaction gives cursors to.
+	cursorBatchSize = 1000
+	eventsChannel   = "agentmarket_events"
 )
 
-// OnEvents has fn called when another process has appended events. It may be
+// OnRemoteEvents has fn called when another process has appended events. It may be
 // called for no reason, and not at once. On SQLite there is no other process.
-func (db *DB) OnEvents(fn func()) {
-	if db.shared == nil {
+func (db *DB) OnRemoteEvents(fn func()) {
+	if db.pg == nil {
 		return
 	}
-	db.shared.mu.Lock()
-	defer db.shared.mu.Unlock()
-	db.shared.onEvents = fn
+	db.pg.mu.Lock()
+	defer db.pg.mu.Unlock()
+	db.pg.onEvents = fn
 }
 
-// NumberEvents gives cursors to the events that were committed without one, and
-// reports whether there were any. When notify is set it has OnEvents called in
+// AssignCursors gives cursors to the events that were committed without one, and
+// reports whether there were any. When notify is set it has OnRemoteEvents called in
 // the other processes. Any number of them may be at it at once. On SQLite every
 // event has a cursor.
-func (db *DB) NumberEvents(ctx context.Context, notify bool) (some bool, err error) {
-	if db.shared == nil {
+func (db *DB) AssignCursors(ctx context.Context, notify bool) (some bool, err error) {
+	if db.pg == nil {
 		return false, nil
 	}
-	return db.shared.number(ctx, notify)
+	return db.pg.assignCursors(ctx, notify)
 }
 
 // listen passes notifications on until ctx ends, over a connection of its own
 // that is made again when it breaks.
-func (s *shared) listen(ctx context.Context, logger *slog.Logger) {
-	for pause := leastPause; ctx.Err() == nil; pause = min(2*pause, mostPause) {
-		heard, err := s.hear(ctx)
+func (s *postgresStore) listen(ctx context.Context, logger *slog.Logger) {
+	for pause := minBackoff; ctx.Err() == nil; pause = min(2*pause, maxBackoff) {
+		heard, err := s.listenOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		logger.WarnContext(ctx, "lost the notifications of the database; looking for events every second", slog.Any("error", err))
 		if heard {
-			pause = leastPause
+			pause = minBackoff
 		}
 		select {
 		case <-time.After(pause):
@@ -64,9 +64,9 @@ func (s *shared) listen(ctx context.Context, logger *slog.Logger) {
 	}
 }
 
-// hear listens until the connection breaks. It reports whether there was one.
-func (s *shared) hear(ctx context.Context) (heard bool, err error) {
-	pooled, err := s.own.Acquire(ctx)
+// listenOnce listens until the connection breaks. It reports whether there was one.
+func (s *postgresStore) listenOnce(ctx context.Context) (heard bool, err error) {
+	pooled, err := s.internalPool.Acquire(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -88,55 +88,55 @@ func (s *shared) hear(ctx context.Context) (heard bool, err error) {
 	}
 }
 
-// stayAlive says that this process is there until ctx ends, and then that it is
+// heartbeatLoop says that this process is there until ctx ends, and then that it is
 // not.
-func (s *shared) stayAlive(ctx context.Context, db *DB) {
-	ticker := time.NewTicker(beatEvery)
+func (s *postgresStore) heartbeatLoop(ctx context.Context, db *DB) {
+	ticker := time.NewTicker(heartbeatInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			s.leave(context.WithoutCancel(ctx), db)
+			s.deregister(context.WithoutCancel(ctx), db)
 			return
 		case <-ticker.C:
 		}
-		if err := s.beat(ctx, db.replica); err != nil && ctx.Err() == nil {
+		if err := s.heartbeat(ctx, db.replicaID); err != nil && ctx.Err() == nil {
 			db.logger.WarnContext(ctx, "cannot tell the other replicas that this one is there", slog.Any("error", err))
 		}
 	}
 }
 
-// leave tells the others that this process is gone.
-func (s *shared) leave(ctx context.Context, db *DB) {
+// deregister tells the others that this process is gone.
+func (s *postgresStore) deregister(ctx context.Context, db *DB) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	if _, err := s.own.Exec(ctx, "DELETE FROM replicas WHERE id = $1", db.replica); err != nil { // they find out by themselves
+	if _, err := s.internalPool.Exec(ctx, "DELETE FROM replicas WHERE id = $1", db.replicaID); err != nil { // they find out by themselves
 		db.logger.WarnContext(ctx, "cannot sign off from the database", slog.Any("error", err))
 	}
 }
 
-// beat notes that this process is there, forgets those that have fallen silent,
+// heartbeat notes that this process is there, forgets those that have fallen silent,
 // and gives their jobs back, with those that ran out of time. The clock is the
 // database's.
-func (s *shared) beat(ctx context.Context, replica string) error {
+func (s *postgresStore) heartbeat(ctx context.Context, replica string) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	const now = "(EXTRACT(epoch FROM clock_timestamp()) * 1000000)::bigint"
-	_, err := s.own.Exec(ctx, `INSERT INTO replicas (id, seen_at) VALUES ($1, `+now+`)
+	_, err := s.internalPool.Exec(ctx, `INSERT INTO replicas (id, seen_at) VALUES ($1, `+now+`)
 		ON CONFLICT (id) DO UPDATE SET seen_at = EXCLUDED.seen_at`, replica)
 	if err != nil {
 		return fmt.Errorf("beat: %w", err)
 	}
-	if _, err = s.own.Exec(ctx, "DELETE FROM replicas WHERE seen_at < "+now+" - $1::bigint", deadAfter.Microseconds()); err != nil {
+	if _, err = s.internalPool.Exec(ctx, "DELETE FROM replicas WHERE seen_at < "+now+" - $1::bigint", heartbeatTimeout.Microseconds()); err != nil {
 		return fmt.Errorf("forget dead replicas: %w", err)
 	}
 	s.mu.Lock()
 	var late float64 // seconds
-	if s.jobTime > 0 {
-		late = (s.jobTime + deadAfter).Seconds()
+	if s.jobTimeout > 0 {
+		late = (s.jobTimeout + heartbeatTimeout).Seconds()
 	}
 	s.mu.Unlock()
-	_, err = s.own.Exec(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'
+	_, err = s.internalPool.Exec(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'
 		AND (NOT EXISTS (SELECT 1 FROM replicas WHERE id = attempted_by[array_upper(attempted_by, 1)])
 			OR $1::double precision > 0 AND attempted_at < clock_timestamp() - make_interval(secs => $1::double precision))`, late)
 	if err != nil {
@@ -145,8 +145,8 @@ func (s *shared) beat(ctx context.Context, replica string) error {
 	return nil
 }
 
-// lostConnection reports whether an error is about the way to the engine.
-func lostConnection(err error) bool {
+// isConnectionError reports whether an error is about the way to the engine.
+func isConnectionError(err error) bool {
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}

@@ -16,11 +16,11 @@ import (
 	"agentmarket.space/server/internal/test/services"
 )
 
-// raw opens a store as any program can.
-func raw(t *testing.T, address string) *sql.DB {
+// openSQL opens a store as any program can.
+func openSQL(t *testing.T, address string) *sql.DB {
 	t.Helper()
 	if !services.OnPostgres() {
-		db, err := sql.Open(services.FileDriver(), address)
+		db, err := sql.Open(services.SQLiteDriver(), address)
 		must(t, err)
 		t.Cleanup(func() { must(t, db.Close()) })
 		return db
@@ -31,15 +31,15 @@ func raw(t *testing.T, address string) *sql.DB {
 	return stdlib.OpenDBFromPool(pool)
 }
 
-// first is a store with the first migration alone.
-func first(t *testing.T) (address string) {
+// firstMigrationOnly is a store with the first migration alone.
+func firstMigrationOnly(t *testing.T) (address string) {
 	t.Helper()
-	address = services.SQLite(t)
+	address = services.SQLitePath(t)
 	folder, dialect := "migrations/sqlite", goose.DialectSQLite3
 	if services.OnPostgres() {
-		address = services.Postgres(t)
+		address = services.NewPostgresDatabase(t)
 	}
-	db := raw(t, address)
+	db := openSQL(t, address)
 	if services.OnPostgres() {
 		folder, dialect = "migrations/postgres", goose.DialectPostgres
 		_, err := db.ExecContext(t.Context(), "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
@@ -56,37 +56,37 @@ func first(t *testing.T) (address string) {
 // there is nothing more to do, for a server either.
 func TestMigrate(t *testing.T) {
 	t.Parallel()
-	address := first(t)
+	address := firstMigrationOnly(t)
 	logger := slog.New(slog.DiscardHandler)
 	for range 2 { // looking changes nothing
-		found, err := database.ReadSchema(t.Context(), address)
+		found, err := database.ReadSchemaStatus(t.Context(), address)
 		must(t, err)
-		if found.Have != 1 || found.Known < 10 || !slices.Contains(found.Missing, "0010_audit.sql") || slices.Contains(found.Missing, "0001_init.sql") ||
-			!strings.HasPrefix(found.Missing[len(found.Missing)-1], "job queue ") || strings.Contains(found.Place, "password") {
+		if found.Current != 1 || found.Latest < 10 || !slices.Contains(found.Pending, "0010_audit.sql") || slices.Contains(found.Pending, "0001_init.sql") ||
+			!strings.HasPrefix(found.Pending[len(found.Pending)-1], "job queue ") || strings.Contains(found.Location, "password") {
 			t.Errorf("the schema is %+v", found)
 		}
 	}
 	before, err := database.Migrate(t.Context(), address, logger)
 	must(t, err)
-	if before.Have != 1 || len(before.Missing) == 0 {
+	if before.Current != 1 || len(before.Pending) == 0 {
 		t.Errorf("it was %+v", before)
 	}
-	db := open(t, address)
+	db := openDB(t, address)
 	for range 2 { // once beside a server
 		after, err := database.Migrate(t.Context(), address, logger)
 		must(t, err)
-		if after.Have != after.Known || after.Known != before.Known || len(after.Missing) > 0 {
+		if after.Current != after.Latest || after.Latest != before.Latest || len(after.Pending) > 0 {
 			t.Errorf("it is %+v", after)
 		}
 	}
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return add(tx, "one") }))
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
 }
 
-// TestMigrate_refused: what a later version left is not touched.
-func TestMigrate_refused(t *testing.T) {
+// TestMigrate_errors: what a later version left is not touched.
+func TestMigrate_errors(t *testing.T) {
 	t.Parallel()
-	address := services.Address(t)
-	db := open(t, address)
+	address := services.NewDatabase(t)
+	db := openDB(t, address)
 	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, ?)", true).Error
 	}))

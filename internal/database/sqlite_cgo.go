@@ -22,12 +22,12 @@ type connector struct {
 
 // newConnector opens a file: address with the parameters of go-sqlite3. Connections
 // call watched, unless it is nil.
-func newConnector(file string, params url.Values, watched *changes) (driver.Connector, error) {
+func newConnector(file string, params url.Values, watched *rowVersions) (driver.Connector, error) {
 	opened := &connector{dsn: file + "?" + params.Encode(), driver: &sqlite3.SQLiteDriver{}}
 	if watched != nil {
 		opened.driver.ConnectHook = func(conn *sqlite3.SQLiteConn) error {
-			err := conn.RegisterFunc("note_change", watched.note, false)
-			if again := watched.again(); err == nil && again != "" {
+			err := conn.RegisterFunc("note_change", watched.recordChange, false)
+			if again := watched.reconnectTriggers(); err == nil && again != "" {
 				_, err = conn.Exec(again, nil)
 			}
 			return err

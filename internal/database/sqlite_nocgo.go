@@ -23,7 +23,7 @@ type connector struct {
 
 // newConnector opens a file: address with the parameters of go-sqlite3. Connections
 // call watched, unless it is nil.
-func newConnector(file string, params url.Values, watched *changes) (driver.Connector, error) {
+func newConnector(file string, params url.Values, watched *rowVersions) (driver.Connector, error) {
 	own := url.Values{}
 	for name, values := range params {
 		switch name {
@@ -39,7 +39,7 @@ func newConnector(file string, params url.Values, watched *changes) (driver.Conn
 		return opened, nil
 	}
 	opened.driver.RegisterConnectionHook(func(conn modernc.ExecQuerierContext, _ string) error {
-		again := watched.again()
+		again := watched.reconnectTriggers()
 		if again == "" {
 			return nil
 		}
@@ -52,7 +52,7 @@ func newConnector(file string, params url.Values, watched *changes) (driver.Conn
 		if !ok || !also {
 			return nil, fmt.Errorf("note_change of a %T and a %T", args[0], args[1])
 		}
-		return watched.note(table, id), nil
+		return watched.recordChange(table, id), nil
 	})
 }
 

@@ -25,23 +25,23 @@ const maxBatch = 128
 // happen with its commit.
 type Tx struct {
 	*gorm.DB
-	pipe  *pipeline // nil on SQLite
-	trace string
-	hooks []func()
-	jobs  []river.InsertManyParams
+	pipeline    *pipeline // nil on SQLite
+	traceParent string
+	commitHooks []func()
+	jobs        []river.InsertManyParams
 }
 
-// Trace names what the transaction is part of for jobs that go on with it, see
+// TraceParent names what the transaction is part of for jobs that go on with it, see
 // [tracing.Parent]; empty when it is not traced.
-func (tx *Tx) Trace() string { return tx.trace }
+func (tx *Tx) TraceParent() string { return tx.traceParent }
 
-// Run has a statement change one row, which it must. It is for hot paths, as it
+// ExecOne has a statement change one row, which it must. It is for hot paths, as it
 // is, where building it through gorm would cost more than running it.
 // Placeholders are question marks. On PostgreSQL it goes out with a later
 // statement, and what is wrong with it fails that one or the commit.
-func (tx *Tx) Run(query string, args ...any) error {
-	if tx.pipe != nil {
-		tx.pipe.queued = append(tx.pipe.queued, statement{query: changing(query), args: args})
+func (tx *Tx) ExecOne(query string, args ...any) error {
+	if tx.pipeline != nil {
+		tx.pipeline.queued = append(tx.pipeline.queued, queuedStatement{query: failUnlessRowChanged(query), args: args})
 		return nil
 	}
 	result, err := tx.Statement.ConnPool.ExecContext(tx.Statement.Context, query, args...)
@@ -54,67 +54,67 @@ func (tx *Tx) Run(query string, args ...any) error {
 	return nil
 }
 
-// Insert is Run for a row that returns something, which is in the targets after
+// InsertReturning is Run for a row that returns something, which is in the targets after
 // the next Row, or the commit, at the latest.
-func (tx *Tx) Insert(query string, args []any, into ...any) error {
-	if tx.pipe != nil {
-		tx.pipe.queued = append(tx.pipe.queued, statement{numbered(query), args, into})
+func (tx *Tx) InsertReturning(query string, args []any, into ...any) error {
+	if tx.pipeline != nil {
+		tx.pipeline.queued = append(tx.pipeline.queued, queuedStatement{dollarPlaceholders(query), args, into})
 		return nil
 	}
-	return tx.Row(query, args, into...)
+	return tx.QueryRow(query, args, into...)
 }
 
-// Row runs a query of a hot path that finds one row and reads it into the
+// QueryRow runs a query of a hot path that finds one row and reads it into the
 // targets.
-func (tx *Tx) Row(query string, args []any, into ...any) error {
-	if tx.pipe != nil {
-		return tx.pipe.row(numbered(query), args, into)
+func (tx *Tx) QueryRow(query string, args []any, into ...any) error {
+	if tx.pipeline != nil {
+		return tx.pipeline.queryRow(dollarPlaceholders(query), args, into)
 	}
 	return tx.Statement.ConnPool.QueryRowContext(tx.Statement.Context, query, args...).Scan(into...) //nolint:wrapcheck // the caller knows what it asked
 }
 
-// RowLocked is Row for a row that this transaction goes by: no other changes it
+// QueryRowForUpdate is Row for a row that this transaction goes by: no other changes it
 // before this one has ended.
-func (tx *Tx) RowLocked(query string, args []any, into ...any) error {
-	if tx.pipe != nil {
+func (tx *Tx) QueryRowForUpdate(query string, args []any, into ...any) error {
+	if tx.pipeline != nil {
 		query += " FOR NO KEY UPDATE"
 	}
-	return tx.Row(query, args, into...)
+	return tx.QueryRow(query, args, into...)
 }
 
-// Locked is a session whose query locks the rows that it finds, as RowLocked
+// ForUpdate is a session whose query locks the rows that it finds, as QueryRowForUpdate
 // does. Tables are locked in the order idempotency_keys, registrants, tasks,
 // agents, secrets, deliveries, webhooks, wallets.
-func (tx *Tx) Locked() *gorm.DB {
+func (tx *Tx) ForUpdate() *gorm.DB {
 	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE"}) // SQLite's dialect leaves it out
 }
 
-// Free is a session whose query locks the rows that it finds and passes over those
+// ForUpdateSkipLocked is a session whose query locks the rows that it finds and passes over those
 // that another transaction holds.
-func (tx *Tx) Free() *gorm.DB {
+func (tx *Tx) ForUpdateSkipLocked() *gorm.DB {
 	return tx.Clauses(clause.Locking{Strength: "NO KEY UPDATE", Options: "SKIP LOCKED"}) // SQLite's dialect leaves it out
 }
 
-// Alone has the transactions that name the same thing follow each other, each seeing
+// AdvisoryLock has the transactions that name the same thing follow each other, each seeing
 // what the one before committed. Those of SQLite do anyway. It comes before all rows
 // that are locked but an idempotency key's.
-func (tx *Tx) Alone(what string) error {
-	if tx.pipe == nil {
+func (tx *Tx) AdvisoryLock(what string) error {
+	if tx.pipeline == nil {
 		return nil
 	}
 	var locked int
-	return tx.Row("SELECT 1 FROM pg_advisory_xact_lock(hashtextextended(?, 0))", []any{what}, &locked)
+	return tx.QueryRow("SELECT 1 FROM pg_advisory_xact_lock(hashtextextended(?, 0))", []any{what}, &locked)
 }
 
 // OnCommit has fn run after the commit, and not at all when there is none. fn
 // must be quick and must not fail.
-func (tx *Tx) OnCommit(fn func()) { tx.hooks = append(tx.hooks, fn) }
+func (tx *Tx) OnCommit(fn func()) { tx.commitHooks = append(tx.commitHooks, fn) }
 
-// Joiner is the arguments of a job that may do the work of later ones of its kind.
-type Joiner interface {
+// MergeableJob is the arguments of a job that may do the work of later ones of its kind.
+type MergeableJob interface {
 	river.JobArgs
-	// Join returns what does the work of both, if one job may.
-	Join(later river.JobArgs) (river.JobArgs, bool)
+	// Merge returns what does the work of both, if one job may.
+	Merge(later river.JobArgs) (river.JobArgs, bool)
 }
 
 // Enqueue puts a job in the queue with the commit, perhaps joined with others of it.
@@ -122,33 +122,33 @@ func (tx *Tx) Enqueue(args river.JobArgs, opts *river.InsertOpts) {
 	tx.jobs = append(tx.jobs, river.InsertManyParams{Args: args, InsertOpts: opts})
 }
 
-// write is the writer goroutine: it takes what waits, commits it at once, and
+// runWriter is the writer goroutine: it takes what waits, commits it at once, and
 // answers.
-func (db *DB) write() {
+func (db *DB) runWriter() {
 	defer close(db.done)
-	for first := db.next(); first != nil; first = db.next() {
-		batch := &batch{db: db, taken: []*change{first}}
+	for first := db.nextRequest(); first != nil; first = db.nextRequest() {
+		batch := &batch{db: db, requests: []*writeRequest{first}}
 		err := batch.commit()
-		db.changes.publish(db.version.Add(1)) // whatever the error: it may be on the disk
+		db.rowVersions.publish(db.dataVersion.Add(1)) // whatever the error: it may be on the disk
 		if err != nil {
-			db.tell(Commit{Err: err})
-			batch.fail(db.noRoom(err))
+			db.notifyCommit(CommitStats{Err: err})
+			batch.failAll(db.diskFullError(err))
 			continue
 		}
-		for _, c := range batch.kept {
-			for _, hook := range c.tx.hooks {
+		for _, c := range batch.succeeded {
+			for _, hook := range c.tx.commitHooks {
 				hook()
 			}
 		}
-		for _, c := range batch.taken {
-			c.answer <- db.noRoom(c.failed)
+		for _, c := range batch.requests {
+			c.result <- db.diskFullError(c.err)
 		}
 	}
 }
 
-// next waits for a change. After Close it takes those that wait still; nil is
+// nextRequest waits for a change. After Close it takes those that wait still; nil is
 // the end.
-func (db *DB) next() *change {
+func (db *DB) nextRequest() *writeRequest {
 	select {
 	case c := <-db.queue:
 		return c
@@ -164,9 +164,9 @@ func (db *DB) next() *change {
 
 // batch is the changes of one commit.
 type batch struct {
-	db    *DB
-	taken []*change // in the order they came
-	kept  []*change // ran without an error
+	db        *DB
+	requests  []*writeRequest // in the order they came
+	succeeded []*writeRequest // ran without an error
 }
 
 // commit runs the changes, each behind its savepoint, and takes further ones
@@ -184,7 +184,7 @@ func (b *batch) commit() error {
 		return errors.Join(fmt.Errorf("transaction is a %T", shared.Statement.ConnPool), shared.Rollback().Error)
 	}
 	for {
-		if err := b.runOne(shared); err != nil {
+		if err := b.runInSavepoint(shared); err != nil {
 			return errors.Join(err, shared.Rollback().Error)
 		}
 		if !b.takeNext() {
@@ -197,14 +197,14 @@ func (b *batch) commit() error {
 	failpoint.Hit("batch-run")
 	begun := time.Now() //nolint:forbidigo // it is about the disk, not about the market
 	if err := shared.Commit().Error; err != nil {
-		return errors.Join(fmt.Errorf("commit: %w", err), ignoreDone(shared.Rollback().Error))
+		return errors.Join(fmt.Errorf("commit: %w", err), ignoreTxDone(shared.Rollback().Error))
 	}
-	b.db.tell(Commit{Changes: len(b.kept), Took: time.Since(begun)}) //nolint:forbidigo // as above
+	b.db.notifyCommit(CommitStats{Changes: len(b.succeeded), Duration: time.Since(begun)}) //nolint:forbidigo // as above
 	failpoint.Hit("batch-committed")
 	return nil
 }
 
-func ignoreDone(err error) error {
+func ignoreTxDone(err error) error {
 	if errors.Is(err, sql.ErrTxDone) {
 		return nil
 	}
@@ -213,37 +213,37 @@ func ignoreDone(err error) error {
 
 // takeNext moves a waiting change into the batch, if there is one and room.
 func (b *batch) takeNext() bool {
-	if len(b.taken) == maxBatch {
+	if len(b.requests) == maxBatch {
 		return false
 	}
 	select {
 	case c := <-b.db.queue:
-		b.taken = append(b.taken, c)
+		b.requests = append(b.requests, c)
 		return true
 	default:
 		return false
 	}
 }
 
-// runOne runs the newest change of the batch. The error is the batch's: after
+// runInSavepoint runs the newest change of the batch. The error is the batch's: after
 // a savepoint that cannot be rolled back nothing in the transaction is certain.
-func (b *batch) runOne(shared *gorm.DB) error {
-	c := b.taken[len(b.taken)-1]
-	c.tx = &Tx{DB: shared.Session(&gorm.Session{NewDB: true}), trace: c.trace}
+func (b *batch) runInSavepoint(shared *gorm.DB) error {
+	c := b.requests[len(b.requests)-1]
+	c.tx = &Tx{DB: shared.Session(&gorm.Session{NewDB: true}), traceParent: c.traceParent}
 	if err := shared.Exec("SAVEPOINT change").Error; err != nil {
 		return fmt.Errorf("savepoint: %w", err)
 	}
-	c.failed = c.run()
-	if c.failed != nil {
+	c.err = c.run()
+	if c.err != nil {
 		if err := shared.Exec("ROLLBACK TO change").Error; err != nil { // SQLite has rolled back everything
-			return fmt.Errorf("roll back one change: %w", errors.Join(err, c.failed))
+			return fmt.Errorf("roll back one change: %w", errors.Join(err, c.err))
 		}
 	}
 	if err := shared.Exec("RELEASE change").Error; err != nil {
 		return fmt.Errorf("release savepoint: %w", err)
 	}
-	if c.failed == nil {
-		b.kept = append(b.kept, c)
+	if c.err == nil {
+		b.succeeded = append(b.succeeded, c)
 	}
 	return nil
 }
@@ -251,9 +251,9 @@ func (b *batch) runOne(shared *gorm.DB) error {
 // insertJobs puts the jobs of all kept changes in the queue with one statement.
 func (b *batch) insertJobs(ctx context.Context, sqlTx *sql.Tx) error {
 	var jobs []river.InsertManyParams
-	for _, c := range b.kept {
+	for _, c := range b.succeeded {
 		for _, job := range c.tx.jobs {
-			jobs = enqueue(jobs, job)
+			jobs = mergeJob(jobs, job)
 		}
 	}
 	if len(jobs) == 0 {
@@ -265,15 +265,15 @@ func (b *batch) insertJobs(ctx context.Context, sqlTx *sql.Tx) error {
 	return nil
 }
 
-// enqueue adds a job to those of a batch, joined with the last one of its kind when
+// mergeJob adds a job to those of a batch, joined with the last one of its kind when
 // that takes it in.
-func enqueue(jobs []river.InsertManyParams, job river.InsertManyParams) []river.InsertManyParams {
+func mergeJob(jobs []river.InsertManyParams, job river.InsertManyParams) []river.InsertManyParams {
 	for i := len(jobs) - 1; i >= 0 && job.InsertOpts == nil; i-- {
 		if jobs[i].Args.Kind() != job.Args.Kind() {
 			continue
 		}
-		if joiner, ok := jobs[i].Args.(Joiner); ok && jobs[i].InsertOpts == nil {
-			if joined, ok := joiner.Join(job.Args); ok {
+		if joiner, ok := jobs[i].Args.(MergeableJob); ok && jobs[i].InsertOpts == nil {
+			if joined, ok := joiner.Merge(job.Args); ok {
 				jobs[i].Args = joined
 				return jobs
 			}
@@ -283,24 +283,24 @@ func enqueue(jobs []river.InsertManyParams, job river.InsertManyParams) []river.
 	return append(jobs, job)
 }
 
-// noRoom makes an error of a full disk one that says so, and that asking again may
+// diskFullError makes an error of a full disk one that says so, and that asking again may
 // help; others it leaves as they are.
-func (db *DB) noRoom(err error) error {
-	if err == nil || !full(resultCode(err)) {
+func (db *DB) diskFullError(err error) error {
+	if err == nil || !isDiskFull(resultCode(err)) {
 		return err
 	}
 	db.logger.Error("cannot write: the disk of the database is full", slog.Any("error", err))
 	return models.Errorf(models.Unavailable, "the disk of the database is full; nothing was changed; try again later")
 }
 
-// full reports whether a result code of SQLite means that there is no room for the
+// isDiskFull reports whether a result code of SQLite means that there is no room for the
 // file (SQLITE_FULL), or for what is beside it (SQLITE_IOERR_SHMSIZE).
-func full(code int) bool { return code == 13 || code == 4874 }
+func isDiskFull(code int) bool { return code == 13 || code == 4874 }
 
-// fail answers every change that the batch could not be committed: what one was
+// failAll answers every change that the batch could not be committed: what one was
 // refused for has not happened either.
-func (b *batch) fail(err error) {
-	for _, c := range b.taken {
-		c.answer <- err
+func (b *batch) failAll(err error) {
+	for _, c := range b.requests {
+		c.result <- err
 	}
 }

@@ -12,19 +12,19 @@ import (
 	"time"
 )
 
-// certificateTime is how long a certificate is good for: longer than anybody watches.
-const certificateTime = 30 * 24 * time.Hour
+// certificateLifetime is how long a certificate is good for: longer than anybody watches.
+const certificateLifetime = 30 * 24 * time.Hour
 
-// certify makes a certificate for 127.0.0.1, and those that are believed: the system's
+// selfSignedCertificate makes a certificate for 127.0.0.1, and those that are believed: the system's
 // and this one.
-func certify() (*tls.Certificate, *x509.CertPool, error) {
+func selfSignedCertificate() (*tls.Certificate, *x509.CertPool, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a certificate: %w", err)
 	}
 	now := time.Now() //nolint:forbidigo // TLS goes by the true time
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certificateTime),
+		SerialNumber: big.NewInt(now.UnixNano()), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certificateLifetime),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		IsCA: true, BasicConstraintsValid: true,

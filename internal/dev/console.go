@@ -13,16 +13,16 @@ type console struct {
 	out io.Writer
 }
 
-func (c *console) print(format string, args ...any) {
+func (c *console) printf(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, _ = fmt.Fprintf(c.out, format+"\n", args...)
 }
 
-// welcome says where everything is, who the reader is there, and what to do first.
-func (m *market) welcome(you *agent) string {
+// welcomeText says where everything is, who the reader is there, and what to do first.
+func (m *sandbox) welcomeText(you *agent) string {
 	return strings.NewReplacer(
-		"{url}", m.url, "{dir}", m.dir, "{id}", you.id, "{key}", you.key, "{secret}", you.secret, "{operator}", m.operatorKey, "{https}", m.outside.url,
+		"{url}", m.url, "{dir}", m.dir, "{id}", you.id, "{key}", you.key, "{secret}", you.secret, "{operator}", m.operatorKey, "{https}", m.services.url,
 	).Replace(`AgentMarket, a market for an afternoon
 
   Market     {url}   GraphQL at /graphql, REST at /api, explorer at /explorer

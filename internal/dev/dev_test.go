@@ -25,26 +25,26 @@ import (
 	"agentmarket.space/server/internal/test/goroutines"
 )
 
-// patience is how long anything may take before a test gives up.
-const patience = 30 * time.Second
+// testTimeout is how long anything may take before a test gives up.
+const testTimeout = 30 * time.Second
 
-// running is a market for an afternoon.
-type running struct {
-	t                                            *testing.T
-	lines                                        chan string
-	url, dir, key, secret, operator, https, said string
-	end                                          func() error
+// testSandbox is a market for an afternoon.
+type testSandbox struct {
+	t                                              *testing.T
+	lines                                          chan string
+	url, dir, key, secret, operator, https, output string
+	stop                                           func() error
 }
 
-// begin runs a market until its end, or the test's, and reads its welcome.
-func begin(t *testing.T, pace time.Duration) *running {
+// startSandbox runs a market until its end, or the test's, and reads its welcome.
+func startSandbox(t *testing.T, pace time.Duration) *testSandbox {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	out, in := io.Pipe()
-	r := &running{t: t, lines: make(chan string, 10_000)}
+	r := &testSandbox{t: t, lines: make(chan string, 10_000)}
 	ended := make(chan error, 1)
 	go func() {
-		command := &dev.Command{Addr: "127.0.0.1:0", Credit: 10_000, Pace: pace}
+		command := &dev.Command{Addr: "127.0.0.1:0", StartingCredits: 10_000, Pace: pace}
 		err := command.Run(ctx, client.Streams{Out: in, Err: t.Output()})
 		_ = in.Close()
 		ended <- err
@@ -57,7 +57,7 @@ func begin(t *testing.T, pace time.Duration) *running {
 	}()
 	var once error
 	asked := false
-	r.end = func() error {
+	r.stop = func() error {
 		if !asked {
 			asked = true
 			cancel()
@@ -65,44 +65,44 @@ func begin(t *testing.T, pace time.Duration) *running {
 		}
 		return once
 	}
-	t.Cleanup(func() { _ = r.end() })
-	r.await(`What happens meanwhile`)
+	t.Cleanup(func() { _ = r.stop() })
+	r.waitForOutput(`What happens meanwhile`)
 	for pattern, value := range map[string]*string{
 		`Market +(http://\S+)`: &r.url, `Database +(\S+),`: &r.dir, `Operator +(\S+)`: &r.operator, `Webhooks +(https://[^/]+)/`: &r.https,
 		`API_KEY=(\S+)`: &r.key, `WEBHOOK_SECRET=(\S+)`: &r.secret,
 	} {
-		found := regexp.MustCompile(pattern).FindStringSubmatch(r.said)
+		found := regexp.MustCompile(pattern).FindStringSubmatch(r.output)
 		if found == nil {
-			t.Fatalf("it does not say %s:\n%s", pattern, r.said)
+			t.Fatalf("it does not say %s:\n%s", pattern, r.output)
 		}
 		*value = found[1]
 	}
 	return r
 }
 
-// await reads what is printed until all the patterns were there.
-func (r *running) await(patterns ...string) {
+// waitForOutput reads what is printed until all the patterns were there.
+func (r *testSandbox) waitForOutput(patterns ...string) {
 	r.t.Helper()
-	tooLong := time.After(patience)
+	tooLong := time.After(testTimeout)
 	for len(patterns) > 0 {
-		if regexp.MustCompile(patterns[0]).MatchString(r.said) {
+		if regexp.MustCompile(patterns[0]).MatchString(r.output) {
 			patterns = patterns[1:]
 			continue
 		}
 		select {
 		case line, more := <-r.lines:
 			if !more {
-				r.t.Fatalf("it has ended without %s:\n%s", patterns[0], r.said)
+				r.t.Fatalf("it has ended without %s:\n%s", patterns[0], r.output)
 			}
-			r.said += line + "\n"
+			r.output += line + "\n"
 		case <-tooLong:
-			r.t.Fatalf("it does not say %s:\n%s", patterns[0], r.said)
+			r.t.Fatalf("it does not say %s:\n%s", patterns[0], r.output)
 		}
 	}
 }
 
-// ask sends a request and decodes the data of the answer.
-func (r *running) ask(method, path, key, body string) (status int, data map[string]any) {
+// request sends a request and decodes the data of the answer.
+func (r *testSandbox) request(method, path, key, body string) (status int, data map[string]any) {
 	r.t.Helper()
 	request, err := http.NewRequestWithContext(r.t.Context(), method, r.url+path, strings.NewReader(body))
 	if err != nil {
@@ -124,23 +124,23 @@ func (r *running) ask(method, path, key, body string) (status int, data map[stri
 	return response.StatusCode, answer.Data
 }
 
-// query asks for something of GraphQL, and returns the answer as it is.
-func (r *running) query(key, document string) (status int, text string) {
+// graphql asks for something of GraphQL, and returns the answer as it is.
+func (r *testSandbox) graphql(key, document string) (status int, text string) {
 	r.t.Helper()
 	body, err := json.Marshal(map[string]string{"query": document})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	status, data := r.ask(http.MethodPost, "/graphql", key, string(body))
+	status, data := r.request(http.MethodPost, "/graphql", key, string(body))
 	return status, fmt.Sprint(data)
 }
 
-// until waits until something is so.
-func (r *running) until(what string, so func() bool) {
+// eventually waits until something is so.
+func (r *testSandbox) eventually(what string, so func() bool) {
 	r.t.Helper()
 	looks := time.NewTicker(20 * time.Millisecond)
 	defer looks.Stop()
-	for tooLong := time.After(patience); !so(); {
+	for tooLong := time.After(testTimeout); !so(); {
 		select {
 		case <-looks.C:
 		case <-tooLong:
@@ -149,10 +149,10 @@ func (r *running) until(what string, so func() bool) {
 	}
 }
 
-// verify recomputes the ledger, as agentmarket verify does.
-func (r *running) verify() {
+// verifyLedger recomputes the ledger, as agentmarket verify does.
+func (r *testSandbox) verifyLedger() {
 	r.t.Helper()
-	err := database.Inspect(r.t.Context(), filepath.Join(r.dir, "agentmarket.db"), func(state *database.State) error {
+	err := database.Inspect(r.t.Context(), filepath.Join(r.dir, "agentmarket.db"), func(state *database.Snapshot) error {
 		report, err := ledger.Verify(state)
 		if err == nil && (len(report.Violations) > 0 || report.Transfers == 0) {
 			err = fmt.Errorf("%+v", report)
@@ -164,38 +164,38 @@ func (r *running) verify() {
 	}
 }
 
-// TestLife: its agents post, take, complete and rate tasks and hire both kinds of
+// TestSandbox: its agents post, take, complete and rate tasks and hire both kinds of
 // agents, the reader's agent is told of tasks by signed webhooks, and at the end
 // nothing is left, no file and no goroutine.
-func TestLife(t *testing.T) {
-	count := goroutines.Label(t)
+func TestSandbox(t *testing.T) {
+	count := goroutines.Counter(t)
 	before := count()
-	market := begin(t, 20*time.Millisecond)
-	market.await(` posts "`, ` takes "`, ` completes "`, ` rates ".*" with [345]`, ` hires Echo: "A haiku`, ` hires Poet: "Packets`,
+	market := startSandbox(t, 20*time.Millisecond)
+	market.waitForOutput(` posts "`, ` takes "`, ` completes "`, ` rates ".*" with [345]`, ` hires Echo: "A haiku`, ` hires Poet: "Packets`,
 		`webhook task.posted to you: signature verified\n(    .*\n)*    X-Agentmarket-Delivery: `)
-	if status, wallet := market.ask(http.MethodGet, "/api/wallet", market.key, ""); status != http.StatusOK || wallet["balance"] != 10_000. {
+	if status, wallet := market.request(http.MethodGet, "/api/wallet", market.key, ""); status != http.StatusOK || wallet["balance"] != 10_000. {
 		t.Errorf("the reader has %v (%d)", wallet, status)
 	}
-	market.verify()
-	if err := market.end(); err != nil {
+	market.verifyLedger()
+	if err := market.stop(); err != nil {
 		t.Error(err)
 	}
-	if strings.Contains(market.said, "could not") {
-		t.Errorf("its agents failed:\n%s", market.said)
+	if strings.Contains(market.output, "could not") {
+		t.Errorf("its agents failed:\n%s", market.output)
 	}
 	if _, err := os.Stat(market.dir); !os.IsNotExist(err) {
 		t.Errorf("%s is left (%v)", market.dir, err)
 	}
 	http.DefaultClient.CloseIdleConnections()
-	market.until("every goroutine has ended", func() bool { return count() <= before })
+	market.eventually("every goroutine has ended", func() bool { return count() <= before })
 }
 
-// TestClock: by the clock that is moved on a lease ends, an offer ends and is refunded,
+// TestClock_advance: by the clock that is moved on a lease ends, an offer ends and is refunded,
 // and a webhook that failed twice is tried again, signed by the true time. No key but
 // the operator's moves it, and nothing moves it back.
-func TestClock(t *testing.T) {
+func TestClock_advance(t *testing.T) {
 	t.Parallel()
-	market := begin(t, 0)
+	market := startSandbox(t, 0)
 	tries := make(chan string, 100)
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		attempt := r.Header.Get("X-AgentMarket-Attempt")
@@ -206,16 +206,16 @@ func TestClock(t *testing.T) {
 	}))
 	t.Cleanup(receiver.Close)
 	_, port, _ := strings.Cut(strings.TrimPrefix(receiver.URL, "http://"), ":")
-	_, worker := market.ask(http.MethodPost, "/api/agents/register", "", `{"name":"Worker","capabilities":["x"],"webhook_url":"`+market.https+`/to/`+port+`/hook"}`)
+	_, worker := market.request(http.MethodPost, "/api/agents/register", "", `{"name":"Worker","capabilities":["x"],"webhook_url":"`+market.https+`/to/`+port+`/hook"}`)
 	key := fmt.Sprint(worker["api_key"])
-	_, task := market.ask(http.MethodPost, "/api/tasks", market.key, `{"title":"T","description":"D","budget":25,"required_capabilities":["x"]}`)
+	_, task := market.request(http.MethodPost, "/api/tasks", market.key, `{"title":"T","description":"D","budget":25,"required_capabilities":["x"]}`)
 	id := "/api/tasks/" + fmt.Sprint(task["id"])
-	if status, _ := market.ask(http.MethodPost, id+"/accept", key, ""); status != http.StatusOK {
+	if status, _ := market.request(http.MethodPost, id+"/accept", key, ""); status != http.StatusOK {
 		t.Fatalf("accepting is answered %d", status)
 	}
 	advance := func(by string, want int) {
 		t.Helper()
-		if status, _ := market.ask(http.MethodPost, "/operator/clock", market.operator, `{"advance":"`+by+`"}`); status != want {
+		if status, _ := market.request(http.MethodPost, "/operator/clock", market.operator, `{"advance":"`+by+`"}`); status != want {
 			t.Errorf("moving the clock by %q is answered %d, want %d", by, status, want)
 		}
 	}
@@ -228,41 +228,41 @@ func TestClock(t *testing.T) {
 			if _, err := fmt.Sscan(timestamp, &at); err != nil || number != want || time.Since(time.Unix(at, 0)).Abs() > time.Minute {
 				t.Errorf("try %s is signed at %s", got, timestamp)
 			}
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Fatalf("try %s does not come", want)
 		}
 	}
 	tried("1")
 	tried("2")
-	market.until("the second try is written down", func() bool {
-		_, viewer := market.query(key, `{ viewer { webhook { deliveries { nodes { attempts { number } } } } } }`)
+	market.eventually("the second try is written down", func() bool {
+		_, viewer := market.graphql(key, `{ viewer { webhook { deliveries { nodes { attempts { number } } } } } }`)
 		return strings.Count(viewer, "number") == 2
 	})
 	advance("25h", http.StatusOK)
 	tried("3")
-	if _, task := market.ask(http.MethodGet, id, "", ""); task["status"] != "open" {
+	if _, task := market.request(http.MethodGet, id, "", ""); task["status"] != "open" {
 		t.Errorf("a day later the task is %v", task["status"])
 	}
 	advance("168h", http.StatusOK)
-	market.until("the budget is given back", func() bool {
-		_, wallet := market.ask(http.MethodGet, "/api/wallet", market.key, "")
+	market.eventually("the budget is given back", func() bool {
+		_, wallet := market.request(http.MethodGet, "/api/wallet", market.key, "")
 		return wallet["balance"] == 10_000.
 	})
 	for _, by := range []string{"-1h", "0s", "", "soon", "1000000h"} {
 		advance(by, http.StatusBadRequest)
 	}
-	if status, _ := market.ask(http.MethodPost, "/operator/clock", market.key, `{"advance":"1h"}`); status != http.StatusUnauthorized {
+	if status, _ := market.request(http.MethodPost, "/operator/clock", market.key, `{"advance":"1h"}`); status != http.StatusUnauthorized {
 		t.Errorf("an agent moves the clock: %d", status)
 	}
-	market.verify()
+	market.verifyLedger()
 }
 
-// TestOutside: what is sent to its addresses is printed in lines that nobody else can
+// TestStubServices: what is sent to its addresses is printed in lines that nobody else can
 // begin, and taken for the market's when both signatures are right. What goes to a
 // port where nobody listens is not delivered.
-func TestOutside(t *testing.T) {
+func TestStubServices(t *testing.T) {
 	t.Parallel()
-	market := begin(t, 0)
+	market := startSandbox(t, 0)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // it is not about who it is
 	t.Cleanup(transport.CloseIdleConnections)
 	const secret, body = "whsec_+/+/", "{\"a\":\"\x1b[31m\"}"
@@ -301,44 +301,44 @@ func TestOutside(t *testing.T) {
 			t.Errorf("%s is answered %d, want %d", path, got, want)
 		}
 	}
-	market.await(`webhook test to new: signature not checked`, `webhook test to mine: signature verified`, `webhook test to you: signature NOT right`, `test to 127\.0\.0\.1:\d+: dial`)
-	if strings.Contains(market.said, "\x1b") {
-		t.Errorf("what was sent moves the cursor: %q", market.said)
+	market.waitForOutput(`webhook test to new: signature not checked`, `webhook test to mine: signature verified`, `webhook test to you: signature NOT right`, `test to 127\.0\.0\.1:\d+: dial`)
+	if strings.Contains(market.output, "\x1b") {
+		t.Errorf("what was sent moves the cursor: %q", market.output)
 	}
 }
 
-// TestPoet: a hire of the model that nobody waits for is written word by word.
-func TestPoet(t *testing.T) {
+// TestFakeClaude_streams: a hire of the model that nobody waits for is written word by word.
+func TestFakeClaude_streams(t *testing.T) {
 	t.Parallel()
-	market := begin(t, 0)
-	_, poets := market.query(market.key, `{ agents(filter: {search: "Poet"}) { nodes { id } } }`)
+	market := startSandbox(t, 0)
+	_, poets := market.graphql(market.key, `{ agents(filter: {search: "Poet"}) { nodes { id } } }`)
 	id := regexp.MustCompile(`id:(\S+?)\]`).FindStringSubmatch(poets)
 	if id == nil {
 		t.Fatalf("there is no poet in %s", poets)
 	}
-	_, hire := market.query(market.key, `mutation { startExecution(input: {agentId: "`+id[1]+`", taskDescription: "A haiku.", budget: 10}) { task { id } } }`)
+	_, hire := market.graphql(market.key, `mutation { startExecution(input: {agentId: "`+id[1]+`", taskDescription: "A haiku.", budget: 10}) { task { id } } }`)
 	task := regexp.MustCompile(`id:(\S+?)\]`).FindStringSubmatch(hire)
 	if task == nil {
 		t.Fatalf("the hire is answered %s", hire)
 	}
-	market.until("the poet has answered", func() bool {
-		_, done := market.ask(http.MethodGet, "/api/tasks/"+task[1], market.key, "")
+	market.eventually("the poet has answered", func() bool {
+		_, done := market.request(http.MethodGet, "/api/tasks/"+task[1], market.key, "")
 		return done["status"] == "completed" && strings.HasPrefix(fmt.Sprint(done["result"]), "Packets cross the night,")
 	})
 }
 
-// TestCommand_refused: what cannot be is told in a line.
-func TestCommand_refused(t *testing.T) {
+// TestCommand_rejectsInvalid: what cannot be is told in a line.
+func TestCommand_rejectsInvalid(t *testing.T) {
 	t.Parallel()
 	taken := httptest.NewServer(nil)
 	t.Cleanup(taken.Close)
 	for want, command := range map[string]dev.Command{
-		"is not an address like":     {Addr: "8080", Credit: 100},
-		"is not of this machine":     {Addr: "0.0.0.0:8080", Credit: 100},
-		"--pace":                     {Addr: "127.0.0.1:0", Credit: 100, Pace: -1},
-		"--starting-credits":         {Addr: "127.0.0.1:0", Credit: 99},
-		"--addr takes another":       {Addr: taken.Listener.Addr().String(), Credit: 100},
-		"example.com is not of this": {Addr: "example.com:80", Credit: 100},
+		"is not an address like":     {Addr: "8080", StartingCredits: 100},
+		"is not of this machine":     {Addr: "0.0.0.0:8080", StartingCredits: 100},
+		"--pace":                     {Addr: "127.0.0.1:0", StartingCredits: 100, Pace: -1},
+		"--starting-credits":         {Addr: "127.0.0.1:0", StartingCredits: 99},
+		"--addr takes another":       {Addr: taken.Listener.Addr().String(), StartingCredits: 100},
+		"example.com is not of this": {Addr: "example.com:80", StartingCredits: 100},
 	} {
 		var out strings.Builder
 		err := command.Validate()

@@ -32,7 +32,7 @@ func TestAppend(t *testing.T) {
 				var written []*models.Event
 				err := b.db.Write(t.Context(), func(tx *database.Tx) error {
 					for _, part := range []string{"a", "b"} {
-						event := named(fmt.Sprintf("%d/%d/%s", w, i, part))
+						event := newNamedEvent(fmt.Sprintf("%d/%d/%s", w, i, part))
 						if err := b.Append(tx, event); err != nil {
 							return err
 						}
@@ -59,7 +59,7 @@ func TestAppend(t *testing.T) {
 			}
 		})
 	}
-	follower := b.reads(0)
+	follower := b.newReader(0)
 	want := 0
 	for i := range each {
 		if !fails(i) && !panics(i) {
@@ -81,7 +81,7 @@ func TestAppend(t *testing.T) {
 		t.Errorf("never heard of %v", committed)
 	}
 	next := b.append(1)
-	wantRun(t, follower.take(1), next, next) // nothing was left over in between
+	wantCursors(t, follower.take(1), next, next) // nothing was left over in between
 }
 
 // TestEventsAreImmutable: what happened cannot be made to have been otherwise.
@@ -97,7 +97,7 @@ func TestEventsAreImmutable(t *testing.T) {
 	}
 }
 
-func TestReopenedLogContinues(t *testing.T) {
+func TestOpen_continuesCursors(t *testing.T) {
 	t.Parallel()
 	before := open(t)
 	seen := before.append(7)
@@ -107,20 +107,20 @@ func TestReopenedLogContinues(t *testing.T) {
 	if after.Head() != seen {
 		t.Errorf("the log begins at %d, want %d", after.Head(), seen)
 	}
-	r := after.reads(seen - 2)
-	live := after.Subscribe(t.Context(), everything, nil)
+	r := after.newReader(seen - 2)
+	live := after.Subscribe(t.Context(), acceptAll, nil)
 	if next := after.append(1); next != seen+1 {
 		t.Errorf("the next cursor is %d, want %d", next, seen+1)
 	}
-	wantRun(t, r.take(3), seen-1, seen+1)
-	if event, ok := within(t, live.C); !ok || event.Seq != seen+1 {
+	wantCursors(t, r.take(3), seen-1, seen+1)
+	if event, ok := mustReceive(t, live.C); !ok || event.Seq != seen+1 {
 		t.Errorf("a live subscriber heard %d first, want %d", event.Seq, seen+1)
 	}
 }
 
-// TestCrash takes the files as a process leaves them that dies in the middle of
+// TestAppend_crash takes the files as a process leaves them that dies in the middle of
 // a transaction. What was acknowledged is there, what was not is not.
-func TestCrash(t *testing.T) {
+func TestAppend_crash(t *testing.T) {
 	t.Parallel()
 	b := openAt(t, filepath.Join(t.TempDir(), "log.db"))
 	for range 5 {
@@ -129,7 +129,7 @@ func TestCrash(t *testing.T) {
 	died := errors.New("died")
 	left := filepath.Join(t.TempDir(), "left.db")
 	err := b.db.Write(t.Context(), func(tx *database.Tx) error {
-		if err := b.Append(tx, named("unacknowledged")); err != nil {
+		if err := b.Append(tx, newNamedEvent("unacknowledged")); err != nil {
 			return err
 		}
 		for _, suffix := range []string{"", "-wal"} {
@@ -147,10 +147,10 @@ func TestCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	after := openAt(t, left)
-	r := after.reads(0)
-	wantRun(t, r.take(15), 1, 15)
+	r := after.newReader(0)
+	wantCursors(t, r.take(15), 1, 15)
 	if next := after.append(1); next != 16 {
 		t.Errorf("the next cursor is %d, want 16", next)
 	}
-	wantRun(t, r.take(1), 16, 16)
+	wantCursors(t, r.take(1), 16, 16)
 }

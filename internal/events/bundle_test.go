@@ -13,8 +13,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+// testTimeout is how long a test waits for what must come.
+const testTimeout = 20 * time.Second
 
 // bundle is the log of a store, and its reader.
 type bundle struct {
@@ -27,7 +27,7 @@ type bundle struct {
 // open makes an empty log that ends with the test.
 func open(t *testing.T) *bundle {
 	t.Helper()
-	return openAt(t, services.Address(t))
+	return openAt(t, services.NewDatabase(t))
 }
 
 // openAt opens the log in a file.
@@ -55,8 +55,8 @@ func openAt(t *testing.T, path string) *bundle {
 	return b
 }
 
-// named is an event that can be told from others.
-func named(name string) *models.Event {
+// newNamedEvent is an event that can be told from others.
+func newNamedEvent(name string) *models.Event {
 	return &models.Event{Kind: models.WalletChanged, AgentID: new("agent"), TransferID: &name}
 }
 
@@ -66,22 +66,22 @@ func (b *bundle) append(n int) int64 {
 	var event *models.Event
 	must(b.t, b.db.Write(b.t.Context(), func(tx *database.Tx) error {
 		for i := range n {
-			event = named(strconv.Itoa(i))
+			event = newNamedEvent(strconv.Itoa(i))
 			if err := b.Append(tx, event); err != nil {
 				return err
 			}
 		}
 		return nil
 	}))
-	_, err := b.db.NumberEvents(b.t.Context(), true)
+	_, err := b.db.AssignCursors(b.t.Context(), true)
 	must(b.t, err)
 	var last int64
 	must(b.t, b.db.Read(b.t.Context()).Raw("SELECT seq FROM events WHERE id = ?", event.ID).Scan(&last).Error)
 	return last
 }
 
-// handedOut waits until live subscribers were offered everything up to a cursor.
-func (b *bundle) handedOut(cursor int64) {
+// waitDispatched waits until live subscribers were offered everything up to a cursor.
+func (b *bundle) waitDispatched(cursor int64) {
 	b.t.Helper()
 	eventually(b.t, fmt.Sprintf("event %d to be handed out", cursor), func() bool { return b.Head() >= cursor })
 }
@@ -93,20 +93,20 @@ type reader struct {
 	log    *Log
 	cursor int64
 	sub    *Subscription
-	leave  context.CancelFunc
+	cancel context.CancelFunc
 }
 
-// reads opens a reader after a cursor.
-func (b *bundle) reads(after int64) *reader {
+// newReader opens a reader after a cursor.
+func (b *bundle) newReader(after int64) *reader {
 	r := &reader{t: b.t, log: b.Log, cursor: after}
-	r.join()
+	r.subscribe()
 	return r
 }
 
-func (r *reader) join() {
+func (r *reader) subscribe() {
 	ctx, cancel := context.WithCancel(r.t.Context())
-	r.leave = cancel
-	r.sub = r.log.Subscribe(ctx, everything, &r.cursor)
+	r.cancel = cancel
+	r.sub = r.log.Subscribe(ctx, acceptAll, &r.cursor)
 }
 
 // take returns the next n events.
@@ -114,11 +114,11 @@ func (r *reader) take(n int) []models.Event {
 	r.t.Helper()
 	var got []models.Event
 	for len(got) < n {
-		event, ok := within(r.t, r.sub.C)
+		event, ok := mustReceive(r.t, r.sub.C)
 		if !ok {
 			wantCode(r.t, r.sub.Err(), models.SlowConsumer)
-			r.leave()
-			r.join()
+			r.cancel()
+			r.subscribe()
 			continue
 		}
 		r.cursor = event.Seq
@@ -127,12 +127,12 @@ func (r *reader) take(n int) []models.Event {
 	return got
 }
 
-// rest reads a subscription until it is closed.
-func rest(t *testing.T, sub *Subscription) []models.Event {
+// readAll reads a subscription until it is closed.
+func readAll(t *testing.T, sub *Subscription) []models.Event {
 	t.Helper()
 	var got []models.Event
 	for {
-		event, ok := within(t, sub.C)
+		event, ok := mustReceive(t, sub.C)
 		if !ok {
 			return got
 		}
@@ -140,10 +140,10 @@ func rest(t *testing.T, sub *Subscription) []models.Event {
 	}
 }
 
-func everything(*models.Event) bool { return true }
+func acceptAll(*models.Event) bool { return true }
 
-// wantRun wants the cursors from one to another, each once and in order.
-func wantRun(t *testing.T, got []models.Event, from, to int64) {
+// wantCursors wants the cursors from one to another, each once and in order.
+func wantCursors(t *testing.T, got []models.Event, from, to int64) {
 	t.Helper()
 	if int64(len(got)) != to-from+1 {
 		t.Errorf("got %d events, want those from %d to %d", len(got), from, to)
@@ -164,14 +164,14 @@ func wantCode(t *testing.T, err error, want models.Code) {
 	}
 }
 
-// within receives what must come; ok is false when the channel was closed.
-func within[T any](t *testing.T, from <-chan T) (value T, ok bool) {
+// mustReceive receives what must come; ok is false when the channel was closed.
+func mustReceive[T any](t *testing.T, from <-chan T) (value T, ok bool) {
 	t.Helper()
 	select {
 	case value, ok = <-from:
 		return value, ok
-	case <-time.After(patience):
-		t.Fatalf("nothing came within %s", patience)
+	case <-time.After(testTimeout):
+		t.Fatalf("nothing came within %s", testTimeout)
 		return value, false
 	}
 }
@@ -179,14 +179,14 @@ func within[T any](t *testing.T, from <-chan T) (value T, ok bool) {
 // eventually waits for what must become true.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	late := time.After(patience)
+	late := time.After(testTimeout)
 	ticker := time.NewTicker(time.Millisecond)
 	defer ticker.Stop()
 	for !done() {
 		select {
 		case <-ticker.C:
 		case <-late:
-			t.Fatalf("waited %s for %s", patience, what)
+			t.Fatalf("waited %s for %s", testTimeout, what)
 		}
 	}
 }

@@ -27,24 +27,24 @@ type Feed struct {
 	wake     func(*models.Event)
 
 	cursor    int64          // of the last event that was given out or left out
-	past      []models.Event // of the page of history at hand
+	history   []models.Event // of the page of history at hand
 	replaying bool           // history is read; what happens meanwhile is queued
-	short     bool           // the page at hand was the last one when it was read
+	lastPage  bool           // the page at hand was the last one when it was read
 
-	mu      sync.Mutex
-	queue   []*models.Event // nil while nothing waits
-	offered int64           // cursor of the last event that was offered
-	behind  bool            // an event found the queue full
-	asleep  bool            // the reader waits to be woken
-	closed  bool
+	mu          sync.Mutex
+	queue       []*models.Event // nil while nothing waits
+	lastOffered int64           // cursor of the last event that was offered
+	overflowed  bool            // an event found the queue full
+	asleep      bool            // the reader waits to be woken
+	closed      bool
 }
 
-// Listen opens a feed of what happens from now on, or, unless it is nil, of all
+// OpenFeed opens a feed of what happens from now on, or, unless it is nil, of all
 // that happened after a cursor. Each time that Next has returned nothing, wake
 // is called with the first event that happens then, or with nil when Next is to
 // be called anyway: there is more history to read, or the feed is over. It must
 // neither wait nor call the log.
-func (l *Log) Listen(interest Interest, after *int64, wake func(*models.Event)) *Feed {
+func (l *Log) OpenFeed(interest Interest, after *int64, wake func(*models.Event)) *Feed {
 	f := &Feed{log: l, interest: interest, wake: wake, replaying: after != nil}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -53,7 +53,7 @@ func (l *Log) Listen(interest Interest, after *int64, wake func(*models.Event)) 
 		f.cursor = *after
 	}
 	l.feeds.add(f)
-	l.listening++
+	l.feedCount++
 	return f
 }
 
@@ -62,7 +62,7 @@ func (f *Feed) Close() {
 	f.log.mu.Lock()
 	defer f.log.mu.Unlock()
 	f.log.feeds.remove(f)
-	f.log.listening--
+	f.log.feedCount--
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
@@ -77,30 +77,30 @@ func (f *Feed) Close() {
 // next events are no longer kept, or the store's.
 func (f *Feed) Next(ctx context.Context) (*models.Event, error) {
 	if !f.replaying || f.isClosed() {
-		return f.fromQueue()
+		return f.nextFromQueue()
 	}
-	if event := f.fromPage(); event != nil {
+	if event := f.nextFromHistory(); event != nil {
 		return event, nil
 	}
-	if err := f.turnPage(ctx); err != nil {
+	if err := f.readNextPage(ctx); err != nil {
 		return nil, err
 	}
 	if !f.replaying {
-		return f.fromQueue()
+		return f.nextFromQueue()
 	}
 	f.wake(nil)
 	return nil, nil //nolint:nilnil // none yet, but to be asked again
 }
 
-// Alone reports whether the event that Next returned last was read for this feed
+// Replaying reports whether the event that Next returned last was read for this feed
 // alone: it is one of history, and nobody else has it in hand.
-func (f *Feed) Alone() bool { return f.replaying }
+func (f *Feed) Replaying() bool { return f.replaying }
 
-// fromPage returns the next event of the page of history at hand.
-func (f *Feed) fromPage() *models.Event {
-	for len(f.past) > 0 {
-		event := &f.past[0]
-		f.past, f.cursor = f.past[1:], event.Seq
+// nextFromHistory returns the next event of the page of history at hand.
+func (f *Feed) nextFromHistory() *models.Event {
+	for len(f.history) > 0 {
+		event := &f.history[0]
+		f.history, f.cursor = f.history[1:], event.Seq
 		if f.interest.Filter(event) {
 			return event
 		}
@@ -108,35 +108,35 @@ func (f *Feed) fromPage() *models.Event {
 	return nil
 }
 
-// turnPage reads the next page of history, or ends the replay after the last
+// readNextPage reads the next page of history, or ends the replay after the last
 // one. The feed was among the live ones before the log was read, so that
 // nothing falls in between. When the queue overflowed meanwhile history goes on
 // from where it got to: to read it is no fault.
-func (f *Feed) turnPage(ctx context.Context) error {
-	if f.short && !f.startOver() {
-		f.replaying, f.past = false, nil
+func (f *Feed) readNextPage(ctx context.Context) error {
+	if f.lastPage && !f.clearOverflow() {
+		f.replaying, f.history = false, nil
 		return nil
 	}
-	past, err := f.log.read(ctx, f.cursor)
+	past, err := f.log.readPage(ctx, f.cursor)
 	if err == nil { // after the page: nothing that it lacks had been taken away
-		err = f.log.check(ctx, f.cursor)
+		err = f.log.checkCursor(ctx, f.cursor)
 	}
 	if err != nil {
 		return err
 	}
-	f.past, f.short = past, len(past) < page
+	f.history, f.lastPage = past, len(past) < pageSize
 	return nil
 }
 
-// startOver empties a queue that overflowed, and reports whether it had. What it
+// clearOverflow empties a queue that overflowed, and reports whether it had. What it
 // held is in the log.
-func (f *Feed) startOver() bool {
+func (f *Feed) clearOverflow() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.behind {
+	if !f.overflowed {
 		return false
 	}
-	f.behind, f.queue = false, nil
+	f.overflowed, f.queue = false, nil
 	return true
 }
 
@@ -146,9 +146,9 @@ func (f *Feed) isClosed() bool {
 	return f.closed
 }
 
-// fromQueue returns what happened; what the replay has brought is not brought
+// nextFromQueue returns what happened; what the replay has brought is not brought
 // again.
-func (f *Feed) fromQueue() (*models.Event, error) {
+func (f *Feed) nextFromQueue() (*models.Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -163,10 +163,10 @@ func (f *Feed) fromQueue() (*models.Event, error) {
 		}
 	}
 	f.queue = nil
-	if f.behind {
-		f.log.dropped.Add(1)
+	if f.overflowed {
+		f.log.slowConsumers.Add(1)
 		return nil, models.Errorf(models.SlowConsumer,
-			"this reader fell more than %d events behind; subscribe again after the last cursor seen", buffer)
+			"this reader fell more than %d events behind; subscribe again after the last cursor seen", maxQueuedEvents)
 	}
 	f.asleep = true
 	return nil, nil //nolint:nilnil // there is none yet
@@ -180,12 +180,12 @@ func (f *Feed) offer(event *models.Event) {
 	}
 }
 
-// cutOff ends the feed after what is queued, as if its reader had fallen behind.
+// closeAsSlow ends the feed after what is queued, as if its reader had fallen behind.
 // The log's lock is held.
-func (f *Feed) cutOff() {
+func (f *Feed) closeAsSlow() {
 	f.mu.Lock()
 	asleep := f.asleep
-	f.behind, f.asleep = true, false
+	f.overflowed, f.asleep = true, false
 	f.mu.Unlock()
 	if asleep {
 		f.wake(nil)
@@ -196,12 +196,12 @@ func (f *Feed) cutOff() {
 func (f *Feed) enqueue(event *models.Event) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.behind || event.Seq <= f.offered {
+	if f.overflowed || event.Seq <= f.lastOffered {
 		return false
 	}
-	f.offered = event.Seq
-	if len(f.queue) == buffer {
-		f.behind = true
+	f.lastOffered = event.Seq
+	if len(f.queue) == maxQueuedEvents {
+		f.overflowed = true
 		return false
 	}
 	f.queue = append(f.queue, event)

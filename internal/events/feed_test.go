@@ -9,39 +9,39 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// told is a feed whose calls of wake are counted.
-type told struct {
+// countingFeed is a feed whose calls of wake are counted.
+type countingFeed struct {
 	*Feed
-	times atomic.Int64
+	wakes atomic.Int64
 }
 
-func (b *bundle) listen(interest Interest, after *int64) *told {
+func (b *bundle) openFeed(interest Interest, after *int64) *countingFeed {
 	b.t.Helper()
-	f := &told{}
-	f.Feed = b.Listen(interest, after, func(*models.Event) { f.times.Add(1) })
+	f := &countingFeed{}
+	f.Feed = b.OpenFeed(interest, after, func(*models.Event) { f.wakes.Add(1) })
 	return f
 }
 
-// take returns the next event, nil when there is none: it asks again as often as
+// next returns the next event, nil when there is none: it asks again as often as
 // it is told to.
-func (f *told) take(t *testing.T) *models.Event {
+func (f *countingFeed) next(t *testing.T) *models.Event {
 	t.Helper()
 	for {
-		woken := f.times.Load()
+		woken := f.wakes.Load()
 		event, err := f.Next(t.Context())
 		must(t, err)
-		if event != nil || f.times.Load() == woken {
+		if event != nil || f.wakes.Load() == woken {
 			return event
 		}
 	}
 }
 
-// titles takes what is there.
-func (f *told) titles(t *testing.T) string {
+// remainingTitles takes what is there.
+func (f *countingFeed) remainingTitles(t *testing.T) string {
 	t.Helper()
 	var titles []string
 	for {
-		event := f.take(t)
+		event := f.next(t)
 		if event == nil {
 			return strings.Join(titles, " ")
 		}
@@ -58,23 +58,23 @@ func TestTopics(t *testing.T) {
 		topics []Topic
 		hears  string
 	}{
-		"everything":           {[]Topic{Everything()}, "ab b none accepted"},
-		"every posted task":    {[]Topic{EveryPosted()}, "ab b none"},
-		"a capability":         {[]Topic{Asking("a")}, "ab"},
-		"two of them":          {[]Topic{Asking("a"), Asking("b")}, "ab b"},
-		"one nobody asks for":  {[]Topic{Asking("c")}, ""},
-		"the poster":           {[]Topic{About("p")}, "ab b none accepted"},
-		"the worker":           {[]Topic{About("w")}, "accepted"},
-		"a worker who can a":   {[]Topic{About("w"), Asking("a")}, "ab accepted"},
-		"no capability at all": {[]Topic{Asking("")}, ""},
+		"everything":           {[]Topic{AllEventsTopic()}, "ab b none accepted"},
+		"every posted task":    {[]Topic{PostedTasksTopic()}, "ab b none"},
+		"a capability":         {[]Topic{CapabilityTopic("a")}, "ab"},
+		"two of them":          {[]Topic{CapabilityTopic("a"), CapabilityTopic("b")}, "ab b"},
+		"one nobody asks for":  {[]Topic{CapabilityTopic("c")}, ""},
+		"the poster":           {[]Topic{AgentTopic("p")}, "ab b none accepted"},
+		"the worker":           {[]Topic{AgentTopic("w")}, "accepted"},
+		"a worker who can a":   {[]Topic{AgentTopic("w"), CapabilityTopic("a")}, "ab accepted"},
+		"no capability at all": {[]Topic{CapabilityTopic("")}, ""},
 	}
-	feeds := map[string]*told{}
+	feeds := map[string]*countingFeed{}
 	asked := map[string]*atomic.Int64{}
 	for name, row := range rows {
 		asked[name] = &atomic.Int64{}
 		filter := func(*models.Event) bool { asked[name].Add(1); return true }
-		feeds[name] = b.listen(Interest{row.topics, filter}, nil)
-		if got := feeds[name].titles(t); got != "" {
+		feeds[name] = b.openFeed(Interest{row.topics, filter}, nil)
+		if got := feeds[name].remainingTitles(t); got != "" {
 			t.Errorf("%s: heard %s before anything happened", name, got)
 		}
 	}
@@ -92,10 +92,10 @@ func TestTopics(t *testing.T) {
 	}
 	for name, row := range rows {
 		f := feeds[name]
-		if got := f.titles(t); got != row.hears {
+		if got := f.remainingTitles(t); got != row.hears {
 			t.Errorf("%s: heard %q, want %q", name, got, row.hears)
 		}
-		if got, want := f.times.Load(), int64(min(1, len(row.hears))); got != want {
+		if got, want := f.wakes.Load(), int64(min(1, len(row.hears))); got != want {
 			t.Errorf("%s: woken %d times, want %d", name, got, want)
 		}
 		if row.hears == "" && asked[name].Load() > 0 {
@@ -108,10 +108,10 @@ func TestTopics(t *testing.T) {
 	}
 }
 
-// TestFeed_wakes: a reader that asks until there is nothing is woken for what
+// TestFeed_wakesReader: a reader that asks until there is nothing is woken for what
 // comes, each time, whether it reads history before or not. Only what is history
 // is read for it alone.
-func TestFeed_wakes(t *testing.T) {
+func TestFeed_wakesReader(t *testing.T) {
 	t.Parallel()
 	const history, rounds = 3, 20
 	for name, row := range map[string]struct {
@@ -121,12 +121,12 @@ func TestFeed_wakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := open(t)
-			b.handedOut(b.append(history))
+			b.waitDispatched(b.append(history))
 			woken := make(chan int64, 1)
-			feed := &told{}
-			feed.Feed = b.Listen(Interest{[]Topic{About("agent")}, everything}, row.after, func(e *models.Event) {
+			feed := &countingFeed{}
+			feed.Feed = b.OpenFeed(Interest{[]Topic{AgentTopic("agent")}, acceptAll}, row.after, func(e *models.Event) {
 				if e == nil {
-					feed.times.Add(1)
+					feed.wakes.Add(1)
 					return
 				}
 				woken <- e.Seq
@@ -135,25 +135,25 @@ func TestFeed_wakes(t *testing.T) {
 			var got []models.Event
 			drain := func() {
 				for {
-					event := feed.take(t)
+					event := feed.next(t)
 					if event == nil {
 						return
 					}
-					if feed.Alone() != (event.Seq <= history) {
-						t.Errorf("event %d: alone is %t", event.Seq, feed.Alone())
+					if feed.Replaying() != (event.Seq <= history) {
+						t.Errorf("event %d: alone is %t", event.Seq, feed.Replaying())
 					}
 					got = append(got, *event)
 				}
 			}
 			for i := range int64(rounds) {
 				drain()
-				b.handedOut(b.append(2))
-				if first, _ := within(t, woken); first != history+2*i+1 {
+				b.waitDispatched(b.append(2))
+				if first, _ := mustReceive(t, woken); first != history+2*i+1 {
 					t.Fatalf("woken for event %d, want the first of two, %d", first, history+2*i+1)
 				}
 			}
 			drain()
-			wantRun(t, got, row.first, history+2*rounds)
+			wantCursors(t, got, row.first, history+2*rounds)
 		})
 	}
 }
@@ -163,27 +163,27 @@ func TestFeed_wakes(t *testing.T) {
 func TestFeed_longHistory(t *testing.T) {
 	t.Parallel()
 	b := open(t)
-	b.handedOut(b.append(4 * page))
+	b.waitDispatched(b.append(4 * pageSize))
 	looked := int64(0)
-	f := b.listen(Interest{[]Topic{Everything()}, func(e *models.Event) bool {
+	f := b.openFeed(Interest{[]Topic{AllEventsTopic()}, func(e *models.Event) bool {
 		looked++
-		return e.Seq%page == 0 // one of each page
+		return e.Seq%pageSize == 0 // one of each page
 	}}, new(int64))
 	const turns = 2
 	for turn := range int64(turns) {
-		for _, want := range []int64{0, (turn + 1) * page} {
+		for _, want := range []int64{0, (turn + 1) * pageSize} {
 			event, err := f.Next(t.Context())
 			must(t, err)
-			if got := seqOf(event); got != want || looked != want && want > 0 || f.times.Load() != turn+1 {
-				t.Fatalf("turn %d: got event %d, want %d; looked at %d, woken %d times", turn, got, want, looked, f.times.Load())
+			if got := seqOf(event); got != want || looked != want && want > 0 || f.wakes.Load() != turn+1 {
+				t.Fatalf("turn %d: got event %d, want %d; looked at %d, woken %d times", turn, got, want, looked, f.wakes.Load())
 			}
 		}
 	}
 	f.Close()
 	looked = 0
 	for range 2 {
-		if event, err := f.Next(t.Context()); event != nil || err != nil || looked > 0 || f.times.Load() != turns {
-			t.Errorf("a closed feed gave %v (%v), looked at %d events and was woken %d times", event, err, looked, f.times.Load())
+		if event, err := f.Next(t.Context()); event != nil || err != nil || looked > 0 || f.wakes.Load() != turns {
+			t.Errorf("a closed feed gave %v (%v), looked at %d events and was woken %d times", event, err, looked, f.wakes.Load())
 		}
 	}
 }
@@ -195,28 +195,28 @@ func seqOf(event *models.Event) int64 {
 	return event.Seq
 }
 
-// TestFeed_idle: nothing waits in a feed that was read to its end.
-func TestFeed_idle(t *testing.T) {
+// TestFeed_idleHoldsNothing: nothing waits in a feed that was read to its end.
+func TestFeed_idleHoldsNothing(t *testing.T) {
 	t.Parallel()
 	b := open(t)
-	b.handedOut(b.append(3))
-	feeds := []*told{b.listen(Interest{[]Topic{Everything()}, everything}, nil), b.listen(Interest{[]Topic{Everything()}, everything}, new(int64))}
-	b.handedOut(b.append(3))
+	b.waitDispatched(b.append(3))
+	feeds := []*countingFeed{b.openFeed(Interest{[]Topic{AllEventsTopic()}, acceptAll}, nil), b.openFeed(Interest{[]Topic{AllEventsTopic()}, acceptAll}, new(int64))}
+	b.waitDispatched(b.append(3))
 	for i, f := range feeds {
 		for range []int{3, 6}[i] {
-			if f.take(t) == nil {
+			if f.next(t) == nil {
 				t.Fatal("events are missing")
 			}
 		}
-		if event := f.take(t); event != nil {
+		if event := f.next(t); event != nil {
 			t.Errorf("got %v, want nothing", event)
 		}
-		if f.queue != nil || f.past != nil {
-			t.Errorf("a feed at its end keeps %d and %d events", cap(f.queue), cap(f.past))
+		if f.queue != nil || f.history != nil {
+			t.Errorf("a feed at its end keeps %d and %d events", cap(f.queue), cap(f.history))
 		}
 		f.Close()
 	}
-	if slices.ContainsFunc(feeds, func(f *told) bool { return f.replaying }) {
+	if slices.ContainsFunc(feeds, func(f *countingFeed) bool { return f.replaying }) {
 		t.Error("history is read for ever")
 	}
 }

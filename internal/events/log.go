@@ -15,50 +15,50 @@ import (
 )
 
 const (
-	// page is how many events are read at once. A page fits into the queue of a
+	// pageSize is how many events are read at once. A page fits into the queue of a
 	// reader that keeps up.
-	page = 250
-	// buffer is how many events wait in one feed at most.
-	buffer = 256
-	// poll is how long an event can go unseen when its wake-up was lost.
-	poll = time.Second
-	// passTime is how long the reader waits for the store: a connection to it can
+	pageSize = 250
+	// maxQueuedEvents is how many events wait in one feed at most.
+	maxQueuedEvents = 256
+	// pollInterval is how long an event can go unseen when its wake-up was lost.
+	pollInterval = time.Second
+	// pollTimeout is how long the reader waits for the store: a connection to it can
 	// die without a sign.
-	passTime = 10 * time.Second
-	// longStop is after which stop the reader looks whether it missed something; no
+	pollTimeout = 10 * time.Second
+	// stallThreshold is after which stop the reader looks whether it missed something; no
 	// event is taken away in less than a day.
-	longStop = time.Hour
+	stallThreshold = time.Hour
 )
 
 // Log is the log of a store. It is safe for concurrent use.
 type Log struct {
-	db     *database.DB
-	logger *slog.Logger
-	wake   chan struct{}
-	bus    *nats.Conn // nil without NATS
+	db       *database.DB
+	logger   *slog.Logger
+	wake     chan struct{}
+	natsConn *nats.Conn // nil without NATS
 
-	dropped   atomic.Int64
-	handedOut atomic.Pointer[func(late time.Duration)]
+	slowConsumers atomic.Int64
+	onDispatch    atomic.Pointer[func(late time.Duration)]
 
-	mu        sync.Mutex
-	last      time.Time // when the reader last got to the end; zero before it runs
-	head      int64     // the last event that feeds were offered
-	feeds     index
-	listening int // how many feeds there are
+	mu         sync.Mutex
+	caughtUpAt time.Time // when the reader last got to the end; zero before it runs
+	head       int64     // the last event that feeds were offered
+	feeds      topicIndex
+	feedCount  int // how many feeds there are
 }
 
 // Open returns the log of db. Follow must run for subscribers to hear anything.
 func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, error) {
-	l := &Log{db: db, logger: logger, wake: make(chan struct{}, 1), feeds: index{}}
-	if _, err := db.NumberEvents(ctx, true); err != nil {
+	l := &Log{db: db, logger: logger, wake: make(chan struct{}, 1), feeds: topicIndex{}}
+	if _, err := db.AssignCursors(ctx, true); err != nil {
 		return nil, err
 	}
-	ends, err := l.ends(ctx)
+	ends, err := l.cursorRange(ctx)
 	if err != nil {
 		return nil, err
 	}
 	l.head = ends.Last
-	db.OnEvents(l.Wake)
+	db.OnRemoteEvents(l.Wake)
 	return l, nil
 }
 
@@ -66,19 +66,19 @@ func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, erro
 // that the transaction reads a row, or by its commit. Readers wake up after it.
 func (l *Log) Append(tx *database.Tx, event *models.Event) error {
 	tx.OnCommit(l.Wake)
-	return tx.Insert(insertEvent+" RETURNING id", values(event), &event.ID)
+	return tx.InsertReturning(insertEvent+" RETURNING id", insertArgs(event), &event.ID)
 }
 
-// Tell is Append where nobody needs the event's id: then there is nothing to be
+// AppendNoID is Append where nobody needs the event's id: then there is nothing to be
 // lost with the answer to a commit.
-func (l *Log) Tell(tx *database.Tx, event models.Event) error {
+func (l *Log) AppendNoID(tx *database.Tx, event models.Event) error {
 	tx.OnCommit(l.Wake)
-	return tx.Run(insertEvent, values(&event)...)
+	return tx.ExecOne(insertEvent, insertArgs(&event)...)
 }
 
 const insertEvent = "INSERT INTO events (kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
-func values(e *models.Event) []any {
+func insertArgs(e *models.Event) []any {
 	return []any{e.Kind, e.TaskID, e.PosterID, e.WorkerID, e.AgentID, e.TransferID, e.CreatedAt}
 }
 
@@ -101,17 +101,17 @@ func (l *Log) Head() int64 {
 func (l *Log) Subscribers() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.listening
+	return l.feedCount
 }
 
 // Follow reads the log and hands out what is new until ctx ends. One call
 // serves the process.
 func (l *Log) Follow(ctx context.Context) {
-	ticker := time.NewTicker(poll)
+	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
-	l.atEnd()
+	l.markCaughtUp()
 	for {
-		if err := l.pass(ctx); err != nil && ctx.Err() == nil {
+		if err := l.poll(ctx); err != nil && ctx.Err() == nil {
 			l.logger.ErrorContext(ctx, "cannot read events", slog.Any("error", err))
 		}
 		select {
@@ -123,56 +123,56 @@ func (l *Log) Follow(ctx context.Context) {
 	}
 }
 
-// pass hands out what is new, and gives up when that takes long.
-func (l *Log) pass(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, passTime)
+// poll hands out what is new, and gives up when that takes long.
+func (l *Log) poll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
-	if err := l.handOut(ctx); err != nil {
+	if err := l.dispatch(ctx); err != nil {
 		return err
 	}
-	l.atEnd()
+	l.markCaughtUp()
 	return nil
 }
 
-func (l *Log) atEnd() {
+func (l *Log) markCaughtUp() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last = time.Now().Round(0) //nolint:forbidigo // it is about this process; by the wall, which goes on while a machine sleeps
+	l.caughtUpAt = time.Now().Round(0) //nolint:forbidigo // it is about this process; by the wall, which goes on while a machine sleeps
 }
 
-// Behind is for how long Follow has not got to the end of the log; 0 before it
+// Lag is for how long Follow has not got to the end of the log; 0 before it
 // runs.
-func (l *Log) Behind() time.Duration {
+func (l *Log) Lag() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.last.IsZero() {
+	if l.caughtUpAt.IsZero() {
 		return 0
 	}
-	return time.Since(l.last) //nolint:forbidigo // as above
+	return time.Since(l.caughtUpAt) //nolint:forbidigo // as above
 }
 
-// handOut reads pages until a short one and offers each event to the feeds that
+// dispatch reads pages until a short one and offers each event to the feeds that
 // it concerns.
-func (l *Log) handOut(ctx context.Context) error {
-	if err := l.number(ctx); err != nil {
+func (l *Log) dispatch(ctx context.Context) error {
+	if err := l.numberEvents(ctx); err != nil {
 		return err
 	}
-	if skipped, err := l.skip(ctx); skipped || err != nil {
+	if skipped, err := l.skipToEnd(ctx); skipped || err != nil {
 		return err
 	}
-	if err := l.catchUp(ctx); err != nil {
+	if err := l.closeFeedsAfterStall(ctx); err != nil {
 		return err
 	}
 	for {
-		events, err := l.read(ctx, l.Head())
+		events, err := l.readPage(ctx, l.Head())
 		if err != nil {
 			return err
 		}
 		for i := range events {
 			l.offer(&events[i])
 		}
-		l.tellLate(events)
-		if len(events) < page {
+		l.reportLatency(events)
+		if len(events) < pageSize {
 			return nil
 		}
 	}
@@ -190,29 +190,29 @@ func (l *Log) offer(event *models.Event) {
 	}
 }
 
-// skip goes to the end of the log when nobody listens. The lock is held
+// skipToEnd goes to the end of the log when nobody listens. The lock is held
 // meanwhile: who joins next hears everything after it.
-func (l *Log) skip(ctx context.Context) (bool, error) {
+func (l *Log) skipToEnd(ctx context.Context) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.listening > 0 {
+	if l.feedCount > 0 {
 		return false, nil
 	}
-	ends, err := l.ends(ctx)
+	ends, err := l.cursorRange(ctx)
 	if err == nil {
 		l.head = ends.Last
 	}
 	return true, err
 }
 
-// catchUp cuts off all who listen when the reader was stopped for so long that
+// closeFeedsAfterStall cuts off all who listen when the reader was stopped for so long that
 // events which it has not seen may be gone: they come back with their cursors, and
 // are told.
-func (l *Log) catchUp(ctx context.Context) error {
-	if l.Behind() < longStop {
+func (l *Log) closeFeedsAfterStall(ctx context.Context) error {
+	if l.Lag() < stallThreshold {
 		return nil
 	}
-	ends, err := l.ends(ctx)
+	ends, err := l.cursorRange(ctx)
 	if err != nil {
 		return err
 	}
@@ -224,41 +224,41 @@ func (l *Log) catchUp(ctx context.Context) error {
 	l.head = ends.Horizon
 	for _, feeds := range l.feeds {
 		for feed := range feeds {
-			feed.cutOff()
+			feed.closeAsSlow()
 		}
 	}
 	return nil
 }
 
-// ends are the cursors between which the log can be read: all that happened after
+// cursorRange are the cursors between which the log can be read: all that happened after
 // Horizon, up to Last, is in it.
-type ends struct{ Horizon, Last int64 }
+type cursorRange struct{ Horizon, Last int64 }
 
-func (l *Log) ends(ctx context.Context) (ends, error) {
-	var e ends
+func (l *Log) cursorRange(ctx context.Context) (cursorRange, error) {
+	var e cursorRange
 	err := l.db.Read(ctx).Raw(`SELECT seq AS horizon, COALESCE((SELECT MAX(seq) FROM events), seq) AS last FROM event_horizon WHERE one = 1`).Scan(&e).Error
 	return e, err
 }
 
-// check refuses a cursor past the end of the log. No event here carried it: who
+// checkCursor refuses a cursor past the end of the log. No event here carried it: who
 // went on from it would silently miss what happens up to it. Neither can be gone
 // on from one before the horizon: what followed it is not kept any more.
-func (l *Log) check(ctx context.Context, cursor int64) error {
-	e, err := l.ends(ctx)
+func (l *Log) checkCursor(ctx context.Context, cursor int64) error {
+	e, err := l.cursorRange(ctx)
 	switch {
 	case err != nil:
 		return err
 	case cursor > e.Last:
-		return unknownCursor("after")
+		return unknownCursorError("after")
 	case cursor < e.Horizon:
-		return expiredCursor(e.Horizon)
+		return cursorExpiredError(e.Horizon)
 	}
 	return nil
 }
 
-// read returns a page of events after a cursor, with their tasks.
-func (l *Log) read(ctx context.Context, after int64) ([]models.Event, error) {
-	query := l.db.Read(ctx).Where("seq > ?", after).Order("seq").Limit(page)
+// readPage returns a page of events after a cursor, with their tasks.
+func (l *Log) readPage(ctx context.Context, after int64) ([]models.Event, error) {
+	query := l.db.Read(ctx).Where("seq > ?", after).Order("seq").Limit(pageSize)
 	var events []models.Event
 	if err := query.Find(&events).Error; err != nil {
 		return nil, err
@@ -301,18 +301,18 @@ func Cursor(seq int64) string { return strconv.FormatInt(seq, 10) }
 func ParseCursor(field, cursor string) (int64, error) {
 	seq, err := strconv.ParseInt(cursor, 10, 64)
 	if err != nil || seq < 0 || Cursor(seq) != cursor {
-		return 0, unknownCursor(field)
+		return 0, unknownCursorError(field)
 	}
 	return seq, nil
 }
 
-func expiredCursor(horizon int64) error {
+func cursorExpiredError(horizon int64) error {
 	refusal := models.Errorf(models.CursorExpired,
 		"events up to %d are no longer kept: list what is open now, and subscribe without after", horizon)
 	refusal.Field = "after"
 	return refusal
 }
 
-func unknownCursor(field string) error {
+func unknownCursorError(field string) error {
 	return models.Invalid(field, "must be a cursor that an event carried")
 }

@@ -10,20 +10,20 @@ import (
 )
 
 const (
-	// subject carries empty messages: look at the log. Markets that share a NATS
+	// wakeSubject carries empty messages: look at the log. Markets that share a NATS
 	// wake each other up for nothing, which costs a query.
-	subject = "agentmarket.events"
+	wakeSubject = "agentmarket.events"
 	// reconnectWait is how long a lost NATS is left alone before the next try.
 	reconnectWait = 500 * time.Millisecond
 	// pingInterval finds out that a silent NATS is gone, after three of them.
 	pingInterval = 2 * time.Second
 )
 
-// WakeBy has replicas wake each other up over NATS rather than through the
+// ConnectNATS has replicas wake each other up over NATS rather than through the
 // database, and returns what ends it. A server that cannot be reached is tried
 // again for ever, and until then the database is used. An address that makes no
 // sense is an error. It is called before Follow.
-func (l *Log) WakeBy(url string) (stop func(), err error) {
+func (l *Log) ConnectNATS(url string) (stop func(), err error) {
 	conn, err := nats.Connect(url, nats.Name("AgentMarket"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait), nats.ReconnectBufSize(-1),
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
@@ -43,26 +43,26 @@ func (l *Log) WakeBy(url string) (stop func(), err error) {
 	if !conn.IsConnected() {
 		l.logger.Warn("NATS cannot be reached yet; replicas wake each other up through the database")
 	}
-	if _, err := conn.Subscribe(subject, func(*nats.Msg) { l.Wake() }); err != nil {
+	if _, err := conn.Subscribe(wakeSubject, func(*nats.Msg) { l.Wake() }); err != nil {
 		conn.Close()
 		return nil, errors.Join(errors.New("listen on NATS"), err)
 	}
-	l.bus = conn
+	l.natsConn = conn
 	return conn.Close, nil
 }
 
-// byBus reports whether other replicas are to be woken over NATS.
-func (l *Log) byBus() bool { return l.bus != nil && l.bus.IsConnected() }
+// natsConnected reports whether other replicas are to be woken over NATS.
+func (l *Log) natsConnected() bool { return l.natsConn != nil && l.natsConn.IsConnected() }
 
-// number has new events given their cursors. The other replicas are told over
+// numberEvents has new events given their cursors. The other replicas are told over
 // NATS, or by the database when there is none.
-func (l *Log) number(ctx context.Context) error {
-	byBus := l.byBus()
-	numbered, err := l.db.NumberEvents(ctx, !byBus)
+func (l *Log) numberEvents(ctx context.Context) error {
+	byBus := l.natsConnected()
+	numbered, err := l.db.AssignCursors(ctx, !byBus)
 	if err != nil || !numbered || !byBus {
 		return err
 	}
-	if err := l.bus.Publish(subject, nil); err != nil { // they look every second
+	if err := l.natsConn.Publish(wakeSubject, nil); err != nil { // they look every second
 		l.logger.WarnContext(ctx, "cannot wake the other replicas over NATS", slog.Any("error", err))
 	}
 	return nil

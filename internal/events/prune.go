@@ -11,12 +11,12 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// pruneBatch is how many events one transaction takes away. It is a guess: however
-// long a batch holds the writer, [database.Gently] rests in proportion.
-const pruneBatch = 500
+// pruneBatchSize is how many events one transaction takes away. It is a guess: however
+// long a batch holds the writer, [database.RunThrottled] rests in proportion.
+const pruneBatchSize = 500
 
-// Bounds are what events must be before to be taken away, all of them.
-type Bounds struct {
+// PruneBounds are what events must be before to be taken away, all of them.
+type PruneBounds struct {
 	Time models.Time // when it was made
 	ID   int64       // the first that something else still goes by
 	Seq  int64       // the first cursor that is not counted yet
@@ -26,19 +26,19 @@ type Bounds struct {
 // the first that is not, and returns how many. Their cursors are not given again,
 // and who goes on from before them gets CURSOR_EXPIRED. Several processes may prune
 // at once: one does.
-func (l *Log) Prune(ctx context.Context, bounds Bounds) (pruned int, err error) {
-	err = database.Gently(ctx, func() (bool, error) {
-		oldest, err := l.oldest(ctx)
-		if err != nil || !bounds.hold(&oldest) {
+func (l *Log) Prune(ctx context.Context, bounds PruneBounds) (pruned int, err error) {
+	err = database.RunThrottled(ctx, func() (bool, error) {
+		oldest, err := l.oldestEvent(ctx)
+		if err != nil || !bounds.contains(&oldest) {
 			return false, err
 		}
 		n := 0
 		err = l.db.Write(ctx, func(tx *database.Tx) (err error) {
-			n, err = pruneSome(tx, bounds)
+			n, err = deleteBatch(tx, bounds)
 			return err
 		})
 		pruned += n
-		return n == pruneBatch, err
+		return n == pruneBatchSize, err
 	})
 	if err != nil {
 		return pruned, fmt.Errorf("prune events: %w", err)
@@ -46,13 +46,13 @@ func (l *Log) Prune(ctx context.Context, bounds Bounds) (pruned int, err error) 
 	return pruned, nil
 }
 
-// hold reports whether an event is within the bounds.
-func (b Bounds) hold(e *models.Event) bool {
+// contains reports whether an event is within the bounds.
+func (b PruneBounds) contains(e *models.Event) bool {
 	return e.Seq > 0 && e.CreatedAt < b.Time && e.ID < b.ID && e.Seq < b.Seq
 }
 
-// oldest returns the first event of the log, an empty one when there is none.
-func (l *Log) oldest(ctx context.Context) (models.Event, error) {
+// oldestEvent returns the first event of the log, an empty one when there is none.
+func (l *Log) oldestEvent(ctx context.Context) (models.Event, error) {
 	var oldest []models.Event
 	err := l.db.Read(ctx).Where("seq > 0").Order("seq").Limit(1).Find(&oldest).Error
 	if err != nil || len(oldest) == 0 {
@@ -61,10 +61,10 @@ func (l *Log) oldest(ctx context.Context) (models.Event, error) {
 	return oldest[0], nil
 }
 
-// pruneSome moves the horizon on over a batch of events and takes them away.
-func pruneSome(tx *database.Tx, bounds Bounds) (int, error) {
+// deleteBatch moves the horizon on over a batch of events and takes them away.
+func deleteBatch(tx *database.Tx, bounds PruneBounds) (int, error) {
 	var horizon models.EventHorizon
-	err := tx.Free().Take(&horizon, "one = 1").Error
+	err := tx.ForUpdateSkipLocked().Take(&horizon, "one = 1").Error
 	if errors.Is(err, gorm.ErrRecordNotFound) { // another process is at it
 		return 0, nil
 	}
@@ -72,12 +72,12 @@ func pruneSome(tx *database.Tx, bounds Bounds) (int, error) {
 		return 0, err
 	}
 	var events []models.Event
-	err = tx.Select("seq", "id", "created_at").Where("seq > ?", horizon.Seq).Order("seq").Limit(pruneBatch).Find(&events).Error
+	err = tx.Select("seq", "id", "created_at").Where("seq > ?", horizon.Seq).Order("seq").Limit(pruneBatchSize).Find(&events).Error
 	if err != nil {
 		return 0, err
 	}
 	n := 0
-	for ; n < len(events) && bounds.hold(&events[n]); n++ {
+	for ; n < len(events) && bounds.contains(&events[n]); n++ {
 		horizon.Seq, horizon.CreatedAt = events[n].Seq, max(horizon.CreatedAt, events[n].CreatedAt)
 	}
 	if n == 0 {

@@ -16,31 +16,31 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// counted has everything in the log counted, without which nothing is taken away.
-func (b *bundle) counted() {
+// markCounted has everything in the log counted, without which nothing is taken away.
+func (b *bundle) markCounted() {
 	b.t.Helper()
 	b.exec("UPDATE ledger_sums SET seq = (SELECT MAX(seq) FROM events)")
 }
 
 func (b *bundle) exec(statement string) {
 	b.t.Helper()
-	must(b.t, b.try(statement))
+	must(b.t, b.tryExec(statement))
 }
 
-func (b *bundle) try(statement string) error {
+func (b *bundle) tryExec(statement string) error {
 	return b.db.Write(b.t.Context(), func(tx *database.Tx) error { return tx.Exec(statement).Error })
 }
 
 // prune takes away what is before a cursor.
 func (b *bundle) prune(before int64) int {
 	b.t.Helper()
-	n, err := b.Prune(b.t.Context(), Bounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: before})
+	n, err := b.Prune(b.t.Context(), PruneBounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: before})
 	must(b.t, err)
 	return n
 }
 
-// kept returns the first and the last cursor in the log, 0 for none.
-func (b *bundle) kept() (first, last int64) {
+// storedRange returns the first and the last cursor in the log, 0 for none.
+func (b *bundle) storedRange() (first, last int64) {
 	b.t.Helper()
 	must(b.t, b.db.Read(b.t.Context()).Raw("SELECT COALESCE(MIN(seq), 0), COALESCE(MAX(seq), 0) FROM events").Row().Scan(&first, &last))
 	return first, last
@@ -51,19 +51,19 @@ func (b *bundle) kept() (first, last int64) {
 func TestPrune(t *testing.T) {
 	t.Parallel()
 	b := open(t)
-	last := b.append(2*pruneBatch + 100)
-	b.counted()
-	if n := b.prune(2*pruneBatch + 51); n != 2*pruneBatch+50 {
+	last := b.append(2*pruneBatchSize + 100)
+	b.markCounted()
+	if n := b.prune(2*pruneBatchSize + 51); n != 2*pruneBatchSize+50 {
 		t.Errorf("%d events were taken away", n)
 	}
-	horizon := int64(2*pruneBatch + 50)
-	if first, end := b.kept(); first != horizon+1 || end != last {
+	horizon := int64(2*pruneBatchSize + 50)
+	if first, end := b.storedRange(); first != horizon+1 || end != last {
 		t.Errorf("the log has %d to %d", first, end)
 	}
-	wantRun(t, b.reads(horizon).take(50), horizon+1, last)
+	wantCursors(t, b.newReader(horizon).take(50), horizon+1, last)
 	for _, after := range []int64{0, 1, horizon - 1} {
-		sub := b.Subscribe(t.Context(), everything, &after)
-		if got := rest(t, sub); len(got) != 0 {
+		sub := b.Subscribe(t.Context(), acceptAll, &after)
+		if got := readAll(t, sub); len(got) != 0 {
 			t.Errorf("after %d came %d events", after, len(got))
 		}
 		wantCode(t, sub.Err(), models.CursorExpired)
@@ -83,12 +83,12 @@ func TestPrune(t *testing.T) {
 	if next := again.append(1); next != last+1 {
 		t.Errorf("the next cursor is %d, want %d", next, last+1)
 	}
-	wantRun(t, again.reads(last).take(1), last+1, last+1)
+	wantCursors(t, again.newReader(last).take(1), last+1, last+1)
 }
 
-// TestPrune_keeps what is young, what something else goes by, what is not counted,
+// TestPrune_keepsNeededEvents what is young, what something else goes by, what is not counted,
 // and everything after it.
-func TestPrune_keeps(t *testing.T) {
+func TestPrune_keepsNeededEvents(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	b.append(9)
@@ -97,38 +97,38 @@ func TestPrune_keeps(t *testing.T) {
 	must(t, b.db.Read(t.Context()).Raw("SELECT id FROM events WHERE seq = 6").Scan(&id).Error)
 	for _, row := range []struct {
 		name   string
-		bounds Bounds
+		bounds PruneBounds
 		left   int64 // the first
 	}{
-		{"nothing is old", Bounds{Time: 0, ID: math.MaxInt64, Seq: math.MaxInt64}, 1},
-		{"the fourth is not counted", Bounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: 4}, 4},
-		{"the sixth has a delivery", Bounds{Time: math.MaxInt64, ID: id, Seq: math.MaxInt64}, 6},
+		{"nothing is old", PruneBounds{Time: 0, ID: math.MaxInt64, Seq: math.MaxInt64}, 1},
+		{"the fourth is not counted", PruneBounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: 4}, 4},
+		{"the sixth has a delivery", PruneBounds{Time: math.MaxInt64, ID: id, Seq: math.MaxInt64}, 6},
 	} {
 		if _, err := b.Prune(t.Context(), row.bounds); err != nil {
 			t.Errorf("%s: %v", row.name, err)
 		}
-		if first, last := b.kept(); first != row.left || last != 9 {
+		if first, last := b.storedRange(); first != row.left || last != 9 {
 			t.Errorf("%s: the log has %d to %d, want %d to 9", row.name, first, last, row.left)
 		}
 	}
-	if n, err := b.Prune(t.Context(), Bounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: math.MaxInt64}); err == nil {
+	if n, err := b.Prune(t.Context(), PruneBounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: math.MaxInt64}); err == nil {
 		t.Errorf("%d events went that the ledger had not counted", n)
 	}
-	if first, _ := b.kept(); first != 6 {
+	if first, _ := b.storedRange(); first != 6 {
 		t.Errorf("a pruning that failed left the log from %d on", first)
 	}
 }
 
-// TestHistoryIsKept: only the beginning of the log can go, and only what is old and
+// TestEvents_historyIsProtected: only the beginning of the log can go, and only what is old and
 // counted; nothing can be put in its place, and the horizon does not come back.
-func TestHistoryIsKept(t *testing.T) {
+func TestEvents_historyIsProtected(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	b.append(8)
-	young := named("young")
-	young.CreatedAt = models.At(time.Now())
+	young := newNamedEvent("young")
+	young.CreatedAt = models.NewTime(time.Now())
 	must(t, b.db.Write(t.Context(), func(tx *database.Tx) error { return b.Append(tx, young) }))
-	_, err := b.db.NumberEvents(t.Context(), false)
+	_, err := b.db.AssignCursors(t.Context(), false)
 	must(t, err)
 	b.append(1)
 	b.exec("UPDATE ledger_sums SET seq = 10")
@@ -152,42 +152,42 @@ func TestHistoryIsKept(t *testing.T) {
 		"UPDATE event_horizon SET one = 2",
 		"DELETE FROM event_horizon",
 		"INSERT INTO event_horizon (one, seq, created_at) VALUES (2, 9, 0)",
-		services.Says("INSERT OR REPLACE INTO event_horizon (one, seq, created_at) VALUES (1, 9, 0)", "TRUNCATE events CASCADE"),
+		services.ForEngine("INSERT OR REPLACE INTO event_horizon (one, seq, created_at) VALUES (1, 9, 0)", "TRUNCATE events CASCADE"),
 		"UPDATE ledger_sums SET seq = 1",
 		"UPDATE ledger_sums SET seq = 11, fees = -1",
 		"DELETE FROM ledger_sums",
 	} {
-		if err := b.try(statement); err == nil {
+		if err := b.tryExec(statement); err == nil {
 			t.Errorf("it took %q", statement)
 		}
 	}
-	if first, last := b.kept(); first != 4 || last != 10 {
+	if first, last := b.storedRange(); first != 4 || last != 10 {
 		t.Errorf("the log has %d to %d", first, last)
 	}
-	if n, err := b.Prune(t.Context(), Bounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: math.MaxInt64}); err == nil || n != 0 {
+	if n, err := b.Prune(t.Context(), PruneBounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: math.MaxInt64}); err == nil || n != 0 {
 		t.Errorf("%d events went with a young one among them (%v)", n, err)
 	}
 }
 
-// TestPrune_beside writers, readers and other pruners: nobody is told a gap for
+// TestPrune_concurrent writers, readers and other pruners: nobody is told a gap for
 // whole, and no cursor is given twice.
-func TestPrune_beside(t *testing.T) {
+func TestPrune_concurrent(t *testing.T) {
 	t.Parallel()
 	b := open(t)
-	b.append(page)
+	b.append(pageSize)
 	var group sync.WaitGroup
 	const rounds = 30
-	follower := b.reads(0)
+	follower := b.newReader(0)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	for range 2 { // they read from the horizon on, over and over
 		group.Go(func() {
 			for ctx.Err() == nil {
-				e, err := b.ends(ctx)
+				e, err := b.cursorRange(ctx)
 				if err != nil {
 					return
 				}
-				sub := b.Subscribe(ctx, everything, &e.Horizon)
+				sub := b.Subscribe(ctx, acceptAll, &e.Horizon)
 				for want := e.Horizon + 1; want <= e.Last; want++ {
 					event, ok := <-sub.C
 					if !ok {
@@ -206,7 +206,7 @@ func TestPrune_beside(t *testing.T) {
 	}
 	for range rounds {
 		last := b.append(40)
-		b.counted()
+		b.markCounted()
 		var pruners sync.WaitGroup
 		for range 3 {
 			pruners.Go(func() { b.prune(last - 100) })
@@ -215,8 +215,8 @@ func TestPrune_beside(t *testing.T) {
 	}
 	cancel()
 	group.Wait()
-	last := int64(page + rounds*40)
-	if first, end := b.kept(); first != last-100 || end != last {
+	last := int64(pageSize + rounds*40)
+	if first, end := b.storedRange(); first != last-100 || end != last {
 		t.Errorf("the log has %d to %d, want %d to %d", first, end, last-100, last)
 	}
 	var told []models.Event
@@ -228,7 +228,7 @@ func TestPrune_beside(t *testing.T) {
 	if err := follower.sub.Err(); err != nil && models.CodeOf(err) != models.CursorExpired && models.CodeOf(err) != models.SlowConsumer {
 		t.Errorf("the follower was told %v", err)
 	}
-	wantRun(t, told, 1, int64(len(told)))
+	wantCursors(t, told, 1, int64(len(told)))
 }
 
 // TestPrune_crash: a process that dies while it prunes has taken nothing away, or
@@ -237,10 +237,10 @@ func TestPrune_crash(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	b.append(10)
-	b.counted()
+	b.markCounted()
 	died := errors.New("died")
 	err := b.db.Write(t.Context(), func(tx *database.Tx) error {
-		if n, err := pruneSome(tx, Bounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: 6}); n != 5 || err != nil {
+		if n, err := deleteBatch(tx, PruneBounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: 6}); n != 5 || err != nil {
 			t.Errorf("%d events went: %v", n, err)
 		}
 		return died
@@ -248,28 +248,28 @@ func TestPrune_crash(t *testing.T) {
 	if !errors.Is(err, died) {
 		t.Fatal(err)
 	}
-	wantRun(t, b.reads(0).take(10), 1, 10)
+	wantCursors(t, b.newReader(0).take(10), 1, 10)
 	b.prune(6)
-	wantRun(t, b.reads(5).take(5), 6, 10)
+	wantCursors(t, b.newReader(5).take(5), 6, 10)
 }
 
-// TestReaderThatSlept: the process was stopped for longer than events are kept. Who
+// TestFollow_afterStall: the process was stopped for longer than events are kept. Who
 // listened is cut off rather than left with a gap.
-func TestReaderThatSlept(t *testing.T) {
+func TestFollow_afterStall(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	last := b.append(3)
-	b.handedOut(last)
-	live := b.Subscribe(t.Context(), everything, nil)
-	b.counted()
+	b.waitDispatched(last)
+	live := b.Subscribe(t.Context(), acceptAll, nil)
+	b.markCounted()
 	b.prune(math.MaxInt64)
 	b.mu.Lock()
-	b.head, b.last = 1, time.Now().Add(-2*longStop) // as the reader was when it was stopped
+	b.head, b.caughtUpAt = 1, time.Now().Add(-2*stallThreshold) // as the reader was when it was stopped
 	b.mu.Unlock()
 	b.Wake()
-	if got := rest(t, live); len(got) != 0 {
+	if got := readAll(t, live); len(got) != 0 {
 		t.Errorf("got %d events", len(got))
 	}
 	wantCode(t, live.Err(), models.SlowConsumer)
-	b.handedOut(last)
+	b.waitDispatched(last)
 }

@@ -20,7 +20,7 @@ type Subscription struct {
 func (l *Log) Subscribe(ctx context.Context, filter Filter, after *int64) *Subscription {
 	out, woken := make(chan *models.Event), make(chan struct{}, 1)
 	s := &Subscription{C: out}
-	s.feed = l.Listen(Interest{[]Topic{Everything()}, filter}, after, func(*models.Event) { woken <- struct{}{} })
+	s.feed = l.OpenFeed(Interest{[]Topic{AllEventsTopic()}, filter}, after, func(*models.Event) { woken <- struct{}{} })
 	go s.run(ctx, out, woken)
 	return s
 }
@@ -45,7 +45,7 @@ func (s *Subscription) run(ctx context.Context, out chan<- *models.Event, woken 
 				return
 			}
 		default:
-			if !await(ctx, woken) {
+			if !waitForWake(ctx, woken) {
 				return
 			}
 		}
@@ -61,7 +61,7 @@ func send(ctx context.Context, out chan<- *models.Event, event *models.Event) bo
 	}
 }
 
-func await(ctx context.Context, woken <-chan struct{}) bool {
+func waitForWake(ctx context.Context, woken <-chan struct{}) bool {
 	select {
 	case <-woken:
 		return true

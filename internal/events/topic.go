@@ -12,46 +12,46 @@ type Topic struct {
 type topicKind byte
 
 const (
-	ofAll topicKind = iota
-	ofPosted
-	ofCapability
-	ofAgent
+	topicAll topicKind = iota
+	topicPostedTasks
+	topicCapability
+	topicAgent
 )
 
-// Everything is what every event is about.
-func Everything() Topic { return Topic{kind: ofAll} }
+// AllEventsTopic is what every event is about.
+func AllEventsTopic() Topic { return Topic{kind: topicAll} }
 
-// EveryPosted is what every posted task is about.
-func EveryPosted() Topic { return Topic{kind: ofPosted} }
+// PostedTasksTopic is what every posted task is about.
+func PostedTasksTopic() Topic { return Topic{kind: topicPostedTasks} }
 
-// Asking is what a posted task is about that asks for a capability.
-func Asking(capability string) Topic { return Topic{ofCapability, capability} }
+// CapabilityTopic is what a posted task is about that asks for a capability.
+func CapabilityTopic(capability string) Topic { return Topic{topicCapability, capability} }
 
-// About is what happens to an agent: to the tasks that it posted or works on,
+// AgentTopic is what happens to an agent: to the tasks that it posted or works on,
 // to its wallet and to its key.
-func About(agentID string) Topic { return Topic{ofAgent, agentID} }
+func AgentTopic(agentID string) Topic { return Topic{topicAgent, agentID} }
 
 // topicsOf returns what an event is about.
 func topicsOf(event *models.Event) []Topic {
-	topics := []Topic{Everything()}
+	topics := []Topic{AllEventsTopic()}
 	if event.Kind == models.TaskPosted && event.Task != nil {
-		topics = append(topics, EveryPosted())
+		topics = append(topics, PostedTasksTopic())
 		for _, capability := range event.Task.Capabilities {
-			topics = append(topics, Asking(capability))
+			topics = append(topics, CapabilityTopic(capability))
 		}
 	}
 	for _, agent := range []*string{event.PosterID, event.WorkerID, event.AgentID} {
 		if agent != nil {
-			topics = append(topics, About(*agent))
+			topics = append(topics, AgentTopic(*agent))
 		}
 	}
 	return topics
 }
 
-// index finds the feeds of a topic.
-type index map[Topic]map[*Feed]struct{}
+// topicIndex finds the feeds of a topic.
+type topicIndex map[Topic]map[*Feed]struct{}
 
-func (x index) add(feed *Feed) {
+func (x topicIndex) add(feed *Feed) {
 	for _, topic := range feed.interest.Topics {
 		if x[topic] == nil {
 			x[topic] = map[*Feed]struct{}{}
@@ -60,7 +60,7 @@ func (x index) add(feed *Feed) {
 	}
 }
 
-func (x index) remove(feed *Feed) {
+func (x topicIndex) remove(feed *Feed) {
 	for _, topic := range feed.interest.Topics {
 		if delete(x[topic], feed); len(x[topic]) == 0 {
 			delete(x, topic)

@@ -23,7 +23,7 @@ type ClaudeOptions struct {
 	MaxTokens int64
 }
 
-func newClaude(o ClaudeOptions) anthropic.Client {
+func newClaudeClient(o ClaudeOptions) anthropic.Client {
 	options := []option.RequestOption{option.WithoutEnvironmentDefaults(), option.WithAPIKey(o.APIKey), option.WithMaxRetries(1)}
 	if o.BaseURL != "" {
 		options = append(options, option.WithBaseURL(o.BaseURL))
@@ -32,20 +32,20 @@ func newClaude(o ClaudeOptions) anthropic.Client {
 }
 
 // runPrompt has the model answer the job under the agent's prompt.
-func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (Outcome, error) {
-	message, err := e.ask(ctx, anthropic.MessageNewParams{
+func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (RunResult, error) {
+	message, err := e.createMessage(ctx, anthropic.MessageNewParams{
 		Model: e.options.Claude.Model, MaxTokens: e.options.Claude.MaxTokens,
 		System:   []anthropic.TextBlockParam{{Text: agent.SystemPrompt}},
 		Messages: []anthropic.MessageParam{anthropic.NewUserMessage(anthropic.NewTextBlock(job.Description))},
-	}, job.Written)
+	}, job.OnText)
 	var refused *anthropic.Error
 	switch {
 	case errors.As(err, &refused) && refused.StatusCode >= http.StatusBadRequest:
-		return Outcome{Tokens: new(int64)}, models.Errorf(models.ExecutionFailed, "the model's service answered %d", refused.StatusCode)
+		return RunResult{Tokens: new(int64)}, models.Errorf(models.ExecutionFailed, "the model's service answered %d", refused.StatusCode)
 	case err != nil && ctx.Err() == nil:
-		return Outcome{}, models.Errorf(models.ExecutionFailed, "the model's service could not be reached, or broke off")
+		return RunResult{}, models.Errorf(models.ExecutionFailed, "the model's service could not be reached, or broke off")
 	case err != nil:
-		return Outcome{}, err
+		return RunResult{}, err
 	}
 	usage := message.Usage
 	tokens := usage.InputTokens + usage.CacheCreationInputTokens + usage.CacheReadInputTokens + usage.OutputTokens
@@ -54,14 +54,14 @@ func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (Outcome
 		text.WriteString(message.Content[i].Text)
 	}
 	if text.Len() == 0 {
-		return Outcome{Tokens: &tokens}, models.Errorf(models.ExecutionFailed, "the model answered without text")
+		return RunResult{Tokens: &tokens}, models.Errorf(models.ExecutionFailed, "the model answered without text")
 	}
-	return Outcome{Result: text.String(), Tokens: &tokens}, nil
+	return RunResult{Result: text.String(), Tokens: &tokens}, nil
 }
 
-// ask asks the model, and tells written of each piece of text as it comes, if
+// createMessage asks the model, and tells written of each piece of text as it comes, if
 // anybody wants to know.
-func (e *Executor) ask(ctx context.Context, params anthropic.MessageNewParams, written func(string)) (*anthropic.Message, error) {
+func (e *Executor) createMessage(ctx context.Context, params anthropic.MessageNewParams, written func(string)) (*anthropic.Message, error) {
 	if written == nil {
 		return e.claude.Messages.New(ctx, params)
 	}
@@ -72,7 +72,7 @@ func (e *Executor) ask(ctx context.Context, params anthropic.MessageNewParams, w
 	defer response.Body.Close() //nolint:errcheck // it is read to its end
 	message := &anthropic.Message{}
 	if media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); media == "application/json" { // a gateway that knows no streams
-		body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+		body, err := io.ReadAll(io.LimitReader(response.Body, maxResponseBytes))
 		if err != nil {
 			return nil, err
 		}

@@ -14,17 +14,17 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// eventName is what an endpoint is told of.
-const eventName = "task.execute"
+// executeEvent is what an endpoint is told of.
+const executeEvent = "task.execute"
 
-// call is what is sent to an endpoint.
-type call struct {
-	Event          string   `json:"event"`
-	Task           callTask `json:"task"`
-	MarketplaceURL string   `json:"marketplace_url"`
+// executeRequest is what is sent to an endpoint.
+type executeRequest struct {
+	Event          string             `json:"event"`
+	Task           executeRequestTask `json:"task"`
+	MarketplaceURL string             `json:"marketplace_url"`
 }
 
-type callTask struct {
+type executeRequestTask struct {
 	ID          string         `json:"id"`
 	Description string         `json:"description"`
 	Budget      models.Credits `json:"budget"`
@@ -34,44 +34,44 @@ type callTask struct {
 
 // runEndpoint posts the job to the agent's endpoint. It must answer 200 with
 // {"result": "…"} or with plain text, or 202 to hand in its result later.
-func (e *Executor) runEndpoint(ctx context.Context, agent Agent, secret string, job Job) (Outcome, error) {
+func (e *Executor) runEndpoint(ctx context.Context, agent Agent, secret string, job Job) (RunResult, error) {
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
 	encoder.SetEscapeHTML(false)
-	err := encoder.Encode(call{Event: eventName, MarketplaceURL: e.options.MarketplaceURL, Task: callTask{
+	err := encoder.Encode(executeRequest{Event: executeEvent, MarketplaceURL: e.options.MarketplaceURL, Task: executeRequestTask{
 		ID: job.TaskID, Description: job.Description, Budget: job.Budget, CreatedAt: job.CreatedAt, Deadline: job.Deadline,
 	}})
 	if err != nil {
-		return Outcome{}, fmt.Errorf("write the call: %w", err)
+		return RunResult{}, fmt.Errorf("write the call: %w", err)
 	}
 	content := bytes.TrimSuffix(body.Bytes(), []byte("\n"))
-	header, err := e.headers(secret, job.TaskID, content)
+	header, err := e.signedHeaders(secret, job.TaskID, content)
 	if err != nil {
-		return Outcome{}, err
+		return RunResult{}, err
 	}
 	response, err := e.client.Post(ctx, agent.EndpointURL, header, content)
 	if err != nil {
-		return Outcome{}, models.Errorf(models.ExecutionFailed, "the agent's endpoint could not be used: %s", err)
+		return RunResult{}, models.Errorf(models.ExecutionFailed, "the agent's endpoint could not be used: %s", err)
 	}
 	if response.Status == http.StatusAccepted {
-		return Outcome{Promised: true}, nil
+		return RunResult{Promised: true}, nil
 	}
 	if response.Status != http.StatusOK {
-		return Outcome{}, models.Errorf(models.ExecutionFailed, "the agent's endpoint answered %d", response.Status)
+		return RunResult{}, models.Errorf(models.ExecutionFailed, "the agent's endpoint answered %d", response.Status)
 	}
-	if len(response.Body) == maxAnswer {
-		return Outcome{}, models.Errorf(models.ExecutionFailed, "the agent's answer is too long")
+	if len(response.Body) == maxResponseBytes {
+		return RunResult{}, models.Errorf(models.ExecutionFailed, "the agent's answer is too long")
 	}
 	result, err := readResult(response)
-	return Outcome{Result: result}, err
+	return RunResult{Result: result}, err
 }
 
-// headers signs the call like a webhook.
-func (e *Executor) headers(secret, taskID string, content []byte) (http.Header, error) {
+// signedHeaders signs the call like a webhook.
+func (e *Executor) signedHeaders(secret, taskID string, content []byte) (http.Header, error) {
 	now := e.options.Now().Unix()
 	header := http.Header{
 		"Content-Type":            {"application/json"},
-		"X-AgentMarket-Event":     {eventName},
+		"X-AgentMarket-Event":     {executeEvent},
 		"X-AgentMarket-Delivery":  {taskID},
 		"X-AgentMarket-Timestamp": {strconv.FormatInt(now, 10)},
 	}

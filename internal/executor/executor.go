@@ -12,22 +12,22 @@ import (
 )
 
 const (
-	standardTimeout = 60 * time.Second
-	standardAtOnce  = 32
-	// standardPromptTime is how long the SDK's documentation recommends to wait for a
+	defaultTimeout       = 60 * time.Second
+	defaultMaxConcurrent = 32
+	// defaultPromptTimeout is how long the SDK's documentation recommends to wait for a
 	// message.
-	standardPromptTime = 10 * time.Minute
-	// maxAnswer is how much of an endpoint's answer is read: the longest result
+	defaultPromptTimeout = 10 * time.Minute
+	// maxResponseBytes is how much of an endpoint's answer is read: the longest result
 	// in JSON, where a character can take six bytes.
-	maxAnswer = 2 << 20
+	maxResponseBytes = 2 << 20
 )
 
 // Options are how agents are run.
 type Options struct {
 	Outbound       *outbound.Client
 	Timeout        time.Duration // of one run, its turn included unless nobody waits; 60 s when 0
-	PromptTime     time.Duration // of a prompt that nobody waits for, once it is its turn; 10 min when 0
-	AtOnce         int           // how many run at once; 32 when 0
+	PromptTimeout  time.Duration // of a prompt that nobody waits for, once it is its turn; 10 min when 0
+	MaxConcurrent  int           // how many run at once; 32 when 0
 	MarketplaceURL string
 	Claude         ClaudeOptions
 	Now            func() time.Time
@@ -48,16 +48,16 @@ type Job struct {
 	Budget      models.Credits
 	CreatedAt   models.Time
 	Deadline    models.Time // until when a promise has to be kept
-	// Patient is for a job that nobody waits for: an endpoint that gives no answer in
+	// Background is for a job that nobody waits for: an endpoint that gives no answer in
 	// time may still keep its promise, and a prompt has a time of its own.
-	Patient bool
-	// Written is told what a prompt has the model write, piece by piece; nil has it
+	Background bool
+	// OnText is told what a prompt has the model write, piece by piece; nil has it
 	// answer at once.
-	Written func(piece string)
+	OnText func(piece string)
 }
 
-// Outcome is what a run gave: a result, or the promise of one.
-type Outcome struct {
+// RunResult is what a run gave: a result, or the promise of one.
+type RunResult struct {
 	Result string
 	// Promised says that the endpoint answered 202, or a patient job not at all: the
 	// agent hands in its result itself, until the deadline.
@@ -72,29 +72,29 @@ type Executor struct {
 	options Options
 	client  *outbound.Client
 	claude  anthropic.Client
-	turns   *turns
+	limiter *limiter
 }
 
 // New returns an executor.
 func New(o Options) *Executor {
 	if o.Timeout == 0 {
-		o.Timeout = standardTimeout
+		o.Timeout = defaultTimeout
 	}
-	if o.PromptTime == 0 {
-		o.PromptTime = standardPromptTime
+	if o.PromptTimeout == 0 {
+		o.PromptTimeout = defaultPromptTimeout
 	}
-	if o.AtOnce == 0 {
-		o.AtOnce = standardAtOnce
+	if o.MaxConcurrent == 0 {
+		o.MaxConcurrent = defaultMaxConcurrent
 	}
 	return &Executor{
-		options: o, client: o.Outbound.Reading(maxAnswer), claude: newClaude(o.Claude), turns: newTurns(o.AtOnce),
+		options: o, client: o.Outbound.WithMaxResponse(maxResponseBytes), claude: newClaudeClient(o.Claude), limiter: newLimiter(o.MaxConcurrent),
 	}
 }
 
-// Ready refuses an agent that cannot run here: CONFLICT when it has neither an
+// CheckRunnable refuses an agent that cannot run here: CONFLICT when it has neither an
 // endpoint nor a prompt, UNAVAILABLE when it has a prompt and the server no key
 // for Claude.
-func (e *Executor) Ready(agent Agent) error {
+func (e *Executor) CheckRunnable(agent Agent) error {
 	switch {
 	case agent.EndpointURL != "":
 		return nil
@@ -111,34 +111,34 @@ func (e *Executor) Ready(agent Agent) error {
 // signs what is sent to its endpoint; an empty one signs nothing.
 // EXECUTION_TIMEOUT when it takes too long, EXECUTION_FAILED for all else that
 // goes wrong.
-func (e *Executor) Run(ctx context.Context, agent Agent, secret string, job Job) (Outcome, error) {
+func (e *Executor) Run(ctx context.Context, agent Agent, secret string, job Job) (RunResult, error) {
 	waiting, cancel := context.WithCancel(ctx)
-	if !job.Patient {
+	if !job.Background {
 		waiting, cancel = context.WithTimeout(ctx, e.options.Timeout)
 	}
 	defer cancel()
-	free, ok := e.turns.take(waiting, job.HirerID, agent.ID)
+	free, ok := e.limiter.acquire(waiting, job.HirerID, agent.ID)
 	if !ok {
-		return Outcome{}, models.Errorf(models.ExecutionTimeout, "too many agents are run at once; try again")
+		return RunResult{}, models.Errorf(models.ExecutionTimeout, "too many agents are run at once; try again")
 	}
 	defer free()
 	if agent.EndpointURL == "" {
-		writing, cutOff := context.WithTimeout(waiting, e.options.PromptTime)
+		writing, cutOff := context.WithTimeout(waiting, e.options.PromptTimeout)
 		defer cutOff()
 		outcome, err := e.runPrompt(writing, agent, job)
-		return outcome, inTime(writing, err)
+		return outcome, timeoutError(writing, err)
 	}
 	calling, hangUp := context.WithTimeout(waiting, e.options.Timeout)
 	defer hangUp()
 	outcome, err := e.runEndpoint(calling, agent, secret, job)
-	if err != nil && job.Patient && ctx.Err() == nil && calling.Err() != nil {
-		return Outcome{Promised: true}, nil
+	if err != nil && job.Background && ctx.Err() == nil && calling.Err() != nil {
+		return RunResult{Promised: true}, nil
 	}
-	return outcome, inTime(calling, err)
+	return outcome, timeoutError(calling, err)
 }
 
-// inTime makes the error of a run that ctx ended one of being too slow.
-func inTime(ctx context.Context, err error) error {
+// timeoutError makes the error of a run that ctx ended one of being too slow.
+func timeoutError(ctx context.Context, err error) error {
 	if err != nil && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)) {
 		return models.Errorf(models.ExecutionTimeout, "the agent did not answer in time")
 	}

@@ -22,37 +22,37 @@ import (
 
 const secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
-func job() executor.Job {
-	now := models.At(time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC))
+func newJob() executor.Job {
+	now := models.NewTime(time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC))
 	return executor.Job{TaskID: "task-1", Description: "Write a haiku <now>", Budget: 15, CreatedAt: now, Deadline: now.Add(time.Hour)}
 }
 
-// hire runs an agent whose endpoint answers so.
-func hire(t *testing.T, answer http.HandlerFunc) (string, error) {
+// runEndpoint runs an agent whose endpoint answers so.
+func runEndpoint(t *testing.T, answer http.HandlerFunc) (string, error) {
 	t.Helper()
-	outcome, err := endpoint(t, patience, answer).run(t.Context(), job())
+	outcome, err := newEndpointAgent(t, longTimeout, answer).run(t.Context(), newJob())
 	return outcome.Result, err
 }
 
 const (
-	// patience is how long an endpoint has that is to answer, and haste how long one
+	// longTimeout is how long an endpoint has that is to answer, and haste how long one
 	// has that will not.
-	patience = 20 * time.Second
-	haste    = 300 * time.Millisecond
+	longTimeout  = 20 * time.Second
+	shortTimeout = 300 * time.Millisecond
 )
 
-// served is an agent with an endpoint and who runs it.
-type served struct {
+// endpointAgent is an agent with an endpoint and who runs it.
+type endpointAgent struct {
 	*executor.Executor
 	agent executor.Agent
 }
 
-func (s served) run(ctx context.Context, job executor.Job) (executor.Outcome, error) {
+func (s endpointAgent) run(ctx context.Context, job executor.Job) (executor.RunResult, error) {
 	return s.Run(ctx, s.agent, secret, job)
 }
 
-// endpoint is an agent whose endpoint answers so and has so long to.
-func endpoint(t *testing.T, within time.Duration, answer http.HandlerFunc) served {
+// newEndpointAgent is an agent whose endpoint answers so and has so long to.
+func newEndpointAgent(t *testing.T, within time.Duration, answer http.HandlerFunc) endpointAgent {
 	t.Helper()
 	server := httptest.NewUnstartedServer(answer)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -64,13 +64,13 @@ func endpoint(t *testing.T, within time.Duration, answer http.HandlerFunc) serve
 		Outbound:       outbound.New(outbound.Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots}),
 		MarketplaceURL: "https://agentmarket.space", Timeout: within, Now: func() time.Time { return time.Unix(1773403200, 0) },
 	})
-	return served{e, executor.Agent{ID: "a", EndpointURL: server.URL + "/execute"}}
+	return endpointAgent{e, executor.Agent{ID: "a", EndpointURL: server.URL + "/execute"}}
 }
 
 // TestEndpoint is called with the job, signed like a webhook.
 func TestEndpoint(t *testing.T) {
 	t.Parallel()
-	result, err := hire(t, func(w http.ResponseWriter, r *http.Request) {
+	result, err := runEndpoint(t, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Error(err)
@@ -94,7 +94,7 @@ func TestEndpoint(t *testing.T) {
 	if err != nil || result != "Packets flow" {
 		t.Errorf("got %q, %v", result, err)
 	}
-	if text, err := hire(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "Plain text") }); err != nil || text != "Plain text" {
+	if text, err := runEndpoint(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "Plain text") }); err != nil || text != "Plain text" {
 		t.Errorf("got %q, %v", text, err)
 	}
 }
@@ -121,35 +121,35 @@ func TestEndpoint_fails(t *testing.T) {
 		`not answer with {"resul`: inJSON(`{"answer":"x"}`),
 		"did not answer with":     inJSON(`nonsense`),
 	} {
-		if result, err := hire(t, answer); models.CodeOf(err) != models.ExecutionFailed || !strings.Contains(err.Error(), says) {
+		if result, err := runEndpoint(t, answer); models.CodeOf(err) != models.ExecutionFailed || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %q, %v, want %q", result, err, says)
 		}
 	}
-	_, err := endpoint(t, haste, func(_ http.ResponseWriter, r *http.Request) {
+	_, err := newEndpointAgent(t, shortTimeout, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
-	}).run(t.Context(), job())
+	}).run(t.Context(), newJob())
 	if models.CodeOf(err) != models.ExecutionTimeout {
 		t.Errorf("an endpoint that hangs: %v", err)
 	}
 }
 
-// TestEndpoint_promises a result: with 202, or, when nobody waits, by not answering
+// TestEndpoint_async a result: with 202, or, when nobody waits, by not answering
 // in time. What fails at once is no promise.
-func TestEndpoint_promises(t *testing.T) {
+func TestEndpoint_async(t *testing.T) {
 	t.Parallel()
 	silent := func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 	}
-	patient := job()
-	patient.Patient = true
+	patient := newJob()
+	patient.Background = true
 	for name, row := range map[string]struct {
 		answer http.HandlerFunc
 		job    executor.Job
 		want   models.Code
 	}{
-		"202": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) }, job(), ""},
+		"202": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) }, newJob(), ""},
 		"202 with a text": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusAccepted)
 			_, _ = io.WriteString(w, "soon")
@@ -157,20 +157,20 @@ func TestEndpoint_promises(t *testing.T) {
 		"202 with a result": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusAccepted)
 			_, _ = io.WriteString(w, `{"result":"x"}`)
-		}, job(), ""},
+		}, newJob(), ""},
 		"silence":                    {silent, patient, ""},
-		"silence while one waits":    {silent, job(), models.ExecutionTimeout},
+		"silence while one waits":    {silent, newJob(), models.ExecutionTimeout},
 		"500 when nobody waits":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, patient, models.ExecutionFailed},
 		"hanging up, nobody waiting": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, patient, models.ExecutionFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			within := patience
+			within := longTimeout
 			if strings.HasPrefix(name, "silence") {
-				within = haste
+				within = shortTimeout
 			}
-			outcome, err := endpoint(t, within, row.answer).run(t.Context(), row.job)
-			if row.want == "" && (err != nil || outcome != executor.Outcome{Promised: true}) {
+			outcome, err := newEndpointAgent(t, within, row.answer).run(t.Context(), row.job)
+			if row.want == "" && (err != nil || outcome != executor.RunResult{Promised: true}) {
 				t.Errorf("got %+v, %v, want a promise and nothing else", outcome, err)
 			}
 			if row.want != "" && models.CodeOf(err) != row.want {
@@ -179,7 +179,7 @@ func TestEndpoint_promises(t *testing.T) {
 		})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	outcome, err := endpoint(t, patience, func(_ http.ResponseWriter, r *http.Request) {
+	outcome, err := newEndpointAgent(t, longTimeout, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		cancel()
 		<-r.Context().Done()
@@ -189,19 +189,19 @@ func TestEndpoint_promises(t *testing.T) {
 	}
 }
 
-// claude runs agents on a service that answers so and has so long to.
-func claude(t *testing.T, within time.Duration, answer http.HandlerFunc) *executor.Executor {
+// newClaudeExecutor runs agents on a service that answers so and has so long to.
+func newClaudeExecutor(t *testing.T, within time.Duration, answer http.HandlerFunc) *executor.Executor {
 	t.Helper()
 	server := httptest.NewServer(answer)
 	t.Cleanup(server.Close)
 	return executor.New(executor.Options{
-		Outbound: outbound.New(outbound.Options{}), Timeout: patience, PromptTime: within, Now: time.Now,
+		Outbound: outbound.New(outbound.Options{}), Timeout: longTimeout, PromptTimeout: within, Now: time.Now,
 		Claude: executor.ClaudeOptions{APIKey: "sk-secret", BaseURL: server.URL, Model: "claude-test", MaxTokens: 99},
 	})
 }
 
-// message is an answer of the Messages API with these texts.
-func message(texts ...string) string {
+// messageJSON is an answer of the Messages API with these texts.
+func messageJSON(texts ...string) string {
 	content := []map[string]string{}
 	for _, text := range texts {
 		content = append(content, map[string]string{"type": "text", "text": text})
@@ -219,7 +219,7 @@ func message(texts ...string) string {
 // TestClaude has the agent's prompt as the system's and the job as the user's.
 func TestClaude(t *testing.T) {
 	t.Parallel()
-	e := claude(t, patience, func(w http.ResponseWriter, r *http.Request) {
+	e := newClaudeExecutor(t, longTimeout, func(w http.ResponseWriter, r *http.Request) {
 		var sent struct {
 			Model     string
 			MaxTokens int `json:"max_tokens"`
@@ -236,13 +236,13 @@ func TestClaude(t *testing.T) {
 			t.Errorf("was sent %s", got)
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, message("Packets ", "flow"))
+		_, _ = io.WriteString(w, messageJSON("Packets ", "flow"))
 	})
 	agent := executor.Agent{ID: "a", SystemPrompt: "You are a poet"}
-	if err := e.Ready(agent); err != nil {
+	if err := e.CheckRunnable(agent); err != nil {
 		t.Error(err)
 	}
-	if result, err := e.Run(t.Context(), agent, "", job()); err != nil || result.Result != "Packets flow" || *result.Tokens != 2 {
+	if result, err := e.Run(t.Context(), agent, "", newJob()); err != nil || result.Result != "Packets flow" || *result.Tokens != 2 {
 		t.Errorf("got %+v, %v", result, err)
 	}
 }
@@ -260,11 +260,11 @@ func TestClaude_fails(t *testing.T) {
 		},
 		"without text": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = io.WriteString(w, message())
+			_, _ = io.WriteString(w, messageJSON())
 		},
 		"could not be reached": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	} {
-		_, err := claude(t, patience, answer).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", job())
+		_, err := newClaudeExecutor(t, longTimeout, answer).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", newJob())
 		if models.CodeOf(err) != models.ExecutionFailed || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want %q", err, says)
 		} else if strings.Contains(err.Error(), "sk-secret") || strings.Contains(err.Error(), "poet") {
@@ -273,8 +273,8 @@ func TestClaude_fails(t *testing.T) {
 	}
 }
 
-// TestReady refuses who cannot run before anybody pays.
-func TestReady(t *testing.T) {
+// TestCheckRunnable refuses who cannot run before anybody pays.
+func TestCheckRunnable(t *testing.T) {
 	t.Parallel()
 	e := executor.New(executor.Options{Outbound: outbound.New(outbound.Options{}), Now: time.Now})
 	for _, row := range []struct {
@@ -284,18 +284,18 @@ func TestReady(t *testing.T) {
 		{executor.Agent{}, models.Conflict},
 		{executor.Agent{SystemPrompt: "You are a poet"}, models.Unavailable},
 	} {
-		if err := e.Ready(row.agent); err == nil || models.CodeOf(err) != row.want {
+		if err := e.CheckRunnable(row.agent); err == nil || models.CodeOf(err) != row.want {
 			t.Errorf("got %v, want %s", err, row.want)
 		}
 	}
-	if err := e.Ready(executor.Agent{EndpointURL: "https://bot.example.com"}); err != nil {
+	if err := e.CheckRunnable(executor.Agent{EndpointURL: "https://bot.example.com"}); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestAtOnce: no more run at once than may; the others wait for their turn, and
+// TestMaxConcurrent: no more run at once than may; the others wait for their turn, and
 // who gives up waiting frees nothing that is not theirs.
-func TestAtOnce(t *testing.T) {
+func TestMaxConcurrent(t *testing.T) {
 	t.Parallel()
 	var running, most atomic.Int32
 	entered, release := make(chan struct{}, 10), make(chan struct{})
@@ -305,16 +305,16 @@ func TestAtOnce(t *testing.T) {
 		<-release
 		running.Add(-1)
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, message("done"))
+		_, _ = io.WriteString(w, messageJSON("done"))
 	}))
 	t.Cleanup(server.Close)
 	e := executor.New(executor.Options{
-		Outbound: outbound.New(outbound.Options{}), Timeout: time.Minute, AtOnce: 2, Now: time.Now,
+		Outbound: outbound.New(outbound.Options{}), Timeout: time.Minute, MaxConcurrent: 2, Now: time.Now,
 		Claude: executor.ClaudeOptions{APIKey: "k", BaseURL: server.URL, Model: "m", MaxTokens: 1},
 	})
 	ended := make(chan error, 10)
 	run := func(ctx context.Context) {
-		_, err := e.Run(ctx, executor.Agent{ID: "a", SystemPrompt: "p"}, "", job())
+		_, err := e.Run(ctx, executor.Agent{ID: "a", SystemPrompt: "p"}, "", newJob())
 		ended <- err
 	}
 	for range 2 {

@@ -33,7 +33,7 @@ func TestEndpoint_hostile(t *testing.T) {
 		says   string
 		want   models.Code
 	}{
-		"a body without an end": {endless(nil), "too long", models.ExecutionFailed},
+		"a body without an end": {endlessBody(nil), "too long", models.ExecutionFailed},
 		"a body that drips": {func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, "a")
 			_ = http.NewResponseController(w).Flush()
@@ -53,28 +53,28 @@ func TestEndpoint_hostile(t *testing.T) {
 		"a redirect inside": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://169.254.169.254/latest/meta-data", http.StatusFound)
 		}, "answered 302", models.ExecutionFailed},
-		"an endless refusal": {endless(func(w http.ResponseWriter) { w.WriteHeader(http.StatusTeapot) }), "answered 418", models.ExecutionFailed},
+		"an endless refusal": {endlessBody(func(w http.ResponseWriter) { w.WriteHeader(http.StatusTeapot) }), "answered 418", models.ExecutionFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			within := patience
+			within := longTimeout
 			if row.want == models.ExecutionTimeout {
-				within = haste
+				within = shortTimeout
 			}
-			outcome, err := endpoint(t, within, row.answer).run(t.Context(), job())
+			outcome, err := newEndpointAgent(t, within, row.answer).run(t.Context(), newJob())
 			if models.CodeOf(err) != row.want || !strings.Contains(err.Error(), row.says) || outcome.Result != "" || outcome.Promised {
 				t.Errorf("got %.100q, %v, want %s with %q", outcome.Result, err, row.want, row.says)
 			}
 		})
 	}
-	identity, err := endpoint(t, patience, sends("Content-Encoding", "identity", result)).run(t.Context(), job())
+	identity, err := newEndpointAgent(t, longTimeout, sends("Content-Encoding", "identity", result)).run(t.Context(), newJob())
 	if err != nil || identity.Result != "x" {
 		t.Errorf("an answer that says it is not compressed gave %+v, %v", identity, err)
 	}
 }
 
-// endless answers until the client has had enough.
-func endless(begin func(http.ResponseWriter)) http.HandlerFunc {
+// endlessBody answers until the client has had enough.
+func endlessBody(begin func(http.ResponseWriter)) http.HandlerFunc {
 	filler := bytes.Repeat([]byte("a"), 64<<10)
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if begin != nil {

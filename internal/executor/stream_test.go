@@ -12,8 +12,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// streamed is what the model's service sends: events, each with its type.
-func streamed(events ...string) http.HandlerFunc {
+// streamHandler is what the model's service sends: events, each with its type.
+func streamHandler(events ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || !strings.Contains(string(body), `"stream":true`) {
@@ -29,14 +29,14 @@ func streamed(events ...string) http.HandlerFunc {
 }
 
 const (
-	begins = `{"type":"message_start","message":{"id":"m","type":"message","role":"assistant","model":"claude-test","content":[],"stop_reason":null,"usage":{"input_tokens":5,"output_tokens":1}}}`
-	opens  = `{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}`
-	closes = `{"type":"content_block_stop","index":0}`
-	stops  = `{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":7}}`
-	ends   = `{"type":"message_stop"}`
+	messageStart = `{"type":"message_start","message":{"id":"m","type":"message","role":"assistant","model":"claude-test","content":[],"stop_reason":null,"usage":{"input_tokens":5,"output_tokens":1}}}`
+	blockStart   = `{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}`
+	blockStop    = `{"type":"content_block_stop","index":0}`
+	messageDelta = `{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":7}}`
+	messageStop  = `{"type":"message_stop"}`
 )
 
-func says(text string) string {
+func textDelta(text string) string {
 	return fmt.Sprintf(`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":%q}}`, text)
 }
 
@@ -44,26 +44,26 @@ func says(text string) string {
 // answer is a result.
 func TestClaude_streams(t *testing.T) {
 	t.Parallel()
-	run := func(t *testing.T, within time.Duration, answer http.HandlerFunc) (executor.Outcome, []string, error) {
+	run := func(t *testing.T, within time.Duration, answer http.HandlerFunc) (executor.RunResult, []string, error) {
 		t.Helper()
 		var pieces []string
-		hired := job()
-		hired.Patient, hired.Written = true, func(piece string) { pieces = append(pieces, piece) }
-		outcome, err := claude(t, within, answer).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", hired)
+		hired := newJob()
+		hired.Background, hired.OnText = true, func(piece string) { pieces = append(pieces, piece) }
+		outcome, err := newClaudeExecutor(t, within, answer).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", hired)
 		return outcome, pieces, err
 	}
 	t.Run("whole", func(t *testing.T) {
 		t.Parallel()
-		outcome, pieces, err := run(t, patience, streamed(begins, opens, says("Packets "), `{"type":"ping"}`, says("flow"), closes, stops, ends))
+		outcome, pieces, err := run(t, longTimeout, streamHandler(messageStart, blockStart, textDelta("Packets "), `{"type":"ping"}`, textDelta("flow"), blockStop, messageDelta, messageStop))
 		if err != nil || outcome.Result != "Packets flow" || strings.Join(pieces, "|") != "Packets |flow" || *outcome.Tokens != 12 {
 			t.Errorf("got %+v, %q, %v", outcome, pieces, err)
 		}
 	})
 	t.Run("not at all, by a gateway that knows no streams", func(t *testing.T) {
 		t.Parallel()
-		outcome, pieces, err := run(t, patience, func(w http.ResponseWriter, _ *http.Request) {
+		outcome, pieces, err := run(t, longTimeout, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = io.WriteString(w, message("Packets ", "flow"))
+			_, _ = io.WriteString(w, messageJSON("Packets ", "flow"))
 		})
 		if err != nil || outcome.Result != "Packets flow" || len(pieces) > 0 || *outcome.Tokens != 2 {
 			t.Errorf("got %+v, %q, %v", outcome, pieces, err)
@@ -75,10 +75,10 @@ func TestClaude_streams(t *testing.T) {
 			answer http.HandlerFunc
 			known  bool // what it took
 		}{
-			"cut off":     {streamed(begins, opens, says("Packets ")), false},
-			"an error":    {streamed(begins, opens, says("Packets "), `{"type":"error","error":{"type":"overloaded_error","message":"sk-secret"}}`), false},
-			"no text":     {streamed(begins, stops, ends), true},
-			"out of turn": {streamed(begins, says("Packets ")), false},
+			"cut off":     {streamHandler(messageStart, blockStart, textDelta("Packets ")), false},
+			"an error":    {streamHandler(messageStart, blockStart, textDelta("Packets "), `{"type":"error","error":{"type":"overloaded_error","message":"sk-secret"}}`), false},
+			"no text":     {streamHandler(messageStart, messageDelta, messageStop), true},
+			"out of turn": {streamHandler(messageStart, textDelta("Packets ")), false},
 			"no stream":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, false},
 			"silence": {func(_ http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
@@ -86,9 +86,9 @@ func TestClaude_streams(t *testing.T) {
 			}, false},
 			"refused": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }, true},
 		} {
-			want, within := models.ExecutionFailed, patience
+			want, within := models.ExecutionFailed, longTimeout
 			if name == "silence" {
-				want, within = models.ExecutionTimeout, haste
+				want, within = models.ExecutionTimeout, shortTimeout
 			}
 			outcome, _, err := run(t, within, row.answer)
 			if models.CodeOf(err) != want || outcome.Result != "" || (outcome.Tokens != nil) != row.known {

@@ -24,13 +24,13 @@ var templates embed.FS
 
 // Skill serves skill.md: how an agent registers, finds work, is paid, has work done
 // and hears of it.
-func Skill(facts Facts) (http.Handler, error) { return text("skill.md", facts) }
+func Skill(facts Facts) (http.Handler, error) { return textHandler("skill.md", facts) }
 
 // LLMs serves llms.txt, in the form of llmstxt.org: what this is, and links.
-func LLMs(facts Facts) (http.Handler, error) { return text("llms.txt", facts) }
+func LLMs(facts Facts) (http.Handler, error) { return textHandler("llms.txt", facts) }
 
-func text(name string, facts Facts) (http.Handler, error) {
-	parsed, err := template.New(name).Funcs(template.FuncMap{"duration": duration, "each": each}).ParseFS(templates, "templates/"+name)
+func textHandler(name string, facts Facts) (http.Handler, error) {
+	parsed, err := template.New(name).Funcs(template.FuncMap{"duration": formatDuration, "each": formatDurations}).ParseFS(templates, "templates/"+name)
 	if err != nil {
 		return nil, err
 	}
@@ -41,17 +41,17 @@ func text(name string, facts Facts) (http.Handler, error) {
 	return pages.NewFile(name, out.Bytes()), nil
 }
 
-// each writes a list of durations.
-func each(all []time.Duration) string {
+// formatDurations writes a list of durations.
+func formatDurations(all []time.Duration) string {
 	words := make([]string, len(all))
 	for i, d := range all {
-		words[i] = duration(d)
+		words[i] = formatDuration(d)
 	}
 	return strings.Join(words, ", ")
 }
 
-// duration writes a time as people say it, in its largest whole unit: 7 days, 90 s.
-func duration(d time.Duration) string {
+// formatDuration writes a time as people say it, in its largest whole unit: 7 days, 90 s.
+func formatDuration(d time.Duration) string {
 	for _, unit := range []struct {
 		size      time.Duration
 		one, many string

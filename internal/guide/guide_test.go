@@ -11,23 +11,23 @@ import (
 	"agentmarket.space/server/internal/guide"
 )
 
-// facts are those of a server with every setting of its own.
-func facts() guide.Facts {
+// testFacts are those of a server with every setting of its own.
+func testFacts() guide.Facts {
 	return guide.Facts{
 		URL: "https://market.example.com", Version: "v1.2.3", StartingCredits: 50, MinBudget: 5, MaxBudget: 900, FeePercent: 10,
-		OpenFor: 36 * time.Hour, Lease: 90 * time.Minute, Wait: 45 * time.Second, Deadline: 2 * time.Hour,
-		KeepAnswers: 24 * time.Hour, KeepEvents: 30 * 24 * time.Hour,
+		OpenFor: 36 * time.Hour, Lease: 90 * time.Minute, ExecuteTimeout: 45 * time.Second, AsyncDeadline: 2 * time.Hour,
+		IdempotencyKeyTTL: 24 * time.Hour, EventRetention: 30 * 24 * time.Hour,
 		WebhookRetries: []time.Duration{5 * time.Second, time.Minute, 1500 * time.Millisecond}, WebhookTimeout: 10 * time.Second,
 		SignatureHeader: "X-AgentMarket-Signature", SchemaIsPublic: true, MaxBody: 1 << 20, MaxPage: 100,
-		Requests: &guide.Pace{Every: 20 * time.Millisecond, Burst: 70}, Registrations: &guide.Pace{Every: time.Minute, Burst: 6},
-		Routes:   []guide.Route{{Method: "GET", Path: "/api/tasks", Summary: "List tasks."}, {Method: "POST", Path: "/api/tasks", Summary: "Post one.", Key: true}},
-		Streams:  []guide.Stream{{Name: "taskPosted", Summary: "Tasks as they are posted."}},
-		Events:   []string{"task.posted", "task.assigned", "task.completed"},
-		Refusals: []guide.Refusal{{Code: "CONFLICT", Status: 409, Advice: "Read it again."}},
+		RequestLimit: &guide.RateLimit{Interval: 20 * time.Millisecond, Burst: 70}, RegistrationLimit: &guide.RateLimit{Interval: time.Minute, Burst: 6},
+		Routes:        []guide.Route{{Method: "GET", Path: "/api/tasks", Summary: "List tasks."}, {Method: "POST", Path: "/api/tasks", Summary: "Post one.", RequiresKey: true}},
+		Subscriptions: []guide.Subscription{{Name: "taskPosted", Summary: "Tasks as they are posted."}},
+		Events:        []string{"task.posted", "task.assigned", "task.completed"},
+		ErrorCodes:    []guide.ErrorCode{{Code: "CONFLICT", Status: 409, Advice: "Read it again."}},
 	}
 }
 
-func read(t *testing.T, handler http.Handler, err error, accept string) (*http.Response, string) {
+func serve(t *testing.T, handler http.Handler, err error, accept string) (*http.Response, string) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -42,8 +42,8 @@ func read(t *testing.T, handler http.Handler, err error, accept string) (*http.R
 // TestSkill: every fact is told, and what does not hold on a server is not.
 func TestSkill(t *testing.T) {
 	t.Parallel()
-	handler, err := guide.Skill(facts())
-	response, text := read(t, handler, err, "")
+	handler, err := guide.Skill(testFacts())
+	response, text := serve(t, handler, err, "")
 	if got := response.Header.Get("Content-Type"); got != "text/markdown; charset=utf-8" {
 		t.Errorf("it is %s", got)
 	}
@@ -59,10 +59,10 @@ func TestSkill(t *testing.T) {
 			t.Errorf("it does not say %q", want)
 		}
 	}
-	bare := facts()
-	bare.StartingCredits, bare.KeepEvents, bare.SchemaIsPublic, bare.Requests, bare.Registrations = 0, 0, false, nil, nil
+	bare := testFacts()
+	bare.StartingCredits, bare.EventRetention, bare.SchemaIsPublic, bare.RequestLimit, bare.RegistrationLimit = 0, 0, false, nil, nil
 	handler, err = guide.Skill(bare)
-	_, text = read(t, handler, err, "")
+	_, text = serve(t, handler, err, "")
 	for _, not := range []string{"you start with", "comes first,", "schema.graphqls", "at once, one every", "system_prompt", "<no value>", "%!"} {
 		if strings.Contains(text, not) {
 			t.Errorf("it says %q", not)
@@ -77,8 +77,8 @@ func TestSkill(t *testing.T) {
 // under each heading nothing but links.
 func TestLLMs(t *testing.T) {
 	t.Parallel()
-	handler, err := guide.LLMs(facts())
-	response, text := read(t, handler, err, "")
+	handler, err := guide.LLMs(testFacts())
+	response, text := serve(t, handler, err, "")
 	if got := response.Header.Get("Content-Type"); got != "text/plain; charset=utf-8" {
 		t.Errorf("it is %s", got)
 	}
@@ -100,17 +100,17 @@ func TestLLMs(t *testing.T) {
 	}
 }
 
-// TestFront: everybody is told where everything is, in what they can read.
-func TestFront(t *testing.T) {
+// TestIndex: everybody is told where everything is, in what they can read.
+func TestIndex(t *testing.T) {
 	t.Parallel()
-	handler, err := guide.Front(facts(), "the lines")
+	handler, err := guide.Index(testFacts(), "the lines")
 	for accept, want := range map[string]string{
 		"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": "text/html; charset=utf-8",
 		"application/json": "application/json",
 		"*/*":              "text/plain; charset=utf-8",
 		"":                 "text/plain; charset=utf-8",
 	} {
-		response, text := read(t, handler, err, accept)
+		response, text := serve(t, handler, err, accept)
 		if got := response.Header.Get("Content-Type"); got != want {
 			t.Errorf("who accepts %q gets %s, want %s", accept, got, want)
 		}

@@ -16,23 +16,23 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// story is a market in which one task is open, one assigned and one completed.
-type story struct {
+// sampleMarket is a market in which one task is open, one assigned and one completed.
+type sampleMarket struct {
 	*markettest.Bundle
 	poster, worker            auth.Actor
 	open, assigned, completed models.Task
 }
 
-func tell(t *testing.T) *story {
+func newSampleMarket(t *testing.T) *sampleMarket {
 	t.Helper()
-	return tellAt(t, services.Address(t))
+	return newSampleMarketAt(t, services.NewDatabase(t))
 }
 
-func tellAt(t *testing.T, address string) *story {
+func newSampleMarketAt(t *testing.T, address string) *sampleMarket {
 	t.Helper()
-	b := markettest.NewAt(t, address)
-	s := &story{Bundle: b, poster: b.Agent(), worker: b.Agent()}
-	s.open, s.assigned, s.completed = b.Posted(s.poster, 10), b.Posted(s.poster, 20), b.Posted(s.poster, 25)
+	b := markettest.NewWithDatabase(t, address)
+	s := &sampleMarket{Bundle: b, poster: b.NewAgent(), worker: b.NewAgent()}
+	s.open, s.assigned, s.completed = b.NewTask(s.poster, 10), b.NewTask(s.poster, 20), b.NewTask(s.poster, 25)
 	for _, task := range []models.Task{s.assigned, s.completed} {
 		_, err := b.Accept(t.Context(), s.worker, task.ID)
 		must(t, err)
@@ -42,17 +42,17 @@ func tellAt(t *testing.T, address string) *story {
 	return s
 }
 
-// sql puts the story's ids into a statement.
-func (s *story) sql(statement string) string {
+// replaceIDs puts the story's ids into a statement.
+func (s *sampleMarket) replaceIDs(statement string) string {
 	return strings.NewReplacer("POSTER", s.poster.AgentID, "WORKER", s.worker.AgentID,
 		"OPEN", s.open.ID, "ASSIGNED", s.assigned.ID, "COMPLETED", s.completed.ID).Replace(statement)
 }
 
-func (s *story) run(t *testing.T, statements ...string) error {
+func (s *sampleMarket) exec(t *testing.T, statements ...string) error {
 	t.Helper()
 	return s.DB.Write(t.Context(), func(tx *database.Tx) error {
 		for _, statement := range statements {
-			if err := tx.Exec(s.sql(statement)).Error; err != nil {
+			if err := tx.Exec(s.replaceIDs(statement)).Error; err != nil {
 				return err
 			}
 		}
@@ -60,25 +60,25 @@ func (s *story) run(t *testing.T, statements ...string) error {
 	})
 }
 
-// TestMoves follows the credits of a task through every account.
-func TestMoves(t *testing.T) {
+// TestTransfers_taskLifecycle follows the credits of a task through every account.
+func TestTransfers_taskLifecycle(t *testing.T) {
 	t.Parallel()
-	s := tell(t)
-	report := s.Verified()
+	s := newSampleMarket(t)
+	report := s.VerifyLedger()
 	if report.Issued != 200 || report.InWallets != 45+10+122 || report.InEscrow != 20 || report.InFees != 3 {
 		t.Errorf("the ledger holds %+v", report)
 	}
 	var kinds []string
-	must(t, s.DB.Read(t.Context()).Raw(s.sql("SELECT kind || ' ' || amount FROM transfers WHERE task_id = 'COMPLETED' ORDER BY seq")).Scan(&kinds).Error)
+	must(t, s.DB.Read(t.Context()).Raw(s.replaceIDs("SELECT kind || ' ' || amount FROM transfers WHERE task_id = 'COMPLETED' ORDER BY seq")).Scan(&kinds).Error)
 	if got := strings.Join(kinds, ", "); got != "hold 25, escrow 25, payout 22, fee 3" {
 		t.Errorf("the completed task moved %s", got)
 	}
 }
 
-// TestDatabaseRefuses: whatever a program does, the database keeps the books.
-func TestDatabaseRefuses(t *testing.T) {
+// TestDatabase_rejectsInvalidChanges: whatever a program does, the database keeps the books.
+func TestDatabase_rejectsInvalidChanges(t *testing.T) {
 	t.Parallel()
-	s := tell(t)
+	s := newSampleMarket(t)
 	transfer := func(id, kind, debit, credit string, amount int, task string) string {
 		balance := "NULL"
 		if strings.HasPrefix(debit, "available") || strings.HasPrefix(credit, "available") {
@@ -99,7 +99,7 @@ func TestDatabaseRefuses(t *testing.T) {
 		{"a wallet removed", "DELETE FROM wallets WHERE agent_id = 'POSTER'", "wallets are kept"},
 		{"a transfer altered", "UPDATE transfers SET amount = 1", "transfers are immutable"},
 		{"a transfer removed", "DELETE FROM transfers", "transfers are immutable"},
-		{"transfers replaced", services.Says("INSERT OR REPLACE INTO transfers SELECT * FROM transfers", "TRUNCATE transfers CASCADE"), "transfers are immutable"},
+		{"transfers replaced", services.ForEngine("INSERT OR REPLACE INTO transfers SELECT * FROM transfers", "TRUNCATE transfers CASCADE"), "transfers are immutable"},
 		{"a second grant", transfer("grant:POSTER", "grant", "issuance", "available:POSTER", 100, "NULL"), "duplicated key not allowed"},
 		{"a grant under another name", transfer("grant:again", "grant", "issuance", "available:POSTER", 100, "NULL"), "a grant goes from issuance to an agent, once"},
 		{"a grant from another's wallet", transfer("grant:POSTER", "grant", "available:WORKER", "available:POSTER", 100, "NULL"), "a grant goes from issuance to an agent, once"},
@@ -126,18 +126,18 @@ func TestDatabaseRefuses(t *testing.T) {
 		{"an ended task opened again", "UPDATE tasks SET status = 'assigned' WHERE id = 'COMPLETED'", "illegal move of a task"},
 		{"another worker after the end", "UPDATE tasks SET worker_id = NULL WHERE id = 'COMPLETED'", "a task that has ended is fixed"},
 		{"a task removed", "DELETE FROM tasks WHERE id = 'OPEN'", "tasks are kept"},
-		{"a task for its own poster", "UPDATE tasks SET status = 'assigned', attempt = 1, worker_id = 'POSTER' WHERE id = 'OPEN'", services.Says("CHECK", "check constraint")},
+		{"a task for its own poster", "UPDATE tasks SET status = 'assigned', attempt = 1, worker_id = 'POSTER' WHERE id = 'OPEN'", services.ForEngine("CHECK", "check constraint")},
 		{"an event altered", "UPDATE events SET kind = 'task.posted'", "events are immutable"},
-		{"events replaced", services.Says("INSERT OR REPLACE INTO events (seq, kind, created_at) SELECT seq, kind, created_at FROM events", "TRUNCATE events CASCADE"), "events are kept until"},
-		{"the horizon removed", services.Says("DELETE FROM event_horizon", "TRUNCATE event_horizon"), "there is one horizon"},
-		{"the sums removed", services.Says("DELETE FROM ledger_sums", "TRUNCATE ledger_sums"), "the sums of the ledger only grow"},
-		{"half a credit", "UPDATE agents SET price_per_task = '1.5'", services.Says("cannot store REAL value in INTEGER column", "invalid input syntax for type bigint")},
+		{"events replaced", services.ForEngine("INSERT OR REPLACE INTO events (seq, kind, created_at) SELECT seq, kind, created_at FROM events", "TRUNCATE events CASCADE"), "events are kept until"},
+		{"the horizon removed", services.ForEngine("DELETE FROM event_horizon", "TRUNCATE event_horizon"), "there is one horizon"},
+		{"the sums removed", services.ForEngine("DELETE FROM ledger_sums", "TRUNCATE ledger_sums"), "the sums of the ledger only grow"},
+		{"half a credit", "UPDATE agents SET price_per_task = '1.5'", services.ForEngine("cannot store REAL value in INTEGER column", "invalid input syntax for type bigint")},
 	} {
-		if err := s.run(t, row.statement); err == nil || !strings.Contains(err.Error(), row.says) {
+		if err := s.exec(t, row.statement); err == nil || !strings.Contains(err.Error(), row.says) {
 			t.Errorf("%s: got %v, want %q", row.name, err, row.says)
 		}
 	}
-	s.Verified()
+	s.VerifyLedger()
 }
 
 // TestVerify: books that were tampered with behind the database's back are found
@@ -165,25 +165,25 @@ func TestVerify(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			s := tell(t)
+			s := newSampleMarket(t)
 			var triggers []string
-			must(t, s.DB.Read(t.Context()).Raw(services.Triggers()).Scan(&triggers).Error)
-			must(t, s.run(t, append(triggers, row.statement)...))
+			must(t, s.DB.Read(t.Context()).Raw(services.DropTriggersQuery()).Scan(&triggers).Error)
+			must(t, s.exec(t, append(triggers, row.statement)...))
 			report, err := ledger.Verify(s.DB.Read(t.Context()))
 			must(t, err)
-			if all := strings.Join(report.Violations, "\n"); !strings.Contains(all, s.sql(row.says)) {
-				t.Errorf("want %q among:\n%s", s.sql(row.says), all)
+			if all := strings.Join(report.Violations, "\n"); !strings.Contains(all, s.replaceIDs(row.says)) {
+				t.Errorf("want %q among:\n%s", s.replaceIDs(row.says), all)
 			}
 		})
 	}
 }
 
-// TestHolds: of fifty holds that together are too much, those that fit are made,
+// TestHold_concurrent: of fifty holds that together are too much, those that fit are made,
 // and one that is made twice moves nothing.
-func TestHolds(t *testing.T) {
+func TestHold_concurrent(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
-	poster := b.Agent()
+	poster := b.NewAgent()
 	var made atomic.Int32
 	var group sync.WaitGroup
 	for range 50 {
@@ -204,13 +204,13 @@ func TestHolds(t *testing.T) {
 	var task models.Task
 	must(t, b.DB.Read(t.Context()).Take(&task).Error)
 	err := b.DB.Write(t.Context(), func(tx *database.Tx) error {
-		_, err := ledger.Hold(tx, models.At(b.Clock.Now()), &task)
+		_, err := ledger.Hold(tx, models.NewTime(b.Clock.Now()), &task)
 		return err
 	})
 	if err == nil {
 		t.Error("a task was held for twice")
 	}
-	b.Verified()
+	b.VerifyLedger()
 }
 
 func must(t *testing.T, err error) {

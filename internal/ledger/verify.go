@@ -24,37 +24,37 @@ type Report struct {
 // maxViolations is how many breaches of one law a report lists.
 const maxViolations = 20
 
-// law is a rule over the whole store; its query returns one text for each
+// invariant is a rule over the whole store; its query returns one text for each
 // breach.
-type law struct{ name, query string }
+type invariant struct{ name, query string }
 
 // The versions of the schema from which on there is more that must hold.
 const (
-	withHorizon = 4 // 0004_retention.sql
-	withLists   = 5 // 0005_lists.sql
+	schemaWithHorizon = 4 // 0004_retention.sql
+	schemaWithLists   = 5 // 0005_lists.sql
 )
 
-// laws returns what must hold at every moment in a store with that schema, which
+// invariants returns what must hold at every moment in a store with that schema, which
 // may be one that an older program left.
-func laws(schema int64) []law {
+func invariants(schema int64) []invariant {
 	horizon := "0" // as long as every event is kept
-	if schema >= withHorizon {
+	if schema >= schemaWithHorizon {
 		horizon = "(SELECT created_at FROM event_horizon)"
 	}
-	all := lawsOfAll(horizon)
-	if schema >= withHorizon {
-		all = append(all, lawsOfRetention()...)
+	all := coreInvariants(horizon)
+	if schema >= schemaWithHorizon {
+		all = append(all, retentionInvariants()...)
 	}
-	if schema >= withLists {
-		all = append(all, lawOfLists())
+	if schema >= schemaWithLists {
+		all = append(all, capabilityInvariant())
 	}
 	return all
 }
 
-// lawsOfAll returns what holds in every version. Events from after the horizon,
+// coreInvariants returns what holds in every version. Events from after the horizon,
 // an SQL expression for a time, are in the log.
-func lawsOfAll(horizon string) []law {
-	return []law{
+func coreInvariants(horizon string) []invariant {
+	return []invariant{
 		{"a wallet is the sum of its transfers", `
 			WITH moved (account, amount) AS (
 				SELECT credit_account, amount FROM transfers UNION ALL SELECT debit_account, -amount FROM transfers),
@@ -109,11 +109,11 @@ func lawsOfAll(horizon string) []law {
 	}
 }
 
-// lawsOfRetention returns what holds since events are kept for a time.
-func lawsOfRetention() []law {
-	return []law{
+// retentionInvariants returns what holds since events are kept for a time.
+func retentionInvariants() []invariant {
+	return []invariant{
 		{"what was counted is what was transferred", `
-			WITH later (amount, kind) AS (SELECT t.amount, t.kind ` + named + ` AND (e.seq IS NULL OR e.seq > (SELECT seq FROM ledger_sums))),
+			WITH later (amount, kind) AS (SELECT t.amount, t.kind ` + grantsAndFeesSQL + ` AND (e.seq IS NULL OR e.seq > (SELECT seq FROM ledger_sums))),
 			sums (name, counted, total) AS (
 				SELECT 'issued', issued + (SELECT COALESCE(SUM(amount), 0) FROM later WHERE kind = 'grant'),
 					(SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = 'issuance') FROM ledger_sums
@@ -125,9 +125,9 @@ func lawsOfRetention() []law {
 	}
 }
 
-// lawOfLists returns what holds since lists are found by what capabilities carry.
-func lawOfLists() law {
-	return law{"a capability says of its agent or its task what is so", `
+// capabilityInvariant returns what holds since lists are found by what capabilities carry.
+func capabilityInvariant() invariant {
+	return invariant{"a capability says of its agent or its task what is so", `
 		SELECT 'capability ' || c.capability || ' of agent ' || c.agent_id || ' says ' || c.reputation || ', ' || c.price_per_task || ' and ' || c.notified
 			|| ', so are ' || a.reputation || ', ' || a.price_per_task || ' and ' || CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
 		FROM agent_capabilities c JOIN agents a ON a.id = c.agent_id LEFT JOIN webhooks w ON w.agent_id = a.id
@@ -162,7 +162,7 @@ func Verify(db *gorm.DB) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	for _, law := range laws(schema) {
+	for _, law := range invariants(schema) {
 		var breaches []string
 		if err := db.Raw(law.query + fmt.Sprintf(" LIMIT %d", maxViolations)).Scan(&breaches).Error; err != nil {
 			return Report{}, fmt.Errorf("verify that %s: %w", law.name, err)

@@ -15,39 +15,39 @@ import (
 // escrow; nobody's balance changes. FORBIDDEN for the poster, CONFLICT when the
 // task is not open: of many callers one wins.
 func (m *Market) Accept(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
-	return once(ctx, m, actor.AgentID, "acceptTask", taskID, func(tx *database.Tx) (TaskResult, error) {
-		task, err := load(tx, actor, taskID)
+	return idempotent(ctx, m, actor.AgentID, "acceptTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+		task, err := loadTask(tx, actor, taskID)
 		if err != nil {
 			return TaskResult{}, err
 		}
-		if err := m.take(tx, actor, &task); err != nil {
+		if err := m.assignWorker(tx, actor, &task); err != nil {
 			return TaskResult{}, err
 		}
-		wallet, err := ledgerWallet(tx, actor.AgentID)
+		wallet, err := readWallet(tx, actor.AgentID)
 		return TaskResult{Task: task, Wallet: wallet}, err
 	})
 }
 
-// take makes the actor the task's worker.
-func (m *Market) take(tx *database.Tx, actor auth.Actor, task *models.Task) error {
+// assignWorker makes the actor the task's worker.
+func (m *Market) assignWorker(tx *database.Tx, actor auth.Actor, task *models.Task) error {
 	now := m.now()
 	if task.PosterID == actor.AgentID {
 		return models.Errorf(models.Forbidden, "an agent cannot accept a task that it posted")
 	}
 	if status := task.StatusAt(now); status != models.Open {
-		return conflict(task, status)
+		return errWrongStatus(task, status)
 	}
 	before := *task
 	lapsed := task.Status == models.Assigned
-	leaseUntil := now.Add(leaseOf(task))
+	leaseUntil := now.Add(leaseDuration(task))
 	task.Status, task.WorkerID, task.Attempt = models.Assigned, &actor.AgentID, task.Attempt+1
 	task.LeaseUntil, task.AcceptedAt = &leaseUntil, &now
 	if lapsed {
 		task.Lapses++
 	}
 	// A task that lapses is on offer again for at least one more lease.
-	task.OpenUntil = max(task.OpenUntil, leaseUntil.Add(leaseOf(task)))
-	err := advance(tx, &before, models.Assigned, map[string]any{
+	task.OpenUntil = max(task.OpenUntil, leaseUntil.Add(leaseDuration(task)))
+	err := transition(tx, &before, models.Assigned, map[string]any{
 		"worker_id": task.WorkerID, "attempt": task.Attempt, "lapses": task.Lapses,
 		"lease_until": task.LeaseUntil, "accepted_at": task.AcceptedAt, "open_until": task.OpenUntil,
 	})
@@ -56,11 +56,11 @@ func (m *Market) take(tx *database.Tx, actor auth.Actor, task *models.Task) erro
 	}
 	failpoint.Hit("accept-assigned")
 	if lapsed { // its worker is told that it lost the task; its escrow is already there
-		if err := m.tell(tx, models.TaskReleased, &before); err != nil {
+		if err := m.appendEvent(tx, models.TaskReleased, &before); err != nil {
 			return err
 		}
 	}
-	if err := m.tell(tx, models.TaskAccepted, task); err != nil || lapsed {
+	if err := m.appendEvent(tx, models.TaskAccepted, task); err != nil || lapsed {
 		return err
 	}
 	return ledger.Escrow(tx, now, task)

@@ -26,16 +26,16 @@ import (
 //
 //	go run ./internal/engines/with go test -run '^$' -bench Post -cpu 32 -count 6 ./market
 func BenchmarkPost(b *testing.B) {
-	address := services.Address(b)
-	m := markettest.NewAt(b, address)
-	box, err := auth.NewBox([]byte("a key for tests only"))
+	address := services.NewDatabase(b)
+	m := markettest.NewWithDatabase(b, address)
+	box, err := auth.NewCipher([]byte("a key for tests only"))
 	must(b, err)
-	hooks := webhooks.New(webhooks.Options{DB: m.DB, Box: box, Now: m.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
+	hooks := webhooks.New(webhooks.Options{DB: m.DB, Cipher: box, Now: m.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
 	m.Notifier = hooks
 	m.Settings.StartingCredits = models.MaxBudget
 	posters := make([]auth.Actor, 1000)
 	for i := range posters {
-		posters[i] = m.Agent()
+		posters[i] = m.NewAgent()
 	}
 	must(b, m.DB.Write(b.Context(), func(tx *database.Tx) error {
 		_, _, err := hooks.Subscribe(tx, posters[0].AgentID, "https://hook.example.com", nil)
@@ -44,7 +44,7 @@ func BenchmarkPost(b *testing.B) {
 	var next atomic.Int64
 	in := market.PostTaskInput{Title: "Task", Description: "Do it.", Budget: 2, RequiredCapabilities: []string{"code", "go"}}
 	b.Run("market", func(b *testing.B) {
-		parallel(b, func(ctx context.Context) error {
+		benchParallel(b, func(ctx context.Context) error {
 			_, err := m.Post(ctx, posters[next.Add(1)%1000], in)
 			return err
 		})
@@ -58,12 +58,12 @@ func BenchmarkPost(b *testing.B) {
 	must(b, err)
 	defer pool.Close()
 	b.Run("by_hand", func(b *testing.B) {
-		parallel(b, func(ctx context.Context) error { return postByHand(ctx, pool, posters[next.Add(1)%1000].AgentID) })
+		benchParallel(b, func(ctx context.Context) error { return postWithRawSQL(ctx, pool, posters[next.Add(1)%1000].AgentID) })
 	})
 }
 
-// parallel measures fn called by as many as -cpu says.
-func parallel(b *testing.B, fn func(context.Context) error) {
+// benchParallel measures fn called by as many as -cpu says.
+func benchParallel(b *testing.B, fn func(context.Context) error) {
 	b.Helper()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
@@ -76,8 +76,8 @@ func parallel(b *testing.B, fn func(context.Context) error) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "posts/s")
 }
 
-// postByHand writes what a post writes, in one round trip.
-func postByHand(ctx context.Context, pool *pgxpool.Pool, poster string) error {
+// postWithRawSQL writes what a post writes, in one round trip.
+func postWithRawSQL(ctx context.Context, pool *pgxpool.Pool, poster string) error {
 	id, now := uuid.Must(uuid.NewV7()).String(), time.Now().UnixMicro()
 	hold, available, held := "hold:"+id, "available:"+poster, "held:"+poster
 	const budget = 2

@@ -15,8 +15,8 @@ import (
 // can be spent again. FORBIDDEN for anyone else, CONFLICT when the task is in other
 // hands or has ended.
 func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
-	out, err := once(ctx, m, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
-		task, err := load(tx, actor, taskID)
+	out, err := idempotent(ctx, m, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+		task, err := loadTask(tx, actor, taskID)
 		if err != nil {
 			return TaskResult{}, err
 		}
@@ -24,16 +24,16 @@ func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (T
 			return TaskResult{}, models.Errorf(models.Forbidden, "only its poster can cancel a task")
 		}
 		if task.Origin == models.Direct {
-			return TaskResult{}, errHire
+			return TaskResult{}, errDirectHire
 		}
 		if status := task.StatusAt(m.now()); status != models.Open {
-			return TaskResult{}, conflict(&task, status)
+			return TaskResult{}, errWrongStatus(&task, status)
 		}
-		wallet, err := m.settleUnpaid(tx, &task, models.Cancelled, models.TaskCancelled)
+		wallet, err := m.settleRefunded(tx, &task, models.Cancelled, models.TaskCancelled)
 		return TaskResult{Task: task, Wallet: wallet}, err
 	})
-	if errors.Is(err, errHire) {
-		return once(ctx, m, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+	if errors.Is(err, errDirectHire) {
+		return idempotent(ctx, m, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
 			return m.cancelHire(tx, taskID)
 		})
 	}
@@ -43,7 +43,7 @@ func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (T
 // cancelHire takes back a hire of the caller. Who waits for it is told; what its
 // agent answers from then on is refused.
 func (m *Market) cancelHire(tx *database.Tx, taskID string) (TaskResult, error) {
-	c, err := m.claimOf(tx, taskID)
+	c, err := m.findClaim(tx, taskID)
 	if err != nil {
 		return TaskResult{}, err
 	}
@@ -52,29 +52,29 @@ func (m *Market) cancelHire(tx *database.Tx, taskID string) (TaskResult, error) 
 		return TaskResult{}, err
 	}
 	if status := task.StatusAt(m.now()); status != models.Assigned {
-		return TaskResult{}, conflict(task, status)
+		return TaskResult{}, errWrongStatus(task, status)
 	}
 	if task.Tokens != nil { // who has read what the model writes must not have the budget back
 		return TaskResult{}, models.Errorf(models.Conflict, "task %s is being done by the model, which ends by itself within minutes", task.ID)
 	}
-	wallet, err := m.settleUnpaid(tx, task, models.Cancelled, models.TaskCancelled)
+	wallet, err := m.settleRefunded(tx, task, models.Cancelled, models.TaskCancelled)
 	if err != nil {
 		return TaskResult{}, err
 	}
-	tx.OnCommit(func() { m.running.stop(taskID) })
-	return TaskResult{Task: *task, Wallet: wallet}, store(tx, c, answer[TaskResult]{Refusal: models.AsError(over(task))})
+	tx.OnCommit(func() { m.executions.cancel(taskID) })
+	return TaskResult{Task: *task, Wallet: wallet}, saveResponse(tx, c, storedResponse[TaskResult]{Error: models.AsError(finalError(task))})
 }
 
-// settleUnpaid ends a task without a result and gives its budget back to its
+// settleRefunded ends a task without a result and gives its budget back to its
 // poster, whose wallet it returns.
-func (m *Market) settleUnpaid(tx *database.Tx, task *models.Task, end models.Status, kind models.EventKind) (models.Wallet, error) {
+func (m *Market) settleRefunded(tx *database.Tx, task *models.Task, end models.Status, kind models.EventKind) (models.Wallet, error) {
 	now := m.now()
 	before := *task
 	task.Status, task.ClosedAt = end, &now
-	if err := advance(tx, &before, end, map[string]any{"closed_at": now}); err != nil {
+	if err := transition(tx, &before, end, map[string]any{"closed_at": now}); err != nil {
 		return models.Wallet{}, err
 	}
-	if err := m.tell(tx, kind, task); err != nil {
+	if err := m.appendEvent(tx, kind, task); err != nil {
 		return models.Wallet{}, err
 	}
 	refund := ledger.RefundEscrow
@@ -85,5 +85,5 @@ func (m *Market) settleUnpaid(tx *database.Tx, task *models.Task, end models.Sta
 	if err != nil {
 		return models.Wallet{}, err
 	}
-	return wallet, m.tellWallet(tx, task.PosterID, ledger.RefundID(task.ID))
+	return wallet, m.appendWalletEvent(tx, task.PosterID, ledger.RefundID(task.ID))
 }

@@ -24,9 +24,9 @@ func TestCapabilities(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
 	notifying(b, nil)
-	poster, agent := b.Agent(), b.Agent()
-	rated := b.Posted(poster, 5)
-	accepted(t, b, agent, rated)
+	poster, agent := b.NewAgent(), b.NewAgent()
+	rated := b.NewTask(poster, 5)
+	mustAccept(t, b, agent, rated)
 	_, err := b.Complete(t.Context(), agent, rated.ID, "done")
 	must(t, err)
 	_, err = b.Rate(t.Context(), poster, market.RateTaskInput{TaskID: rated.ID, Score: 4})
@@ -52,25 +52,25 @@ func TestCapabilities(t *testing.T) {
 	if err := addCapability(b, "nobody", "x"); err == nil {
 		t.Error("an agent that is not there can do something")
 	}
-	b.Verified()
+	b.VerifyLedger()
 }
 
-// TestCapabilities_together: ratings, prices, webhooks and new rows of one agent at
+// TestCapabilities_concurrentUpdates: ratings, prices, webhooks and new rows of one agent at
 // the same time leave every row right.
-func TestCapabilities_together(t *testing.T) {
+func TestCapabilities_concurrentUpdates(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
 	notifying(b, nil)
-	poster, agent := b.Agent(), b.Agent("x", "y")
+	poster, agent := b.NewAgent(), b.NewAgent("x", "y")
 	const rounds = 8
 	done := make([]models.Task, rounds)
 	for i := range done {
-		done[i] = b.Posted(poster, 2)
-		accepted(t, b, agent, done[i])
+		done[i] = b.NewTask(poster, 2)
+		mustAccept(t, b, agent, done[i])
 		_, err := b.Complete(t.Context(), agent, done[i].ID, "done")
 		must(t, err)
 	}
-	together(5*rounds, func(i int) {
+	runConcurrently(5*rounds, func(i int) {
 		var err error
 		switch round := i / 5; i % 5 {
 		case 0:
@@ -88,5 +88,5 @@ func TestCapabilities_together(t *testing.T) {
 			t.Error(errors.Join(fmt.Errorf("step %d", i), err))
 		}
 	})
-	b.Verified()
+	b.VerifyLedger()
 }

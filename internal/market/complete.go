@@ -14,8 +14,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// completion is the input of Complete, for its fingerprint.
-type completion struct{ TaskID, Result string }
+// completeInput is the input of Complete, for its fingerprint.
+type completeInput struct{ TaskID, Result string }
 
 // Complete hands in the caller's result and pays it: nine tenths of the budget,
 // rounded down, go to the worker, the rest to the platform. The worker may be
@@ -25,35 +25,35 @@ func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result 
 	if err := checkText("result", result, 1, maxResult); err != nil {
 		return TaskResult{}, err
 	}
-	in := completion{taskID, result}
-	out, err := once(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
-		task, err := m.loadWorked(tx, actor, taskID)
+	in := completeInput{taskID, result}
+	out, err := idempotent(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
+		task, err := m.loadAssigned(tx, actor, taskID)
 		if err != nil {
 			return TaskResult{}, err
 		}
 		wallet, err := m.settlePaid(tx, &task, result)
 		return TaskResult{Task: task, Wallet: wallet}, err
 	})
-	if errors.Is(err, errHire) {
-		return once(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
+	if errors.Is(err, errDirectHire) {
+		return idempotent(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
 			return m.finishHire(tx, actor, taskID, result, nil)
 		})
 	}
 	return out, err
 }
 
-// errHire says that a task is a direct hire, whose poster may wait for the answer
+// errDirectHire says that a task is a direct hire, whose poster may wait for the answer
 // to an Idempotency-Key: that is locked before the task is.
-var errHire = errors.New("the task is a direct hire")
+var errDirectHire = errors.New("the task is a direct hire")
 
 // finishHire hands in the result of a hire, or that there will be none, be it promised
 // or be the agent still called.
 func (m *Market) finishHire(tx *database.Tx, actor auth.Actor, taskID, result string, failure error) (TaskResult, error) {
-	c, err := m.claimOf(tx, taskID)
+	c, err := m.findClaim(tx, taskID)
 	if err != nil {
 		return TaskResult{}, err
 	}
-	task, err := load(tx, actor, taskID)
+	task, err := loadTask(tx, actor, taskID)
 	if err != nil {
 		return TaskResult{}, err
 	}
@@ -61,24 +61,24 @@ func (m *Market) finishHire(tx *database.Tx, actor auth.Actor, taskID, result st
 		return TaskResult{}, models.Errorf(models.Forbidden, "only the agent that was hired can do that with task %s", taskID)
 	}
 	if status := task.StatusAt(m.now()); status != models.Assigned {
-		return TaskResult{}, conflict(&task, status)
+		return TaskResult{}, errWrongStatus(&task, status)
 	}
 	if _, err := m.settleHire(tx, c, &task, result, failure); err != nil {
 		return TaskResult{}, err
 	}
-	wallet, err := ledgerWallet(tx, actor.AgentID)
+	wallet, err := readWallet(tx, actor.AgentID)
 	return TaskResult{Task: task, Wallet: wallet}, err
 }
 
-// loadWorked loads a marketplace task for a verb of its worker. A lapsed one is
+// loadAssigned loads a marketplace task for a verb of its worker. A lapsed one is
 // still the worker's until another takes it or it expires.
-func (m *Market) loadWorked(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
-	task, err := load(tx, actor, taskID)
+func (m *Market) loadAssigned(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
+	task, err := loadTask(tx, actor, taskID)
 	if err != nil {
 		return task, err
 	}
 	if task.Origin == models.Direct {
-		return task, fmt.Errorf("%w: %w", errHire, models.Errorf(models.Conflict, "task %s is a direct hire: that is not for it", taskID))
+		return task, fmt.Errorf("%w: %w", errDirectHire, models.Errorf(models.Conflict, "task %s is a direct hire: that is not for it", taskID))
 	}
 	mine := task.WorkerID != nil && *task.WorkerID == actor.AgentID
 	status := task.StatusAt(m.now())
@@ -88,7 +88,7 @@ func (m *Market) loadWorked(tx *database.Tx, actor auth.Actor, taskID string) (m
 	case status == models.Assigned:
 		return task, models.Errorf(models.Forbidden, "another agent works on task %s", taskID)
 	default:
-		return task, conflict(&task, status)
+		return task, errWrongStatus(&task, status)
 	}
 }
 
@@ -98,7 +98,7 @@ func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (
 	now := m.now()
 	before := *task
 	task.Status, task.Result, task.CompletedAt = models.Completed, &result, &now
-	err := advance(tx, &before, models.Completed, map[string]any{"result": result, "completed_at": now})
+	err := transition(tx, &before, models.Completed, map[string]any{"result": result, "completed_at": now})
 	if err != nil {
 		return models.Wallet{}, err
 	}
@@ -108,7 +108,7 @@ func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (
 		return models.Wallet{}, err
 	}
 	failpoint.Hit("complete-written")
-	if err := m.tell(tx, models.TaskCompleted, task); err != nil {
+	if err := m.appendEvent(tx, models.TaskCompleted, task); err != nil {
 		return models.Wallet{}, err
 	}
 	wallet, err := ledger.Pay(tx, now, task)
@@ -116,5 +116,5 @@ func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (
 		return models.Wallet{}, err
 	}
 	failpoint.Hit("complete-paid")
-	return wallet, m.tellWallet(tx, *task.WorkerID, ledger.PayoutID(task.ID))
+	return wallet, m.appendWalletEvent(tx, *task.WorkerID, ledger.PayoutID(task.ID))
 }

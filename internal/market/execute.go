@@ -49,22 +49,22 @@ type StartExecutionInput struct {
 func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput) (TaskResult, error) {
 	waiting, cancel := context.WithTimeout(ctx, m.Settings.ExecuteTimeout)
 	defer cancel()
-	c, err := m.claim(ctx, actor.AgentID, "execute", in)
+	c, err := m.newClaim(ctx, actor.AgentID, "execute", in)
 	if err != nil {
 		return TaskResult{}, err
 	}
 	h := hire{deadline: m.now().Add(m.Settings.ExecuteDeadline), lease: m.Settings.ExecuteTimeout + settleGrace}
-	if err = m.begin(ctx, c, actor, in, &h); err != nil {
-		return h.out, err
+	if err = m.createHire(ctx, c, actor, in, &h); err != nil {
+		return h.result, err
 	}
-	out, promised := h.out, h.promised
+	out, promised := h.result, h.promised
 	if !h.replayed {
-		out, promised, err = m.run(context.WithoutCancel(ctx), c, &h)
+		out, promised, err = m.runHire(context.WithoutCancel(ctx), c, &h)
 	}
 	if !promised || err != nil {
 		return out, err
 	}
-	return m.await(waiting, actor, out)
+	return m.awaitResult(waiting, actor, out)
 }
 
 // StartExecution hires an agent and returns the task at once: the agent runs in
@@ -73,95 +73,95 @@ func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput)
 // deadline; then the budget is given back. It is refused as Execute is, before
 // anybody is called.
 func (m *Market) StartExecution(ctx context.Context, actor auth.Actor, in StartExecutionInput) (TaskResult, error) {
-	within, err := minutes("deadlineMinutes", in.DeadlineMinutes, maxDeadline, m.Settings.ExecuteDeadline)
+	within, err := minutesOrDefault("deadlineMinutes", in.DeadlineMinutes, maxDeadline, m.Settings.ExecuteDeadline)
 	if err != nil {
 		return TaskResult{}, err
 	}
-	c, err := m.claim(ctx, actor.AgentID, "startExecution", in)
+	c, err := m.newClaim(ctx, actor.AgentID, "startExecution", in)
 	if err != nil {
 		return TaskResult{}, err
 	}
-	h := hire{patient: true, deadline: m.now().Add(within), lease: within}
-	err = m.begin(ctx, c, actor, ExecuteInput{AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget}, &h)
+	h := hire{background: true, deadline: m.now().Add(within), lease: within}
+	err = m.createHire(ctx, c, actor, ExecuteInput{AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget}, &h)
 	if err != nil || h.replayed {
-		return h.out, err
+		return h.result, err
 	}
-	m.running.group.Go(func() {
+	m.executions.group.Go(func() {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 		defer cancel()
-		if _, _, err := m.run(limited, nil, &h); err != nil && models.CodeOf(err) == models.Internal {
-			m.Logger.ErrorContext(ctx, "a hire ended with an error", slog.Any("error", err), slog.String("task_id", h.out.Task.ID))
+		if _, _, err := m.runHire(limited, nil, &h); err != nil && models.CodeOf(err) == models.Internal {
+			m.Logger.ErrorContext(ctx, "a hire ended with an error", slog.Any("error", err), slog.String("task_id", h.result.Task.ID))
 		}
 	})
-	return h.out, nil
+	return h.result, nil
 }
 
 // hire is a hire on its way.
 type hire struct {
-	patient  bool
-	deadline models.Time   // of a promised result
-	lease    time.Duration // until the sweep refunds it
-	id       string        // of its task
+	background bool
+	deadline   models.Time   // of a promised result
+	lease      time.Duration // until the sweep refunds it
+	taskID     string        // of its task
 
 	// As it was written:
 	agent    *models.Agent
-	out      TaskResult
+	result   TaskResult
 	replayed bool // it was written for the same key before, and nothing is to be run
 	promised bool // and its agent has promised a result
 }
 
-// begin writes a hire, which run is to be called for, or finds what was answered to the
+// createHire writes a hire, which run is to be called for, or finds what was answered to the
 // same key before. The claim of a patient one is answered with it, any other when it is
 // settled.
-func (m *Market) begin(ctx context.Context, c *claim, actor auth.Actor, in ExecuteInput, h *hire) error {
+func (m *Market) createHire(ctx context.Context, c *claim, actor auth.Actor, in ExecuteInput, h *hire) error {
 	if err := m.checkHire(actor, in); err != nil {
 		return err
 	}
-	h.id = newID()
-	m.running.expect(h.id)
+	h.taskID = newID()
+	m.executions.register(h.taskID)
 	written := false
 	defer func() {
 		if !written {
-			m.running.end(h.id)
+			m.executions.finish(h.taskID)
 		}
 	}()
 	err := m.DB.Write(ctx, func(tx *database.Tx) error {
 		h.promised = false
-		kept, err := replay[TaskResult](ctx, tx, c)
+		kept, err := claimOrReplay[TaskResult](ctx, tx, c)
 		if h.replayed = kept != nil; h.replayed || err != nil {
-			return m.rejoin(ctx, tx, c, h, keep(&h.out, kept, err))
+			return m.replayPromised(ctx, tx, c, h, unpackResponse(&h.result, kept, err))
 		}
-		if h.agent, err = m.hirable(tx, in); err != nil {
+		if h.agent, err = m.loadHirable(tx, in); err != nil {
 			return err
 		}
-		if h.out, err = m.hire(tx, actor, in, h); err != nil {
+		if h.result, err = m.insertHire(tx, actor, in, h); err != nil {
 			return err
 		}
-		if h.patient {
-			return store(tx, c, answer[TaskResult]{Value: h.out})
+		if h.background {
+			return saveResponse(tx, c, storedResponse[TaskResult]{Value: h.result})
 		}
-		return c.bind(tx, h.out.Task.ID)
+		return c.bindTask(tx, h.result.Task.ID)
 	})
 	written = err == nil && !h.replayed
 	return err
 }
 
-// rejoin makes the refusal of a key whose hire is under way the hire as it is, if
+// replayPromised makes the refusal of a key whose hire is under way the hire as it is, if
 // its agent promised a result: that can take long, and the caller has to learn
 // the task's id.
-func (m *Market) rejoin(ctx context.Context, tx *database.Tx, c *claim, h *hire, err error) error {
-	if err == nil || c == nil || c.running == nil {
+func (m *Market) replayPromised(ctx context.Context, tx *database.Tx, c *claim, h *hire, err error) error {
+	if err == nil || c == nil || c.runningTaskID == nil {
 		return err
 	}
 	var task models.Task
-	if failed := tx.Take(&task, "id = ?", *c.running).Error; failed != nil {
+	if failed := tx.Take(&task, "id = ?", *c.runningTaskID).Error; failed != nil {
 		return failed
 	}
 	if task.Replica != nil || task.StatusAt(m.now()) != models.Assigned {
 		return err
 	}
 	var failed error
-	h.out, failed = m.standing(tx, &task)
+	h.result, failed = m.withPosterWallet(tx, &task)
 	h.replayed, h.promised = true, true
 	auth.RequestFrom(ctx).Replayed.Store(true)
 	return failed
@@ -178,13 +178,13 @@ func (m *Market) checkHire(actor auth.Actor, in ExecuteInput) error {
 	return m.checkBudget("budget", in.Budget)
 }
 
-// hirable loads the agent and refuses one that cannot be hired as it is now.
-func (m *Market) hirable(tx *database.Tx, in ExecuteInput) (*models.Agent, error) {
+// loadHirable loads the agent and refuses one that cannot be hired as it is now.
+func (m *Market) loadHirable(tx *database.Tx, in ExecuteInput) (*models.Agent, error) {
 	agent := &models.Agent{}
 	if err := tx.Take(agent, "id = ?", in.AgentID).Error; err != nil {
 		return nil, database.NotFound(err, "agent", in.AgentID)
 	}
-	if err := m.Runner.Ready(agent); err != nil {
+	if err := m.Runner.CheckRunnable(agent); err != nil {
 		return nil, err
 	}
 	if in.Budget < agent.PricePerTask {
@@ -193,28 +193,28 @@ func (m *Market) hirable(tx *database.Tx, in ExecuteInput) (*models.Agent, error
 	return agent, nil
 }
 
-// hire writes the direct task and pays its budget into escrow.
-func (m *Market) hire(tx *database.Tx, actor auth.Actor, in ExecuteInput, h *hire) (TaskResult, error) {
-	tokens, err := m.reserve(tx, actor.AgentID, h.agent, in)
+// insertHire writes the direct task and pays its budget into escrow.
+func (m *Market) insertHire(tx *database.Tx, actor auth.Actor, in ExecuteInput, h *hire) (TaskResult, error) {
+	tokens, err := m.reserveTokens(tx, actor.AgentID, h.agent, in)
 	if err != nil {
 		return TaskResult{}, err
 	}
 	now := m.now()
 	lease := now.Add(h.lease)
 	task := models.Task{
-		ID: h.id, PosterID: actor.AgentID, WorkerID: &h.agent.ID, Title: "Direct hire", Description: in.TaskDescription,
+		ID: h.taskID, PosterID: actor.AgentID, WorkerID: &h.agent.ID, Title: "Direct hire", Description: in.TaskDescription,
 		Budget: in.Budget, Capabilities: []string{}, Origin: models.Direct, Status: models.Assigned, Attempt: 1,
-		OpenUntil: lease, LeaseUntil: &lease, CreatedAt: now, AcceptedAt: &now, Replica: new(m.DB.Replica()), Tokens: tokens,
+		OpenUntil: lease, LeaseUntil: &lease, CreatedAt: now, AcceptedAt: &now, Replica: new(m.DB.ReplicaID()), Tokens: tokens,
 	}
-	if err := insert(tx, &task); err != nil {
+	if err := insertTask(tx, &task); err != nil {
 		return TaskResult{}, err
 	}
-	if err := m.tell(tx, models.TaskAccepted, &task); err != nil {
+	if err := m.appendEvent(tx, models.TaskAccepted, &task); err != nil {
 		return TaskResult{}, err
 	}
 	wallet, err := ledger.Hire(tx, now, &task)
 	if err != nil {
 		return TaskResult{}, err
 	}
-	return TaskResult{Task: task, Wallet: wallet}, m.tellWallet(tx, actor.AgentID, ledger.HireID(task.ID))
+	return TaskResult{Task: task, Wallet: wallet}, m.appendWalletEvent(tx, actor.AgentID, ledger.HireID(task.ID))
 }

@@ -1,4 +1,4 @@
 package market
 
-// CutOff cuts a hire off as its cancellation does once that is committed.
-func (m *Market) CutOff(taskID string) { m.running.stop(taskID) }
+// CancelExecution cuts a hire off as its cancellation does once that is committed.
+func (m *Market) CancelExecution(taskID string) { m.executions.cancel(taskID) }

@@ -8,8 +8,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// extension is the input of Extend, for its fingerprint.
-type extension struct {
+// extendInput is the input of Extend, for its fingerprint.
+type extendInput struct {
 	TaskID  string
 	Minutes *int
 }
@@ -19,18 +19,18 @@ type extension struct {
 // moves nearer. FORBIDDEN for anyone else, CONFLICT when the task is not
 // assigned.
 func (m *Market) Extend(ctx context.Context, actor auth.Actor, taskID string, leaseMinutes *int) (models.Task, error) {
-	return once(ctx, m, actor.AgentID, "extendTask", extension{taskID, leaseMinutes}, func(tx *database.Tx) (models.Task, error) {
-		task, err := m.loadWorked(tx, actor, taskID)
+	return idempotent(ctx, m, actor.AgentID, "extendTask", extendInput{taskID, leaseMinutes}, func(tx *database.Tx) (models.Task, error) {
+		task, err := m.loadAssigned(tx, actor, taskID)
 		if err != nil {
 			return task, err
 		}
-		lease, err := minutes("leaseMinutes", leaseMinutes, maxLease, leaseOf(&task))
+		lease, err := minutesOrDefault("leaseMinutes", leaseMinutes, maxLease, leaseDuration(&task))
 		if err != nil {
 			return task, err
 		}
 		before := task
 		until := max(m.now().Add(lease), *task.LeaseUntil)
-		task.LeaseUntil, task.OpenUntil = &until, max(task.OpenUntil, until.Add(leaseOf(&task)))
-		return task, advance(tx, &before, models.Assigned, map[string]any{"lease_until": until, "open_until": task.OpenUntil})
+		task.LeaseUntil, task.OpenUntil = &until, max(task.OpenUntil, until.Add(leaseDuration(&task)))
+		return task, transition(tx, &before, models.Assigned, map[string]any{"lease_until": until, "open_until": task.OpenUntil})
 	})
 }

@@ -31,34 +31,34 @@ func BenchmarkGrowth(b *testing.B) {
 	}
 	for _, tasks := range sizes {
 		b.Run(strconv.Itoa(tasks), func(b *testing.B) {
-			g := grow(b, tasks)
+			g := newLargeMarket(b, tasks)
 			for _, step := range g.steps() {
 				b.Run(step.name, func(b *testing.B) { step.measure(b) })
 			}
-			g.Verified()
+			g.VerifyLedger()
 		})
 	}
 }
 
-// grown is a market with a history. Nine tasks of ten were completed, one of twenty
+// largeMarket is a market with a history. Nine tasks of ten were completed, one of twenty
 // was cancelled and one of twenty is open. There is an agent to ten tasks; the first
 // one posted every tenth. All agents and tasks have the word common, few have rare.
-type grown struct {
+type largeMarket struct {
 	*markettest.Bundle
 	hooks          *webhooks.Webhooks
-	first          auth.Actor
+	firstAgent     auth.Actor
 	poster, worker auth.Actor
 }
 
-// step is something that is measured. What must be there before is made by prepare.
-type step struct {
+// benchStep is something that is measured. What must be there before is made by prepare.
+type benchStep struct {
 	name    string
 	prepare func() string
 	run     func(ctx context.Context, id string) error
 }
 
 // measure reports the median, which a neighbour's burst leaves alone.
-func (s step) measure(b *testing.B) {
+func (s benchStep) measure(b *testing.B) {
 	b.Helper()
 	took := make([]time.Duration, b.N)
 	for i := range took {
@@ -76,8 +76,8 @@ func (s step) measure(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 }
 
-func (g *grown) steps() []step {
-	posted := func() string { return g.Posted(g.poster, 2, "common").ID }
+func (g *largeMarket) steps() []benchStep {
+	posted := func() string { return g.NewTask(g.poster, 2, "common").ID }
 	accepted := func() string {
 		id := posted()
 		_, err := g.Accept(g.T.Context(), g.worker, id)
@@ -103,7 +103,7 @@ func (g *grown) steps() []step {
 		}
 	}
 	open, cancelled := []models.Status{models.Open}, []models.Status{models.Cancelled}
-	return []step{
+	return []benchStep{
 		{"register", nil, func(ctx context.Context, _ string) error {
 			_, err := g.Register(ctx, market.RegisterAgentInput{Name: "A", Capabilities: []string{"common"}})
 			return err
@@ -122,7 +122,7 @@ func (g *grown) steps() []step {
 		}},
 		{"task", nil, func(ctx context.Context, _ string) error { _, err := g.Task(ctx, "", taskID(7)); return err }},
 		{"key", nil, func(ctx context.Context, _ string) error {
-			if _, err := g.Keys.Find(ctx, "unknown"); models.CodeOf(err) != models.Unauthenticated {
+			if _, err := g.Keys.Authenticate(ctx, "unknown"); models.CodeOf(err) != models.Unauthenticated {
 				return err
 			}
 			return nil
@@ -134,13 +134,13 @@ func (g *grown) steps() []step {
 		{"tasks_cancelled_rare", nil, tasks(market.TaskQuery{Status: cancelled, Capability: "rare"})},
 		{"tasks_open_by_budget", nil, tasks(market.TaskQuery{Status: open, Order: market.Order{Column: market.ByBudget}})},
 		{"tasks_by_budget", nil, tasks(market.TaskQuery{Order: market.Order{Column: market.ByBudget}})},
-		{"tasks_posted_open", nil, tasks(market.TaskQuery{PosterID: g.first.AgentID, Status: open})},
+		{"tasks_posted_open", nil, tasks(market.TaskQuery{PosterID: g.firstAgent.AgentID, Status: open})},
 		{"agents", nil, agents(market.AgentQuery{})},
 		{"agents_common_by_reputation", nil, agents(market.AgentQuery{Capability: "common", Order: market.Order{Column: market.ByReputation}})},
 		{"agents_common_by_price", nil, agents(market.AgentQuery{Capability: "common", Order: market.Order{Column: market.ByPrice, Ascending: true}})},
 		{"agents_rare", nil, agents(market.AgentQuery{Capability: "rare"})},
 		{"entries", nil, func(ctx context.Context, _ string) error {
-			_, err := g.ListEntries(ctx, market.EntryQuery{AgentID: g.first.AgentID}, market.Page{First: 20})
+			_, err := g.ListEntries(ctx, market.EntryQuery{AgentID: g.firstAgent.AgentID}, market.Page{First: 20})
 			return err
 		}},
 		{"deliveries", nil, g.deliveries(nil)},
@@ -151,9 +151,9 @@ func (g *grown) steps() []step {
 	}
 }
 
-func (g *grown) deliveries(status []models.DeliveryStatus) func(context.Context, string) error {
+func (g *largeMarket) deliveries(status []models.DeliveryStatus) func(context.Context, string) error {
 	return func(ctx context.Context, _ string) error {
-		_, err := g.hooks.Deliveries(ctx, g.first.AgentID, status, 20, "")
+		_, err := g.hooks.Deliveries(ctx, g.firstAgent.AgentID, status, 20, "")
 		return err
 	}
 }
@@ -162,23 +162,23 @@ func agentID(i int) string { return fmt.Sprintf("01900000-0000-7000-8000-%012x",
 
 func taskID(i int) string { return fmt.Sprintf("01900000-0000-7000-9000-%012x", i) }
 
-// grow makes a market of so many tasks on SQLite. The rows are written as the verbs
+// newLargeMarket makes a market of so many tasks on SQLitePath. The rows are written as the verbs
 // would have, without the triggers, and the books are verified at the end.
-func grow(b *testing.B, tasks int) *grown {
+func newLargeMarket(b *testing.B, tasks int) *largeMarket {
 	b.Helper()
-	g := &grown{Bundle: markettest.NewAt(b, services.SQLite(b))}
-	g.hooks = webhooks.New(webhooks.Options{DB: g.DB, Box: g.Box, Now: g.Clock.Now, Logger: g.Logger})
+	g := &largeMarket{Bundle: markettest.NewWithDatabase(b, services.SQLitePath(b))}
+	g.hooks = webhooks.New(webhooks.Options{DB: g.DB, Cipher: g.Cipher, Now: g.Clock.Now, Logger: g.Logger})
 	var triggers []string
 	must(b, g.DB.Read(b.Context()).Raw("SELECT sql FROM sqlite_master WHERE type = 'trigger'").Scan(&triggers).Error)
 	fill := strings.NewReplacer(
-		"AGENTS", strconv.Itoa(tasks/10), "TASKS", strconv.Itoa(tasks), "NOW", strconv.FormatInt(int64(models.At(g.Clock.Now())), 10),
+		"AGENTS", strconv.Itoa(tasks/10), "TASKS", strconv.Itoa(tasks), "NOW", strconv.FormatInt(int64(models.NewTime(g.Clock.Now())), 10),
 		"AGENT(", "printf('01900000-0000-7000-8000-%012x', ", "TASK(", "printf('01900000-0000-7000-9000-%012x', ")
 	must(b, g.DB.Write(b.Context(), func(tx *database.Tx) error {
 		var drop []string
-		if err := tx.Raw(services.Triggers()).Scan(&drop).Error; err != nil {
+		if err := tx.Raw(services.DropTriggersQuery()).Scan(&drop).Error; err != nil {
 			return err
 		}
-		for _, statement := range slices.Concat(drop, history(), triggers) {
+		for _, statement := range slices.Concat(drop, historyStatements(), triggers) {
 			if err := tx.Exec(fill.Replace(statement)).Error; err != nil {
 				return fmt.Errorf("%s: %w", statement, err)
 			}
@@ -186,13 +186,13 @@ func grow(b *testing.B, tasks int) *grown {
 		return nil
 	}))
 	g.Settings.StartingCredits = models.MaxBudget
-	g.first, g.poster, g.worker = auth.Actor{AgentID: agentID(0)}, g.Agent("common"), g.Agent("common")
-	g.Verified()
+	g.firstAgent, g.poster, g.worker = auth.Actor{AgentID: agentID(0)}, g.NewAgent("common"), g.NewAgent("common")
+	g.VerifyLedger()
 	return g
 }
 
-// history is the statements that write a market's past.
-func history() []string {
+// historyStatements is the statements that write a market's past.
+func historyStatements() []string {
 	return []string{
 		`CREATE TEMP TABLE n (i INTEGER PRIMARY KEY, poster TEXT, worker TEXT, task TEXT, status TEXT, budget INTEGER, at INTEGER)`,
 		`WITH RECURSIVE s (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM s WHERE i + 1 < TASKS)

@@ -14,42 +14,42 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// hiring is a market with one agent that hires another for 15 of its 100 credits.
-type hiring struct {
+// hireBundle is a market with one agent that hires another for 15 of its 100 credits.
+type hireBundle struct {
 	*markettest.Bundle
 	poster, worker auth.Actor
-	called         chan market.Terms // what the agent was run with
-	answer         chan outcome      // what it answers
-	runs           atomic.Int32
+	calls          chan market.RunOptions // what the agent was run with
+	replies        chan agentReply        // what it answers
+	runCount       atomic.Int32
 }
 
-type outcome struct {
-	market.Outcome
+type agentReply struct {
+	market.RunResult
 	err error
 }
 
-func newHiring(t *testing.T) *hiring {
+func newHireBundle(t *testing.T) *hireBundle {
 	t.Helper()
-	h := &hiring{Bundle: markettest.New(t), called: make(chan market.Terms, 100), answer: make(chan outcome, 100)}
-	h.poster, h.worker = h.Agent(), h.Agent()
-	h.Hired.Outcome = func(ctx context.Context, _ *models.Task, terms market.Terms) (market.Outcome, error) {
-		h.runs.Add(1)
-		h.called <- terms
+	h := &hireBundle{Bundle: markettest.New(t), calls: make(chan market.RunOptions, 100), replies: make(chan agentReply, 100)}
+	h.poster, h.worker = h.NewAgent(), h.NewAgent()
+	h.FakeRunner.OutcomeFunc = func(ctx context.Context, _ *models.Task, terms market.RunOptions) (market.RunResult, error) {
+		h.runCount.Add(1)
+		h.calls <- terms
 		select {
-		case o := <-h.answer:
-			return o.Outcome, o.err
+		case o := <-h.replies:
+			return o.RunResult, o.err
 		case <-ctx.Done():
-			return market.Outcome{}, models.Errorf(models.ExecutionTimeout, "cut off")
+			return market.RunResult{}, models.Errorf(models.ExecutionTimeout, "cut off")
 		}
 	}
 	return h
 }
 
-func done() outcome     { return outcome{Outcome: market.Outcome{Result: "done"}} }
-func promised() outcome { return outcome{Outcome: market.Outcome{Promised: true}} }
+func doneReply() agentReply     { return agentReply{RunResult: market.RunResult{Result: "done"}} }
+func promisedReply() agentReply { return agentReply{RunResult: market.RunResult{Promised: true}} }
 
-// follows has the log of events read while the test runs.
-func (h *hiring) follows(t *testing.T) {
+// followEvents has the log of events read while the test runs.
+func (h *hireBundle) followEvents(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan struct{})
@@ -60,70 +60,70 @@ func (h *hiring) follows(t *testing.T) {
 	t.Cleanup(func() { cancel(); <-ended })
 }
 
-// starts begins a hire, under a key unless that is empty.
-func (h *hiring) starts(t *testing.T, key string) (market.TaskResult, error) {
+// startHire begins a hire, under a key unless that is empty.
+func (h *hireBundle) startHire(t *testing.T, key string) (market.TaskResult, error) {
 	t.Helper()
 	ctx := auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: key})
 	return h.StartExecution(ctx, h.poster, market.StartExecutionInput{AgentID: h.worker.AgentID, TaskDescription: "D", Budget: 15})
 }
 
-// executes hires and waits, under a key unless that is empty.
-func (h *hiring) executes(t *testing.T, key string) (market.TaskResult, error) {
+// executeHire hires and waits, under a key unless that is empty.
+func (h *hireBundle) executeHire(t *testing.T, key string) (market.TaskResult, error) {
 	t.Helper()
 	ctx := auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: key})
 	return h.Execute(ctx, h.poster, market.ExecuteInput{AgentID: h.worker.AgentID, TaskDescription: "D", Budget: 15})
 }
 
-// promises starts a hire whose agent promises a result.
-func (h *hiring) promises(t *testing.T) models.Task {
+// startPromisedHire starts a hire whose agent promises a result.
+func (h *hireBundle) startPromisedHire(t *testing.T) models.Task {
 	t.Helper()
-	h.answer <- promised()
-	out, err := h.starts(t, "")
+	h.replies <- promisedReply()
+	out, err := h.startHire(t, "")
 	must(t, err)
-	h.Wait(t.Context())
+	h.WaitExecutions(t.Context())
 	return out.Task
 }
 
-// wants holds the hire and both balances to what they must be, and the ledger to
+// wantHire holds the hire and both balances to what they must be, and the ledger to
 // its laws.
-func (h *hiring) wants(t *testing.T, task models.Task, status models.Status, poster, worker models.Credits) {
+func (h *hireBundle) wantHire(t *testing.T, task models.Task, status models.Status, poster, worker models.Credits) {
 	t.Helper()
 	wantStatus(t, h.Bundle, task, status)
 	wantBalances(t, h.Bundle, h.poster, poster, 0)
 	wantBalances(t, h.Bundle, h.worker, worker, 0)
-	h.Verified()
+	h.VerifyLedger()
 }
 
-// dies has this process seem gone to whoever settles for the dead.
-func (h *hiring) dies(t *testing.T) {
+// removeReplica has this process seem gone to whoever settles for the dead.
+func (h *hireBundle) removeReplica(t *testing.T) {
 	t.Helper()
 	must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error {
-		return tx.Exec("DELETE FROM replicas WHERE id = ?", h.DB.Replica()).Error
+		return tx.Exec("DELETE FROM replicas WHERE id = ?", h.DB.ReplicaID()).Error
 	}))
 }
 
-// waits has somebody execute under the key k and wait, for a minute at most, for an
+// executePromisedHire has somebody execute under the key k and wait, for a minute at most, for an
 // agent that has promised its result. It returns the task, and what the waiting
 // gives.
-func (h *hiring) waits(t *testing.T) (task models.Task, ended <-chan waited) {
+func (h *hireBundle) executePromisedHire(t *testing.T) (task models.Task, ended <-chan executeResult) {
 	t.Helper()
-	end := make(chan waited, 1)
+	end := make(chan executeResult, 1)
 	go func() {
-		out, err := h.executes(t, "k")
-		end <- waited{out, err}
+		out, err := h.executeHire(t, "k")
+		end <- executeResult{out, err}
 	}()
-	<-h.called
-	h.answer <- promised()
-	return h.promisedTask(t), end
+	<-h.calls
+	h.replies <- promisedReply()
+	return h.awaitPromisedTask(t), end
 }
 
-type waited struct {
+type executeResult struct {
 	market.TaskResult
 	err error
 }
 
-// promisedTask waits for the one hire under way to be promised.
-func (h *hiring) promisedTask(t *testing.T) models.Task {
+// awaitPromisedTask waits for the one hire under way to be promised.
+func (h *hireBundle) awaitPromisedTask(t *testing.T) models.Task {
 	t.Helper()
 	sub := h.Log.Subscribe(t.Context(), func(e *models.Event) bool { return e.Kind == models.TaskPromised }, new(int64))
 	event, ok := <-sub.C
@@ -137,38 +137,38 @@ func TestStartExecution(t *testing.T) {
 	t.Parallel()
 	t.Run("returns the task at once, and is settled though the caller is gone", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
+		h := newHireBundle(t)
 		ctx, hangUp := context.WithCancel(t.Context())
 		out, err := h.StartExecution(ctx, h.poster, market.StartExecutionInput{
 			AgentID: h.worker.AgentID, TaskDescription: "D", Budget: 15, DeadlineMinutes: new(90),
 		})
 		must(t, err)
 		hangUp()
-		if terms := <-h.called; !terms.Patient || terms.Deadline != models.At(h.Clock.Now().Add(90*time.Minute)) {
+		if terms := <-h.calls; !terms.Background || terms.Deadline != models.NewTime(h.Clock.Now().Add(90*time.Minute)) {
 			t.Errorf("the agent is run with %+v", terms)
 		}
-		if out.Task.Status != models.Assigned || *out.Task.LeaseUntil != models.At(h.Clock.Now().Add(90*time.Minute)) || out.Wallet.Available != 85 {
+		if out.Task.Status != models.Assigned || *out.Task.LeaseUntil != models.NewTime(h.Clock.Now().Add(90*time.Minute)) || out.Wallet.Available != 85 {
 			t.Errorf("got %+v", out)
 		}
-		h.wants(t, out.Task, models.Assigned, 85, 100)
-		h.answer <- done()
-		h.Wait(t.Context())
-		h.wants(t, out.Task, models.Completed, 85, 113)
+		h.wantHire(t, out.Task, models.Assigned, 85, 100)
+		h.replies <- doneReply()
+		h.WaitExecutions(t.Context())
+		h.wantHire(t, out.Task, models.Completed, 85, 113)
 	})
 	t.Run("gives the budget of a failure back", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
+		h := newHireBundle(t)
 		for _, failure := range []error{models.Errorf(models.ExecutionFailed, "no"), errors.New("broken")} {
-			h.answer <- outcome{err: failure}
-			out, err := h.starts(t, "")
+			h.replies <- agentReply{err: failure}
+			out, err := h.startHire(t, "")
 			must(t, err)
-			h.Wait(t.Context())
-			h.wants(t, out.Task, models.Failed, 100, 100)
+			h.WaitExecutions(t.Context())
+			h.wantHire(t, out.Task, models.Failed, 100, 100)
 		}
 	})
 	t.Run("is refused before anybody is called", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
+		h := newHireBundle(t)
 		start := func(by auth.Actor, budget models.Credits, minutes *int) error {
 			_, err := h.StartExecution(t.Context(), by, market.StartExecutionInput{
 				AgentID: h.worker.AgentID, TaskDescription: "D", Budget: budget, DeadlineMinutes: minutes,
@@ -180,53 +180,53 @@ func TestStartExecution(t *testing.T) {
 		wantCode(t, start(h.poster, 15, new(24*60+1)), models.InvalidInput)
 		wantCode(t, start(h.poster, 101, nil), models.InsufficientFunds)
 		wantCode(t, start(h.worker, 15, nil), models.Forbidden)
-		if h.runs.Load() != 0 {
+		if h.runCount.Load() != 0 {
 			t.Error("the agent was called")
 		}
 		wantBalances(t, h.Bundle, h.poster, 100, 0)
 	})
 	t.Run("with one key starts one, however many ask at once and after", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
+		h := newHireBundle(t)
 		ids := make([]string, 20)
-		together(len(ids), func(i int) {
-			out, err := h.starts(t, "k")
+		runConcurrently(len(ids), func(i int) {
+			out, err := h.startHire(t, "k")
 			if err != nil {
 				t.Error(err)
 			}
 			ids[i] = out.Task.ID
 		})
-		h.answer <- done()
-		h.Wait(t.Context())
-		again, err := h.starts(t, "k")
+		h.replies <- doneReply()
+		h.WaitExecutions(t.Context())
+		again, err := h.startHire(t, "k")
 		must(t, err)
 		for _, id := range ids {
 			if id != again.Task.ID {
 				t.Errorf("got tasks %s and %s", again.Task.ID, id)
 			}
 		}
-		if h.runs.Load() != 1 {
-			t.Errorf("the agent ran %d times", h.runs.Load())
+		if h.runCount.Load() != 1 {
+			t.Errorf("the agent ran %d times", h.runCount.Load())
 		}
-		h.wants(t, again.Task, models.Completed, 85, 113)
+		h.wantHire(t, again.Task, models.Completed, 85, 113)
 	})
 	t.Run("whose process died is refunded once, and what comes later pays nobody", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
-		out, err := h.starts(t, "k")
+		h := newHireBundle(t)
+		out, err := h.startHire(t, "k")
 		must(t, err)
-		<-h.called
-		h.dies(t)
+		<-h.calls
+		h.removeReplica(t)
 		must(t, h.Sweep(t.Context()))
-		h.wants(t, out.Task, models.Failed, 100, 100)
-		h.answer <- done()
-		h.Wait(t.Context())
+		h.wantHire(t, out.Task, models.Failed, 100, 100)
+		h.replies <- doneReply()
+		h.WaitExecutions(t.Context())
 		_, err = h.Complete(t.Context(), h.worker, out.Task.ID, "late")
 		wantCode(t, err, models.Conflict)
-		again, err := h.starts(t, "k")
-		if err != nil || again.Task.ID != out.Task.ID || h.runs.Load() != 1 {
-			t.Errorf("the same key started %s (%v), %d runs", again.Task.ID, err, h.runs.Load())
+		again, err := h.startHire(t, "k")
+		if err != nil || again.Task.ID != out.Task.ID || h.runCount.Load() != 1 {
+			t.Errorf("the same key started %s (%v), %d runs", again.Task.ID, err, h.runCount.Load())
 		}
-		h.wants(t, out.Task, models.Failed, 100, 100)
+		h.wantHire(t, out.Task, models.Failed, 100, 100)
 	})
 }

@@ -22,9 +22,9 @@ func TestIdempotency(t *testing.T) {
 	t.Run("the same key posts once, however many ask at once", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster := b.Agent()
+		poster := b.NewAgent()
 		var ids sync.Map
-		together(20, func(int) {
+		runConcurrently(20, func(int) {
 			ctx, _ := withKey(t.Context(), "k")
 			out, err := b.Post(ctx, poster, in)
 			if err != nil {
@@ -54,7 +54,7 @@ func TestIdempotency(t *testing.T) {
 	t.Run("a failed effect leaves the key free", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster := b.Agent()
+		poster := b.NewAgent()
 		ctx, _ := withKey(t.Context(), "k")
 		tooMuch := in
 		tooMuch.Budget = 101
@@ -83,9 +83,9 @@ func TestIdempotency(t *testing.T) {
 	t.Run("a hire that failed answers with the failure again and calls once", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker := b.Agent(), b.Agent()
+		poster, worker := b.NewAgent(), b.NewAgent()
 		calls := 0
-		b.Hired.Answer = func(context.Context, *models.Agent, *models.Task) (string, error) {
+		b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) {
 			calls++
 			return "", models.Errorf(models.ExecutionFailed, "no")
 		}
@@ -102,7 +102,7 @@ func TestIdempotency(t *testing.T) {
 	t.Run("a hire answers as it did, though it could not be made now", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker := b.Agent(), b.Agent()
+		poster, worker := b.NewAgent(), b.NewAgent()
 		ctx, request := withKey(t.Context(), "k")
 		in := market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 10}
 		first, err := b.Execute(ctx, poster, in)

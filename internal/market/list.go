@@ -13,8 +13,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// MaxPage is how many items a page of a list has at most.
-const MaxPage = 100
+// MaxPageSize is how many items a page of a list has at most.
+const MaxPageSize = 100
 
 // Page is what of a list to return: at most First items after a cursor that an
 // earlier page gave.
@@ -23,18 +23,18 @@ type Page struct {
 	After string
 }
 
-// Check refuses a page of fewer than 1 or more than [MaxPage] items.
+// Check refuses a page of fewer than 1 or more than [MaxPageSize] items.
 func (p Page) Check() error {
-	if p.First < 1 || p.First > MaxPage {
-		return models.Invalid("first", "must be from 1 to %d", MaxPage)
+	if p.First < 1 || p.First > MaxPageSize {
+		return models.Invalid("first", "must be from 1 to %d", MaxPageSize)
 	}
 	return nil
 }
 
-// Found is a page of a list and whether more follow it.
-type Found[T any] struct {
-	Items []T
-	More  bool
+// ListResult is a page of a list and whether more follow it.
+type ListResult[T any] struct {
+	Items   []T
+	HasMore bool
 }
 
 // Order is a column to sort by. Ids break ties, and alone they sort by age.
@@ -43,18 +43,18 @@ type Order struct {
 	Ascending bool
 }
 
-// cursor writes the place of an item: its id, and the value it is sorted by.
-func (o Order) cursor(id, sortedBy string) string {
+// encodeCursor writes the place of an item: its id, and the value it is sorted by.
+func (o Order) encodeCursor(id, sortedBy string) string {
 	if o.Column == "" {
 		sortedBy = ""
 	}
 	return base64.RawURLEncoding.EncodeToString([]byte(sortedBy + "|" + id))
 }
 
-// apply sorts and pages a query by the order's column and by an id, as the table
+// paginate sorts and pages a query by the order's column and by an id, as the table
 // calls it whose index has both. One item more than asked for is fetched, to know
 // whether more follow.
-func (o Order) apply(query *gorm.DB, id string, page Page) (*gorm.DB, error) {
+func (o Order) paginate(query *gorm.DB, id string, page Page) (*gorm.DB, error) {
 	direction, beyond := " DESC", "<"
 	if o.Ascending {
 		direction, beyond = "", ">"
@@ -62,7 +62,7 @@ func (o Order) apply(query *gorm.DB, id string, page Page) (*gorm.DB, error) {
 	if page.After != "" {
 		raw, err := base64.RawURLEncoding.DecodeString(page.After)
 		sortedBy, lastID, ok := strings.Cut(string(raw), "|")
-		if err != nil || !ok || (sortedBy == "") != (o.Column == "") || o.cursor(lastID, sortedBy) != page.After {
+		if err != nil || !ok || (sortedBy == "") != (o.Column == "") || o.encodeCursor(lastID, sortedBy) != page.After {
 			return nil, models.Invalid("after", "must be a cursor of the same list")
 		}
 		if o.Column == "" {
@@ -81,16 +81,16 @@ func (o Order) apply(query *gorm.DB, id string, page Page) (*gorm.DB, error) {
 	return query.Order(id + direction).Limit(page.First + 1), nil
 }
 
-// found cuts off the item that only tells that more follow.
-func found[T any](items []T, page Page) Found[T] {
+// newListResult cuts off the item that only tells that more follow.
+func newListResult[T any](items []T, page Page) ListResult[T] {
 	if len(items) > page.First {
-		return Found[T]{Items: items[:page.First], More: true}
+		return ListResult[T]{Items: items[:page.First], HasMore: true}
 	}
-	return Found[T]{Items: items}
+	return ListResult[T]{Items: items}
 }
 
-// contains returns a LIKE pattern that finds text as it is, wildcards included.
-func contains(text string) string {
+// likePattern returns a LIKE pattern that finds text as it is, wildcards included.
+func likePattern(text string) string {
 	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + "%"
 }
 
@@ -118,7 +118,7 @@ func (q AgentQuery) Cursor(a *models.Agent) string {
 			sortedBy = strconv.FormatFloat(*score, 'g', -1, 64)
 		}
 	}
-	return q.Order.cursor(a.ID, sortedBy)
+	return q.Order.encodeCursor(a.ID, sortedBy)
 }
 
 func (q AgentQuery) where(db *gorm.DB) (*gorm.DB, error) {
@@ -127,10 +127,10 @@ func (q AgentQuery) where(db *gorm.DB) (*gorm.DB, error) {
 		return nil, err
 	}
 	if q.Capability != "" { // its rows have what agents are sorted by
-		query = query.Table("agent_capabilities AS c CROSS JOIN agents").Where("c.capability = ? AND agents.id = c.agent_id", foldWord(q.Capability))
+		query = query.Table("agent_capabilities AS c CROSS JOIN agents").Where("c.capability = ? AND agents.id = c.agent_id", normalizeCapability(q.Capability))
 	}
 	if q.Search != "" {
-		query = query.Where(`(LOWER(agents.name) LIKE LOWER(?) ESCAPE '\' OR LOWER(agents.description) LIKE LOWER(?) ESCAPE '\')`, contains(q.Search), contains(q.Search))
+		query = query.Where(`(LOWER(agents.name) LIKE LOWER(?) ESCAPE '\' OR LOWER(agents.description) LIKE LOWER(?) ESCAPE '\')`, likePattern(q.Search), likePattern(q.Search))
 	}
 	if q.MaxPrice != nil {
 		query = query.Where("agents.price_per_task <= ?", *q.MaxPrice)
@@ -142,10 +142,10 @@ func (q AgentQuery) where(db *gorm.DB) (*gorm.DB, error) {
 }
 
 // ListAgents returns a page of agents.
-func (m *Market) ListAgents(ctx context.Context, q AgentQuery, page Page) (Found[models.Agent], error) {
+func (m *Market) ListAgents(ctx context.Context, q AgentQuery, page Page) (ListResult[models.Agent], error) {
 	query, err := q.where(m.DB.Read(ctx))
 	if err != nil {
-		return Found[models.Agent]{}, err
+		return ListResult[models.Agent]{}, err
 	}
 	order, id := q.Order, "agents.id"
 	if q.Capability != "" {
@@ -154,17 +154,17 @@ func (m *Market) ListAgents(ctx context.Context, q AgentQuery, page Page) (Found
 			order.Column = "c." + order.Column
 		}
 	}
-	if query, err = order.apply(query, id, page); err != nil {
-		return Found[models.Agent]{}, err
+	if query, err = order.paginate(query, id, page); err != nil {
+		return ListResult[models.Agent]{}, err
 	}
 	var agents []models.Agent
 	err = query.Select("agents.*").Find(&agents).Error
-	return found(agents, page), err
+	return newListResult(agents, page), err
 }
 
 // CountAgents returns how many agents the query finds.
 func (m *Market) CountAgents(ctx context.Context, q AgentQuery) (int, error) {
-	return count(q.where(m.DB.Read(ctx)))
+	return countRows(q.where(m.DB.Read(ctx)))
 }
 
 // TaskQuery is which tasks to list. Zero fields ask for nothing. Direct hires
@@ -184,7 +184,7 @@ const ByBudget = "budget"
 
 // Cursor returns a task's place in the list.
 func (q TaskQuery) Cursor(t *models.Task) string {
-	return q.Order.cursor(t.ID, strconv.FormatInt(int64(t.Budget), 10))
+	return q.Order.encodeCursor(t.ID, strconv.FormatInt(int64(t.Budget), 10))
 }
 
 // where is the query without its states.
@@ -201,13 +201,13 @@ func (q TaskQuery) where(query *gorm.DB) (*gorm.DB, error) {
 		query = query.Where("tasks.origin = 'marketplace'")
 	}
 	switch {
-	case q.byCapability():
-		query = query.Where("c.capability = ? AND c.task_id = tasks.id", foldWord(q.Capability))
+	case q.usesCapabilityIndex():
+		query = query.Where("c.capability = ? AND c.task_id = tasks.id", normalizeCapability(q.Capability))
 	case q.Capability != "":
-		query = query.Where("EXISTS (SELECT 1 FROM task_capabilities c WHERE c.capability = ? AND c.task_id = tasks.id)", foldWord(q.Capability))
+		query = query.Where("EXISTS (SELECT 1 FROM task_capabilities c WHERE c.capability = ? AND c.task_id = tasks.id)", normalizeCapability(q.Capability))
 	}
 	if q.Search != "" {
-		query = query.Where(`(LOWER(tasks.title) LIKE LOWER(?) ESCAPE '\' OR LOWER(tasks.description) LIKE LOWER(?) ESCAPE '\')`, contains(q.Search), contains(q.Search))
+		query = query.Where(`(LOWER(tasks.title) LIKE LOWER(?) ESCAPE '\' OR LOWER(tasks.description) LIKE LOWER(?) ESCAPE '\')`, likePattern(q.Search), likePattern(q.Search))
 	}
 	if q.MinBudget != nil {
 		query = query.Where("tasks.budget >= ?", *q.MinBudget)
@@ -215,77 +215,77 @@ func (q TaskQuery) where(query *gorm.DB) (*gorm.DB, error) {
 	return query, nil
 }
 
-// A standing is some of the tasks that [models.Task.StatusAt] puts in one state.
+// A statusCondition is some of the tasks that [models.Task.StatusAt] puts in one state.
 // Those whose time is over while their row says otherwise are few, since the
 // sweep comes by every second: they are found by when their time ended.
-type standing struct {
-	overdue   string        // which tasks' time is over at now; empty when all are looked at
-	status    models.Status // of the row; empty for any
-	condition string
-	args      []any
+type statusCondition struct {
+	overdueTable string        // which tasks' time is over at now; empty when all are looked at
+	status       models.Status // of the row; empty for any
+	condition    string
+	args         []any
 }
 
 const (
-	offerOver  = "(SELECT id FROM tasks WHERE status = 'open' AND open_until <= ?) AS overdue"
-	leaseOver  = "(SELECT id FROM tasks WHERE status = 'assigned' AND lease_until <= ?) AS overdue"
-	lastLapse  = "tasks.origin = 'marketplace' AND (tasks.lapses + 1 >= ? OR tasks.open_until <= ?)"
-	otherLapse = "tasks.origin = 'marketplace' AND tasks.lapses + 1 < ? AND tasks.open_until > ?"
+	overdueOffers = "(SELECT id FROM tasks WHERE status = 'open' AND open_until <= ?) AS overdue"
+	overdueLeases = "(SELECT id FROM tasks WHERE status = 'assigned' AND lease_until <= ?) AS overdue"
+	lapseExpires  = "tasks.origin = 'marketplace' AND (tasks.lapses + 1 >= ? OR tasks.open_until <= ?)"
+	lapseReopens  = "tasks.origin = 'marketplace' AND tasks.lapses + 1 < ? AND tasks.open_until > ?"
 )
 
-// standings returns the tasks that stand in a state at now, in parts that do
+// statusConditions returns the tasks that stand in a state at now, in parts that do
 // not overlap. The plus keeps an engine from finding a part by when its time ends,
 // which nearly all of it has before it, and sorting it.
-func standings(status models.Status, now models.Time) []standing {
+func statusConditions(status models.Status, now models.Time) []statusCondition {
 	over := []any{models.MaxLapses, now}
 	switch status {
 	case models.Open:
-		return []standing{
+		return []statusCondition{
 			{status: models.Open, condition: "+tasks.open_until > ?", args: []any{now}},
-			{status: models.Assigned, overdue: leaseOver, condition: otherLapse, args: over},
+			{status: models.Assigned, overdueTable: overdueLeases, condition: lapseReopens, args: over},
 		}
 	case models.Assigned:
-		return []standing{{status: models.Assigned, condition: "+tasks.lease_until > ?", args: []any{now}}}
+		return []statusCondition{{status: models.Assigned, condition: "+tasks.lease_until > ?", args: []any{now}}}
 	case models.Expired:
-		return []standing{
+		return []statusCondition{
 			{status: models.Expired, condition: "1 = 1"},
-			{status: models.Open, overdue: offerOver, condition: "1 = 1"},
-			{status: models.Assigned, overdue: leaseOver, condition: lastLapse, args: over},
+			{status: models.Open, overdueTable: overdueOffers, condition: "1 = 1"},
+			{status: models.Assigned, overdueTable: overdueLeases, condition: lapseExpires, args: over},
 		}
 	case models.Failed:
-		return []standing{
+		return []statusCondition{
 			{status: models.Failed, condition: "1 = 1"},
-			{status: models.Assigned, overdue: leaseOver, condition: "tasks.origin = 'direct'"},
+			{status: models.Assigned, overdueTable: overdueLeases, condition: "tasks.origin = 'direct'"},
 		}
 	case models.Completed, models.Cancelled:
-		return []standing{{status: status, condition: "1 = 1"}}
+		return []statusCondition{{status: status, condition: "1 = 1"}}
 	}
 	return nil
 }
 
-// parts returns the queries whose rows together are what q asks for: each finds
+// orderedTaskQueries returns the queries whose rows together are what q asks for: each finds
 // its rows in order by an index, where one query for all would sort everything
 // that is open.
-func (m *Market) parts(ctx context.Context, q TaskQuery, now models.Time) ([]*gorm.DB, error) {
+func (m *Market) orderedTaskQueries(ctx context.Context, q TaskQuery, now models.Time) ([]*gorm.DB, error) {
 	if len(q.Status) == 0 && (q.Order.Column != "" || q.PosterID+q.WorkerID != "") { // these indexes are in order state by state
 		q.Status = models.Statuses()
 	}
-	return m.partsOf(ctx, q, now)
+	return m.taskQueries(ctx, q, now)
 }
 
-// partsOf is parts for a list whose order is of no account.
-func (m *Market) partsOf(ctx context.Context, q TaskQuery, now models.Time) ([]*gorm.DB, error) {
-	var all []standing
+// taskQueries is parts for a list whose order is of no account.
+func (m *Market) taskQueries(ctx context.Context, q TaskQuery, now models.Time) ([]*gorm.DB, error) {
+	var all []statusCondition
 	for _, status := range models.Statuses() { // in this order, and each once
 		if slices.Contains(q.Status, status) {
-			all = append(all, standings(status, now)...)
+			all = append(all, statusConditions(status, now)...)
 		}
 	}
 	if len(q.Status) == 0 {
-		all = []standing{{condition: "1 = 1"}}
+		all = []statusCondition{{condition: "1 = 1"}}
 	}
 	var parts []*gorm.DB
 	for _, s := range all {
-		query, err := q.where(q.from(m.DB.Read(ctx), s, now).Where(s.condition, s.args...))
+		query, err := q.where(q.fromTables(m.DB.Read(ctx), s, now).Where(s.condition, s.args...))
 		if err != nil {
 			return nil, err
 		}
@@ -294,71 +294,73 @@ func (m *Market) partsOf(ctx context.Context, q TaskQuery, now models.Time) ([]*
 	return parts, nil
 }
 
-// from is the tables that a part of the list is found in, the one first that has
+// fromTables is the tables that a part of the list is found in, the one first that has
 // its rows in order.
-func (q TaskQuery) from(db *gorm.DB, s standing, now models.Time) *gorm.DB {
+func (q TaskQuery) fromTables(db *gorm.DB, s statusCondition, now models.Time) *gorm.DB {
 	tables, args := []string{"tasks"}, []any{}
-	if q.byCapability() {
+	if q.usesCapabilityIndex() {
 		tables = []string{"task_capabilities AS c", "tasks"}
 	}
-	if s.overdue != "" {
-		tables, args = append([]string{s.overdue}, tables...), append(args, now)
+	if s.overdueTable != "" {
+		tables, args = append([]string{s.overdueTable}, tables...), append(args, now)
 	}
 	query := db.Table(strings.Join(tables, " CROSS JOIN "), args...)
-	if s.overdue != "" {
+	if s.overdueTable != "" {
 		query = query.Where("tasks.id = overdue.id")
 	}
 	if s.status != "" {
 		query = query.Where("tasks.status = ?", s.status)
 	}
-	if s.status != "" && q.byCapability() {
+	if s.status != "" && q.usesCapabilityIndex() {
 		query = query.Where("c.status = ?", s.status)
 	}
 	return query
 }
 
-// byCapability reports whether tasks are found by their capability: one agent's
+// usesCapabilityIndex reports whether tasks are found by their capability: one agent's
 // are fewer.
-func (q TaskQuery) byCapability() bool { return q.Capability != "" && q.PosterID+q.WorkerID == "" }
+func (q TaskQuery) usesCapabilityIndex() bool {
+	return q.Capability != "" && q.PosterID+q.WorkerID == ""
+}
 
-// key is the id that the tasks of a part are sorted by.
-func (q TaskQuery) key() string {
-	if q.byCapability() && q.Order.Column == "" {
+// idColumn is the id that the tasks of a part are sorted by.
+func (q TaskQuery) idColumn() string {
+	if q.usesCapabilityIndex() && q.Order.Column == "" {
 		return "c.task_id"
 	}
 	return "tasks.id"
 }
 
 // ListTasks returns a page of tasks as they stand now.
-func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (Found[models.Task], error) {
+func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (ListResult[models.Task], error) {
 	now := m.now()
-	parts, err := m.parts(ctx, q, now)
+	parts, err := m.orderedTaskQueries(ctx, q, now)
 	if err != nil {
-		return Found[models.Task]{}, err
+		return ListResult[models.Task]{}, err
 	}
 	for i := range parts {
-		if parts[i], err = q.Order.apply(parts[i].Select(taskColumns), q.key(), page); err != nil {
-			return Found[models.Task]{}, err
+		if parts[i], err = q.Order.paginate(parts[i].Select(taskColumns), q.idColumn(), page); err != nil {
+			return ListResult[models.Task]{}, err
 		}
 	}
 	query := parts[0]
 	if len(parts) > 1 {
-		if query, err = q.Order.apply(m.DB.Read(ctx).Table("(?) AS tasks", union(m.DB.Read(ctx), parts)).Select(taskColumns), "tasks.id", page); err != nil {
-			return Found[models.Task]{}, err
+		if query, err = q.Order.paginate(m.DB.Read(ctx).Table("(?) AS tasks", unionAll(m.DB.Read(ctx), parts)).Select(taskColumns), "tasks.id", page); err != nil {
+			return ListResult[models.Task]{}, err
 		}
 	}
 	tasks, err := scanTasks(query, page.First+1)
 	if err != nil {
-		return Found[models.Task]{}, err
+		return ListResult[models.Task]{}, err
 	}
 	for i := range tasks {
-		tasks[i] = tasks[i].At(now)
+		tasks[i] = tasks[i].AsOf(now)
 	}
-	return found(tasks, page), nil
+	return newListResult(tasks, page), nil
 }
 
-// union puts the rows of queries together.
-func union(db *gorm.DB, parts []*gorm.DB) *gorm.DB {
+// unionAll puts the rows of queries together.
+func unionAll(db *gorm.DB, parts []*gorm.DB) *gorm.DB {
 	var selects []string
 	var args []any
 	for i, part := range parts {
@@ -370,7 +372,7 @@ func union(db *gorm.DB, parts []*gorm.DB) *gorm.DB {
 
 // CountTasks returns how many tasks the query finds.
 func (m *Market) CountTasks(ctx context.Context, q TaskQuery) (int, error) {
-	parts, err := m.partsOf(ctx, q, m.now())
+	parts, err := m.taskQueries(ctx, q, m.now())
 	if err != nil {
 		return 0, err
 	}
@@ -378,11 +380,11 @@ func (m *Market) CountTasks(ctx context.Context, q TaskQuery) (int, error) {
 		parts[i] = parts[i].Select("COUNT(*) AS n")
 	}
 	var total int // by one statement: a task that moves meanwhile counts once
-	err = m.DB.Read(ctx).Table("(?) AS counts", union(m.DB.Read(ctx), parts)).Select("COALESCE(SUM(n), 0)").Scan(&total).Error
+	err = m.DB.Read(ctx).Table("(?) AS counts", unionAll(m.DB.Read(ctx), parts)).Select("COALESCE(SUM(n), 0)").Scan(&total).Error
 	return total, err
 }
 
-func count(query *gorm.DB, err error) (int, error) {
+func countRows(query *gorm.DB, err error) (int, error) {
 	if err != nil {
 		return 0, err
 	}
@@ -391,8 +393,8 @@ func count(query *gorm.DB, err error) (int, error) {
 	return int(n), err
 }
 
-// foldWord writes a capability to look for as it is kept.
-func foldWord(word string) string { return strings.ToLower(strings.TrimSpace(word)) }
+// normalizeCapability writes a capability to look for as it is kept.
+func normalizeCapability(word string) string { return strings.ToLower(strings.TrimSpace(word)) }
 
 // EntryQuery is which changes of an agent's balance to list.
 type EntryQuery struct {
@@ -406,20 +408,20 @@ func EntryCursor(t *models.Transfer) string { return strconv.FormatInt(t.Seq, 10
 
 // ListEntries returns a page of the transfers that changed what the agent can
 // spend, newest first.
-func (m *Market) ListEntries(ctx context.Context, q EntryQuery, page Page) (Found[models.Transfer], error) {
-	account := models.AvailableOf(q.AgentID)
+func (m *Market) ListEntries(ctx context.Context, q EntryQuery, page Page) (ListResult[models.Transfer], error) {
+	account := models.AvailableAccount(q.AgentID)
 	var parts []*gorm.DB
 	for _, side := range []string{"debit_account", "credit_account"} {
 		part, err := q.where(m.DB.Read(ctx).Table("transfers").Where(side+" = ?", account), page)
 		if err != nil {
-			return Found[models.Transfer]{}, err
+			return ListResult[models.Transfer]{}, err
 		}
 		parts = append(parts, part)
 	}
 	var transfers []models.Transfer
-	err := m.DB.Read(ctx).Table("(?) AS transfers", union(m.DB.Read(ctx), parts)).
+	err := m.DB.Read(ctx).Table("(?) AS transfers", unionAll(m.DB.Read(ctx), parts)).
 		Order("seq DESC").Limit(page.First + 1).Find(&transfers).Error
-	return found(transfers, page), err
+	return newListResult(transfers, page), err
 }
 
 // where is the rest of the query, with its page.

@@ -22,7 +22,7 @@ type Settings struct {
 	ExecuteTimeout  time.Duration  // how long who hires waits for a result, and an endpoint may take to answer
 	ExecuteDeadline time.Duration  // how long a hired agent has that promised its result; longer than ExecuteTimeout
 	KeepEvents      time.Duration  // how long events can be read again, 0 for ever
-	Spending        Spending
+	Spending        SpendingLimits
 	KeepAudit       time.Duration // how long the audit log is kept, 0 for ever
 	// RegisterEvery is how often a network may register an agent in the long run,
 	// and RegisterBurst how many at once; 0 limits nothing.
@@ -35,77 +35,77 @@ type Notifier interface {
 	// Subscribe sets an agent's address, and of what it is told beside posted tasks
 	// unless that is nil. The secret is empty when the agent had one set before.
 	Subscribe(tx *database.Tx, agentID, url string, events []models.WebhookEvent) (webhook models.Webhook, secret string, err error)
-	// MintSecret returns the agent's secret and makes it when there is none.
-	MintSecret(tx *database.Tx, agentID string) (string, error)
-	// Announce has an event that was appended delivered to whom it concerns, with the
+	// EnsureSecret returns the agent's secret and makes it when there is none.
+	EnsureSecret(tx *database.Tx, agentID string) (string, error)
+	// Notify has an event that was appended delivered to whom it concerns, with the
 	// commit.
-	Announce(tx *database.Tx, event *models.Event) error
+	Notify(tx *database.Tx, event *models.Event) error
 }
 
-// Parts is what a market is made of.
-type Parts struct {
-	DB        *database.DB
-	Events    *events.Log
-	Keys      *auth.Keys
-	Box       *auth.Box
-	Notifier  Notifier
-	Deliverer Deliverer
-	Records   Records
-	Runner    Runner
+// Deps is what a market is made of.
+type Deps struct {
+	DB            *database.DB
+	Events        *events.Log
+	Keys          *auth.Keys
+	Cipher        *auth.Cipher
+	Notifier      Notifier
+	Deliverer     Deliverer
+	DeliveryStore DeliveryStore
+	Runner        Runner
 	// CheckURL normalises an address that will be called, or refuses it with
 	// INVALID_INPUT about the field.
 	CheckURL func(field, url string) (string, error)
-	// CheckName looks such an address up and refuses it alike when its name leads to
+	// CheckHost looks such an address up and refuses it alike when its name leads to
 	// where nothing may be called.
-	CheckName func(ctx context.Context, field, url string) error
+	CheckHost func(ctx context.Context, field, url string) error
 	Now       func() time.Time
 	Logger    *slog.Logger
 }
 
 // Market is the marketplace. It is safe for concurrent use.
 type Market struct {
-	Parts
-	Settings Settings
-	running  runs
-	unended  unended
-	hurried  chan struct{} // closed by Hurry
-	epochs   epochs
-	refused  refusals
-	counted  counts // of refusals, for the audit log
+	Deps
+	Settings     Settings
+	executions   executions
+	sweepRetries sweepRetries
+	stopping     chan struct{} // closed by Hurry
+	windows      validityWindows
+	blocked      blockedNetworks
+	rejections   rejectionCounter // of refusals, for the audit log
 }
 
 // New returns a market on its parts.
-func New(parts Parts, settings Settings) *Market {
-	return &Market{Parts: parts, Settings: settings, hurried: make(chan struct{})}
+func New(parts Deps, settings Settings) *Market {
+	return &Market{Deps: parts, Settings: settings, stopping: make(chan struct{})}
 }
 
-func (m *Market) now() models.Time { return models.At(m.Now()) }
+func (m *Market) now() models.Time { return models.NewTime(m.Now()) }
 
 // newID returns a UUIDv7: ids sort in the order they were made.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
-// event is one about a task.
-func (m *Market) event(kind models.EventKind, task *models.Task) models.Event {
+// newTaskEvent is one about a task.
+func (m *Market) newTaskEvent(kind models.EventKind, task *models.Task) models.Event {
 	return models.Event{Kind: kind, TaskID: &task.ID, PosterID: &task.PosterID, WorkerID: task.WorkerID, CreatedAt: m.now()}
 }
 
-// tell appends an event about a task and announces it when agents may ask for such.
-func (m *Market) tell(tx *database.Tx, kind models.EventKind, task *models.Task) error {
-	event := m.event(kind, task)
-	if kind.Webhook() == "" {
-		return m.Events.Tell(tx, event)
+// appendEvent appends an event about a task and announces it when agents may ask for such.
+func (m *Market) appendEvent(tx *database.Tx, kind models.EventKind, task *models.Task) error {
+	event := m.newTaskEvent(kind, task)
+	if kind.WebhookEvent() == "" {
+		return m.Events.AppendNoID(tx, event)
 	}
 	if err := m.Events.Append(tx, &event); err != nil {
 		return err
 	}
-	return m.Notifier.Announce(tx, &event)
+	return m.Notifier.Notify(tx, &event)
 }
 
-// tellWallet appends the event of a transfer that changed an agent's balance. It
+// appendWalletEvent appends the event of a transfer that changed an agent's balance. It
 // comes after the transfer, with the wallet locked: then the events of a wallet
 // are in the order of its transfers.
-func (m *Market) tellWallet(tx *database.Tx, agentID, transferID string) error {
-	return m.Events.Tell(tx, models.Event{
+func (m *Market) appendWalletEvent(tx *database.Tx, agentID, transferID string) error {
+	return m.Events.AppendNoID(tx, models.Event{
 		Kind: models.WalletChanged, AgentID: &agentID, TransferID: &transferID, CreatedAt: m.now(),
 	})
 }
@@ -116,9 +116,9 @@ type TaskResult struct {
 	Wallet models.Wallet
 }
 
-// load reads a task for a verb of the actor and locks it. A task that the actor
+// loadTask reads a task for a verb of the actor and locks it. A task that the actor
 // may not know of is NOT_FOUND.
-func load(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
+func loadTask(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
 	task, err := lockTask(tx, taskID)
 	if err != nil {
 		return models.Task{}, database.NotFound(err, "task", taskID)
@@ -132,14 +132,14 @@ func load(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error)
 // lockTask loads a task, whoever may know of it, and locks it.
 func lockTask(tx *database.Tx, taskID string) (*models.Task, error) {
 	task := &models.Task{}
-	return task, tx.Locked().Take(task, "id = ?", taskID).Error
+	return task, tx.ForUpdate().Take(task, "id = ?", taskID).Error
 }
 
-// advance puts a task in its next state, guarded by the one it was loaded in:
+// transition puts a task in its next state, guarded by the one it was loaded in:
 // of two verbs that loaded the same task only one gets past here.
-func advance(tx *database.Tx, before *models.Task, next models.Status, columns map[string]any) error {
+func transition(tx *database.Tx, before *models.Task, next models.Status, columns map[string]any) error {
 	if !before.Status.CanBecome(next) {
-		return conflict(before, before.Status)
+		return errWrongStatus(before, before.Status)
 	}
 	columns["status"] = next
 	result := tx.Model(&models.Task{}).
@@ -154,12 +154,12 @@ func advance(tx *database.Tx, before *models.Task, next models.Status, columns m
 	return nil
 }
 
-func conflict(task *models.Task, status models.Status) *models.Error {
+func errWrongStatus(task *models.Task, status models.Status) *models.Error {
 	return models.Errorf(models.Conflict, "task %s is %s", task.ID, status)
 }
 
-// ledgerWallet reads the actor's wallet as the transaction has it.
-func ledgerWallet(tx *database.Tx, agentID string) (models.Wallet, error) {
+// readWallet reads the actor's wallet as the transaction has it.
+func readWallet(tx *database.Tx, agentID string) (models.Wallet, error) {
 	var wallet models.Wallet
 	err := tx.Take(&wallet, "agent_id = ?", agentID).Error
 	return wallet, err

@@ -21,20 +21,20 @@ func TestPost(t *testing.T) {
 	t.Run("sets the budget aside", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster := b.Agent()
-		task := b.Posted(poster, 25, "Research", "research", " Summarization ")
+		poster := b.NewAgent()
+		task := b.NewTask(poster, 25, "Research", "research", " Summarization ")
 		if want := []string{"research", "summarization"}; strings.Join(task.Capabilities, ",") != strings.Join(want, ",") {
 			t.Errorf("capabilities are %v, want %v", task.Capabilities, want)
 		}
 		wantBalances(t, b, poster, 75, 25)
-		b.Verified()
+		b.VerifyLedger()
 	})
 	t.Run("cannot spend what is not there, however many post at once", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster := b.Agent()
+		poster := b.NewAgent()
 		var posted atomic.Int32
-		together(50, func(int) {
+		runConcurrently(50, func(int) {
 			_, err := b.Post(t.Context(), poster, market.PostTaskInput{Title: "T", Description: "D", Budget: 7})
 			if err == nil {
 				posted.Add(1)
@@ -46,12 +46,12 @@ func TestPost(t *testing.T) {
 			t.Errorf("%d posts of 7 went through with 100 credits, want 14", posted.Load())
 		}
 		wantBalances(t, b, poster, 2, 98)
-		b.Verified()
+		b.VerifyLedger()
 	})
 	t.Run("refuses what cannot be", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster := b.Agent()
+		poster := b.NewAgent()
 		n := func(i int) *int { return &i }
 		for name, in := range map[string]market.PostTaskInput{
 			"title":                {Title: " ", Description: "D", Budget: 5},
@@ -76,14 +76,14 @@ func TestAccept(t *testing.T) {
 	t.Run("of many one wins, and nobody's balance changes", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster := b.Agent()
-		task := b.Posted(poster, 25)
+		poster := b.NewAgent()
+		task := b.NewTask(poster, 25)
 		workers := make([]auth.Actor, 50)
 		for i := range workers {
-			workers[i] = b.Agent()
+			workers[i] = b.NewAgent()
 		}
 		var won atomic.Int32
-		together(len(workers), func(i int) {
+		runConcurrently(len(workers), func(i int) {
 			_, err := b.Accept(t.Context(), workers[i], task.ID)
 			if err == nil {
 				won.Add(1)
@@ -96,21 +96,21 @@ func TestAccept(t *testing.T) {
 		}
 		wantBalances(t, b, poster, 75, 0)
 		wantBalances(t, b, workers[0], 100, 0)
-		if report := b.Verified(); report.InEscrow != 25 {
+		if report := b.VerifyLedger(); report.InEscrow != 25 {
 			t.Errorf("escrow holds %d, want 25", report.InEscrow)
 		}
 	})
 	t.Run("not by its poster", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster := b.Agent()
-		_, err := b.Accept(t.Context(), poster, b.Posted(poster, 25).ID)
+		poster := b.NewAgent()
+		_, err := b.Accept(t.Context(), poster, b.NewTask(poster, 25).ID)
 		wantCode(t, err, models.Forbidden)
 	})
 	t.Run("not of a task that is not there", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		_, err := b.Accept(t.Context(), b.Agent(), "nothing")
+		_, err := b.Accept(t.Context(), b.NewAgent(), "nothing")
 		wantCode(t, err, models.NotFound)
 	})
 }
@@ -120,11 +120,11 @@ func TestComplete(t *testing.T) {
 	t.Run("pays nine tenths rounded down, once", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker := b.Agent(), b.Agent()
-		task := b.Posted(poster, 25)
-		accepted(t, b, worker, task)
+		poster, worker := b.NewAgent(), b.NewAgent()
+		task := b.NewTask(poster, 25)
+		mustAccept(t, b, worker, task)
 		var paid atomic.Int32
-		together(20, func(int) {
+		runConcurrently(20, func(int) {
 			_, err := b.Complete(t.Context(), worker, task.ID, "the result")
 			if err == nil {
 				paid.Add(1)
@@ -137,7 +137,7 @@ func TestComplete(t *testing.T) {
 		}
 		wantBalances(t, b, worker, 122, 0)
 		wantBalances(t, b, poster, 75, 0)
-		if report := b.Verified(); report.InFees != 3 || report.InEscrow != 0 {
+		if report := b.VerifyLedger(); report.InFees != 3 || report.InEscrow != 0 {
 			t.Errorf("fees %d and escrow %d, want 3 and 0", report.InFees, report.InEscrow)
 		}
 		agent, err := b.Market.Agent(t.Context(), worker.AgentID)
@@ -148,16 +148,16 @@ func TestComplete(t *testing.T) {
 	t.Run("not by anyone else, not before it is accepted", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker, other := b.Agent(), b.Agent(), b.Agent()
-		task := b.Posted(poster, 25)
+		poster, worker, other := b.NewAgent(), b.NewAgent(), b.NewAgent()
+		task := b.NewTask(poster, 25)
 		_, err := b.Complete(t.Context(), worker, task.ID, "r")
 		wantCode(t, err, models.Conflict)
-		accepted(t, b, worker, task)
+		mustAccept(t, b, worker, task)
 		_, err = b.Complete(t.Context(), other, task.ID, "r")
 		wantCode(t, err, models.Forbidden)
 		_, err = b.Complete(t.Context(), worker, task.ID, "")
 		wantCode(t, err, models.InvalidInput)
-		b.Verified()
+		b.VerifyLedger()
 	})
 }
 
@@ -166,56 +166,56 @@ func TestLease(t *testing.T) {
 	t.Run("a lapsed task can be taken over, and its old worker comes too late", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, first, second := b.Agent(), b.Agent(), b.Agent()
-		task := b.Posted(poster, 25)
-		accepted(t, b, first, task)
+		poster, first, second := b.NewAgent(), b.NewAgent(), b.NewAgent()
+		task := b.NewTask(poster, 25)
+		mustAccept(t, b, first, task)
 		b.Clock.Advance(25 * time.Hour)
 		if shown, err := b.Task(t.Context(), "", task.ID); err != nil || shown.Status != models.Open || shown.WorkerID != nil {
 			t.Errorf("a lapsed task is shown as %v (%v), want open without a worker", shown, err)
 		}
-		accepted(t, b, second, task)
+		mustAccept(t, b, second, task)
 		_, err := b.Complete(t.Context(), first, task.ID, "late")
 		wantCode(t, err, models.Forbidden)
 		if _, err := b.Complete(t.Context(), second, task.ID, "in time"); err != nil {
 			t.Fatal(err)
 		}
 		wantBalances(t, b, second, 122, 0)
-		b.Verified()
+		b.VerifyLedger()
 	})
 	t.Run("its worker may be late as long as nobody took it", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker := b.Agent(), b.Agent()
-		task := b.Posted(poster, 25)
-		accepted(t, b, worker, task)
+		poster, worker := b.NewAgent(), b.NewAgent()
+		task := b.NewTask(poster, 25)
+		mustAccept(t, b, worker, task)
 		b.Clock.Advance(25 * time.Hour)
 		if _, err := b.Complete(t.Context(), worker, task.ID, "late"); err != nil {
 			t.Fatal(err)
 		}
-		b.Verified()
+		b.VerifyLedger()
 	})
 	t.Run("three lapses end it and refund the poster", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker := b.Agent(), b.Agent()
-		task := b.Posted(poster, 25)
+		poster, worker := b.NewAgent(), b.NewAgent()
+		task := b.NewTask(poster, 25)
 		for range models.MaxLapses {
-			accepted(t, b, worker, task)
+			mustAccept(t, b, worker, task)
 			b.Clock.Advance(25 * time.Hour)
 		}
 		_, err := b.Accept(t.Context(), worker, task.ID)
 		wantCode(t, err, models.Conflict)
-		swept(t, b)
+		mustSweep(t, b)
 		wantStatus(t, b, task, models.Expired)
 		wantBalances(t, b, poster, 100, 0)
-		b.Verified()
+		b.VerifyLedger()
 	})
 	t.Run("extending keeps it", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker, other := b.Agent(), b.Agent(), b.Agent()
-		task := b.Posted(poster, 25)
-		accepted(t, b, worker, task)
+		poster, worker, other := b.NewAgent(), b.NewAgent(), b.NewAgent()
+		task := b.NewTask(poster, 25)
+		mustAccept(t, b, worker, task)
 		b.Clock.Advance(23 * time.Hour)
 		if _, err := b.Extend(t.Context(), worker, task.ID, nil); err != nil {
 			t.Fatal(err)
@@ -229,11 +229,11 @@ func TestLease(t *testing.T) {
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
-	poster, worker := b.Agent(), b.Agent()
-	task := b.Posted(poster, 25)
+	poster, worker := b.NewAgent(), b.NewAgent()
+	task := b.NewTask(poster, 25)
 	_, err := b.Cancel(t.Context(), worker, task.ID)
 	wantCode(t, err, models.Forbidden)
-	accepted(t, b, worker, task)
+	mustAccept(t, b, worker, task)
 	_, err = b.Cancel(t.Context(), poster, task.ID)
 	wantCode(t, err, models.Conflict)
 	if _, err = b.Release(t.Context(), worker, task.ID); err != nil {
@@ -246,17 +246,17 @@ func TestCancel(t *testing.T) {
 	wantBalances(t, b, poster, 100, 0)
 	_, err = b.Cancel(t.Context(), poster, task.ID)
 	wantCode(t, err, models.Conflict)
-	b.Verified()
+	b.VerifyLedger()
 }
 
 func TestRate(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
-	poster, worker := b.Agent(), b.Agent()
-	task := b.Posted(poster, 25)
+	poster, worker := b.NewAgent(), b.NewAgent()
+	task := b.NewTask(poster, 25)
 	_, err := b.Rate(t.Context(), poster, market.RateTaskInput{TaskID: task.ID, Score: 5})
 	wantCode(t, err, models.Conflict)
-	accepted(t, b, worker, task)
+	mustAccept(t, b, worker, task)
 	if _, err = b.Complete(t.Context(), worker, task.ID, "r"); err != nil {
 		t.Fatal(err)
 	}
@@ -281,37 +281,37 @@ func TestExecute(t *testing.T) {
 	t.Run("pays the agent for its result", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker := b.Agent(), b.Agent()
+		poster, worker := b.NewAgent(), b.NewAgent()
 		out, err := hire(b, poster, worker, 15)
 		if err != nil || *out.Task.Result != "done" {
 			t.Fatalf("got %v, %v", out.Task.Result, err)
 		}
 		wantBalances(t, b, poster, 85, 0)
 		wantBalances(t, b, worker, 113, 0)
-		_, err = b.Task(t.Context(), b.Agent().AgentID, out.Task.ID)
+		_, err = b.Task(t.Context(), b.NewAgent().AgentID, out.Task.ID)
 		wantCode(t, err, models.NotFound)
-		b.Verified()
+		b.VerifyLedger()
 	})
 	t.Run("refunds a failure", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker := b.Agent(), b.Agent()
+		poster, worker := b.NewAgent(), b.NewAgent()
 		for _, failure := range []error{models.Errorf(models.ExecutionTimeout, "too slow"), errors.New("broken")} {
-			b.Hired.Answer = func(context.Context, *models.Agent, *models.Task) (string, error) { return "", failure }
+			b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "", failure }
 			_, err := hire(b, poster, worker, 15)
 			wantCode(t, err, models.CodeOf(failure))
 		}
-		b.Hired.Answer = func(context.Context, *models.Agent, *models.Task) (string, error) { return "\x00", nil }
+		b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "\x00", nil }
 		_, err := hire(b, poster, worker, 15)
 		wantCode(t, err, models.ExecutionFailed)
 		wantBalances(t, b, poster, 100, 0)
-		b.Verified()
+		b.VerifyLedger()
 	})
 	t.Run("calls nobody below the price, for oneself, or without the credits", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker := b.Agent(), b.Agent()
-		b.Hired.Answer = func(context.Context, *models.Agent, *models.Task) (string, error) {
+		poster, worker := b.NewAgent(), b.NewAgent()
+		b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) {
 			t.Error("the agent was called")
 			return "", nil
 		}
@@ -326,9 +326,9 @@ func TestExecute(t *testing.T) {
 	t.Run("nothing else waits, and a dead process's hire is refunded once", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
-		poster, worker := b.Agent(), b.Agent()
+		poster, worker := b.NewAgent(), b.NewAgent()
 		started, finish := make(chan struct{}), make(chan struct{})
-		b.Hired.Answer = func(context.Context, *models.Agent, *models.Task) (string, error) {
+		b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) {
 			close(started)
 			<-finish
 			return "too late", nil
@@ -339,13 +339,15 @@ func TestExecute(t *testing.T) {
 			ended <- err
 		}()
 		<-started
-		b.Posted(poster, 10) // nothing is locked meanwhile
+		b.NewTask(poster, 10) // nothing is locked meanwhile
 		wantBalances(t, b, poster, 75, 10)
 		if err := b.Sweep(t.Context()); err != nil { // its process is alive
 			t.Fatal(err)
 		}
 		wantBalances(t, b, poster, 75, 10)
-		err := b.DB.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("DELETE FROM replicas WHERE id = ?", b.DB.Replica()).Error })
+		err := b.DB.Write(t.Context(), func(tx *database.Tx) error {
+			return tx.Exec("DELETE FROM replicas WHERE id = ?", b.DB.ReplicaID()).Error
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -356,12 +358,12 @@ func TestExecute(t *testing.T) {
 		close(finish)
 		wantCode(t, <-ended, models.ExecutionFailed)
 		wantBalances(t, b, poster, 90, 10)
-		b.Verified()
+		b.VerifyLedger()
 	})
 }
 
-// together runs fn n times at once.
-func together(n int, fn func(i int)) {
+// runConcurrently runs fn n times at once.
+func runConcurrently(n int, fn func(i int)) {
 	var group sync.WaitGroup
 	start := make(chan struct{})
 	for i := range n {
@@ -374,14 +376,14 @@ func together(n int, fn func(i int)) {
 	group.Wait()
 }
 
-func accepted(t *testing.T, b *markettest.Bundle, worker auth.Actor, task models.Task) {
+func mustAccept(t *testing.T, b *markettest.Bundle, worker auth.Actor, task models.Task) {
 	t.Helper()
 	if _, err := b.Accept(t.Context(), worker, task.ID); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func swept(t *testing.T, b *markettest.Bundle) {
+func mustSweep(t *testing.T, b *markettest.Bundle) {
 	t.Helper()
 	if err := b.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
@@ -410,11 +412,11 @@ func wantCode(t *testing.T, err error, want models.Code) {
 	}
 }
 
-// TestNoText: an id with bytes that are no text is of nothing, on both services.
-func TestNoText(t *testing.T) {
+// TestTask_invalidIDBytes: an id with bytes that are no text is of nothing, on both services.
+func TestTask_invalidIDBytes(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
-	agent := b.Agent()
+	agent := b.NewAgent()
 	for _, id := range []string{"\xb8", "a\x00b"} {
 		_, read := b.Task(t.Context(), agent.AgentID, id)
 		_, accepted := b.Accept(t.Context(), agent, id)

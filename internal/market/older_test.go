@@ -18,7 +18,7 @@ import (
 // older is the version from before events were kept for a time.
 func older() int64 {
 	if services.OnPostgres() {
-		return 1 // it has what SQLite's second adds
+		return 1 // it has what SQLitePath's second adds
 	}
 	return 2
 }
@@ -28,9 +28,9 @@ func (p *played) older(t *testing.T) (address string) {
 	t.Helper()
 	folder, dialect := "../database/migrations/sqlite", goose.DialectSQLite3
 	if services.OnPostgres() {
-		folder, dialect, address = "../database/migrations/postgres", goose.DialectPostgres, services.Address(t)
+		folder, dialect, address = "../database/migrations/postgres", goose.DialectPostgres, services.NewDatabase(t)
 	} else {
-		address = services.SQLite(t) // without the schema
+		address = services.SQLitePath(t) // without the schema
 	}
 	db := raw(t, address)
 	if services.OnPostgres() {
@@ -41,9 +41,9 @@ func (p *played) older(t *testing.T) (address string) {
 	must(t, err)
 	_, err = provider.UpTo(t.Context(), older())
 	must(t, err)
-	triggers := texts(t, db, services.Says("SELECT sql FROM sqlite_master WHERE type = 'trigger'",
+	triggers := texts(t, db, services.ForEngine("SELECT sql FROM sqlite_master WHERE type = 'trigger'",
 		"SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal"))
-	for _, statement := range texts(t, db, services.Triggers()) {
+	for _, statement := range texts(t, db, services.DropTriggersQuery()) {
 		execute(t, db, statement)
 	}
 	for _, table := range []string{
@@ -66,7 +66,7 @@ func (p *played) older(t *testing.T) (address string) {
 // fill copies the rows of a table, as far as the older one has their columns.
 func (p *played) fill(t *testing.T, to *sql.DB, table string) {
 	t.Helper()
-	columns := texts(t, to, services.Says("SELECT name FROM pragma_table_info('"+table+"')",
+	columns := texts(t, to, services.ForEngine("SELECT name FROM pragma_table_info('"+table+"')",
 		"SELECT column_name FROM information_schema.columns WHERE table_schema = 'public' AND is_generated = 'NEVER' AND table_name = '"+table+"'"))
 	var places []string
 	values, into := make([]any, len(columns)), make([]any, len(columns))
@@ -89,7 +89,7 @@ func (p *played) fill(t *testing.T, to *sql.DB, table string) {
 func raw(t *testing.T, address string) *sql.DB {
 	t.Helper()
 	if !database.IsPostgres(address) {
-		db, err := sql.Open(services.FileDriver(), address)
+		db, err := sql.Open(services.SQLiteDriver(), address)
 		must(t, err)
 		t.Cleanup(func() { must(t, db.Close()) })
 		return db

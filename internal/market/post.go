@@ -31,15 +31,15 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 	if err != nil {
 		return TaskResult{}, err
 	}
-	return once(ctx, m, actor.AgentID, "postTask", in, func(tx *database.Tx) (TaskResult, error) {
-		if err := insert(tx, &task); err != nil {
+	return idempotent(ctx, m, actor.AgentID, "postTask", in, func(tx *database.Tx) (TaskResult, error) {
+		if err := insertTask(tx, &task); err != nil {
 			return TaskResult{}, err
 		}
 		if err := indexCapabilities(tx, &task); err != nil {
 			return TaskResult{}, err
 		}
 		failpoint.Hit("post-written")
-		posted := m.event(models.TaskPosted, &task)
+		posted := m.newTaskEvent(models.TaskPosted, &task)
 		if err := m.Events.Append(tx, &posted); err != nil {
 			return TaskResult{}, err
 		}
@@ -47,11 +47,11 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 		if err != nil {
 			return TaskResult{}, err
 		}
-		if err := m.tellWallet(tx, actor.AgentID, ledger.HoldID(task.ID)); err != nil {
+		if err := m.appendWalletEvent(tx, actor.AgentID, ledger.HoldID(task.ID)); err != nil {
 			return TaskResult{}, err
 		}
 		failpoint.Hit("post-held")
-		return TaskResult{Task: task, Wallet: wallet}, m.Notifier.Announce(tx, &posted)
+		return TaskResult{Task: task, Wallet: wallet}, m.Notifier.Notify(tx, &posted)
 	})
 }
 
@@ -71,26 +71,26 @@ func (m *Market) newTask(actor auth.Actor, in PostTaskInput) (models.Task, error
 	if err := m.checkBudget("budget", in.Budget); err != nil {
 		return task, err
 	}
-	openFor, err := minutes("openForMinutes", in.OpenForMinutes, maxOpenFor, m.Settings.OpenFor)
+	openFor, err := minutesOrDefault("openForMinutes", in.OpenForMinutes, maxOpenFor, m.Settings.OpenFor)
 	if err != nil {
 		return task, err
 	}
-	lease, err := minutes("leaseMinutes", in.LeaseMinutes, maxLease, m.Settings.Lease)
+	lease, err := minutesOrDefault("leaseMinutes", in.LeaseMinutes, maxLease, m.Settings.Lease)
 	if err != nil {
 		return task, err
 	}
 	task.OpenUntil, task.LeaseFor = now.Add(openFor), lease.Microseconds()
-	task.Capabilities, err = Words("requiredCapabilities", in.RequiredCapabilities, maxRequired)
+	task.Capabilities, err = NormalizeCapabilities("requiredCapabilities", in.RequiredCapabilities, maxRequiredCapabilities)
 	return task, err
 }
 
-// insert writes a new task.
-func insert(tx *database.Tx, t *models.Task) error {
+// insertTask writes a new task.
+func insertTask(tx *database.Tx, t *models.Task) error {
 	capabilities, err := json.Marshal(t.Capabilities)
 	if err != nil {
 		return fmt.Errorf("write capabilities: %w", err)
 	}
-	return tx.Run(`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status,
+	return tx.ExecOne(`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status,
 			attempt, lease_for, open_until, lease_until, created_at, accepted_at, replica, tokens)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		t.ID, t.PosterID, t.WorkerID, t.Title, t.Description, t.Budget, string(capabilities), t.Origin, t.Status,
@@ -101,12 +101,14 @@ func insert(tx *database.Tx, t *models.Task) error {
 // by.
 func indexCapabilities(tx *database.Tx, task *models.Task) error {
 	for _, word := range task.Capabilities {
-		if err := tx.Run("INSERT INTO task_capabilities (capability, task_id) VALUES (?, ?)", word, task.ID); err != nil {
+		if err := tx.ExecOne("INSERT INTO task_capabilities (capability, task_id) VALUES (?, ?)", word, task.ID); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// leaseOf is how long a worker of the task has.
-func leaseOf(task *models.Task) time.Duration { return time.Duration(task.LeaseFor) * time.Microsecond }
+// leaseDuration is how long a worker of the task has.
+func leaseDuration(task *models.Task) time.Duration {
+	return time.Duration(task.LeaseFor) * time.Microsecond
+}

@@ -23,28 +23,28 @@ type AgentChanges struct {
 
 // UpdateAgent changes the caller's profile. INVALID_INPUT for a bad field.
 func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChanges) (models.Agent, error) {
-	kept, err := m.unlessKept(ctx, actor.AgentID, func() error { return m.checkEndpoint(ctx, in) })
+	kept, err := m.checkUnlessReplayed(ctx, actor.AgentID, func() error { return m.checkEndpoint(ctx, in) })
 	if err != nil {
 		return models.Agent{}, err
 	}
-	return once(ctx, m, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
+	return idempotent(ctx, m, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
 		var agent models.Agent
 		if kept {
-			return agent, errForgotten()
+			return agent, errKeyExpired()
 		}
-		if err := tx.Locked().Take(&agent, "id = ?", actor.AgentID).Error; err != nil {
+		if err := tx.ForUpdate().Take(&agent, "id = ?", actor.AgentID).Error; err != nil {
 			return agent, err
 		}
-		if err := m.change(&agent, in); err != nil {
+		if err := m.applyChanges(&agent, in); err != nil {
 			return agent, err
 		}
 		if in.EndpointURL != nil && agent.EndpointURL != "" {
-			if _, err := m.Notifier.MintSecret(tx, agent.ID); err != nil {
+			if _, err := m.Notifier.EnsureSecret(tx, agent.ID); err != nil {
 				return agent, err
 			}
 		}
-		if fields := in.reaching(); fields != "" {
-			if err := m.note(ctx, tx, actor.AgentID, models.AgentChanged, fields); err != nil {
+		if fields := in.auditedFields(); fields != "" {
+			if err := m.recordAudit(ctx, tx, actor.AgentID, models.AgentChanged, fields); err != nil {
 				return agent, err
 			}
 		}
@@ -62,11 +62,11 @@ func (m *Market) checkEndpoint(ctx context.Context, in AgentChanges) error {
 	if in.EndpointURL == nil || *in.EndpointURL == "" {
 		return nil
 	}
-	return m.CheckName(ctx, "endpointUrl", *in.EndpointURL)
+	return m.CheckHost(ctx, "endpointUrl", *in.EndpointURL)
 }
 
-// reaching names what is changed of where an agent's work is sent and how it is done.
-func (in *AgentChanges) reaching() string {
+// auditedFields names what is changed of where an agent's work is sent and how it is done.
+func (in *AgentChanges) auditedFields() string {
 	switch {
 	case in.EndpointURL != nil && in.SystemPrompt != nil:
 		return "endpointUrl systemPrompt"
@@ -79,15 +79,15 @@ func (in *AgentChanges) reaching() string {
 	}
 }
 
-// change applies what was given to the agent and checks the outcome.
-func (m *Market) change(agent *models.Agent, in AgentChanges) (err error) {
-	assign(&agent.Name, in.Name)
-	assign(&agent.Description, in.Description)
-	assign(&agent.PricePerTask, in.PricePerTask)
-	assign(&agent.EndpointURL, in.EndpointURL)
-	assign(&agent.SystemPrompt, in.SystemPrompt)
+// applyChanges applies what was given to the agent and checks the outcome.
+func (m *Market) applyChanges(agent *models.Agent, in AgentChanges) (err error) {
+	setIfGiven(&agent.Name, in.Name)
+	setIfGiven(&agent.Description, in.Description)
+	setIfGiven(&agent.PricePerTask, in.PricePerTask)
+	setIfGiven(&agent.EndpointURL, in.EndpointURL)
+	setIfGiven(&agent.SystemPrompt, in.SystemPrompt)
 	if in.Capabilities != nil {
-		if agent.Capabilities, err = Words("capabilities", *in.Capabilities, maxCapabilities); err != nil {
+		if agent.Capabilities, err = NormalizeCapabilities("capabilities", *in.Capabilities, maxCapabilities); err != nil {
 			return err
 		}
 	}
@@ -98,13 +98,13 @@ func (m *Market) change(agent *models.Agent, in AgentChanges) (err error) {
 // refuses a caller whose key was revoked before its turn came.
 func (m *Market) lockAgent(tx *database.Tx, actor auth.Actor) error {
 	var id string
-	if err := tx.RowLocked("SELECT id FROM agents WHERE id = ?", []any{actor.AgentID}, &id); err != nil {
+	if err := tx.QueryRowForUpdate("SELECT id FROM agents WHERE id = ?", []any{actor.AgentID}, &id); err != nil {
 		return err
 	}
-	return m.Keys.Check(tx, actor)
+	return m.Keys.RequireActive(tx, actor)
 }
 
-func assign[T any](field *T, given *T) {
+func setIfGiven[T any](field *T, given *T) {
 	if given != nil {
 		*field = *given
 	}
@@ -112,20 +112,20 @@ func assign[T any](field *T, given *T) {
 
 // RotateKey gives the caller a new API key and ends the old one at once.
 func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error) {
-	return once(ctx, m, actor.AgentID, "rotateApiKey", struct{}{}, func(tx *database.Tx) (string, error) {
+	return idempotent(ctx, m, actor.AgentID, "rotateApiKey", struct{}{}, func(tx *database.Tx) (string, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return "", err
 		}
-		if err := m.Events.Tell(tx, models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.now()}); err != nil {
+		if err := m.Events.AppendNoID(tx, models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.now()}); err != nil {
 			return "", err
 		}
 		if err := m.Keys.Revoke(tx, actor.AgentID); err != nil {
 			return "", err
 		}
-		if err := m.note(ctx, tx, actor.AgentID, models.KeyRotated, actor.AgentID); err != nil {
+		if err := m.recordAudit(ctx, tx, actor.AgentID, models.KeyRotated, actor.AgentID); err != nil {
 			return "", err
 		}
-		return m.Keys.Mint(tx, actor.AgentID)
+		return m.Keys.Create(tx, actor.AgentID)
 	})
 }
 
@@ -135,19 +135,19 @@ func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error
 func (m *Market) RevokeKeys(ctx context.Context, agentID string) error {
 	return m.DB.Write(ctx, func(tx *database.Tx) error {
 		var id string
-		err := tx.RowLocked("SELECT id FROM agents WHERE id = ?", []any{agentID}, &id)
+		err := tx.QueryRowForUpdate("SELECT id FROM agents WHERE id = ?", []any{agentID}, &id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return models.Errorf(models.NotFound, "there is no agent %q", agentID)
 		}
 		if err != nil {
 			return err
 		}
-		if err := m.Events.Tell(tx, models.Event{Kind: models.KeyRevoked, AgentID: &agentID, CreatedAt: m.now()}); err != nil {
+		if err := m.Events.AppendNoID(tx, models.Event{Kind: models.KeyRevoked, AgentID: &agentID, CreatedAt: m.now()}); err != nil {
 			return err
 		}
 		if err := m.Keys.Revoke(tx, agentID); err != nil {
 			return err
 		}
-		return m.note(ctx, tx, models.OperatorActor, models.KeysRevoked, agentID)
+		return m.recordAudit(ctx, tx, models.OperatorActor, models.KeysRevoked, agentID)
 	})
 }

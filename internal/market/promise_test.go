@@ -12,15 +12,15 @@ func TestPromise(t *testing.T) {
 	t.Parallel()
 	t.Run("is kept with the agent's own key, once", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
-		task := h.promises(t)
-		h.wants(t, task, models.Assigned, 85, 100)
+		h := newHireBundle(t)
+		task := h.startPromisedHire(t)
+		h.wantHire(t, task, models.Assigned, 85, 100)
 		_, err := h.Complete(t.Context(), h.poster, task.ID, "r")
 		wantCode(t, err, models.Forbidden)
-		_, err = h.Complete(t.Context(), h.Agent(), task.ID, "r")
+		_, err = h.Complete(t.Context(), h.NewAgent(), task.ID, "r")
 		wantCode(t, err, models.NotFound)
 		var paid atomic.Int32
-		together(20, func(int) {
+		runConcurrently(20, func(int) {
 			out, err := h.Complete(t.Context(), h.worker, task.ID, "r")
 			if err == nil {
 				paid.Add(1)
@@ -34,38 +34,38 @@ func TestPromise(t *testing.T) {
 		if paid.Load() != 1 {
 			t.Errorf("paid %d times", paid.Load())
 		}
-		h.wants(t, task, models.Completed, 85, 113)
+		h.wantHire(t, task, models.Completed, 85, 113)
 	})
 	t.Run("outlives the process it was given to", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
-		task := h.promises(t)
-		h.dies(t)
+		h := newHireBundle(t)
+		task := h.startPromisedHire(t)
+		h.removeReplica(t)
 		must(t, h.Sweep(t.Context()))
-		h.wants(t, task, models.Assigned, 85, 100)
+		h.wantHire(t, task, models.Assigned, 85, 100)
 		_, err := h.Complete(t.Context(), h.worker, task.ID, "r")
 		must(t, err)
-		h.wants(t, task, models.Completed, 85, 113)
+		h.wantHire(t, task, models.Completed, 85, 113)
 	})
 	t.Run("that is broken gives the budget back at the deadline", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
-		task := h.promises(t)
+		h := newHireBundle(t)
+		task := h.startPromisedHire(t)
 		h.Clock.Advance(time.Hour - time.Second)
-		swept(t, h.Bundle)
-		h.wants(t, task, models.Assigned, 85, 100)
+		mustSweep(t, h.Bundle)
+		h.wantHire(t, task, models.Assigned, 85, 100)
 		h.Clock.Advance(time.Second)
 		_, err := h.Complete(t.Context(), h.worker, task.ID, "late, though nobody swept")
 		wantCode(t, err, models.Conflict)
-		swept(t, h.Bundle)
-		swept(t, h.Bundle)
-		h.wants(t, task, models.Failed, 100, 100)
+		mustSweep(t, h.Bundle)
+		mustSweep(t, h.Bundle)
+		h.wantHire(t, task, models.Failed, 100, 100)
 	})
 	t.Run("that cannot be kept is given back", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
-		h.follows(t)
-		task, ended := h.waits(t)
+		h := newHireBundle(t)
+		h.followEvents(t)
+		task, ended := h.executePromisedHire(t)
 		_, err := h.Release(t.Context(), h.poster, task.ID)
 		wantCode(t, err, models.Forbidden)
 		out, err := h.Release(t.Context(), h.worker, task.ID)
@@ -73,38 +73,38 @@ func TestPromise(t *testing.T) {
 			t.Errorf("got %+v, %v", out, err)
 		}
 		wantCode(t, (<-ended).err, models.ExecutionFailed)
-		_, err = h.executes(t, "k")
+		_, err = h.executeHire(t, "k")
 		wantCode(t, err, models.ExecutionFailed)
 		_, err = h.Complete(t.Context(), h.worker, task.ID, "after all")
 		wantCode(t, err, models.Conflict)
 		_, err = h.Extend(t.Context(), h.worker, task.ID, nil)
 		wantCode(t, err, models.Conflict)
-		h.wants(t, task, models.Failed, 100, 100)
+		h.wantHire(t, task, models.Failed, 100, 100)
 	})
 	t.Run("can be kept before the endpoint has even answered", func(t *testing.T) {
 		t.Parallel()
-		for _, answers := range []outcome{promised(), done(), {err: models.Errorf(models.ExecutionFailed, "no")}} {
-			h := newHiring(t)
-			out, err := h.starts(t, "")
+		for _, answers := range []agentReply{promisedReply(), doneReply(), {err: models.Errorf(models.ExecutionFailed, "no")}} {
+			h := newHireBundle(t)
+			out, err := h.startHire(t, "")
 			must(t, err)
-			<-h.called
+			<-h.calls
 			_, err = h.Complete(t.Context(), h.worker, out.Task.ID, "quick")
 			must(t, err)
-			h.answer <- answers
-			h.Wait(t.Context())
-			h.wants(t, out.Task, models.Completed, 85, 113)
+			h.replies <- answers
+			h.WaitExecutions(t.Context())
+			h.wantHire(t, out.Task, models.Completed, 85, 113)
 		}
 	})
 	t.Run("or the deadline: of many who complete and sweep at once one wins", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
+		h := newHireBundle(t)
 		for range 10 {
 			poster, _ := h.Balances(h.poster)
 			worker, _ := h.Balances(h.worker)
-			task := h.promises(t)
+			task := h.startPromisedHire(t)
 			h.Clock.Advance(time.Hour - time.Millisecond)
 			var kept atomic.Int32
-			together(8, func(i int) {
+			runConcurrently(8, func(i int) {
 				switch i {
 				case 0:
 					h.Clock.Advance(time.Millisecond)
@@ -118,33 +118,33 @@ func TestPromise(t *testing.T) {
 					}
 				}
 			})
-			swept(t, h.Bundle)
+			mustSweep(t, h.Bundle)
 			switch kept.Load() {
 			case 0:
-				h.wants(t, task, models.Failed, poster, worker)
+				h.wantHire(t, task, models.Failed, poster, worker)
 			case 1:
-				h.wants(t, task, models.Completed, poster-15, worker+13)
+				h.wantHire(t, task, models.Completed, poster-15, worker+13)
 			default:
 				t.Fatalf("completed %d times", kept.Load())
 			}
 			if poster < 30 {
-				h.poster = h.Agent()
+				h.poster = h.NewAgent()
 			}
 		}
 	})
 }
 
-// TestExecute_promise: who waits gets the result when the promise is kept in time.
+// TestExecute_promisedResult: who waits gets the result when the promise is kept in time.
 // The end of waiting fails nothing; a retry with the same key finds the hire as it
 // is, and never makes another.
-func TestExecute_promise(t *testing.T) {
+func TestExecute_promisedResult(t *testing.T) {
 	t.Parallel()
 	t.Run("kept while one waits", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
-		h.follows(t)
-		task, ended := h.waits(t)
-		if *task.LeaseUntil != models.At(h.Clock.Now().Add(time.Hour)) {
+		h := newHireBundle(t)
+		h.followEvents(t)
+		task, ended := h.executePromisedHire(t)
+		if *task.LeaseUntil != models.NewTime(h.Clock.Now().Add(time.Hour)) {
 			t.Errorf("the promise is due at %v", *task.LeaseUntil)
 		}
 		_, err := h.Complete(t.Context(), h.worker, task.ID, "kept")
@@ -152,57 +152,57 @@ func TestExecute_promise(t *testing.T) {
 		if got := <-ended; got.err != nil || *got.Task.Result != "kept" || got.Wallet.Available != 85 {
 			t.Errorf("who waited got %+v", got)
 		}
-		again, err := h.executes(t, "k")
-		if err != nil || *again.Task.Result != "kept" || h.runs.Load() != 1 {
+		again, err := h.executeHire(t, "k")
+		if err != nil || *again.Task.Result != "kept" || h.runCount.Load() != 1 {
 			t.Errorf("the same key got %+v, %v", again, err)
 		}
-		h.wants(t, task, models.Completed, 85, 113)
+		h.wantHire(t, task, models.Completed, 85, 113)
 	})
 	t.Run("kept after that", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
-		h.follows(t)
+		h := newHireBundle(t)
+		h.followEvents(t)
 		h.Settings.ExecuteTimeout = time.Millisecond
-		h.answer <- promised()
-		out, err := h.executes(t, "k")
+		h.replies <- promisedReply()
+		out, err := h.executeHire(t, "k")
 		if err != nil || out.Task.Status != models.Assigned || out.Wallet.Available != 85 {
 			t.Fatalf("the end of waiting gave %+v, %v", out, err)
 		}
-		again, err := h.executes(t, "k")
+		again, err := h.executeHire(t, "k")
 		if err != nil || again.Task.ID != out.Task.ID || again.Task.Status != models.Assigned {
 			t.Errorf("the same key got %+v, %v", again, err)
 		}
 		_, err = h.Complete(t.Context(), h.worker, out.Task.ID, "kept")
 		must(t, err)
-		again, err = h.executes(t, "k")
-		if err != nil || again.Task.ID != out.Task.ID || *again.Task.Result != "kept" || h.runs.Load() != 1 {
-			t.Errorf("the same key got %+v, %v after %d runs", again, err, h.runs.Load())
+		again, err = h.executeHire(t, "k")
+		if err != nil || again.Task.ID != out.Task.ID || *again.Task.Result != "kept" || h.runCount.Load() != 1 {
+			t.Errorf("the same key got %+v, %v after %d runs", again, err, h.runCount.Load())
 		}
-		h.wants(t, out.Task, models.Completed, 85, 113)
+		h.wantHire(t, out.Task, models.Completed, 85, 113)
 	})
 	t.Run("not waited for when the server stops", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
-		h.Hurry()
-		h.answer <- promised()
-		out, err := h.executes(t, "")
+		h := newHireBundle(t)
+		h.StopWaiting()
+		h.replies <- promisedReply()
+		out, err := h.executeHire(t, "")
 		if err != nil || out.Task.Status != models.Assigned {
 			t.Errorf("got %+v, %v", out, err)
 		}
-		h.wants(t, out.Task, models.Assigned, 85, 100)
+		h.wantHire(t, out.Task, models.Assigned, 85, 100)
 	})
 	t.Run("broken", func(t *testing.T) {
 		t.Parallel()
-		h := newHiring(t)
-		h.follows(t)
+		h := newHireBundle(t)
+		h.followEvents(t)
 		h.Settings.ExecuteTimeout = time.Millisecond
-		h.answer <- promised()
-		out, err := h.executes(t, "k")
+		h.replies <- promisedReply()
+		out, err := h.executeHire(t, "k")
 		must(t, err)
 		h.Clock.Advance(time.Hour)
-		swept(t, h.Bundle)
-		_, err = h.executes(t, "k")
+		mustSweep(t, h.Bundle)
+		_, err = h.executeHire(t, "k")
 		wantCode(t, err, models.ExecutionTimeout)
-		h.wants(t, out.Task, models.Failed, 100, 100)
+		h.wantHire(t, out.Task, models.Failed, 100, 100)
 	})
 }

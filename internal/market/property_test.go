@@ -23,16 +23,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestProperty walks the market beside its model; see markettest.Walk.
-func TestProperty(t *testing.T) {
+// TestMarket_matchesModel walks the market beside its model; see markettest.CheckModel.
+func TestMarket_matchesModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
-		markettest.Walk(t, r, func(tb testing.TB, agents int) (*markettest.Bundle, markettest.Verbs, []auth.Actor) {
+		markettest.CheckModel(t, r, func(tb testing.TB, agents int) (*markettest.Bundle, markettest.MarketAPI, []auth.Actor) {
 			tb.Helper()
 			b := markettest.New(tb)
 			var actors []auth.Actor
 			for range agents {
-				actors = append(actors, b.Agent())
+				actors = append(actors, b.NewAgent())
 			}
 			return b, b.Market, actors
 		})

@@ -11,15 +11,15 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// forgetBatch is how many rows one transaction forgets.
-const forgetBatch = 500
+// pruneBatch is how many rows one transaction forgets.
+const pruneBatch = 500
 
-// Records are the deliveries of events.
-type Records interface {
+// DeliveryStore are the deliveries of events.
+type DeliveryStore interface {
 	// Prune takes those away that are older than they are kept.
 	Prune(ctx context.Context) error
-	// Needs returns the id of the first event that is still to be kept for them.
-	Needs(ctx context.Context) (eventID int64, err error)
+	// OldestNeeded returns the id of the first event that is still to be kept for them.
+	OldestNeeded(ctx context.Context) (eventID int64, err error)
 }
 
 // Prune takes away what is older than it is kept: idempotency keys, networks that
@@ -27,57 +27,57 @@ type Records interface {
 // first, which goes by the events, and writes the refusals that were counted. Nothing
 // depends on when it runs, and several processes may prune at once.
 func (m *Market) Prune(ctx context.Context) error {
-	counted, err := ledger.Count(ctx, m.DB)
-	return errors.Join(err, m.WriteRefusals(ctx), m.forget(ctx), m.pruneEvents(ctx, counted))
+	counted, err := ledger.UpdateTotals(ctx, m.DB)
+	return errors.Join(err, m.FlushRejections(ctx), m.pruneExpired(ctx), m.pruneEvents(ctx, counted))
 }
 
 // pruneEvents takes deliveries away and then the events that none of those left
 // names, as far as the ledger has counted them.
 func (m *Market) pruneEvents(ctx context.Context, counted int64) error {
-	if err := m.Records.Prune(ctx); err != nil || m.Settings.KeepEvents == 0 {
+	if err := m.DeliveryStore.Prune(ctx); err != nil || m.Settings.KeepEvents == 0 {
 		return err
 	}
-	needed, err := m.Records.Needs(ctx)
+	needed, err := m.DeliveryStore.OldestNeeded(ctx)
 	if err != nil {
 		return err
 	}
-	pruned, err := m.Events.Prune(ctx, events.Bounds{Time: m.now().Add(-m.Settings.KeepEvents), ID: needed, Seq: counted + 1})
+	pruned, err := m.Events.Prune(ctx, events.PruneBounds{Time: m.now().Add(-m.Settings.KeepEvents), ID: needed, Seq: counted + 1})
 	if pruned > 0 {
 		m.Logger.InfoContext(ctx, "took old events away", slog.Int("events", pruned))
 	}
 	return err
 }
 
-// forget drops idempotency keys that are no longer honoured, and networks that
+// pruneExpired drops idempotency keys that are no longer honoured, and networks that
 // have all their registrations back.
-func (m *Market) forget(ctx context.Context) error {
+func (m *Market) pruneExpired(ctx context.Context) error {
 	return errors.Join(
-		m.drop(ctx, &models.IdempotencyKey{}, "scope, key", "created_at", m.now().Add(-KeepAnswers)),
-		m.drop(ctx, &models.Registrant{}, "network", "full_at", m.now()),
-		m.forgetAudit(ctx),
+		m.deleteExpired(ctx, &models.IdempotencyKey{}, "scope, key", "created_at", m.now().Add(-IdempotencyKeyTTL)),
+		m.deleteExpired(ctx, &models.Registrant{}, "network", "full_at", m.now()),
+		m.pruneAudit(ctx),
 	)
 }
 
-// forgetAudit drops the entries of the audit log that are older than they are kept.
-func (m *Market) forgetAudit(ctx context.Context) error {
+// pruneAudit drops the entries of the audit log that are older than they are kept.
+func (m *Market) pruneAudit(ctx context.Context) error {
 	if m.Settings.KeepAudit == 0 {
 		return nil
 	}
-	return m.drop(ctx, &models.AuditEntry{}, "seq", "created_at", m.now().Add(-m.Settings.KeepAudit))
+	return m.deleteExpired(ctx, &models.AuditEntry{}, "seq", "created_at", m.now().Add(-m.Settings.KeepAudit))
 }
 
-// drop drops the rows of a table whose time is not after another.
-func (m *Market) drop(ctx context.Context, row any, key, time string, last models.Time) error {
-	return database.Gently(ctx, func() (more bool, err error) {
+// deleteExpired drops the rows of a table whose time is not after another.
+func (m *Market) deleteExpired(ctx context.Context, row any, key, time string, last models.Time) error {
+	return database.RunThrottled(ctx, func() (more bool, err error) {
 		var some []models.Time
 		err = m.DB.Read(ctx).Model(row).Where(time+" <= ?", last).Limit(1).Pluck(time, &some).Error
 		if err != nil || len(some) == 0 {
 			return false, err
 		}
 		err = m.DB.Write(ctx, func(tx *database.Tx) error {
-			oldest := tx.Free().Model(row).Select(key).Where(time+" <= ?", last).Order(time).Limit(forgetBatch)
+			oldest := tx.ForUpdateSkipLocked().Model(row).Select(key).Where(time+" <= ?", last).Order(time).Limit(pruneBatch)
 			gone := tx.Where("("+key+") IN (?)", oldest).Delete(row)
-			more = gone.RowsAffected == forgetBatch
+			more = gone.RowsAffected == pruneBatch
 			return gone.Error
 		})
 		return more, err

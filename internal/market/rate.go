@@ -25,11 +25,11 @@ func (m *Market) Rate(ctx context.Context, actor auth.Actor, in RateTaskInput) (
 	if in.Score < 1 || in.Score > 5 {
 		return models.Task{}, models.Invalid("score", "must be from 1 to 5")
 	}
-	if err := checkText("comment", value(in.Comment), 0, maxComment); err != nil {
+	if err := checkText("comment", deref(in.Comment), 0, maxComment); err != nil {
 		return models.Task{}, err
 	}
-	return once(ctx, m, actor.AgentID, "rateTask", in, func(tx *database.Tx) (models.Task, error) {
-		task, err := load(tx, actor, in.TaskID)
+	return idempotent(ctx, m, actor.AgentID, "rateTask", in, func(tx *database.Tx) (models.Task, error) {
+		task, err := loadTask(tx, actor, in.TaskID)
 		if err != nil {
 			return task, err
 		}
@@ -37,7 +37,7 @@ func (m *Market) Rate(ctx context.Context, actor auth.Actor, in RateTaskInput) (
 			return task, models.Errorf(models.Forbidden, "only its poster can rate a task")
 		}
 		if task.Status != models.Completed {
-			return task, conflict(&task, task.StatusAt(m.now()))
+			return task, errWrongStatus(&task, task.StatusAt(m.now()))
 		}
 		if task.RatingScore != nil {
 			return task, models.Errorf(models.Conflict, "task %s is already rated", task.ID)
@@ -63,6 +63,6 @@ func (m *Market) rate(tx *database.Tx, task models.Task, in RateTaskInput) (mode
 	if err != nil {
 		return task, err
 	}
-	err = m.tell(tx, models.TaskRated, &task)
+	err = m.appendEvent(tx, models.TaskRated, &task)
 	return task, err
 }

@@ -39,15 +39,15 @@ func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, e
 	if task.Origin == models.Direct && !task.IsParty(viewerID) {
 		return nil, models.Errorf(models.NotFound, "there is no task %q", id)
 	}
-	task = m.shown(ctx, &task)
+	task = m.currentTask(ctx, &task)
 	return &task, nil
 }
 
-// shown returns a task as it is to be shown now, to a read in ctx.
-func (m *Market) shown(ctx context.Context, task *models.Task) models.Task {
+// currentTask returns a task as it is to be shown now, to a read in ctx.
+func (m *Market) currentTask(ctx context.Context, task *models.Task) models.Task {
 	now := m.now()
-	database.Until(ctx, now, task.Turn(now))
-	return task.At(now)
+	database.SetReadExpiry(ctx, now, task.NextDeadline(now))
+	return task.AsOf(now)
 }
 
 // Tasks returns the tasks with these ids as they stand now, in any order. It
@@ -58,7 +58,7 @@ func (m *Market) Tasks(ctx context.Context, ids []string) ([]models.Task, error)
 		return nil, err
 	}
 	for i := range tasks {
-		tasks[i] = m.shown(ctx, &tasks[i])
+		tasks[i] = m.currentTask(ctx, &tasks[i])
 	}
 	return tasks, nil
 }
@@ -76,7 +76,7 @@ func (m *Market) Wallet(ctx context.Context, agentID string) (*models.Wallet, er
 // NOT_FOUND.
 func (m *Market) Transfer(ctx context.Context, agentID, id string) (*models.Transfer, error) {
 	var transfer models.Transfer
-	account := models.AvailableOf(agentID)
+	account := models.AvailableAccount(agentID)
 	err := m.DB.Read(ctx).Take(&transfer, "id = ? AND (debit_account = ? OR credit_account = ?)", id, account, account).Error
 	if err != nil {
 		return nil, database.NotFound(err, "ledger entry", id)

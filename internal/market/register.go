@@ -39,28 +39,28 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 		return Registration{}, err
 	}
 	request := auth.RequestFrom(ctx)
-	if n := len(request.IdempotencyKey); n > 0 && n < anonymousKeyLength {
-		return Registration{}, models.Invalid("Idempotency-Key", "must have at least %d characters to register with", anonymousKeyLength)
+	if n := len(request.IdempotencyKey); n > 0 && n < minAnonymousKeyLength {
+		return Registration{}, models.Invalid("Idempotency-Key", "must have at least %d characters to register with", minAnonymousKeyLength)
 	}
-	if err := m.refusedAlready(ctx, request); err != nil {
-		return Registration{}, m.noteLimited(ctx, err)
+	if err := m.checkBlocked(ctx, request); err != nil {
+		return Registration{}, m.recordRateLimited(ctx, err)
 	}
-	out, err := once(ctx, m, registrationScope(request), "register", in, func(tx *database.Tx) (Registration, error) {
+	out, err := idempotent(ctx, m, registrationScope(request), "register", in, func(tx *database.Tx) (Registration, error) {
 		if err := m.limitRegistrations(tx, request.Network()); err != nil {
 			return Registration{}, err
 		}
-		if err := m.note(ctx, tx, agent.ID, models.AgentRegistered, agent.ID); err != nil {
+		if err := m.recordAudit(ctx, tx, agent.ID, models.AgentRegistered, agent.ID); err != nil {
 			return Registration{}, err
 		}
 		return m.register(tx, agent, webhookURL)
 	})
-	return out, m.noteLimited(ctx, err)
+	return out, m.recordRateLimited(ctx, err)
 }
 
-// noteLimited counts a registration that was one too many, and passes its error on.
-func (m *Market) noteLimited(ctx context.Context, err error) error {
+// recordRateLimited counts a registration that was one too many, and passes its error on.
+func (m *Market) recordRateLimited(ctx context.Context, err error) error {
 	if err != nil && models.CodeOf(err) == models.RateLimited {
-		m.Refused(ctx, models.RegistrationsFull, models.RateLimited)
+		m.RecordRejection(ctx, models.RegistrationRefused, models.RateLimited)
 	}
 	return err
 }
@@ -74,10 +74,10 @@ func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string
 		return out, err
 	}
 	var err error
-	if out.APIKey, err = m.Keys.Mint(tx, agent.ID); err != nil {
+	if out.APIKey, err = m.Keys.Create(tx, agent.ID); err != nil {
 		return out, err
 	}
-	if out.WebhookSecret, err = m.reach(tx, &agent, webhookURL); err != nil {
+	if out.WebhookSecret, err = m.setUpWebhook(tx, &agent, webhookURL); err != nil {
 		return out, err
 	}
 	if out.Wallet, err = ledger.OpenWallet(tx, m.now(), agent.ID, m.Settings.StartingCredits); err != nil {
@@ -86,18 +86,18 @@ func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string
 	if m.Settings.StartingCredits == 0 {
 		return out, nil
 	}
-	return out, m.tellWallet(tx, agent.ID, ledger.GrantID(agent.ID))
+	return out, m.appendWalletEvent(tx, agent.ID, ledger.GrantID(agent.ID))
 }
 
-// reach notes where the agent is notified and returns the secret that signs
+// setUpWebhook notes where the agent is notified and returns the secret that signs
 // what is sent to it.
-func (m *Market) reach(tx *database.Tx, agent *models.Agent, webhookURL string) (*string, error) {
+func (m *Market) setUpWebhook(tx *database.Tx, agent *models.Agent, webhookURL string) (*string, error) {
 	switch {
 	case webhookURL != "":
 		_, secret, err := m.Notifier.Subscribe(tx, agent.ID, webhookURL, nil)
 		return &secret, err
 	case agent.EndpointURL != "":
-		secret, err := m.Notifier.MintSecret(tx, agent.ID)
+		secret, err := m.Notifier.EnsureSecret(tx, agent.ID)
 		return &secret, err
 	default:
 		return nil, nil //nolint:nilnil // without an address there is nothing to sign
@@ -107,19 +107,19 @@ func (m *Market) reach(tx *database.Tx, agent *models.Agent, webhookURL string) 
 // newAgent checks what was given and returns the agent it describes.
 func (m *Market) newAgent(in RegisterAgentInput) (agent models.Agent, webhookURL string, err error) {
 	agent = models.Agent{
-		ID: newID(), Name: in.Name, Description: value(in.Description), PricePerTask: in.PricePerTask,
-		EndpointURL: value(in.EndpointURL), SystemPrompt: value(in.SystemPrompt), OwnerEmail: value(in.OwnerEmail), CreatedAt: m.now(),
+		ID: newID(), Name: in.Name, Description: deref(in.Description), PricePerTask: in.PricePerTask,
+		EndpointURL: deref(in.EndpointURL), SystemPrompt: deref(in.SystemPrompt), OwnerEmail: deref(in.OwnerEmail), CreatedAt: m.now(),
 	}
 	if agent.PricePerTask == 0 {
 		agent.PricePerTask = models.DefaultPrice
 	}
-	if agent.Capabilities, err = Words("capabilities", in.Capabilities, maxCapabilities); err != nil {
+	if agent.Capabilities, err = NormalizeCapabilities("capabilities", in.Capabilities, maxCapabilities); err != nil {
 		return agent, "", err
 	}
 	if err = m.checkAgent(&agent); err != nil {
 		return agent, "", err
 	}
-	if webhookURL = value(in.WebhookURL); webhookURL != "" {
+	if webhookURL = deref(in.WebhookURL); webhookURL != "" {
 		webhookURL, err = m.CheckURL("webhookUrl", webhookURL)
 	}
 	return agent, webhookURL, err
@@ -131,10 +131,10 @@ func (m *Market) checkAgent(agent *models.Agent) (err error) {
 	if err = checkText("name", agent.Name, 1, maxName); err != nil {
 		return err
 	}
-	if err = checkText("description", agent.Description, 0, maxAbout); err != nil {
+	if err = checkText("description", agent.Description, 0, maxAgentDescription); err != nil {
 		return err
 	}
-	if err = checkText("systemPrompt", agent.SystemPrompt, 0, maxPrompt); err != nil {
+	if err = checkText("systemPrompt", agent.SystemPrompt, 0, maxSystemPrompt); err != nil {
 		return err
 	}
 	if err = checkEmail("ownerEmail", agent.OwnerEmail); err != nil {
@@ -164,7 +164,7 @@ func setCapabilities(tx *database.Tx, agent *models.Agent) error {
 	return tx.Create(&rows).Error
 }
 
-func value(p *string) string {
+func deref(p *string) string {
 	if p == nil {
 		return ""
 	}

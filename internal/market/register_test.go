@@ -18,10 +18,10 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// limited makes a market in a store, with registrations at the server's pace.
-func limited(t *testing.T, address string) *markettest.Bundle {
+// newRateLimitedMarket makes a market in a store, with registrations at the server's pace.
+func newRateLimitedMarket(t *testing.T, address string) *markettest.Bundle {
 	t.Helper()
-	b := markettest.NewAt(t, address)
+	b := markettest.NewWithDatabase(t, address)
 	b.Settings.RegisterEvery, b.Settings.RegisterBurst = time.Minute, 60
 	return b
 }
@@ -33,24 +33,24 @@ func registerFrom(ctx context.Context, b *markettest.Bundle, address, key string
 	return err
 }
 
-// count counts the rows of a table.
-func count(t *testing.T, b *markettest.Bundle, table string) (n int64) {
+// countRows counts the rows of a table.
+func countRows(t *testing.T, b *markettest.Bundle, table string) (n int64) {
 	t.Helper()
 	must(t, b.DB.Read(t.Context()).Table(table).Count(&n).Error)
 	return n
 }
 
-func TestRegister_limited(t *testing.T) {
+func TestRegister_rateLimit(t *testing.T) {
 	t.Parallel()
 	t.Run("of 200 at once from one network sixty are let in, by however many replicas", func(t *testing.T) {
 		t.Parallel()
-		address := services.Address(t)
-		replicas := []*markettest.Bundle{limited(t, address)}
+		address := services.NewDatabase(t)
+		replicas := []*markettest.Bundle{newRateLimitedMarket(t, address)}
 		if services.OnPostgres() {
-			replicas = append(replicas, limited(t, address))
+			replicas = append(replicas, newRateLimitedMarket(t, address))
 		}
 		var admitted, refused atomic.Int64
-		together(200, func(i int) {
+		runConcurrently(200, func(i int) {
 			err := registerFrom(t.Context(), replicas[i%len(replicas)], fmt.Sprintf("2001:db8:1:2::%x", i), "")
 			switch {
 			case err == nil:
@@ -62,39 +62,39 @@ func TestRegister_limited(t *testing.T) {
 			}
 		})
 		b := replicas[0]
-		if admitted.Load() != 60 || refused.Load() != 140 || count(t, b, "agents") != 60 || count(t, b, "registrants") != 1 {
+		if admitted.Load() != 60 || refused.Load() != 140 || countRows(t, b, "agents") != 60 || countRows(t, b, "registrants") != 1 {
 			t.Errorf("%d were let in and %d refused; there are %d agents, %d registrants",
-				admitted.Load(), refused.Load(), count(t, b, "agents"), count(t, b, "registrants"))
+				admitted.Load(), refused.Load(), countRows(t, b, "agents"), countRows(t, b, "registrants"))
 		}
 		must(t, registerFrom(t.Context(), b, "2001:db8:1:3::1", ""))
 		must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
-		b.Verified()
+		b.VerifyLedger()
 	})
 	t.Run("a restart gives nothing back", func(t *testing.T) {
 		t.Parallel()
-		address := services.Address(t)
+		address := services.NewDatabase(t)
 		t.Run("before", func(t *testing.T) { //nolint:paralleltest // one after the other
-			b := limited(t, address)
+			b := newRateLimitedMarket(t, address)
 			for range 60 {
 				must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
 			}
 		})
 		t.Run("after", func(t *testing.T) { //nolint:paralleltest // one after the other
-			wantCode(t, registerFrom(t.Context(), limited(t, address), "192.0.2.1", ""), models.RateLimited)
+			wantCode(t, registerFrom(t.Context(), newRateLimitedMarket(t, address), "192.0.2.1", ""), models.RateLimited)
 		})
 	})
 	t.Run("what is not registered is not counted, and a refusal leaves nothing behind", func(t *testing.T) {
 		t.Parallel()
-		b := limited(t, services.Address(t))
+		b := newRateLimitedMarket(t, services.NewDatabase(t))
 		for range 100 {
 			must(t, registerFrom(t.Context(), b, "192.0.2.1", "the same key for all"))
 		}
 		var kept, after models.Registrant
 		must(t, b.DB.Read(t.Context()).Take(&kept).Error)
-		if kept.FullAt.Std() != b.Clock.Now().Add(time.Minute) {
+		if kept.FullAt.AsTime() != b.Clock.Now().Add(time.Minute) {
 			t.Errorf("one registration and 99 repetitions are counted until %s", kept.FullAt)
 		}
-		b.Notifier = deaf{b.Notifier}
+		b.Notifier = failingNotifier{b.Notifier}
 		ctx := auth.WithRequest(t.Context(), &auth.Request{Address: "192.0.2.1"})
 		if _, err := b.Register(ctx, market.RegisterAgentInput{Name: "A", WebhookURL: new("https://a.example")}); !errors.Is(err, errBroken) {
 			t.Fatalf("got %v", err)
@@ -106,14 +106,14 @@ func TestRegister_limited(t *testing.T) {
 		b.Settings.RegisterBurst = 1
 		wantCode(t, registerFrom(t.Context(), b, "192.0.2.1", "another, which is left"), models.RateLimited)
 		must(t, b.DB.Read(t.Context()).Take(&after).Error)
-		if after != kept || count(t, b, "agents") != 1 || count(t, b, "idempotency_keys") != 1 || count(t, b, "transfers") != 1 {
+		if after != kept || countRows(t, b, "agents") != 1 || countRows(t, b, "idempotency_keys") != 1 || countRows(t, b, "transfers") != 1 {
 			t.Errorf("a refusal left %v for %v, %d agents, %d keys and %d transfers", after, kept,
-				count(t, b, "agents"), count(t, b, "idempotency_keys"), count(t, b, "transfers"))
+				countRows(t, b, "agents"), countRows(t, b, "idempotency_keys"), countRows(t, b, "transfers"))
 		}
 	})
 	t.Run("who was refused is refused without asking the database, until the time that it was told", func(t *testing.T) {
 		t.Parallel()
-		b := limited(t, services.Address(t))
+		b := newRateLimitedMarket(t, services.NewDatabase(t))
 		b.Settings.RegisterBurst = 1
 		must(t, registerFrom(t.Context(), b, "192.0.2.1", "the first one, with a key"))
 		wantCode(t, registerFrom(t.Context(), b, "192.0.2.1", ""), models.RateLimited)
@@ -131,26 +131,26 @@ func TestRegister_limited(t *testing.T) {
 	})
 	t.Run("a network is forgotten when it has all of its burst again", func(t *testing.T) {
 		t.Parallel()
-		b := limited(t, services.Address(t))
+		b := newRateLimitedMarket(t, services.NewDatabase(t))
 		for range 2 {
 			must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
 		}
 		b.Clock.Advance(2*time.Minute - time.Microsecond)
-		prune(t, b)
-		if count(t, b, "registrants") != 1 {
+		mustPrune(t, b)
+		if countRows(t, b, "registrants") != 1 {
 			t.Error("it is forgotten too early")
 		}
 		b.Clock.Advance(time.Microsecond)
-		prune(t, b)
-		if count(t, b, "registrants") != 0 {
+		mustPrune(t, b)
+		if countRows(t, b, "registrants") != 0 {
 			t.Error("it is kept for ever")
 		}
 	})
 }
 
-// TestRegister_pace: whenever one tries, it is let in exactly when no stretch of
+// TestRegister_rateLimitProperty: whenever one tries, it is let in exactly when no stretch of
 // time that ends now would have more than a burst and what its minutes give.
-func TestRegister_pace(t *testing.T) {
+func TestRegister_rateLimitProperty(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
 	b.Settings.StartingCredits = 0
@@ -179,10 +179,10 @@ func TestRegister_pace(t *testing.T) {
 	})
 }
 
-// deaf is a notifier that takes no address.
-type deaf struct{ market.Notifier }
+// failingNotifier is a notifier that takes no address.
+type failingNotifier struct{ market.Notifier }
 
 // Subscribe fails.
-func (deaf) Subscribe(*database.Tx, string, string, []models.WebhookEvent) (models.Webhook, string, error) {
+func (failingNotifier) Subscribe(*database.Tx, string, string, []models.WebhookEvent) (models.Webhook, string, error) {
 	return models.Webhook{}, "", errBroken
 }

@@ -15,29 +15,29 @@ import (
 // back has failed, and its budget can be spent again. FORBIDDEN for anyone else,
 // CONFLICT when the task is not assigned.
 func (m *Market) Release(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
-	out, err := once(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
-		task, err := m.loadWorked(tx, actor, taskID)
+	out, err := idempotent(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+		task, err := m.loadAssigned(tx, actor, taskID)
 		if err != nil {
 			return TaskResult{}, err
 		}
 		before := task
-		err = advance(tx, &before, models.Open, map[string]any{"worker_id": nil, "lease_until": nil, "accepted_at": nil})
+		err = transition(tx, &before, models.Open, map[string]any{"worker_id": nil, "lease_until": nil, "accepted_at": nil})
 		if err != nil {
 			return TaskResult{}, err
 		}
-		if err := m.tell(tx, models.TaskReleased, &task); err != nil {
+		if err := m.appendEvent(tx, models.TaskReleased, &task); err != nil {
 			return TaskResult{}, err
 		}
 		task.Status, task.WorkerID, task.LeaseUntil, task.AcceptedAt = models.Open, nil, nil, nil
 		if err := ledger.Reopen(tx, m.now(), &task); err != nil {
 			return TaskResult{}, err
 		}
-		wallet, err := ledgerWallet(tx, actor.AgentID)
+		wallet, err := readWallet(tx, actor.AgentID)
 		return TaskResult{Task: task, Wallet: wallet}, err
 	})
-	if errors.Is(err, errHire) {
-		return once(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
-			return m.finishHire(tx, actor, taskID, "", gaveNothing())
+	if errors.Is(err, errDirectHire) {
+		return idempotent(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+			return m.finishHire(tx, actor, taskID, "", errNoResult())
 		})
 	}
 	return out, err

@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	// sweepPage is how many tasks one pass over the store ends at most.
-	sweepPage = 200
-	// sweepTime and pruneTime are how long Run sweeps and prunes at once. What is
+	// sweepPageSize is how many tasks one pass over the store ends at most.
+	sweepPageSize = 200
+	// sweepTimeout and pruneTimeout are how long Run sweeps and prunes at once. What is
 	// left is there next time.
-	sweepTime, pruneTime = 30 * time.Second, time.Minute
-	// pruneEvery is how many sweeps there are to one pruning.
-	pruneEvery = 10
+	sweepTimeout, pruneTimeout = 30 * time.Second, time.Minute
+	// sweepsPerPrune is how many sweeps there are to one pruning.
+	sweepsPerPrune = 10
 )
 
 // Sweep ends what time has ended: it refunds open and lapsed tasks whose offer
@@ -29,89 +29,89 @@ const (
 // A task that cannot be ended holds up no other: the error names it, and it is tried
 // again after a minute, when all others have had their turn.
 func (m *Market) Sweep(ctx context.Context) error {
-	s := &sweep{market: m, before: m.unended.last(), failed: map[string]models.Time{}}
-	err := errors.Join(s.overdue(ctx), s.dead(ctx))
-	for _, task := range s.held {
-		s.try(ctx, task)
+	s := &sweep{market: m, lastTried: m.sweepRetries.load(), failed: map[string]models.Time{}}
+	err := errors.Join(s.endOverdue(ctx), s.failOrphaned(ctx))
+	for _, task := range s.deferred {
+		s.tryEnd(ctx, task)
 	}
-	m.unended.note(ctx, s)
+	m.sweepRetries.save(ctx, s)
 	return errors.Join(err, s.err())
 }
 
-// overdue ends the tasks whose time has come, page by page in the order of their times:
+// endOverdue ends the tasks whose time has come, page by page in the order of their times:
 // what stays is not met again.
-func (s *sweep) overdue(ctx context.Context) error {
-	now, after := s.market.now(), ending{}
+func (s *sweep) endOverdue(ctx context.Context) error {
+	now, after := s.market.now(), dueTask{}
 	for {
-		var page []ending
+		var page []dueTask
 		err := s.market.DB.Read(ctx).Raw(`
 			SELECT id, origin, open_until AS due FROM tasks WHERE status = 'open' AND open_until <= ? AND (open_until, id) > (?, ?)
 			UNION ALL
 			SELECT id, origin, lease_until FROM tasks WHERE status = 'assigned' AND lease_until <= ? AND (lease_until, id) > (?, ?)
 				AND (origin = 'direct' OR lapses + 1 >= ? OR open_until <= ?)
 			ORDER BY due, id LIMIT ?`,
-			now, after.Due, after.ID, now, after.Due, after.ID, models.MaxLapses, now, sweepPage).Scan(&page).Error
+			now, after.Due, after.ID, now, after.Due, after.ID, models.MaxLapses, now, sweepPageSize).Scan(&page).Error
 		if err != nil {
 			return err
 		}
 		for _, task := range page {
-			s.offer(ctx, task)
+			s.process(ctx, task)
 		}
-		if len(page) < sweepPage || ctx.Err() != nil {
+		if len(page) < sweepPageSize || ctx.Err() != nil {
 			return ctx.Err()
 		}
 		after = page[len(page)-1]
 	}
 }
 
-// dead ends the hires that a process that is gone left running, and those that this one
+// failOrphaned ends the hires that a process that is gone left running, and those that this one
 // has lost. A process that only seemed to be gone finds its hire ended and pays nobody.
-func (s *sweep) dead(ctx context.Context) error {
+func (s *sweep) failOrphaned(ctx context.Context) error {
 	var ids []string
 	err := s.market.DB.Read(ctx).Raw(`SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct'
 		AND replica > '' AND replica NOT IN (SELECT id FROM replicas)`).Scan(&ids).Error
 	if err != nil {
 		return err
 	}
-	lost, err := s.market.lost(ctx)
+	lost, err := s.market.findLostHires(ctx)
 	if err != nil {
 		return err
 	}
 	for _, id := range append(ids, lost...) {
-		s.offer(ctx, ending{ID: id, dead: true})
+		s.process(ctx, dueTask{ID: id, orphaned: true})
 	}
 	return nil
 }
 
-// lostAfter is how old a hire of this process is at least when it is found that
+// minLostAge is how old a hire of this process is at least when it is found that
 // nobody runs it.
-const lostAfter = time.Minute
+const minLostAge = time.Minute
 
-// lost returns the direct hires that this process wrote but does not run: it was
+// findLostHires returns the direct hires that this process wrote but does not run: it was
 // told of a failure, and the store had kept them after all.
-func (m *Market) lost(ctx context.Context) (ids []string, err error) {
+func (m *Market) findLostHires(ctx context.Context) (ids []string, err error) {
 	var own []string
 	err = m.DB.Read(ctx).Raw("SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct' AND replica = ? AND created_at <= ?",
-		m.DB.Replica(), m.now().Add(-lostAfter)).Scan(&own).Error
+		m.DB.ReplicaID(), m.now().Add(-minLostAge)).Scan(&own).Error
 	for _, id := range own {
-		if !m.running.runs(id) {
+		if !m.executions.isRunning(id) {
 			ids = append(ids, id)
 		}
 	}
 	return ids, err
 }
 
-// Run sweeps at every interval until ctx ends, and prunes beside it.
-func (m *Market) Run(ctx context.Context, interval time.Duration) {
+// RunMaintenance sweeps at every interval until ctx ends, and prunes beside it.
+func (m *Market) RunMaintenance(ctx context.Context, interval time.Duration) {
 	var group sync.WaitGroup
-	group.Go(func() { m.every(ctx, pruneEvery*interval, pruneTime, "prune", m.Prune) })
-	m.every(ctx, interval, sweepTime, "sweep", m.Sweep)
+	group.Go(func() { m.runEvery(ctx, sweepsPerPrune*interval, pruneTimeout, "prune", m.Prune) })
+	m.runEvery(ctx, interval, sweepTimeout, "sweep", m.Sweep)
 	group.Wait()
 }
 
-// every does something at every interval until ctx ends. It gives up when that
+// runEvery does something at every interval until ctx ends. It gives up when that
 // takes long: a connection to the store can die without a sign.
-func (m *Market) every(ctx context.Context, interval, most time.Duration, name string, do func(context.Context) error) {
+func (m *Market) runEvery(ctx context.Context, interval, most time.Duration, name string, do func(context.Context) error) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
@@ -129,28 +129,28 @@ func (m *Market) every(ctx context.Context, interval, most time.Duration, name s
 	}
 }
 
-// end ends one task as the clock says, or because nobody runs it, and reports whether
+// endTask ends one task as the clock says, or because nobody runs it, and reports whether
 // that was so still.
-func (m *Market) end(tx *database.Tx, due ending) (ended bool, err error) {
+func (m *Market) endTask(tx *database.Tx, due dueTask) (ended bool, err error) {
 	switch {
-	case due.dead:
+	case due.orphaned:
 		stopped := models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was given back")
-		return m.fail(tx, due.ID, stopped, func(task *models.Task) bool { return task.Replica != nil })
+		return m.failHire(tx, due.ID, stopped, func(task *models.Task) bool { return task.Replica != nil })
 	case due.Origin == models.Direct:
-		return m.fail(tx, due.ID, tooLate(), func(task *models.Task) bool { return task.Lapsed(m.now()) })
+		return m.failHire(tx, due.ID, errDeadlineExceeded(), func(task *models.Task) bool { return task.Lapsed(m.now()) })
 	}
 	task, err := lockTask(tx, due.ID)
 	if err != nil || task.Status.Ended() || !task.StatusAt(m.now()).Ended() {
 		return false, err
 	}
-	_, err = m.settleUnpaid(tx, task, models.Expired, models.TaskExpired)
+	_, err = m.settleRefunded(tx, task, models.Expired, models.TaskExpired)
 	return err == nil, err
 }
 
-// fail settles a direct hire that nobody else will settle, unless somebody has, or
+// failHire settles a direct hire that nobody else will settle, unless somebody has, or
 // the agent promised its result meanwhile: then it is no longer due.
-func (m *Market) fail(tx *database.Tx, taskID string, failure *models.Error, due func(*models.Task) bool) (bool, error) {
-	c, err := m.claimOf(tx, taskID)
+func (m *Market) failHire(tx *database.Tx, taskID string, failure *models.Error, due func(*models.Task) bool) (bool, error) {
+	c, err := m.findClaim(tx, taskID)
 	if err != nil {
 		return false, err
 	}

@@ -62,7 +62,7 @@ func TestUpgrade_broken(t *testing.T) {
 	p := play(t)
 	address := p.older(t)
 	db := raw(t, address)
-	for _, statement := range append(texts(t, db, services.Triggers()),
+	for _, statement := range append(texts(t, db, services.DropTriggersQuery()),
 		"UPDATE wallets SET available = available + 1 WHERE agent_id = '"+p.worker.AgentID+"'", "DELETE FROM events WHERE kind = 'task.completed'") {
 		execute(t, db, statement)
 	}
@@ -98,12 +98,12 @@ type played struct {
 
 func play(t *testing.T) *played {
 	t.Helper()
-	p := &played{address: services.Address(t), told: make(chan string, 100)}
-	p.Bundle = markettest.NewAt(t, p.address)
+	p := &played{address: services.NewDatabase(t), told: make(chan string, 100)}
+	p.Bundle = markettest.NewWithDatabase(t, p.address)
 	p.receiver = httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { p.told <- r.URL.Path }))
 	t.Cleanup(p.receiver.Close)
-	p.poster, p.worker = p.Agent("x"), p.Agent("x", "y")
-	p.Agent("x") // has no webhook
+	p.poster, p.worker = p.NewAgent("x"), p.NewAgent("x", "y")
+	p.NewAgent("x") // has no webhook
 	hooks := notifying(p.Bundle, p.client())
 	must(t, hooks.Start(t.Context()))
 	for path, agent := range map[string]auth.Actor{"/poster": p.poster, "/worker": p.worker} {
@@ -113,10 +113,10 @@ func play(t *testing.T) *played {
 	_, err := p.UpdateAgent(t.Context(), p.worker, market.AgentChanges{PricePerTask: new(models.Credits(7))})
 	must(t, err)
 
-	open, assigned, completed := p.Posted(p.poster, 3, "x", "y"), p.Posted(p.poster, 4, "x"), p.Posted(p.poster, 5, "x")
-	cancelled, released := p.Posted(p.poster, 6, "x"), p.Posted(p.poster, 7, "x")
+	open, assigned, completed := p.NewTask(p.poster, 3, "x", "y"), p.NewTask(p.poster, 4, "x"), p.NewTask(p.poster, 5, "x")
+	cancelled, released := p.NewTask(p.poster, 6, "x"), p.NewTask(p.poster, 7, "x")
 	for _, task := range []models.Task{assigned, completed, released} {
-		accepted(t, p.Bundle, p.worker, task)
+		mustAccept(t, p.Bundle, p.worker, task)
 	}
 	_, err = p.Complete(t.Context(), p.worker, completed.ID, "done")
 	must(t, err)
@@ -129,20 +129,20 @@ func play(t *testing.T) *played {
 	hire := market.ExecuteInput{AgentID: p.worker.AgentID, TaskDescription: "Do it.", Budget: 8}
 	_, err = p.Execute(t.Context(), p.poster, hire)
 	must(t, err)
-	p.Hired.Answer = func(context.Context, *models.Agent, *models.Task) (string, error) { return "", errBroken }
+	p.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "", errBroken }
 	if _, err = p.Execute(t.Context(), p.poster, hire); err == nil {
 		t.Fatal("a hire that failed succeeded")
 	}
 	_, err = p.Post(t.Context(), p.poster, market.PostTaskInput{Title: "T", Description: "D", Budget: 9, OpenForMinutes: new(1)})
 	must(t, err)
 	p.Clock.Advance(brief)
-	swept(t, p.Bundle)
+	mustSweep(t, p.Bundle)
 	wantStatus(t, p.Bundle, open, models.Open)
 	for range 5 {
 		p.hears(t, "/worker")
 	}
 	must(t, hooks.Stop(t.Context()))
-	_, err = p.DB.NumberEvents(t.Context(), false)
+	_, err = p.DB.AssignCursors(t.Context(), false)
 	must(t, err)
 	return p
 }
@@ -159,7 +159,7 @@ func (p *played) client() *outbound.Client {
 
 // notifying has the market keep webhooks for real.
 func notifying(b *markettest.Bundle, client *outbound.Client) *webhooks.Webhooks {
-	hooks := webhooks.New(webhooks.Options{DB: b.DB, Events: b.Log, Client: client, Box: b.Box, Now: b.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
+	hooks := webhooks.New(webhooks.Options{DB: b.DB, Events: b.Log, Client: client, Cipher: b.Cipher, Now: b.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
 	b.Notifier, b.Deliverer = hooks, hooks
 	return hooks
 }
@@ -178,7 +178,7 @@ func (p *played) hears(t *testing.T, want string) {
 }
 
 // lawful fails when a law does not hold.
-func (*played) lawful(state *database.State) error {
+func (*played) lawful(state *database.Snapshot) error {
 	report, err := ledger.Verify(state)
 	if err == nil && len(report.Violations) > 0 {
 		err = fmt.Errorf("violations: %q", report.Violations)
@@ -189,7 +189,7 @@ func (*played) lawful(state *database.State) error {
 // verified inspects a store that has to be lawful and of a version.
 func (p *played) verified(t *testing.T, address string, version int64) (report ledger.Report) {
 	t.Helper()
-	must(t, database.Inspect(t.Context(), address, func(state *database.State) error {
+	must(t, database.Inspect(t.Context(), address, func(state *database.Snapshot) error {
 		if got, err := database.SchemaVersion(state); err != nil || got != version {
 			t.Errorf("the schema has version %d (%v), want %d", got, err, version)
 		}
@@ -206,7 +206,7 @@ func (p *played) verified(t *testing.T, address string, version int64) (report l
 // upgrade opens a store, compares it with the market that was played, and goes on.
 func (p *played) upgrade(t *testing.T, address string) {
 	t.Helper()
-	b := markettest.NewAt(t, address)
+	b := markettest.NewWithDatabase(t, address)
 	b.Clock.Advance(brief)
 	want := p.lists(t, p.Bundle)
 	for i, got := range p.lists(t, b) {
@@ -216,31 +216,31 @@ func (p *played) upgrade(t *testing.T, address string) {
 	}
 	hooks := notifying(b, p.client())
 	must(t, hooks.Start(t.Context()))
-	task := b.Posted(p.poster, 10, "x")
+	task := b.NewTask(p.poster, 10, "x")
 	p.hears(t, "/worker")
 	must(t, hooks.Stop(t.Context()))
 	if len(p.told) > 0 {
 		t.Errorf("%s was notified too", <-p.told)
 	}
-	accepted(t, b, p.worker, task)
+	mustAccept(t, b, p.worker, task)
 	_, err := b.Complete(t.Context(), p.worker, task.ID, "done")
 	must(t, err)
 	wantTotals(t, b, 300, 1+1+1)
-	b.Hired.Outcome = func(context.Context, *models.Task, market.Terms) (market.Outcome, error) {
-		return market.Outcome{Promised: true}, nil
+	b.FakeRunner.OutcomeFunc = func(context.Context, *models.Task, market.RunOptions) (market.RunResult, error) {
+		return market.RunResult{Promised: true}, nil
 	}
 	hired, err := b.StartExecution(t.Context(), p.poster, market.StartExecutionInput{AgentID: p.worker.AgentID, TaskDescription: "D", Budget: 8})
 	must(t, err)
-	b.Wait(t.Context())
+	b.WaitExecutions(t.Context())
 	err = b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("UPDATE tasks SET status = 'expired' WHERE id = ?", hired.Task.ID).Error
 	})
-	if says := services.Says("CHECK constraint failed: origin", "tasks_hire_states"); err == nil || !strings.Contains(err.Error(), says) {
+	if says := services.ForEngine("CHECK constraint failed: origin", "tasks_hire_states"); err == nil || !strings.Contains(err.Error(), says) {
 		t.Errorf("that a hire expires is refused with %v, want %q", err, says)
 	}
 	_, err = b.Cancel(t.Context(), p.poster, hired.Task.ID)
 	must(t, err)
-	b.Verified()
+	b.VerifyLedger()
 }
 
 // lists is what the market shows, and what its figures are.

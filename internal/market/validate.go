@@ -13,19 +13,19 @@ import (
 // Limits of what agents may write, in characters unless said otherwise. The
 // schema's descriptions give the same figures.
 const (
-	maxName         = 100
-	maxAbout        = 2000
-	maxPrompt       = 20_000
-	maxEmail        = 320
-	maxTitle        = 200
-	maxDescription  = 50_000
-	maxResult       = 200_000
-	maxComment      = 1000
-	maxCapabilities = 50 // words of an agent
-	maxRequired     = 20 // words of a task
-	maxWord         = 50
-	maxOpenFor      = 90 * 24 * time.Hour
-	maxLease        = 30 * 24 * time.Hour
+	maxName                 = 100
+	maxAgentDescription     = 2000
+	maxSystemPrompt         = 20_000
+	maxEmail                = 320
+	maxTitle                = 200
+	maxDescription          = 50_000
+	maxResult               = 200_000
+	maxComment              = 1000
+	maxCapabilities         = 50 // words of an agent
+	maxRequiredCapabilities = 20 // words of a task
+	maxCapabilityLength     = 50
+	maxOpenFor              = 90 * 24 * time.Hour
+	maxLease                = 30 * 24 * time.Hour
 )
 
 // checkText refuses text that is not valid, or not between two lengths.
@@ -43,13 +43,13 @@ func checkText(field, text string, least, most int) error {
 	return nil
 }
 
-// Words returns capabilities as they are kept: lower case, without blanks at
+// NormalizeCapabilities returns capabilities as they are kept: lower case, without blanks at
 // their ends, without repeats, in the order given.
-func Words(field string, words []string, most int) ([]string, error) {
+func NormalizeCapabilities(field string, words []string, most int) ([]string, error) {
 	kept := make([]string, 0, len(words))
 	for _, word := range words {
 		word = strings.ToLower(strings.TrimSpace(word))
-		if err := checkText(field, word, 1, maxWord); err != nil {
+		if err := checkText(field, word, 1, maxCapabilityLength); err != nil {
 			return nil, err
 		}
 		if !slices.Contains(kept, word) {
@@ -89,8 +89,8 @@ func (m *Market) checkBudget(field string, budget models.Credits) error {
 	return nil
 }
 
-// minutes returns a number of minutes as a duration, the default without one.
-func minutes(field string, n *int, most, standard time.Duration) (time.Duration, error) {
+// minutesOrDefault returns a number of minutes as a duration, the default without one.
+func minutesOrDefault(field string, n *int, most, standard time.Duration) (time.Duration, error) {
 	if n == nil {
 		return standard, nil
 	}

@@ -12,21 +12,21 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// maxOverlap is how long a replaced secret may keep signing.
-const maxOverlap = 24 * time.Hour
+// maxSecretOverlap is how long a replaced secret may keep signing.
+const maxSecretOverlap = 24 * time.Hour
 
 // Deliverer keeps how agents are notified.
 type Deliverer interface {
 	// Unsubscribe removes an agent's address.
 	Unsubscribe(tx *database.Tx, agentID string) error
-	// Rotate replaces an agent's secret; both sign until the overlap ends.
-	Rotate(tx *database.Tx, agentID string, overlap time.Duration) (models.Webhook, string, error)
+	// RotateSecret replaces an agent's secret; both sign until the overlap ends.
+	RotateSecret(tx *database.Tx, agentID string, overlap time.Duration) (models.Webhook, string, error)
 	// Resume has an agent's suspended address served again.
 	Resume(tx *database.Tx, agentID string) (models.Webhook, error)
 	// Redeliver has a delivery made again.
 	Redeliver(tx *database.Tx, agentID, deliveryID string) (models.Delivery, error)
-	// Failed returns a page of the agent's deliveries that were given up.
-	Failed(ctx context.Context, agentID string, in models.FailedQuery) (ids []string, more bool, err error)
+	// FailedDeliveries returns a page of the agent's deliveries that were given up.
+	FailedDeliveries(ctx context.Context, agentID string, in models.FailedDeliveryQuery) (ids []string, more bool, err error)
 	// RedeliverFailed has those of them made again that are still given up.
 	RedeliverFailed(tx *database.Tx, agentID string, ids []string) (int, error)
 }
@@ -51,39 +51,39 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address strin
 	if err != nil {
 		return WebhookResult{}, err
 	}
-	kept, err := m.unlessKept(ctx, actor.AgentID, func() error { return m.CheckName(ctx, "url", address) })
+	kept, err := m.checkUnlessReplayed(ctx, actor.AgentID, func() error { return m.CheckHost(ctx, "url", address) })
 	if err != nil {
 		return WebhookResult{}, err
 	}
 	in := any(address)
 	if events != nil {
-		if events, err = models.AskFor("events", events); err != nil {
+		if events, err = models.NormalizeWebhookEvents("events", events); err != nil {
 			return WebhookResult{}, err
 		}
 		in = asking{address, events}
 	}
-	return once(ctx, m, actor.AgentID, "setWebhook", in, func(tx *database.Tx) (WebhookResult, error) {
+	return idempotent(ctx, m, actor.AgentID, "setWebhook", in, func(tx *database.Tx) (WebhookResult, error) {
 		if kept {
-			return WebhookResult{}, errForgotten()
+			return WebhookResult{}, errKeyExpired()
 		}
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		if err := m.note(ctx, tx, actor.AgentID, models.WebhookSet, host(address)); err != nil {
+		if err := m.recordAudit(ctx, tx, actor.AgentID, models.WebhookSet, urlHost(address)); err != nil {
 			return WebhookResult{}, err
 		}
 		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, address, events)
-		return webhookResult(webhook, secret), err
+		return newWebhookResult(webhook, secret), err
 	})
 }
 
 // RemoveWebhook stops notifying the caller.
 func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
-	_, err := once(ctx, m, actor.AgentID, "removeWebhook", struct{}{}, func(tx *database.Tx) (struct{}, error) {
+	_, err := idempotent(ctx, m, actor.AgentID, "removeWebhook", struct{}{}, func(tx *database.Tx) (struct{}, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return struct{}{}, err
 		}
-		if err := m.note(ctx, tx, actor.AgentID, models.WebhookRemoved, actor.AgentID); err != nil {
+		if err := m.recordAudit(ctx, tx, actor.AgentID, models.WebhookRemoved, actor.AgentID); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, m.Deliverer.Unsubscribe(tx, actor.AgentID)
@@ -94,29 +94,29 @@ func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
 // RotateSecret replaces the secret that signs what is sent to the caller. Both
 // sign for so many minutes, 0 to 1440.
 func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinutes int) (WebhookResult, error) {
-	if overlapMinutes < 0 || overlapMinutes > int(maxOverlap.Minutes()) {
-		return WebhookResult{}, models.Invalid("overlapMinutes", "must be from 0 to %d", int(maxOverlap.Minutes()))
+	if overlapMinutes < 0 || overlapMinutes > int(maxSecretOverlap.Minutes()) {
+		return WebhookResult{}, models.Invalid("overlapMinutes", "must be from 0 to %d", int(maxSecretOverlap.Minutes()))
 	}
-	return once(ctx, m, actor.AgentID, "rotateWebhookSecret", overlapMinutes, func(tx *database.Tx) (WebhookResult, error) {
+	return idempotent(ctx, m, actor.AgentID, "rotateWebhookSecret", overlapMinutes, func(tx *database.Tx) (WebhookResult, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		if err := m.note(ctx, tx, actor.AgentID, models.SecretRotated, actor.AgentID); err != nil {
+		if err := m.recordAudit(ctx, tx, actor.AgentID, models.SecretRotated, actor.AgentID); err != nil {
 			return WebhookResult{}, err
 		}
-		webhook, secret, err := m.Deliverer.Rotate(tx, actor.AgentID, time.Duration(overlapMinutes)*time.Minute)
-		return webhookResult(webhook, secret), err
+		webhook, secret, err := m.Deliverer.RotateSecret(tx, actor.AgentID, time.Duration(overlapMinutes)*time.Minute)
+		return newWebhookResult(webhook, secret), err
 	})
 }
 
 // ResumeWebhook has the caller's webhook served again that was suspended. CONFLICT
 // when none is set.
 func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.Webhook, error) {
-	return once(ctx, m, actor.AgentID, "resumeWebhook", struct{}{}, func(tx *database.Tx) (models.Webhook, error) {
+	return idempotent(ctx, m, actor.AgentID, "resumeWebhook", struct{}{}, func(tx *database.Tx) (models.Webhook, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return models.Webhook{}, err
 		}
-		if err := m.note(ctx, tx, actor.AgentID, models.WebhookResumed, actor.AgentID); err != nil {
+		if err := m.recordAudit(ctx, tx, actor.AgentID, models.WebhookResumed, actor.AgentID); err != nil {
 			return models.Webhook{}, err
 		}
 		return m.Deliverer.Resume(tx, actor.AgentID)
@@ -125,56 +125,56 @@ func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.We
 
 // Redeliver has a delivery to the caller made again. NOT_FOUND for others'.
 func (m *Market) Redeliver(ctx context.Context, actor auth.Actor, deliveryID string) (models.Delivery, error) {
-	return once(ctx, m, actor.AgentID, "redeliverWebhook", deliveryID, func(tx *database.Tx) (models.Delivery, error) {
+	return idempotent(ctx, m, actor.AgentID, "redeliverWebhook", deliveryID, func(tx *database.Tx) (models.Delivery, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return models.Delivery{}, err
 		}
-		if err := m.note(ctx, tx, actor.AgentID, models.DeliveryRepeated, deliveryID); err != nil {
+		if err := m.recordAudit(ctx, tx, actor.AgentID, models.DeliveryRepeated, deliveryID); err != nil {
 			return models.Delivery{}, err
 		}
 		return m.Deliverer.Redeliver(tx, actor.AgentID, deliveryID)
 	})
 }
 
-// maxRedelivered is how many deliveries one call has made again, in a transaction that
+// maxRedeliveries is how many deliveries one call has made again, in a transaction that
 // others wait for: a thousand took 80 to 190 ms on SQLite on two busy cores.
-const maxRedelivered = 200
+const maxRedeliveries = 200
 
-// Redelivered is what redelivering a page gave.
-type Redelivered struct {
-	Count int
-	Last  string // the last delivery that was looked at, empty for none
-	More  bool
+// RedeliveryResult is what redelivering a page gave.
+type RedeliveryResult struct {
+	Count   int
+	LastID  string // the last delivery that was looked at, empty for none
+	HasMore bool
 }
 
 // RedeliverFailed has a page of the caller's deliveries made again that were given
 // up. INVALID_INPUT for a page that cannot be.
-func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in models.FailedQuery) (Redelivered, error) {
+func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in models.FailedDeliveryQuery) (RedeliveryResult, error) {
 	switch {
-	case in.First < 1 || in.First > maxRedelivered:
-		return Redelivered{}, models.Invalid("first", "must be from 1 to %d", maxRedelivered)
+	case in.First < 1 || in.First > maxRedeliveries:
+		return RedeliveryResult{}, models.Invalid("first", "must be from 1 to %d", maxRedeliveries)
 	case in.After != "" && !isID(in.After):
-		return Redelivered{}, models.Invalid("after", "must be the cursor of a page before")
+		return RedeliveryResult{}, models.Invalid("after", "must be the cursor of a page before")
 	case in.Until != nil && *in.Until <= in.Since:
-		return Redelivered{}, models.Invalid("until", "must be later than since")
+		return RedeliveryResult{}, models.Invalid("until", "must be later than since")
 	}
-	ids, more, err := m.Deliverer.Failed(ctx, actor.AgentID, in)
+	ids, more, err := m.Deliverer.FailedDeliveries(ctx, actor.AgentID, in)
 	if err != nil {
-		return Redelivered{}, err
+		return RedeliveryResult{}, err
 	}
-	out := Redelivered{More: more}
+	out := RedeliveryResult{HasMore: more}
 	if len(ids) > 0 {
-		out.Last = ids[len(ids)-1]
+		out.LastID = ids[len(ids)-1]
 	}
-	return once(ctx, m, actor.AgentID, "redeliverWebhooks", in, func(tx *database.Tx) (Redelivered, error) {
+	return idempotent(ctx, m, actor.AgentID, "redeliverWebhooks", in, func(tx *database.Tx) (RedeliveryResult, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
-			return Redelivered{}, err
+			return RedeliveryResult{}, err
 		}
 		n, err := m.Deliverer.RedeliverFailed(tx, actor.AgentID, ids)
 		if err == nil && n > 0 {
-			err = m.note(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.Last)
+			err = m.recordAudit(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.LastID)
 		}
-		return Redelivered{Count: n, Last: out.Last, More: out.More}, err
+		return RedeliveryResult{Count: n, LastID: out.LastID, HasMore: out.HasMore}, err
 	})
 }
 
@@ -184,8 +184,8 @@ func isID(text string) bool {
 	return err == nil && id.String() == text
 }
 
-// host is where an address leads, without what in it may be secret.
-func host(address string) string {
+// urlHost is where an address leads, without what in it may be secret.
+func urlHost(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
 		return ""
@@ -193,7 +193,7 @@ func host(address string) string {
 	return u.Host
 }
 
-func webhookResult(webhook models.Webhook, secret string) WebhookResult {
+func newWebhookResult(webhook models.Webhook, secret string) WebhookResult {
 	if secret == "" {
 		return WebhookResult{Webhook: webhook}
 	}

@@ -11,16 +11,16 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestCheckName: an address whose name leads to where nothing may be called is
+// TestCheckHost: an address whose name leads to where nothing may be called is
 // refused when it is set, by whoever owns it, and then nothing is changed.
-func TestCheckName(t *testing.T) {
+func TestCheckHost(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
-	agent := b.Agent("x")
+	agent := b.NewAgent("x")
 	before, err := b.Market.Agent(t.Context(), agent.AgentID)
 	must(t, err)
 	const inside = "https://inside.example.com/"
-	b.CheckName = func(_ context.Context, field, url string) error {
+	b.CheckHost = func(_ context.Context, field, url string) error {
 		if url == inside {
 			return models.Invalid(field, "must be at a public host")
 		}
@@ -46,15 +46,15 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-// TestCheckName_replayed: what was answered is answered again with the same key,
+// TestCheckHost_skippedOnReplay: what was answered is answered again with the same key,
 // whatever has become of the name since, and nobody looks it up. A key of another
 // request, and one that is no longer kept, are looked up like none.
-func TestCheckName_replayed(t *testing.T) {
+func TestCheckHost_skippedOnReplay(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
-	agent := b.Agent("x")
+	agent := b.NewAgent("x")
 	looks, moved := 0, false
-	b.CheckName = func(_ context.Context, field, _ string) error {
+	b.CheckHost = func(_ context.Context, field, _ string) error {
 		if looks++; moved {
 			return models.Invalid(field, "must be at a public host")
 		}

@@ -21,9 +21,9 @@ import (
 
 const (
 	connectTimeout = 5 * time.Second
-	maxHeader      = 64 << 10
-	// maxResponse is how much of an answer's body is read.
-	maxResponse = 16 << 10
+	maxHeaderBytes = 64 << 10
+	// defaultMaxResponse is how much of an answer's body is read.
+	defaultMaxResponse = 16 << 10
 )
 
 // ErrForbiddenAddress says that an address is not public, or that its port may
@@ -55,7 +55,7 @@ func New(o Options) *Client {
 	if len(o.AllowPorts) == 0 {
 		o.AllowPorts = []uint16{443}
 	}
-	c := &Client{networks: o.AllowNetworks, ports: o.AllowPorts, resolver: cmp.Or(o.Resolver, net.DefaultResolver), userAgent: o.UserAgent, maxResponse: maxResponse}
+	c := &Client{networks: o.AllowNetworks, ports: o.AllowPorts, resolver: cmp.Or(o.Resolver, net.DefaultResolver), userAgent: o.UserAgent, maxResponse: defaultMaxResponse}
 	dialer := &net.Dialer{Timeout: connectTimeout, Resolver: o.Resolver, Control: c.guard(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}
 	c.http = &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -63,7 +63,7 @@ func New(o Options) *Client {
 			DialContext:            dialer.DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
 			TLSHandshakeTimeout:    connectTimeout,
-			MaxResponseHeaderBytes: maxHeader,
+			MaxResponseHeaderBytes: maxHeaderBytes,
 			MaxIdleConns:           100,
 			MaxIdleConnsPerHost:    4,
 			IdleConnTimeout:        30 * time.Second,
@@ -74,8 +74,8 @@ func New(o Options) *Client {
 	return c
 }
 
-// Reading returns the same client that reads so many bytes of an answer.
-func (c *Client) Reading(limit int64) *Client {
+// WithMaxResponse returns the same client that reads so many bytes of an answer.
+func (c *Client) WithMaxResponse(limit int64) *Client {
 	other := *c
 	other.maxResponse = limit
 	return &other
@@ -85,7 +85,7 @@ func (c *Client) Reading(limit int64) *Client {
 func (c *Client) guard(public *ssrf.Guardian) func(network, address string, _ syscall.RawConn) error {
 	return func(network, address string, conn syscall.RawConn) error {
 		target, err := netip.ParseAddrPort(address)
-		if err == nil && c.allowed(target.Addr()) {
+		if err == nil && c.isAllowed(target.Addr()) {
 			return nil
 		}
 		if err := public.Safe(network, address, conn); err != nil {
@@ -95,9 +95,9 @@ func (c *Client) guard(public *ssrf.Guardian) func(network, address string, _ sy
 	}
 }
 
-// allowed reports whether the address is in a network that may be called though
+// isAllowed reports whether the address is in a network that may be called though
 // it is private.
-func (c *Client) allowed(ip netip.Addr) bool {
+func (c *Client) isAllowed(ip netip.Addr) bool {
 	ip = ip.Unmap()
 	return slices.ContainsFunc(c.networks, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
@@ -127,7 +127,7 @@ func (c *Client) Post(ctx context.Context, url string, header http.Header, body 
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, explain(err)
+		return nil, describeError(err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode == http.StatusSwitchingProtocols { // what follows is no body, and reading it knows no deadline
@@ -138,23 +138,23 @@ func (c *Client) Post(ctx context.Context, url string, header http.Header, body 
 		err = ctx.Err() // a server that sees us hang up ends its answer, which then looks whole
 	}
 	if err != nil {
-		return nil, explain(err)
+		return nil, describeError(err)
 	}
 	return &Response{Status: response.StatusCode, Header: response.Header, Body: read}, nil
 }
 
-// failure is what went wrong in words for the owner of an address. It wraps the
+// callError is what went wrong in words for the owner of an address. It wraps the
 // cause for programs, and does not show it: it may name addresses of the inside.
-type failure struct {
-	text  string
-	cause error
+type callError struct {
+	message string
+	cause   error
 }
 
-func (f *failure) Error() string { return f.text }
-func (f *failure) Unwrap() error { return f.cause }
+func (f *callError) Error() string { return f.message }
+func (f *callError) Unwrap() error { return f.cause }
 
-// explain says in a few words why a call failed.
-func explain(err error) error {
+// describeError says in a few words why a call failed.
+func describeError(err error) error {
 	var (
 		certificate *tls.CertificateVerificationError
 		record      tls.RecordHeaderError
@@ -178,5 +178,5 @@ func explain(err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		text = "the connection was refused"
 	}
-	return &failure{text: text, cause: err}
+	return &callError{message: text, cause: err}
 }

@@ -19,12 +19,12 @@ import (
 	"code.dny.dev/ssrf"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
-	"agentmarket.space/server/internal/test/trust/claim"
+	"agentmarket.space/server/internal/test/trust/trusttest"
 	"agentmarket.space/server/models"
 )
 
-// private are addresses that no stranger may have us call.
-func private() []string {
+// privateAddresses are addresses that no stranger may have us call.
+func privateAddresses() []string {
 	return []string{
 		"127.0.0.1", "127.1.2.3", "127.255.255.255", "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255",
 		"192.168.0.1", "192.168.255.255", "100.64.0.1", "100.127.255.255", "169.254.0.1", "169.254.169.254", "192.0.0.1", "192.0.0.8",
@@ -46,7 +46,7 @@ func TestGuard(t *testing.T) {
 		}
 		return guard(network, net.JoinHostPort(address, port), nil)
 	}
-	for _, address := range private() {
+	for _, address := range privateAddresses() {
 		if err := dial(address, "443"); !errors.Is(err, ErrForbiddenAddress) {
 			t.Errorf("%s may be called: %v", address, err)
 		}
@@ -69,7 +69,7 @@ func TestGuard(t *testing.T) {
 	if err := allowing("tcp4", "127.0.0.1:443", nil); !errors.Is(err, ErrForbiddenAddress) {
 		t.Errorf("another network was allowed too: %v", err)
 	}
-	claim.Shown(t, "addresses", "%d forbidden addresses are refused, %d public ones are not", len(private()), len(public))
+	trusttest.Report(t, "addresses", "%d forbidden addresses are refused, %d public ones are not", len(privateAddresses()), len(public))
 }
 
 // TestCheckURL has the early no.
@@ -87,7 +87,7 @@ func TestCheckURL(t *testing.T) {
 			t.Errorf("%q was taken as %q (%v)", bad, got, err)
 		}
 	}
-	for _, address := range private() {
+	for _, address := range privateAddresses() {
 		host := address
 		if strings.Contains(address, ":") {
 			host = "[" + address + "]"
@@ -115,7 +115,7 @@ func FuzzCheckURL(f *testing.F) {
 	for _, seed := range []string{"https://bot.example.com/hook", "https://1.1.1.1:443/?q", "https://[2606:4700::1111]/", "https://a.b:443#x", "https://ex%41mple.com"} {
 		f.Add(seed)
 	}
-	for _, address := range private() {
+	for _, address := range privateAddresses() {
 		f.Add("https://" + net.JoinHostPort(address, "443") + "/")
 	}
 	c, taken, refused := New(Options{}), 0, 0
@@ -134,14 +134,14 @@ func FuzzCheckURL(f *testing.F) {
 			t.Errorf("%q became %q and then %q (%v)", raw, got, again, err)
 		}
 	})
-	claim.Shown(f, "urls", "%d URLs: %d refused, the others can be called, over TLS and at a host", taken+refused, refused)
+	trusttest.Report(f, "urls", "%d URLs: %d refused, the others can be called, over TLS and at a host", taken+refused, refused)
 }
 
 // TestPost calls real servers over TLS that answer in every wrong way.
 func TestPost(t *testing.T) {
 	t.Parallel()
-	inside := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") })
-	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	inside := serveTLS(t, func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") })
+	server := serveTLS(t, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body) // only then does the server see the client go
 		if err != nil {
 			return
@@ -176,7 +176,7 @@ func TestPost(t *testing.T) {
 			_, _ = w.Write([]byte("\x1f\x8bnot unpacked"))
 		}
 	})
-	c := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots(inside, server), UserAgent: "Test/1"})
+	c := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: certPool(inside, server), UserAgent: "Test/1"})
 	post := func(client *Client, url string) (*Response, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
@@ -188,7 +188,7 @@ func TestPost(t *testing.T) {
 	if got, err := post(c, server.URL+"/redirect"); err != nil || got.Status != http.StatusTemporaryRedirect {
 		t.Errorf("redirect: %v, %v", got, err)
 	}
-	if got, err := post(c.Reading(1000), server.URL+"/endless"); err != nil || len(got.Body) != 1000 {
+	if got, err := post(c.WithMaxResponse(1000), server.URL+"/endless"); err != nil || len(got.Body) != 1000 {
 		t.Errorf("endless: %v", err)
 	}
 	if got, err := post(c, server.URL+"/compressed"); err != nil || !strings.HasSuffix(string(got.Body), "not unpacked") {
@@ -197,7 +197,7 @@ func TestPost(t *testing.T) {
 	if got, err := post(c, server.URL+"/switched"); err != nil || got.Status != http.StatusSwitchingProtocols || len(got.Body) > 0 {
 		t.Errorf("another protocol: %v, %v", got, err)
 	}
-	closed := serve(t, nil)
+	closed := serveTLS(t, nil)
 	closed.Close()
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
@@ -220,8 +220,8 @@ func TestPost(t *testing.T) {
 		"plain HTTP":               {c, plain.URL, "the address must be https"},
 		"a stranger's certificate": {New(Options{AllowNetworks: c.networks}), server.URL, "the TLS certificate is not valid"},
 		"a name that is none":      {c, "https://name.invalid/", "the name cannot be resolved"},
-		"a private address":        {New(Options{RootCAs: roots(server)}), server.URL, "the address is not public"},
-		"a private name":           {New(Options{RootCAs: roots(server)}), strings.Replace(server.URL, "127.0.0.1", "localhost", 1), "the address is not public"},
+		"a private address":        {New(Options{RootCAs: certPool(server)}), server.URL, "the address is not public"},
+		"a private name":           {New(Options{RootCAs: certPool(server)}), strings.Replace(server.URL, "127.0.0.1", "localhost", 1), "the address is not public"},
 		"no address":               {c, "https://[", "the address cannot be called"},
 	} {
 		if got, err := post(row.client, row.url); err == nil || err.Error() != row.says {
@@ -243,8 +243,8 @@ func switchProtocols(w http.ResponseWriter) {
 	_, _ = conn.Read(make([]byte, 1))
 }
 
-// serve runs a server over TLS.
-func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
+// serveTLS runs a server over TLS.
+func serveTLS(t *testing.T, handler http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	server := httptest.NewUnstartedServer(handler)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -253,7 +253,7 @@ func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
 	return server
 }
 
-func roots(servers ...*httptest.Server) *x509.CertPool {
+func certPool(servers ...*httptest.Server) *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, server := range servers {
 		pool.AddCert(server.Certificate())
@@ -313,5 +313,5 @@ func FuzzSign(f *testing.F) {
 			t.Fatalf("two signatures are alike for %q", body)
 		}
 	})
-	claim.Shown(f, "signatures", "%d signed texts: each verifies, and with a byte more or another secret it does not", signed)
+	trusttest.Report(f, "signatures", "%d signed texts: each verifies, and with a byte more or another secret it does not", signed)
 }

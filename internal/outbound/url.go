@@ -12,7 +12,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-const maxURL = 2048
+const maxURLLength = 2048
 
 // CheckURL returns an address in the form it is kept in, or INVALID_INPUT about
 // the field when it is not https or can be seen not to be public. It is an
@@ -20,8 +20,8 @@ const maxURL = 2048
 // counts is the guard at dialling.
 func (c *Client) CheckURL(field, raw string) (string, error) {
 	switch {
-	case len(raw) > maxURL:
-		return "", models.Invalid(field, "must have at most %d characters", maxURL)
+	case len(raw) > maxURLLength:
+		return "", models.Invalid(field, "must have at most %d characters", maxURLLength)
 	case !utf8.ValidString(raw) || strings.ContainsFunc(raw, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }):
 		return "", models.Invalid(field, "must not have blanks or control characters")
 	}
@@ -35,8 +35,8 @@ func (c *Client) CheckURL(field, raw string) (string, error) {
 		return "", models.Invalid(field, "must not hold a user or password")
 	}
 	u.Scheme, u.Host, u.Fragment, u.RawFragment = "https", strings.ToLower(u.Host), "", ""
-	private := c.allowedHost(u.Hostname())
-	if !private && !publicHost(u.Hostname()) {
+	private := c.isAllowedHost(u.Hostname())
+	if !private && !isPublicHost(u.Hostname()) {
 		return "", models.Invalid(field, "must be at a public host")
 	}
 	if port := u.Port(); port != "" && !private && len(c.networks) == 0 {
@@ -48,21 +48,21 @@ func (c *Client) CheckURL(field, raw string) (string, error) {
 	return u.String(), nil
 }
 
-// allowedHost reports whether a host may be called though it is private.
-func (c *Client) allowedHost(host string) bool {
+// isAllowedHost reports whether a host may be called though it is private.
+func (c *Client) isAllowedHost(host string) bool {
 	if host == "localhost" {
-		return c.allowed(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+		return c.isAllowed(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 	}
 	ip, err := netip.ParseAddr(host)
-	return err == nil && c.allowed(ip)
+	return err == nil && c.isAllowed(ip)
 }
 
-// publicHost reports whether a host could be public: a public address, or a
+// isPublicHost reports whether a host could be public: a public address, or a
 // name with a dot that is not known to be private. A name whose last label
 // begins with a digit is an address in an old notation.
-func publicHost(host string) bool {
+func isPublicHost(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
-		return public(ip)
+		return isPublic(ip)
 	}
 	name := strings.TrimSuffix(host, ".")
 	labels := strings.Split(name, ".")

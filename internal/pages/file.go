@@ -18,25 +18,25 @@ import (
 // for, and then only its packed bytes are kept: hardly a client asks for the others.
 type File struct {
 	contentType string
-	kept        func() packed
+	content     func() gzipped
 }
 
-// packed are a file's bytes, as gzip has them, and their tag without quotes.
-type packed struct {
+// gzipped are a file's bytes, as gzip has them, and their tag without quotes.
+type gzipped struct {
 	bytes []byte
-	tag   string
+	etag  string
 }
 
 // NewFile makes a file. Its name says what it is, as in style.css; one that ends in
 // .gz has been packed already, and is served under its name without that.
 func NewFile(name string, content []byte) *File {
 	name, isPacked := strings.CutSuffix(name, ".gz")
-	return &File{contentType(name), sync.OnceValue(func() packed {
+	return &File{contentType(name), sync.OnceValue(func() gzipped {
 		if !isPacked {
-			content = pack(content)
+			content = compress(content)
 		}
 		sum := sha256.Sum256(content)
-		return packed{content, hex.EncodeToString(sum[:12])}
+		return gzipped{content, hex.EncodeToString(sum[:12])}
 	})}
 }
 
@@ -51,17 +51,17 @@ func (f *File) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("Content-Type", f.contentType)
 	header.Set("Cache-Control", "no-cache") // kept, but asked for again by its ETag
 	header.Add("Vary", "Accept-Encoding")
-	file := f.kept()
-	body, tag := file.bytes, file.tag+"-gzip"
+	file := f.content()
+	body, tag := file.bytes, file.etag+"-gzip"
 	if acceptsGzip(r.Header) {
 		header.Set("Content-Encoding", "gzip")
 	} else {
 		var err error
-		if body, err = unpack(file.bytes); err != nil {
+		if body, err = decompress(file.bytes); err != nil {
 			http.Error(w, "this file is broken", http.StatusInternalServerError)
 			return
 		}
-		tag = file.tag
+		tag = file.etag
 	}
 	header.Set("ETag", `"`+tag+`"`)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
@@ -89,7 +89,7 @@ func contentType(name string) string {
 	}
 }
 
-func pack(content []byte) []byte {
+func compress(content []byte) []byte {
 	var packed bytes.Buffer
 	w := gzip.NewWriter(&packed)
 	_, _ = w.Write(content) // a buffer takes everything
@@ -97,7 +97,7 @@ func pack(content []byte) []byte {
 	return packed.Bytes()
 }
 
-func unpack(packed []byte) ([]byte, error) {
+func decompress(packed []byte) ([]byte, error) {
 	r, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return nil, err

@@ -13,19 +13,19 @@ import (
 	"agentmarket.space/server/internal/pages"
 )
 
-// script is long enough for it to matter that it is packed.
-var script = strings.Repeat("let market = 'open';\n", 100)
+// scriptContent is long enough for it to matter that it is packed.
+var scriptContent = strings.Repeat("let market = 'open';\n", 100)
 
-// folder is a page at /book with a file that was packed before.
-func folder(t *testing.T) http.Handler {
+// newTestFolder is a page at /book with a file that was packed before.
+func newTestFolder(t *testing.T) http.Handler {
 	t.Helper()
 	var packed bytes.Buffer
 	w := gzip.NewWriter(&packed)
-	_, err := io.WriteString(w, script)
+	_, err := io.WriteString(w, scriptContent)
 	if err != nil || w.Close() != nil {
 		t.Fatal(err)
 	}
-	return pages.Folder("/book", fstest.MapFS{
+	return pages.FolderHandler("/book", fstest.MapFS{
 		"assets/index.html":          {Data: []byte(`<main data-to="{{target}}">{{other}}</main>`)},
 		"assets/style.css":           {Data: []byte("main { color: blue }")},
 		"assets/icon.svg":            {Data: []byte("<svg/>")},
@@ -44,22 +44,22 @@ func get(handler http.Handler, target string, header ...string) *http.Response {
 	return w.Result()
 }
 
-func TestFolder(t *testing.T) {
+func TestFolderHandler(t *testing.T) {
 	t.Parallel()
-	handler := folder(t)
+	handler := newTestFolder(t)
 
 	t.Run("the page has what it was given, escaped, and may load nothing foreign", func(t *testing.T) {
 		t.Parallel()
 		for _, target := range []string{"/book", "/book/"} {
 			page := get(handler, target)
-			want(t, page, http.StatusOK, "Content-Type", "text/html; charset=utf-8", "X-Content-Type-Options", "nosniff", "Referrer-Policy", "no-referrer")
+			expectResponse(t, page, http.StatusOK, "Content-Type", "text/html; charset=utf-8", "X-Content-Type-Options", "nosniff", "Referrer-Policy", "no-referrer")
 			policy := page.Header.Get("Content-Security-Policy")
 			for _, part := range []string{"default-src 'self'", "script-src 'self';", "connect-src 'self'", "frame-ancestors 'none'"} {
 				if !strings.Contains(policy, part) {
 					t.Errorf("policy %q lacks %q", policy, part)
 				}
 			}
-			if text := body(t, page); text != `<main data-to="/graphql?x=&#34;1&#34;">{{other}}</main>` {
+			if text := readBody(t, page); text != `<main data-to="/graphql?x=&#34;1&#34;">{{other}}</main>` {
 				t.Errorf("the page is %s", text)
 			}
 		}
@@ -75,7 +75,7 @@ func TestFolder(t *testing.T) {
 			"examples.graphql": "application/graphql; charset=utf-8",
 		} {
 			packed := get(handler, "/book/"+name, "Accept-Encoding", "br, gzip;q=0.8")
-			want(t, packed, http.StatusOK, "Content-Type", contentType, "Content-Encoding", "gzip", "Vary", "Accept-Encoding")
+			expectResponse(t, packed, http.StatusOK, "Content-Type", contentType, "Content-Encoding", "gzip", "Vary", "Accept-Encoding")
 			unpacked, err := gzip.NewReader(packed.Body)
 			if err != nil {
 				t.Fatal(err)
@@ -85,15 +85,15 @@ func TestFolder(t *testing.T) {
 				t.Fatal(err)
 			}
 			plain := get(handler, "/book/"+name, "Accept-Encoding", "gzip;q=0, br")
-			want(t, plain, http.StatusOK, "Content-Type", contentType, "Content-Encoding", "")
-			if body(t, plain) != string(text) || len(text) == 0 {
+			expectResponse(t, plain, http.StatusOK, "Content-Type", contentType, "Content-Encoding", "")
+			if readBody(t, plain) != string(text) || len(text) == 0 {
 				t.Errorf("%q: packed and plain differ, or are empty", name)
 			}
 			if packed.Header.Get("ETag") == plain.Header.Get("ETag") {
 				t.Errorf("%q: two encodings share the ETag %s", name, plain.Header.Get("ETag"))
 			}
 		}
-		if got := body(t, get(handler, "/book/script.js")); got != script {
+		if got := readBody(t, get(handler, "/book/script.js")); got != scriptContent {
 			t.Errorf("what was packed before comes as %.40q", got)
 		}
 	})
@@ -102,8 +102,8 @@ func TestFolder(t *testing.T) {
 		t.Parallel()
 		first := get(handler, "/book/script.js", "Accept-Encoding", "gzip")
 		again := get(handler, "/book/script.js", "Accept-Encoding", "gzip", "If-None-Match", first.Header.Get("ETag"))
-		want(t, again, http.StatusNotModified, "ETag", first.Header.Get("ETag"), "Cache-Control", "no-cache")
-		if text := body(t, again); text != "" {
+		expectResponse(t, again, http.StatusNotModified, "ETag", first.Header.Get("ETag"), "Cache-Control", "no-cache")
+		if text := readBody(t, again); text != "" {
 			t.Errorf("a 304 came with %d bytes", len(text))
 		}
 	})
@@ -111,11 +111,11 @@ func TestFolder(t *testing.T) {
 	t.Run("nothing else is served, and nothing is written", func(t *testing.T) {
 		t.Parallel()
 		for _, name := range []string{"nothing.js", "index.html", "assets/index.html", "../book.go", "script.js.gz"} {
-			want(t, get(handler, "/book/"+name), http.StatusNotFound)
+			expectResponse(t, get(handler, "/book/"+name), http.StatusNotFound)
 		}
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/book", http.NoBody))
-		want(t, w.Result(), http.StatusMethodNotAllowed, "Allow", "GET, HEAD")
+		expectResponse(t, w.Result(), http.StatusMethodNotAllowed, "Allow", "GET, HEAD")
 	})
 }
 
@@ -128,18 +128,18 @@ func TestNewFile(t *testing.T) {
 		"schema.graphqls": "application/graphql; charset=utf-8",
 	} {
 		file := pages.NewFile(name, []byte("text"))
-		want(t, get(file, "/"), http.StatusOK, "Content-Type", contentType, "Content-Length", "4")
+		expectResponse(t, get(file, "/"), http.StatusOK, "Content-Type", contentType, "Content-Length", "4")
 		w := httptest.NewRecorder()
 		file.ServeHTTP(w, httptest.NewRequest(http.MethodHead, "/", http.NoBody))
-		want(t, w.Result(), http.StatusOK, "Content-Type", contentType, "Content-Length", "4")
+		expectResponse(t, w.Result(), http.StatusOK, "Content-Type", contentType, "Content-Length", "4")
 		if w.Body.Len() > 0 {
 			t.Errorf("HEAD came with %q", w.Body)
 		}
 	}
 }
 
-// want checks the status and then headers, given as name and value in turn.
-func want(t *testing.T, got *http.Response, status int, header ...string) {
+// expectResponse checks the status and then headers, given as name and value in turn.
+func expectResponse(t *testing.T, got *http.Response, status int, header ...string) {
 	t.Helper()
 	if got.StatusCode != status {
 		t.Errorf("want status %d, got %d", status, got.StatusCode)
@@ -151,7 +151,7 @@ func want(t *testing.T, got *http.Response, status int, header ...string) {
 	}
 }
 
-func body(t *testing.T, response *http.Response) string {
+func readBody(t *testing.T, response *http.Response) string {
 	t.Helper()
 	text, err := io.ReadAll(response.Body)
 	if err != nil {

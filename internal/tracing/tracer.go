@@ -14,8 +14,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// flushTime is how long the last spans may take to be sent.
-const flushTime = 5 * time.Second
+// flushTimeout is how long the last spans may take to be sent.
+const flushTimeout = 5 * time.Second
 
 // Tracer begins traces and sends their spans to a collector. A nil one begins none. It
 // is safe for concurrent use.
@@ -59,7 +59,7 @@ func (t *Tracer) Close(ctx context.Context) error {
 	if t == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	if err := t.provider.Shutdown(ctx); err != nil {
 		return fmt.Errorf("send the last spans: %w", err)

@@ -26,15 +26,15 @@ import (
 
 const marketplaceURL = "https://agentmarket.space"
 
-// patient is how long a test waits for what must come.
-const patient = 20 * time.Second
+// testTimeout is how long a test waits for what must come.
+const testTimeout = 20 * time.Second
 
 // bundle is a fresh store with webhooks on it.
 type bundle struct {
 	*Webhooks
-	db    *database.DB
-	clock *clock
-	told  <-chan *river.Event // of jobs, once running
+	db        *database.DB
+	clock     *clock
+	jobEvents <-chan *river.Event // of jobs, once running
 }
 
 // clock is the real time, moved by offset.
@@ -53,7 +53,7 @@ func (c *clock) now() time.Time {
 	return time.Now().Add(c.offset)
 }
 
-func (c *clock) forward(d time.Duration) {
+func (c *clock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.offset += d
@@ -61,37 +61,39 @@ func (c *clock) forward(d time.Duration) {
 
 // settings is what a test varies.
 type settings struct {
-	retries []time.Duration
-	roots   *x509.CertPool
-	allow   []netip.Prefix
-	clock   *clock
-	timeout time.Duration
-	keep    time.Duration
+	retries       []time.Duration
+	roots         *x509.CertPool
+	allowNetworks []netip.Prefix
+	clock         *clock
+	timeout       time.Duration
+	retention     time.Duration
 }
 
-// local lets requests to this machine through.
-func local() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
+// loopback lets requests to this machine through.
+func loopback() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
 
-// fast is a schedule that fails n times within milliseconds.
-func fast(n int) []time.Duration { return slices.Repeat([]time.Duration{5 * time.Millisecond}, n) }
+// fastRetries is a schedule that fails n times within milliseconds.
+func fastRetries(n int) []time.Duration {
+	return slices.Repeat([]time.Duration{5 * time.Millisecond}, n)
+}
 
 func open(t *testing.T, s settings) *bundle {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	db, err := database.Open(t.Context(), services.Address(t), logger)
+	db, err := database.Open(t.Context(), services.NewDatabase(t), logger)
 	must(t, err)
 	log, err := events.Open(t.Context(), db, logger)
 	must(t, err)
-	box, err := auth.NewBox([]byte("sixteen bytes or more"))
+	box, err := auth.NewCipher([]byte("sixteen bytes or more"))
 	must(t, err)
 	if s.clock == nil {
 		s.clock = &clock{}
 	}
 	b := &bundle{db: db, clock: s.clock, Webhooks: New(Options{
-		DB: db, Events: log, Client: newClient(s.roots, s.allow), Box: box, MarketplaceURL: marketplaceURL,
-		Timeout: s.timeout, Retries: s.retries, Keep: s.keep, Now: s.clock.now, Logger: logger,
+		DB: db, Events: log, Client: newClient(s.roots, s.allowNetworks), Cipher: box, MarketplaceURL: marketplaceURL,
+		Timeout: s.timeout, Retries: s.retries, Retention: s.retention, Now: s.clock.now, Logger: logger,
 	})}
-	b.poll = 20 * time.Millisecond
+	b.pollInterval = 20 * time.Millisecond
 	t.Cleanup(func() {
 		must(t, b.Stop(t.Context()))
 		must(t, db.Close())
@@ -107,22 +109,22 @@ func newClient(roots *x509.CertPool, allow []netip.Prefix) *outbound.Client {
 func (b *bundle) run(t *testing.T) {
 	t.Helper()
 	must(t, b.Start(t.Context()))
-	told, cancel := b.worker.SubscribeConfig(&river.SubscribeConfig{ChanSize: 10_000, Kinds: []river.EventKind{
+	told, cancel := b.riverClient.SubscribeConfig(&river.SubscribeConfig{ChanSize: 10_000, Kinds: []river.EventKind{
 		river.EventKindJobCompleted, river.EventKindJobFailed, river.EventKindJobSnoozed, river.EventKindJobCancelled,
 	}})
 	t.Cleanup(cancel)
-	b.told = told
+	b.jobEvents = told
 }
 
-// until waits for done, looking whenever a job has ended.
-func (b *bundle) until(t *testing.T, what string, done func() bool) {
+// eventually waits for done, looking whenever a job has ended.
+func (b *bundle) eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	late := time.After(patient)
+	late := time.After(testTimeout)
 	for !done() {
 		select {
-		case <-b.told:
+		case <-b.jobEvents:
 		case <-late:
-			t.Fatalf("waited %s for %s", patient, what)
+			t.Fatalf("waited %s for %s", testTimeout, what)
 		}
 	}
 }
@@ -133,14 +135,14 @@ func (b *bundle) write(t *testing.T, fn func(*database.Tx) error) {
 	must(t, b.db.Write(t.Context(), fn))
 }
 
-// agent adds an agent that can do something.
-func (b *bundle) agent(t *testing.T, capabilities ...string) string {
+// addAgent adds an agent that can do something.
+func (b *bundle) addAgent(t *testing.T, capabilities ...string) string {
 	t.Helper()
-	return b.agentAs(t, uuid.Must(uuid.NewV7()).String(), capabilities...)
+	return b.addAgentWithID(t, uuid.Must(uuid.NewV7()).String(), capabilities...)
 }
 
-// agentAs is agent with a known id.
-func (b *bundle) agentAs(t *testing.T, id string, capabilities ...string) string {
+// addAgentWithID is agent with a known id.
+func (b *bundle) addAgentWithID(t *testing.T, id string, capabilities ...string) string {
 	t.Helper()
 	b.write(t, func(tx *database.Tx) error {
 		agent := models.Agent{ID: id, Name: "bot", Capabilities: append([]string{}, capabilities...), PricePerTask: 10, CreatedAt: 1}
@@ -157,10 +159,10 @@ func (b *bundle) agentAs(t *testing.T, id string, capabilities ...string) string
 	return id
 }
 
-// subscriber adds an agent that is notified at an address.
-func (b *bundle) subscriber(t *testing.T, url string, capabilities ...string) (agentID, secret string) {
+// addSubscriber adds an agent that is notified at an address.
+func (b *bundle) addSubscriber(t *testing.T, url string, capabilities ...string) (agentID, secret string) {
 	t.Helper()
-	agentID = b.agent(t, capabilities...)
+	agentID = b.addAgent(t, capabilities...)
 	return agentID, b.subscribe(t, agentID, url)
 }
 
@@ -178,20 +180,20 @@ func (b *bundle) post(t *testing.T, posterID string, capabilities ...string) mod
 	t.Helper()
 	return b.postTask(t, models.Task{
 		ID: uuid.Must(uuid.NewV7()).String(), PosterID: posterID, Title: "Summarize this paper", Description: "Full text...",
-		Budget: 25, Capabilities: append([]string{}, capabilities...), CreatedAt: b.stamp(),
+		Budget: 25, Capabilities: append([]string{}, capabilities...), CreatedAt: b.timestamp(),
 	})
 }
 
-// matched has the deliveries of an event made.
-func (b *bundle) matched(t *testing.T, event models.Event) {
+// matchEvent has the deliveries of an event made.
+func (b *bundle) matchEvent(t *testing.T, event models.Event) {
 	t.Helper()
-	must(t, b.work(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID}))
+	must(t, b.runMatchJob(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID}))
 }
 
-// work works a job that finds whom events concern, for the so-manyth time.
-func (b *bundle) work(t *testing.T, attempt int, args MatchArgs) error {
+// runMatchJob works a job that finds whom events concern, for the so-manyth time.
+func (b *bundle) runMatchJob(t *testing.T, attempt int, args MatchArgs) error {
 	t.Helper()
-	return (&matcher{webhooks: b.Webhooks}).Work(t.Context(), &river.Job[MatchArgs]{JobRow: &rivertype.JobRow{Attempt: attempt}, Args: args})
+	return (&matchWorker{webhooks: b.Webhooks}).Work(t.Context(), &river.Job[MatchArgs]{JobRow: &rivertype.JobRow{Attempt: attempt}, Args: args})
 }
 
 func (b *bundle) postTask(t *testing.T, task models.Task) models.Event {
@@ -202,12 +204,12 @@ func (b *bundle) postTask(t *testing.T, task models.Task) models.Event {
 		if err := tx.Create(&task).Error; err != nil {
 			return err
 		}
-		err := tx.Row("INSERT INTO events (kind, task_id, poster_id, created_at) VALUES (?, ?, ?, ?) RETURNING id",
+		err := tx.QueryRow("INSERT INTO events (kind, task_id, poster_id, created_at) VALUES (?, ?, ?, ?) RETURNING id",
 			[]any{event.Kind, event.TaskID, event.PosterID, event.CreatedAt}, &event.ID)
 		if err != nil {
 			return err
 		}
-		return b.Announce(tx, &event)
+		return b.Notify(tx, &event)
 	})
 	return event
 }
@@ -220,11 +222,11 @@ func (b *bundle) deliveries(t *testing.T, agentID string) []models.Delivery {
 	return rows
 }
 
-// ended waits until the agent has n deliveries in a state and returns them.
-func (b *bundle) ended(t *testing.T, agentID string, status models.DeliveryStatus, n int) []models.Delivery {
+// waitDeliveries waits until the agent has n deliveries in a state and returns them.
+func (b *bundle) waitDeliveries(t *testing.T, agentID string, status models.DeliveryStatus, n int) []models.Delivery {
 	t.Helper()
 	var rows []models.Delivery
-	b.until(t, "deliveries to be "+string(status), func() bool {
+	b.eventually(t, "deliveries to be "+string(status), func() bool {
 		var err error
 		rows, err = b.Deliveries(t.Context(), agentID, []models.DeliveryStatus{status}, 1000, "")
 		must(t, err)
@@ -233,7 +235,7 @@ func (b *bundle) ended(t *testing.T, agentID string, status models.DeliveryStatu
 	return rows
 }
 
-func (b *bundle) hook(t *testing.T, agentID string) *models.Webhook {
+func (b *bundle) webhook(t *testing.T, agentID string) *models.Webhook {
 	t.Helper()
 	hook, err := b.Get(t.Context(), agentID)
 	must(t, err)
@@ -247,8 +249,8 @@ func (b *bundle) attempts(t *testing.T, deliveryID string) []models.Attempt {
 	return attempts
 }
 
-// received is a request as it arrived.
-type received struct {
+// receivedRequest is a request as it arrived.
+type receivedRequest struct {
 	header http.Header
 	body   []byte
 }
@@ -257,19 +259,19 @@ type received struct {
 // gets.
 type receiver struct {
 	*httptest.Server
-	got chan received
+	requests chan receivedRequest
 }
 
-// receive starts a receiver. answer may be nil for plain 200s.
-func receive(t *testing.T, answer http.HandlerFunc) *receiver {
+// newReceiver starts a receiver. answer may be nil for plain 200s.
+func newReceiver(t *testing.T, answer http.HandlerFunc) *receiver {
 	t.Helper()
-	r := &receiver{got: make(chan received, 1000)}
+	r := &receiver{requests: make(chan receivedRequest, 1000)}
 	r.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, err := io.ReadAll(req.Body)
 		if err != nil {
 			return
 		}
-		r.got <- received{header: req.Header.Clone(), body: body}
+		r.requests <- receivedRequest{header: req.Header.Clone(), body: body}
 		if answer != nil {
 			answer(w, req)
 		}
@@ -278,8 +280,8 @@ func receive(t *testing.T, answer http.HandlerFunc) *receiver {
 	return r
 }
 
-// roots trusts the receivers.
-func roots(receivers ...*receiver) *x509.CertPool {
+// certPool trusts the receivers.
+func certPool(receivers ...*receiver) *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, r := range receivers {
 		pool.AddCert(r.Certificate())
@@ -287,19 +289,19 @@ func roots(receivers ...*receiver) *x509.CertPool {
 	return pool
 }
 
-func (r *receiver) next(t *testing.T) received {
+func (r *receiver) next(t *testing.T) receivedRequest {
 	t.Helper()
-	return within(t, r.got)
+	return mustReceive(t, r.requests)
 }
 
-// within takes from a channel what must come.
-func within[T any](t *testing.T, from <-chan T) T {
+// mustReceive takes from a channel what must come.
+func mustReceive[T any](t *testing.T, from <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-from:
 		return v
-	case <-time.After(patient):
-		t.Fatalf("nothing came within %s", patient)
+	case <-time.After(testTimeout):
+		t.Fatalf("nothing came within %s", testTimeout)
 		panic("unreachable")
 	}
 }
@@ -318,7 +320,7 @@ func equal[T comparable](t *testing.T, what string, got, want T) {
 	}
 }
 
-func value[T any](p *T) any {
+func deref[T any](p *T) any {
 	if p == nil {
 		return nil
 	}

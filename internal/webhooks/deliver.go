@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// near is the longest wait that the job itself sits out in steps. The job
+	// maxShortSnooze is the longest wait that the job itself sits out in steps. The job
 	// queue wakes later ones only every five seconds.
-	near     = 10 * time.Second
-	nearStep = 4 * time.Second
-	// A job that finds its endpoint busy comes back after busyLeast, or after as
-	// long as the endpoint has made no progress, up to busyMost.
-	busyLeast = 250 * time.Millisecond
-	busyMost  = 30 * time.Second
+	maxShortSnooze  = 10 * time.Second
+	shortSnoozeStep = 4 * time.Second
+	// A job that finds its endpoint busy comes back after minBusySnooze, or after as
+	// long as the endpoint has made no progress, up to maxBusySnooze.
+	minBusySnooze = 250 * time.Millisecond
+	maxBusySnooze = 30 * time.Second
 )
 
 // removedReason is the last error of what was due to a webhook that is gone.
@@ -35,10 +35,10 @@ const removedReason = "the webhook was removed"
 type DeliverArgs struct {
 	DeliveryID string `json:"delivery_id"`
 	Attempt    int    `json:"attempt"` // from 1
-	// Again says that it was asked for with others of its page: it leaves room for
+	// BulkRedelivery says that it was asked for with others of its page: it leaves room for
 	// first tries as a retry does.
-	Again bool   `json:"again,omitempty"`
-	Trace string `json:"trace,omitempty"` // of who asked for it
+	BulkRedelivery bool   `json:"again,omitempty"`
+	Trace          string `json:"trace,omitempty"` // of who asked for it
 }
 
 // Kind names the job.
@@ -46,28 +46,28 @@ func (DeliverArgs) Kind() string { return "webhook_deliver" }
 
 // InsertOpts says where the job is queued: first tries and later ones apart.
 func (a DeliverArgs) InsertOpts() river.InsertOpts {
-	opts := river.InsertOpts{Queue: firstQueue, MaxAttempts: maxInternalTries}
+	opts := river.InsertOpts{Queue: firstAttemptQueue, MaxAttempts: maxJobAttempts}
 	if a.Attempt > 1 {
-		opts.Queue = laterQueue
+		opts.Queue = retryQueue
 	}
 	return opts
 }
 
-// deliverer works DeliverArgs.
-type deliverer struct {
+// deliverWorker works DeliverArgs.
+type deliverWorker struct {
 	river.WorkerDefaults[DeliverArgs]
 	webhooks *Webhooks
 }
 
 // Work makes the try when its time has come and its endpoint has room.
-func (d *deliverer) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {
+func (d *deliverWorker) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {
 	return d.webhooks.deliver(ctx, job.Args, job.Queue)
 }
 
 // deliver makes one try of a delivery, whose job is of a queue, and writes down what
 // came of it. The request is made outside any transaction.
 func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) error {
-	later := args.Attempt > 1 || args.Again
+	later := args.Attempt > 1 || args.BulkRedelivery
 	var delivery models.Delivery
 	err := w.db.Read(ctx).Where("id = ?", args.DeliveryID).Take(&delivery).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) { // it ended long ago and was taken away
@@ -79,7 +79,7 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) 
 	if delivery.Status != models.DeliveryPending || delivery.Attempts >= args.Attempt {
 		return nil
 	}
-	if early := w.early(&delivery); early > 0 {
+	if early := w.snoozeUntilDue(&delivery); early > 0 {
 		return river.JobSnooze(early)
 	}
 	hook, err := w.Get(ctx, delivery.AgentID)
@@ -92,31 +92,31 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) 
 	if hook.Status == models.WebhookSuspended {
 		return w.drop(ctx, &delivery, suspendedReason)
 	}
-	if queue == firstQueue && w.slots.slow(delivery.AgentID) {
-		return w.stepAside(ctx, &delivery, args)
+	if queue == firstAttemptQueue && w.limiter.isSlow(delivery.AgentID) {
+		return w.moveToRetryQueue(ctx, &delivery, args)
 	}
-	taken, stalled, ok := w.slots.take(ctx, delivery.AgentID, later)
+	taken, stalled, ok := w.limiter.acquire(ctx, delivery.AgentID, later)
 	if !ok {
-		return river.JobSnooze(busy(stalled, w.random()))
+		return river.JobSnooze(busySnooze(stalled, w.random()))
 	}
-	defer w.slots.free(taken)
+	defer w.limiter.release(taken)
 
-	ctx, span := w.continueTrace(ctx, &args)
+	ctx, span := w.startAttemptSpan(ctx, &args)
 	defer span.End()
 	failpoint.Hit("deliver-due")
-	answer, err := w.try(ctx, hook, &delivery, args.Attempt)
+	answer, err := w.attemptDelivery(ctx, hook, &delivery, args.Attempt)
 	if err != nil {
 		return err
 	}
 	failpoint.Hit("deliver-sent")
-	return w.settle(context.WithoutCancel(ctx), hook, &delivery, args.Attempt, answer)
+	return w.recordOutcome(context.WithoutCancel(ctx), hook, &delivery, args.Attempt, answer)
 }
 
-// stepAside has a first try wait with the retries instead: its endpoint has become slow
+// moveToRetryQueue has a first try wait with the retries instead: its endpoint has become slow
 // since it was queued, or is known to be so in this process only.
-func (w *Webhooks) stepAside(ctx context.Context, delivery *models.Delivery, args DeliverArgs) error {
+func (w *Webhooks) moveToRetryQueue(ctx context.Context, delivery *models.Delivery, args DeliverArgs) error {
 	err := w.db.Write(ctx, func(tx *database.Tx) error {
-		enqueueAs(tx, delivery, args, river.InsertOpts{Queue: laterQueue})
+		enqueueAttempt(tx, delivery, args, river.InsertOpts{Queue: retryQueue})
 		return nil
 	})
 	if err != nil {
@@ -125,24 +125,24 @@ func (w *Webhooks) stepAside(ctx context.Context, delivery *models.Delivery, arg
 	return nil
 }
 
-// early returns how long the delivery's job is to sleep before it looks again;
+// snoozeUntilDue returns how long the delivery's job is to sleep before it looks again;
 // 0 when the delivery is due.
-func (w *Webhooks) early(delivery *models.Delivery) time.Duration {
+func (w *Webhooks) snoozeUntilDue(delivery *models.Delivery) time.Duration {
 	if delivery.NextAttemptAt == nil {
 		return 0
 	}
-	remaining := delivery.NextAttemptAt.Std().Sub(w.now())
-	if remaining > near {
+	remaining := delivery.NextAttemptAt.AsTime().Sub(w.now())
+	if remaining > maxShortSnooze {
 		return remaining
 	}
-	return min(remaining, nearStep)
+	return min(remaining, shortSnoozeStep)
 }
 
-// busy returns how long a job stays away from an endpoint without room. An
+// busySnooze returns how long a job stays away from an endpoint without room. An
 // endpoint that works its queue off is asked again soon; one that hangs, less
 // and less often, so that a long queue to it costs the others little.
-func busy(stalled time.Duration, random float64) time.Duration {
-	pause := min(max(stalled, busyLeast), busyMost)
+func busySnooze(stalled time.Duration, random float64) time.Duration {
+	pause := min(max(stalled, minBusySnooze), maxBusySnooze)
 	return time.Duration(float64(pause) * (1 - jitter + 2*jitter*random))
 }
 
@@ -150,8 +150,8 @@ func busy(stalled time.Duration, random float64) time.Duration {
 // can be sent again.
 func (w *Webhooks) drop(ctx context.Context, delivery *models.Delivery, reason string) error {
 	err := w.db.Write(ctx, func(tx *database.Tx) error {
-		if _, err := receiving(tx, delivery.AgentID); err == nil { // its owner was faster, and may have asked for it
-			return river.JobSnooze(busyLeast)
+		if _, err := activeWebhook(tx, delivery.AgentID); err == nil { // its owner was faster, and may have asked for it
+			return river.JobSnooze(minBusySnooze)
 		}
 		return tx.Model(&models.Delivery{}).
 			Where("id = ? AND status = ? AND attempts = ?", delivery.ID, models.DeliveryPending, delivery.Attempts).

@@ -26,12 +26,12 @@ func TestDeliver(t *testing.T) {
 
 	t.Run("a matching agent gets a request that the documented snippet verifies", func(t *testing.T) {
 		t.Parallel()
-		r := receive(t, nil)
-		b := open(t, settings{roots: roots(r), allow: local()})
-		worker, secret := b.subscriber(t, r.URL, "research")
+		r := newReceiver(t, nil)
+		b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
+		worker, secret := b.addSubscriber(t, r.URL, "research")
 		b.run(t)
 
-		b.post(t, b.agent(t), "research", "summarization")
+		b.post(t, b.addAgent(t), "research", "summarization")
 		got := r.next(t)
 
 		signature := got.header.Get("X-AgentMarket-Signature")
@@ -41,27 +41,27 @@ func TestDeliver(t *testing.T) {
 		must(t, err)
 		must(t, standard.Verify(got.body, got.header))
 
-		d := b.ended(t, worker, models.DeliveryDelivered, 1)[0]
+		d := b.waitDeliveries(t, worker, models.DeliveryDelivered, 1)[0]
 		equal(t, "delivery id", got.header.Get("X-AgentMarket-Delivery"), d.ID)
-		equal(t, "response status", value(d.ResponseStatus), any(200))
-		equal(t, "next attempt", value(d.NextAttemptAt), nil)
+		equal(t, "response status", deref(d.ResponseStatus), any(200))
+		equal(t, "next attempt", deref(d.NextAttemptAt), nil)
 		equal(t, "attempts kept", len(b.attempts(t, d.ID)), 1)
 	})
 
 	t.Run("three failures and a success are four attempts of one delivery", func(t *testing.T) {
 		t.Parallel()
 		var n atomic.Int32
-		r := receive(t, func(w http.ResponseWriter, _ *http.Request) {
+		r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
 			if n.Add(1) <= 3 {
 				http.Error(w, "not yet", http.StatusInternalServerError)
 			}
 		})
-		b := open(t, settings{roots: roots(r), allow: local(), retries: fast(5)})
-		worker, _ := b.subscriber(t, r.URL, "research")
+		b := open(t, settings{roots: certPool(r), allowNetworks: loopback(), retries: fastRetries(5)})
+		worker, _ := b.addSubscriber(t, r.URL, "research")
 		b.run(t)
 
-		b.post(t, b.agent(t), "research")
-		d := b.ended(t, worker, models.DeliveryDelivered, 1)[0]
+		b.post(t, b.addAgent(t), "research")
+		d := b.waitDeliveries(t, worker, models.DeliveryDelivered, 1)[0]
 
 		first := r.next(t)
 		for number := 2; number <= 4; number++ {
@@ -72,205 +72,205 @@ func TestDeliver(t *testing.T) {
 		}
 		attempts := b.attempts(t, d.ID)
 		equal(t, "attempts", len(attempts), 4)
-		equal(t, "status of the first", value(attempts[0].ResponseStatus), any(500))
+		equal(t, "status of the first", deref(attempts[0].ResponseStatus), any(500))
 		equal(t, "answer to the first", attempts[0].ResponseBody, "not yet\n")
-		equal(t, "error of the last", value(attempts[3].Error), nil)
-		equal(t, "failing since", value(b.hook(t, worker).FailingSince), nil)
+		equal(t, "error of the last", deref(attempts[3].Error), nil)
+		equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
 	})
 
 	t.Run("a delivery is given up after its last try", func(t *testing.T) {
 		t.Parallel()
-		r := receive(t, status(http.StatusInternalServerError))
-		b := open(t, settings{roots: roots(r), allow: local(), retries: fast(2)})
-		worker, _ := b.subscriber(t, r.URL, "research")
+		r := newReceiver(t, respondWith(http.StatusInternalServerError))
+		b := open(t, settings{roots: certPool(r), allowNetworks: loopback(), retries: fastRetries(2)})
+		worker, _ := b.addSubscriber(t, r.URL, "research")
 		b.run(t)
 
-		b.post(t, b.agent(t), "research")
-		d := b.ended(t, worker, models.DeliveryFailed, 1)[0]
+		b.post(t, b.addAgent(t), "research")
+		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
 
 		equal(t, "attempts", d.Attempts, 3)
-		equal(t, "tries left", d.TriesLeft, 0)
-		equal(t, "last error", value(d.LastError), any("answered 500"))
+		equal(t, "tries left", d.AttemptsLeft, 0)
+		equal(t, "last error", deref(d.LastError), any("answered 500"))
 	})
 
 	t.Run("a redirect is a failure and is not followed", func(t *testing.T) {
 		t.Parallel()
-		target := receive(t, nil)
-		r := receive(t, func(w http.ResponseWriter, req *http.Request) {
+		target := newReceiver(t, nil)
+		r := newReceiver(t, func(w http.ResponseWriter, req *http.Request) {
 			http.Redirect(w, req, target.URL, http.StatusTemporaryRedirect)
 		})
-		b := open(t, settings{roots: roots(r, target), allow: local(), retries: []time.Duration{}})
-		worker, _ := b.subscriber(t, r.URL, "research")
+		b := open(t, settings{roots: certPool(r, target), allowNetworks: loopback(), retries: []time.Duration{}})
+		worker, _ := b.addSubscriber(t, r.URL, "research")
 		b.run(t)
 
-		b.post(t, b.agent(t), "research")
-		d := b.ended(t, worker, models.DeliveryFailed, 1)[0]
+		b.post(t, b.addAgent(t), "research")
+		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
 
-		equal(t, "response status", value(d.ResponseStatus), any(307))
-		equal(t, "requests to the target", len(target.got), 0)
+		equal(t, "response status", deref(d.ResponseStatus), any(307))
+		equal(t, "requests to the target", len(target.requests), 0)
 	})
 
 	t.Run("a name that resolves to a private address is refused, and the refusal kept", func(t *testing.T) {
 		t.Parallel()
-		r := receive(t, nil)
-		b := open(t, settings{roots: roots(r), retries: []time.Duration{}})
-		worker, _ := b.subscriber(t, strings.Replace(r.URL, "127.0.0.1", "localhost", 1), "research")
+		r := newReceiver(t, nil)
+		b := open(t, settings{roots: certPool(r), retries: []time.Duration{}})
+		worker, _ := b.addSubscriber(t, strings.Replace(r.URL, "127.0.0.1", "localhost", 1), "research")
 		b.run(t)
 
-		b.post(t, b.agent(t), "research")
-		d := b.ended(t, worker, models.DeliveryFailed, 1)[0]
+		b.post(t, b.addAgent(t), "research")
+		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
 
 		attempts := b.attempts(t, d.ID)
 		equal(t, "attempts", len(attempts), 1)
-		equal(t, "response status", value(attempts[0].ResponseStatus), nil)
-		equal(t, "error", value(attempts[0].Error), any("the address is not public"))
-		equal(t, "requests", len(r.got), 0)
+		equal(t, "response status", deref(attempts[0].ResponseStatus), nil)
+		equal(t, "error", deref(attempts[0].Error), any("the address is not public"))
+		equal(t, "requests", len(r.requests), 0)
 	})
 
 	t.Run("410 suspends at once", func(t *testing.T) {
 		t.Parallel()
-		r := receive(t, status(http.StatusGone))
-		b := open(t, settings{roots: roots(r), allow: local()})
-		worker, _ := b.subscriber(t, r.URL, "research")
-		poster := b.agent(t)
+		r := newReceiver(t, respondWith(http.StatusGone))
+		b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
+		worker, _ := b.addSubscriber(t, r.URL, "research")
+		poster := b.addAgent(t)
 		b.run(t)
 
 		b.post(t, poster, "research")
-		d := b.ended(t, worker, models.DeliveryFailed, 1)[0]
-		equal(t, "response status", value(d.ResponseStatus), any(410))
-		equal(t, "webhook", b.hook(t, worker).Status, models.WebhookSuspended)
+		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
+		equal(t, "response status", deref(d.ResponseStatus), any(410))
+		equal(t, "webhook", b.webhook(t, worker).Status, models.WebhookSuspended)
 
 		b.post(t, poster, "research")
-		missed := b.ended(t, worker, models.DeliveryFailed, 2)[0]
-		equal(t, "last error of the next", value(missed.LastError), any(suspendedReason))
-		equal(t, "requests", len(r.got), 1)
+		missed := b.waitDeliveries(t, worker, models.DeliveryFailed, 2)[0]
+		equal(t, "last error of the next", deref(missed.LastError), any(suspendedReason))
+		equal(t, "requests", len(r.requests), 1)
 	})
 
 	t.Run("410 from an address that was changed meanwhile does not count", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		worker, _ := b.subscriber(t, "https://old.example/", "research")
-		b.matched(t, b.post(t, b.agent(t), "research"))
-		d, old := b.deliveries(t, worker)[0], b.hook(t, worker)
+		worker, _ := b.addSubscriber(t, "https://old.example/", "research")
+		b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
+		d, old := b.deliveries(t, worker)[0], b.webhook(t, worker)
 		b.subscribe(t, worker, "https://new.example/")
 
-		must(t, b.settle(t.Context(), old, &d, 1, answer{status: http.StatusGone, problem: "answered 410"}))
-		equal(t, "webhook", b.hook(t, worker).Status, models.WebhookActive)
-		equal(t, "failing since", value(b.hook(t, worker).FailingSince), nil)
+		must(t, b.recordOutcome(t.Context(), old, &d, 1, attemptOutcome{status: http.StatusGone, failureReason: "answered 410"}))
+		equal(t, "webhook", b.webhook(t, worker).Status, models.WebhookActive)
+		equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
 		equal(t, "delivery", b.deliveries(t, worker)[0].Status, models.DeliveryPending)
 	})
 
 	t.Run("five days of failures suspend, a success in between does not", func(t *testing.T) {
 		t.Parallel()
 		var ok atomic.Bool
-		r := receive(t, func(w http.ResponseWriter, _ *http.Request) {
+		r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
 			if !ok.Load() {
 				w.WriteHeader(http.StatusBadGateway)
 			}
 		})
-		b := open(t, settings{roots: roots(r), allow: local(), retries: []time.Duration{}})
-		worker, _ := b.subscriber(t, r.URL, "research")
-		poster := b.agent(t)
+		b := open(t, settings{roots: certPool(r), allowNetworks: loopback(), retries: []time.Duration{}})
+		worker, _ := b.addSubscriber(t, r.URL, "research")
+		poster := b.addAgent(t)
 		b.run(t)
-		fail := func(n int) { b.post(t, poster, "research"); b.ended(t, worker, models.DeliveryFailed, n) }
+		fail := func(n int) { b.post(t, poster, "research"); b.waitDeliveries(t, worker, models.DeliveryFailed, n) }
 
 		fail(1)
-		b.clock.forward(3 * 24 * time.Hour)
+		b.clock.advance(3 * 24 * time.Hour)
 		ok.Store(true)
 		b.post(t, poster, "research")
-		b.ended(t, worker, models.DeliveryDelivered, 1)
+		b.waitDeliveries(t, worker, models.DeliveryDelivered, 1)
 		ok.Store(false)
 		fail(2)
-		b.clock.forward(patience - time.Hour)
+		b.clock.advance(suspendAfter - time.Hour)
 		fail(3)
-		equal(t, "before five days", b.hook(t, worker).Status, models.WebhookActive)
-		b.clock.forward(time.Hour)
+		equal(t, "before five days", b.webhook(t, worker).Status, models.WebhookActive)
+		b.clock.advance(time.Hour)
 		fail(4)
-		equal(t, "after five days", b.hook(t, worker).Status, models.WebhookSuspended)
+		equal(t, "after five days", b.webhook(t, worker).Status, models.WebhookSuspended)
 
 		b.subscribe(t, worker, r.URL)
-		equal(t, "set again", b.hook(t, worker).Status, models.WebhookActive)
-		equal(t, "failing since", value(b.hook(t, worker).FailingSince), nil)
+		equal(t, "set again", b.webhook(t, worker).Status, models.WebhookActive)
+		equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
 	})
 
 	t.Run("a receiver that does not answer in time has failed", func(t *testing.T) {
 		t.Parallel()
 		release := make(chan struct{})
-		r := receive(t, func(http.ResponseWriter, *http.Request) { <-release })
+		r := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-release })
 		t.Cleanup(func() { close(release) })
-		b := open(t, settings{roots: roots(r), allow: local(), retries: []time.Duration{}, timeout: 50 * time.Millisecond})
-		worker, _ := b.subscriber(t, r.URL, "research")
+		b := open(t, settings{roots: certPool(r), allowNetworks: loopback(), retries: []time.Duration{}, timeout: 50 * time.Millisecond})
+		worker, _ := b.addSubscriber(t, r.URL, "research")
 		b.run(t)
 
-		b.post(t, b.agent(t), "research")
-		d := b.ended(t, worker, models.DeliveryFailed, 1)[0]
-		equal(t, "response status", value(d.ResponseStatus), nil)
+		b.post(t, b.addAgent(t), "research")
+		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
+		equal(t, "response status", deref(d.ResponseStatus), nil)
 	})
 
 	t.Run("what is due to a removed webhook fails in its turn", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		worker, _ := b.subscriber(t, "https://bot.example/hook", "research")
-		b.matched(t, b.post(t, b.agent(t), "research"))
+		worker, _ := b.addSubscriber(t, "https://bot.example/hook", "research")
+		b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
 		b.write(t, func(tx *database.Tx) error { return b.Unsubscribe(tx, worker) })
 		b.run(t)
 
-		d := b.ended(t, worker, models.DeliveryFailed, 1)[0]
-		equal(t, "last error", value(d.LastError), any(removedReason))
+		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
+		equal(t, "last error", deref(d.LastError), any(removedReason))
 		equal(t, "attempts", d.Attempts, 0)
 	})
 }
 
 // Four requests to an endpoint that hangs are under way; neither its further
 // deliveries nor its neighbours' wait on it.
-func TestDeliver_oneEndpointCannotHoldUpAnother(t *testing.T) {
+func TestDeliver_hangingEndpointDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	var atOnce gauge
-	hanging := receive(t, func(http.ResponseWriter, *http.Request) {
+	hanging := newReceiver(t, func(http.ResponseWriter, *http.Request) {
 		atOnce.add(1)
 		<-release
 		atOnce.add(-1)
 	})
-	healthy := receive(t, nil)
-	b := open(t, settings{roots: roots(hanging, healthy), allow: local()})
-	slow, _ := b.subscriber(t, hanging.URL, "slow")
-	b.subscriber(t, healthy.URL, "quick")
-	poster := b.agent(t)
+	healthy := newReceiver(t, nil)
+	b := open(t, settings{roots: certPool(hanging, healthy), allowNetworks: loopback()})
+	slow, _ := b.addSubscriber(t, hanging.URL, "slow")
+	b.addSubscriber(t, healthy.URL, "quick")
+	poster := b.addAgent(t)
 	b.run(t)
 
-	for range perEndpoint + 6 {
+	for range maxPerEndpoint + 6 {
 		b.post(t, poster, "slow")
 	}
-	for range perEndpoint {
+	for range maxPerEndpoint {
 		hanging.next(t)
 	}
 	for range 6 {
-		b.snoozed(t)
+		b.waitSnoozed(t)
 	}
 	b.post(t, poster, "quick")
 	healthy.next(t)
-	equal(t, "further requests to the hanging one", len(hanging.got), 0)
+	equal(t, "further requests to the hanging one", len(hanging.requests), 0)
 
 	close(release)
-	b.ended(t, slow, models.DeliveryDelivered, perEndpoint+6)
-	equal(t, "requests at once", atOnce.most(), perEndpoint)
+	b.waitDeliveries(t, slow, models.DeliveryDelivered, maxPerEndpoint+6)
+	equal(t, "requests at once", atOnce.highest(), maxPerEndpoint)
 }
 
 // gauge counts what is under way and keeps the highest count.
 type gauge struct {
-	mu        sync.Mutex
-	now, high int
+	mu            sync.Mutex
+	current, high int
 }
 
 func (g *gauge) add(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.now += n
-	g.high = max(g.high, g.now)
+	g.current += n
+	g.high = max(g.high, g.current)
 }
 
-func (g *gauge) most() int {
+func (g *gauge) highest() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.high
@@ -280,25 +280,25 @@ func (g *gauge) most() int {
 // run twice.
 func TestJobs_areIdempotent(t *testing.T) {
 	t.Parallel()
-	r := receive(t, nil)
-	b := open(t, settings{roots: roots(r), allow: local()})
-	worker, _ := b.subscriber(t, r.URL, "research")
-	event := b.post(t, b.agent(t), "research")
+	r := newReceiver(t, nil)
+	b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
+	worker, _ := b.addSubscriber(t, r.URL, "research")
+	event := b.post(t, b.addAgent(t), "research")
 
-	b.matched(t, event)
-	b.matched(t, event)
+	b.matchEvent(t, event)
+	b.matchEvent(t, event)
 	rows := b.deliveries(t, worker)
 	equal(t, "deliveries", len(rows), 1)
-	equal(t, "jobs", b.queued(t, firstQueue), 1)
+	equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue), 1)
 
 	t.Log("sent and recorded: the second run does nothing")
 	args := DeliverArgs{DeliveryID: rows[0].ID, Attempt: 1}
-	must(t, b.deliver(t.Context(), args, laterQueue))
-	must(t, b.deliver(t.Context(), args, laterQueue))
-	equal(t, "requests", len(r.got), 1)
+	must(t, b.deliver(t.Context(), args, retryQueue))
+	must(t, b.deliver(t.Context(), args, retryQueue))
+	equal(t, "requests", len(r.requests), 1)
 
 	t.Log("recorded: a second record of the same try changes nothing")
-	must(t, b.settle(t.Context(), b.hook(t, worker), &rows[0], 1, answer{status: 500, problem: "answered 500"}))
+	must(t, b.recordOutcome(t.Context(), b.webhook(t, worker), &rows[0], 1, attemptOutcome{status: 500, failureReason: "answered 500"}))
 	equal(t, "status", b.deliveries(t, worker)[0].Status, models.DeliveryDelivered)
 
 	t.Log("sent and not recorded: the receiver knows the duplicate by its id")
@@ -308,7 +308,7 @@ func TestJobs_areIdempotent(t *testing.T) {
 		}
 		return tx.Save(&rows[0]).Error
 	})
-	must(t, b.deliver(t.Context(), args, laterQueue))
+	must(t, b.deliver(t.Context(), args, retryQueue))
 	first, second := r.next(t), r.next(t)
 	for _, name := range []string{"X-AgentMarket-Delivery", "X-AgentMarket-Attempt", "webhook-id"} {
 		equal(t, name, second.header.Get(name), first.header.Get(name))
@@ -320,11 +320,11 @@ func TestJobs_areIdempotent(t *testing.T) {
 
 // What a stop cuts off was no failure of the receiver: it is made again, as the
 // same try, after the next start.
-func TestStop_cutsOffAndResumes(t *testing.T) {
+func TestStop_interruptedAttemptIsRepeated(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int32
 	release := make(chan struct{})
-	r := receive(t, func(_ http.ResponseWriter, req *http.Request) {
+	r := newReceiver(t, func(_ http.ResponseWriter, req *http.Request) {
 		if n.Add(1) == 1 {
 			select {
 			case <-release:
@@ -333,10 +333,10 @@ func TestStop_cutsOffAndResumes(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() { close(release) })
-	b := open(t, settings{roots: roots(r), allow: local()})
-	worker, _ := b.subscriber(t, r.URL, "research")
+	b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
+	worker, _ := b.addSubscriber(t, r.URL, "research")
 	b.run(t)
-	b.post(t, b.agent(t), "research")
+	b.post(t, b.addAgent(t), "research")
 	r.next(t)
 
 	over, cancel := context.WithCancel(t.Context())
@@ -345,31 +345,31 @@ func TestStop_cutsOffAndResumes(t *testing.T) {
 	equal(t, "attempts recorded", b.deliveries(t, worker)[0].Attempts, 0)
 
 	b.run(t)
-	d := b.ended(t, worker, models.DeliveryDelivered, 1)[0]
+	d := b.waitDeliveries(t, worker, models.DeliveryDelivered, 1)[0]
 	equal(t, "attempts", d.Attempts, 1)
 	equal(t, "attempt header", r.next(t).header.Get("X-AgentMarket-Attempt"), "1")
 }
 
-// snoozed waits until a job was put off.
-func (b *bundle) snoozed(t *testing.T) {
+// waitSnoozed waits until a job was put off.
+func (b *bundle) waitSnoozed(t *testing.T) {
 	t.Helper()
 	for {
-		if within(t, b.told).Kind == river.EventKindJobSnoozed {
+		if mustReceive(t, b.jobEvents).Kind == river.EventKindJobSnoozed {
 			return
 		}
 	}
 }
 
-// queued counts the jobs in a queue.
-func (b *bundle) queued(t *testing.T, queue string) int64 {
+// jobsInQueue counts the jobs in a queue.
+func (b *bundle) jobsInQueue(t *testing.T, queue string) int64 {
 	t.Helper()
 	var n int64
 	must(t, b.db.Read(t.Context()).Table("river_job").Where("queue = ?", queue).Count(&n).Error)
 	return n
 }
 
-// status answers every request with a code.
-func status(code int) http.HandlerFunc {
+// respondWith answers every request with a code.
+func respondWith(code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 }
 

@@ -26,8 +26,8 @@ func (w *Webhooks) Deliveries(ctx context.Context, agentID string, status []mode
 	return page, nil
 }
 
-// Count returns how many of the agent's deliveries are in a state.
-func (w *Webhooks) Count(ctx context.Context, agentID string, status models.DeliveryStatus) (int, error) {
+// CountDeliveries returns how many of the agent's deliveries are in a state.
+func (w *Webhooks) CountDeliveries(ctx context.Context, agentID string, status models.DeliveryStatus) (int, error) {
 	var n int64
 	err := w.db.Read(ctx).Model(&models.Delivery{}).Where("agent_id = ? AND status = ?", agentID, status).Count(&n).Error
 	if err != nil {
@@ -57,15 +57,15 @@ func (w *Webhooks) Attempts(ctx context.Context, deliveryIDs ...string) ([]model
 	return attempts, nil
 }
 
-// Bodies returns what is sent of each delivery, nil where its task is gone. The tasks
+// RequestBodies returns what is sent of each delivery, nil where its task is gone. The tasks
 // are those of the deliveries, in their order.
-func (w *Webhooks) Bodies(deliveries []*models.Delivery, tasks []*models.Task) ([]*string, error) {
+func (w *Webhooks) RequestBodies(deliveries []*models.Delivery, tasks []*models.Task) ([]*string, error) {
 	bodies := make([]*string, len(deliveries))
 	for i := range deliveries {
 		if tasks[i] == nil {
 			continue
 		}
-		content, err := body(deliveries[i], tasks[i], w.marketplaceURL)
+		content, err := requestBody(deliveries[i], tasks[i], w.marketplaceURL)
 		if err != nil {
 			return nil, err
 		}

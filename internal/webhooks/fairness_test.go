@@ -14,27 +14,27 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// hang is a receiver that answers nothing before the test ends.
-func hang(t *testing.T) *receiver {
+// newHangingReceiver is a receiver that answers nothing before the test ends.
+func newHangingReceiver(t *testing.T) *receiver {
 	t.Helper()
-	return hangBut(t, func(string) bool { return false })
+	return newSelectiveReceiver(t, func(string) bool { return false })
 }
 
-// hangSome is one that answers the first request to a path.
-func hangSome(t *testing.T) *receiver {
+// newHalfHangingReceiver is one that answers the first request to a path.
+func newHalfHangingReceiver(t *testing.T) *receiver {
 	t.Helper()
 	var seen sync.Map
-	return hangBut(t, func(path string) bool {
+	return newSelectiveReceiver(t, func(path string) bool {
 		_, again := seen.LoadOrStore(path, true)
 		return !again
 	})
 }
 
-// hangBut is one that answers some requests.
-func hangBut(t *testing.T, answers func(path string) bool) *receiver {
+// newSelectiveReceiver is one that answers some requests.
+func newSelectiveReceiver(t *testing.T, answers func(path string) bool) *receiver {
 	t.Helper()
 	release := make(chan struct{})
-	r := receive(t, func(w http.ResponseWriter, req *http.Request) {
+	r := newReceiver(t, func(w http.ResponseWriter, req *http.Request) {
 		if answers(req.URL.Path) {
 			return
 		}
@@ -48,39 +48,39 @@ func hangBut(t *testing.T, answers func(path string) bool) *receiver {
 	return r
 }
 
-// crowd is a market with an endpoint that is well beside one that hangs for longer
+// fairnessBundle is a market with an endpoint that is well beside one that hangs for longer
 // than any test waits.
-type crowd struct {
+type fairnessBundle struct {
 	*bundle
-	hanging, well *receiver
-	wellID        string
-	poster        string
+	hanging, healthy *receiver
+	healthyID        string
+	poster           string
 }
 
-func gather(t *testing.T) *crowd {
+func newFairnessBundle(t *testing.T) *fairnessBundle {
 	t.Helper()
-	c := &crowd{hanging: hang(t), well: receive(t, nil)}
-	c.bundle = open(t, settings{roots: roots(c.hanging, c.well), allow: local(), timeout: 10 * patient})
-	c.wellID, _ = c.subscriber(t, c.well.URL, "well")
-	c.poster = c.agent(t)
+	c := &fairnessBundle{hanging: newHangingReceiver(t), healthy: newReceiver(t, nil)}
+	c.bundle = open(t, settings{roots: certPool(c.hanging, c.healthy), allowNetworks: loopback(), timeout: 10 * testTimeout})
+	c.healthyID, _ = c.addSubscriber(t, c.healthy.URL, "well")
+	c.poster = c.addAgent(t)
 	return c
 }
 
-// stop gives up what hangs. What is cut off is nobody's failure.
-func (c *crowd) stop(t *testing.T) {
+// stopNow gives up what hangs. What is cut off is nobody's failure.
+func (c *fairnessBundle) stopNow(t *testing.T) {
 	t.Helper()
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	must(t, c.Stop(over))
 }
 
-// hears wants the endpoint that is well to be told of a new task, while all others
+// wantHealthyServed wants the endpoint that is well to be told of a new task, while all others
 // hang still.
-func (c *crowd) hears(t *testing.T) {
+func (c *fairnessBundle) wantHealthyServed(t *testing.T) {
 	t.Helper()
 	began := time.Now()
 	c.post(t, c.poster, "well")
-	c.well.next(t)
+	c.healthy.next(t)
 	t.Logf("told after %s", time.Since(began).Round(time.Millisecond))
 }
 
@@ -88,50 +88,50 @@ func (c *crowd) hears(t *testing.T) {
 // up none that answers.
 func TestFairness_failing(t *testing.T) {
 	t.Parallel()
-	c := gather(t)
-	const endpoints = firstWorkers/perEndpoint + 6
+	c := newFairnessBundle(t)
+	const endpoints = maxFirstAttemptWorkers/maxPerEndpoint + 6
 	for i := range endpoints {
-		c.subscriber(t, fmt.Sprintf("%s/%d", c.hanging.URL, i), "hanging")
+		c.addSubscriber(t, fmt.Sprintf("%s/%d", c.hanging.URL, i), "hanging")
 	}
 	c.write(t, func(tx *database.Tx) error {
-		return tx.Model(&models.Webhook{}).Where("agent_id <> ?", c.wellID).Update("failing_since", c.stamp()).Error
+		return tx.Model(&models.Webhook{}).Where("agent_id <> ?", c.healthyID).Update("failing_since", c.timestamp()).Error
 	})
-	for range perEndpoint {
+	for range maxPerEndpoint {
 		c.post(t, c.poster, "hanging")
 	}
 	c.run(t)
-	for range laterWorkers {
+	for range maxRetryWorkers {
 		c.hanging.next(t)
 	}
-	c.hears(t)
-	c.stop(t)
+	c.wantHealthyServed(t)
+	c.stopNow(t)
 }
 
 // TestFairness_backlog: a long queue to one endpoint that hangs holds up no other.
 func TestFairness_backlog(t *testing.T) {
 	t.Parallel()
-	c := gather(t)
-	c.subscriber(t, c.hanging.URL, "hanging")
-	for range 2 * firstWorkers {
-		c.matched(t, c.post(t, c.poster, "hanging"))
+	c := newFairnessBundle(t)
+	c.addSubscriber(t, c.hanging.URL, "hanging")
+	for range 2 * maxFirstAttemptWorkers {
+		c.matchEvent(t, c.post(t, c.poster, "hanging"))
 	}
 	c.write(t, func(tx *database.Tx) error { return tx.Exec("DELETE FROM river_job WHERE queue = ?", matchQueue).Error })
 	c.run(t)
-	for range perEndpoint {
+	for range maxPerEndpoint {
 		c.hanging.next(t)
 	}
-	c.hears(t)
-	c.stop(t)
+	c.wantHealthyServed(t)
+	c.stopNow(t)
 }
 
 // TestFairness_redelivered: what is sent again by the page, to an endpoint that
 // hangs, holds up neither another's first try nor its own.
 func TestFairness_redelivered(t *testing.T) {
 	t.Parallel()
-	c := gather(t)
-	agent, _ := c.subscriber(t, c.hanging.URL, "hanging")
-	for range laterWorkers + perEndpoint {
-		c.matched(t, c.post(t, c.poster, "hanging"))
+	c := newFairnessBundle(t)
+	agent, _ := c.addSubscriber(t, c.hanging.URL, "hanging")
+	for range maxRetryWorkers + maxPerEndpoint {
+		c.matchEvent(t, c.post(t, c.poster, "hanging"))
 	}
 	c.write(t, func(tx *database.Tx) error {
 		if err := tx.Exec("DELETE FROM river_job").Error; err != nil {
@@ -139,40 +139,40 @@ func TestFairness_redelivered(t *testing.T) {
 		}
 		return tx.Exec("UPDATE deliveries SET status = 'failed'").Error
 	})
-	n, err := c.redeliverFailed(t, agent, models.FailedQuery{First: 1000})
+	n, err := c.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: 1000})
 	must(t, err)
-	equal(t, "redelivered", n, laterWorkers+perEndpoint)
+	equal(t, "redelivered", n, maxRetryWorkers+maxPerEndpoint)
 	c.run(t)
-	for range laterAtOnce {
+	for range maxLowPriority {
 		c.hanging.next(t)
 	}
-	c.hears(t)
+	c.wantHealthyServed(t)
 	own := c.post(t, c.poster, "hanging")
 	got := c.hanging.next(t)
 	var d models.Delivery
 	must(t, c.db.Read(t.Context()).Take(&d, "event_id = ?", own.ID).Error)
 	equal(t, "the next that the hanging one gets", got.header.Get("X-AgentMarket-Delivery"), d.ID)
-	c.stop(t)
+	c.stopNow(t)
 }
 
-// TestFairness_halfHanging: endpoints that answer one request and hang the next never
+// TestFairness_intermittentlyHanging: endpoints that answer one request and hang the next never
 // do nothing but fail, and there are more of them than it takes to have all workers of
 // the first tries. They hold up nobody once it is seen that they hang.
-func TestFairness_halfHanging(t *testing.T) {
+func TestFairness_intermittentlyHanging(t *testing.T) {
 	t.Parallel()
-	c := gather(t)
-	const endpoints = firstWorkers/laterAtOnce + 1
-	half := hangSome(t)
-	c.client = newClient(roots(half, c.well), local())
+	c := newFairnessBundle(t)
+	const endpoints = maxFirstAttemptWorkers/maxLowPriority + 1
+	half := newHalfHangingReceiver(t)
+	c.client = newClient(certPool(half, c.healthy), loopback())
 	for i := range endpoints {
-		c.subscriber(t, fmt.Sprintf("%s/%d", half.URL, i), "hanging")
+		c.addSubscriber(t, fmt.Sprintf("%s/%d", half.URL, i), "hanging")
 	}
 	c.run(t)
 	c.post(t, c.poster, "hanging")
 	for range endpoints {
 		half.next(t)
 	}
-	c.until(t, "all to have answered one", func() bool {
+	c.eventually(t, "all to have answered one", func() bool {
 		var answered int64
 		must(t, c.db.Read(t.Context()).Model(&models.Delivery{}).Where("status = ?", models.DeliveryDelivered).Count(&answered).Error)
 		return answered == endpoints
@@ -181,41 +181,41 @@ func TestFairness_halfHanging(t *testing.T) {
 	for range endpoints {
 		half.next(t) // and it hangs
 	}
-	c.clock.forward(prompt + allowance)
-	for range laterAtOnce {
+	c.clock.advance(expectedLatency + slowThreshold)
+	for range maxLowPriority {
 		c.post(t, c.poster, "hanging")
 	}
-	for range laterWorkers / 2 {
+	for range maxRetryWorkers / 2 {
 		half.next(t) // what comes later is sent as well
 	}
-	c.hears(t)
+	c.wantHealthyServed(t)
 	var failing int64
 	must(t, c.db.Read(t.Context()).Model(&models.Webhook{}).Where("failing_since IS NOT NULL").Count(&failing).Error)
 	equal(t, "endpoints that do nothing but fail", failing, 0)
-	c.stop(t)
+	c.stopNow(t)
 }
 
-// TestSlots: of the requests to one agent one is left for what is fresh, and so is
+// TestEndpointLimiter: of the requests to one agent one is left for what is fresh, and so is
 // half of the room to wait in.
-func TestSlots(t *testing.T) {
+func TestEndpointLimiter(t *testing.T) {
 	t.Parallel()
-	s := newSlots(time.Now)
+	s := newEndpointLimiter(time.Now)
 	over, cancel := context.WithCancel(t.Context())
 	cancel() // what has no room now is sent away at once
 	held := map[bool][]slot{}
 	take := func(later bool) bool {
-		taken, _, ok := s.take(over, "a", later)
+		taken, _, ok := s.acquire(over, "a", later)
 		if ok {
 			held[later] = append(held[later], taken)
 		}
 		return ok
 	}
 	free := func(later bool) {
-		s.free(held[later][0])
+		s.release(held[later][0])
 		held[later] = held[later][1:]
 	}
-	for i := range laterAtOnce + 1 {
-		equal(t, fmt.Sprintf("old request %d", i+1), take(true), i < laterAtOnce)
+	for i := range maxLowPriority + 1 {
+		equal(t, fmt.Sprintf("old request %d", i+1), take(true), i < maxLowPriority)
 	}
 	equal(t, "a fresh one", take(false), true)
 	equal(t, "another fresh one", take(false), false)
@@ -225,121 +225,121 @@ func TestSlots(t *testing.T) {
 		free(true)
 		free(false)
 	}
-	equal(t, "agents with requests", len(s.lanes), 0)
+	equal(t, "agents with requests", len(s.endpoints), 0)
 
-	for range laterAtOnce + waitingRoom/2 {
-		equal(t, "an old one may wait", s.enter("a", true) != nil, true)
+	for range maxLowPriority + maxWaiting/2 {
+		equal(t, "an old one may wait", s.register("a", true) != nil, true)
 	}
-	equal(t, "one more may not", s.enter("a", true) == nil, true)
-	equal(t, "crowded", s.crowded("a"), false)
-	equal(t, "a fresh one may", s.enter("a", false) != nil, true)
-	equal(t, "crowded", s.crowded("a"), true)
+	equal(t, "one more may not", s.register("a", true) == nil, true)
+	equal(t, "crowded", s.isCrowded("a"), false)
+	equal(t, "a fresh one may", s.register("a", false) != nil, true)
+	equal(t, "crowded", s.isCrowded("a"), true)
 }
 
-// TestSlots_slow: who keeps requests waiting is slow before they have ended, for half a
+// TestEndpointLimiter_detectsSlow: who keeps requests waiting is slow before they have ended, for half a
 // minute for each second, and whatever it answers meanwhile.
-func TestSlots_slow(t *testing.T) {
+func TestEndpointLimiter_detectsSlow(t *testing.T) {
 	t.Parallel()
 	clock := &clock{fixed: time.Unix(1_700_000_000, 0)}
-	s := newSlots(clock.now)
+	s := newEndpointLimiter(clock.now)
 	take := func() slot {
-		taken, _, ok := s.take(t.Context(), "a", false)
+		taken, _, ok := s.acquire(t.Context(), "a", false)
 		equal(t, "a slot", ok, true)
 		return taken
 	}
 	first, second := take(), take()
-	clock.forward(prompt + allowance/2 - 1)
-	equal(t, "slow while two requests are a little less late than is allowed", s.slow("a"), false)
-	clock.forward(1)
-	equal(t, "slow when they are as late", s.slow("a"), true)
-	s.free(first)
-	equal(t, "slow when one has ended", s.slow("a"), true)
-	s.free(second)
-	equal(t, "slow when both have", s.slow("a"), true)
+	clock.advance(expectedLatency + slowThreshold/2 - 1)
+	equal(t, "slow while two requests are a little less late than is allowed", s.isSlow("a"), false)
+	clock.advance(1)
+	equal(t, "slow when they are as late", s.isSlow("a"), true)
+	s.release(first)
+	equal(t, "slow when one has ended", s.isSlow("a"), true)
+	s.release(second)
+	equal(t, "slow when both have", s.isSlow("a"), true)
 	for range 100 {
-		s.free(take())
+		s.release(take())
 	}
-	equal(t, "slow after a hundred prompt answers", s.slow("a"), true)
-	clock.forward(payback)
-	equal(t, "slow once nanoseconds are paid back", s.slow("a"), false)
-	equal(t, "slow elsewhere", s.slow("b"), false)
+	equal(t, "slow after a hundred prompt answers", s.isSlow("a"), true)
+	clock.advance(penaltyDecay)
+	equal(t, "slow once nanoseconds are paid back", s.isSlow("a"), false)
+	equal(t, "slow elsewhere", s.isSlow("b"), false)
 
 	hanging := take()
-	clock.forward(24 * time.Hour)
-	s.free(hanging)
-	equal(t, "owed after a day", s.debts["a"].owed, mostOwed)
-	clock.forward(payback*(mostOwed-allowance) - payback)
-	equal(t, "slow just before it is forgiven", s.slow("a"), true)
-	clock.forward(2 * payback)
-	equal(t, "slow when it is", s.slow("a"), false)
+	clock.advance(24 * time.Hour)
+	s.release(hanging)
+	equal(t, "owed after a day", s.penalties["a"].amount, maxPenalty)
+	clock.advance(penaltyDecay*(maxPenalty-slowThreshold) - penaltyDecay)
+	equal(t, "slow just before it is forgiven", s.isSlow("a"), true)
+	clock.advance(2 * penaltyDecay)
+	equal(t, "slow when it is", s.isSlow("a"), false)
 }
 
-// TestSlots_forget: debts that are paid are not kept.
-func TestSlots_forget(t *testing.T) {
+// TestEndpointLimiter_prunesPenalties: debts that are paid are not kept.
+func TestEndpointLimiter_prunesPenalties(t *testing.T) {
 	t.Parallel()
 	clock := &clock{fixed: time.Unix(1_700_000_000, 0)}
-	s := newSlots(clock.now)
-	for i := range 10 * leastForgotten {
-		clock.forward(time.Second)
-		s.owe(strconv.Itoa(i), time.Second)
+	s := newEndpointLimiter(clock.now)
+	for i := range 10 * minPenaltiesToPrune {
+		clock.advance(time.Second)
+		s.addPenalty(strconv.Itoa(i), time.Second)
 	}
-	if n := len(s.debts); n > 2*leastForgotten {
-		t.Errorf("%d debts are kept, of which all but %d are paid", n, payback)
+	if n := len(s.penalties); n > 2*minPenaltiesToPrune {
+		t.Errorf("%d debts are kept, of which all but %d are paid", n, penaltyDecay)
 	}
 }
 
-// TestSlots_slowWaitsForNothing: nobody waits for a slot of an agent that is slow, and
+// TestEndpointLimiter_slowDoesNotWait: nobody waits for a slot of an agent that is slow, and
 // who is sent away stays away for as long as it owes.
-func TestSlots_slowWaitsForNothing(t *testing.T) {
+func TestEndpointLimiter_slowDoesNotWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newSlots(time.Now)
-		for range perEndpoint {
-			_, _, ok := s.take(t.Context(), "a", false)
+		s := newEndpointLimiter(time.Now)
+		for range maxPerEndpoint {
+			_, _, ok := s.acquire(t.Context(), "a", false)
 			equal(t, "a slot", ok, true)
 		}
 		began := time.Now()
-		_, _, ok := s.take(t.Context(), "a", false)
+		_, _, ok := s.acquire(t.Context(), "a", false)
 		equal(t, "a slot", ok, false)
-		equal(t, "waited", time.Since(began), waitingTime)
+		equal(t, "waited", time.Since(began), slotWaitTimeout)
 		<-time.After(20 * time.Second)
-		s.lanes["a"].progress = time.Now() // as if it had just answered
+		s.endpoints["a"].lastProgress = time.Now() // as if it had just answered
 		began = time.Now()
-		_, stalled, ok := s.take(t.Context(), "a", false)
+		_, stalled, ok := s.acquire(t.Context(), "a", false)
 		equal(t, "a slot", ok, false)
 		equal(t, "waited", time.Since(began), 0)
-		equal(t, "stalled for", stalled, mostOwed)
+		equal(t, "stalled for", stalled, maxPenalty)
 	})
 }
 
-// TestDeliver_stepsAside: a first try to an endpoint that has become slow since it was
+// TestDeliver_movesToRetryQueue: a first try to an endpoint that has become slow since it was
 // queued goes to where the retries wait, and is made there once, also when the process
 // died in between and it went there twice.
-func TestDeliver_stepsAside(t *testing.T) {
+func TestDeliver_movesToRetryQueue(t *testing.T) {
 	t.Parallel()
-	r := receive(t, nil)
-	b := open(t, settings{roots: roots(r), allow: local()})
-	agent, _ := b.subscriber(t, r.URL, "research")
-	b.matched(t, b.post(t, b.agent(t), "research"))
-	equal(t, "first tries", b.queued(t, firstQueue), 1)
-	b.slots.owe(agent, mostOwed)
+	r := newReceiver(t, nil)
+	b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
+	agent, _ := b.addSubscriber(t, r.URL, "research")
+	b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
+	equal(t, "first tries", b.jobsInQueue(t, firstAttemptQueue), 1)
+	b.limiter.addPenalty(agent, maxPenalty)
 	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 	args := DeliverArgs{DeliveryID: b.deliveries(t, agent)[0].ID, Attempt: 1, Trace: trace}
 	for range 2 {
-		must(t, b.deliver(t.Context(), args, firstQueue))
+		must(t, b.deliver(t.Context(), args, firstAttemptQueue))
 	}
-	equal(t, "requests", len(r.got), 0)
-	equal(t, "tries that wait with the retries", b.queued(t, laterQueue), 2)
+	equal(t, "requests", len(r.requests), 0)
+	equal(t, "tries that wait with the retries", b.jobsInQueue(t, retryQueue), 2)
 	var traced int64
-	must(t, b.db.Read(t.Context()).Table("river_job").Where("queue = ? AND CAST(args AS TEXT) LIKE ?", laterQueue, "%"+trace+"%").Count(&traced).Error)
+	must(t, b.db.Read(t.Context()).Table("river_job").Where("queue = ? AND CAST(args AS TEXT) LIKE ?", retryQueue, "%"+trace+"%").Count(&traced).Error)
 	equal(t, "of them in the trace of the post", traced, 2)
 	for range 2 {
-		must(t, b.deliver(t.Context(), args, laterQueue))
+		must(t, b.deliver(t.Context(), args, retryQueue))
 	}
-	equal(t, "requests", len(r.got), 1)
+	equal(t, "requests", len(r.requests), 1)
 	equal(t, "status", b.deliveries(t, agent)[0].Status, models.DeliveryDelivered)
 
-	b.matched(t, b.post(t, b.agent(t), "research"))
-	equal(t, "first tries", b.queued(t, firstQueue), 1)
-	equal(t, "tries that wait with the retries", b.queued(t, laterQueue), 3)
+	b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
+	equal(t, "first tries", b.jobsInQueue(t, firstAttemptQueue), 1)
+	equal(t, "tries that wait with the retries", b.jobsInQueue(t, retryQueue), 3)
 }

@@ -26,20 +26,20 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // of the header.
 func TestTaskPosted_golden(t *testing.T) {
 	t.Parallel()
-	golden(t, "testdata/task_posted.golden", func(*models.Delivery) {})
+	checkGolden(t, "testdata/task_posted.golden", func(*models.Delivery) {})
 }
 
 // What is sent of an event that was asked for.
 func TestTaskAssigned_golden(t *testing.T) {
 	t.Parallel()
-	golden(t, "testdata/task_assigned.golden", func(d *models.Delivery) {
+	checkGolden(t, "testdata/task_assigned.golden", func(d *models.Delivery) {
 		d.Event, d.WorkerID = models.HookAssigned, new("01995000-0000-7000-8000-0000000000b1")
-		d.CreatedAt = models.At(time.Date(2026, 3, 13, 12, 0, 0, 999999000, time.UTC))
+		d.CreatedAt = models.NewTime(time.Date(2026, 3, 13, 12, 0, 0, 999999000, time.UTC))
 	})
 }
 
-// golden compares what a delivery sends, changed, with a file.
-func golden(t *testing.T, file string, change func(*models.Delivery)) {
+// checkGolden compares what a delivery sends, changed, with a file.
+func checkGolden(t *testing.T, file string, change func(*models.Delivery)) {
 	t.Helper()
 	const (
 		secret     = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -47,29 +47,29 @@ func golden(t *testing.T, file string, change func(*models.Delivery)) {
 		taskID     = "01995000-0000-7000-8000-0000000000a1"
 	)
 	at := time.Date(2026, 3, 13, 12, 0, 1, 0, time.UTC)
-	wire := listen(t)
-	b := open(t, settings{roots: roots(wire.receiver), allow: local(), clock: &clock{fixed: at}})
-	agent, _ := b.subscriber(t, "https://"+wire.address+"/hook", "research")
-	poster := b.agentAs(t, "01995000-0000-7000-8000-0000000000c1")
+	wire := newRawReceiver(t)
+	b := open(t, settings{roots: certPool(wire.receiver), allowNetworks: loopback(), clock: &clock{fixed: at}})
+	agent, _ := b.addSubscriber(t, "https://"+wire.address+"/hook", "research")
+	poster := b.addAgentWithID(t, "01995000-0000-7000-8000-0000000000c1")
 	event := b.postTask(t, models.Task{
 		ID: taskID, PosterID: poster, Title: "Summarize <this> & that: \"naïve\" 概要",
 		Description: "Full text...\nwith a second line", Budget: 25, Capabilities: []string{"research", "summarization"},
-		CreatedAt: models.At(time.Date(2026, 3, 13, 12, 0, 0, 123456000, time.UTC)),
+		CreatedAt: models.NewTime(time.Date(2026, 3, 13, 12, 0, 0, 123456000, time.UTC)),
 	})
 	b.write(t, func(tx *database.Tx) error {
-		err := tx.Model(&models.Secret{AgentID: agent}).Update("sealed", b.box.Seal([]byte(secret), agent)).Error
+		err := tx.Model(&models.Secret{AgentID: agent}).Update("sealed", b.cipher.Encrypt([]byte(secret), agent)).Error
 		if err != nil {
 			return err
 		}
 		delivery := models.Delivery{
-			ID: deliveryID, AgentID: agent, EventID: event.ID, TaskID: taskID, Event: models.HookPosted, Status: models.DeliveryPending, TriesLeft: 8,
+			ID: deliveryID, AgentID: agent, EventID: event.ID, TaskID: taskID, Event: models.HookPosted, Status: models.DeliveryPending, AttemptsLeft: 8,
 		}
 		change(&delivery)
 		return tx.Create(&delivery).Error
 	})
 
-	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}, firstQueue))
-	head, content, _ := strings.Cut(string(within(t, wire.got)), "\r\n\r\n")
+	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}, firstAttemptQueue))
+	head, content, _ := strings.Cut(string(mustReceive(t, wire.requests)), "\r\n\r\n")
 	text := strings.ReplaceAll(head, "\r\n", "\n") + "\n\n" + content
 	text = strings.Replace(text, wire.address, "bot.example", 1)
 
@@ -81,17 +81,17 @@ func golden(t *testing.T, file string, change func(*models.Delivery)) {
 	equal(t, "request", text, string(want))
 }
 
-// wire is a receiver that keeps the bytes as they come in.
-type wire struct {
+// rawReceiver is a receiver that keeps the bytes as they come in.
+type rawReceiver struct {
 	receiver *receiver // whose certificate it shows
 	address  string
-	got      chan []byte
+	requests chan []byte
 }
 
-// listen starts a wire that takes one request.
-func listen(t *testing.T) wire {
+// newRawReceiver starts a wire that takes one request.
+func newRawReceiver(t *testing.T) rawReceiver {
 	t.Helper()
-	w := wire{receiver: receive(t, nil), got: make(chan []byte, 1)}
+	w := rawReceiver{receiver: newReceiver(t, nil), requests: make(chan []byte, 1)}
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: w.receiver.TLS.Certificates})
 	must(t, err)
 	w.address = listener.Addr().String()
@@ -107,7 +107,7 @@ func listen(t *testing.T) wire {
 			_, err = io.Copy(io.Discard, request.Body)
 		}
 		if err == nil {
-			w.got <- raw.Bytes()
+			w.requests <- raw.Bytes()
 			_, err = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 		}
 		if err := errors.Join(err, conn.Close()); err != nil {
@@ -121,8 +121,8 @@ func listen(t *testing.T) wire {
 	return w
 }
 
-// standard is the Standard Webhooks signature of what was received.
-func standard(t *testing.T, secret string, r received) string {
+// standardSignature is the Standard Webhooks signature of what was received.
+func standardSignature(t *testing.T, secret string, r receivedRequest) string {
 	t.Helper()
 	seconds, err := strconv.ParseInt(r.header.Get("webhook-timestamp"), 10, 64)
 	must(t, err)

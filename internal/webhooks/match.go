@@ -16,34 +16,34 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// matchPage is how many deliveries one transaction makes; it holds up the writer
+// matchPageSize is how many deliveries one transaction makes; it holds up the writer
 // for about as many milliseconds as a twentieth of it.
-const matchPage = 200
+const matchPageSize = 200
 
 // suspendedReason is the last error of what is due to a suspended webhook.
 const suspendedReason = "webhook suspended: resume it, then redeliver"
 
-// maxJoined is how many events one job matches at most, about as many as share a
+// maxMergedEvents is how many events one job matches at most, about as many as share a
 // commit when many post at once.
-const maxJoined = 64
+const maxMergedEvents = 64
 
 // MatchArgs is the job that finds whom an event concerns. Those of one commit are
 // joined, since a job costs more than a match; tried again, each goes its own way.
 type MatchArgs struct {
 	EventID int64       `json:"event_id"`
 	TaskID  string      `json:"task_id"`
-	More    []MatchArgs `json:"more,omitempty"` // joined ones, in the order of their events
-	Alone   bool        `json:"alone,omitempty"`
+	Merged  []MatchArgs `json:"more,omitempty"` // joined ones, in the order of their events
+	NoMerge bool        `json:"alone,omitempty"`
 	Trace   string      `json:"trace,omitempty"` // of who asked for it
 }
 
-// Join takes in a later job of the same commit.
-func (a MatchArgs) Join(later river.JobArgs) (river.JobArgs, bool) {
+// Merge takes in a later job of the same commit.
+func (a MatchArgs) Merge(later river.JobArgs) (river.JobArgs, bool) {
 	other, ok := later.(MatchArgs)
-	if !ok || a.Alone || other.Alone || len(a.More)+1 == maxJoined {
+	if !ok || a.NoMerge || other.NoMerge || len(a.Merged)+1 == maxMergedEvents {
 		return nil, false
 	}
-	a.More = append(a.More, other)
+	a.Merged = append(a.Merged, other)
 	return a, true
 }
 
@@ -52,51 +52,51 @@ func (MatchArgs) Kind() string { return "webhook_match" }
 
 // InsertOpts says where the job is queued.
 func (MatchArgs) InsertOpts() river.InsertOpts {
-	return river.InsertOpts{Queue: matchQueue, MaxAttempts: maxInternalTries}
+	return river.InsertOpts{Queue: matchQueue, MaxAttempts: maxJobAttempts}
 }
 
-// Announce has an event that was appended to the log told with the commit: a posted
+// Notify has an event that was appended to the log told with the commit: a posted
 // task to the agents that it suits, what became of one to its parties as far as they
 // ask for it. While no agent has a webhook there is nothing to do.
-func (w *Webhooks) Announce(tx *database.Tx, event *models.Event) error {
-	if event.Kind.Webhook() != "" {
-		return w.tellParties(tx, event)
+func (w *Webhooks) Notify(tx *database.Tx, event *models.Event) error {
+	if event.Kind.WebhookEvent() != "" {
+		return w.notifyParties(tx, event)
 	}
 	if event.Kind != models.TaskPosted {
 		return nil
 	}
-	if !w.anyone.Load() {
+	if !w.hasWebhooks.Load() {
 		var anyone bool
-		if err := tx.Row("SELECT EXISTS (SELECT 1 FROM webhooks)", nil, &anyone); err != nil {
+		if err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM webhooks)", nil, &anyone); err != nil {
 			return fmt.Errorf("look for webhooks: %w", err)
 		}
 		if !anyone {
 			return nil
 		}
-		tx.OnCommit(func() { w.anyone.Store(true) }) // a transaction sees its own webhook, which may not last
+		tx.OnCommit(func() { w.hasWebhooks.Store(true) }) // a transaction sees its own webhook, which may not last
 	}
-	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Trace: tx.Trace()}, nil)
+	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Trace: tx.TraceParent()}, nil)
 	return nil
 }
 
-// matcher works MatchArgs.
-type matcher struct {
+// matchWorker works MatchArgs.
+type matchWorker struct {
 	river.WorkerDefaults[MatchArgs]
 	webhooks *Webhooks
 }
 
 // Work makes the deliveries of its events. What failed with others is begun again
 // by itself: it neither holds them up nor runs out of time with them.
-func (m *matcher) Work(ctx context.Context, job *river.Job[MatchArgs]) error {
-	events := append([]MatchArgs{{EventID: job.Args.EventID, TaskID: job.Args.TaskID, Trace: job.Args.Trace}}, job.Args.More...)
+func (m *matchWorker) Work(ctx context.Context, job *river.Job[MatchArgs]) error {
+	events := append([]MatchArgs{{EventID: job.Args.EventID, TaskID: job.Args.TaskID, Trace: job.Args.Trace}}, job.Args.Merged...)
 	if job.Attempt > 1 && len(events) > 1 {
-		return m.webhooks.part(ctx, events)
+		return m.webhooks.splitMerged(ctx, events)
 	}
-	tasks, err := m.webhooks.asked(ctx, events)
+	tasks, err := m.webhooks.loadTasks(ctx, events)
 	if err != nil {
 		return fmt.Errorf("read tasks from event %d on: %w", job.Args.EventID, err)
 	}
-	heard, err := m.webhooks.heard(ctx, tasks)
+	heard, err := m.webhooks.subscribedCapabilities(ctx, tasks)
 	if err != nil {
 		return fmt.Errorf("look for who hears of events from %d on: %w", job.Args.EventID, err)
 	}
@@ -108,7 +108,7 @@ func (m *matcher) Work(ctx context.Context, job *river.Job[MatchArgs]) error {
 		if !slices.ContainsFunc(task.Capabilities, func(word string) bool { return heard[word] }) {
 			continue // a task that asks for nothing suits nobody
 		}
-		traced, span := m.webhooks.tracer.Continue(ctx, spanMatch, event.Trace)
+		traced, span := m.webhooks.tracer.StartChild(ctx, spanMatch, event.Trace)
 		err := m.webhooks.match(traced, event.EventID, task)
 		if span.End(); err != nil {
 			return err
@@ -117,19 +117,19 @@ func (m *matcher) Work(ctx context.Context, job *river.Job[MatchArgs]) error {
 	return nil
 }
 
-// part gives each event a job of its own.
-func (w *Webhooks) part(ctx context.Context, events []MatchArgs) error {
+// splitMerged gives each event a job of its own.
+func (w *Webhooks) splitMerged(ctx context.Context, events []MatchArgs) error {
 	return w.db.Write(ctx, func(tx *database.Tx) error {
 		for _, event := range events {
-			event.Alone = true
+			event.NoMerge = true
 			tx.Enqueue(event, nil)
 		}
 		return nil
 	})
 }
 
-// asked returns what the tasks of events ask for, by their ids.
-func (w *Webhooks) asked(ctx context.Context, events []MatchArgs) (map[string]*models.Task, error) {
+// loadTasks returns what the tasks of events ask for, by their ids.
+func (w *Webhooks) loadTasks(ctx context.Context, events []MatchArgs) (map[string]*models.Task, error) {
 	ids := make([]string, len(events))
 	for i, event := range events {
 		ids[i] = event.TaskID
@@ -144,23 +144,23 @@ func (w *Webhooks) asked(ctx context.Context, events []MatchArgs) (map[string]*m
 		var task models.Task
 		var capabilities []byte
 		if err := rows.Scan(&task.ID, &task.PosterID, &capabilities, &task.CreatedAt); err != nil {
-			return nil, database.Away(ctx, err)
+			return nil, database.TranslateReadError(ctx, err)
 		}
 		if err := json.Unmarshal(capabilities, &task.Capabilities); err != nil {
 			return nil, fmt.Errorf("read capabilities: %w", err)
 		}
 		tasks[task.ID] = &task
 	}
-	return tasks, database.Away(ctx, rows.Err())
+	return tasks, database.TranslateReadError(ctx, rows.Err())
 }
 
-// wordPage is how many capabilities one statement looks for: SQLite joins 500
+// capabilityPageSize is how many capabilities one statement looks for: SQLite joins 500
 // queries at most.
-const wordPage = 100
+const capabilityPageSize = 100
 
-// heard returns those of the capabilities that tasks ask for which some agent with
+// subscribedCapabilities returns those of the capabilities that tasks ask for which some agent with
 // a webhook has.
-func (w *Webhooks) heard(ctx context.Context, tasks map[string]*models.Task) (map[string]bool, error) {
+func (w *Webhooks) subscribedCapabilities(ctx context.Context, tasks map[string]*models.Task) (map[string]bool, error) {
 	words := map[string]bool{}
 	for _, task := range tasks {
 		for _, word := range task.Capabilities {
@@ -168,7 +168,7 @@ func (w *Webhooks) heard(ctx context.Context, tasks map[string]*models.Task) (ma
 		}
 	}
 	heard := make(map[string]bool, len(words))
-	for page := range slices.Chunk(slices.Sorted(maps.Keys(words)), wordPage) {
+	for page := range slices.Chunk(slices.Sorted(maps.Keys(words)), capabilityPageSize) {
 		firsts, args := make([]string, len(page)), make([]any, len(page))
 		for i, word := range page {
 			firsts[i] = fmt.Sprintf("SELECT capability FROM (SELECT capability FROM agent_capabilities WHERE capability = ? AND notified = 1 LIMIT 1) AS first%d", i)
@@ -185,8 +185,8 @@ func (w *Webhooks) heard(ctx context.Context, tasks map[string]*models.Task) (ma
 	return heard, nil
 }
 
-// candidate is an agent that an event concerns.
-type candidate struct {
+// recipient is an agent that an event concerns.
+type recipient struct {
 	AgentID      string
 	Status       models.WebhookStatus
 	FailingSince *models.Time
@@ -199,43 +199,43 @@ func (w *Webhooks) match(ctx context.Context, eventID int64, task *models.Task) 
 	told := models.Delivery{EventID: eventID, TaskID: task.ID, Event: models.HookPosted, CreatedAt: task.CreatedAt}
 	after := ""
 	for {
-		page, err := w.candidates(ctx, task, after)
+		page, err := w.recipients(ctx, task, after)
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		if err = w.db.Write(ctx, func(tx *database.Tx) error { return w.insert(tx, told, page) }); err != nil {
+		if err = w.db.Write(ctx, func(tx *database.Tx) error { return w.createDeliveries(tx, told, page) }); err != nil {
 			return fmt.Errorf("make deliveries of event %d: %w", eventID, err)
 		}
 		after = page[len(page)-1].AgentID
 	}
 }
 
-// candidates returns a page of the agents with a webhook that can do some of
+// recipients returns a page of the agents with a webhook that can do some of
 // what the task asks for.
-func (w *Webhooks) candidates(ctx context.Context, task *models.Task, after string) ([]candidate, error) {
+func (w *Webhooks) recipients(ctx context.Context, task *models.Task, after string) ([]recipient, error) {
 	// The first of each capability: among them are the first of all.
 	var firsts []string
 	var args []any
 	for i, capability := range task.Capabilities {
 		firsts = append(firsts, fmt.Sprintf(`SELECT agent_id FROM (SELECT agent_id FROM agent_capabilities
 			WHERE capability = ? AND notified = 1 AND agent_id > ? AND agent_id <> ? ORDER BY agent_id LIMIT ?) AS first%d`, i))
-		args = append(args, capability, after, task.PosterID, matchPage)
+		args = append(args, capability, after, task.PosterID, matchPageSize)
 	}
-	var page []candidate
+	var page []recipient
 	err := w.db.Read(ctx).Model(&models.Webhook{}).Select("agent_id", "status", "failing_since").
 		Where("agent_id IN ("+strings.Join(firsts, " UNION ")+")", args...).
-		Order("agent_id").Limit(matchPage).Find(&page).Error
+		Order("agent_id").Limit(matchPageSize).Find(&page).Error
 	if err != nil {
 		return nil, fmt.Errorf("find agents for task %s: %w", task.ID, err)
 	}
 	return page, nil
 }
 
-// insert makes the deliveries that are missing of a page, alike but for whom they
+// createDeliveries makes the deliveries that are missing of a page, alike but for whom they
 // are to, and a job for each one to an active webhook. One to a suspended webhook
 // fails at once and is kept to be sent later.
-func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidate) error {
-	page, err := current(tx, page)
+func (w *Webhooks) createDeliveries(tx *database.Tx, told models.Delivery, page []recipient) error {
+	page, err := reloadSuspended(tx, page)
 	if err != nil || len(page) == 0 {
 		return err
 	}
@@ -248,12 +248,12 @@ func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidat
 			return err
 		}
 		d := told
-		d.ID, d.AgentID, d.TriesLeft = id.String(), to.AgentID, w.tries()
-		d.Status, d.NextAttemptAt = models.DeliveryPending, new(w.stamp())
+		d.ID, d.AgentID, d.AttemptsLeft = id.String(), to.AgentID, w.attemptLimit()
+		d.Status, d.NextAttemptAt = models.DeliveryPending, new(w.timestamp())
 		if to.Status == models.WebhookSuspended {
 			d.Status, d.LastError, d.NextAttemptAt = models.DeliveryFailed, new(suspendedReason), nil
 		}
-		rows[i], ids[i], queues[d.ID] = d, d.ID, w.queue(&to)
+		rows[i], ids[i], queues[d.ID] = d, d.ID, w.queueFor(&to)
 	}
 	if err := tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&rows).Error; err != nil {
 		return err
@@ -264,14 +264,14 @@ func (w *Webhooks) insert(tx *database.Tx, told models.Delivery, page []candidat
 		return err
 	}
 	for _, id := range made {
-		enqueue(tx, &models.Delivery{ID: id, Event: told.Event}, river.InsertOpts{Queue: queues[id]})
+		enqueueNextAttempt(tx, &models.Delivery{ID: id, Event: told.Event}, river.InsertOpts{Queue: queues[id]})
 	}
 	return nil
 }
 
-// current is a page as the transaction has it when some of it seemed suspended: its
+// reloadSuspended is a page as the transaction has it when some of it seemed suspended: its
 // owner may have resumed it meanwhile, and asked for what had failed.
-func current(tx *database.Tx, page []candidate) ([]candidate, error) {
+func reloadSuspended(tx *database.Tx, page []recipient) ([]recipient, error) {
 	var ids []string
 	suspended := false
 	for _, to := range page {
@@ -281,16 +281,16 @@ func current(tx *database.Tx, page []candidate) ([]candidate, error) {
 	if !suspended {
 		return page, nil
 	}
-	var now []candidate
+	var now []recipient
 	err := tx.Model(&models.Webhook{}).Select("agent_id", "status", "failing_since").Where("agent_id IN ?", ids).Order("agent_id").Find(&now).Error
 	return now, err
 }
 
-// queue is where the first try of a delivery waits: with those to endpoints that
+// queueFor is where the first try of a delivery waits: with those to endpoints that
 // answer, or where it holds up no other.
-func (w *Webhooks) queue(to *candidate) string {
-	if to.FailingSince != nil || w.slots.crowded(to.AgentID) || w.slots.slow(to.AgentID) {
-		return laterQueue
+func (w *Webhooks) queueFor(to *recipient) string {
+	if to.FailingSince != nil || w.limiter.isCrowded(to.AgentID) || w.limiter.isSlow(to.AgentID) {
+		return retryQueue
 	}
-	return firstQueue
+	return firstAttemptQueue
 }

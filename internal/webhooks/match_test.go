@@ -10,14 +10,14 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestMatch_joined: the job of several events makes the deliveries of all, in part
+// TestMatch_mergedEvents: the job of several events makes the deliveries of all, in part
 // or from the start as often as it may be begun; one that cannot be matched holds
 // up the others for one try only.
-func TestMatch_joined(t *testing.T) {
+func TestMatch_mergedEvents(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
-	worker, _ := b.subscriber(t, "https://hooks.example.com/", "research")
-	poster := b.agent(t)
+	worker, _ := b.addSubscriber(t, "https://hooks.example.com/", "research")
+	poster := b.addAgent(t)
 	var joined MatchArgs
 	for i := range 3 {
 		event := b.post(t, poster, "research")
@@ -26,7 +26,7 @@ func TestMatch_joined(t *testing.T) {
 			joined = next
 			continue
 		}
-		args, ok := joined.Join(next)
+		args, ok := joined.Merge(next)
 		if joined, _ = args.(MatchArgs); !ok {
 			t.Fatal("they cannot be joined")
 		}
@@ -38,33 +38,33 @@ func TestMatch_joined(t *testing.T) {
 		}
 	}
 	broken := joined
-	broken.More = append([]MatchArgs{{EventID: joined.EventID, TaskID: "gone"}}, joined.More...)
-	if err := b.work(t, 1, broken); err == nil {
+	broken.Merged = append([]MatchArgs{{EventID: joined.EventID, TaskID: "gone"}}, joined.Merged...)
+	if err := b.runMatchJob(t, 1, broken); err == nil {
 		t.Error("an event without its task is matched")
 	}
 	count(1)
-	before := b.queued(t, matchQueue)
-	must(t, b.work(t, 2, broken))
-	if parted := b.queued(t, matchQueue) - before; parted != 4 {
+	before := b.jobsInQueue(t, matchQueue)
+	must(t, b.runMatchJob(t, 2, broken))
+	if parted := b.jobsInQueue(t, matchQueue) - before; parted != 4 {
 		t.Errorf("the second try made %d jobs, want one for each event", parted)
 	}
 	count(1)
 	for range 2 {
-		must(t, b.work(t, 1, joined))
+		must(t, b.runMatchJob(t, 1, joined))
 		count(3)
 	}
-	if jobs := b.queued(t, firstQueue); jobs != 3 {
+	if jobs := b.jobsInQueue(t, firstAttemptQueue); jobs != 3 {
 		t.Errorf("%d deliveries are to be sent", jobs)
 	}
 }
 
-// TestHeard: however many capabilities are asked for, those are found that an agent
+// TestSubscribedCapabilities: however many capabilities are asked for, those are found that an agent
 // with a webhook has.
-func TestHeard(t *testing.T) {
+func TestSubscribedCapabilities(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
-	b.subscriber(t, "https://hooks.example.com/", "word 7", "word 777", "other")
-	b.agent(t, "word 8")
+	b.addSubscriber(t, "https://hooks.example.com/", "word 7", "word 777", "other")
+	b.addAgent(t, "word 8")
 	tasks := map[string]*models.Task{}
 	for i := range 60 {
 		task := &models.Task{}
@@ -73,36 +73,36 @@ func TestHeard(t *testing.T) {
 		}
 		tasks[strconv.Itoa(i)] = task
 	}
-	heard, err := b.heard(t.Context(), tasks)
+	heard, err := b.subscribedCapabilities(t.Context(), tasks)
 	must(t, err)
 	if got := slices.Sorted(maps.Keys(heard)); !slices.Equal(got, []string{"word 7", "word 777"}) {
 		t.Errorf("heard are %q", got)
 	}
 }
 
-// TestMatchArgs_Join: no job grows without end, and one that goes its own way is
+// TestMatchArgs_Merge: no job grows without end, and one that goes its own way is
 // joined with none.
-func TestMatchArgs_Join(t *testing.T) {
+func TestMatchArgs_Merge(t *testing.T) {
 	t.Parallel()
 	job, joined := MatchArgs{EventID: 1}, 1
 	for next := int64(2); ; next++ {
-		args, ok := job.Join(MatchArgs{EventID: next})
+		args, ok := job.Merge(MatchArgs{EventID: next})
 		if !ok {
 			break
 		}
 		job, _ = args.(MatchArgs)
 		joined++
 	}
-	if joined != maxJoined {
+	if joined != maxMergedEvents {
 		t.Errorf("%d events were joined", joined)
 	}
-	if _, ok := (MatchArgs{Alone: true}).Join(MatchArgs{}); ok {
+	if _, ok := (MatchArgs{NoMerge: true}).Merge(MatchArgs{}); ok {
 		t.Error("one that goes its own way took in another")
 	}
-	if _, ok := (MatchArgs{}).Join(MatchArgs{Alone: true}); ok {
+	if _, ok := (MatchArgs{}).Merge(MatchArgs{NoMerge: true}); ok {
 		t.Error("one that goes its own way was taken in")
 	}
-	if _, ok := (MatchArgs{}).Join(DeliverArgs{}); ok {
+	if _, ok := (MatchArgs{}).Merge(DeliverArgs{}); ok {
 		t.Error("a delivery was taken in")
 	}
 }

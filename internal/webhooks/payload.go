@@ -32,9 +32,9 @@ type payloadTask struct {
 	AssignedTo *string       `json:"assigned_to,omitempty"`
 }
 
-// body returns the bytes that a delivery sends of its task. They depend only on what
+// requestBody returns the bytes that a delivery sends of its task. They depend only on what
 // never changes in both, so every try sends the same.
-func body(d *models.Delivery, task *models.Task, marketplaceURL string) ([]byte, error) {
+func requestBody(d *models.Delivery, task *models.Task, marketplaceURL string) ([]byte, error) {
 	capabilities := task.Capabilities
 	if capabilities == nil {
 		capabilities = []string{}
@@ -52,13 +52,13 @@ func body(d *models.Delivery, task *models.Task, marketplaceURL string) ([]byte,
 		told.Task.Status = models.Status(strings.TrimPrefix(string(d.Event), "task."))
 		told.Task.PosterID, told.Task.AssignedTo = task.PosterID, d.WorkerID
 	}
-	return render(told)
+	return encodePayload(told)
 }
 
-func rfc3339(at models.Time) string { return at.Std().Format(time.RFC3339) }
+func rfc3339(at models.Time) string { return at.AsTime().Format(time.RFC3339) }
 
-// render returns what is sent as JSON, with <, > and & as they are.
-func render(what any) ([]byte, error) {
+// encodePayload returns what is sent as JSON, with <, > and & as they are.
+func encodePayload(what any) ([]byte, error) {
 	var buffer bytes.Buffer
 	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)

@@ -13,13 +13,13 @@ import (
 const (
 	// pingEvent is what a ping says it is.
 	pingEvent = "ping"
-	// pingTime is how long a ping takes at most, whatever a try may: its owner waits.
-	pingTime = 15 * time.Second
+	// maxPingTimeout is how long a ping takes at most, whatever a try may: its owner waits.
+	maxPingTimeout = 15 * time.Second
 )
 
-// ping is what is sent when an owner asks for it. The order of the fields is the
+// pingPayload is what is sent when an owner asks for it. The order of the fields is the
 // order of the keys.
-type ping struct {
+type pingPayload struct {
 	Event          string     `json:"event"`
 	Ping           pingDetail `json:"ping"`
 	MarketplaceURL string     `json:"marketplace_url"`
@@ -30,45 +30,45 @@ type pingDetail struct {
 	CreatedAt string `json:"created_at"`
 }
 
-// Pinged is what came of a ping.
-type Pinged struct {
-	Body    string // as it was sent
-	Attempt models.Attempt
+// PingResult is what came of a ping.
+type PingResult struct {
+	RequestBody string // as it was sent
+	Attempt     models.Attempt
 }
 
 // Ping sends the agent a ping now, signed like everything else, and returns what
 // came of it. Nothing is written down: it is no delivery, is not tried again, and
 // counts neither for nor against the webhook, which may be suspended. CONFLICT
 // without a webhook, and while as many requests to it are under way as may be.
-func (w *Webhooks) Ping(ctx context.Context, agentID string) (Pinged, error) {
+func (w *Webhooks) Ping(ctx context.Context, agentID string) (PingResult, error) {
 	hook, err := w.Get(ctx, agentID)
 	if models.CodeOf(err) == models.NotFound {
-		return Pinged{}, models.Errorf(models.Conflict, "no webhook is set: there is nothing to ping")
+		return PingResult{}, models.Errorf(models.Conflict, "no webhook is set: there is nothing to ping")
 	}
 	if err != nil {
-		return Pinged{}, err
+		return PingResult{}, err
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
-		return Pinged{}, fmt.Errorf("ping: %w", err)
+		return PingResult{}, fmt.Errorf("ping: %w", err)
 	}
-	content, err := render(ping{
+	content, err := encodePayload(pingPayload{
 		Event: pingEvent, MarketplaceURL: w.marketplaceURL,
 		Ping: pingDetail{ID: id.String(), CreatedAt: w.now().UTC().Format(time.RFC3339)},
 	})
 	if err != nil {
-		return Pinged{}, err
+		return PingResult{}, err
 	}
-	taken, _, ok := w.slots.take(ctx, agentID, false)
+	taken, _, ok := w.limiter.acquire(ctx, agentID, false)
 	if !ok {
-		return Pinged{}, models.Errorf(models.Conflict, "%d requests to the webhook are under way; try again", perEndpoint)
+		return PingResult{}, models.Errorf(models.Conflict, "%d requests to the webhook are under way; try again", maxPerEndpoint)
 	}
-	defer w.slots.free(taken)
+	defer w.limiter.release(taken)
 	answer, err := w.send(ctx, request{
-		agentID: agentID, url: hook.URL, id: id.String(), event: pingEvent, number: 1, content: content, limit: min(w.timeout, pingTime),
+		agentID: agentID, url: hook.URL, id: id.String(), event: pingEvent, attempt: 1, body: content, timeout: min(w.timeout, maxPingTimeout),
 	})
 	if err != nil {
-		return Pinged{}, err
+		return PingResult{}, err
 	}
-	return Pinged{Body: string(content), Attempt: *answer.attempt(id.String(), 1)}, nil
+	return PingResult{RequestBody: string(content), Attempt: *answer.attemptRow(id.String(), 1)}, nil
 }

@@ -18,25 +18,25 @@ const month = 30 * 24 * time.Hour
 // attempts, unless they wait for one.
 func TestPrune(t *testing.T) {
 	t.Parallel()
-	r := receive(t, status(http.StatusOK))
-	b := open(t, settings{roots: roots(r), allow: local(), keep: month})
-	agent, _ := b.subscriber(t, r.URL, "research")
-	poster := b.agent(t)
+	r := newReceiver(t, respondWith(http.StatusOK))
+	b := open(t, settings{roots: certPool(r), allowNetworks: loopback(), retention: month})
+	agent, _ := b.addSubscriber(t, r.URL, "research")
+	poster := b.addAgent(t)
 	b.run(t)
 	for range 3 {
 		b.post(t, poster, "research")
 	}
-	old := b.ended(t, agent, models.DeliveryDelivered, 3)
+	old := b.waitDeliveries(t, agent, models.DeliveryDelivered, 3)
 	must(t, b.Stop(t.Context()))
 	waiting := old[1]
-	b.set(t, waiting.ID, models.DeliveryPending)
+	b.setStatus(t, waiting.ID, models.DeliveryPending)
 	must(t, b.Prune(t.Context()))
 	equal(t, "deliveries of today", len(b.deliveries(t, agent)), 3)
 
-	b.clock.forward(month)
+	b.clock.advance(month)
 	b.run(t)
 	b.post(t, poster, "research")
-	b.until(t, "the new one to be delivered", func() bool {
+	b.eventually(t, "the new one to be delivered", func() bool {
 		all := b.deliveries(t, agent)
 		return len(all) == 4 && all[0].Status == models.DeliveryDelivered
 	})
@@ -46,37 +46,37 @@ func TestPrune(t *testing.T) {
 	equal(t, "the one that waits", left[1].ID, waiting.ID)
 	equal(t, "attempts of one that went", len(b.attempts(t, old[0].ID)), 0)
 	equal(t, "attempts of one that waits", len(b.attempts(t, waiting.ID)), 1)
-	needed, err := b.Needs(t.Context())
+	needed, err := b.OldestNeeded(t.Context())
 	must(t, err)
 	equal(t, "the first event that is needed", needed, waiting.EventID)
 
-	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: old[0].ID, Attempt: 2}, laterQueue)) // a job that was left over
+	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: old[0].ID, Attempt: 2}, retryQueue)) // a job that was left over
 	_, err = b.redeliver(t, agent, waiting.ID)
 	equal(t, "sending an old one again", models.CodeOf(err), models.NotFound)
-	b.set(t, waiting.ID, models.DeliveryFailed)
+	b.setStatus(t, waiting.ID, models.DeliveryFailed)
 	must(t, b.Prune(t.Context()))
 	equal(t, "deliveries left", len(b.deliveries(t, agent)), 1)
 }
 
-// TestPrune_many goes on from page to page, past those that wait, by several
+// TestPrune_manyPages goes on from page to page, past those that wait, by several
 // processes at once.
-func TestPrune_many(t *testing.T) {
+func TestPrune_manyPages(t *testing.T) {
 	t.Parallel()
-	b := open(t, settings{keep: month})
-	const agents = 2*prunePage + 30
+	b := open(t, settings{retention: month})
+	const agents = 2*prunePageSize + 30
 	var first string
 	for i := range agents {
-		agent, _ := b.subscriber(t, fmt.Sprintf("https://bot%d.example/hook", i), "research")
+		agent, _ := b.addSubscriber(t, fmt.Sprintf("https://bot%d.example/hook", i), "research")
 		if first == "" {
 			first = agent
 		}
 	}
-	event := b.post(t, b.agent(t), "research")
-	b.matched(t, event)
+	event := b.post(t, b.addAgent(t), "research")
+	b.matchEvent(t, event)
 	b.write(t, func(tx *database.Tx) error {
 		return tx.Model(&models.Delivery{}).Where("agent_id <> ?", first).Update("status", models.DeliveryFailed).Error
 	})
-	b.clock.forward(2 * month)
+	b.clock.advance(2 * month)
 	var group sync.WaitGroup
 	for range 3 {
 		group.Go(func() {
@@ -93,35 +93,35 @@ func TestPrune_many(t *testing.T) {
 	}
 }
 
-// TestPrune_forEver keeps everything.
-func TestPrune_forEver(t *testing.T) {
+// TestPrune_keepsForever keeps everything.
+func TestPrune_keepsForever(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
-	agent, _ := b.subscriber(t, "https://bot.example/hook", "research")
-	b.matched(t, b.post(t, b.agent(t), "research"))
-	b.set(t, b.deliveries(t, agent)[0].ID, models.DeliveryFailed)
-	b.clock.forward(100 * month)
+	agent, _ := b.addSubscriber(t, "https://bot.example/hook", "research")
+	b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
+	b.setStatus(t, b.deliveries(t, agent)[0].ID, models.DeliveryFailed)
+	b.clock.advance(100 * month)
 	must(t, b.Prune(t.Context()))
 	equal(t, "deliveries", len(b.deliveries(t, agent)), 1)
 }
 
-// TestNeeds: an event that is still to be matched is needed, whatever else is.
-func TestNeeds(t *testing.T) {
+// TestOldestNeeded: an event that is still to be matched is needed, whatever else is.
+func TestOldestNeeded(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
-	needed, err := b.Needs(t.Context())
+	needed, err := b.OldestNeeded(t.Context())
 	must(t, err)
 	equal(t, "needed of an empty store", needed, int64(math.MaxInt64))
-	b.subscriber(t, "https://bot.example/hook", "research")
-	poster := b.agent(t)
+	b.addSubscriber(t, "https://bot.example/hook", "research")
+	poster := b.addAgent(t)
 	early, late := b.post(t, poster, "research"), b.post(t, poster, "research")
-	b.matched(t, late)
-	needed, err = b.Needs(t.Context())
+	b.matchEvent(t, late)
+	needed, err = b.OldestNeeded(t.Context())
 	must(t, err)
 	equal(t, "needed", needed, early.ID)
 }
 
-func (b *bundle) set(t *testing.T, id string, status models.DeliveryStatus) {
+func (b *bundle) setStatus(t *testing.T, id string, status models.DeliveryStatus) {
 	t.Helper()
 	b.write(t, func(tx *database.Tx) error {
 		return tx.Model(&models.Delivery{}).Where("id = ?", id).Update("status", status).Error

@@ -15,34 +15,34 @@ import (
 // its time or another's is NOT_FOUND; without a webhook, or while it is suspended, CONFLICT.
 func (w *Webhooks) Redeliver(tx *database.Tx, agentID, deliveryID string) (models.Delivery, error) {
 	var d models.Delivery
-	if err := tx.Locked().Where("id = ? AND agent_id = ?", deliveryID, agentID).Take(&d).Error; err != nil {
+	if err := tx.ForUpdate().Where("id = ? AND agent_id = ?", deliveryID, agentID).Take(&d).Error; err != nil {
 		return d, database.NotFound(err, "delivery", deliveryID)
 	}
-	if w.keep > 0 && d.CreatedAt.Add(w.keep) <= w.stamp() { // else it could be kept, and the log with it, for ever
+	if w.retention > 0 && d.CreatedAt.Add(w.retention) <= w.timestamp() { // else it could be kept, and the log with it, for ever
 		return d, models.Errorf(models.NotFound, "delivery %q is too old to be sent again", deliveryID)
 	}
-	hook, err := receiving(tx, agentID)
+	hook, err := activeWebhook(tx, agentID)
 	if err != nil {
 		return d, err
 	}
-	waits := d.Status == models.DeliveryPending && d.NextAttemptAt != nil && *d.NextAttemptAt <= w.stamp()
-	d.Status, d.TriesLeft, d.NextAttemptAt = models.DeliveryPending, w.tries(), new(w.stamp())
+	waits := d.Status == models.DeliveryPending && d.NextAttemptAt != nil && *d.NextAttemptAt <= w.timestamp()
+	d.Status, d.AttemptsLeft, d.NextAttemptAt = models.DeliveryPending, w.attemptLimit(), new(w.timestamp())
 	if err := tx.Model(&d).Select("status", "tries_left", "next_attempt_at").Updates(&d).Error; err != nil {
 		return d, fmt.Errorf("redeliver %s: %w", deliveryID, err)
 	}
 	if !waits { // else its job is there
-		enqueue(tx, &d, river.InsertOpts{Queue: w.queue(&candidate{AgentID: agentID, FailingSince: hook.FailingSince})})
+		enqueueNextAttempt(tx, &d, river.InsertOpts{Queue: w.queueFor(&recipient{AgentID: agentID, FailingSince: hook.FailingSince})})
 	}
 	return d, nil
 }
 
-// Failed returns the ids of a page of the agent's deliveries that were given up,
+// FailedDeliveries returns the ids of a page of the agent's deliveries that were given up,
 // oldest first, and whether more follow. Those that are past their time are not
 // among them.
-func (w *Webhooks) Failed(ctx context.Context, agentID string, in models.FailedQuery) (ids []string, more bool, err error) {
+func (w *Webhooks) FailedDeliveries(ctx context.Context, agentID string, in models.FailedDeliveryQuery) (ids []string, more bool, err error) {
 	since := in.Since
-	if w.keep > 0 {
-		since = max(since, w.stamp().Add(-w.keep)+1)
+	if w.retention > 0 {
+		since = max(since, w.timestamp().Add(-w.retention)+1)
 	}
 	query := w.db.Read(ctx).Model(&models.Delivery{}).
 		Where("agent_id = ? AND status = ? AND id > ? AND created_at >= ?", agentID, models.DeliveryFailed, in.After, since)
@@ -62,32 +62,32 @@ func (w *Webhooks) Failed(ctx context.Context, agentID string, in models.FailedQ
 // suspended.
 func (w *Webhooks) RedeliverFailed(tx *database.Tx, agentID string, ids []string) (int, error) {
 	var failed []models.Delivery
-	err := tx.Locked().Select("id", "attempts", "event").
+	err := tx.ForUpdate().Select("id", "attempts", "event").
 		Where("id IN ? AND agent_id = ? AND status = ?", ids, agentID, models.DeliveryFailed).Order("id").Find(&failed).Error
 	if err != nil {
 		return 0, fmt.Errorf("lock failed deliveries: %w", err)
 	}
-	if _, err := receiving(tx, agentID); err != nil || len(failed) == 0 {
+	if _, err := activeWebhook(tx, agentID); err != nil || len(failed) == 0 {
 		return 0, err
 	}
 	sent := make([]string, len(failed))
 	for i := range failed {
 		sent[i] = failed[i].ID
-		again := DeliverArgs{DeliveryID: failed[i].ID, Attempt: failed[i].Attempts + 1, Again: true}
-		enqueueAs(tx, &failed[i], again, river.InsertOpts{Queue: laterQueue})
+		again := DeliverArgs{DeliveryID: failed[i].ID, Attempt: failed[i].Attempts + 1, BulkRedelivery: true}
+		enqueueAttempt(tx, &failed[i], again, river.InsertOpts{Queue: retryQueue})
 	}
 	err = tx.Model(&models.Delivery{}).Where("id IN ?", sent).
-		Updates(map[string]any{"status": models.DeliveryPending, "tries_left": w.tries(), "next_attempt_at": w.stamp()}).Error
+		Updates(map[string]any{"status": models.DeliveryPending, "tries_left": w.attemptLimit(), "next_attempt_at": w.timestamp()}).Error
 	if err != nil {
 		return 0, fmt.Errorf("redeliver %d: %w", len(sent), err)
 	}
 	return len(sent), nil
 }
 
-// receiving returns where deliveries are sent to, or CONFLICT when there is no such
+// activeWebhook returns where deliveries are sent to, or CONFLICT when there is no such
 // place.
-func receiving(tx *database.Tx, agentID string) (*models.Webhook, error) {
-	hook, err := hookOf(tx.DB, agentID)
+func activeWebhook(tx *database.Tx, agentID string) (*models.Webhook, error) {
+	hook, err := webhookByAgent(tx.DB, agentID)
 	switch {
 	case models.CodeOf(err) == models.NotFound:
 		return nil, models.Errorf(models.Conflict, "no webhook is set: there is nowhere to send to")

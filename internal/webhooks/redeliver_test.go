@@ -14,14 +14,14 @@ import (
 // that of the range; what is pending or delivered, another's or too old is left.
 func TestRedeliverFailed_pages(t *testing.T) {
 	t.Parallel()
-	b := open(t, settings{keep: month})
-	agent, _ := b.subscriber(t, "https://bot.example/hook", "research")
-	other, _ := b.subscriber(t, "https://other.example/hook", "research")
-	poster := b.agent(t)
+	b := open(t, settings{retention: month})
+	agent, _ := b.addSubscriber(t, "https://bot.example/hook", "research")
+	other, _ := b.addSubscriber(t, "https://other.example/hook", "research")
+	poster := b.addAgent(t)
 	const many = 9
-	began := b.stamp()
+	began := b.timestamp()
 	for i := range many {
-		b.matched(t, b.post(t, poster, "research"))
+		b.matchEvent(t, b.post(t, poster, "research"))
 		status := models.DeliveryFailed
 		switch i {
 		case 2:
@@ -30,17 +30,17 @@ func TestRedeliverFailed_pages(t *testing.T) {
 			status = models.DeliveryDelivered
 		}
 		for _, of := range []string{agent, other} {
-			b.set(t, b.deliveries(t, of)[0].ID, status)
+			b.setStatus(t, b.deliveries(t, of)[0].ID, status)
 		}
-		b.clock.forward(time.Minute)
+		b.clock.advance(time.Minute)
 	}
 	all := b.deliveries(t, agent) // newest first
-	in := models.FailedQuery{Since: began.Add(time.Minute), Until: new(all[0].CreatedAt), First: 2}
+	in := models.FailedDeliveryQuery{Since: began.Add(time.Minute), Until: new(all[0].CreatedAt), First: 2}
 	var sent []string
 	for more := true; more; in.After = sent[len(sent)-1] {
 		var page []string
 		var err error
-		page, more, err = b.Failed(t.Context(), agent, in)
+		page, more, err = b.FailedDeliveries(t.Context(), agent, in)
 		must(t, err)
 		b.write(t, func(tx *database.Tx) error {
 			n, err := b.RedeliverFailed(tx, agent, page)
@@ -56,28 +56,28 @@ func TestRedeliverFailed_pages(t *testing.T) {
 	}
 	equal(t, "still failed", b.count(t, agent, models.DeliveryFailed), 2)
 	equal(t, "failed of another", b.count(t, other, models.DeliveryFailed), many-2)
-	equal(t, "jobs in the retry queue", b.queued(t, laterQueue), int64(len(want)))
-	_, err := b.redeliverFailed(t, agent, models.FailedQuery{First: 1000, Until: new(all[8].CreatedAt)})
+	equal(t, "jobs in the retry queue", b.jobsInQueue(t, retryQueue), int64(len(want)))
+	_, err := b.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: 1000, Until: new(all[8].CreatedAt)})
 	must(t, err)
 	equal(t, "failed and not in the range", b.count(t, agent, models.DeliveryFailed), 2)
 
-	b.clock.forward(month)
-	ids, _, err := b.Failed(t.Context(), agent, models.FailedQuery{First: 1000})
+	b.clock.advance(month)
+	ids, _, err := b.FailedDeliveries(t.Context(), agent, models.FailedDeliveryQuery{First: 1000})
 	must(t, err)
 	equal(t, "failed and not too old", len(ids), 0)
 }
 
-// TestRedeliverFailed_atOnce: asked for by many at once, and worked twice as after
+// TestRedeliverFailed_concurrent: asked for by many at once, and worked twice as after
 // a crash, each is sent once.
-func TestRedeliverFailed_atOnce(t *testing.T) {
+func TestRedeliverFailed_concurrent(t *testing.T) {
 	t.Parallel()
-	r := receive(t, nil)
-	b := open(t, settings{roots: roots(r), allow: local()})
-	agent, _ := b.subscriber(t, r.URL, "research")
-	poster := b.agent(t)
+	r := newReceiver(t, nil)
+	b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
+	agent, _ := b.addSubscriber(t, r.URL, "research")
+	poster := b.addAgent(t)
 	const many, callers = 30, 8
 	for range many {
-		b.matched(t, b.post(t, poster, "research"))
+		b.matchEvent(t, b.post(t, poster, "research"))
 	}
 	b.write(t, func(tx *database.Tx) error {
 		return tx.Exec("UPDATE deliveries SET status = 'failed', tries_left = 0").Error
@@ -86,7 +86,7 @@ func TestRedeliverFailed_atOnce(t *testing.T) {
 	var group sync.WaitGroup
 	for range callers {
 		group.Go(func() {
-			n, err := b.redeliverFailed(t, agent, models.FailedQuery{First: many})
+			n, err := b.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: many})
 			total.Add(int64(n))
 			if err != nil {
 				t.Error(err)
@@ -95,20 +95,20 @@ func TestRedeliverFailed_atOnce(t *testing.T) {
 	}
 	group.Wait()
 	equal(t, "redelivered by all", total.Load(), many)
-	equal(t, "jobs", b.queued(t, laterQueue), int64(many))
+	equal(t, "jobs", b.jobsInQueue(t, retryQueue), int64(many))
 	for _, d := range b.deliveries(t, agent) {
 		args := DeliverArgs{DeliveryID: d.ID, Attempt: 1}
-		must(t, b.deliver(t.Context(), args, laterQueue))
-		must(t, b.deliver(t.Context(), args, laterQueue))
+		must(t, b.deliver(t.Context(), args, retryQueue))
+		must(t, b.deliver(t.Context(), args, retryQueue))
 	}
 	b.run(t)
-	b.until(t, "every job to be done", func() bool { return b.waiting(t) == 0 })
+	b.eventually(t, "every job to be done", func() bool { return b.unfinishedJobs(t) == 0 })
 	equal(t, "delivered", b.count(t, agent, models.DeliveryDelivered), many)
-	equal(t, "requests", len(r.got), many)
+	equal(t, "requests", len(r.requests), many)
 }
 
-// waiting counts the jobs that are not done.
-func (b *bundle) waiting(t *testing.T) int64 {
+// unfinishedJobs counts the jobs that are not done.
+func (b *bundle) unfinishedJobs(t *testing.T) int64 {
 	t.Helper()
 	var n int64
 	must(t, b.db.Read(t.Context()).Table("river_job").Where("state <> 'completed'").Count(&n).Error)
@@ -116,9 +116,9 @@ func (b *bundle) waiting(t *testing.T) int64 {
 }
 
 // redeliverFailed has a page sent again, as the market does.
-func (b *bundle) redeliverFailed(t *testing.T, agentID string, in models.FailedQuery) (n int, err error) {
+func (b *bundle) redeliverFailed(t *testing.T, agentID string, in models.FailedDeliveryQuery) (n int, err error) {
 	t.Helper()
-	ids, _, err := b.Failed(t.Context(), agentID, in)
+	ids, _, err := b.FailedDeliveries(t.Context(), agentID, in)
 	if err != nil {
 		return 0, err
 	}

@@ -15,19 +15,19 @@ const (
 	jitter = 0.2
 )
 
-// wait returns how long to wait after the given failed try, counted from 1.
+// retryDelay returns how long to wait after the given failed try, counted from 1.
 // Later tries than the schedule knows wait as long as its last. What the
 // receiver asked for is honoured when it is longer, up to a day; random is in
 // [0, 1).
-func wait(schedule []time.Duration, failed int, random float64, asked time.Duration) time.Duration {
+func retryDelay(schedule []time.Duration, failed int, random float64, asked time.Duration) time.Duration {
 	step := schedule[min(max(failed, 1), len(schedule))-1]
 	spread := time.Duration(float64(step) * (1 - jitter + 2*jitter*random))
 	return max(spread, min(asked, maxRetryAfter))
 }
 
-// retryAfter returns how long an answer asks to be left alone: its Retry-After,
+// parseRetryAfter returns how long an answer asks to be left alone: its Retry-After,
 // in seconds or as a date, when its status is 429 or 503; else 0.
-func retryAfter(status int, header string, now time.Time) time.Duration {
+func parseRetryAfter(status int, header string, now time.Time) time.Duration {
 	if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
 		return 0
 	}

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestRetryAfter(t *testing.T) {
+func TestParseRetryAfter(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC)
 	for name, c := range map[string]struct {
@@ -30,12 +30,12 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			equal(t, "asked for", retryAfter(c.status, c.header, now), c.want)
+			equal(t, "asked for", parseRetryAfter(c.status, c.header, now), c.want)
 		})
 	}
 }
 
-func TestWait(t *testing.T) {
+func TestRetryDelay(t *testing.T) {
 	t.Parallel()
 	schedule := DefaultRetries()
 	for name, c := range map[string]struct {
@@ -54,12 +54,12 @@ func TestWait(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			equal(t, "wait", wait(schedule, c.failed, c.random, c.asked), c.want)
+			equal(t, "wait", retryDelay(schedule, c.failed, c.random, c.asked), c.want)
 		})
 	}
 }
 
-func TestWait_staysWithinBounds(t *testing.T) {
+func TestRetryDelay_staysWithinBounds(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		schedule := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) time.Duration {
@@ -67,9 +67,9 @@ func TestWait_staysWithinBounds(t *testing.T) {
 		}), 1, 10).Draw(t, "schedule")
 		failed := rapid.IntRange(1, 12).Draw(t, "failed")
 		random := rapid.Float64Range(0, 0.999999).Draw(t, "random")
-		asked := retryAfter(http.StatusTooManyRequests, rapid.StringMatching(`-?[0-9]{0,20}`).Draw(t, "header"), time.Unix(0, 0))
+		asked := parseRetryAfter(http.StatusTooManyRequests, rapid.StringMatching(`-?[0-9]{0,20}`).Draw(t, "header"), time.Unix(0, 0))
 
-		got := wait(schedule, failed, random, asked)
+		got := retryDelay(schedule, failed, random, asked)
 		step := float64(schedule[min(failed, len(schedule))-1])
 		if float64(got) < step*0.8-1 {
 			t.Errorf("waits %s: less than four fifths of the step", got)
@@ -83,9 +83,9 @@ func TestWait_staysWithinBounds(t *testing.T) {
 	})
 }
 
-func TestBusy(t *testing.T) {
+func TestBusySnooze(t *testing.T) {
 	t.Parallel()
-	equal(t, "an endpoint that gets on", busy(time.Millisecond, 0.5), busyLeast)
-	equal(t, "one that has hung for a while", busy(7*time.Second, 0.5), 7*time.Second)
-	equal(t, "one that hangs for ever", busy(time.Hour, 0.5), busyMost)
+	equal(t, "an endpoint that gets on", busySnooze(time.Millisecond, 0.5), minBusySnooze)
+	equal(t, "one that has hung for a while", busySnooze(7*time.Second, 0.5), 7*time.Second)
+	equal(t, "one that hangs for ever", busySnooze(time.Hour, 0.5), maxBusySnooze)
 }

@@ -16,14 +16,14 @@ import (
 // suspended webhook resumes. The secret comes back only when the agent had no
 // webhook: the one it has, or a fresh one.
 func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string, events []models.WebhookEvent) (models.Webhook, string, error) {
-	hook := models.Webhook{AgentID: agentID, URL: url, Status: models.WebhookActive, Events: events, UpdatedAt: w.stamp()}
+	hook := models.Webhook{AgentID: agentID, URL: url, Status: models.WebhookActive, Events: events, UpdatedAt: w.timestamp()}
 	if len(events) > 0 {
-		w.wanted.Store(true) // if this comes to nothing, some looks are in vain
+		w.hasEventSubscribers.Store(true) // if this comes to nothing, some looks are in vain
 	}
-	before, err := hookOf(tx.Locked(), agentID)
+	before, err := webhookByAgent(tx.ForUpdate(), agentID)
 	switch {
 	case models.CodeOf(err) == models.NotFound:
-		return w.create(tx, hook)
+		return w.createWebhook(tx, hook)
 	case err != nil:
 		return models.Webhook{}, "", err
 	case events == nil:
@@ -34,20 +34,20 @@ func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string, events []mode
 		return models.Webhook{}, "", fmt.Errorf("change webhook: %w", err)
 	}
 	if before.Status == models.WebhookSuspended {
-		return hook, "", w.tell(tx, models.ResumedWebhook, agentID)
+		return hook, "", w.appendEvent(tx, models.EventWebhookResumed, agentID)
 	}
 	return hook, "", nil
 }
 
-// create sets the first webhook of an agent, and returns its secret.
-func (w *Webhooks) create(tx *database.Tx, hook models.Webhook) (models.Webhook, string, error) {
+// createWebhook sets the first webhook of an agent, and returns its secret.
+func (w *Webhooks) createWebhook(tx *database.Tx, hook models.Webhook) (models.Webhook, string, error) {
 	if hook.Events == nil {
 		hook.Events = []models.WebhookEvent{}
 	}
 	if err := tx.Create(&hook).Error; err != nil {
 		return models.Webhook{}, "", fmt.Errorf("set webhook: %w", err)
 	}
-	secret, err := w.MintSecret(tx, hook.AgentID)
+	secret, err := w.EnsureSecret(tx, hook.AgentID)
 	return hook, secret, err
 }
 
@@ -55,7 +55,7 @@ func (w *Webhooks) create(tx *database.Tx, hook models.Webhook) (models.Webhook,
 // is served stays as it is. What was due meanwhile stays failed until it is
 // redelivered. CONFLICT without a webhook.
 func (w *Webhooks) Resume(tx *database.Tx, agentID string) (models.Webhook, error) {
-	hook, err := hookOf(tx.Locked(), agentID)
+	hook, err := webhookByAgent(tx.ForUpdate(), agentID)
 	if models.CodeOf(err) == models.NotFound {
 		return models.Webhook{}, models.Errorf(models.Conflict, "no webhook is set: there is nothing to resume")
 	}
@@ -65,12 +65,12 @@ func (w *Webhooks) Resume(tx *database.Tx, agentID string) (models.Webhook, erro
 	if hook.Status == models.WebhookActive {
 		return *hook, nil
 	}
-	fresh := models.Webhook{AgentID: agentID, URL: hook.URL, Status: models.WebhookActive, Events: hook.Events, UpdatedAt: w.stamp()}
+	fresh := models.Webhook{AgentID: agentID, URL: hook.URL, Status: models.WebhookActive, Events: hook.Events, UpdatedAt: w.timestamp()}
 	err = tx.Model(&fresh).Select("status", "failing_since", "suspended_at", "suspended_for", "updated_at").Updates(&fresh).Error
 	if err != nil {
 		return models.Webhook{}, fmt.Errorf("resume webhook: %w", err)
 	}
-	return fresh, w.tell(tx, models.ResumedWebhook, agentID)
+	return fresh, w.appendEvent(tx, models.EventWebhookResumed, agentID)
 }
 
 // Unsubscribe removes the agent's webhook. Its secret and its deliveries stay;
@@ -85,10 +85,10 @@ func (w *Webhooks) Unsubscribe(tx *database.Tx, agentID string) error {
 
 // Get returns the agent's webhook, NOT_FOUND when it has none.
 func (w *Webhooks) Get(ctx context.Context, agentID string) (*models.Webhook, error) {
-	return hookOf(w.db.Read(ctx), agentID)
+	return webhookByAgent(w.db.Read(ctx), agentID)
 }
 
-func hookOf(db *gorm.DB, agentID string) (*models.Webhook, error) {
+func webhookByAgent(db *gorm.DB, agentID string) (*models.Webhook, error) {
 	var hook models.Webhook
 	err := db.Where("agent_id = ?", agentID).Take(&hook).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {

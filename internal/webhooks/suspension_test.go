@@ -20,92 +20,92 @@ import (
 func TestResume(t *testing.T) {
 	t.Parallel()
 	var back atomic.Bool
-	r := receive(t, func(w http.ResponseWriter, _ *http.Request) {
+	r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
 		if !back.Load() {
 			w.WriteHeader(http.StatusGone)
 		}
 	})
-	b := open(t, settings{roots: roots(r), allow: local()})
-	agent, _ := b.subscriber(t, r.URL, "research")
-	poster := b.agent(t)
+	b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
+	agent, _ := b.addSubscriber(t, r.URL, "research")
+	poster := b.addAgent(t)
 	b.run(t)
-	began := b.stamp()
+	began := b.timestamp()
 	b.post(t, poster, "research")
-	b.ended(t, agent, models.DeliveryFailed, 1)
+	b.waitDeliveries(t, agent, models.DeliveryFailed, 1)
 	for range 3 {
 		b.post(t, poster, "research")
 	}
-	b.ended(t, agent, models.DeliveryFailed, 4)
-	hook := b.hook(t, agent)
+	b.waitDeliveries(t, agent, models.DeliveryFailed, 4)
+	hook := b.webhook(t, agent)
 	equal(t, "status", hook.Status, models.WebhookSuspended)
-	equal(t, "reason", value(hook.SuspendedFor), any(models.SuspendedGone))
-	if hook.SuspendedAt == nil || *hook.SuspendedAt < began || *hook.SuspendedAt > b.stamp() {
+	equal(t, "reason", deref(hook.SuspendedReason), any(models.SuspendedGone))
+	if hook.SuspendedAt == nil || *hook.SuspendedAt < began || *hook.SuspendedAt > b.timestamp() {
 		t.Errorf("suspended at %v, want it between %v and now", hook.SuspendedAt, began)
 	}
 	equal(t, "failed", b.count(t, agent, models.DeliveryFailed), 4)
 	equal(t, "pending", b.count(t, agent, models.DeliveryPending), 0)
-	equal(t, "requests", len(r.got), 1)
+	equal(t, "requests", len(r.requests), 1)
 
-	_, err := b.redeliverFailed(t, agent, models.FailedQuery{First: 10})
+	_, err := b.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: 10})
 	equal(t, "code while suspended", models.CodeOf(err), models.Conflict)
 	equal(t, "failed as before", b.count(t, agent, models.DeliveryFailed), 4)
 	back.Store(true)
 	resumed := b.resume(t, agent)
 	equal(t, "status", resumed.Status, models.WebhookActive)
-	equal(t, "reason", value(resumed.SuspendedFor), nil)
-	for what, now := range map[string]models.Webhook{"stored": *b.hook(t, agent), "resumed twice": b.resume(t, agent)} {
+	equal(t, "reason", deref(resumed.SuspendedReason), nil)
+	for what, now := range map[string]models.Webhook{"stored": *b.webhook(t, agent), "resumed twice": b.resume(t, agent)} {
 		if !reflect.DeepEqual(now, resumed) {
 			t.Errorf("%s it is %+v, want %+v", what, now, resumed)
 		}
 	}
 	b.post(t, poster, "research")
-	b.ended(t, agent, models.DeliveryDelivered, 1)
+	b.waitDeliveries(t, agent, models.DeliveryDelivered, 1)
 	equal(t, "failed after it resumed", b.count(t, agent, models.DeliveryFailed), 4)
 
-	n, err := b.redeliverFailed(t, agent, models.FailedQuery{First: 10})
+	n, err := b.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: 10})
 	must(t, err)
 	equal(t, "redelivered", n, 4)
-	b.ended(t, agent, models.DeliveryDelivered, 5)
-	equal(t, "requests", len(r.got), 6)
+	b.waitDeliveries(t, agent, models.DeliveryDelivered, 5)
+	equal(t, "requests", len(r.requests), 6)
 }
 
-// TestResume_settlesNothingOld: a 410 that was on its way when the owner resumed
+// TestResume_ignoresStaleOutcome: a 410 that was on its way when the owner resumed
 // does not suspend again.
-func TestResume_settlesNothingOld(t *testing.T) {
+func TestResume_ignoresStaleOutcome(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
-	agent, _ := b.subscriber(t, "https://bot.example/", "research")
-	poster := b.agent(t)
-	b.matched(t, b.post(t, poster, "research"))
-	b.matched(t, b.post(t, poster, "research"))
-	two, before := b.deliveries(t, agent), b.hook(t, agent)
-	gone := answer{status: http.StatusGone, problem: "answered 410"}
-	must(t, b.settle(t.Context(), before, &two[0], 1, gone))
-	suspended := b.hook(t, agent)
+	agent, _ := b.addSubscriber(t, "https://bot.example/", "research")
+	poster := b.addAgent(t)
+	b.matchEvent(t, b.post(t, poster, "research"))
+	b.matchEvent(t, b.post(t, poster, "research"))
+	two, before := b.deliveries(t, agent), b.webhook(t, agent)
+	gone := attemptOutcome{status: http.StatusGone, failureReason: "answered 410"}
+	must(t, b.recordOutcome(t.Context(), before, &two[0], 1, gone))
+	suspended := b.webhook(t, agent)
 	equal(t, "webhook", suspended.Status, models.WebhookSuspended)
-	b.clock.forward(1)
-	must(t, b.settle(t.Context(), before, &two[1], 1, gone))
-	equal(t, "suspended since", *b.hook(t, agent).SuspendedAt, *suspended.SuspendedAt)
+	b.clock.advance(1)
+	must(t, b.recordOutcome(t.Context(), before, &two[1], 1, gone))
+	equal(t, "suspended since", *b.webhook(t, agent).SuspendedAt, *suspended.SuspendedAt)
 	b.resume(t, agent)
-	b.set(t, two[1].ID, models.DeliveryPending)
-	must(t, b.settle(t.Context(), before, &two[1], 2, gone))
-	equal(t, "webhook", b.hook(t, agent).Status, models.WebhookActive)
-	equal(t, "failing since", value(b.hook(t, agent).FailingSince), nil)
+	b.setStatus(t, two[1].ID, models.DeliveryPending)
+	must(t, b.recordOutcome(t.Context(), before, &two[1], 2, gone))
+	equal(t, "webhook", b.webhook(t, agent).Status, models.WebhookActive)
+	equal(t, "failing since", deref(b.webhook(t, agent).FailingSince), nil)
 }
 
-// TestSuspension_told: a suspension is one event of its owner's, written with it, however
+// TestSuspension_appendsEvents: a suspension is one event of its owner's, written with it, however
 // many tries end it at once and are written down again; so is its end, whichever way it
 // comes. What is not committed is not told.
-func TestSuspension_told(t *testing.T) {
+func TestSuspension_appendsEvents(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
-	agent, _ := b.subscriber(t, "https://bot.example/", "research")
-	poster := b.agent(t)
+	agent, _ := b.addSubscriber(t, "https://bot.example/", "research")
+	poster := b.addAgent(t)
 	const tries = 8
 	for range tries {
-		b.matched(t, b.post(t, poster, "research"))
+		b.matchEvent(t, b.post(t, poster, "research"))
 	}
-	gone, before := answer{status: http.StatusGone, problem: "answered 410"}, b.hook(t, agent)
+	gone, before := attemptOutcome{status: http.StatusGone, failureReason: "answered 410"}, b.webhook(t, agent)
 	told := func() string {
 		var kinds []string
 		must(t, b.db.Read(t.Context()).Model(&models.Event{}).Where("agent_id = ?", agent).Order("id").Pluck("kind", &kinds).Error)
@@ -114,7 +114,7 @@ func TestSuspension_told(t *testing.T) {
 	all := b.deliveries(t, agent)
 	undo := errors.New("undo")
 	err := b.db.Write(t.Context(), func(tx *database.Tx) error {
-		end, err := b.record(tx, before, all[0].ID, 1, gone)
+		end, err := b.applyOutcome(tx, before, all[0].ID, 1, gone)
 		if err != nil || !end.suspended {
 			t.Errorf("suspended: %t (%v)", end.suspended, err)
 		}
@@ -126,7 +126,7 @@ func TestSuspension_told(t *testing.T) {
 		var group sync.WaitGroup
 		for i := range all {
 			group.Go(func() {
-				if err := b.settle(t.Context(), before, &all[i], 1, gone); err != nil {
+				if err := b.recordOutcome(t.Context(), before, &all[i], 1, gone); err != nil {
 					t.Error(err)
 				}
 			})
@@ -138,21 +138,21 @@ func TestSuspension_told(t *testing.T) {
 		b.resume(t, agent)
 	}
 	equal(t, "told", told(), "webhook.suspended webhook.resumed")
-	again := b.hook(t, agent)
-	b.set(t, all[0].ID, models.DeliveryPending)
-	must(t, b.settle(t.Context(), again, &all[0], 2, gone))
+	again := b.webhook(t, agent)
+	b.setStatus(t, all[0].ID, models.DeliveryPending)
+	must(t, b.recordOutcome(t.Context(), again, &all[0], 2, gone))
 	for range 2 {
-		b.clock.forward(time.Second)
+		b.clock.advance(time.Second)
 		b.subscribe(t, agent, "https://bot.example/other")
 	}
 	equal(t, "told", told(), "webhook.suspended webhook.resumed webhook.suspended webhook.resumed")
 }
 
-// TestResume_none: there is nothing to resume without a webhook.
-func TestResume_none(t *testing.T) {
+// TestResume_withoutWebhook: there is nothing to resume without a webhook.
+func TestResume_withoutWebhook(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
-	agent := b.agent(t)
+	agent := b.addAgent(t)
 	err := b.db.Write(t.Context(), func(tx *database.Tx) error {
 		_, err := b.Resume(tx, agent)
 		return err
@@ -171,7 +171,7 @@ func (b *bundle) resume(t *testing.T, agentID string) (hook models.Webhook) {
 
 func (b *bundle) count(t *testing.T, agentID string, status models.DeliveryStatus) int {
 	t.Helper()
-	n, err := b.Count(t.Context(), agentID, status)
+	n, err := b.CountDeliveries(t.Context(), agentID, status)
 	must(t, err)
 	return n
 }

@@ -28,64 +28,64 @@ import (
 // failed since it last answered, that has kept requests waiting, or that has more
 // waiting than it takes.
 const (
-	matchQueue   = "matches"
-	firstQueue   = "deliveries"
-	laterQueue   = "retries"
-	matchWorkers = 4
-	// firstWorkers is how many first tries are under way or wait for a slot at
+	matchQueue        = "matches"
+	firstAttemptQueue = "deliveries"
+	retryQueue        = "retries"
+	maxMatchWorkers   = 4
+	// maxFirstAttemptWorkers is how many first tries are under way or wait for a slot at
 	// most: 64 endpoints that begin to hang at once, with [perEndpoint] each, are
 	// needed to hold up the others, and can do so for one time-out only, and again
 	// after what they then owe is paid (see [payback]).
-	firstWorkers = 256
-	laterWorkers = 64
+	maxFirstAttemptWorkers = 256
+	maxRetryWorkers        = 64
 )
 
 const (
 	// fetchCooldown limits jobs a second to workers/cooldown. River's default of
 	// 100 ms gave 500/s, 20 ms about 2 000.
 	fetchCooldown = 20 * time.Millisecond
-	// fetchPoll is how late a snoozed job may start.
-	fetchPoll = 250 * time.Millisecond
+	// fetchPollInterval is how late a snoozed job may start.
+	fetchPollInterval = 250 * time.Millisecond
 	// jobGrace is what a job may take beside its request.
 	jobGrace = 15 * time.Second
 	// rescueAfter is when a job is given back that seems to run for ever.
 	rescueAfter = 90 * time.Second
-	// keepDone is how long a completed job is kept; deliveries are the record.
-	keepDone = time.Minute
+	// completedJobRetention is how long a completed job is kept; deliveries are the record.
+	completedJobRetention = time.Minute
 	// cancelGrace is how long Stop waits for what it has cancelled.
 	cancelGrace = 5 * time.Second
 )
 
-// Options is what Webhooks need. All but Timeout, Retries and Wall must be given.
+// Options is what Webhooks need. All but Timeout, Retries and WallClock must be given.
 type Options struct {
 	DB             *database.DB
 	Events         *events.Log
 	Client         *outbound.Client
-	Box            *auth.Box // seals the signing secrets
-	MarketplaceURL string    // sent as marketplace_url
+	Cipher         *auth.Cipher // seals the signing secrets
+	MarketplaceURL string       // sent as marketplace_url
 	// Timeout is how long one try may take, 15 s when it is 0.
 	Timeout time.Duration
 	// Retries is how long to wait after each failed try; a delivery is tried
 	// once more than it has entries. Nil means [DefaultRetries].
 	Retries []time.Duration
-	// Keep is how long a delivery is kept and can be sent again; 0 is for ever.
-	Keep time.Duration
-	Now  func() time.Time
-	// Wall is the time that receivers go by, where Now can be moved on; nil where it is
+	// Retention is how long a delivery is kept and can be sent again; 0 is for ever.
+	Retention time.Duration
+	Now       func() time.Time
+	// WallClock is the time that receivers go by, where Now can be moved on; nil where it is
 	// the same.
-	Wall   func() time.Time
-	Logger *slog.Logger
-	// Tried is told of every try of a delivery that was written down; it may be nil.
-	Tried func(Try)
+	WallClock func() time.Time
+	Logger    *slog.Logger
+	// OnAttempt is told of every try of a delivery that was written down; it may be nil.
+	OnAttempt func(AttemptReport)
 	// Tracer goes on with the traces of what is delivered; it may be nil.
 	Tracer *tracing.Tracer
 }
 
-// Try is what came of a try of a delivery.
-type Try struct {
-	Outcome Outcome
-	Took    time.Duration
-	GaveUp  bool // it was the last
+// AttemptReport is what came of a try of a delivery.
+type AttemptReport struct {
+	Outcome  Outcome
+	Duration time.Duration
+	GaveUp   bool // it was the last
 }
 
 // Outcome is what came of a try, in a word.
@@ -113,27 +113,27 @@ func DefaultRetries() []time.Duration {
 // Webhooks keeps where agents are notified, and notifies them once started. It
 // is safe for concurrent use.
 type Webhooks struct {
-	db             *database.DB
-	log            *events.Log
-	client         *outbound.Client
-	box            *auth.Box
-	marketplaceURL string
-	timeout        time.Duration
-	retries        []time.Duration
-	keep           time.Duration
-	now, wall      func() time.Time // what the market goes by, and what receivers do
-	moved          bool             // now can be moved on
-	random         func() float64   // in [0, 1), spreads retries
-	poll           time.Duration
-	logger         *slog.Logger
-	tried          func(Try)
-	tracer         *tracing.Tracer
-	slots          slots
-	anyone         atomic.Bool // some agent has had a webhook
-	wanted, looked atomic.Bool // some agent has asked for events; it has been looked for one
+	db                                           *database.DB
+	log                                          *events.Log
+	client                                       *outbound.Client
+	cipher                                       *auth.Cipher
+	marketplaceURL                               string
+	timeout                                      time.Duration
+	retries                                      []time.Duration
+	retention                                    time.Duration
+	now, wallClock                               func() time.Time // what the market goes by, and what receivers do
+	hasTestClock                                 bool             // now can be moved on
+	random                                       func() float64   // in [0, 1), spreads retries
+	pollInterval                                 time.Duration
+	logger                                       *slog.Logger
+	onAttempt                                    func(AttemptReport)
+	tracer                                       *tracing.Tracer
+	limiter                                      endpointLimiter
+	hasWebhooks                                  atomic.Bool // some agent has had a webhook
+	hasEventSubscribers, eventSubscribersChecked atomic.Bool // some agent has asked for events; it has been looked for one
 
-	mu     sync.Mutex
-	worker *river.Client[*sql.Tx] // nil unless started
+	mu          sync.Mutex
+	riverClient *river.Client[*sql.Tx] // nil unless started
 }
 
 // New returns the webhooks in a store. Nothing is sent before Start.
@@ -142,7 +142,7 @@ func New(o Options) *Webhooks {
 	if retries == nil {
 		retries = DefaultRetries()
 	}
-	wall, moved := o.Wall, o.Wall != nil
+	wall, moved := o.WallClock, o.WallClock != nil
 	if !moved {
 		wall = o.Now
 	}
@@ -150,46 +150,46 @@ func New(o Options) *Webhooks {
 		db:             o.DB,
 		log:            o.Events,
 		client:         o.Client,
-		box:            o.Box,
+		cipher:         o.Cipher,
 		marketplaceURL: o.MarketplaceURL,
 		timeout:        cmp.Or(o.Timeout, defaultTimeout),
 		retries:        retries,
-		keep:           o.Keep,
+		retention:      o.Retention,
 		now:            o.Now,
-		wall:           wall,
-		moved:          moved,
+		wallClock:      wall,
+		hasTestClock:   moved,
 		random:         rand.Float64,
-		poll:           fetchPoll,
+		pollInterval:   fetchPollInterval,
 		logger:         o.Logger,
-		tried:          o.Tried,
+		onAttempt:      o.OnAttempt,
 		tracer:         o.Tracer,
-		slots:          newSlots(o.Now),
+		limiter:        newEndpointLimiter(o.Now),
 	}
 }
 
-// tries is how often a delivery is tried.
-func (w *Webhooks) tries() int { return len(w.retries) + 1 }
+// attemptLimit is how often a delivery is tried.
+func (w *Webhooks) attemptLimit() int { return len(w.retries) + 1 }
 
 // Start begins to work the queues and returns. ctx is for starting only; Stop
 // ends the work.
 func (w *Webhooks) Start(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.worker != nil {
+	if w.riverClient != nil {
 		return errors.New("start webhooks: already started")
 	}
-	config, err := w.config()
+	config, err := w.riverConfig()
 	if err != nil {
 		return fmt.Errorf("start webhooks: %w", err)
 	}
-	worker, err := w.db.NewWorker(ctx, config)
+	worker, err := w.db.NewJobClient(ctx, config)
 	if err != nil {
 		return fmt.Errorf("start webhooks: %w", err)
 	}
 	if err = worker.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start webhooks: %w", err)
 	}
-	w.worker = worker
+	w.riverClient = worker
 	return nil
 }
 
@@ -199,110 +199,110 @@ func (w *Webhooks) Start(ctx context.Context) error {
 func (w *Webhooks) Stop(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.worker == nil {
+	if w.riverClient == nil {
 		return nil
 	}
-	if w.worker.Stop(ctx) != nil {
+	if w.riverClient.Stop(ctx) != nil {
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelGrace)
 		defer cancel()
-		if err := w.worker.StopAndCancel(after); err != nil {
+		if err := w.riverClient.StopAndCancel(after); err != nil {
 			return fmt.Errorf("stop webhooks: %w", err)
 		}
 	}
-	w.worker = nil
+	w.riverClient = nil
 	return nil
 }
 
-func (w *Webhooks) config() (*river.Config, error) {
+func (w *Webhooks) riverConfig() (*river.Config, error) {
 	workers := river.NewWorkers()
 	err := errors.Join(
-		river.AddWorkerSafely(workers, &matcher{webhooks: w}), river.AddWorkerSafely(workers, &partyMatcher{webhooks: w}),
-		river.AddWorkerSafely(workers, &deliverer{webhooks: w}), river.AddWorkerSafely(workers, &teller{webhooks: w}),
+		river.AddWorkerSafely(workers, &matchWorker{webhooks: w}), river.AddWorkerSafely(workers, &partyMatcher{webhooks: w}),
+		river.AddWorkerSafely(workers, &deliverWorker{webhooks: w}), river.AddWorkerSafely(workers, &teller{webhooks: w}),
 	)
 	if err != nil {
 		return nil, err
 	}
 	config := &river.Config{
 		Queues: map[string]river.QueueConfig{
-			matchQueue: {MaxWorkers: matchWorkers},
-			firstQueue: {MaxWorkers: firstWorkers},
-			laterQueue: {MaxWorkers: laterWorkers},
+			matchQueue:        {MaxWorkers: maxMatchWorkers},
+			firstAttemptQueue: {MaxWorkers: maxFirstAttemptWorkers},
+			retryQueue:        {MaxWorkers: maxRetryWorkers},
 		},
 		Workers:                     workers,
 		FetchCooldown:               fetchCooldown,
-		FetchPollInterval:           w.poll,
+		FetchPollInterval:           w.pollInterval,
 		JobTimeout:                  w.timeout + jobGrace,
 		RescueStuckJobsAfter:        max(rescueAfter, 2*(w.timeout+jobGrace)),
-		CompletedJobRetentionPeriod: keepDone,
-		RetryPolicy:                 internalRetry{now: w.now},
-		ErrorHandler:                faults{logger: w.logger},
-		Logger:                      slog.New(warnings{Handler: w.logger.Handler()}),
+		CompletedJobRetentionPeriod: completedJobRetention,
+		RetryPolicy:                 jobRetryPolicy{now: w.now},
+		ErrorHandler:                jobErrorHandler{logger: w.logger},
+		Logger:                      slog.New(warnLogHandler{Handler: w.logger.Handler()}),
 	}
-	if w.moved {
-		config.Test.Time = movedTime(w.now)
+	if w.hasTestClock {
+		config.Test.Time = riverClock(w.now)
 	}
 	return config, nil
 }
 
-// movedTime has the job queue go by a clock that can be moved on.
-type movedTime func() time.Time
+// riverClock has the job queue go by a clock that can be moved on.
+type riverClock func() time.Time
 
 // Now is the time that the clock shows.
-func (t movedTime) Now() time.Time { return t() }
+func (t riverClock) Now() time.Time { return t() }
 
 // NowOrNil is the same: the database's own clock is another.
-func (t movedTime) NowOrNil() *time.Time { return new(t()) }
+func (t riverClock) NowOrNil() *time.Time { return new(t()) }
 
-// maxInternalTries is how often a job is begun when the store fails: with a
+// maxJobAttempts is how often a job is begun when the store fails: with a
 // minute in between, about a week. Receivers' failures do not count here.
-const maxInternalTries = 10_000
+const maxJobAttempts = 10_000
 
-// internalRetry says when a job is begun again that failed on our side.
-type internalRetry struct{ now func() time.Time }
+// jobRetryPolicy says when a job is begun again that failed on our side.
+type jobRetryPolicy struct{ now func() time.Time }
 
 // NextRetry waits a second longer after each failure, at most a minute.
-func (r internalRetry) NextRetry(job *rivertype.JobRow) time.Time {
+func (r jobRetryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
 	return r.now().Add(min(time.Duration(len(job.Errors)+1)*time.Second, time.Minute))
 }
 
-// faults logs what fails on our side; it is tried again.
-type faults struct{ logger *slog.Logger }
+// jobErrorHandler logs what fails on our side; it is tried again.
+type jobErrorHandler struct{ logger *slog.Logger }
 
 // HandleError logs an error of a job.
-func (f faults) HandleError(ctx context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
+func (f jobErrorHandler) HandleError(ctx context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
 	f.logger.ErrorContext(ctx, "webhook job failed", slog.String("kind", job.Kind), slog.Int64("job_id", job.ID), slog.Any("error", err))
 	return nil
 }
 
 // HandlePanic logs a panic of a job.
-func (f faults) HandlePanic(ctx context.Context, job *rivertype.JobRow, value any, trace string) *river.ErrorHandlerResult {
+func (f jobErrorHandler) HandlePanic(ctx context.Context, job *rivertype.JobRow, value any, trace string) *river.ErrorHandlerResult {
 	f.logger.ErrorContext(ctx, "webhook job panicked", slog.String("kind", job.Kind), slog.Int64("job_id", job.ID),
 		slog.Any("panic", value), slog.String("trace", trace))
 	return nil
 }
 
-// warnings drops what a library logs below a warning.
-type warnings struct{ slog.Handler }
+// warnLogHandler drops what a library logs below a warning.
+type warnLogHandler struct{ slog.Handler }
 
 // Enabled reports whether a level is logged.
-func (h warnings) Enabled(ctx context.Context, level slog.Level) bool {
+func (h warnLogHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
 }
 
 // WithAttrs returns the handler with attributes.
-func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return warnings{Handler: h.Handler.WithAttrs(attrs)}
+func (h warnLogHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return warnLogHandler{Handler: h.Handler.WithAttrs(attrs)}
 }
 
 // WithGroup returns the handler with a group.
-func (h warnings) WithGroup(name string) slog.Handler {
-	return warnings{Handler: h.Handler.WithGroup(name)}
+func (h warnLogHandler) WithGroup(name string) slog.Handler {
+	return warnLogHandler{Handler: h.Handler.WithGroup(name)}
 }
 
-// tell appends an event about an agent's webhook.
-func (w *Webhooks) tell(tx *database.Tx, kind models.EventKind, agentID string) error {
-	return w.log.Tell(tx, models.Event{Kind: kind, AgentID: &agentID, CreatedAt: w.stamp()})
+// appendEvent appends an event about an agent's webhook.
+func (w *Webhooks) appendEvent(tx *database.Tx, kind models.EventKind, agentID string) error {
+	return w.log.AppendNoID(tx, models.Event{Kind: kind, AgentID: &agentID, CreatedAt: w.timestamp()})
 }
 
-// stamp is the clock in the form that is stored.
-func (w *Webhooks) stamp() models.Time { return models.At(w.now()) }
+// timestamp is the clock in the form that is stored.
+func (w *Webhooks) timestamp() models.Time { return models.NewTime(w.now()) }

@@ -18,10 +18,10 @@ func TestSubscribe(t *testing.T) {
 	t.Run("the secret is shown when the webhook is new, and only sealed is it kept", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		agent, secret := b.subscriber(t, "https://bot.example/hook", "research")
+		agent, secret := b.addSubscriber(t, "https://bot.example/hook", "research")
 
 		equal(t, "secret when it is changed", b.subscribe(t, agent, "https://bot.example/other"), "")
-		equal(t, "address", b.hook(t, agent).URL, "https://bot.example/other")
+		equal(t, "address", b.webhook(t, agent).URL, "https://bot.example/other")
 		current, err := b.Secret(t.Context(), agent)
 		must(t, err)
 		equal(t, "secret", current, secret)
@@ -30,16 +30,16 @@ func TestSubscribe(t *testing.T) {
 		equal(t, "hint", hint, secret[:10])
 		var kept models.Secret
 		must(t, b.db.Read(t.Context()).Take(&kept).Error)
-		equal(t, "the secret is in its row", bytes.Contains(kept.Sealed, []byte(secret[6:])), false)
+		equal(t, "the secret is in its row", bytes.Contains(kept.Encrypted, []byte(secret[6:])), false)
 	})
 
 	t.Run("an agent that has a secret for its endpoint keeps it", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		agent := b.agent(t, "research")
+		agent := b.addAgent(t, "research")
 		var minted string
 		b.write(t, func(tx *database.Tx) (err error) {
-			minted, err = b.MintSecret(tx, agent)
+			minted, err = b.EnsureSecret(tx, agent)
 			return err
 		})
 		equal(t, "secret", b.subscribe(t, agent, "https://bot.example/hook"), minted)
@@ -48,49 +48,49 @@ func TestSubscribe(t *testing.T) {
 	t.Run("without a webhook there is none to get, and no secret", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		agent, _ := b.subscriber(t, "https://bot.example/hook", "research")
+		agent, _ := b.addSubscriber(t, "https://bot.example/hook", "research")
 		b.write(t, func(tx *database.Tx) error { return b.Unsubscribe(tx, agent) })
 
 		_, err := b.Get(t.Context(), agent)
 		equal(t, "code", models.CodeOf(err), models.NotFound)
-		secret, err := b.Secret(t.Context(), b.agent(t))
+		secret, err := b.Secret(t.Context(), b.addAgent(t))
 		must(t, err)
 		equal(t, "secret of an agent without one", secret, "")
 	})
 }
 
-func TestRotate(t *testing.T) {
+func TestRotateSecret(t *testing.T) {
 	t.Parallel()
 
 	t.Run("both secrets sign until the overlap ends", func(t *testing.T) {
 		t.Parallel()
-		r := receive(t, nil)
-		b := open(t, settings{roots: roots(r), allow: local()})
-		agent, old := b.subscriber(t, r.URL, "research")
-		poster := b.agent(t)
+		r := newReceiver(t, nil)
+		b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
+		agent, old := b.addSubscriber(t, r.URL, "research")
+		poster := b.addAgent(t)
 		b.run(t)
 		fresh := b.rotate(t, agent, time.Hour)
 
 		b.post(t, poster, "research")
 		got := r.next(t)
 		equal(t, "documented header", got.header.Get("X-AgentMarket-Signature"), outbound.Sign(old, got.body))
-		equal(t, "standard header", got.header.Get("webhook-signature"), standard(t, fresh, got)+" "+standard(t, old, got))
+		equal(t, "standard header", got.header.Get("webhook-signature"), standardSignature(t, fresh, got)+" "+standardSignature(t, old, got))
 
-		b.clock.forward(time.Hour)
+		b.clock.advance(time.Hour)
 		b.post(t, poster, "research")
 		got = r.next(t)
 		equal(t, "documented header", got.header.Get("X-AgentMarket-Signature"), outbound.Sign(fresh, got.body))
-		equal(t, "standard header", got.header.Get("webhook-signature"), standard(t, fresh, got))
+		equal(t, "standard header", got.header.Get("webhook-signature"), standardSignature(t, fresh, got))
 	})
 
 	t.Run("without an overlap the old secret ends at once", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		agent, _ := b.subscriber(t, "https://bot.example/hook", "research")
+		agent, _ := b.addSubscriber(t, "https://bot.example/hook", "research")
 		b.rotate(t, agent, time.Hour)
 		fresh := b.rotate(t, agent, 0)
 
-		current, old, err := b.secrets(t.Context(), agent)
+		current, old, err := b.signingSecrets(t.Context(), agent)
 		must(t, err)
 		equal(t, "current", current, fresh)
 		equal(t, "old", old, "")
@@ -99,9 +99,9 @@ func TestRotate(t *testing.T) {
 	t.Run("what cannot be rotated", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		agent := b.agent(t)
+		agent := b.addAgent(t)
 		err := b.db.Write(t.Context(), func(tx *database.Tx) error {
-			_, _, err := b.Rotate(tx, agent, 0)
+			_, _, err := b.RotateSecret(tx, agent, 0)
 			return err
 		})
 		equal(t, "without a webhook", models.CodeOf(err), models.Conflict)
@@ -113,12 +113,12 @@ func TestRedeliver(t *testing.T) {
 
 	t.Run("a delivered one is sent again under its id", func(t *testing.T) {
 		t.Parallel()
-		r := receive(t, nil)
-		b := open(t, settings{roots: roots(r), allow: local()})
-		agent, _ := b.subscriber(t, r.URL, "research")
+		r := newReceiver(t, nil)
+		b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
+		agent, _ := b.addSubscriber(t, r.URL, "research")
 		b.run(t)
-		b.post(t, b.agent(t), "research")
-		d := b.ended(t, agent, models.DeliveryDelivered, 1)[0]
+		b.post(t, b.addAgent(t), "research")
+		d := b.waitDeliveries(t, agent, models.DeliveryDelivered, 1)[0]
 		r.next(t)
 
 		again, err := b.redeliver(t, agent, d.ID)
@@ -127,38 +127,38 @@ func TestRedeliver(t *testing.T) {
 		got := r.next(t)
 		equal(t, "delivery", got.header.Get("X-AgentMarket-Delivery"), d.ID)
 		equal(t, "attempt", got.header.Get("X-AgentMarket-Attempt"), "2")
-		b.ended(t, agent, models.DeliveryDelivered, 1)
+		b.waitDeliveries(t, agent, models.DeliveryDelivered, 1)
 	})
 
 	t.Run("one that waits for hours is sent now, once", func(t *testing.T) {
 		t.Parallel()
-		r := receive(t, nil)
-		b := open(t, settings{roots: roots(r), allow: local(), retries: []time.Duration{time.Hour}})
-		agent, _ := b.subscriber(t, r.URL, "research")
-		event := b.post(t, b.agent(t), "research")
-		b.matched(t, event)
+		r := newReceiver(t, nil)
+		b := open(t, settings{roots: certPool(r), allowNetworks: loopback(), retries: []time.Duration{time.Hour}})
+		agent, _ := b.addSubscriber(t, r.URL, "research")
+		event := b.post(t, b.addAgent(t), "research")
+		b.matchEvent(t, event)
 		d := b.deliveries(t, agent)[0]
-		must(t, b.settle(t.Context(), b.hook(t, agent), &d, 1, answer{problem: "answered 500", status: 500}))
-		equal(t, "jobs in the retry queue", b.queued(t, laterQueue), 1)
+		must(t, b.recordOutcome(t.Context(), b.webhook(t, agent), &d, 1, attemptOutcome{failureReason: "answered 500", status: 500}))
+		equal(t, "jobs in the retry queue", b.jobsInQueue(t, retryQueue), 1)
 		b.run(t)
 
 		_, err := b.redeliver(t, agent, d.ID)
 		must(t, err)
-		d = b.ended(t, agent, models.DeliveryDelivered, 1)[0]
+		d = b.waitDeliveries(t, agent, models.DeliveryDelivered, 1)[0]
 		equal(t, "attempts", d.Attempts, 2)
-		equal(t, "requests", len(r.got), 1)
+		equal(t, "requests", len(r.requests), 1)
 	})
 
 	t.Run("what was missed while suspended can be had afterwards", func(t *testing.T) {
 		t.Parallel()
-		r := receive(t, nil)
-		b := open(t, settings{roots: roots(r), allow: local()})
-		agent, _ := b.subscriber(t, r.URL, "research")
+		r := newReceiver(t, nil)
+		b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
+		agent, _ := b.addSubscriber(t, r.URL, "research")
 		b.write(t, func(tx *database.Tx) error {
 			return tx.Model(&models.Webhook{AgentID: agent}).Update("status", models.WebhookSuspended).Error
 		})
-		event := b.post(t, b.agent(t), "research")
-		b.matched(t, event)
+		event := b.post(t, b.addAgent(t), "research")
+		b.matchEvent(t, event)
 		d := b.deliveries(t, agent)[0]
 		equal(t, "status", d.Status, models.DeliveryFailed)
 		_, err := b.redeliver(t, agent, d.ID)
@@ -168,17 +168,17 @@ func TestRedeliver(t *testing.T) {
 		b.run(t)
 		_, err = b.redeliver(t, agent, d.ID)
 		must(t, err)
-		b.ended(t, agent, models.DeliveryDelivered, 1)
+		b.waitDeliveries(t, agent, models.DeliveryDelivered, 1)
 	})
 
 	t.Run("another's delivery does not exist", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		agent, _ := b.subscriber(t, "https://bot.example/hook", "research")
-		event := b.post(t, b.agent(t), "research")
-		b.matched(t, event)
+		agent, _ := b.addSubscriber(t, "https://bot.example/hook", "research")
+		event := b.post(t, b.addAgent(t), "research")
+		b.matchEvent(t, event)
 
-		other, _ := b.subscriber(t, "https://other.example/hook", "research")
+		other, _ := b.addSubscriber(t, "https://other.example/hook", "research")
 		id := b.deliveries(t, agent)[0].ID
 		_, err := b.redeliver(t, other, id)
 		equal(t, "redeliver", models.CodeOf(err), models.NotFound)
@@ -192,10 +192,10 @@ func TestRedeliver(t *testing.T) {
 func TestDeliveries(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
-	agent, _ := b.subscriber(t, "https://bot.example/hook", "research")
-	poster := b.agent(t)
+	agent, _ := b.addSubscriber(t, "https://bot.example/hook", "research")
+	poster := b.addAgent(t)
 	for range 3 {
-		b.matched(t, b.post(t, poster, "research"))
+		b.matchEvent(t, b.post(t, poster, "research"))
 	}
 
 	first, err := b.Deliveries(t.Context(), agent, nil, 2, "")
@@ -217,30 +217,30 @@ func TestMatch(t *testing.T) {
 	t.Run("agents that can do some of it are told, the poster is not", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		some, _ := b.subscriber(t, "https://some.example/", "research", "coding")
-		none, _ := b.subscriber(t, "https://none.example/", "coding")
-		poster, _ := b.subscriber(t, "https://poster.example/", "research")
-		b.agent(t, "research")
+		some, _ := b.addSubscriber(t, "https://some.example/", "research", "coding")
+		none, _ := b.addSubscriber(t, "https://none.example/", "coding")
+		poster, _ := b.addSubscriber(t, "https://poster.example/", "research")
+		b.addAgent(t, "research")
 
-		b.matched(t, b.post(t, poster, "research", "summarization"))
+		b.matchEvent(t, b.post(t, poster, "research", "summarization"))
 		equal(t, "overlap", len(b.deliveries(t, some)), 1)
 		equal(t, "no overlap", len(b.deliveries(t, none)), 0)
 		equal(t, "poster", len(b.deliveries(t, poster)), 0)
-		equal(t, "jobs", b.queued(t, firstQueue), 1)
+		equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue), 1)
 	})
 
 	t.Run("a task that asks for nothing suits nobody", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		agent, _ := b.subscriber(t, "https://bot.example/", "research")
-		b.matched(t, b.post(t, b.agent(t)))
+		agent, _ := b.addSubscriber(t, "https://bot.example/", "research")
+		b.matchEvent(t, b.post(t, b.addAgent(t)))
 		equal(t, "deliveries", len(b.deliveries(t, agent)), 0)
 	})
 
 	t.Run("many agents are served page by page", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
-		const many = 2*matchPage + 1
+		const many = 2*matchPageSize + 1
 		b.write(t, func(tx *database.Tx) error {
 			for range many {
 				id := uuid.Must(uuid.NewV7()).String()
@@ -256,29 +256,29 @@ func TestMatch(t *testing.T) {
 			}
 			return nil
 		})
-		b.matched(t, b.post(t, b.agent(t), "research"))
-		equal(t, "jobs", b.queued(t, firstQueue), many)
+		b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
+		equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue), many)
 	})
 }
 
-func TestAnnounce(t *testing.T) {
+func TestNotify(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
-	poster := b.agent(t)
+	poster := b.addAgent(t)
 
 	b.post(t, poster, "research")
-	equal(t, "jobs while nobody listens", b.queued(t, matchQueue), 0)
-	b.subscriber(t, "https://bot.example/", "research")
+	equal(t, "jobs while nobody listens", b.jobsInQueue(t, matchQueue), 0)
+	b.addSubscriber(t, "https://bot.example/", "research")
 	b.post(t, poster, "research")
-	equal(t, "jobs for a posted task", b.queued(t, matchQueue), 1)
-	b.write(t, func(tx *database.Tx) error { return b.Announce(tx, &models.Event{Seq: 1, Kind: models.TaskReleased}) })
-	equal(t, "jobs for other kinds", b.queued(t, matchQueue), 1)
+	equal(t, "jobs for a posted task", b.jobsInQueue(t, matchQueue), 1)
+	b.write(t, func(tx *database.Tx) error { return b.Notify(tx, &models.Event{Seq: 1, Kind: models.TaskReleased}) })
+	equal(t, "jobs for other kinds", b.jobsInQueue(t, matchQueue), 1)
 }
 
 func (b *bundle) rotate(t *testing.T, agentID string, overlap time.Duration) (secret string) {
 	t.Helper()
 	b.write(t, func(tx *database.Tx) (err error) {
-		_, secret, err = b.Rotate(tx, agentID, overlap)
+		_, secret, err = b.RotateSecret(tx, agentID, overlap)
 		return err
 	})
 	return secret

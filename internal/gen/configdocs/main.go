@@ -21,13 +21,13 @@ import (
 var intro string
 
 func main() {
-	if err := write(os.Args[1]); err != nil {
-		fmt.Fprintln(os.Stderr, "manual:", err)
+	if err := generate(os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, "configdocs:", err)
 		os.Exit(1)
 	}
 }
 
-func write(path string) error {
+func generate(path string) error {
 	model, err := cli.Model()
 	if err != nil {
 		return err
@@ -35,29 +35,29 @@ func write(path string) error {
 	var out bytes.Buffer
 	out.WriteString(intro)
 	serve := model.DefaultCmd
-	flags(&out, own(serve, nil))
+	writeFlagTable(&out, ownFlags(serve, nil))
 	out.WriteString("\n## Commands\n\nThey end with 0, with 1 when they failed, and with 2 when the arguments or settings make no sense.\n" +
 		"`agentmarket COMMAND --help` says what is here.\n")
 	for _, node := range model.Leaves(true) {
-		command(&out, node, own(serve, nil))
+		writeCommand(&out, node, ownFlags(serve, nil))
 	}
 	return os.WriteFile(path, out.Bytes(), 0o600)
 }
 
-// own are the flags of a command but those of others, in their order.
-func own(node *kong.Node, others []*kong.Flag) []*kong.Flag {
+// ownFlags are the flags of a command but those of others, in their order.
+func ownFlags(node *kong.Node, others []*kong.Flag) []*kong.Flag {
 	return slices.DeleteFunc(slices.Clone(node.Flags), func(flag *kong.Flag) bool {
 		return flag.Hidden || slices.ContainsFunc(others, func(other *kong.Flag) bool { return other.Name == flag.Name && other.Help == flag.Help })
 	})
 }
 
-func command(out *bytes.Buffer, node *kong.Node, settings []*kong.Flag) {
+func writeCommand(out *bytes.Buffer, node *kong.Node, settings []*kong.Flag) {
 	fmt.Fprintf(out, "\n### `%s`\n\n%s\n", node.FullPath(), node.Help)
 	usage := []string{node.FullPath()}
 	for _, arg := range node.Positional {
 		usage = append(usage, arg.Summary())
 	}
-	rest := own(node, settings)
+	rest := ownFlags(node, settings)
 	for _, flag := range rest {
 		if flag.Required {
 			usage = append(usage, flag.Summary())
@@ -78,22 +78,22 @@ func command(out *bytes.Buffer, node *kong.Node, settings []*kong.Flag) {
 	}
 	if len(rest) > 0 {
 		out.WriteString("\n")
-		flags(out, rest)
+		writeFlagTable(out, rest)
 	}
 }
 
-func flags(out *bytes.Buffer, all []*kong.Flag) {
+func writeFlagTable(out *bytes.Buffer, all []*kong.Flag) {
 	out.WriteString("| flag | variable | default | what it is |\n|---|---|---|---|\n")
 	for _, flag := range all {
 		help := strings.ReplaceAll(flag.Help, "|", `\|`)
 		if flag.Tag.Has("secret") {
 			help += " *Secret.*"
 		}
-		fmt.Fprintf(out, "| `--%s` | %s | %s | %s |\n", flag.Name, code(strings.Join(flag.Envs, " ")), code(flag.Default), help)
+		fmt.Fprintf(out, "| `--%s` | %s | %s | %s |\n", flag.Name, inlineCode(strings.Join(flag.Envs, " ")), inlineCode(flag.Default), help)
 	}
 }
 
-func code(text string) string {
+func inlineCode(text string) string {
 	if text == "" {
 		return ""
 	}

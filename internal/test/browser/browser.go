@@ -26,11 +26,11 @@ type Tab struct {
 	conn    *websocket.Conn
 	session string
 
-	mu         sync.Mutex
-	nextID     int
-	replies    map[int]chan reply
-	requests   []string
-	complaints []string
+	mu            sync.Mutex
+	nextID        int
+	replies       map[int]chan reply
+	requests      []string
+	consoleErrors []string
 }
 
 type reply struct {
@@ -38,8 +38,8 @@ type reply struct {
 	Error  *struct{ Message string }
 }
 
-// patience is how long everything that a test does in a browser may take together.
-const patience = 3 * time.Minute
+// testTimeout is how long everything that a test does in a browser may take together.
+const testTimeout = 3 * time.Minute
 
 // Open shows address in a browser of its own with an empty profile, and ends it
 // with the test. Without Chromium the test is skipped, but not in CI.
@@ -52,7 +52,7 @@ func Open(t testing.TB, address string) *Tab {
 		}
 		t.Skip("SKIPPED: NOTHING CHECKS THE PAGES IN A BROWSER: install chromium (Debian: apt-get install chromium)")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	t.Cleanup(cancel)
 	browser := exec.CommandContext(ctx, binary, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
 		"--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -86,7 +86,7 @@ func Open(t testing.TB, address string) *Tab {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		page.read()
+		page.readMessages()
 	}()
 	t.Cleanup(func() { // runs before the profile's folder is removed
 		if ctx.Err() == nil {
@@ -142,7 +142,7 @@ func (p *Tab) Call(method string, params map[string]any, result any) {
 			}
 		}
 	case <-p.ctx.Done():
-		_, complaints := p.Seen()
+		_, complaints := p.RequestsAndErrors()
 		p.t.Fatalf("%s %v: %v; the browser complained: %v", method, params, p.ctx.Err(), complaints)
 	}
 }
@@ -170,16 +170,16 @@ func (p *Tab) WaitFor(expression string) {
 	})`)
 }
 
-// Seen returns every address the page asked for so far, and every error that
+// RequestsAndErrors returns every address the page asked for so far, and every error that
 // the console or the browser's log told of.
-func (p *Tab) Seen() (requests, complaints []string) {
+func (p *Tab) RequestsAndErrors() (requests, complaints []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append(requests, p.requests...), append(complaints, p.complaints...)
+	return append(requests, p.requests...), append(complaints, p.consoleErrors...)
 }
 
-// read takes in replies and events until the connection ends.
-func (p *Tab) read() {
+// readMessages takes in replies and events until the connection ends.
+func (p *Tab) readMessages() {
 	for {
 		var message struct {
 			ID int
@@ -207,14 +207,14 @@ func (p *Tab) read() {
 		case "Network.webSocketCreated":
 			p.requests = append(p.requests, params.URL)
 		case "Runtime.exceptionThrown":
-			p.complaints = append(p.complaints, params.ExceptionDetails.Exception.Description)
+			p.consoleErrors = append(p.consoleErrors, params.ExceptionDetails.Exception.Description)
 		case "Runtime.consoleAPICalled":
 			if params.Type == "error" {
-				p.complaints = append(p.complaints, strings.TrimSpace(fmt.Sprint(params.Args)))
+				p.consoleErrors = append(p.consoleErrors, strings.TrimSpace(fmt.Sprint(params.Args)))
 			}
 		case "Log.entryAdded":
 			if params.Entry.Level == "error" {
-				p.complaints = append(p.complaints, params.Entry.Text+" "+params.Entry.URL)
+				p.consoleErrors = append(p.consoleErrors, params.Entry.Text+" "+params.Entry.URL)
 			}
 		}
 		p.mu.Unlock()

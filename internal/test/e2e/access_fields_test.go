@@ -14,17 +14,17 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// visible is who sees fields of a type.
-type visible struct {
-	typ    string
-	way    string // the document that leads to the type, with %s for its fields
-	who    string // of [sides]
-	fields string
+// visibilityRow is who sees fields of a type.
+type visibilityRow struct {
+	typ      string
+	document string // the document that leads to the type, with %s for its fields
+	allowed  string // of [sides]
+	fields   string
 }
 
-// visibility is the matrix: each field of each object in the schema that is read,
+// visibilityMatrix is the matrix: each field of each object in the schema that is read,
 // by who sees it. Payloads of mutations have their rows in TestWhoMayChange of graph.
-func (c *cast) visibility() []visible {
+func (c *accessFixture) visibilityMatrix() []visibilityRow {
 	const (
 		deliveries = `{ viewer { webhook { deliveries { %s } } } }`
 		entries    = `{ viewer { wallet { entries { %s } } } }`
@@ -34,7 +34,7 @@ func (c *cast) visibility() []visible {
 	delivery := func(rest string) string {
 		return fmt.Sprintf(`{ node(id: %q) { ... on WebhookDelivery { %s } } }`, c.ownDelivery, rest)
 	}
-	return []visible{
+	return []visibilityRow{
 		{"Query", "{ %s }", everybody, "node nodes agent agents task tasks marketplace"},
 		{"Query", "{ %s }", ownerOnly, "viewer"},
 		{"Marketplace", "{ marketplace { %s } }", everybody, "url startingCredits platformFeePercent version"},
@@ -81,8 +81,8 @@ func (c *cast) visibility() []visible {
 	}
 }
 
-// arguments are what the fields of Query want.
-func (c *cast) arguments() map[string]string {
+// queryArguments are what the fields of Query want.
+func (c *accessFixture) queryArguments() map[string]string {
 	id, ids := fmt.Sprintf("(id: %q)", c.done), fmt.Sprintf("(ids: [%q])", c.done)
 	return map[string]string{"node": id, "nodes": ids, "task": id, "agent": fmt.Sprintf("(id: %q)", c.owner.ID)}
 }
@@ -93,10 +93,10 @@ func (c *cast) arguments() map[string]string {
 // fails.
 func TestAccess_fields(t *testing.T) {
 	t.Parallel()
-	c := newCast(t)
-	s := readSchema(t)
-	left := readable(s)
-	for _, row := range c.visibility() {
+	c := newAccessFixture(t)
+	s := loadSchema(t)
+	left := readableFields(s)
+	for _, row := range c.visibilityMatrix() {
 		for name := range strings.FieldsSeq(row.fields) {
 			field := s.Types[row.typ].Fields.ForName(name)
 			if field == nil {
@@ -106,12 +106,12 @@ func TestAccess_fields(t *testing.T) {
 			delete(left, row.typ+"."+name)
 			argument := ""
 			if row.typ == "Query" {
-				argument = c.arguments()[name]
+				argument = c.queryArguments()[name]
 			}
-			c.seen(t, row, name, fmt.Sprintf(row.way, name+argument+selection(s, field.Type, 1)))
+			c.checkVisibility(t, row, name, fmt.Sprintf(row.document, name+argument+selectionSet(s, field.Type, 1)))
 		}
 	}
-	for name := range c.heard() {
+	for name := range c.eventFields() {
 		delete(left, name)
 	}
 	for name := range left {
@@ -119,25 +119,25 @@ func TestAccess_fields(t *testing.T) {
 	}
 }
 
-// seen holds what each side gets for a document to a row of the matrix.
-func (c *cast) seen(t *testing.T, row visible, name, document string) {
+// checkVisibility holds what each side gets for a document to a row of the matrix.
+func (c *accessFixture) checkVisibility(t *testing.T, row visibilityRow, name, document string) {
 	t.Helper()
 	keys := c.keys()
-	reference := rune(row.who[len(row.who)-1])
-	_, want := c.ask(keys[reference], document)
+	reference := rune(row.allowed[len(row.allowed)-1])
+	_, want := c.query(keys[reference], document)
 	if strings.Contains(want, `"errors"`) || strings.Contains(want, `"`+name+`":null`) || strings.Contains(want, `"`+name+`":[]`) {
 		t.Errorf("%s.%s: %c, who may, sees %s", row.typ, name, reference, want)
 		return
 	}
-	for _, side := range sides {
-		status, got := c.ask(keys[side], document)
-		if may := strings.ContainsRune(row.who, side); (got == want) != may {
+	for _, side := range callerRoles {
+		status, got := c.query(keys[side], document)
+		if may := strings.ContainsRune(row.allowed, side); (got == want) != may {
 			t.Errorf("%s.%s: %c may see it: %t, and got %d %s\n%s", row.typ, name, side, may, status, got, document)
 		}
 		if side == 'X' && status != http.StatusUnauthorized {
 			t.Errorf("%s.%s: the operator's key is answered %d", row.typ, name, status)
 		}
-		for _, secret := range c.private() {
+		for _, secret := range c.ownerSecrets() {
 			if side != 'O' && row.typ != "WebhookDelivery" && row.typ != "WebhookAttempt" && strings.Contains(got, secret) {
 				t.Errorf("%s.%s: %c sees the owner's %q", row.typ, name, side, secret)
 			}
@@ -145,18 +145,18 @@ func (c *cast) seen(t *testing.T, row visible, name, document string) {
 	}
 }
 
-// readSchema is the server's.
-func readSchema(t *testing.T) *ast.Schema {
+// loadSchema is the server's.
+func loadSchema(t *testing.T) *ast.Schema {
 	t.Helper()
-	s, err := gqlparser.LoadSchema(&ast.Source{Name: "schema", Input: read(t, "../../../schema.graphqls")})
+	s, err := gqlparser.LoadSchema(&ast.Source{Name: "schema", Input: readFile(t, "../../../schema.graphqls")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// readable are the fields of the objects that are read, or heard of.
-func readable(s *ast.Schema) map[string]bool {
+// readableFields are the fields of the objects that are read, or heard of.
+func readableFields(s *ast.Schema) map[string]bool {
 	fields := map[string]bool{}
 	for _, typ := range s.Types {
 		if typ.Kind != ast.Object || typ.BuiltIn || typ == s.Mutation || typ == s.Subscription || strings.HasSuffix(typ.Name, "Payload") {
@@ -171,17 +171,17 @@ func readable(s *ast.Schema) map[string]bool {
 	return fields
 }
 
-// selection asks for what tells objects of a type apart: all plain fields, and
+// selectionSet asks for what tells objects of a type apart: all plain fields, and
 // those of what is so many steps below. What not all see of an object that all see
 // is left out: it has rows of its own.
-func selection(s *ast.Schema, typ *ast.Type, steps int) string {
+func selectionSet(s *ast.Schema, typ *ast.Type, steps int) string {
 	fields := s.Types[typ.Name()].Fields
 	if len(fields) == 0 {
 		return ""
 	}
 	var asked []string
 	for _, field := range fields {
-		below := selection(s, field.Type, steps-1)
+		below := selectionSet(s, field.Type, steps-1)
 		if strings.HasPrefix(field.Name, "__") || field.Name == "result" || below != "" && steps == 0 {
 			continue
 		}
@@ -195,8 +195,8 @@ func selection(s *ast.Schema, typ *ast.Type, steps int) string {
 	return " { " + strings.Join(asked, " ") + " }"
 }
 
-// heard are the fields of events, each by the subscription that brings them.
-func (c *cast) heard() map[string]string {
+// eventFields are the fields of events, each by the subscription that brings them.
+func (c *accessFixture) eventFields() map[string]string {
 	all := map[string]string{}
 	for subscription, fields := range map[string]string{
 		"taskPosted":       "TaskPostedEvent: cursor occurredAt task",
@@ -219,8 +219,8 @@ func (c *cast) heard() map[string]string {
 // has certainly got to. A subscription without a row fails.
 func TestAccess_events(t *testing.T) {
 	t.Parallel()
-	c := newCast(t)
-	s := readSchema(t)
+	c := newAccessFixture(t)
+	s := loadSchema(t)
 	rows := map[string]struct {
 		arguments, about string
 		who, refused     string
@@ -229,7 +229,7 @@ func TestAccess_events(t *testing.T) {
 		"taskUpdated":      {`(after: "0")`, c.done, parties, "aX"},
 		"executionUpdated": {fmt.Sprintf("(taskId: %q)", c.hire), c.hire, parties, "aX"},
 		"walletChanged":    {`(after: "0")`, c.ownEntry, ownerOnly, "aX"},
-		"webhookChanged":   {`(after: "0")`, suspended, "w", "aX"}, // whose webhook was suspended
+		"webhookChanged":   {`(after: "0")`, suspendedChange, "w", "aX"}, // whose webhook was suspended
 	}
 	for _, field := range s.Subscription.Fields {
 		row, ok := rows[field.Name]
@@ -237,9 +237,9 @@ func TestAccess_events(t *testing.T) {
 			t.Errorf("say who hears %s", field.Name)
 			continue
 		}
-		document := "subscription { " + field.Name + row.arguments + selection(s, field.Type, 1) + " }"
-		for _, side := range sides {
-			heard, refused := c.hear(t, side, document)
+		document := "subscription { " + field.Name + row.arguments + selectionSet(s, field.Type, 1) + " }"
+		for _, side := range callerRoles {
+			heard, refused := c.collectEvents(t, side, document)
 			if want := strings.ContainsRune(row.refused, side); refused != want {
 				t.Errorf("%s: %c is refused: %t, want %t", field.Name, side, refused, want)
 			}
@@ -247,16 +247,16 @@ func TestAccess_events(t *testing.T) {
 				t.Errorf("%s: %c may hear of %s: %t, and heard %s", field.Name, side, row.about, want, heard)
 			}
 			if side == rune(row.who[len(row.who)-1]) {
-				c.whole(t, field, heard)
+				c.checkAllFields(t, field, heard)
 			}
 		}
 	}
 }
 
-// whole wants every field of a subscription's events in what was heard.
-func (c *cast) whole(t *testing.T, field *ast.FieldDefinition, heard string) {
+// checkAllFields wants every field of a subscription's events in what was heard.
+func (c *accessFixture) checkAllFields(t *testing.T, field *ast.FieldDefinition, heard string) {
 	t.Helper()
-	for _, name := range slices.Sorted(maps.Keys(c.heard())) {
+	for _, name := range slices.Sorted(maps.Keys(c.eventFields())) {
 		typ, name, _ := strings.Cut(name, ".")
 		if typ == field.Type.Name() && !strings.Contains(heard, `"`+name+`":`) {
 			t.Errorf("%s: no %s in %s", field.Name, name, heard)
@@ -264,9 +264,9 @@ func (c *cast) whole(t *testing.T, field *ast.FieldDefinition, heard string) {
 	}
 }
 
-// hear subscribes as a side and returns all that comes before what is certainly
+// collectEvents subscribes as a side and returns all that comes before what is certainly
 // later.
-func (c *cast) hear(t *testing.T, side rune, document string) (heard string, refused bool) {
+func (c *accessFixture) collectEvents(t *testing.T, side rune, document string) (heard string, refused bool) {
 	t.Helper()
 	header := http.Header{}
 	if key := c.keys()[side]; key != "" {
@@ -294,7 +294,7 @@ func (c *cast) hear(t *testing.T, side rune, document string) (heard string, ref
 		case err != nil:
 			t.Fatalf("%c: %v after %s", side, err, heard)
 		case strings.Contains(message, `"connection_ack"`):
-			last = c.fence(t, side, document)
+			last = c.triggerSentinel(t, side, document)
 		case strings.Contains(message, `"error"`):
 			return "", strings.Contains(message, "UNAUTHENTICATED")
 		case last != "" && strings.Contains(message, last), strings.Contains(message, `"type":"complete"`):
@@ -305,14 +305,14 @@ func (c *cast) hear(t *testing.T, side rune, document string) (heard string, ref
 	}
 }
 
-// fence does what a side certainly hears of with a document, and returns its id.
+// triggerSentinel does what a side certainly hears of with a document, and returns its id.
 // An anonymous one hears of posted tasks alone.
-func (c *cast) fence(t *testing.T, side rune, document string) string {
+func (c *accessFixture) triggerSentinel(t *testing.T, side rune, document string) string {
 	t.Helper()
 	agents := map[rune]string{'o': c.other.Key, 'p': c.poster.Key, 'w': c.worker.Key, 'O': c.owner.Key}
 	by := agents[side]
 	if strings.Contains(document, "webhookChanged") && by != "" {
-		return c.fenceHook(t, side, by)
+		return c.triggerWebhookSentinel(t, side, by)
 	}
 	if strings.Contains(document, "taskPosted") {
 		by = agents['o']
@@ -324,18 +324,18 @@ func (c *cast) fence(t *testing.T, side rune, document string) string {
 		return "nothing"
 	}
 	var data struct{ PostTask struct{ Task postedTask } }
-	if err := c.Query(by, postingTask, map[string]any{"capability": "x"}, &data); err != nil {
+	if err := c.Query(by, postTaskMutation, map[string]any{"capability": "x"}, &data); err != nil {
 		t.Fatal(err)
 	}
 	return data.PostTask.Task.ID
 }
 
 // What is heard of a webhook that is suspended, and of one that is resumed.
-const suspended, resumed = `"change":"SUSPENDED"`, `"change":"RESUMED"`
+const suspendedChange, resumedChange = `"change":"SUSPENDED"`, `"change":"RESUMED"`
 
-// fenceHook has the webhook of a side changed, and returns what it hears of that: the
+// triggerWebhookSentinel has the webhook of a side changed, and returns what it hears of that: the
 // worker's, which is suspended, is resumed, any other suspended.
-func (c *cast) fenceHook(t *testing.T, side rune, key string) string {
+func (c *accessFixture) triggerWebhookSentinel(t *testing.T, side rune, key string) string {
 	t.Helper()
 	capability, poster := "fence "+string(side), c.poster
 	if side == 'p' {
@@ -343,19 +343,19 @@ func (c *cast) fenceHook(t *testing.T, side rune, key string) string {
 	}
 	documents := []string{
 		fmt.Sprintf(`mutation { updateAgent(input: {capabilities: [%q]}) { agent { id } } }`, capability),
-		fmt.Sprintf(`mutation { setWebhook(input: {url: %q}) { webhook { status } } }`, strings.TrimSuffix(c.hook, "/hook")+"/gone"),
+		fmt.Sprintf(`mutation { setWebhook(input: {url: %q}) { webhook { status } } }`, strings.TrimSuffix(c.webhookURL, "/hook")+"/gone"),
 	}
 	if side == 'w' {
 		documents = []string{`mutation { resumeWebhook { webhook { status } } }`}
 	}
 	for _, document := range documents {
-		if _, text := c.ask(key, document); strings.Contains(text, "errors") {
+		if _, text := c.query(key, document); strings.Contains(text, "errors") {
 			t.Fatal(text)
 		}
 	}
 	if side == 'w' {
-		return resumed
+		return resumedChange
 	}
-	c.post(t, poster, capability)
-	return suspended
+	c.newTask(t, poster, capability)
+	return suspendedChange
 }

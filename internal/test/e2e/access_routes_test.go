@@ -6,21 +6,21 @@ import (
 	"strings"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// reach is what each side is answered on a route.
-type reach struct {
+// routeAccess is what each side is answered on a route.
+type routeAccess struct {
 	path func(t *testing.T) string
 	body string
 	// want is the status by side, in the order of [sides].
-	want [len(sides)]int
+	want [len(callerRoles)]int
 	// tells is what an answer says to these sides, and to no other.
-	tells, to string
+	content, visibleTo string
 }
 
-// reaches is the matrix: each route of the REST door by who may use it.
-func (c *cast) reaches() map[string]reach {
+// routeMatrix is the matrix: each route of the REST door by who may use it.
+func (c *accessFixture) routeMatrix() map[string]routeAccess {
 	at := func(path string) func(*testing.T) string { return func(*testing.T) string { return path } }
 	on := func(task func(*testing.T) string, verb string) func(*testing.T) string {
 		return func(t *testing.T) string {
@@ -28,30 +28,30 @@ func (c *cast) reaches() map[string]reach {
 			return "/api/tasks/" + task(t) + verb
 		}
 	}
-	open := func(t *testing.T) string { t.Helper(); return c.post(t, c.poster, "any") }
+	open := func(t *testing.T) string { t.Helper(); return c.newTask(t, c.poster, "any") }
 	const yes, no, not = http.StatusOK, http.StatusUnauthorized, http.StatusForbidden
 	public, own := [...]int{yes, yes, yes, yes, yes, no}, [...]int{no, yes, yes, yes, yes, no}
 	byPoster, byWorker := [...]int{no, not, yes, not, not, no}, [...]int{no, not, not, yes, not, no}
-	return map[string]reach{
+	return map[string]routeAccess{
 		"POST /api/agents/register":     {path: at("/api/agents/register"), body: `{"name":"A"}`, want: public},
-		"GET /api/agents":               {path: at("/api/agents"), want: public, tells: c.owner.ID, to: everybody},
-		"GET /api/agents/{id}":          {path: at("/api/agents/" + c.owner.ID), want: public, tells: c.owner.ID, to: everybody},
-		"GET /api/agents/me":            {path: at("/api/agents/me"), want: own, tells: "owner@example.com", to: ownerOnly},
+		"GET /api/agents":               {path: at("/api/agents"), want: public, content: c.owner.ID, visibleTo: everybody},
+		"GET /api/agents/{id}":          {path: at("/api/agents/" + c.owner.ID), want: public, content: c.owner.ID, visibleTo: everybody},
+		"GET /api/agents/me":            {path: at("/api/agents/me"), want: own, content: "owner@example.com", visibleTo: ownerOnly},
 		"POST /api/tasks":               {path: at("/api/tasks"), body: `{"title":"T","description":"D","budget":2}`, want: own},
-		"GET /api/tasks":                {path: at("/api/tasks"), want: public, tells: c.done, to: everybody},
-		"GET /api/tasks/{id}":           {path: at("/api/tasks/" + c.done), want: public, tells: "The result.", to: parties},
+		"GET /api/tasks":                {path: at("/api/tasks"), want: public, content: c.done, visibleTo: everybody},
+		"GET /api/tasks/{id}":           {path: at("/api/tasks/" + c.done), want: public, content: "The result.", visibleTo: parties},
 		"POST /api/tasks/{id}/accept":   {path: on(open, "/accept"), want: [...]int{no, yes, not, yes, yes, no}},
-		"POST /api/tasks/{id}/complete": {path: on(c.taken, "/complete"), body: `{"result":"R"}`, want: byWorker},
+		"POST /api/tasks/{id}/complete": {path: on(c.newAssignedTask, "/complete"), body: `{"result":"R"}`, want: byWorker},
 		"POST /api/tasks/{id}/cancel":   {path: on(open, "/cancel"), want: byPoster},
-		"POST /api/tasks/{id}/release":  {path: on(c.taken, "/release"), want: byWorker},
-		"POST /api/tasks/{id}/extend":   {path: on(c.taken, "/extend"), want: byWorker},
-		"POST /api/tasks/{id}/rate":     {path: on(c.completed, "/rate"), body: `{"score":5}`, want: byPoster},
-		"GET /api/wallet":               {path: at("/api/wallet"), want: own, tells: c.owner.ID, to: ownerOnly},
+		"POST /api/tasks/{id}/release":  {path: on(c.newAssignedTask, "/release"), want: byWorker},
+		"POST /api/tasks/{id}/extend":   {path: on(c.newAssignedTask, "/extend"), want: byWorker},
+		"POST /api/tasks/{id}/rate":     {path: on(c.newCompletedTask, "/rate"), body: `{"score":5}`, want: byPoster},
+		"GET /api/wallet":               {path: at("/api/wallet"), want: own, content: c.owner.ID, visibleTo: ownerOnly},
 		"POST /api/execute": {
 			path: at("/api/execute"), body: `{"agent_id":"` + c.worker.ID + `","task_description":"D","budget":2}`,
 			want: [...]int{no, yes, yes, not, yes, no},
 		},
-		"GET /api/agents/me/webhook":    {path: at("/api/agents/me/webhook"), want: own, tells: ".../hook", to: ownerOnly},
+		"GET /api/agents/me/webhook":    {path: at("/api/agents/me/webhook"), want: own, content: ".../hook", visibleTo: ownerOnly},
 		"PUT /api/agents/me/webhook":    {path: at("/api/agents/me/webhook"), body: `{"webhook_url":"https://agent.example.com/new"}`, want: own},
 		"DELETE /api/agents/me/webhook": {path: at("/api/agents/me/webhook"), want: own},
 	}
@@ -61,11 +61,11 @@ func (c *cast) reaches() map[string]reach {
 // routes are those of the server's own document: one without a row fails.
 func TestAccess_routes(t *testing.T) {
 	t.Parallel()
-	c := newCast(t)
-	keys, rows := c.keys(), c.reaches()
+	c := newAccessFixture(t)
+	keys, rows := c.keys(), c.routeMatrix()
 	// Who reads comes before who changes what is read.
 	for _, changes := range []bool{false, true} {
-		for _, route := range documented(t, c.Server) {
+		for _, route := range openAPIRoutes(t, c.Server) {
 			row, ok := rows[route]
 			if !ok {
 				t.Errorf("say who may %s", route)
@@ -75,15 +75,15 @@ func TestAccess_routes(t *testing.T) {
 			if (method != http.MethodGet) != changes {
 				continue
 			}
-			for i, side := range sides {
+			for i, side := range callerRoles {
 				status, text := c.Do(method, row.path(t), keys[side], row.body)
 				if status != row.want[i] {
 					t.Errorf("%s: %c is answered %d %s, want %d", route, side, status, text, row.want[i])
 				}
-				if may := strings.ContainsRune(row.to, side); row.tells != "" && strings.Contains(text, row.tells) != may {
-					t.Errorf("%s: %c may read %q: %t, and is answered %s", route, side, row.tells, may, text)
+				if may := strings.ContainsRune(row.visibleTo, side); row.content != "" && strings.Contains(text, row.content) != may {
+					t.Errorf("%s: %c may read %q: %t, and is answered %s", route, side, row.content, may, text)
 				}
-				for _, secret := range c.private() {
+				for _, secret := range c.ownerSecrets() {
 					if side != 'O' && strings.Contains(text, secret) {
 						t.Errorf("%s: %c sees the owner's %q in %s", route, side, secret, text)
 					}
@@ -92,12 +92,12 @@ func TestAccess_routes(t *testing.T) {
 		}
 	}
 	public := [...]int{200, 200, 200, 200, 200, 200} // no key is looked at
-	for path, want := range map[string][len(sides)]int{
+	for path, want := range map[string][len(callerRoles)]int{
 		"/api/tasks/" + c.hire: {404, 404, 200, 200, 404, 401}, "/operator/audit": {401, 401, 401, 401, 401, 200},
 		"/operator/clock": {401, 401, 401, 401, 401, 404}, "/metrics": {401, 401, 401, 401, 401, 200},
 		"/": public, "/skill.md": public, "/llms.txt": public, "/schema.graphqls": public, "/docs": public, "/explorer": public,
 	} {
-		for i, side := range sides {
+		for i, side := range callerRoles {
 			if status, text := c.Do(http.MethodGet, path, keys[side], ""); status != want[i] {
 				t.Errorf("%s: %c is answered %d %s, want %d", path, side, status, text, want[i])
 			}
@@ -105,8 +105,8 @@ func TestAccess_routes(t *testing.T) {
 	}
 }
 
-// documented are the routes that the server says it has.
-func documented(t *testing.T, server *program.Server) (routes []string) {
+// openAPIRoutes are the routes that the server says it has.
+func openAPIRoutes(t *testing.T, server *testserver.Server) (routes []string) {
 	t.Helper()
 	_, text := server.Do(http.MethodGet, "/openapi.json", "", "")
 	var document struct{ Paths map[string]map[string]any }

@@ -7,15 +7,15 @@ import (
 	"strings"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // operatorKey is the operator's in tests.
 const operatorKey = "operator-key-of-the-tests-0123456789"
 
-// sides are the callers that the access matrices tell apart, in the order of
+// callerRoles are the callers that the access matrices tell apart, in the order of
 // their letters in a row.
-const sides = "aopwOX" // anonymous, other agent, poster, worker, owner, operator
+const callerRoles = "aopwOX" // anonymous, other agent, poster, worker, owner, operator
 
 // Who sees a field, by the letters of [sides].
 const (
@@ -24,30 +24,30 @@ const (
 	ownerOnly = "O"
 )
 
-// cast is a market with something of everything in it. Each of its agents has
+// accessFixture is a market with something of everything in it. Each of its agents has
 // its part: the poster's and the worker's tasks, and what is the owner's alone.
-type cast struct {
-	*program.Server
-	other, poster, worker, owner    program.Agent
+type accessFixture struct {
+	*testserver.Server
+	other, poster, worker, owner    testserver.Agent
 	open, assigned, done, cancelled string // tasks
 	hire, ownEntry, ownDelivery     string
-	hook                            string // where the owner is notified
+	webhookURL                      string // where the owner is notified
 }
 
-// private is what nobody but the owner may see, wherever it turns up.
-func (c *cast) private() []string {
-	return []string{"owner@example.com", "You are the owner's.", "/owner/run", c.hook, c.owner.Key, c.owner.WebhookSecret, c.ownDelivery}
+// ownerSecrets is what nobody but the owner may see, wherever it turns up.
+func (c *accessFixture) ownerSecrets() []string {
+	return []string{"owner@example.com", "You are the owner's.", "/owner/run", c.webhookURL, c.owner.Key, c.owner.WebhookSecret, c.ownDelivery}
 }
 
 // keys are the API keys of the sides.
-func (c *cast) keys() map[rune]string {
+func (c *accessFixture) keys() map[rune]string {
 	return map[rune]string{'a': "", 'o': c.other.Key, 'p': c.poster.Key, 'w': c.worker.Key, 'O': c.owner.Key, 'X': operatorKey}
 }
 
-// newCast starts a server and has its agents do their part.
-func newCast(t *testing.T) *cast {
+// newAccessFixture starts a server and has its agents do their part.
+func newAccessFixture(t *testing.T) *accessFixture {
 	t.Helper()
-	url, env := program.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/owner/hook" { // its delivery stays on its way
 			http.Error(w, "not now", http.StatusInternalServerError)
 			return
@@ -58,43 +58,43 @@ func newCast(t *testing.T) *cast {
 		}
 		_, _ = w.Write([]byte(`{"result":"done"}`))
 	}))
-	server := program.Start(t, append(env, "AGENTMARKET_OPERATOR_KEY="+operatorKey, "AGENTMARKET_WEBHOOK_RETRIES=1h", "AGENTMARKET_STARTING_CREDITS=100000")...)
-	c := &cast{Server: server, hook: url + "/owner/hook"}
+	server := testserver.Start(t, append(env, "AGENTMARKET_OPERATOR_KEY="+operatorKey, "AGENTMARKET_WEBHOOK_RETRIES=1h", "AGENTMARKET_STARTING_CREDITS=100000")...)
+	c := &accessFixture{Server: server, webhookURL: url + "/owner/hook"}
 	c.other, c.poster = server.Register("Other", nil), server.Register("Poster", nil)
 	c.worker = server.Register("Worker", map[string]any{
 		"endpointUrl": url + "/worker/run", "webhookUrl": url + "/worker/gone", "pricePerTask": 2, "capabilities": []string{"gone"},
 	})
 	c.owner = server.Register("Owner", map[string]any{
-		"endpointUrl": url + "/owner/run", "webhookUrl": c.hook, "systemPrompt": "You are the owner's.", "pricePerTask": 2,
+		"endpointUrl": url + "/owner/run", "webhookUrl": c.webhookURL, "systemPrompt": "You are the owner's.", "pricePerTask": 2,
 		"ownerEmail": "owner@example.com", "description": "Owned.", "capabilities": []string{"owned"},
 	})
-	if _, text := c.ask(c.owner.Key, fmt.Sprintf(`mutation { setWebhook(input: {url: %q, events: [TASK_EXPIRED]}) { webhook { events } } }`, c.hook)); strings.Contains(text, "errors") {
+	if _, text := c.query(c.owner.Key, fmt.Sprintf(`mutation { setWebhook(input: {url: %q, events: [TASK_EXPIRED]}) { webhook { events } } }`, c.webhookURL)); strings.Contains(text, "errors") {
 		t.Fatal(text)
 	}
-	c.open, c.assigned, c.done, c.cancelled = c.post(t, c.poster, "any"), c.taken(t), c.completed(t), c.post(t, c.poster, "any")
-	c.must(t, c.poster, `mutation { cancelTask(input: {taskId: %q}) { task { id } } }`, c.cancelled)
-	c.must(t, c.poster, `mutation { rateTask(input: {taskId: %q, score: 5, comment: "Good."}) { task { id } } }`, c.done)
-	c.hire = c.must(t, c.poster, `mutation { execute(input: {agentId: %q, taskDescription: "D", budget: 2}) { task { id } } }`, c.worker.ID)
-	c.must(t, c.poster, `mutation { rateTask(input: {taskId: %q, score: 4, comment: "Well."}) { task { id } } }`, c.hire)
-	c.post(t, c.owner, "any") // so that nobody else has as much set aside
-	c.ownEntry = "hold:" + c.post(t, c.owner, "any")
-	c.must(t, c.owner, `mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, c.post(t, c.poster, "owned"))
+	c.open, c.assigned, c.done, c.cancelled = c.newTask(t, c.poster, "any"), c.newAssignedTask(t), c.newCompletedTask(t), c.newTask(t, c.poster, "any")
+	c.mustQuery(t, c.poster, `mutation { cancelTask(input: {taskId: %q}) { task { id } } }`, c.cancelled)
+	c.mustQuery(t, c.poster, `mutation { rateTask(input: {taskId: %q, score: 5, comment: "Good."}) { task { id } } }`, c.done)
+	c.hire = c.mustQuery(t, c.poster, `mutation { execute(input: {agentId: %q, taskDescription: "D", budget: 2}) { task { id } } }`, c.worker.ID)
+	c.mustQuery(t, c.poster, `mutation { rateTask(input: {taskId: %q, score: 4, comment: "Well."}) { task { id } } }`, c.hire)
+	c.newTask(t, c.owner, "any") // so that nobody else has as much set aside
+	c.ownEntry = "hold:" + c.newTask(t, c.owner, "any")
+	c.mustQuery(t, c.owner, `mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, c.newTask(t, c.poster, "owned"))
 	const tried = `{ viewer { webhook { deliveries { nodes { id attempts { number } } } } } }`
 	eventually(t, "the owner's delivery was tried", func() bool {
-		_, text := c.ask(c.owner.Key, tried)
+		_, text := c.query(c.owner.Key, tried)
 		return strings.Contains(text, `"number":1`)
 	})
-	c.ownDelivery = c.must(t, c.owner, tried)
-	c.post(t, c.other, "gone")
+	c.ownDelivery = c.mustQuery(t, c.owner, tried)
+	c.newTask(t, c.other, "gone")
 	eventually(t, "the worker's webhook was suspended", func() bool {
-		_, text := c.ask(c.worker.Key, `{ viewer { webhook { status } } }`)
+		_, text := c.query(c.worker.Key, `{ viewer { webhook { status } } }`)
 		return strings.Contains(text, "SUSPENDED")
 	})
 	return c
 }
 
-// ask runs a document.
-func (c *cast) ask(key, document string) (status int, text string) {
+// query runs a document.
+func (c *accessFixture) query(key, document string) (status int, text string) {
 	body, err := json.Marshal(map[string]string{"query": document})
 	if err != nil {
 		return 0, err.Error()
@@ -102,11 +102,11 @@ func (c *cast) ask(key, document string) (status int, text string) {
 	return c.Do(http.MethodPost, "/graphql", key, string(body))
 }
 
-// must runs a document that must succeed and returns the first id in its answer.
-func (c *cast) must(t *testing.T, by program.Agent, document string, args ...any) (id string) {
+// mustQuery runs a document that must succeed and returns the first id in its answer.
+func (c *accessFixture) mustQuery(t *testing.T, by testserver.Agent, document string, args ...any) (id string) {
 	t.Helper()
 	document = fmt.Sprintf(document, args...)
-	_, text := c.ask(by.Key, document)
+	_, text := c.query(by.Key, document)
 	_, rest, found := strings.Cut(text, `"id":"`)
 	id, _, _ = strings.Cut(rest, `"`)
 	if !found || strings.Contains(text, `"errors"`) {
@@ -115,20 +115,20 @@ func (c *cast) must(t *testing.T, by program.Agent, document string, args ...any
 	return id
 }
 
-// post posts a task that asks for a capability, and returns its id.
-func (c *cast) post(t *testing.T, by program.Agent, capability string) string {
+// newTask posts a task that asks for a capability, and returns its id.
+func (c *accessFixture) newTask(t *testing.T, by testserver.Agent, capability string) string {
 	t.Helper()
-	return c.must(t, by, `mutation { postTask(input: {title: "T", description: "D", budget: 3, requiredCapabilities: [%q]}) { task { id } } }`, capability)
+	return c.mustQuery(t, by, `mutation { postTask(input: {title: "T", description: "D", budget: 3, requiredCapabilities: [%q]}) { task { id } } }`, capability)
 }
 
-// taken is a task that the worker works on.
-func (c *cast) taken(t *testing.T) string {
+// newAssignedTask is a task that the worker works on.
+func (c *accessFixture) newAssignedTask(t *testing.T) string {
 	t.Helper()
-	return c.must(t, c.worker, `mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, c.post(t, c.poster, "any"))
+	return c.mustQuery(t, c.worker, `mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, c.newTask(t, c.poster, "any"))
 }
 
-// completed is a task that the worker has done.
-func (c *cast) completed(t *testing.T) string {
+// newCompletedTask is a task that the worker has done.
+func (c *accessFixture) newCompletedTask(t *testing.T) string {
 	t.Helper()
-	return c.must(t, c.worker, `mutation { completeTask(input: {taskId: %q, result: "The result."}) { task { id } } }`, c.taken(t))
+	return c.mustQuery(t, c.worker, `mutation { completeTask(input: {taskId: %q, result: "The result."}) { task { id } } }`, c.newAssignedTask(t))
 }

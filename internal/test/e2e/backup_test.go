@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
-	"agentmarket.space/server/internal/test/trust/claim"
+	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
 // TestBackup: backups are taken while agents post. Each is restored, its
@@ -21,7 +21,7 @@ import (
 // begun. A restored market goes on: keys, balances and cursors are good.
 func TestBackup(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t, fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))
+	server := testserver.Start(t, fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))
 	var mu sync.Mutex
 	var posted []string
 	acknowledged := func() []string {
@@ -31,7 +31,7 @@ func TestBackup(t *testing.T) {
 	}
 	over := make(chan struct{})
 	var working sync.WaitGroup
-	posters := make([]program.Agent, 3)
+	posters := make([]testserver.Agent, 3)
 	for i := range posters {
 		posters[i] = server.Register("Poster", nil)
 		working.Go(func() {
@@ -41,7 +41,7 @@ func TestBackup(t *testing.T) {
 					return
 				default:
 				}
-				task := post(t, server, posters[i].Key, "x")
+				task := mustPostTask(t, server, posters[i].Key, "x")
 				mu.Lock()
 				posted = append(posted, task.ID)
 				mu.Unlock()
@@ -49,16 +49,16 @@ func TestBackup(t *testing.T) {
 		})
 	}
 	last := ""
-	rounds := claim.Size(3, 20, 200)
+	rounds := trusttest.Scale(3, 20, 200)
 	for round := range rounds {
 		eventually(t, "some more posts", func() bool { return len(acknowledged()) > 10*round || t.Failed() })
 		before := acknowledged()
 		backup := filepath.Join(t.TempDir(), "backup.db")
-		if text, code := program.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
+		if text, code := testserver.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
 			t.Fatalf("backup: exit %d\n%s", code, text)
 		}
 		last = filepath.Join(t.TempDir(), "agentmarket.db")
-		text, code := program.Run(t, filepath.Dir(last), "restore", "--from", backup)
+		text, code := testserver.Run(t, filepath.Dir(last), "restore", "--from", backup)
 		if code != 0 || !strings.Contains(text, `"violations": []`) {
 			t.Fatalf("restore: exit %d\n%s", code, text)
 		}
@@ -67,7 +67,7 @@ func TestBackup(t *testing.T) {
 			t.Fatal(err)
 		}
 		const never = "00000000-0000-7000-8000-000000000000" // was no task: the search can tell
-		if lacks := lacking(file, append(before, never)); !slices.Equal(lacks, []string{never}) {
+		if lacks := missingIDs(file, append(before, never)); !slices.Equal(lacks, []string{never}) {
 			t.Errorf("backup %d lacks of %d tasks that were acknowledged before it all but one of %v", round, len(before), lacks)
 		}
 	}
@@ -75,18 +75,18 @@ func TestBackup(t *testing.T) {
 	working.Wait()
 	server.Stop()
 
-	restored := program.Start(t, "AGENTMARKET_DATABASE="+last, "AGENTMARKET_SECRET_KEY="+strings.TrimSpace(read(t, filepath.Join(server.Dir, "agentmarket.db.key"))))
-	post(t, restored, posters[0].Key, "x")
+	restored := testserver.Start(t, "AGENTMARKET_DATABASE="+last, "AGENTMARKET_SECRET_KEY="+strings.TrimSpace(readFile(t, filepath.Join(server.Dir, "agentmarket.db.key"))))
+	mustPostTask(t, restored, posters[0].Key, "x")
 	if status, text := restored.Do(http.MethodGet, "/api/wallet", posters[0].Key, ""); status != http.StatusOK {
 		t.Errorf("the wallet: %d %s", status, text)
 	}
 	restored.Verify()
-	claim.Shown(t, "backup", "%d of %d, taken while %d tasks were posted, were restored and verified", rounds, rounds, len(posted))
+	trusttest.Report(t, "backup", "%d of %d, taken while %d tasks were posted, were restored and verified", rounds, rounds, len(posted))
 }
 
-// lacking returns the ids that a file does not have. They have the time at their
+// missingIDs returns the ids that a file does not have. They have the time at their
 // beginning, so that a search for one after another meets all the others each time.
-func lacking(file []byte, ids []string) []string {
+func missingIDs(file []byte, ids []string) []string {
 	const time = 6 // digits, which stay for hours
 	has, sought := map[string]bool{}, map[string]bool{}
 	for _, id := range ids {
@@ -106,18 +106,18 @@ func lacking(file []byte, ids []string) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return has[id] })
 }
 
-// TestBackup_refuses: nothing is overwritten, and what is no right market is
+// TestBackup_errors: nothing is overwritten, and what is no right market is
 // neither a backup nor restored.
-func TestBackup_refuses(t *testing.T) {
+func TestBackup_errors(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
+	server := testserver.Start(t)
 	server.Register("Agent", nil)
 	dir := t.TempDir()
 	backup := filepath.Join(dir, "backup.db")
-	if text, code := program.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
+	if text, code := testserver.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
 		t.Fatalf("backup: exit %d\n%s", code, text)
 	}
-	whole := read(t, backup)
+	whole := readFile(t, backup)
 	write := func(name, content string) {
 		t.Helper()
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
@@ -148,7 +148,7 @@ func TestBackup_refuses(t *testing.T) {
 		{"restore --from torn.db --database new.db", "malformed"},
 		{"restore --database new.db", "--from"},
 	} {
-		text, code := program.Run(t, dir, strings.Fields(row.args)...)
+		text, code := testserver.Run(t, dir, strings.Fields(row.args)...)
 		if code == 0 || !strings.Contains(text, row.says) {
 			t.Errorf("%s: exit %d, %s; want it to say %q", row.args, code, text, row.says)
 		}
@@ -156,7 +156,7 @@ func TestBackup_refuses(t *testing.T) {
 			t.Fatalf("%s: left a file behind", row.args)
 		}
 	}
-	if read(t, backup) != whole {
+	if readFile(t, backup) != whole {
 		t.Error("the backup was changed")
 	}
 	for _, pattern := range []string{".unfinished-*", "*.lock"} {
@@ -167,7 +167,7 @@ func TestBackup_refuses(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(server.Dir, "agentmarket.db.lock")); err != nil {
 		t.Errorf("the server's lock: %v", err)
 	}
-	if text, code := program.Run(t, dir, "restore", "--from", "backup.db", "--database", "new.db"); code != 0 {
+	if text, code := testserver.Run(t, dir, "restore", "--from", "backup.db", "--database", "new.db"); code != 0 {
 		t.Errorf("once all is well: exit %d\n%s", code, text)
 	}
 }

@@ -18,19 +18,19 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// command runs the program as an agent and returns what it printed.
-func command(t *testing.T, server *program.Server, key string, args ...string) (text string, code int) {
+// runCommand runs the program as an agent and returns what it printed.
+func runCommand(t *testing.T, server *testserver.Server, key string, args ...string) (text string, code int) {
 	t.Helper()
-	return program.Run(t, t.TempDir(), append(args, "--url", server.URL, "--key", key)...)
+	return testserver.Run(t, t.TempDir(), append(args, "--url", server.URL, "--key", key)...)
 }
 
-// answered runs a command that must succeed, and reads the JSON that it printed.
-func answered(t *testing.T, server *program.Server, key string, args ...string) map[string]any {
+// runJSONCommand runs a command that must succeed, and reads the JSON that it printed.
+func runJSONCommand(t *testing.T, server *testserver.Server, key string, args ...string) map[string]any {
 	t.Helper()
-	text, code := command(t, server, key, append(args, "--json")...)
+	text, code := runCommand(t, server, key, append(args, "--json")...)
 	var answer map[string]any
 	if err := json.Unmarshal([]byte(text), &answer); err != nil || code != 0 {
 		t.Fatalf("%q ended with %d and printed %s: %v", args, code, text, err)
@@ -41,12 +41,12 @@ func answered(t *testing.T, server *program.Server, key string, args ...string) 
 // TestCommands goes through the life of a task at a terminal.
 func TestCommands(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
-	worker := answered(t, server, "", "register", "Worker", "--capability", "coding,go")
+	server := testserver.Start(t)
+	worker := runJSONCommand(t, server, "", "register", "Worker", "--capability", "coding,go")
 	key := fmt.Sprint(worker["apiKey"])
-	poster := fmt.Sprint(answered(t, server, "", "register", "Poster")["apiKey"])
-	task := fmt.Sprint(answered(t, server, poster, "tasks", "post", "Shout \x1b[31mloud", "--budget", "25", "--capability", "coding")["id"])
-	cancelled := fmt.Sprint(answered(t, server, poster, "tasks", "post", "Never mind", "--budget", "5")["id"])
+	poster := fmt.Sprint(runJSONCommand(t, server, "", "register", "Poster")["apiKey"])
+	task := fmt.Sprint(runJSONCommand(t, server, poster, "tasks", "post", "Shout \x1b[31mloud", "--budget", "25", "--capability", "coding")["id"])
+	cancelled := fmt.Sprint(runJSONCommand(t, server, poster, "tasks", "post", "Never mind", "--budget", "5")["id"])
 	for _, step := range []struct {
 		key, status string
 		args        []string
@@ -59,7 +59,7 @@ func TestCommands(t *testing.T) {
 		{poster, "CANCELLED", []string{"tasks", "cancel", cancelled}},
 		{"", "COMPLETED", []string{"tasks", "show", task}},
 	} {
-		if got := answered(t, server, step.key, step.args...)["status"]; got != step.status {
+		if got := runJSONCommand(t, server, step.key, step.args...)["status"]; got != step.status {
 			t.Errorf("after %q the task is %v", step.args, got)
 		}
 	}
@@ -76,24 +76,24 @@ func TestCommands(t *testing.T) {
 		{poster, []string{"wallet", "--limit", "1"}, []string{"75", "SET ASIDE"}},
 		{"", []string{"agents", "--limit", "1"}, []string{"There are more: --after "}},
 	} {
-		text, code := command(t, server, table.key, table.args...)
+		text, code := runCommand(t, server, table.key, table.args...)
 		for _, want := range table.want {
 			if code != 0 || !strings.Contains(text, want) || strings.Contains(text, "\x1b") {
 				t.Errorf("%q ended with %d without %q:\n%q", table.args, code, want, text)
 			}
 		}
 	}
-	if text, code := program.Run(t, t.TempDir(), "health", "--url", server.URL); code != 0 || text != "ready\n" {
+	if text, code := testserver.Run(t, t.TempDir(), "health", "--url", server.URL); code != 0 || text != "ready\n" {
 		t.Errorf("health ended with %d: %s", code, text)
 	}
 	server.Verify()
 }
 
-// TestCommands_refused: what cannot be done is told in a line that says what to do,
+// TestCommands_errors: what cannot be done is told in a line that says what to do,
 // with the right exit code, and nothing is changed.
-func TestCommands_refused(t *testing.T) {
+func TestCommands_errors(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
+	server := testserver.Start(t)
 	agent := server.Register("Agent", nil)
 	for _, row := range []struct {
 		key, want string
@@ -120,37 +120,37 @@ func TestCommands_refused(t *testing.T) {
 		{agent.Key, "INVALID_INPUT", 1, []string{"listen", "--after", "unknown"}},
 		{agent.Key, "unexpected argument", 2, []string{"tasks", "list", "lisen"}},
 	} {
-		if text, code := command(t, server, row.key, row.args...); code != row.code || !strings.Contains(text, row.want) {
+		if text, code := runCommand(t, server, row.key, row.args...); code != row.code || !strings.Contains(text, row.want) {
 			t.Errorf("%q ended with %d, want %d, and printed %q without %q", row.args, code, row.code, text, row.want)
 		}
 	}
-	if balance := answered(t, server, agent.Key, "wallet")["wallet"]; !strings.Contains(fmt.Sprint(balance), "balance:100") {
+	if balance := runJSONCommand(t, server, agent.Key, "wallet")["wallet"]; !strings.Contains(fmt.Sprint(balance), "balance:100") {
 		t.Errorf("the wallet is %v", balance)
 	}
 	for _, args := range [][]string{{"agents"}, {"health"}} {
-		if text, code := program.Run(t, t.TempDir(), append(args, "--url", "http://127.0.0.1:1")...); code != 1 || !strings.HasPrefix(text, "agentmarket: no") {
+		if text, code := testserver.Run(t, t.TempDir(), append(args, "--url", "http://127.0.0.1:1")...); code != 1 || !strings.HasPrefix(text, "agentmarket: no") {
 			t.Errorf("%q without a market ended with %d: %s", args, code, text)
 		}
 	}
 }
 
-// TestCommands_elsewhere: of an address at which another server is, or a path of the
+// TestCommands_wrongURL: of an address at which another server is, or a path of the
 // market's, a command says so and ends, also one that waits for a market that is away.
-func TestCommands_elsewhere(t *testing.T) {
+func TestCommands_wrongURL(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
+	server := testserver.Start(t)
 	for _, args := range [][]string{{"agents"}, {"listen"}} {
-		text, code := program.Run(t, t.TempDir(), append(args, "--url", server.URL+"/api")...)
+		text, code := testserver.Run(t, t.TempDir(), append(args, "--url", server.URL+"/api")...)
 		if code != 1 || !strings.Contains(text, "/api is not a market, it answers 404 Not Found: give --url") {
 			t.Errorf("%q ended with %d: %s", args, code, text)
 		}
 	}
 }
 
-// spawn starts a command that goes on, and returns what it prints, line by line.
-func spawn(t *testing.T, server *program.Server, key string, args ...string) *bufio.Scanner {
+// startCommand starts a command that goes on, and returns what it prints, line by line.
+func startCommand(t *testing.T, server *testserver.Server, key string, args ...string) *bufio.Scanner {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program.Path(), append(args, "--url", server.URL)...)
+	cmd := exec.CommandContext(t.Context(), testserver.BinaryPath(), append(args, "--url", server.URL)...)
 	cmd.Env = append(os.Environ(), "AGENTMARKET_API_KEY="+key)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	out, err := cmd.StdoutPipe()
@@ -170,8 +170,8 @@ func spawn(t *testing.T, server *program.Server, key string, args ...string) *bu
 	return bufio.NewScanner(out)
 }
 
-// line reads the next line that a command prints.
-func line(t *testing.T, lines *bufio.Scanner) string {
+// readLine reads the next line that a command prints.
+func readLine(t *testing.T, lines *bufio.Scanner) string {
 	t.Helper()
 	if !lines.Scan() {
 		t.Fatalf("it prints no more: %v", lines.Err())
@@ -183,14 +183,14 @@ func line(t *testing.T, lines *bufio.Scanner) string {
 // and started again.
 func TestListen(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t, "AGENTMARKET_STARTING_CREDITS=1000")
+	server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=1000")
 	poster, listener := server.Register("Poster", nil), server.Register("Listener", nil)
-	first := post(t, server, poster.Key, "x").ID
-	lines := spawn(t, server, listener.Key, "listen", "--json", "--capability", "x", "--after", "0")
+	first := mustPostTask(t, server, poster.Key, "x").ID
+	lines := startCommand(t, server, listener.Key, "listen", "--json", "--capability", "x", "--after", "0")
 	heard := func(want string) {
 		t.Helper()
 		var event struct{ Task struct{ ID string } }
-		if text := line(t, lines); json.Unmarshal([]byte(text), &event) != nil || event.Task.ID != want {
+		if text := readLine(t, lines); json.Unmarshal([]byte(text), &event) != nil || event.Task.ID != want {
 			t.Errorf("heard %s, want task %s", text, want)
 		}
 	}
@@ -198,7 +198,7 @@ func TestListen(t *testing.T) {
 	for range 3 {
 		var posted []string
 		for range 3 {
-			posted = append(posted, post(t, server, poster.Key, "x").ID)
+			posted = append(posted, mustPostTask(t, server, poster.Key, "x").ID)
 		}
 		server.Kill()
 		server.Restart()
@@ -214,12 +214,12 @@ func TestListen(t *testing.T) {
 // command is not given the key.
 func TestWorker(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
+	server := testserver.Start(t)
 	poster := server.Register("Poster", nil)
 	worker := server.Register("Worker", map[string]any{"capabilities": []string{"x"}})
 	ran := filepath.Join(t.TempDir(), "ran")
-	first := post(t, server, poster.Key, "x").ID
-	lines := spawn(t, server, worker.Key, "worker", "--json", "--exec",
+	first := mustPostTask(t, server, poster.Key, "x").ID
+	lines := startCommand(t, server, worker.Key, "worker", "--json", "--exec",
 		`echo "$AGENTMARKET_TASK" >> `+ran+`; read words; case "$words" in fail) exit 1 ;; binary) printf '\377' ;; `+
 			`large) head -c 2000000 /dev/zero | tr '\0' x ;; *) printf '%s %s' "$words" "$AGENTMARKET_API_KEY" ;; esac`)
 	done := func() string {
@@ -227,7 +227,7 @@ func TestWorker(t *testing.T) {
 		var completed struct {
 			Task struct{ ID, Status, Result string }
 		}
-		if text := line(t, lines); json.Unmarshal([]byte(text), &completed) != nil || completed.Task.Status != "COMPLETED" ||
+		if text := readLine(t, lines); json.Unmarshal([]byte(text), &completed) != nil || completed.Task.Status != "COMPLETED" ||
 			!strings.HasSuffix(completed.Task.Result, " ") {
 			t.Errorf("printed %s", text)
 		}
@@ -245,10 +245,10 @@ func TestWorker(t *testing.T) {
 		}
 		failing = append(failing, task.Data.ID)
 	}
-	posted := map[string]bool{post(t, server, poster.Key, "x").ID: true}
+	posted := map[string]bool{mustPostTask(t, server, poster.Key, "x").ID: true}
 	server.Kill()
 	server.Restart()
-	posted[post(t, server, poster.Key, "x").ID] = true
+	posted[mustPostTask(t, server, poster.Key, "x").ID] = true
 	for len(posted) > 0 {
 		id := done()
 		if !posted[id] {
@@ -268,9 +268,9 @@ func TestWorker(t *testing.T) {
 	server.Verify()
 }
 
-// TestForward: a receiver on plain HTTP gets what the market's webhooks say, signed
+// TestListen_forwardTo: a receiver on plain HTTP gets what the market's webhooks say, signed
 // as they are, of each task once it answers; and a sample when it is asked for.
-func TestForward(t *testing.T) {
+func TestListen_forwardTo(t *testing.T) {
 	t.Parallel()
 	const secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 	told := make(chan string, 10)
@@ -291,59 +291,59 @@ func TestForward(t *testing.T) {
 		}
 	}))
 	t.Cleanup(receiver.Close)
-	server := program.Start(t)
+	server := testserver.Start(t)
 	poster := server.Register("Poster", nil)
-	id := post(t, server, poster.Key, "x").ID
-	lines := spawn(t, server, "", "listen", "--after", "0", "--forward-to", receiver.URL+"/hook", "--secret", secret)
-	line(t, lines)
+	id := mustPostTask(t, server, poster.Key, "x").ID
+	lines := startCommand(t, server, "", "listen", "--after", "0", "--forward-to", receiver.URL+"/hook", "--secret", secret)
+	readLine(t, lines)
 	if got := <-told; !strings.HasPrefix(got, `task.posted {"event":"task.posted","task":{"id":"`+id+`",`) || !strings.HasSuffix(got, `"marketplace_url":"`+server.URL+`"}`) {
 		t.Errorf("told of %s", got)
 	}
-	text, code := program.Run(t, t.TempDir(), "trigger", "task.posted", receiver.URL, "--secret", secret)
+	text, code := testserver.Run(t, t.TempDir(), "trigger", "task.posted", receiver.URL, "--secret", secret)
 	if got := <-told; code != 1 || !strings.Contains(text, "418") || !strings.Contains(got, "A sample") {
 		t.Errorf("trigger ended with %d and printed %s", code, text)
 	}
 	for _, args := range [][]string{{"listen", "--forward-to", "here"}, {"trigger", "task.posted", "ftp://here"}} {
-		if text, code := program.Run(t, t.TempDir(), args...); code != 2 || !strings.Contains(text, "is not an address") {
+		if text, code := testserver.Run(t, t.TempDir(), args...); code != 2 || !strings.Contains(text, "is not an address") {
 			t.Errorf("%q ended with %d: %s", args, code, text)
 		}
 	}
 	for _, args := range [][]string{{"listen", "--forward-to", receiver.URL}, {"trigger", "task.posted", receiver.URL}} {
-		if text, code := program.Run(t, t.TempDir(), append(args, "--secret", "no base64")...); code != 2 || !strings.Contains(text, "--secret") {
+		if text, code := testserver.Run(t, t.TempDir(), append(args, "--secret", "no base64")...); code != 2 || !strings.Contains(text, "--secret") {
 			t.Errorf("%q ended with %d: %s", args, code, text)
 		}
 	}
-	if text, code := program.Run(t, t.TempDir(), "trigger", "task.lost", receiver.URL); code != 2 {
+	if text, code := testserver.Run(t, t.TempDir(), "trigger", "task.lost", receiver.URL); code != 2 {
 		t.Errorf("an event that there is not ended with %d: %s", code, text)
 	}
 }
 
-// TestPrinted: what is printed of the REST routes is what a server answers.
-func TestPrinted(t *testing.T) {
+// TestOpenAPICommand_matchesServer: what is printed of the REST routes is what a server answers.
+func TestOpenAPICommand_matchesServer(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
+	server := testserver.Start(t)
 	_, served := server.Do(http.MethodGet, "/openapi.json", "", "")
-	if text, code := program.Run(t, t.TempDir(), "openapi", "--public-url", server.URL+"/"); code != 0 || text != served {
+	if text, code := testserver.Run(t, t.TempDir(), "openapi", "--public-url", server.URL+"/"); code != 0 || text != served {
 		t.Errorf("ended with %d and printed %s, want %s", code, text, served)
 	}
 }
 
-// TestProgress: what takes long says at a terminal what it is at, and nothing more
+// TestVerify_progress: what takes long says at a terminal what it is at, and nothing more
 // anywhere else.
-func TestProgress(t *testing.T) {
+func TestVerify_progress(t *testing.T) {
 	t.Parallel()
-	script := program.Tool(t, "script")
-	server := program.Start(t)
+	script := testserver.RequireTool(t, "script")
+	server := testserver.Start(t)
 	server.Register("Agent", nil)
 	server.Stop()
-	verify := program.Path() + " verify"
+	verify := testserver.BinaryPath() + " verify"
 	cmd := exec.CommandContext(t.Context(), script, "-q", "-e", "-c", verify, os.DevNull)
 	cmd.Dir = server.Dir
 	shown, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(shown), "recomputing the ledger") || !strings.Contains(string(shown), `"violations"`) {
 		t.Errorf("at a terminal: %v: %q", err, shown)
 	}
-	if text, code := program.Run(t, server.Dir, "verify"); code != 0 || !strings.HasPrefix(text, "{") || strings.Contains(text, "recomputing") {
+	if text, code := testserver.Run(t, server.Dir, "verify"); code != 0 || !strings.HasPrefix(text, "{") || strings.Contains(text, "recomputing") {
 		t.Errorf("elsewhere: ended with %d: %q", code, text)
 	}
 }

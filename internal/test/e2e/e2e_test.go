@@ -10,27 +10,27 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
 )
 
-func TestMain(m *testing.M) { program.Main(m) }
+func TestMain(m *testing.M) { testserver.Main(m) }
 
 const (
-	patience    = 30 * time.Second
-	quickRetry  = "AGENTMARKET_WEBHOOK_RETRIES=50ms,50ms,50ms,50ms"
-	postingTask = `mutation($capability: String!) {
+	waitTimeout      = 30 * time.Second
+	quickRetries     = "AGENTMARKET_WEBHOOK_RETRIES=50ms,50ms,50ms,50ms"
+	postTaskMutation = `mutation($capability: String!) {
 		postTask(input: {title: "Summarize this paper", description: "Full text...", budget: 25, requiredCapabilities: [$capability]}) { task { id createdAt } }
 	}`
 )
 
-// store is the settings of a server on the engine that is tested.
-func store(t *testing.T) []string {
+// storeSettings is the settings of a server on the engine that is tested.
+func storeSettings(t *testing.T) []string {
 	t.Helper()
 	if !services.OnPostgres() {
 		return nil
 	}
-	return []string{"AGENTMARKET_DATABASE=" + services.Postgres(t), "AGENTMARKET_SECRET_KEY=a key for tests only"}
+	return []string{"AGENTMARKET_DATABASE=" + services.NewPostgresDatabase(t), "AGENTMARKET_SECRET_KEY=a key for tests only"}
 }
 
 // delivery is a request that a receiver got.
@@ -39,11 +39,11 @@ type delivery struct {
 	body   string
 }
 
-// receiver takes deliveries over TLS and answers as it is told to.
-func receiver(t *testing.T, answer http.HandlerFunc) (got <-chan delivery, url string, env []string) {
+// startReceiver takes deliveries over TLS and answers as it is told to.
+func startReceiver(t *testing.T, answer http.HandlerFunc) (got <-chan delivery, url string, env []string) {
 	t.Helper()
 	all := make(chan delivery, 1000)
-	url, env = program.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url, env = testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
@@ -56,12 +56,12 @@ func receiver(t *testing.T, answer http.HandlerFunc) (got <-chan delivery, url s
 	return all, url, env
 }
 
-func next(t *testing.T, got <-chan delivery) delivery {
+func nextDelivery(t *testing.T, got <-chan delivery) delivery {
 	t.Helper()
 	select {
 	case one := <-got:
 		return one
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatal("no delivery came")
 		return delivery{}
 	}
@@ -70,16 +70,16 @@ func next(t *testing.T, got <-chan delivery) delivery {
 // postedTask is a task that some agent has posted.
 type postedTask struct{ ID, CreatedAt string }
 
-func post(t *testing.T, server *program.Server, key, capability string) postedTask {
+func mustPostTask(t *testing.T, server *testserver.Server, key, capability string) postedTask {
 	t.Helper()
 	var data struct{ PostTask struct{ Task postedTask } }
-	if err := server.Query(key, postingTask, map[string]any{"capability": capability}, &data); err != nil {
+	if err := server.Query(key, postTaskMutation, map[string]any{"capability": capability}, &data); err != nil {
 		t.Fatal(err)
 	}
 	return data.PostTask.Task
 }
 
-func read(t *testing.T, file string) string {
+func readFile(t *testing.T, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -88,10 +88,10 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// readmeSection is the first code of a kind in a section of README.md.
-func readmeSection(t *testing.T, title, kind string) string {
+// readmeCode is the first code of a kind in a section of README.md.
+func readmeCode(t *testing.T, title, kind string) string {
 	t.Helper()
-	_, section, found := strings.Cut(read(t, "../../../README.md"), "## "+title+"\n")
+	_, section, found := strings.Cut(readFile(t, "../../../README.md"), "## "+title+"\n")
 	_, code, begins := strings.Cut(section, "```"+kind+"\n")
 	code, _, ends := strings.Cut(code, "```")
 	if !found || !begins || !ends {

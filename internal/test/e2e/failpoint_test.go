@@ -11,12 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/internal/test/e2e/program"
-	"agentmarket.space/server/internal/test/trust/claim"
+	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// steps are where the process fails, as the package failpoint is told of them.
-func steps() []string {
+// failpoints are where the process fails, as the package failpoint is told of them.
+func failpoints() []string {
 	return []string{
 		"post-written", "post-held", "accept-assigned", "complete-written", "complete-paid",
 		"execute-hired", "execute-ran", "execute-settled", "deliver-due", "deliver-sent", "deliver-noted",
@@ -29,8 +29,8 @@ func steps() []string {
 // the end everything was done once, or refunded, and the webhook has come.
 func TestFailpoints(t *testing.T) {
 	t.Parallel()
-	claim.Only(t)
-	binary := os.Getenv(claim.Failpoints)
+	trusttest.SkipUnlessTrust(t)
+	binary := os.Getenv(trusttest.FailpointsBinaryEnv)
 	if binary == "" {
 		binary = filepath.Join(t.TempDir(), "agentmarket")
 		build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", binary, "agentmarket.space/server")
@@ -40,44 +40,44 @@ func TestFailpoints(t *testing.T) {
 	}
 	ways := []string{"panic", "kill", "stall"}
 	t.Cleanup(func() {
-		claim.Shown(t, "failpoints", "%d steps, each with %s: everything done once or refunded", len(steps()), strings.Join(ways, ", "))
+		trusttest.Report(t, "failpoints", "%d steps, each with %s: everything done once or refunded", len(failpoints()), strings.Join(ways, ", "))
 	})
 	atOnce := make(chan struct{}, 4)
-	for _, step := range steps() {
+	for _, step := range failpoints() {
 		for _, way := range ways {
 			t.Run(step+" "+way, func(t *testing.T) {
 				t.Parallel()
 				atOnce <- struct{}{}
 				defer func() { <-atOnce }()
-				failAt(t, binary, step, way)
+				runWithFailpoint(t, binary, step, way)
 			})
 		}
 	}
 }
 
-// failAt has a task posted, accepted and completed and an agent hired while one
+// runWithFailpoint has a task posted, accepted and completed and an agent hired while one
 // step fails.
-func failAt(t *testing.T, binary, step, way string) {
+func runWithFailpoint(t *testing.T, binary, step, way string) {
 	t.Helper()
-	heard := &told{tasks: map[string]int{}, extra: map[string]int{}}
-	url, env := program.Listen(t, heard)
+	heard := &webhookRecorder{taskCounts: map[string]int{}, deliveryCounts: map[string]int{}}
+	url, env := testserver.ServeTLS(t, heard)
 	where := filepath.Join(t.TempDir(), "failpoint")
-	f := &failing{T: t, server: program.StartAs(t, []string{binary}, append(append(env, store(t)...), quickRetry, "AGENTMARKET_FAILPOINT="+where)...)}
+	f := &failpointClient{T: t, server: testserver.StartCommand(t, []string{binary}, append(append(env, storeSettings(t)...), quickRetries, "AGENTMARKET_FAILPOINT="+where)...)}
 	poster := f.server.Register("Poster", nil)
 	worker := f.server.Register("Worker", map[string]any{"capabilities": []string{"work"}, "webhookUrl": url + "/webhook", "endpointUrl": url + "/execute"})
 	if err := os.WriteFile(where, []byte(step+"="+way), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
-	task := f.do(poster, posting()).task()
-	f.do(worker, acceptance(task))
-	f.do(worker, completion(task))
-	hired := f.do(poster, hiring(worker.ID)).refused == ""
+	task := f.do(poster, postCall()).taskID()
+	f.do(worker, acceptCall(task))
+	f.do(worker, completeCall(task))
+	hired := f.do(poster, executeCall(worker.ID)).errorCode == ""
 	eventually(t, "the webhook has come and the step is reached", func() bool {
-		f.look()
+		f.restartIfExited()
 		heard.mu.Lock()
 		defer heard.mu.Unlock()
-		return f.reached && heard.tasks[task] == 1
+		return f.reached && heard.taskCounts[task] == 1
 	})
 	spent, earned := budget, wage
 	if hired {
@@ -87,7 +87,7 @@ func failAt(t *testing.T, binary, step, way string) {
 		var status int
 		var text string
 		eventually(t, "the server answers", func() bool {
-			f.look()
+			f.restartIfExited()
 			status, text = f.server.Do(http.MethodGet, "/api/wallet", key, "")
 			return status != 0
 		})
@@ -98,36 +98,36 @@ func failAt(t *testing.T, binary, step, way string) {
 	f.server.Verify()
 }
 
-// failing is a server that fails once.
-type failing struct {
+// failpointClient is a server that fails once.
+type failpointClient struct {
 	*testing.T
-	server  *program.Server
-	reached bool
-	asked   int
-	again   int // the last request that the server was started again for
+	server           *testserver.Server
+	reached          bool
+	requests         int
+	lastRestartedFor int // the last request that the server was started again for
 }
 
 // do takes a step of a client, as often as it takes to be answered. A server that
 // is gone is started again, and so is one that lost a hire in a panic: the next
 // start refunds it, time does too.
-func (f *failing) do(agent program.Agent, s step) (a answer) {
+func (f *failpointClient) do(agent testserver.Agent, s apiCall) (a apiResponse) {
 	f.Helper()
-	f.asked++
+	f.requests++
 	eventually(f.T, s.path+" is answered", func() bool {
-		status, text := f.server.Do(http.MethodPost, s.path, agent.Key, s.body, "Idempotency-Key", fmt.Sprint("request ", f.asked))
-		f.look()
-		a = answer{}
+		status, text := f.server.Do(http.MethodPost, s.path, agent.Key, s.body, "Idempotency-Key", fmt.Sprint("request ", f.requests))
+		f.restartIfExited()
+		a = apiResponse{}
 		if status == 0 || status == http.StatusInternalServerError {
 			return false
 		}
 		if strings.Contains(text, "is still running") {
-			f.restart()
+			f.restartOnce()
 			return false
 		}
 		if err := json.Unmarshal([]byte(text), &a); err != nil {
 			f.Fatalf("%s: %d %s", s.path, status, text)
 		}
-		if a.refused = a.Code; a.refused != "" && (a.refused != "EXECUTION_FAILED" || s.path != "/api/execute") {
+		if a.errorCode = a.Code; a.errorCode != "" && (a.errorCode != "EXECUTION_FAILED" || s.path != "/api/execute") {
 			f.Fatalf("%s: %d %s", s.path, status, text)
 		}
 		return true
@@ -135,25 +135,25 @@ func (f *failing) do(agent program.Agent, s step) (a answer) {
 	return a
 }
 
-// restart starts the server again, once for a request: on PostgreSQL it is not known for
+// restartOnce starts the server again, once for a request: on PostgreSQL it is not known for
 // gone, and its hires are not refunded, before it has been silent for 15 seconds.
-func (f *failing) restart() {
+func (f *failpointClient) restartOnce() {
 	f.Helper()
-	if f.again < f.asked {
-		f.again = f.asked
+	if f.lastRestartedFor < f.requests {
+		f.lastRestartedFor = f.requests
 		f.server.Kill()
 		f.server.Restart()
 		return
 	}
-	<-time.After(againAfter)
+	<-time.After(retryDelay)
 }
 
-// look sees whether the step was reached, and starts a server that is gone.
-func (f *failing) look() {
+// restartIfExited sees whether the step was reached, and starts a server that is gone.
+func (f *failpointClient) restartIfExited() {
 	f.Helper()
 	f.reached = f.reached || strings.Contains(f.server.Log(), "failpoint ")
 	select {
-	case <-f.server.Ended():
+	case <-f.server.Exited():
 		f.server.Restart()
 	default:
 	}

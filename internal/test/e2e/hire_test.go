@@ -10,12 +10,12 @@ import (
 	"strings"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestModel: a hire on Claude that nobody waits for is read as it is written, and
+// TestStartExecution_claudeStream: a hire on Claude that nobody waits for is read as it is written, and
 // one agent cannot have more of them than the operator allows.
-func TestModel(t *testing.T) {
+func TestStartExecution_claudeStream(t *testing.T) {
 	t.Parallel()
 	pieces := make(chan string)
 	model := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -33,7 +33,7 @@ func TestModel(t *testing.T) {
 		say("message_stop", `"index":0`)
 	}))
 	t.Cleanup(model.Close)
-	server := program.Start(t, "ANTHROPIC_API_KEY=k", "ANTHROPIC_BASE_URL="+model.URL, "AGENTMARKET_CLAUDE_AT_ONCE_PER_AGENT=1")
+	server := testserver.Start(t, "ANTHROPIC_API_KEY=k", "ANTHROPIC_BASE_URL="+model.URL, "AGENTMARKET_CLAUDE_AT_ONCE_PER_AGENT=1")
 	poet, poster := server.Register("Poet", map[string]any{"systemPrompt": "You are a poet."}), server.Register("Poster", nil)
 
 	var started struct {
@@ -46,7 +46,7 @@ func TestModel(t *testing.T) {
 	if err := start(); err != nil {
 		t.Fatal(err)
 	}
-	heard := follow(t, server, poster.Key, started.StartExecution.Task.ID)
+	heard := subscribeExecution(t, server, poster.Key, started.StartExecution.Task.ID)
 	wants := func(change, text, result string) {
 		t.Helper()
 		got, ok := <-heard
@@ -71,16 +71,16 @@ func TestModel(t *testing.T) {
 	server.Verify()
 }
 
-// change is an event about a hire.
-type change struct {
+// executionUpdate is an event about a hire.
+type executionUpdate struct {
 	Change, Text string
 	Task         struct{ Result string }
 }
 
-// follow tells of a hire until it ends.
-func follow(t *testing.T, server *program.Server, key, task string) <-chan change {
+// subscribeExecution tells of a hire until it ends.
+func subscribeExecution(t *testing.T, server *testserver.Server, key, task string) <-chan executionUpdate {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), waitTimeout)
 	t.Cleanup(cancel)
 	body := fmt.Sprintf(`{"query":"subscription { executionUpdated(taskId: \"%s\") { change text task { result } } }"}`, task)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/graphql", strings.NewReader(body))
@@ -94,13 +94,13 @@ func follow(t *testing.T, server *program.Server, key, task string) <-chan chang
 	if err != nil {
 		t.Fatal(err)
 	}
-	heard := make(chan change, 10)
+	heard := make(chan executionUpdate, 10)
 	go func() {
 		defer close(heard)
 		defer response.Body.Close() //nolint:errcheck // it is read to its end
 		for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 			var event struct {
-				Data struct{ ExecutionUpdated change }
+				Data struct{ ExecutionUpdated executionUpdate }
 			}
 			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok && json.Unmarshal([]byte(data), &event) == nil {
 				heard <- event.Data.ExecutionUpdated
@@ -110,16 +110,16 @@ func follow(t *testing.T, server *program.Server, key, task string) <-chan chang
 	return heard
 }
 
-// TestStop_promised: a server that stops keeps nobody waiting for a promise; after
+// TestStop_promisedHire: a server that stops keeps nobody waiting for a promise; after
 // the next start its agent keeps it.
-func TestStop_promised(t *testing.T) {
+func TestStop_promisedHire(t *testing.T) {
 	t.Parallel()
 	called := make(chan struct{}, 1)
-	url, env := program.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	url, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		called <- struct{}{}
 	}))
-	server := program.Start(t, env...)
+	server := testserver.Start(t, env...)
 	worker, poster := server.Register("Worker", map[string]any{"endpointUrl": url}), server.Register("Poster", nil)
 	answered := make(chan string, 1)
 	go func() {
@@ -127,12 +127,12 @@ func TestStop_promised(t *testing.T) {
 		answered <- fmt.Sprint(status, " ", text)
 	}()
 	<-called
-	server.Signal()
+	server.Terminate()
 	text := <-answered
 	if !strings.HasPrefix(text, "202 ") {
 		t.Fatalf("who waited was answered %s", text)
 	}
-	<-server.Ended()
+	<-server.Exited()
 	if code := server.ExitCode(); code != 0 {
 		t.Errorf("exit code %d\n%s", code, server.Log())
 	}

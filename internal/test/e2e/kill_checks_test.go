@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// tasks returns the last acknowledged move of each task.
-func (k *killed) tasks() map[string]move {
+// lastMoves returns the last acknowledged move of each task.
+func (k *killTest) lastMoves() map[string]move {
 	last := map[string]move{}
 	for _, m := range k.moves {
 		last[m.task] = m
@@ -21,18 +21,18 @@ func (k *killed) tasks() map[string]move {
 	return last
 }
 
-// checkHeard wants who listened all along, and who asks for everything
+// checkEvents wants who listened all along, and who asks for everything
 // afterwards, to hear of every task once, of each poster's in the order in which
 // it posted them.
-func (k *killed) checkHeard(live *follower) {
+func (k *killTest) checkEvents(live *eventSubscriber) {
 	last := k.post(k.posters[0]).task
-	heard := live.await(k.T, last)
-	late := &follower{server: k.server, cursor: "0"}
-	defer k.listen(late)()
-	if replayed := late.await(k.T, last); !slices.Equal(replayed, heard) {
+	heard := live.waitForTask(k.T, last)
+	late := &eventSubscriber{server: k.server, cursor: "0"}
+	defer k.startSubscriber(late)()
+	if replayed := late.waitForTask(k.T, last); !slices.Equal(replayed, heard) {
 		k.Errorf("%d events were heard live, %d afterwards, or others", len(heard), len(replayed))
 	}
-	tasks, want, got := k.tasks(), map[string][]string{}, map[string][]string{}
+	tasks, want, got := k.lastMoves(), map[string][]string{}, map[string][]string{}
 	for _, m := range k.moves {
 		if m.status == "OPEN" {
 			want[m.poster.ID] = append(want[m.poster.ID], m.task)
@@ -48,7 +48,7 @@ func (k *killed) checkHeard(live *follower) {
 }
 
 // checkAgents wants the agents that were acknowledged, and no other.
-func (k *killed) checkAgents() {
+func (k *killTest) checkAgents() {
 	var data struct{ Agents struct{ TotalCount int } }
 	if err := k.server.Query("", "{ agents { totalCount } }", nil, &data); err != nil {
 		k.Fatal(err)
@@ -60,7 +60,7 @@ func (k *killed) checkAgents() {
 
 // checkAudit wants each registration that was acknowledged in the audit log once, and
 // no other.
-func (k *killed) checkAudit() {
+func (k *killTest) checkAudit() {
 	want, got := map[string]int{}, map[string]int{}
 	for _, agent := range slices.Concat(k.posters, k.workers, k.newcomers) {
 		want[agent.ID] = 1
@@ -92,9 +92,9 @@ func (k *killed) checkAudit() {
 }
 
 // checkTasks wants every task as it was last acknowledged, and no other.
-func (k *killed) checkTasks() {
+func (k *killTest) checkTasks() {
 	want := map[string]string{}
-	for id, m := range k.tasks() {
+	for id, m := range k.lastMoves() {
 		want[id] = m.status
 	}
 	got, after := map[string]string{}, ""
@@ -131,12 +131,12 @@ func (k *killed) checkTasks() {
 }
 
 // checkBalances wants every agent to have what the acknowledged work left it.
-func (k *killed) checkBalances() {
+func (k *killTest) checkBalances() {
 	want := map[string]int{}
 	for _, agent := range slices.Concat(k.posters, k.workers, k.newcomers) {
 		want[agent.Key] = startCredits
 	}
-	for _, m := range k.tasks() {
+	for _, m := range k.lastMoves() {
 		want[m.poster.Key] -= budget
 		if m.status == "COMPLETED" {
 			want[m.worker.Key] += wage
@@ -161,16 +161,16 @@ func (k *killed) checkBalances() {
 	}
 }
 
-// told takes webhooks and counts how often each task was told of; as an endpoint
+// webhookRecorder takes webhooks and counts how often each task was told of; as an endpoint
 // it does what it is hired for.
-type told struct {
-	mu    sync.Mutex
-	tasks map[string]int
-	extra map[string]int // times that each delivery came
+type webhookRecorder struct {
+	mu             sync.Mutex
+	taskCounts     map[string]int
+	deliveryCounts map[string]int // times that each delivery came
 }
 
 // ServeHTTP answers one call.
-func (h *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *webhookRecorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var call struct{ Task struct{ ID string } }
 	if err := json.NewDecoder(r.Body).Decode(&call); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -182,33 +182,33 @@ func (h *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.extra[r.Header.Get("X-AgentMarket-Delivery")]++; h.extra[r.Header.Get("X-AgentMarket-Delivery")] == 1 {
-		h.tasks[call.Task.ID]++
+	if h.deliveryCounts[r.Header.Get("X-AgentMarket-Delivery")]++; h.deliveryCounts[r.Header.Get("X-AgentMarket-Delivery")] == 1 {
+		h.taskCounts[call.Task.ID]++
 	}
 }
 
-// await waits until each task was told to so many agents.
-func (h *told) await(t *testing.T, tasks []string, agents int) {
+// waitForTasks waits until each task was told to so many agents.
+func (h *webhookRecorder) waitForTasks(t *testing.T, tasks []string, agents int) {
 	t.Helper()
 	eventually(t, "every webhook has come", func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return !slices.ContainsFunc(tasks, func(id string) bool { return h.tasks[id] < agents })
+		return !slices.ContainsFunc(tasks, func(id string) bool { return h.taskCounts[id] < agents })
 	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for id, n := range h.tasks {
+	for id, n := range h.taskCounts {
 		if n != agents {
 			t.Errorf("task %s was told to %d agents", id, n)
 		}
 	}
 }
 
-// twice is how many deliveries came again.
-func (h *told) twice() (n int) {
+// duplicates is how many deliveries came again.
+func (h *webhookRecorder) duplicates() (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, times := range h.extra {
+	for _, times := range h.deliveryCounts {
 		n += times - 1
 	}
 	return n
@@ -219,7 +219,7 @@ func eventually(t *testing.T, what string, isSo func() bool) {
 	t.Helper()
 	looks := time.NewTicker(2 * time.Millisecond)
 	defer looks.Stop()
-	tooLong := time.After(patience)
+	tooLong := time.After(waitTimeout)
 	for !isSo() {
 		select {
 		case <-looks.C:

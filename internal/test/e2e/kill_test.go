@@ -15,19 +15,19 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
-	"agentmarket.space/server/internal/test/trust/claim"
+	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
 const (
 	// startCredits last one agent for the longest of these tests.
-	startCredits = 1_000_000_000
-	budget       = 25 // of each task: 22 to the worker, 3 to the platform
-	wage         = 22
-	mostTwice    = 0.05 // of the webhooks may come more than once
+	startCredits      = 1_000_000_000
+	budget            = 25 // of each task: 22 to the worker, 3 to the platform
+	wage              = 22
+	maxDuplicateShare = 0.05 // of the webhooks may come more than once
 
-	againAfter = 250 * time.Millisecond // who is told that a request is still running asks again
+	retryDelay = 250 * time.Millisecond // who is told that a request is still running asks again
 )
 
 // TestKill kills servers again and again while agents register and trade, over
@@ -38,35 +38,35 @@ const (
 // by cursor.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	markets, kills := claim.Size(2, 4, 4), claim.Size(3, 50, 1250)
+	markets, kills := trusttest.Scale(2, 4, 4), trusttest.Scale(3, 50, 1250)
 	if services.OnPostgres() {
-		markets, kills = 2, claim.Size(1, 10, 500) // the engine keeps what it was given, whoever is killed
+		markets, kills = 2, trusttest.Scale(1, 10, 500) // the engine keeps what it was given, whoever is killed
 	}
 	var answers, webhooks, again atomic.Int64
 	t.Cleanup(func() {
 		often := float64(again.Load()) / float64(webhooks.Load())
-		if claim.Size(0, 1, 1) > 0 && often >= mostTwice { // a few kills say nothing of a share
-			t.Errorf("%.1f %% of %d webhooks came more than once, want less than %.0f %%", 100*often, webhooks.Load(), 100*mostTwice)
+		if trusttest.Scale(0, 1, 1) > 0 && often >= maxDuplicateShare { // a few kills say nothing of a share
+			t.Errorf("%.1f %% of %d webhooks came more than once, want less than %.0f %%", 100*often, webhooks.Load(), 100*maxDuplicateShare)
 		}
-		claim.Shown(t, "kill", "%d kills, %d answers, 0 lost; %d webhooks, 0 lost, %.1f %% came again", markets*kills, answers.Load(), webhooks.Load(), 100*often)
+		trusttest.Report(t, "kill", "%d kills, %d answers, 0 lost; %d webhooks, 0 lost, %.1f %% came again", markets*kills, answers.Load(), webhooks.Load(), 100*often)
 	})
 	for i := range markets {
 		t.Run(fmt.Sprint("market ", i), func(t *testing.T) {
 			t.Parallel()
 			k, heard := killAndRestart(t, kills)
-			answers.Add(k.answers.Load())
-			webhooks.Add(int64(len(heard.extra)))
-			again.Add(int64(heard.twice()))
+			answers.Add(k.responses.Load())
+			webhooks.Add(int64(len(heard.deliveryCounts)))
+			again.Add(int64(heard.duplicates()))
 		})
 	}
 }
 
 // killAndRestart has agents trade while their server is killed so many times.
-func killAndRestart(t *testing.T, kills int) (*killed, *told) {
+func killAndRestart(t *testing.T, kills int) (*killTest, *webhookRecorder) {
 	t.Helper()
-	heard := &told{tasks: map[string]int{}, extra: map[string]int{}}
-	url, env := program.Listen(t, heard)
-	k := &killed{T: t, server: program.Start(t, append(env, append(store(t), quickRetry, "AGENTMARKET_OPERATOR_KEY="+operatorKey,
+	heard := &webhookRecorder{taskCounts: map[string]int{}, deliveryCounts: map[string]int{}}
+	url, env := testserver.ServeTLS(t, heard)
+	k := &killTest{T: t, server: testserver.Start(t, append(env, append(storeSettings(t), quickRetries, "AGENTMARKET_OPERATOR_KEY="+operatorKey,
 		fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))...)...)}
 	for range 3 {
 		k.posters = append(k.posters, k.server.Register("Poster", nil))
@@ -74,8 +74,8 @@ func killAndRestart(t *testing.T, kills int) (*killed, *told) {
 			"capabilities": []string{"work"}, "webhookUrl": url + "/webhook", "endpointUrl": url + "/execute",
 		}))
 	}
-	live := &follower{server: k.server, cursor: "0"}
-	hangUp := k.listen(live)
+	live := &eventSubscriber{server: k.server, cursor: "0"}
+	hangUp := k.startSubscriber(live)
 	var trading sync.WaitGroup
 	for i := range k.posters {
 		trading.Go(func() { k.trade(i) })
@@ -86,27 +86,27 @@ func killAndRestart(t *testing.T, kills int) (*killed, *told) {
 		least, more = 60, 100 // of few kills the share of webhooks that come again says less
 	}
 	for round := range kills {
-		k.awaitAnswers(least + int64(rand.IntN(more)))
-		k.down.Lock()
+		k.waitForResponses(least + int64(rand.IntN(more)))
+		k.serverDown.Lock()
 		k.server.Kill()
 		k.server.Restart()
-		k.down.Unlock()
+		k.serverDown.Unlock()
 		if round%25 == 2 {
 			k.server.Verify() // while it serves
 		}
 	}
-	k.over.Store(true)
+	k.stopped.Store(true)
 	trading.Wait()
 
-	k.checkHeard(live)
+	k.checkEvents(live)
 	hangUp()
 	k.checkAgents()
 	k.checkAudit()
 	k.checkTasks()
 	k.checkBalances()
-	heard.await(t, slices.Collect(maps.Keys(k.tasks())), len(k.workers))
+	heard.waitForTasks(t, slices.Collect(maps.Keys(k.lastMoves())), len(k.workers))
 	t.Logf("%d answers over %d kills, %d tasks, %d hires, %d newcomers; webhooks came %d times more than once; %d sockets",
-		k.answers.Load(), kills, len(k.tasks()), len(k.hires), len(k.newcomers), heard.twice(), live.sockets)
+		k.responses.Load(), kills, len(k.lastMoves()), len(k.hires), len(k.newcomers), heard.duplicates(), live.sockets)
 	if code := k.server.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -114,38 +114,38 @@ func killAndRestart(t *testing.T, kills int) (*killed, *told) {
 	return k, heard
 }
 
-// killed is a market whose server is killed again and again.
-type killed struct {
+// killTest is a market whose server is killed again and again.
+type killTest struct {
 	*testing.T
-	server           *program.Server
-	posters, workers []program.Agent
-	down             sync.RWMutex // locked while there is no server
-	over             atomic.Bool
-	answers          atomic.Int64
+	server           *testserver.Server
+	posters, workers []testserver.Agent
+	serverDown       sync.RWMutex // locked while there is no server
+	stopped          atomic.Bool
+	responses        atomic.Int64
 	requests         atomic.Int64
 
 	mu        sync.Mutex
 	moves     []move
-	hires     []hired
-	newcomers []program.Agent
+	hires     []hireOutcome
+	newcomers []testserver.Agent
 }
 
 // move is an acknowledged change of a task.
 type move struct {
-	poster, worker program.Agent
+	poster, worker testserver.Agent
 	task, status   string
 }
 
-// hired is a hire whose end was acknowledged.
-type hired struct {
-	poster, worker program.Agent
+// hireOutcome is a hire whose end was acknowledged.
+type hireOutcome struct {
+	poster, worker testserver.Agent
 	paid           bool
 }
 
 // trade posts, accepts and completes tasks until the end. Some are left as they
 // are on the way, and some are done by agents that have just registered.
-func (k *killed) trade(i int) {
-	for n := 0; !k.over.Load(); n++ {
+func (k *killTest) trade(i int) {
+	for n := 0; !k.stopped.Load(); n++ {
 		m := k.post(k.posters[i])
 		if n%4 == 0 {
 			continue
@@ -154,31 +154,31 @@ func (k *killed) trade(i int) {
 		if n%8 == 6 {
 			m.worker = k.register()
 		}
-		k.do(m.worker, acceptance(m.task))
-		k.keep(m, "ASSIGNED")
+		k.do(m.worker, acceptCall(m.task))
+		k.record(m, "ASSIGNED")
 		if n%4 == 1 {
 			continue
 		}
-		k.do(m.worker, completion(m.task))
-		k.keep(m, "COMPLETED")
+		k.do(m.worker, completeCall(m.task))
+		k.record(m, "COMPLETED")
 	}
 }
 
-func (k *killed) post(poster program.Agent) move {
-	m := move{poster: poster, task: k.do(poster, posting()).task()}
-	k.keep(m, "OPEN")
+func (k *killTest) post(poster testserver.Agent) move {
+	m := move{poster: poster, task: k.do(poster, postCall()).taskID()}
+	k.record(m, "OPEN")
 	return m
 }
 
-func (k *killed) keep(m move, status string) {
+func (k *killTest) record(m move, status string) {
 	m.status = status
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.moves = append(k.moves, m)
 }
 
-func (k *killed) register() program.Agent {
-	agent := k.do(program.Agent{}, registration()).agent()
+func (k *killTest) register() testserver.Agent {
+	agent := k.do(testserver.Agent{}, registerCall()).agent()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.newcomers = append(k.newcomers, agent)
@@ -186,10 +186,10 @@ func (k *killed) register() program.Agent {
 }
 
 // hire hires an agent directly until the end.
-func (k *killed) hire(i int) {
-	for !k.over.Load() {
-		h := hired{poster: k.posters[i], worker: k.workers[i]}
-		h.paid = k.do(h.poster, hiring(h.worker.ID)).refused == ""
+func (k *killTest) hire(i int) {
+	for !k.stopped.Load() {
+		h := hireOutcome{poster: k.posters[i], worker: k.workers[i]}
+		h.paid = k.do(h.poster, executeCall(h.worker.ID)).errorCode == ""
 		k.mu.Lock()
 		k.hires = append(k.hires, h)
 		k.mu.Unlock()
@@ -199,7 +199,7 @@ func (k *killed) hire(i int) {
 // do takes a step over one door or the other, again and again until it is
 // answered. Only a hire may be refused: with EXECUTION_FAILED, when the server
 // was killed meanwhile.
-func (k *killed) do(agent program.Agent, s step) answer {
+func (k *killTest) do(agent testserver.Agent, s apiCall) apiResponse {
 	n := k.requests.Add(1)
 	once := fmt.Sprintf("request number %d", n)
 	path, body := s.path, s.body
@@ -207,88 +207,88 @@ func (k *killed) do(agent program.Agent, s step) answer {
 		path, body = "/graphql", fmt.Sprintf(`{"query":%q}`, "mutation { verb: "+s.mutation+" }")
 	}
 	for k.Context().Err() == nil {
-		k.awaitServer()
+		k.waitForServer()
 		status, text := k.server.Do(http.MethodPost, path, agent.Key, body, "Idempotency-Key", once)
 		if status == 0 {
 			continue
 		}
 		if strings.Contains(text, "is still running") {
-			<-time.After(againAfter)
+			<-time.After(retryDelay)
 			continue
 		}
-		k.answers.Add(1)
-		var a answer
+		k.responses.Add(1)
+		var a apiResponse
 		if err := json.Unmarshal([]byte(text), &a); err != nil {
 			k.Errorf("%s %s: %d %s", path, body, status, text)
 		}
-		if a.refused = a.Code; len(a.Errors) > 0 {
-			a.refused = a.Errors[0].Extensions.Code
+		if a.errorCode = a.Code; len(a.Errors) > 0 {
+			a.errorCode = a.Errors[0].Extensions.Code
 		}
-		if a.refused != "" && (a.refused != "EXECUTION_FAILED" || s.path != "/api/execute") {
+		if a.errorCode != "" && (a.errorCode != "EXECUTION_FAILED" || s.path != "/api/execute") {
 			k.Errorf("%s %s: %d %s", path, body, status, text)
 		}
 		return a
 	}
-	return answer{}
+	return apiResponse{}
 }
 
-// awaitServer waits while there is none. It may be killed right afterwards.
-func (k *killed) awaitServer() {
-	k.down.RLock()
-	defer k.down.RUnlock()
+// waitForServer waits while there is none. It may be killed right afterwards.
+func (k *killTest) waitForServer() {
+	k.serverDown.RLock()
+	defer k.serverDown.RUnlock()
 }
 
-// awaitAnswers waits until so many more requests were answered.
-func (k *killed) awaitAnswers(more int64) {
-	enough := k.answers.Load() + more
-	eventually(k.T, "requests are answered", func() bool { return k.answers.Load() >= enough })
+// waitForResponses waits until so many more requests were answered.
+func (k *killTest) waitForResponses(more int64) {
+	enough := k.responses.Load() + more
+	eventually(k.T, "requests are answered", func() bool { return k.responses.Load() >= enough })
 }
 
-// listen has a follower listen until the function returned is called.
-func (k *killed) listen(f *follower) (hangUp func()) {
+// startSubscriber has a follower listen until the function returned is called.
+func (k *killTest) startSubscriber(f *eventSubscriber) (hangUp func()) {
 	ctx, cancel := context.WithCancel(k.Context())
 	var listening sync.WaitGroup
-	listening.Go(func() { f.follow(ctx, k.awaitServer) })
+	listening.Go(func() { f.run(ctx, k.waitForServer) })
 	return func() {
 		cancel()
 		listening.Wait()
 	}
 }
 
-// step is a change as each door takes it.
-type step struct{ mutation, path, body string }
+// apiCall is a change as each door takes it.
+type apiCall struct{ mutation, path, body string }
 
-func registration() step {
-	return step{`registerAgent(input: {name: "Newcomer"}) { agent { id } apiKey }`, "/api/agents/register", `{"name":"Newcomer"}`}
+func registerCall() apiCall {
+	return apiCall{`registerAgent(input: {name: "Newcomer"}) { agent { id } apiKey }`, "/api/agents/register", `{"name":"Newcomer"}`}
 }
 
-func posting() step {
-	return step{
+func postCall() apiCall {
+	return apiCall{
 		fmt.Sprintf(`postTask(input: {title: "Task", description: "Work.", budget: %d, requiredCapabilities: ["work"]}) { task { id } }`, budget),
 		"/api/tasks", fmt.Sprintf(`{"title":"Task","description":"Work.","budget":%d,"required_capabilities":["work"]}`, budget),
 	}
 }
 
-func acceptance(task string) step {
-	return step{fmt.Sprintf(`acceptTask(input: {taskId: %q}) { task { id } }`, task), "/api/tasks/" + task + "/accept", ""}
+func acceptCall(task string) apiCall {
+	return apiCall{fmt.Sprintf(`acceptTask(input: {taskId: %q}) { task { id } }`, task), "/api/tasks/" + task + "/accept", ""}
 }
 
-func completion(task string) step {
-	return step{
+func completeCall(task string) apiCall {
+	return apiCall{
 		fmt.Sprintf(`completeTask(input: {taskId: %q, result: "Done."}) { task { id } }`, task),
 		"/api/tasks/" + task + "/complete", `{"result":"Done."}`,
 	}
 }
 
-func hiring(agent string) step {
-	return step{
+func executeCall(agent string) apiCall {
+	return apiCall{
 		fmt.Sprintf(`execute(input: {agentId: %q, taskDescription: "Do it.", budget: %d}) { task { id } }`, agent, budget),
 		"/api/execute", fmt.Sprintf(`{"agent_id":%q,"task_description":"Do it.","budget":%d}`, agent, budget),
 	}
 }
 
-// answer is what a step is answered with at either door.
-type answer struct {
+// apiResponse is what a step is answered with at either door.
+type apiResponse struct {
 	Code string
 	Data struct {
 		ID     string
@@ -301,11 +301,11 @@ type answer struct {
 	Errors []struct {
 		Extensions struct{ Code string }
 	}
-	refused string // with which code
+	errorCode string // with which code
 }
 
-func (a answer) task() string { return cmp.Or(a.Data.ID, a.Data.Verb.Task.ID) }
+func (a apiResponse) taskID() string { return cmp.Or(a.Data.ID, a.Data.Verb.Task.ID) }
 
-func (a answer) agent() program.Agent {
-	return program.Agent{ID: cmp.Or(a.Data.ID, a.Data.Verb.Agent.ID), Key: cmp.Or(a.Data.APIKey, a.Data.Verb.APIKey)}
+func (a apiResponse) agent() testserver.Agent {
+	return testserver.Agent{ID: cmp.Or(a.Data.ID, a.Data.Verb.Agent.ID), Key: cmp.Or(a.Data.APIKey, a.Data.Verb.APIKey)}
 }

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // TestMetrics has a market do some of everything and reads its metrics as Prometheus
@@ -31,7 +31,7 @@ func TestMetrics(t *testing.T) {
 		_, _ = fmt.Fprint(w, `{"id":"m","type":"message","role":"assistant","content":[{"type":"text","text":"Done."}],"stop_reason":"end_turn","usage":{"input_tokens":5,"output_tokens":7}}`)
 	}))
 	t.Cleanup(model.Close)
-	url, env := program.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		stranger(r)
 		switch r.URL.Path {
 		case "/run":
@@ -42,7 +42,7 @@ func TestMetrics(t *testing.T) {
 			http.Error(w, "not now", http.StatusInternalServerError)
 		}
 	}))
-	server := program.Start(t, append(append(env, store(t)...), "AGENTMARKET_RATE_LIMITS=on", "AGENTMARKET_WEBHOOK_RETRIES=1h",
+	server := testserver.Start(t, append(append(env, storeSettings(t)...), "AGENTMARKET_RATE_LIMITS=on", "AGENTMARKET_WEBHOOK_RETRIES=1h",
 		"OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL, "ANTHROPIC_API_KEY=k", "ANTHROPIC_BASE_URL="+model.URL)...)
 	poster, worker := server.Register("Poster", nil), server.Register("Worker", map[string]any{
 		"endpointUrl": url + "/run", "pricePerTask": 2, "webhookUrl": url + "/hook", "capabilities": []string{"work"},
@@ -55,7 +55,7 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	socket := server.Subscribe("graphql-transport-ws", poster.Key, false)
+	socket := server.SubscribeWallet("graphql-transport-ws", poster.Key, false)
 	var posted struct {
 		PostTask struct{ Task struct{ ID string } }
 	}
@@ -64,7 +64,7 @@ func TestMetrics(t *testing.T) {
 	must(poster.Key, post, &struct{}{})
 	must(worker.Key, fmt.Sprintf(`mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, posted.PostTask.Task.ID), &struct{}{})
 	must(worker.Key, fmt.Sprintf(`mutation { completeTask(input: {taskId: %q, result: "R"}) { task { id } } }`, posted.PostTask.Task.ID), &struct{}{})
-	for _, agent := range []program.Agent{worker, poet} {
+	for _, agent := range []testserver.Agent{worker, poet} {
 		must(poster.Key, fmt.Sprintf(`mutation { execute(input: {agentId: %q, taskDescription: "D", budget: 5}) { task { result } } }`, agent.ID), &struct{}{})
 	}
 	var working struct {
@@ -88,17 +88,17 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	tried := `{ viewer { webhook { deliveries { nodes { attempts { number } } } } } }`
-	for _, agent := range []program.Agent{worker, poet} {
+	for _, agent := range []testserver.Agent{worker, poet} {
 		eventually(t, "what is due was tried", func() bool {
 			status, text := server.Do(http.MethodPost, "/graphql", agent.Key, fmt.Sprintf(`{"query":%q}`, tried))
 			return status == http.StatusOK && strings.Contains(text, `"number":1`)
 		})
 	}
 	eventually(t, "attempts are counted", func() bool {
-		at := scrape(t, server)
+		at := scrapeMetrics(t, server)
 		return at.sum(`delivery_attempt_duration_seconds_count{outcome="delivered"}`) > 0 && at.sum(`delivery_attempt_duration_seconds_count{outcome="refused"}`) > 1
 	})
-	checkMetrics(t, scrape(t, server))
+	checkMetrics(t, scrapeMetrics(t, server))
 	server.Stop()
 	if exported.Load() == 0 {
 		t.Error("no trace was sent")
@@ -107,7 +107,7 @@ func TestMetrics(t *testing.T) {
 
 // checkMetrics holds every metric of a server that has done some of everything to its
 // row.
-func checkMetrics(t *testing.T, at samples) {
+func checkMetrics(t *testing.T, at metricSamples) {
 	t.Helper()
 	const some, none, either = 1, 0, -1
 	rows := map[string]int{
@@ -152,11 +152,11 @@ func checkMetrics(t *testing.T, at samples) {
 	}
 }
 
-// samples are the server's own metrics, by their series without the server's name.
-type samples map[string]float64
+// metricSamples are the server's own metrics, by their series without the server's name.
+type metricSamples map[string]float64
 
 // sum adds up what begins with a name, all its series.
-func (s samples) sum(of string) (sum float64) {
+func (s metricSamples) sum(of string) (sum float64) {
 	for series, value := range s {
 		if name, _, _ := strings.Cut(series, "{"); series == of || name == of {
 			sum += value
@@ -165,7 +165,7 @@ func (s samples) sum(of string) (sum float64) {
 	return sum
 }
 
-func (s samples) has(name string) bool {
+func (s metricSamples) has(name string) bool {
 	for series := range s {
 		if series == name || strings.HasPrefix(series, name+"{") {
 			return true
@@ -174,14 +174,14 @@ func (s samples) has(name string) bool {
 	return false
 }
 
-// scrape reads the metrics of a server.
-func scrape(t *testing.T, server *program.Server) samples {
+// scrapeMetrics reads the metrics of a server.
+func scrapeMetrics(t *testing.T, server *testserver.Server) metricSamples {
 	t.Helper()
 	status, text := server.Do(http.MethodGet, "/metrics", "", "")
 	if status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}
-	at := samples{}
+	at := metricSamples{}
 	for line := range strings.Lines(text) {
 		rest, ours := strings.CutPrefix(line, "agentmarket_")
 		if !ours {

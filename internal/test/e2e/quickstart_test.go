@@ -15,7 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // TestQuickStart runs the documented lines as they stand: curl finds
@@ -29,7 +29,7 @@ func TestQuickStart(t *testing.T) {
 // in place of the documented ones, do the same.
 func TestReadme(t *testing.T) {
 	t.Parallel()
-	section := strings.ReplaceAll(readmeSection(t, "Quick start", "sh"), "http://127.0.0.1:8080", "https://your-domain.com")
+	section := strings.ReplaceAll(readmeCode(t, "Quick start", "sh"), "http://127.0.0.1:8080", "https://your-domain.com")
 	files := map[string]string{}
 	for i, name := range []string{"register.sh", "browse.sh", "accept.sh", "complete.sh", "execute.sh"} {
 		begins, ends := fmt.Sprintf("# %d. ", i+1), fmt.Sprintf("# %d. ", i+2)
@@ -47,8 +47,8 @@ func TestReadme(t *testing.T) {
 // the script's.
 func runScript(t *testing.T, script string, files map[string]string) {
 	t.Helper()
-	program.Tool(t, "curl")
-	endpoint, env := program.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	testserver.RequireTool(t, "curl")
+	endpoint, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var call struct{ Task struct{ Description string } }
 		if err := json.NewDecoder(r.Body).Decode(&call); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -56,7 +56,7 @@ func runScript(t *testing.T, script string, files map[string]string) {
 		}
 		_, _ = fmt.Fprintf(w, "Did: %s", call.Task.Description)
 	}))
-	s := &scripted{server: program.Start(t, env...), endpoint: endpoint + "/execute"}
+	s := &scriptCommands{server: testserver.Start(t, env...), endpoint: endpoint + "/execute"}
 	target, err := url.Parse(s.server.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -76,20 +76,20 @@ func runScript(t *testing.T, script string, files map[string]string) {
 			return os.WriteFile(filepath.Join(e.WorkDir, ".curlrc"), []byte(config), 0o600)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"post": s.post, "endpoint": s.hireable, "run": s.run, "is": s.is, "keep": s.keep, "balance": s.balance,
+			"post": s.post, "endpoint": s.registerEndpointAgent, "run": s.runFile, "is": s.expectValue, "keep": s.setVariable, "balance": s.expectBalance,
 			"verify": func(*testscript.TestScript, bool, []string) { s.server.Verify() },
 		},
 	})
 }
 
-// scripted are the commands of a script beside testscript's own.
-type scripted struct {
-	server   *program.Server
+// scriptCommands are the commands of a script beside testscript's own.
+type scriptCommands struct {
+	server   *testserver.Server
 	endpoint string
 }
 
 // post BUDGET has a new agent post a task; it sets POSTER_KEY and TASK_ID.
-func (s *scripted) post(ts *testscript.TestScript, _ bool, args []string) {
+func (s *scriptCommands) post(ts *testscript.TestScript, _ bool, args []string) {
 	budget, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	poster := s.server.Register("Poster", nil)
@@ -103,42 +103,42 @@ func (s *scripted) post(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("TASK_ID", data.PostTask.Task.ID)
 }
 
-// hireable registers an agent that can be hired; it sets HIRED_KEY and AGENT_ID.
-func (s *scripted) hireable(ts *testscript.TestScript, _ bool, _ []string) {
+// registerEndpointAgent registers an agent that can be hired; it sets HIRED_KEY and AGENT_ID.
+func (s *scriptCommands) registerEndpointAgent(ts *testscript.TestScript, _ bool, _ []string) {
 	agent := s.server.Register("Hired", map[string]any{"endpointUrl": s.endpoint})
 	ts.Setenv("HIRED_KEY", agent.Key)
 	ts.Setenv("AGENT_ID", agent.ID)
 }
 
-// run FILE runs a shell file after what its reader is told to put in was put in.
-func (*scripted) run(ts *testscript.TestScript, _ bool, args []string) {
+// runFile FILE runs a shell file after what its reader is told to put in was put in.
+func (*scriptCommands) runFile(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(ts.Exec("sh", "-c", strings.NewReplacer(
 		"{task-id}", ts.Getenv("TASK_ID"), "your-api-key", ts.Getenv("API_KEY"), `"uuid"`, `"`+ts.Getenv("AGENT_ID")+`"`,
 	).Replace(ts.ReadFile(args[0]))))
 }
 
-// is PATH VALUE wants a value in the last answer.
-func (*scripted) is(ts *testscript.TestScript, _ bool, args []string) {
-	if got := at(ts, args[0]); got != args[1] {
+// expectValue PATH VALUE wants a value in the last answer.
+func (*scriptCommands) expectValue(ts *testscript.TestScript, _ bool, args []string) {
+	if got := responseValue(ts, args[0]); got != args[1] {
 		ts.Fatalf("%s is %s, want %s", args[0], got, args[1])
 	}
 }
 
-// keep VARIABLE PATH sets a variable to a value of the last answer.
-func (*scripted) keep(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Setenv(args[0], at(ts, args[1]))
+// setVariable VARIABLE PATH sets a variable to a value of the last answer.
+func (*scriptCommands) setVariable(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], responseValue(ts, args[1]))
 }
 
-// balance KEY VALUE wants an agent to have so many credits.
-func (s *scripted) balance(ts *testscript.TestScript, _ bool, args []string) {
+// expectBalance KEY VALUE wants an agent to have so many credits.
+func (s *scriptCommands) expectBalance(ts *testscript.TestScript, _ bool, args []string) {
 	status, text := s.server.Do(http.MethodGet, "/api/wallet", args[0], "")
 	if want := `"balance":` + args[1] + `}`; status != http.StatusOK || !strings.HasSuffix(strings.TrimSpace(text), want) {
 		ts.Fatalf("the wallet is %d %s, want %s", status, text, args[1])
 	}
 }
 
-// at finds a value in the last answer by its names and places, with dots.
-func at(ts *testscript.TestScript, path string) string {
+// responseValue finds a value in the last answer by its names and places, with dots.
+func responseValue(ts *testscript.TestScript, path string) string {
 	var value any
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &value))
 	for step := range strings.SplitSeq(path, ".") {

@@ -15,7 +15,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/models"
 )
 
@@ -25,14 +25,14 @@ import (
 // backup from before is served with it.
 func TestRekey(t *testing.T) {
 	t.Parallel()
-	got, url, env := receiver(t, nil)
-	server := program.Start(t, append(env, quickRetry, "AGENTMARKET_STARTING_CREDITS=10000")...)
+	got, url, env := startReceiver(t, nil)
+	server := testserver.Start(t, append(env, quickRetries, "AGENTMARKET_STARTING_CREDITS=10000")...)
 	agent := server.Register("Agent", map[string]any{"webhookUrl": url, "capabilities": []string{"x"}}, "Idempotency-Key", "a key that is long enough")
 	poster := server.Register("Poster", nil)
 	signed := func() {
 		t.Helper()
-		post(t, server, poster.Key, "x")
-		one := next(t, got)
+		mustPostTask(t, server, poster.Key, "x")
+		one := nextDelivery(t, got)
 		mac := hmac.New(sha256.New, []byte(agent.WebhookSecret))
 		_, _ = mac.Write([]byte(one.body))
 		if want := "sha256=" + hex.EncodeToString(mac.Sum(nil)); one.header.Get("X-AgentMarket-Signature") != want {
@@ -42,25 +42,25 @@ func TestRekey(t *testing.T) {
 	signed()
 	server.Stop()
 	path := filepath.Join(server.Dir, "agentmarket.db")
-	oldKey := strings.TrimSpace(read(t, path+".key"))
-	sealMany(t, path, oldKey)
+	oldKey := strings.TrimSpace(readFile(t, path+".key"))
+	createSecrets(t, path, oldKey)
 	backup := filepath.Join(t.TempDir(), "agentmarket.db")
-	if text, code := program.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
+	if text, code := testserver.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
 		t.Fatal(text)
 	}
 	for pages := 1; ; pages++ {
-		if rekey(t, server.Dir, pages) || read(t, path+".key") != oldKey+"\n" { // it was killed too late
+		if runRekey(t, server.Dir, pages) || readFile(t, path+".key") != oldKey+"\n" { // it was killed too late
 			break
 		}
 		server.Restart()
 		signed()
 		server.Stop()
 	}
-	newKey := strings.TrimSpace(read(t, path+".key"))
-	if kept, _ := filepath.Glob(path + ".key.until-*"); len(kept) != 1 || strings.TrimSpace(read(t, kept[0])) != oldKey || newKey == oldKey {
+	newKey := strings.TrimSpace(readFile(t, path+".key"))
+	if kept, _ := filepath.Glob(path + ".key.until-*"); len(kept) != 1 || strings.TrimSpace(readFile(t, kept[0])) != oldKey || newKey == oldKey {
 		t.Errorf("the old key is kept in %v", kept)
 	}
-	sealedWith(t, path, newKey)
+	checkEncryptedWith(t, path, newKey)
 	server.Restart()
 	signed()
 	again := server.Register("Agent", map[string]any{"webhookUrl": url, "capabilities": []string{"x"}}, "Idempotency-Key", "a key that is long enough")
@@ -73,14 +73,14 @@ func TestRekey(t *testing.T) {
 	signed()
 }
 
-// sealMany adds agents with secrets of their own, some pages of them.
-func sealMany(t *testing.T, path, key string) {
+// createSecrets adds agents with secrets of their own, some pages of them.
+func createSecrets(t *testing.T, path, key string) {
 	t.Helper()
-	box, err := auth.NewBox([]byte(key))
+	box, err := auth.NewCipher([]byte(key))
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened(t, path, func(db *database.DB) error {
+	withDatabase(t, path, func(db *database.DB) error {
 		return db.Write(t.Context(), func(tx *database.Tx) error {
 			for i := range 1100 {
 				id := fmt.Sprintf("agent-%04d", i)
@@ -88,7 +88,7 @@ func sealMany(t *testing.T, path, key string) {
 				if err := tx.Create(&agent).Error; err != nil {
 					return err
 				}
-				if err := tx.Create(&models.Secret{AgentID: id, Sealed: box.Seal([]byte("whsec_"+id), id), Hint: "whsec_"}).Error; err != nil {
+				if err := tx.Create(&models.Secret{AgentID: id, Encrypted: box.Encrypt([]byte("whsec_"+id), id), Hint: "whsec_"}).Error; err != nil {
 					return err
 				}
 			}
@@ -97,8 +97,8 @@ func sealMany(t *testing.T, path, key string) {
 	})
 }
 
-// opened does something with a store that nobody serves.
-func opened(t *testing.T, path string, do func(*database.DB) error) {
+// withDatabase does something with a store that nobody serves.
+func withDatabase(t *testing.T, path string, do func(*database.DB) error) {
 	t.Helper()
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -112,11 +112,11 @@ func opened(t *testing.T, path string, do func(*database.DB) error) {
 	}
 }
 
-// rekey runs the command and kills it once it has told of so many pages. It reports
+// runRekey runs the command and kills it once it has told of so many pages. It reports
 // whether it came to its end before.
-func rekey(t *testing.T, dir string, pages int) (ended bool) {
+func runRekey(t *testing.T, dir string, pages int) (ended bool) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program.Path(), "rekey")
+	cmd := exec.CommandContext(t.Context(), testserver.BinaryPath(), "rekey")
 	cmd.Dir = dir
 	out, err := cmd.StderrPipe()
 	if err != nil {
@@ -141,14 +141,14 @@ func rekey(t *testing.T, dir string, pages int) (ended bool) {
 	return ended
 }
 
-// sealedWith wants every secret to open with one key alone.
-func sealedWith(t *testing.T, path, key string) {
+// checkEncryptedWith wants every secret to open with one key alone.
+func checkEncryptedWith(t *testing.T, path, key string) {
 	t.Helper()
-	box, err := auth.NewBox([]byte(key))
+	box, err := auth.NewCipher([]byte(key))
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened(t, path, func(db *database.DB) error {
+	withDatabase(t, path, func(db *database.DB) error {
 		var rows []models.Secret
 		if err := db.Read(t.Context()).Find(&rows).Error; err != nil {
 			return err
@@ -157,7 +157,7 @@ func sealedWith(t *testing.T, path, key string) {
 			t.Errorf("%d secrets", len(rows))
 		}
 		for _, row := range rows {
-			if _, err := box.Open(row.Sealed, row.AgentID); err != nil {
+			if _, err := box.Decrypt(row.Encrypted, row.AgentID); err != nil {
 				t.Errorf("the secret of %s: %v", row.AgentID, err)
 			}
 		}
@@ -165,10 +165,10 @@ func sealedWith(t *testing.T, path, key string) {
 	})
 }
 
-// TestRekey_refuses to make what it cannot finish.
-func TestRekey_refuses(t *testing.T) {
+// TestRekey_errors to make what it cannot finish.
+func TestRekey_errors(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
+	server := testserver.Start(t)
 	server.Register("Agent", map[string]any{"endpointUrl": "https://agent.example.com/run"})
 	for _, row := range []struct {
 		code       int
@@ -179,20 +179,20 @@ func TestRekey_refuses(t *testing.T) {
 		{1, "rekey --database none.db --secret-key=another-secret-key", "no such file"},
 		{2, "rekey --database postgres://127.0.0.1/market", "secret-key: must be given"},
 	} {
-		text, code := program.Run(t, server.Dir, strings.Fields(row.args)...)
+		text, code := testserver.Run(t, server.Dir, strings.Fields(row.args)...)
 		if code != row.code || !strings.Contains(text, row.says) {
 			t.Errorf("%s: exit %d, %s", row.args, code, text)
 		}
 	}
 	server.Stop()
-	if text, code := program.Run(t, server.Dir, "rekey", "--secret-key=another secret key", "--old-secret-key=not the right one"); code != 1 || !strings.Contains(text, "secret key") {
+	if text, code := testserver.Run(t, server.Dir, "rekey", "--secret-key=another secret key", "--old-secret-key=not the right one"); code != 1 || !strings.Contains(text, "secret key") {
 		t.Errorf("with a wrong old key: exit %d, %s", code, text)
 	}
 	if files, err := os.ReadDir(server.Dir); err != nil || len(files) > 3 { // the database, its key and its lock
 		t.Errorf("left behind: %v (%v)", files, err)
 	}
-	oldKey := strings.TrimSpace(read(t, filepath.Join(server.Dir, "agentmarket.db.key")))
-	if text, code := program.Run(t, server.Dir, "rekey", "--secret-key=another secret key", "--old-secret-key="+oldKey); code != 0 {
+	oldKey := strings.TrimSpace(readFile(t, filepath.Join(server.Dir, "agentmarket.db.key")))
+	if text, code := testserver.Run(t, server.Dir, "rekey", "--secret-key=another secret key", "--old-secret-key="+oldKey); code != 0 {
 		t.Errorf("with the right ones: exit %d, %s", code, text)
 	}
 	server.Restart("AGENTMARKET_SECRET_KEY=another secret key")

@@ -18,78 +18,78 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // TestSkill has two agents do as a server's skill.md says, from registration to
 // payment, and in the end every shell line in it has run.
 func TestSkill(t *testing.T) {
 	t.Parallel()
-	endpoint, env := program.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	endpoint, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("Rain on the tin roof."))
 	}))
-	server := program.Start(t, env...)
+	server := testserver.Start(t, env...)
 	guide := readSkill(t, server)
-	worker, poster := guide.join(t), guide.join(t)
+	worker, poster := guide.register(t), guide.register(t)
 
-	posted := poster.do(t, "post")
-	wants(t, posted, `"status":"open"`, `"balance":75`)
-	task := posted.text("id")
-	worker.set("TASK_ID", task)
-	poster.set("TASK_ID", task)
-	wants(t, worker.do(t, "find work"), task)
-	wants(t, worker.do(t, "accept"), `"status":"assigned"`)
-	wants(t, worker.do(t, "more time"), `"lease_until":"`)
-	wants(t, worker.do(t, "give it back"), `"status":"open"`)
-	worker.do(t, "accept")
-	wants(t, worker.do(t, "complete"), `"status":"completed"`, `"balance":122`)
-	wants(t, worker.do(t, "complete"), `"balance":122`) // as for who had no answer
-	wants(t, worker.do(t, "balance"), `"balance":122`)
-	wants(t, poster.do(t, "look"), `"result":"The work, whole."`)
-	wants(t, poster.do(t, "rate"), `"score":5`)
+	posted := poster.run(t, "post")
+	requireContains(t, posted, `"status":"open"`, `"balance":75`)
+	task := posted.dataField("id")
+	worker.setEnv("TASK_ID", task)
+	poster.setEnv("TASK_ID", task)
+	requireContains(t, worker.run(t, "find work"), task)
+	requireContains(t, worker.run(t, "accept"), `"status":"assigned"`)
+	requireContains(t, worker.run(t, "more time"), `"lease_until":"`)
+	requireContains(t, worker.run(t, "give it back"), `"status":"open"`)
+	worker.run(t, "accept")
+	requireContains(t, worker.run(t, "complete"), `"status":"completed"`, `"balance":122`)
+	requireContains(t, worker.run(t, "complete"), `"balance":122`) // as for who had no answer
+	requireContains(t, worker.run(t, "balance"), `"balance":122`)
+	requireContains(t, poster.run(t, "look"), `"result":"The work, whole."`)
+	requireContains(t, poster.run(t, "rate"), `"score":5`)
 
-	poster.put("a-name-of-your-own-for-this-task", "another-name")
-	second := poster.do(t, "post")
-	poster.set("TASK_ID", second.text("id"))
-	wants(t, poster.do(t, "cancel"), `"status":"cancelled"`, `"balance":75`)
+	poster.replace("a-name-of-your-own-for-this-task", "another-name")
+	second := poster.run(t, "post")
+	poster.setEnv("TASK_ID", second.dataField("id"))
+	requireContains(t, poster.run(t, "cancel"), `"status":"cancelled"`, `"balance":75`)
 
 	hired := server.Register("Hired", map[string]any{"endpointUrl": endpoint + "/execute", "capabilities": []string{"writing"}})
-	wants(t, poster.do(t, "choose an agent"), hired.ID)
-	poster.set("AGENT_ID", hired.ID)
-	wants(t, poster.do(t, "hire"), "Rain on the tin roof.", `"balance":60`)
+	requireContains(t, poster.run(t, "choose an agent"), hired.ID)
+	poster.setEnv("AGENT_ID", hired.ID)
+	requireContains(t, poster.run(t, "hire"), "Rain on the tin roof.", `"balance":60`)
 
-	listens(t, server, worker)
+	checkListener(t, server, worker)
 
-	secret := worker.do(t, "set a webhook").text("webhook_secret")
-	worker.set("WEBHOOK_SECRET", secret)
+	secret := worker.run(t, "set a webhook").dataField("webhook_secret")
+	worker.setEnv("WEBHOOK_SECRET", secret)
 	const body = `{"event":"task.posted"}`
 	if err := os.WriteFile(filepath.Join(worker.dir, "body.json"), []byte(body), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(body))
-	wants(t, worker.do(t, "verify"), "sha256="+hex.EncodeToString(mac.Sum(nil))+"\n")
+	requireContains(t, worker.run(t, "verify"), "sha256="+hex.EncodeToString(mac.Sum(nil))+"\n")
 
 	var rotated struct {
 		Data struct{ RotateAPIKey struct{ APIKey string } }
 	}
-	if err := json.Unmarshal([]byte(worker.do(t, "replace the key").raw), &rotated); err != nil {
+	if err := json.Unmarshal([]byte(worker.run(t, "replace the key").raw), &rotated); err != nil {
 		t.Fatal(err)
 	}
-	wants(t, worker.do(t, "balance"), "UNAUTHENTICATED")
-	worker.set("AGENTMARKET_API_KEY", rotated.Data.RotateAPIKey.APIKey)
-	wants(t, worker.do(t, "balance"), `"balance":122`)
+	requireContains(t, worker.run(t, "balance"), "UNAUTHENTICATED")
+	worker.setEnv("AGENTMARKET_API_KEY", rotated.Data.RotateAPIKey.APIKey)
+	requireContains(t, worker.run(t, "balance"), `"balance":122`)
 	server.Verify()
-	for name := range guide.lines {
+	for name := range guide.scripts {
 		if !guide.ran[name] {
 			t.Errorf("nobody has run %q", name)
 		}
 	}
 }
 
-// listens has the worker listen while others post, until it has heard of one: a
+// checkListener has the worker listen while others post, until it has heard of one: a
 // listener does not say when it is ready.
-func listens(t *testing.T, server *program.Server, worker *reader) {
+func checkListener(t *testing.T, server *testserver.Server, worker *skillAgent) {
 	t.Helper()
 	cmd := worker.command(t, "listen")
 	out, err := cmd.StdoutPipe()
@@ -117,7 +117,7 @@ func listens(t *testing.T, server *program.Server, worker *reader) {
 	for n := 0; ; n++ {
 		select {
 		case text := <-heard:
-			wants(t, printed{raw: text}, `"cursor":"`, `"title":"Heard of `)
+			requireContains(t, commandOutput{raw: text}, `"cursor":"`, `"title":"Heard of `)
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 			return
@@ -132,63 +132,65 @@ func listens(t *testing.T, server *program.Server, worker *reader) {
 
 // skill is the shell lines of a server's skill.md by the name in their first line.
 type skill struct {
-	lines map[string]string
-	ran   map[string]bool
+	scripts map[string]string
+	ran     map[string]bool
 }
 
-func readSkill(t *testing.T, server *program.Server) *skill {
+func readSkill(t *testing.T, server *testserver.Server) *skill {
 	t.Helper()
 	_, text := server.Do(http.MethodGet, "/skill.md", "", "")
-	s := &skill{lines: map[string]string{}, ran: map[string]bool{}}
+	s := &skill{scripts: map[string]string{}, ran: map[string]bool{}}
 	for _, block := range regexp.MustCompile("(?ms)^```sh\n# ([^\n]+)\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
-		s.lines[block[1]] = block[2]
+		s.scripts[block[1]] = block[2]
 	}
-	if strings.Count(text, "```") != 2*len(s.lines) || len(s.lines) == 0 {
-		t.Fatalf("some of skill.md is no shell lines with a name of their own; these are: %q", slices.Sorted(maps.Keys(s.lines)))
+	if strings.Count(text, "```") != 2*len(s.scripts) || len(s.scripts) == 0 {
+		t.Fatalf("some of skill.md is no shell lines with a name of their own; these are: %q", slices.Sorted(maps.Keys(s.scripts)))
 	}
 	return s
 }
 
-// reader is an agent that does as it reads.
-type reader struct {
+// skillAgent is an agent that does as it reads.
+type skillAgent struct {
 	*skill
-	dir string
-	env map[string]string
-	in  []string // what it puts in for what it is told to: pairs, for a replacer
+	dir          string
+	env          map[string]string
+	replacements []string // what it puts in for what it is told to: pairs, for a replacer
 }
 
-// join registers an agent.
-func (s *skill) join(t *testing.T) *reader {
+// register registers an agent.
+func (s *skill) register(t *testing.T) *skillAgent {
 	t.Helper()
-	r := &reader{skill: s, dir: t.TempDir(), env: map[string]string{}}
-	registered := r.do(t, "register")
-	wants(t, registered, `"balance":100`)
-	r.set("AGENTMARKET_API_KEY", registered.text("api_key"))
+	r := &skillAgent{skill: s, dir: t.TempDir(), env: map[string]string{}}
+	registered := r.run(t, "register")
+	requireContains(t, registered, `"balance":100`)
+	r.setEnv("AGENTMARKET_API_KEY", registered.dataField("api_key"))
 	return r
 }
 
-func (r *reader) set(variable, value string) { r.env[variable] = value }
-func (r *reader) put(told, value string)     { r.in = append(r.in, told, value) }
+func (r *skillAgent) setEnv(variable, value string) { r.env[variable] = value }
+func (r *skillAgent) replace(told, value string) {
+	r.replacements = append(r.replacements, told, value)
+}
 
-// do runs lines and returns what they print.
-func (r *reader) do(t *testing.T, name string) printed {
+// run runs lines and returns what they print.
+func (r *skillAgent) run(t *testing.T, name string) commandOutput {
 	t.Helper()
 	out, err := r.command(t, name).Output()
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
-	return printed{raw: string(out)}
+	return commandOutput{raw: string(out)}
 }
 
-func (r *reader) command(t *testing.T, name string) *exec.Cmd {
+func (r *skillAgent) command(t *testing.T, name string) *exec.Cmd {
 	t.Helper()
-	program.Tool(t, "curl")
-	lines, ok := r.lines[name]
+	testserver.RequireTool(t, "curl")
+	lines, ok := r.scripts[name]
 	if !ok {
 		t.Fatalf("skill.md does not say how to %q", name)
 	}
 	r.ran[name] = true
-	cmd := exec.CommandContext(t.Context(), "sh", "-euc", strings.NewReplacer(r.in...).Replace(lines))
+	cmd := exec.CommandContext(t.Context(), "sh", "-euc", strings.NewReplacer(r.replacements...).Replace(lines))
 	cmd.Dir = r.dir
 	cmd.Stderr = os.Stderr
 	cmd.Env = os.Environ()
@@ -198,18 +200,18 @@ func (r *reader) command(t *testing.T, name string) *exec.Cmd {
 	return cmd
 }
 
-// printed is what lines printed.
-type printed struct{ raw string }
+// commandOutput is what lines printed.
+type commandOutput struct{ raw string }
 
-// text is a member of an answer's data.
-func (p printed) text(name string) string {
+// dataField is a member of an answer's data.
+func (p commandOutput) dataField(name string) string {
 	var answer struct{ Data map[string]any }
 	_ = json.Unmarshal([]byte(p.raw), &answer) // then there is none
 	text, _ := answer.Data[name].(string)
 	return text
 }
 
-func wants(t *testing.T, got printed, parts ...string) {
+func requireContains(t *testing.T, got commandOutput, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
 		if !strings.Contains(got.raw, part) {

@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// Label marks the goroutine of a test until the test ends, and with it those
+// Counter marks the goroutine of a test until the test ends, and with it those
 // that it begins from now on, and theirs. It returns what counts them.
-func Label(t *testing.T) (count func() int) {
+func Counter(t *testing.T) (count func() int) {
 	t.Helper()
 	pprof.SetGoroutineLabels(pprof.WithLabels(t.Context(), pprof.Labels("test", t.Name())))
 	t.Cleanup(func() { pprof.SetGoroutineLabels(context.Background()) })
@@ -23,12 +23,12 @@ func Label(t *testing.T) (count func() int) {
 		if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
 			t.Fatal(err)
 		}
-		return labelled(&profile, fmt.Sprintf("%q:%q", "test", t.Name()))
+		return countLabelled(&profile, fmt.Sprintf("%q:%q", "test", t.Name()))
 	}
 }
 
-// labelled sums the groups of a profile that carry a label.
-func labelled(profile *bytes.Buffer, label string) int {
+// countLabelled sums the groups of a profile that carry a label.
+func countLabelled(profile *bytes.Buffer, label string) int {
 	total, group := 0, 0
 	for lines := bufio.NewScanner(profile); lines.Scan(); {
 		if n, err := fmt.Sscanf(lines.Text(), "%d @", &group); n == 1 && err == nil {

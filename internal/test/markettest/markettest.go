@@ -45,22 +45,22 @@ func (c *Clock) Advance(d time.Duration) {
 // Bundle is a market and what a test needs beside it.
 type Bundle struct {
 	*market.Market
-	T     testing.TB
-	DB    *database.DB
-	Log   *events.Log
-	Clock *Clock
-	Hired *Hired
+	T          testing.TB
+	DB         *database.DB
+	Log        *events.Log
+	Clock      *Clock
+	FakeRunner *FakeRunner
 }
 
-// Hired runs every agent that is hired: with Answer, which may be changed, or
-// with Outcome when there is one.
-type Hired struct {
-	Answer  func(ctx context.Context, agent *models.Agent, task *models.Task) (string, error)
-	Outcome func(ctx context.Context, task *models.Task, terms market.Terms) (market.Outcome, error)
+// FakeRunner runs every agent that is hired: with ResultFunc, which may be changed, or
+// with RunResult when there is one.
+type FakeRunner struct {
+	ResultFunc  func(ctx context.Context, agent *models.Agent, task *models.Task) (string, error)
+	OutcomeFunc func(ctx context.Context, task *models.Task, terms market.RunOptions) (market.RunResult, error)
 }
 
-// Ready refuses agents with nothing to run.
-func (*Hired) Ready(agent *models.Agent) error {
+// CheckRunnable refuses agents with nothing to run.
+func (*FakeRunner) CheckRunnable(agent *models.Agent) error {
 	if agent.ExecutionMode() == models.ModeNone {
 		return models.Errorf(models.Conflict, "agent %s takes no direct hires", agent.ID)
 	}
@@ -68,33 +68,33 @@ func (*Hired) Ready(agent *models.Agent) error {
 }
 
 // Run answers as the test says.
-func (h *Hired) Run(ctx context.Context, agent *models.Agent, task *models.Task, terms market.Terms) (market.Outcome, error) {
-	if h.Outcome != nil {
-		return h.Outcome(ctx, task, terms)
+func (h *FakeRunner) Run(ctx context.Context, agent *models.Agent, task *models.Task, terms market.RunOptions) (market.RunResult, error) {
+	if h.OutcomeFunc != nil {
+		return h.OutcomeFunc(ctx, task, terms)
 	}
-	result, err := h.Answer(ctx, agent, task)
-	return market.Outcome{Result: result}, err
+	result, err := h.ResultFunc(ctx, agent, task)
+	return market.RunResult{Result: result}, err
 }
 
-// silent notifies nobody.
-type silent struct{}
+// noopWebhooks notifies nobody.
+type noopWebhooks struct{}
 
-func (silent) Subscribe(*database.Tx, string, string, []models.WebhookEvent) (models.Webhook, string, error) {
+func (noopWebhooks) Subscribe(*database.Tx, string, string, []models.WebhookEvent) (models.Webhook, string, error) {
 	return models.Webhook{}, "whsec_test", nil
 }
-func (silent) MintSecret(*database.Tx, string) (string, error) { return "whsec_test", nil }
-func (silent) Announce(*database.Tx, *models.Event) error      { return nil }
-func (silent) Prune(context.Context) error                     { return nil }
-func (silent) Needs(context.Context) (int64, error)            { return math.MaxInt64, nil }
+func (noopWebhooks) EnsureSecret(*database.Tx, string) (string, error) { return "whsec_test", nil }
+func (noopWebhooks) Notify(*database.Tx, *models.Event) error          { return nil }
+func (noopWebhooks) Prune(context.Context) error                       { return nil }
+func (noopWebhooks) OldestNeeded(context.Context) (int64, error)       { return math.MaxInt64, nil }
 
 // New makes a market that ends with the test, on the engine that is tested.
 func New(t testing.TB) *Bundle {
 	t.Helper()
-	return NewAt(t, services.Address(t))
+	return NewWithDatabase(t, services.NewDatabase(t))
 }
 
-// NewAt makes a market in a store.
-func NewAt(t testing.TB, address string) *Bundle {
+// NewWithDatabase makes a market in a store.
+func NewWithDatabase(t testing.TB, address string) *Bundle {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	db, err := database.Open(t.Context(), address, logger)
@@ -105,14 +105,14 @@ func NewAt(t testing.TB, address string) *Bundle {
 	must(t, err)
 	log, err := events.Open(t.Context(), db, logger)
 	must(t, err)
-	box, err := auth.NewBox([]byte("a key for tests only"))
+	box, err := auth.NewCipher([]byte("a key for tests only"))
 	must(t, err)
-	hired := &Hired{Answer: func(context.Context, *models.Agent, *models.Task) (string, error) { return "done", nil }}
-	b := &Bundle{T: t, DB: db, Log: log, Clock: clock, Hired: hired}
-	b.Market = market.New(market.Parts{
-		DB: db, Events: log, Keys: keys, Box: box, Notifier: silent{}, Records: silent{}, Runner: hired, Now: clock.Now, Logger: logger,
+	hired := &FakeRunner{ResultFunc: func(context.Context, *models.Agent, *models.Task) (string, error) { return "done", nil }}
+	b := &Bundle{T: t, DB: db, Log: log, Clock: clock, FakeRunner: hired}
+	b.Market = market.New(market.Deps{
+		DB: db, Events: log, Keys: keys, Cipher: box, Notifier: noopWebhooks{}, DeliveryStore: noopWebhooks{}, Runner: hired, Now: clock.Now, Logger: logger,
 		CheckURL:  func(_, url string) (string, error) { return url, nil },
-		CheckName: func(context.Context, string, string) error { return nil },
+		CheckHost: func(context.Context, string, string) error { return nil },
 	}, market.Settings{
 		StartingCredits: 100, MinBudget: models.MinBudget, OpenFor: 7 * 24 * time.Hour, Lease: 24 * time.Hour, ExecuteTimeout: time.Minute,
 		ExecuteDeadline: time.Hour,
@@ -120,17 +120,17 @@ func NewAt(t testing.TB, address string) *Bundle {
 	return b
 }
 
-// Agent registers an agent with capabilities and an endpoint.
-func (b *Bundle) Agent(capabilities ...string) auth.Actor {
+// NewAgent registers an agent with capabilities and an endpoint.
+func (b *Bundle) NewAgent(capabilities ...string) auth.Actor {
 	b.T.Helper()
 	endpoint := "https://agent.example.com/execute"
 	out, err := b.Register(b.T.Context(), market.RegisterAgentInput{Name: "Agent", Capabilities: capabilities, EndpointURL: &endpoint})
 	must(b.T, err)
-	return auth.Actor{AgentID: out.Agent.ID, Key: auth.HashKey(out.APIKey)}
+	return auth.Actor{AgentID: out.Agent.ID, KeyHash: auth.HashKey(out.APIKey)}
 }
 
-// Posted posts a task.
-func (b *Bundle) Posted(poster auth.Actor, budget models.Credits, capabilities ...string) models.Task {
+// NewTask posts a task.
+func (b *Bundle) NewTask(poster auth.Actor, budget models.Credits, capabilities ...string) models.Task {
 	b.T.Helper()
 	out, err := b.Post(b.T.Context(), poster, market.PostTaskInput{
 		Title: "Task", Description: "Do it.", Budget: budget, RequiredCapabilities: capabilities,
@@ -147,18 +147,18 @@ func (b *Bundle) Balances(agent auth.Actor) (available, held models.Credits) {
 	return wallet.Available, wallet.Held
 }
 
-// Verified recomputes the ledger and fails the test when a law does not hold.
-func (b *Bundle) Verified() ledger.Report {
+// VerifyLedger recomputes the ledger and fails the test when a law does not hold.
+func (b *Bundle) VerifyLedger() ledger.Report {
 	b.T.Helper()
 	var report ledger.Report
-	must(b.T, b.DB.Snapshot(b.T.Context(), func(state *database.State) (err error) {
+	must(b.T, b.DB.Snapshot(b.T.Context(), func(state *database.Snapshot) (err error) {
 		if report, err = ledger.Verify(state); err != nil {
 			return err
 		}
-		sums, err := ledger.Balanced(state)
-		if want := (ledger.Balance{
+		sums, err := ledger.ReadBalanceSheet(state)
+		if want := (ledger.BalanceSheet{
 			Issued: report.Issued, Fees: report.InFees, Available: sums.Available, Held: report.InWallets - sums.Available, Escrow: report.InEscrow,
-		}); sums != want || sums.Drift() != 0 {
+		}); sums != want || sums.Discrepancy() != 0 {
 			b.T.Errorf("the sums are %+v, the ledger has %+v", sums, want)
 		}
 		return err
@@ -176,8 +176,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// Offline finds no name: a test that calls strangers stays on this machine.
-func Offline() *net.Resolver {
+// OfflineResolver finds no name: a test that calls strangers stays on this machine.
+func OfflineResolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return nil, errors.New("this test has no network")
 	}}

@@ -47,18 +47,18 @@ func TestLayers(t *testing.T) {
 	t.Parallel()
 	for _, pkg := range modulePackages(t) {
 		for _, imported := range pkg.imports {
-			if reason := refusal(pkg.dir, imported); reason != "" {
+			if reason := importViolation(pkg.dir, imported); reason != "" {
 				t.Errorf("%s imports %s: %s", pkg.dir, imported, reason)
 			}
 		}
-		if _, known := levelOf(pkg.dir); !known && !beside(pkg.dir) {
+		if _, known := levelOf(pkg.dir); !known && !isOutsideLayers(pkg.dir) {
 			t.Errorf("package %s has no level: give it a line in levels and in docs/architecture.md", pkg.dir)
 		}
 	}
 }
 
-// TestLayersRefuse shows that the rule bites, whatever the tree looks like today.
-func TestLayersRefuse(t *testing.T) {
+// TestLayers_rejectsForbiddenImports shows that the rule bites, whatever the tree looks like today.
+func TestLayers_rejectsForbiddenImports(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		from, to string
@@ -84,24 +84,24 @@ func TestLayersRefuse(t *testing.T) {
 		{"internal/app", "examples/worker-go", false},
 		{"internal/app", "unheardof", false},
 	} {
-		if reason := refusal(row.from, row.to); (reason == "") != row.allowed {
+		if reason := importViolation(row.from, row.to); (reason == "") != row.allowed {
 			t.Errorf("%s imports %s: allowed should be %t, refusal is %q", row.from, row.to, row.allowed, reason)
 		}
 	}
 }
 
-// refusal says why a package may not import another, or "" when it may.
-func refusal(from, to string) string {
+// importViolation says why a package may not import another, or "" when it may.
+func importViolation(from, to string) string {
 	level, _ := levelOf(from)
 	importedLevel, known := levelOf(to)
 	switch {
-	case within(from, "internal/test"), within(from, "internal/gen"):
+	case isWithin(from, "internal/test"), isWithin(from, "internal/gen"):
 		return "" // test support and generators may know everything
-	case within(from, "bench") && !within(to, "bench"), within(from, "examples"):
+	case isWithin(from, "bench") && !isWithin(to, "bench"), isWithin(from, "examples"):
 		return "it speaks to a server over the network and knows nothing else of it"
-	case beside(to) && !beside(from):
+	case isOutsideLayers(to) && !isOutsideLayers(from):
 		return "it stands beside the layers, for tests and measurements only"
-	case within(to, from), within(from, "bench"):
+	case isWithin(to, from), isWithin(from, "bench"):
 		return ""
 	case !known:
 		return "it has no level"
@@ -125,28 +125,28 @@ func levelOf(dir string) (level int, known bool) {
 	return level, known
 }
 
-func beside(dir string) bool {
-	return within(dir, "bench") || within(dir, "examples") || within(dir, "internal/test") || within(dir, "internal/gen")
+func isOutsideLayers(dir string) bool {
+	return isWithin(dir, "bench") || isWithin(dir, "examples") || isWithin(dir, "internal/test") || isWithin(dir, "internal/gen")
 }
 
-func within(dir, folder string) bool { return dir == folder || strings.HasPrefix(dir, folder+"/") }
+func isWithin(dir, folder string) bool { return dir == folder || strings.HasPrefix(dir, folder+"/") }
 
 // TestPackageDocs wants one package comment in every package, no more.
 // Packages that are generated whole are left to their generator.
 func TestPackageDocs(t *testing.T) {
 	t.Parallel()
 	for _, pkg := range modulePackages(t) {
-		if pkg.written && len(pkg.documented) != 1 {
-			t.Errorf("package %s: want a package comment in one file, have it in %v", pkg.dir, pkg.documented)
+		if pkg.handwritten && len(pkg.docFiles) != 1 {
+			t.Errorf("package %s: want a package comment in one file, have it in %v", pkg.dir, pkg.docFiles)
 		}
 	}
 }
 
 type modulePackage struct {
-	dir        string   // relative to the module, "." for its root
-	written    bool     // at least one file was written by hand
-	documented []string // files that carry a package comment
-	imports    []string // of this module, as dirs, tests left out
+	dir         string   // relative to the module, "." for its root
+	handwritten bool     // at least one file was written by hand
+	docFiles    []string // files that carry a package comment
+	imports     []string // of this module, as dirs, tests left out
 }
 
 // modulePackages parses the module itself, not through the go command: the test
@@ -167,9 +167,9 @@ func modulePackages(t *testing.T) []modulePackage {
 			byDir[dir] = &modulePackage{dir: dir}
 		}
 		pkg := byDir[dir]
-		pkg.written = pkg.written || !ast.IsGenerated(f)
+		pkg.handwritten = pkg.handwritten || !ast.IsGenerated(f)
 		if f.Doc != nil {
-			pkg.documented = append(pkg.documented, name)
+			pkg.docFiles = append(pkg.docFiles, name)
 		}
 		for _, spec := range f.Imports {
 			if imported, ok := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), modulePath+"/"); ok {
@@ -185,9 +185,9 @@ func modulePackages(t *testing.T) []modulePackage {
 	return pkgs
 }
 
-// TestDependenciesAreNamed: what go.mod asks for directly has a row with its
+// TestDependencies_documented: what go.mod asks for directly has a row with its
 // version in docs/dependencies.md, and a row without a requirement goes.
-func TestDependenciesAreNamed(t *testing.T) {
+func TestDependencies_documented(t *testing.T) {
 	t.Parallel()
 	required, err := os.ReadFile("go.mod")
 	if err != nil {
@@ -256,7 +256,10 @@ func walkModule(t *testing.T, visit func(name string) error) {
 			return nil // gone between the listing and the look
 		case err != nil:
 			return err
-		case name == ".":
+		case name == ".", name == ".git": // .git is a file in a worktree
+			if entry.IsDir() && name == ".git" {
+				return filepath.SkipDir
+			}
 			return nil
 		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".ci", ignored.MatchString(slashed):
 			if entry.IsDir() {

@@ -24,8 +24,8 @@ type snippet struct {
 	line       int
 }
 
-// fenced is the fenced code of a document.
-func fenced(text string) (all []snippet) {
+// codeBlocks is the fenced code of a document.
+func codeBlocks(text string) (all []snippet) {
 	var open *snippet
 	for i, line := range strings.Split(text, "\n") {
 		kind, fence := strings.CutPrefix(strings.TrimSpace(line), "```")
@@ -41,8 +41,8 @@ func fenced(text string) (all []snippet) {
 	return all
 }
 
-// documents are the pages of the repository, each with its text.
-func documents(t *testing.T) map[string]string {
+// markdownFiles are the pages of the repository, each with its text.
+func markdownFiles(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	walkModule(t, func(name string) error {
@@ -62,8 +62,8 @@ func documents(t *testing.T) map[string]string {
 func TestSnippets(t *testing.T) {
 	t.Parallel()
 	schema := loadSchema(t)
-	for name, text := range documents(t) {
-		for _, s := range fenced(text) {
+	for name, text := range markdownFiles(t) {
+		for _, s := range codeBlocks(text) {
 			if err := s.check(t, schema); err != nil {
 				t.Errorf("%s:%d: %v", name, s.line, err)
 			}
@@ -71,8 +71,8 @@ func TestSnippets(t *testing.T) {
 	}
 }
 
-// TestExamplesFitTheSchema: what the explorer shows first must run as it stands.
-func TestExamplesFitTheSchema(t *testing.T) {
+// TestExplorerExamples_matchSchema: what the explorer shows first must run as it stands.
+func TestExplorerExamples_matchSchema(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("graph/explorer/assets/examples.graphql")
 	if err != nil {
@@ -84,11 +84,11 @@ func TestExamplesFitTheSchema(t *testing.T) {
 	}
 }
 
-// TestSnippets_sees: what is wrong is found.
-func TestSnippets_sees(t *testing.T) {
+// TestSnippets_findsErrors: what is wrong is found.
+func TestSnippets_findsErrors(t *testing.T) {
 	t.Parallel()
 	schema := loadSchema(t)
-	for _, s := range fenced("```graphql\n{ nothing }\n```\n```json\n{'a': 1}\n```\n```sh\nif true; then\n```\n```js\nconst = 1;\n```\n```perl\n1\n```\n") {
+	for _, s := range codeBlocks("```graphql\n{ nothing }\n```\n```json\n{'a': 1}\n```\n```sh\nif true; then\n```\n```js\nconst = 1;\n```\n```perl\n1\n```\n") {
 		if s.check(t, schema) == nil {
 			t.Errorf("%+v passes", s)
 		}
@@ -121,21 +121,21 @@ func (s *snippet) check(t *testing.T, schema *ast.Schema) error {
 		var value any
 		return json.Unmarshal([]byte(s.text), &value)
 	case "sh":
-		return parsedBy(t, s.text, "sh", "-n")
+		return parseWith(t, s.text, "sh", "-n")
 	case "js":
-		return parsedBy(t, s.text, "node", "--input-type=module", "--check")
+		return parseWith(t, s.text, "node", "--input-type=module", "--check")
 	case "python":
-		return parsedBy(t, s.text, "python3", "-c", "import ast, sys; ast.parse(sys.stdin.read())")
+		return parseWith(t, s.text, "python3", "-c", "import ast, sys; ast.parse(sys.stdin.read())")
 	default:
-		if unchecked()[s.kind] == "" {
+		if uncheckedKinds()[s.kind] == "" {
 			return fmt.Errorf("nothing checks %q", s.kind)
 		}
 		return nil
 	}
 }
 
-// unchecked are the kinds of code that nothing here parses, with the reason.
-func unchecked() map[string]string {
+// uncheckedKinds are the kinds of code that nothing here parses, with the reason.
+func uncheckedKinds() map[string]string {
 	return map[string]string{
 		"http":    "transcripts, which compat.TestTranscripts holds to what the server says",
 		"sql":     "for the operator's database, which the tests of replicas make in the same way",
@@ -147,8 +147,8 @@ func unchecked() map[string]string {
 	}
 }
 
-// parsedBy has a program parse code. One that is not there finds no fault; CI has it.
-func parsedBy(t *testing.T, text, program string, args ...string) error {
+// parseWith has a program parse code. One that is not there finds no fault; CI has it.
+func parseWith(t *testing.T, text, program string, args ...string) error {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Stdin = strings.NewReader(text)
@@ -166,24 +166,24 @@ func parsedBy(t *testing.T, text, program string, args ...string) error {
 // heading that it has.
 func TestLinks(t *testing.T) {
 	t.Parallel()
-	all := documents(t)
+	all := markdownFiles(t)
 	for name, text := range all {
-		for _, link := range links(text) {
-			if err := follow(all, name, link); err != nil {
+		for _, link := range relativeLinks(text) {
+			if err := checkLink(all, name, link); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 	}
 	for link, wrong := range map[string]bool{"README.md#quick-start": false, "#run-it": false, "docs": false, "README.md#quick": true, "docs/nothing.md": true, "LICENSE#a": true} {
-		if (follow(all, "README.md", link) != nil) != wrong {
+		if (checkLink(all, "README.md", link) != nil) != wrong {
 			t.Errorf("%q: want it found wrong %t", link, wrong)
 		}
 	}
 }
 
-// links are the relative links of a document.
-func links(text string) (all []string) {
-	for _, s := range fenced(text) {
+// relativeLinks are the relative links of a document.
+func relativeLinks(text string) (all []string) {
+	for _, s := range codeBlocks(text) {
 		text = strings.ReplaceAll(text, s.text, "")
 	}
 	for _, found := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(text, -1) {
@@ -194,8 +194,8 @@ func links(text string) (all []string) {
 	return all
 }
 
-// follow looks for what a link of a document leads to.
-func follow(all map[string]string, from, link string) error {
+// checkLink looks for what a link of a document leads to.
+func checkLink(all map[string]string, from, link string) error {
 	file, heading, _ := strings.Cut(link, "#")
 	to := from
 	if file != "" {
@@ -208,15 +208,15 @@ func follow(all map[string]string, from, link string) error {
 		return nil
 	}
 	for line := range strings.SplitSeq(all[to], "\n") {
-		if title := strings.TrimLeft(line, "#"); title != line && anchor(title) == heading {
+		if title := strings.TrimLeft(line, "#"); title != line && headingAnchor(title) == heading {
 			return nil
 		}
 	}
 	return fmt.Errorf("%s leads to no heading of %s", link, to)
 }
 
-// anchor is the name of a heading in links, as GitHub makes it.
-func anchor(title string) string {
+// headingAnchor is the name of a heading in links, as GitHub makes it.
+func headingAnchor(title string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == ' ':
@@ -250,7 +250,7 @@ func TestGraphQLPage(t *testing.T) {
 		if !begins || !ends {
 			t.Fatalf("%s has no place for %s", name, mark)
 		}
-		want = before + begin + operations(root) + end + after
+		want = before + begin + operationsTable(root) + end + after
 	}
 	if *update {
 		if err := os.WriteFile(name, []byte(want), 0o600); err != nil {
@@ -261,8 +261,8 @@ func TestGraphQLPage(t *testing.T) {
 	}
 }
 
-// operations is a table of a root type's fields.
-func operations(root *ast.Definition) string {
+// operationsTable is a table of a root type's fields.
+func operationsTable(root *ast.Definition) string {
 	var out strings.Builder
 	out.WriteString("| | key | |\n|---|---|---|\n")
 	for _, field := range root.Fields {

@@ -31,7 +31,7 @@ func TestStates(t *testing.T) {
 	}
 	var allowed []string
 	for _, from := range models.Statuses() {
-		for _, to := range from.Moves() {
+		for _, to := range from.Transitions() {
 			allowed = append(allowed, string(from)+" to "+string(to))
 		}
 	}

@@ -23,7 +23,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := trust(ctx, os.Args[1:], os.Stdout)
+	err := runClaims(ctx, os.Args[1:], os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "trust:", err)
@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-func trust(ctx context.Context, args []string, out io.Writer) error {
+func runClaims(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("trust", flag.ContinueOnError)
 	long := flags.Bool("long", false, "as much as a night allows, not as five minutes do")
 	share := flags.Float64("share", 1, "of a night so much: 0.1 is a tenth, and never less than without -long")
@@ -40,34 +40,34 @@ func trust(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	wanted, err := pick(runs(), *only)
+	wanted, err := selectClaims(testRuns(), *only)
 	if err != nil {
 		return err
 	}
-	began, all := time.Now(), &results{figures: map[shown]string{}, skipped: map[shown]bool{}, out: out}
-	w := &works{}
+	began, all := time.Now(), &results{measurements: map[claimOnEngine]string{}, skipped: map[claimOnEngine]bool{}, out: out}
+	w := &claimRunner{}
 	if *long {
-		w.night = *share
+		w.longShare = *share
 	}
 	if err := w.setUp(ctx, wanted, all); err != nil {
-		return errors.Join(err, w.clear())
+		return errors.Join(err, w.cleanUp())
 	}
-	w.show(ctx, wanted, all)
-	if err := w.clear(); err != nil {
+	w.runAll(ctx, wanted, all)
+	if err := w.cleanUp(); err != nil {
 		return err
 	}
-	report := circumstances(ctx, began, w.night) + "\n" + all.table(wanted)
+	report := describeEnvironment(ctx, began, w.longShare) + "\n" + all.table(wanted)
 	if _, err := io.WriteString(out, "\n"+report); err != nil {
 		return err
 	}
 	if *into != "" && *only == "" {
-		err = rewrite(*into, report)
+		err = replaceTable(*into, report)
 	}
 	return errors.Join(err, all.verdict(wanted, os.Getenv("CI") != ""))
 }
 
-// pick leaves the claims that are asked for; all when none is.
-func pick(all []run, only string) (picked []run, err error) {
+// selectClaims leaves the claims that are asked for; all when none is.
+func selectClaims(all []testRun, only string) (picked []testRun, err error) {
 	if only == "" {
 		return all, nil
 	}
@@ -94,12 +94,12 @@ func pick(all []run, only string) (picked []run, err error) {
 	return picked, err
 }
 
-// tests is the pattern of the tests that a run has on an engine, empty when it
+// testPattern is the pattern of the tests that a run has on an engine, empty when it
 // has none.
-func (r run) tests(on engine) string {
+func (r testRun) testPattern(on engine) string {
 	var names []string
 	for _, c := range r.claims {
-		if c.on&on != 0 {
+		if c.engines&on != 0 {
 			names = append(names, c.test)
 		}
 	}
@@ -109,9 +109,9 @@ func (r run) tests(on engine) string {
 	return "^(" + strings.Join(names, "|") + ")$"
 }
 
-// circumstances says what was shown where, and what it took, in a line; also of what
+// describeEnvironment says what was shown where, and what it took, in a line; also of what
 // was cut short.
-func circumstances(ctx context.Context, began time.Time, night float64) string {
+func describeEnvironment(ctx context.Context, began time.Time, night float64) string {
 	commit, target := "not committed", "make trust"
 	if text, err := exec.CommandContext(context.WithoutCancel(ctx), "git", "describe", "--always", "--dirty").Output(); err == nil {
 		commit = strings.TrimSpace(string(text))
@@ -120,12 +120,12 @@ func circumstances(ctx context.Context, began time.Time, night float64) string {
 		target = fmt.Sprintf("go run ./internal/trust -long -share %g", night)
 	}
 	return fmt.Sprintf("`%s` at commit %s, %s, %d cores (%s), %s, in %s, of which the cores worked %s.\n",
-		target, commit, began.UTC().Format(time.DateOnly), runtime.NumCPU(), processor(), runtime.Version(),
-		time.Since(began).Round(time.Second), (worked() / time.Duration(runtime.NumCPU())).Round(time.Second))
+		target, commit, began.UTC().Format(time.DateOnly), runtime.NumCPU(), cpuModel(), runtime.Version(),
+		time.Since(began).Round(time.Second), (childCPUTime() / time.Duration(runtime.NumCPU())).Round(time.Second))
 }
 
-// worked is the processor time of all that was run.
-func worked() time.Duration {
+// childCPUTime is the processor time of all that was run.
+func childCPUTime() time.Duration {
 	var used syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_CHILDREN, &used) != nil {
 		return 0
@@ -133,8 +133,8 @@ func worked() time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// processor is the model that the system names.
-func processor() string {
+// cpuModel is the model that the system names.
+func cpuModel() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return runtime.GOARCH

@@ -13,41 +13,41 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-func TestMain(m *testing.M) { program.Main(m) }
+func TestMain(m *testing.M) { testserver.Main(m) }
 
-// patience is how long anything may take before a test gives up.
-const patience = 30 * time.Second
+// waitTimeout is how long anything may take before a test gives up.
+const waitTimeout = 30 * time.Second
 
-// clients are the names in clients.mjs.
-func clients() []string {
+// clientNames are the names in clients.mjs.
+func clientNames() []string {
 	return []string{"graphql-ws", "subscriptions-transport-ws", "graphql-sse"}
 }
 
-// process is a running node script.
-type process struct {
+// nodeProcess is a running node script.
+type nodeProcess struct {
 	lines <-chan []byte // what it prints; closed at its end
 }
 
-// script runs a node script of testdata, with the clients at hand, until it ends
+// runScript runs a node script of testdata, with the clients at hand, until it ends
 // or the test does.
-func script(t *testing.T, name string, args ...string) process {
+func runScript(t *testing.T, name string, args ...string) nodeProcess {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return run(t, string(text), nil, args...)
+	return runModule(t, string(text), nil, args...)
 }
 
-// run runs the text of a node module in the same way, with more in its
+// runModule runs the text of a node module in the same way, with more in its
 // environment.
-func run(t *testing.T, module string, env []string, args ...string) process {
+func runModule(t *testing.T, module string, env []string, args ...string) nodeProcess {
 	t.Helper()
 	dir := t.TempDir()
-	program.Packages(t, "testdata", dir)
+	testserver.LinkNodeModules(t, "testdata", dir)
 	file := filepath.Join(dir, "script.mjs")
 	shared, err := os.ReadFile("testdata/clients.mjs")
 	out, in, pipeErr := os.Pipe()
@@ -57,7 +57,7 @@ func run(t *testing.T, module string, env []string, args ...string) process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program.Tool(t, "node"), append([]string{file}, args...)...)
+	cmd := exec.CommandContext(t.Context(), testserver.RequireTool(t, "node"), append([]string{file}, args...)...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = in, os.Stderr
 	if err := errors.Join(cmd.Start(), in.Close()); err != nil {
@@ -80,11 +80,11 @@ func run(t *testing.T, module string, env []string, args ...string) process {
 		reading.Wait()
 		_ = out.Close()
 	})
-	return process{lines}
+	return nodeProcess{lines}
 }
 
-// next is the next thing that a script prints.
-func next[T any](t *testing.T, p process) (line T) {
+// nextLine is the next thing that a script prints.
+func nextLine[T any](t *testing.T, p nodeProcess) (line T) {
 	t.Helper()
 	select {
 	case text, ok := <-p.lines:
@@ -94,14 +94,14 @@ func next[T any](t *testing.T, p process) (line T) {
 		if err := json.Unmarshal(text, &line); err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatal("the client says nothing")
 	}
 	return line
 }
 
-// post posts a task; what is posted again under the same title is posted once.
-func post(server *program.Server, key, title string, budget int, capabilities ...string) error {
+// postTask posts a task; what is posted again under the same title is posted once.
+func postTask(server *testserver.Server, key, title string, budget int, capabilities ...string) error {
 	const document = `mutation($input: PostTaskInput!) { postTask(input: $input) { task { id } } }`
 	input := map[string]any{"title": title, "description": "Listen.", "budget": budget, "requiredCapabilities": capabilities}
 	var data struct{}

@@ -11,23 +11,23 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/browser"
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // TestExplorerPage opens the explorer as a person would: types a key, runs a query,
 // watches a subscription, reads the documentation.
 func TestExplorerPage(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
+	server := testserver.Start(t)
 	agent := server.Register("Reader", map[string]any{"capabilities": []string{"reading"}})
 	poster := server.Register("Poster", nil)
 	posting := func(title string) {
 		t.Helper()
-		if err := post(server, poster.Key, title, 10, "reading"); err != nil {
+		if err := postTask(server, poster.Key, title, 10, "reading"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	page := show(t, server.URL+"/explorer")
+	page := openPage(t, server.URL+"/explorer")
 	const (
 		editor = `document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror`
 		shown  = `document.querySelector('.result-window .CodeMirror').CodeMirror.getValue()`
@@ -39,7 +39,7 @@ func TestExplorerPage(t *testing.T) {
 		page.Call("Input.dispatchKeyEvent", ctrlEnter, nil)
 	}
 	page.WaitFor(`document.querySelector('.graphiql-query-editor .CodeMirror')?.CodeMirror.getValue().includes('mutation Register')`)
-	typeKey(page, agent.Key)
+	enterAPIKey(page, agent.Key)
 
 	run(`{ viewer { agent { name } } }`)
 	page.WaitFor(shown + `.includes('"name": "Reader"')`)
@@ -51,8 +51,8 @@ func TestExplorerPage(t *testing.T) {
 
 	page.Evaluate(`document.querySelector('[aria-label="Show Documentation Explorer"]').click()`)
 	page.WaitFor(`document.querySelector('.graphiql-doc-explorer')?.innerText.includes('Subscription')`)
-	sound(t, page, server.URL, "/explorer/graphiql.js", "/explorer/react-dom.js", "/graphql")
-	accessible(t, page, `node.closest('.graphiql-container') && !node.closest('.graphiql-logo')`, map[string]string{
+	checkRequests(t, page, server.URL, "/explorer/graphiql.js", "/explorer/react-dom.js", "/graphql")
+	checkAccessibility(t, page, `node.closest('.graphiql-container') && !node.closest('.graphiql-logo')`, map[string]string{
 		"color-contrast":              "GraphiQL's colours of code, in light",
 		"label":                       "CodeMirror's hidden text areas",
 		"nested-interactive":          "GraphiQL's tabs, which have buttons in them",
@@ -61,17 +61,17 @@ func TestExplorerPage(t *testing.T) {
 
 	page.Evaluate(`document.querySelector('[aria-label="Open settings dialog"]').click()`)
 	page.WaitFor(`document.querySelector('.graphiql-dialog')`)
-	keptForTheTab(t, page, agent.Key)
+	checkKeyStorage(t, page, agent.Key)
 }
 
 // TestReferencePage opens the documentation of the REST API, reads it and tries what
 // it says.
 func TestReferencePage(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
+	server := testserver.Start(t)
 	agent := server.Register("Reader", nil)
-	door := openDoor(t, server) // the page comes from another address than the document names
-	page := show(t, door.url+"/docs")
+	door := startProxy(t, server) // the page comes from another address than the document names
+	page := openPage(t, door.url+"/docs")
 	request := func(route string) string {
 		return `document.querySelector('rapi-doc').shadowRoot.getElementById('` + route + `').querySelector('api-request').shadowRoot`
 	}
@@ -84,25 +84,25 @@ func TestReferencePage(t *testing.T) {
 	}
 
 	try("get-/api/agents", `"name": "Reader"`)
-	typeKey(page, agent.Key)
+	enterAPIKey(page, agent.Key)
 	try("get-/api/wallet", `"balance": 100`)
 	if example := page.Evaluate(request("post-/api/tasks") + `.querySelector('textarea').value`); !strings.Contains(example, `"title": "Summarize this research paper"`) {
 		t.Errorf("the example of a task is %s", example)
 	}
 	try("post-/api/tasks", `"balance": 75`)
 
-	sound(t, page, door.url, "/docs/rapidoc.js", "/openapi.json", "/api/tasks")
-	accessible(t, page, `node.getRootNode() !== document`, map[string]string{
+	checkRequests(t, page, door.url, "/docs/rapidoc.js", "/openapi.json", "/api/tasks")
+	checkAccessibility(t, page, `node.getRootNode() !== document`, map[string]string{
 		"scrollable-region-focusable": "RapiDoc's panel of an answer",
 	})
-	keptForTheTab(t, page, agent.Key)
+	checkKeyStorage(t, page, agent.Key)
 }
 
 // TestFrontPage: the page at the root leads to the others, and can be read by all.
 func TestFrontPage(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
-	page := show(t, server.URL+"/")
+	server := testserver.Start(t)
+	page := openPage(t, server.URL+"/")
 	page.WaitFor(`document.querySelector('h1')?.innerText === 'AgentMarket'`)
 	var links []string
 	if err := json.Unmarshal([]byte(page.Evaluate(`JSON.stringify([...document.links].map((link) => link.getAttribute('href')))`)), &links); err != nil {
@@ -116,31 +116,31 @@ func TestFrontPage(t *testing.T) {
 	if len(links) < 6 {
 		t.Errorf("the page has the links %q", links)
 	}
-	sound(t, page, server.URL, "/")
-	accessible(t, page, `false`, nil)
+	checkRequests(t, page, server.URL, "/")
+	checkAccessibility(t, page, `false`, nil)
 }
 
-// browsing is held by the test that has a browser open: one alone keeps a small
+// browserMutex is held by the test that has a browser open: one alone keeps a small
 // machine busy.
-var browsing sync.Mutex
+var browserMutex sync.Mutex
 
-// show opens a page when it is this test's turn.
-func show(t *testing.T, address string) *browser.Tab {
+// openPage opens a page when it is this test's turn.
+func openPage(t *testing.T, address string) *browser.Tab {
 	t.Helper()
-	browsing.Lock()
-	t.Cleanup(browsing.Unlock) // after the browser has ended
+	browserMutex.Lock()
+	t.Cleanup(browserMutex.Unlock) // after the browser has ended
 	return browser.Open(t, address)
 }
 
-// typeKey types an API key into the page's box for it.
-func typeKey(page *browser.Tab, key string) {
+// enterAPIKey types an API key into the page's box for it.
+func enterAPIKey(page *browser.Tab, key string) {
 	page.Evaluate(`document.getElementById('api-key').focus()`)
 	page.Call("Input.insertText", map[string]any{"text": key}, nil)
 }
 
-// keptForTheTab wants a key to be found by the next page of the tab, and nowhere
+// checkKeyStorage wants a key to be found by the next page of the tab, and nowhere
 // after that.
-func keptForTheTab(t *testing.T, page *browser.Tab, key string) {
+func checkKeyStorage(t *testing.T, page *browser.Tab, key string) {
 	t.Helper()
 	if kept := page.Evaluate(`JSON.stringify({...sessionStorage})`); !strings.Contains(kept, key) {
 		t.Errorf("the key is not kept for the tab: sessionStorage is %s", kept)
@@ -150,11 +150,11 @@ func keptForTheTab(t *testing.T, page *browser.Tab, key string) {
 	}
 }
 
-// sound wants a page to have asked its own server only, for these among others, and
+// checkRequests wants a page to have asked its own server only, for these among others, and
 // the browser to have nothing to complain of.
-func sound(t *testing.T, page *browser.Tab, url string, asked ...string) {
+func checkRequests(t *testing.T, page *browser.Tab, url string, asked ...string) {
 	t.Helper()
-	requests, complaints := page.Seen()
+	requests, complaints := page.RequestsAndErrors()
 	for _, address := range requests {
 		ours := strings.HasPrefix(address, url+"/") || strings.HasPrefix(address, strings.Replace(url, "http", "ws", 1)+"/")
 		if !ours && !strings.HasPrefix(address, "data:") {
@@ -171,13 +171,13 @@ func sound(t *testing.T, page *browser.Tab, url string, asked ...string) {
 	}
 }
 
-// accessible has axe look at a page, light and dark. A rule may be broken inside the
+// checkAccessibility has axe look at a page, light and dark. A rule may be broken inside the
 // library that the page is made with, where vendored is true of a node, when it is
 // listed with the reason; one that is listed and holds must go from the list.
-func accessible(t *testing.T, page *browser.Tab, vendored string, listed map[string]string) {
+func checkAccessibility(t *testing.T, page *browser.Tab, vendored string, listed map[string]string) {
 	t.Helper()
 	packages := t.TempDir()
-	program.Packages(t, "testdata", packages)
+	testserver.LinkNodeModules(t, "testdata", packages)
 	axe, err := os.ReadFile(filepath.Join(packages, "node_modules", "axe-core", "axe.min.js"))
 	if err != nil {
 		t.Fatal(err)

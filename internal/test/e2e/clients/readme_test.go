@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // TestReadme runs the lines that README.md has for listening, as they are but
@@ -17,23 +17,23 @@ import (
 // with a wrong key they end.
 func TestReadme(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t, "AGENTMARKET_STARTING_CREDITS=100000")
-	door := openDoor(t, server)
+	server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=100000")
+	door := startProxy(t, server)
 	agent := server.Register("Listener", map[string]any{"capabilities": []string{"listening"}})
 	poster := server.Register("Poster", nil)
 	const documented = "ws://127.0.0.1:8080/"
-	code := readme(t, "Listen", "js")
+	code := readmeCode(t, "Listen", "js")
 	if !strings.Contains(code, documented) {
 		t.Fatalf("README.md does not connect to %s", documented)
 	}
 	code = strings.ReplaceAll(code, documented, strings.Replace(door.url, "http", "ws", 1)+"/")
-	client := run(t, code, []string{"API_KEY=" + agent.Key})
+	client := runModule(t, code, []string{"API_KEY=" + agent.Key})
 
 	var posted, heard []string
 	postOne := func() {
 		t.Helper()
 		title := fmt.Sprintf("Task %d", len(posted)+1)
-		if err := post(server, poster.Key, title, 10, "listening"); err != nil {
+		if err := postTask(server, poster.Key, title, 10, "listening"); err != nil {
 			t.Fatal(err)
 		}
 		posted = append(posted, title)
@@ -46,7 +46,7 @@ func TestReadme(t *testing.T) {
 	}
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
-	tooLong := time.After(patience)
+	tooLong := time.After(waitTimeout)
 	for len(heard) == 0 { // it does not say when it listens
 		select {
 		case line := <-client.lines:
@@ -57,7 +57,7 @@ func TestReadme(t *testing.T) {
 			t.Fatal("nothing was heard")
 		}
 	}
-	door.cut()
+	door.closeConnections()
 	for range 3 {
 		postOne()
 	}
@@ -73,19 +73,19 @@ func TestReadme(t *testing.T) {
 		t.Errorf("heard were %q, posted %q", heard, posted)
 	}
 
-	nobody := run(t, code, []string{"API_KEY=nobody's"})
+	nobody := runModule(t, code, []string{"API_KEY=nobody's"})
 	select {
 	case line, more := <-nobody.lines:
 		if more {
 			t.Errorf("with a wrong key it says %s", line)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Error("with a wrong key it goes on without a word")
 	}
 }
 
-// readme is the first code of a kind in a section of README.md.
-func readme(t *testing.T, section, kind string) string {
+// readmeCode is the first code of a kind in a section of README.md.
+func readmeCode(t *testing.T, section, kind string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../../../README.md")
 	if err != nil {

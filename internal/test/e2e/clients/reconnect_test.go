@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // TestReconnect posts tasks without pause while connections are cut again and
@@ -20,82 +20,82 @@ import (
 // end it has seen every task once, in the order of posting.
 func TestReconnect(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t, "AGENTMARKET_STARTING_CREDITS=1000000")
-	door := openDoor(t, server)
+	server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=1000000")
+	door := startProxy(t, server)
 	agent := server.Register("Listener", map[string]any{"capabilities": []string{"listening"}})
 	listeners := map[string]*listener{}
-	for _, name := range clients() {
+	for _, name := range clientNames() {
 		for _, mending := range []string{"resubscribe", "retry"} {
-			listeners[name+" "+mending] = listen(t, script(t, "listen.mjs", name, door.url+"/graphql", agent.Key, mending))
+			listeners[name+" "+mending] = startListener(t, runScript(t, "listen.mjs", name, door.url+"/graphql", agent.Key, mending))
 		}
 	}
-	posted := keepPosting(t, server, door)
+	posted := startPosting(t, server, door)
 	breaks := []func(){
-		door.cut,
+		door.closeConnections,
 		func() { // a power cut
-			door.setShut(true)
+			door.setPaused(true)
 			server.Kill()
 			server.Restart()
-			door.setShut(false)
+			door.setPaused(false)
 		},
 		func() { // an upgrade
-			door.setShut(true)
+			door.setPaused(true)
 			server.Stop()
 			server.Restart()
-			door.setShut(false)
+			door.setPaused(false)
 		},
 	}
 	order := []int{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2}
 	for _, which := range order {
-		since := posted.so.Load() + 2 // one may have been on its way when the connections broke
+		since := posted.count.Load() + 2 // one may have been on its way when the connections broke
 		for name, l := range listeners {
-			l.await(t, name, since)
+			l.waitForTasks(t, name, since)
 		}
 		breaks[which]()
 	}
 	titles := posted.stop()
 	for name, l := range listeners {
-		l.await(t, name, int64(len(titles)))
-		heard, ended := l.all()
+		l.waitForTasks(t, name, int64(len(titles)))
+		heard, ended := l.snapshot()
 		if !slices.Equal(heard, titles) {
 			t.Errorf("%s has heard %q, posted were %q", name, heard, titles)
 		}
 		if mended := strings.HasSuffix(name, " retry"); mended && len(ended) > 0 || !mended && len(ended) < len(order) {
 			t.Errorf("%s: its subscription ended with %+v", name, ended)
 		}
-		if slices.Contains(ended, ending{Message: "complete"}) {
+		if slices.Contains(ended, endReason{Message: "complete"}) {
 			t.Errorf("%s was told that its subscription is complete", name)
 		}
 	}
 }
 
-// posting is tasks being posted one after the other.
-type posting struct {
-	so   atomic.Int64 // how many there are
-	stop func() []string
+// taskPoster is tasks being posted one after the other.
+type taskPoster struct {
+	count atomic.Int64 // how many there are
+	stop  func() []string
 }
 
-// keepPosting posts until it is stopped. It goes through the door, so that its
+// startPosting posts until it is stopped. It goes through the door, so that its
 // requests are cut like everybody's: it sends them again until they are answered.
-func keepPosting(t *testing.T, server *program.Server, door *door) *posting {
+func startPosting(t *testing.T, server *testserver.Server, door *tcpProxy) *taskPoster {
 	t.Helper()
 	poster := server.Register("Poster", nil)
 	through := *server
 	through.URL = door.url
 	ctx, cancel := context.WithCancel(t.Context())
-	var p posting
+	var p taskPoster
 	var titles []string
 	var running sync.WaitGroup
 	running.Go(func() {
 		for ctx.Err() == nil {
 			title := fmt.Sprintf("Task %d", len(titles)+1)
-			for post(&through, poster.Key, title, 2, "listening") != nil {
+			for postTask(&through, poster.Key, title, 2, "listening") != nil {
 				if t.Context().Err() != nil {
 					return
 				}
 			}
 			titles = append(titles, title)
-			p.so.Add(1)
+			p.count.Add(1)
 		}
 	})
 	p.stop = func() []string {
@@ -111,26 +111,26 @@ func keepPosting(t *testing.T, server *program.Server, door *door) *posting {
 type listener struct {
 	mu      sync.Mutex
 	titles  []string
-	ended   []ending
+	endings []endReason
 	changed chan struct{}
 }
 
-// listen takes down what a script prints, as fast as it does.
-func listen(t *testing.T, client process) *listener {
+// startListener takes down what a script prints, as fast as it does.
+func startListener(t *testing.T, client nodeProcess) *listener {
 	t.Helper()
 	l := &listener{changed: make(chan struct{}, 1)}
 	go func() { // ends with the script
 		for text := range client.lines {
-			l.take(text)
+			l.record(text)
 		}
 	}()
 	return l
 }
 
-func (l *listener) take(text []byte) {
+func (l *listener) record(text []byte) {
 	var line struct {
 		Title string
-		Ended *ending
+		Ended *endReason
 	}
 	if err := json.Unmarshal(text, &line); err != nil {
 		line.Title = fmt.Sprintf("%s: %v", text, err)
@@ -138,7 +138,7 @@ func (l *listener) take(text []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if line.Ended != nil {
-		l.ended = append(l.ended, *line.Ended)
+		l.endings = append(l.endings, *line.Ended)
 	} else {
 		l.titles = append(l.titles, line.Title)
 	}
@@ -148,18 +148,18 @@ func (l *listener) take(text []byte) {
 	}
 }
 
-func (l *listener) all() ([]string, []ending) {
+func (l *listener) snapshot() ([]string, []endReason) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.titles), slices.Clone(l.ended)
+	return slices.Clone(l.titles), slices.Clone(l.endings)
 }
 
-// await waits until it has heard of so many tasks.
-func (l *listener) await(t *testing.T, name string, tasks int64) {
+// waitForTasks waits until it has heard of so many tasks.
+func (l *listener) waitForTasks(t *testing.T, name string, tasks int64) {
 	t.Helper()
-	tooLong := time.After(patience)
+	tooLong := time.After(waitTimeout)
 	for {
-		heard, ended := l.all()
+		heard, ended := l.snapshot()
 		if int64(len(heard)) >= tasks {
 			return
 		}

@@ -5,56 +5,56 @@ import (
 	"slices"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// event is what run.mjs prints of an operation.
-type event struct {
+// operationEvent is what run.mjs prints of an operation.
+type operationEvent struct {
 	Operation string
 	Data      struct {
 		TaskPosted struct{ Task struct{ Title string } }
 		Viewer     struct{ Agent struct{ Name string } }
 		PostTask   struct{ Task struct{ Status string } }
 	}
-	Ended    ending
+	Ended    endReason
 	Complete bool
 }
 
-// ending is why an operation has ended.
-type ending struct{ Code, Message string }
+// endReason is why an operation has ended.
+type endReason struct{ Code, Message string }
 
 // operation is what a client is given to run.
 type operation struct {
 	Query string `json:"query"`
 }
 
-func operate(t *testing.T, client, url, key string, operations map[string]operation) process {
+func runOperations(t *testing.T, client, url, key string, operations map[string]operation) nodeProcess {
 	t.Helper()
 	text, err := json.Marshal(operations)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return script(t, "run.mjs", client, url+"/graphql", key, string(text))
+	return runScript(t, "run.mjs", client, url+"/graphql", key, string(text))
 }
 
 // TestSubscribe has each client listen in three ways at once, with a query and a
 // mutation beside them, while tasks are posted.
 func TestSubscribe(t *testing.T) {
 	t.Parallel()
-	for _, name := range clients() {
+	for _, name := range clientNames() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := program.Start(t, "AGENTMARKET_STARTING_CREDITS=1000")
+			server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=1000")
 			agent := server.Register("Listener", map[string]any{"capabilities": []string{"own"}})
 			poster := server.Register("Poster", nil)
 			tasks := func(title string, budget int, capabilities ...string) {
 				t.Helper()
-				if err := post(server, poster.Key, title, budget, capabilities...); err != nil {
+				if err := postTask(server, poster.Key, title, budget, capabilities...); err != nil {
 					t.Fatal(err)
 				}
 			}
 			tasks("Begin", 50, "own", "asked")
-			client := operate(t, name, server.URL, agent.Key, map[string]operation{
+			client := runOperations(t, name, server.URL, agent.Key, map[string]operation{
 				"own":   {`subscription { taskPosted(after: "0") { task { title } } }`},
 				"asked": {`subscription { taskPosted(after: "0", capabilities: ["Asked", "elsewhere"]) { task { title } } }`},
 				"dear":  {`subscription { taskPosted(after: "0", capabilities: [], minBudget: 25) { task { title } } }`},
@@ -66,8 +66,8 @@ func TestSubscribe(t *testing.T) {
 			completed := 0
 			hear := func() {
 				t.Helper()
-				switch e := next[event](t, client); {
-				case e.Ended != ending{}:
+				switch e := nextLine[operationEvent](t, client); {
+				case e.Ended != endReason{}:
 					t.Fatalf("%s has ended: %+v", e.Operation, e.Ended)
 				case e.Complete:
 					completed++
@@ -106,43 +106,43 @@ func TestSubscribe(t *testing.T) {
 	}
 }
 
-// TestRefusals: who is not let in is told in the way of the client's protocol.
-func TestRefusals(t *testing.T) {
+// TestSubscribe_errors: who is not let in is told in the way of the client's protocol.
+func TestSubscribe_errors(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
+	server := testserver.Start(t)
 	agent := server.Register("Agent", nil)
 	const wallet = `subscription { walletChanged { cursor } }`
 	tests := []struct {
 		name, key, query string
-		want             map[string]ending
+		want             map[string]endReason
 	}{
-		{"a key that nobody has", "nobody's", wallet, map[string]ending{
+		{"a key that nobody has", "nobody's", wallet, map[string]endReason{
 			"graphql-ws":                 {"4403", "Forbidden"},
 			"subscriptions-transport-ws": {"", "the API key is not known"},
 			"graphql-sse":                {"401", "Server responded with 401: Unauthorized"},
 		}},
-		{"no key where one is needed", "", wallet, map[string]ending{
+		{"no key where one is needed", "", wallet, map[string]endReason{
 			"graphql-ws":                 {"UNAUTHENTICATED", "an API key is needed: send it as X-API-Key"},
 			"subscriptions-transport-ws": {"UNAUTHENTICATED", "an API key is needed: send it as X-API-Key"},
 			"graphql-sse":                {"UNAUTHENTICATED", "an API key is needed: send it as X-API-Key"},
 		}},
-		{"a cursor that is none", agent.Key, `subscription { taskPosted(after: "x") { cursor } }`, map[string]ending{
+		{"a cursor that is none", agent.Key, `subscription { taskPosted(after: "x") { cursor } }`, map[string]endReason{
 			"graphql-ws":                 {"INVALID_INPUT", "after must be a cursor that an event carried"},
 			"subscriptions-transport-ws": {"INVALID_INPUT", "after must be a cursor that an event carried"},
 			"graphql-sse":                {"INVALID_INPUT", "after must be a cursor that an event carried"},
 		}},
-		{"a field that is none", agent.Key, `{ nothing }`, map[string]ending{
+		{"a field that is none", agent.Key, `{ nothing }`, map[string]endReason{
 			"graphql-ws":                 {"INVALID_INPUT", `Cannot query field "nothing" on type "Query".`},
 			"subscriptions-transport-ws": {"INVALID_INPUT", `Cannot query field "nothing" on type "Query".`},
 			"graphql-sse":                {"400", "Server responded with 400: Bad Request"},
 		}},
 	}
 	for _, test := range tests {
-		for _, name := range clients() {
+		for _, name := range clientNames() {
 			t.Run(test.name+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				client := operate(t, name, server.URL, test.key, map[string]operation{"it": {test.query}})
-				if got := next[event](t, client); got.Ended != test.want[name] {
+				client := runOperations(t, name, server.URL, test.key, map[string]operation{"it": {test.query}})
+				if got := nextLine[operationEvent](t, client); got.Ended != test.want[name] {
 					t.Errorf("told %+v, want %+v", got.Ended, test.want[name])
 				}
 			})
@@ -153,27 +153,27 @@ func TestRefusals(t *testing.T) {
 // TestRevokedKey ends what runs under a key as soon as the key is replaced.
 func TestRevokedKey(t *testing.T) {
 	t.Parallel()
-	server := program.Start(t)
-	want := map[string]ending{
+	server := testserver.Start(t)
+	want := map[string]endReason{
 		"graphql-ws":                 {"4401", "Unauthorized: the API key was revoked"},
 		"subscriptions-transport-ws": {"", "disconnected"},
 		"graphql-sse":                {"UNAUTHENTICATED", "Unauthorized: the API key was revoked"},
 	}
-	for _, name := range clients() {
+	for _, name := range clientNames() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			agent := server.Register("Agent", nil)
-			client := operate(t, name, server.URL, agent.Key, map[string]operation{
+			client := runOperations(t, name, server.URL, agent.Key, map[string]operation{
 				"wallet": {`subscription { walletChanged(after: "0") { cursor } }`},
 			})
-			if begun := next[event](t, client); begun.Ended != (ending{}) { // the grant of registration
+			if begun := nextLine[operationEvent](t, client); begun.Ended != (endReason{}) { // the grant of registration
 				t.Fatalf("refused: %+v", begun.Ended)
 			}
 			var data struct{}
 			if err := server.Query(agent.Key, `mutation { rotateApiKey { apiKey } }`, nil, &data); err != nil {
 				t.Fatal(err)
 			}
-			if got := next[event](t, client); got.Ended != want[name] {
+			if got := nextLine[operationEvent](t, client); got.Ended != want[name] {
 				t.Errorf("told %+v, want %+v", got.Ended, want[name])
 			}
 		})

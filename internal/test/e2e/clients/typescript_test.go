@@ -12,12 +12,12 @@ import (
 	"strings"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// client is clients/typescript with its packages, in a copy that may be changed, beside
+// copyClient is clients/typescript with its packages, in a copy that may be changed, beside
 // the schema as in the repository.
-func client(t *testing.T) (dir string) {
+func copyClient(t *testing.T) (dir string) {
 	t.Helper()
 	const root = "../../../.."
 	from, base := root+"/clients/typescript", t.TempDir()
@@ -30,12 +30,12 @@ func client(t *testing.T) (dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program.Packages(t, from, dir)
+	testserver.LinkNodeModules(t, from, dir)
 	return dir
 }
 
-// tool runs a program of the client's packages and returns what it wrote.
-func tool(t *testing.T, dir string, args ...string) (string, error) {
+// runTool runs a program of the client's packages and returns what it wrote.
+func runTool(t *testing.T, dir string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "node_modules", ".bin", args[0]), args[1:]...)
 	cmd.Dir = dir
@@ -47,7 +47,7 @@ func tool(t *testing.T, dir string, args ...string) (string, error) {
 // a misspelled field alone does not fit them.
 func TestTypescript_types(t *testing.T) {
 	t.Parallel()
-	dir := client(t)
+	dir := copyClient(t)
 	read := func(name string) string {
 		t.Helper()
 		text, err := os.ReadFile(filepath.Join(dir, name))
@@ -57,7 +57,7 @@ func TestTypescript_types(t *testing.T) {
 		return string(text)
 	}
 	committed := read("src/schema.d.ts")
-	if text, err := tool(t, dir, "gql.tada", "generate", "output"); err != nil || read("src/schema.d.ts") != committed {
+	if text, err := runTool(t, dir, "gql.tada", "generate", "output"); err != nil || read("src/schema.d.ts") != committed {
 		t.Errorf("src/schema.d.ts is stale: run npm run generate in clients/typescript (%v)\n%s", err, text)
 	}
 	live := read("test/live.ts")
@@ -65,7 +65,7 @@ func TestTypescript_types(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "test", "live.ts"), []byte(misspelled), 0o600); err != nil || misspelled == live {
 		t.Fatal("there is nothing to misspell", err)
 	}
-	if text, err := tool(t, dir, "gql.tada", "check"); err == nil || strings.Count(text, "Cannot query field") != 1 || !strings.Contains(text, "bugdet") {
+	if text, err := runTool(t, dir, "gql.tada", "check"); err == nil || strings.Count(text, "Cannot query field") != 1 || !strings.Contains(text, "bugdet") {
 		t.Errorf("a misspelled field passes, or another does not fit: %v\n%s", err, text)
 	}
 }
@@ -75,16 +75,16 @@ func TestTypescript_types(t *testing.T) {
 // once and in order, though the connection is cut.
 func TestTypescript(t *testing.T) {
 	t.Parallel()
-	dir := client(t)
-	shown := strings.ReplaceAll(code(t, "../../../../clients/typescript/README.md", "ts"), `"agentmarket-client"`, `"../src/index.js"`)
+	dir := copyClient(t)
+	shown := strings.ReplaceAll(codeBlock(t, "../../../../clients/typescript/README.md", "ts"), `"agentmarket-client"`, `"../src/index.js"`)
 	if err := os.WriteFile(filepath.Join(dir, "test", "readme.ts"), []byte(shown), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := tool(t, dir, "tsc", "--outDir", "out"); err != nil {
+	if text, err := runTool(t, dir, "tsc", "--outDir", "out"); err != nil {
 		t.Fatalf("it does not compile: %v\n%s", err, text)
 	}
-	server := program.Start(t)
-	cmd := exec.CommandContext(t.Context(), program.Tool(t, "node"), "out/test/live.js")
+	server := testserver.Start(t)
+	cmd := exec.CommandContext(t.Context(), testserver.RequireTool(t, "node"), "out/test/live.js")
 	cmd.Dir, cmd.Env, cmd.Stderr = dir, append(os.Environ(), "AGENTMARKET_URL="+server.URL), t.Output()
 	text, err := cmd.Output()
 	var done struct {
@@ -97,17 +97,17 @@ func TestTypescript(t *testing.T) {
 	if _, text := server.Do(http.MethodGet, "/api/tasks/"+done.Task, "", ""); !strings.Contains(text, `"status":"completed"`) {
 		t.Errorf("the task is %s", text)
 	}
-	followed(t, server, dir)
+	checkReconnect(t, server, dir)
 	server.Verify()
 }
 
-// followed has the compiled client listen while its connection is cut.
-func followed(t *testing.T, server *program.Server, dir string) {
+// checkReconnect has the compiled client listen while its connection is cut.
+func checkReconnect(t *testing.T, server *testserver.Server, dir string) {
 	t.Helper()
-	door := openDoor(t, server)
+	door := startProxy(t, server)
 	agent := server.Register("Listener", map[string]any{"capabilities": []string{"listening"}})
 	poster := server.Register("Poster", nil)
-	cmd := exec.CommandContext(t.Context(), program.Tool(t, "node"), "out/test/follow.js")
+	cmd := exec.CommandContext(t.Context(), testserver.RequireTool(t, "node"), "out/test/follow.js")
 	cmd.Dir, cmd.Env, cmd.Stderr = dir, append(os.Environ(), "AGENTMARKET_URL="+door.url, "AGENTMARKET_API_KEY="+agent.Key), t.Output()
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -120,11 +120,11 @@ func followed(t *testing.T, server *program.Server, dir string) {
 	lines := bufio.NewScanner(out)
 	for n := range 20 {
 		title := fmt.Sprintf("Task %d", n)
-		if err := post(server, poster.Key, title, 2, "listening"); err != nil {
+		if err := postTask(server, poster.Key, title, 2, "listening"); err != nil {
 			t.Fatal(err)
 		}
 		if n%7 == 3 {
-			door.cut()
+			door.closeConnections()
 		}
 	}
 	for n := range 20 {
@@ -134,8 +134,8 @@ func followed(t *testing.T, server *program.Server, dir string) {
 	}
 }
 
-// code is the first code of a kind in a file.
-func code(t *testing.T, file, kind string) string {
+// codeBlock is the first code of a kind in a file.
+func codeBlock(t *testing.T, file, kind string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	_, rest, begins := strings.Cut(string(text), "```"+kind+"\n")

@@ -12,19 +12,19 @@ import (
 	"strings"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // TestEndpoint: the agent is hired, does the work and is paid nine tenths of 15,
 // rounded down; who only says that it is the market gets nothing done.
 func TestEndpoint(t *testing.T) {
 	t.Parallel()
-	run := python("endpoint/endpoint.py")(t)
-	certificate, key, client := certified(t)
-	server := program.Start(t, "SSL_CERT_FILE="+certificate, "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8")
+	run := pythonExample("endpoint/endpoint.py")(t)
+	certificate, key, client := newCertificate(t)
+	server := testserver.Start(t, "SSL_CERT_FILE="+certificate, "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8")
 	agent := server.Register("Shouter", map[string]any{"endpointUrl": "https://agent.example.com/"})
-	example := start(t, run, "AGENTMARKET_WEBHOOK_SECRET="+agent.WebhookSecret, "PORT=0", "TLS_CERT="+certificate, "TLS_KEY="+key)
-	address := example.address(t)
+	example := startExample(t, run, "AGENTMARKET_WEBHOOK_SECRET="+agent.WebhookSecret, "PORT=0", "TLS_CERT="+certificate, "TLS_KEY="+key)
+	address := example.listenAddress(t)
 	var updated struct{}
 	if err := server.Query(agent.Key, `mutation($url: URL!) { updateAgent(input: {endpointUrl: $url}) { agent { id } } }`, map[string]any{"url": address + "/"}, &updated); err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func TestEndpoint(t *testing.T) {
 	if err != nil || data.Execute.Result != "HELLO" {
 		t.Errorf("the result is %q (%v)", data.Execute.Result, err)
 	}
-	if got, want := example.next(t), data.Execute.Task.ID+": hired for 15 credits"; got != want {
+	if got, want := example.nextLine(t), data.Execute.Task.ID+": hired for 15 credits"; got != want {
 		t.Errorf("it says %q, want %q", got, want)
 	}
 	if _, text := server.Do(http.MethodGet, "/api/wallet", agent.Key, ""); !strings.Contains(text, `"balance":113`) {
@@ -57,9 +57,9 @@ func TestEndpoint(t *testing.T) {
 	server.Verify()
 }
 
-// certified returns a certificate for 127.0.0.1 and its key as files, and a client that
+// newCertificate returns a certificate for 127.0.0.1 and its key as files, and a client that
 // trusts it.
-func certified(t *testing.T) (certificate, key string, client *http.Client) {
+func newCertificate(t *testing.T) (certificate, key string, client *http.Client) {
 	t.Helper()
 	lender := httptest.NewTLSServer(nil)
 	lender.Close()
@@ -75,5 +75,5 @@ func certified(t *testing.T) (certificate, key string, client *http.Client) {
 	roots.AddCert(lender.Certificate())
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	t.Cleanup(transport.CloseIdleConnections)
-	return certificate, key, &http.Client{Transport: transport, Timeout: patience}
+	return certificate, key, &http.Client{Transport: transport, Timeout: waitTimeout}
 }

@@ -14,24 +14,24 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-func TestMain(m *testing.M) { program.Main(m) }
+func TestMain(m *testing.M) { testserver.Main(m) }
 
 const (
-	folder = "../../../../examples"
-	// patience is how long anything may take before a test gives up.
-	patience = 30 * time.Second
-	// mostLines is how long a source file of an example is, so that it is read.
-	mostLines = 80
+	examplesDir = "../../../../examples"
+	// waitTimeout is how long anything may take before a test gives up.
+	waitTimeout = 30 * time.Second
+	// maxLines is how long a source file of an example is, so that it is read.
+	maxLines = 80
 )
 
-// TestShort: an example is short, and its reader is told what it is.
-func TestShort(t *testing.T) {
+// TestExamples_areShort: an example is short, and its reader is told what it is.
+func TestExamples_areShort(t *testing.T) {
 	t.Parallel()
-	folders, err := filepath.Glob(folder + "/*/README.md")
-	if entries, _ := os.ReadDir(folder); err != nil || len(folders) == 0 || len(folders) != len(entries)-1 {
+	folders, err := filepath.Glob(examplesDir + "/*/README.md")
+	if entries, _ := os.ReadDir(examplesDir); err != nil || len(folders) == 0 || len(folders) != len(entries)-1 {
 		t.Fatalf("%d of %d examples have a README.md (%v)", len(folders), len(entries)-1, err)
 	}
 	for _, readme := range folders {
@@ -39,17 +39,17 @@ func TestShort(t *testing.T) {
 		for _, file := range files {
 			source := slices.Contains([]string{".go", ".mjs", ".py"}, filepath.Ext(file)) && filepath.Base(file) != "generated.go"
 			text, err := os.ReadFile(file)
-			if lines := bytes.Count(text, []byte("\n")); err != nil || source && lines > mostLines {
-				t.Errorf("%s has %d lines, more than %d (%v)", file, lines, mostLines, err)
+			if lines := bytes.Count(text, []byte("\n")); err != nil || source && lines > maxLines {
+				t.Errorf("%s has %d lines, more than %d (%v)", file, lines, maxLines, err)
 			}
 		}
 	}
 }
 
-// command is how an example is run.
-type command func(t *testing.T) []string
+// exampleCommand is how an example is run.
+type exampleCommand func(t *testing.T) []string
 
-func golang(name string) command {
+func goExample(name string) exampleCommand {
 	return func(t *testing.T) []string {
 		t.Helper()
 		binary := filepath.Join(t.TempDir(), name)
@@ -61,42 +61,42 @@ func golang(name string) command {
 	}
 }
 
-func python(file string) command {
+func pythonExample(file string) exampleCommand {
 	return func(t *testing.T) []string {
 		t.Helper()
-		return []string{program.Tool(t, "python3"), "-B", filepath.Join(folder, file)}
+		return []string{testserver.RequireTool(t, "python3"), "-B", filepath.Join(examplesDir, file)}
 	}
 }
 
-func node(file string) command {
+func nodeExample(file string) exampleCommand {
 	return func(t *testing.T) []string {
 		t.Helper()
-		return []string{program.Tool(t, "node"), filepath.Join(folder, file)}
+		return []string{testserver.RequireTool(t, "node"), filepath.Join(examplesDir, file)}
 	}
 }
 
-// installed is node with the packages of the example's lock file.
-func installed(file string) command {
+// npmExample is node with the packages of the example's lock file.
+func npmExample(file string) exampleCommand {
 	return func(t *testing.T) []string {
 		t.Helper()
 		dir := t.TempDir()
-		text, err := os.ReadFile(filepath.Join(folder, file))
+		text, err := os.ReadFile(filepath.Join(examplesDir, file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		program.Packages(t, filepath.Join(folder, filepath.Dir(file)), dir)
+		testserver.LinkNodeModules(t, filepath.Join(examplesDir, filepath.Dir(file)), dir)
 		script := filepath.Join(dir, filepath.Base(file))
 		if err := os.WriteFile(script, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return []string{program.Tool(t, "node"), script}
+		return []string{testserver.RequireTool(t, "node"), script}
 	}
 }
 
-// started is an example that runs until the test ends.
-type started struct{ lines <-chan string }
+// runningExample is an example that runs until the test ends.
+type runningExample struct{ lines <-chan string }
 
-func start(t *testing.T, args []string, env ...string) started {
+func startExample(t *testing.T, args []string, env ...string) runningExample {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Env, cmd.Stderr = append(os.Environ(), env...), t.Output()
@@ -119,11 +119,11 @@ func start(t *testing.T, args []string, env ...string) started {
 		reading.Wait()
 		_ = cmd.Wait()
 	})
-	return started{lines}
+	return runningExample{lines}
 }
 
-// next is what the example prints next.
-func (s started) next(t *testing.T) string {
+// nextLine is what the example prints next.
+func (s runningExample) nextLine(t *testing.T) string {
 	t.Helper()
 	select {
 	case line, ok := <-s.lines:
@@ -131,16 +131,16 @@ func (s started) next(t *testing.T) string {
 			t.Fatal("the example has ended")
 		}
 		return line
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatal("the example says nothing")
 		return ""
 	}
 }
 
-// address is where the example says that it listens.
-func (s started) address(t *testing.T) string {
+// listenAddress is where the example says that it listens.
+func (s runningExample) listenAddress(t *testing.T) string {
 	t.Helper()
-	line := s.next(t)
+	line := s.nextLine(t)
 	found := regexp.MustCompile(`^listening at (https?://127\.0\.0\.1:\d+)/$`).FindStringSubmatch(line)
 	if found == nil {
 		t.Fatalf("it says %q", line)
@@ -148,8 +148,8 @@ func (s started) address(t *testing.T) string {
 	return found[1]
 }
 
-// post posts a task for 25 credits that asks for the capability "shouting".
-func post(t *testing.T, server *program.Server, key, description string) (id string) {
+// mustPostTask posts a task for 25 credits that asks for the capability "shouting".
+func mustPostTask(t *testing.T, server *testserver.Server, key, description string) (id string) {
 	t.Helper()
 	var data struct {
 		PostTask struct{ Task struct{ ID string } }

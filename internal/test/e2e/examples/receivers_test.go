@@ -12,7 +12,7 @@ import (
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // TestReceivers: what the server sends is taken, and printed once though it comes
@@ -20,63 +20,63 @@ import (
 // for longer than five minutes, is refused; without a secret everything is.
 func TestReceivers(t *testing.T) {
 	t.Parallel()
-	for name, run := range map[string]command{
-		"webhook-receiver-go": golang("webhook-receiver-go"), "webhook-receiver-node": node("webhook-receiver-node/receiver.mjs"),
-		"webhook-receiver-python": python("webhook-receiver-python/receiver.py"),
+	for name, run := range map[string]exampleCommand{
+		"webhook-receiver-go": goExample("webhook-receiver-go"), "webhook-receiver-node": nodeExample("webhook-receiver-node/receiver.mjs"),
+		"webhook-receiver-python": pythonExample("webhook-receiver-python/receiver.py"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			args := run(t)
 			var address atomic.Pointer[string]
-			seen := make(chan sent, 10)
-			front, env := program.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			seen := make(chan webhookRequest, 10)
+			front, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, err := io.ReadAll(r.Body)
 				if err != nil {
 					return
 				}
-				one := sent{r.Header, body}
-				w.WriteHeader(one.to(t, *address.Load()))
+				one := webhookRequest{r.Header, body}
+				w.WriteHeader(one.sendTo(t, *address.Load()))
 				seen <- one
 			}))
-			server := program.Start(t, env...)
+			server := testserver.Start(t, env...)
 			agent := server.Register("Receiver", map[string]any{"webhookUrl": front + "/", "capabilities": []string{"shouting"}})
 			poster := server.Register("Poster", nil)
-			example := start(t, args, "AGENTMARKET_WEBHOOK_SECRET="+agent.WebhookSecret, "PORT=0")
-			address.Store(new(example.address(t)))
+			example := startExample(t, args, "AGENTMARKET_WEBHOOK_SECRET="+agent.WebhookSecret, "PORT=0")
+			address.Store(new(example.listenAddress(t)))
 			told := func() {
 				t.Helper()
-				id := post(t, server, poster.Key, "hello")
-				if got, want := example.next(t), "task.posted: "+id+` "Shout it"`; got != want {
+				id := mustPostTask(t, server, poster.Key, "hello")
+				if got, want := example.nextLine(t), "task.posted: "+id+` "Shout it"`; got != want {
 					t.Errorf("it says %q, want %q", got, want)
 				}
 			}
 			told()
 			genuine := <-seen
-			for change, changed := range forged(t, genuine, agent.WebhookSecret) {
-				if status := changed.to(t, *address.Load()); status != http.StatusUnauthorized {
+			for change, changed := range forgedRequests(t, genuine, agent.WebhookSecret) {
+				if status := changed.sendTo(t, *address.Load()); status != http.StatusUnauthorized {
 					t.Errorf("%s is answered %d", change, status)
 				}
 			}
-			if status := genuine.to(t, *address.Load()); status/100 != 2 {
+			if status := genuine.sendTo(t, *address.Load()); status/100 != 2 {
 				t.Errorf("the same delivery again is answered %d", status)
 			}
 			told() // what it says next is about the next
-			unset := start(t, args, "AGENTMARKET_WEBHOOK_SECRET=", "PORT=0")
-			if status := forged(t, genuine, agent.WebhookSecret)["nobody's secret"].to(t, unset.address(t)); status != http.StatusUnauthorized {
+			unset := startExample(t, args, "AGENTMARKET_WEBHOOK_SECRET=", "PORT=0")
+			if status := forgedRequests(t, genuine, agent.WebhookSecret)["nobody's secret"].sendTo(t, unset.listenAddress(t)); status != http.StatusUnauthorized {
 				t.Errorf("without a secret what anybody can sign is answered %d", status)
 			}
 		})
 	}
 }
 
-// sent is a request as a receiver gets it.
-type sent struct {
+// webhookRequest is a request as a receiver gets it.
+type webhookRequest struct {
 	header http.Header
 	body   []byte
 }
 
-// to sends the request and returns the status of the answer, 502 when there is none.
-func (s sent) to(t *testing.T, address string) int {
+// sendTo sends the request and returns the status of the answer, 502 when there is none.
+func (s webhookRequest) sendTo(t *testing.T, address string) int {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address+"/", bytes.NewReader(s.body))
 	if err != nil {
@@ -91,15 +91,15 @@ func (s sent) to(t *testing.T, address string) int {
 	return answer.StatusCode
 }
 
-// forged are requests that are not the server's, or no longer, made of one that is.
-func forged(t *testing.T, genuine sent, secret string) map[string]sent {
+// forgedRequests are requests that are not the server's, or no longer, made of one that is.
+func forgedRequests(t *testing.T, genuine webhookRequest, secret string) map[string]webhookRequest {
 	t.Helper()
-	with := func(change func(http.Header)) sent {
+	with := func(change func(http.Header)) webhookRequest {
 		header := genuine.header.Clone()
 		change(header)
-		return sent{header, genuine.body}
+		return webhookRequest{header, genuine.body}
 	}
-	signed := func(secret string, at time.Time) sent {
+	signed := func(secret string, at time.Time) webhookRequest {
 		hook, err := standardwebhooks.NewWebhook(secret)
 		if err != nil {
 			t.Fatal(err)
@@ -114,7 +114,7 @@ func forged(t *testing.T, genuine sent, secret string) map[string]sent {
 		})
 	}
 	const other = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
-	return map[string]sent{
+	return map[string]webhookRequest{
 		"another body":  {genuine.header, bytes.Replace(genuine.body, []byte("25"), []byte("26"), 1)},
 		"a longer body": {genuine.header, append(bytes.Clone(genuine.body), ' ')},
 		"another id":    with(func(h http.Header) { h.Set("webhook-id", "another") }),

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // TestWorkers: a worker does what was open before it came and what is posted later,
@@ -21,31 +21,31 @@ import (
 // started again. It is paid once for each task: nine tenths of 25, rounded down.
 func TestWorkers(t *testing.T) {
 	t.Parallel()
-	for name, run := range map[string]command{
-		"worker-go": golang("worker-go"), "worker-node": installed("worker-node/worker.mjs"), "worker-python": python("worker-python/worker.py"),
+	for name, run := range map[string]exampleCommand{
+		"worker-go": goExample("worker-go"), "worker-node": npmExample("worker-node/worker.mjs"), "worker-python": pythonExample("worker-python/worker.py"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			args := run(t)
-			server := program.Start(t)
-			front := lossy(t, server)
+			server := testserver.Start(t)
+			front := startLossyProxy(t, server)
 			worker := server.Register("Worker", map[string]any{"capabilities": []string{"shouting"}})
 			poster := server.Register("Poster", nil)
-			ids := []string{post(t, server, poster.Key, "hello")}
-			example := start(t, args, "AGENTMARKET_URL="+front.url, "AGENTMARKET_API_KEY="+worker.Key)
+			ids := []string{mustPostTask(t, server, poster.Key, "hello")}
+			example := startExample(t, args, "AGENTMARKET_URL="+front.url, "AGENTMARKET_API_KEY="+worker.Key)
 			paid := func(balance int) {
 				t.Helper()
 				want := fmt.Sprintf("%s: completed, %d credits", ids[len(ids)-1], balance)
-				if got := example.next(t); got != want {
+				if got := example.nextLine(t); got != want {
 					t.Errorf("it says %q, want %q", got, want)
 				}
 			}
 			paid(122)
-			ids = append(ids, post(t, server, poster.Key, "once more"))
+			ids = append(ids, mustPostTask(t, server, poster.Key, "once more"))
 			paid(144)
 			server.Kill()
 			server.Restart()
-			ids = append(ids, post(t, server, poster.Key, "and again"))
+			ids = append(ids, mustPostTask(t, server, poster.Key, "and again"))
 			paid(166)
 			for i, want := range []string{"HELLO", "ONCE MORE", "AND AGAIN"} {
 				if _, text := server.Do(http.MethodGet, "/api/tasks/"+ids[i], poster.Key, ""); !strings.Contains(text, `"result":"`+want+`"`) {
@@ -60,20 +60,20 @@ func TestWorkers(t *testing.T) {
 	}
 }
 
-// door is a proxy before a server.
-type door struct {
+// lossyProxy is a proxy before a server.
+type lossyProxy struct {
 	url         string
 	completions atomic.Int64
 }
 
-// lossy opens a door that cuts off the answer to the first completion.
-func lossy(t *testing.T, server *program.Server) *door {
+// startLossyProxy opens a door that cuts off the answer to the first completion.
+func startLossyProxy(t *testing.T, server *testserver.Server) *lossyProxy {
 	t.Helper()
 	target, err := url.Parse(server.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, quiet := &door{}, slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	d, quiet := &lossyProxy{}, slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	proxy.ErrorLog = quiet
 	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

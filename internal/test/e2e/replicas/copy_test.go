@@ -13,7 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
 )
 
@@ -23,31 +23,31 @@ import (
 func TestCopy(t *testing.T) {
 	t.Parallel()
 	hired, hold := make(chan struct{}, 1), make(chan struct{})
-	endpoint, _ := program.Listen(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	endpoint, _ := testserver.ServeTLS(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		hired <- struct{}{}
 		<-hold
 	}))
 	t.Cleanup(func() { close(hold) })
 	arrived := make(chan string, 8)
-	hook, env := program.Listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	hook, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var event struct{ Task struct{ ID string } }
 		_ = json.NewDecoder(r.Body).Decode(&event) // a broken one names no task
 		arrived <- event.Task.ID
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	env = append(env, "AGENTMARKET_SECRET_KEY=kept from one store to the other", "AGENTMARKET_WEBHOOK_RETRIES=2s,2s,2s,2s", "AGENTMARKET_ENDPOINT_TIMEOUT=10m")
-	server := program.Start(t, env...)
+	server := testserver.Start(t, env...)
 	poster := server.Register("poster", nil)
 	worker := server.Register("worker", map[string]any{"endpointUrl": endpoint})
 	server.Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": hook})
 	do := func(key, document string, variables map[string]any, data any) error {
 		return server.Query(key, document, variables, data)
 	}
-	done, err := trade(do, poster, worker)
+	done, err := tradeTask(do, poster, worker)
 	must(t, err)
 	<-arrived
 	const document = `mutation { postTask(input: {title: "T", description: "é 漢 \u0001", budget: 30, requiredCapabilities: ["y"]}) { task { id } wallet { balance } } }`
-	posted := answer(t, server, poster.Key, document)
+	posted := mustQueryIdempotent(t, server, poster.Key, document)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -56,8 +56,8 @@ func TestCopy(t *testing.T) {
 			map[string]any{"id": worker.ID}, &ignored) // it is cut off
 	}()
 	<-hired
-	before, heard := state(t, server, worker.Key), cursors(t, server, 2)
-	address := services.Postgres(t)
+	before, heard := visibleState(t, server, worker.Key), firstCursors(t, server, 2)
+	address := services.NewPostgresDatabase(t)
 	if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, "another process serves it") {
 		t.Errorf("copy beside the server: exit %d, %s", code, text)
 	}
@@ -71,30 +71,30 @@ func TestCopy(t *testing.T) {
 		t.Errorf("copy into what is not empty: exit %d, %s", code, text)
 	}
 	server.Restart("AGENTMARKET_DATABASE=" + address)
-	if after := state(t, server, worker.Key); after != before {
+	if after := visibleState(t, server, worker.Key); after != before {
 		t.Errorf("the worker sees\n%s\nand saw before\n%s", after, before)
 	}
-	if again := answer(t, server, poster.Key, document); again != posted {
+	if again := mustQueryIdempotent(t, server, poster.Key, document); again != posted {
 		t.Errorf("the same request again answers\n%s\nand answered before\n%s", again, posted)
 	}
 	eventually(t, "the delivery that was to be tried again", func() bool { return <-arrived == done })
 	eventually(t, "the refund of the hire", func() bool {
-		return strings.Contains(answer(t, server, poster.Key, "{ viewer { wallet { balance } } }"), `"balance":68`)
+		return strings.Contains(mustQueryIdempotent(t, server, poster.Key, "{ viewer { wallet { balance } } }"), `"balance":68`)
 	})
-	_, err = trade(do, poster, worker)
+	_, err = tradeTask(do, poster, worker)
 	must(t, err)
-	if after := cursors(t, server, 3); !slices.Equal(after[:2], heard) || after[2] <= heard[1] {
+	if after := firstCursors(t, server, 3); !slices.Equal(after[:2], heard) || after[2] <= heard[1] {
 		t.Errorf("cursors were %v, and with one more event are %v", heard, after)
 	}
 	server.Verify()
 }
 
-// TestCopy_refuses: what is not a right market is not copied, and nothing of it
+// TestCopy_errors: what is not a right market is not copied, and nothing of it
 // is left at the other side.
-func TestCopy_refuses(t *testing.T) {
+func TestCopy_errors(t *testing.T) {
 	t.Parallel()
-	address := services.Postgres(t)
-	server := program.Start(t)
+	address := services.NewPostgresDatabase(t)
+	server := testserver.Start(t)
 	server.Register("agent", nil)
 	server.Stop()
 	for _, row := range []struct{ statement, says string }{
@@ -102,59 +102,59 @@ func TestCopy_refuses(t *testing.T) {
 		{"UPDATE wallets SET available = available - 1; CREATE TABLE notes (id TEXT PRIMARY KEY)", `its table "notes"`},
 		{"DROP TABLE notes; UPDATE agents SET name = 'a' || char(0)", "invalid byte sequence"},
 	} {
-		sqlite(t, filepath.Join(server.Dir, "agentmarket.db"), row.statement)
+		execSQLite(t, filepath.Join(server.Dir, "agentmarket.db"), row.statement)
 		if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, row.says) {
 			t.Errorf("after %s: exit %d, %s", row.statement, code, text)
 		}
 	}
-	sqlite(t, filepath.Join(server.Dir, "agentmarket.db"), "UPDATE agents SET name = 'a'")
+	execSQLite(t, filepath.Join(server.Dir, "agentmarket.db"), "UPDATE agents SET name = 'a'")
 	if text, code := copyMarket(t, server, address); code != 0 {
 		t.Errorf("once all is well: exit %d, %s", code, text)
 	}
 }
 
 // copyMarket runs "agentmarket copy" on a server's file.
-func copyMarket(t *testing.T, server *program.Server, address string) (text string, code int) {
+func copyMarket(t *testing.T, server *testserver.Server, address string) (text string, code int) {
 	t.Helper()
-	return program.Run(t, server.Dir, "copy", "--from", "sqlite:agentmarket.db", "--to", address)
+	return testserver.Run(t, server.Dir, "copy", "--from", "sqlite:agentmarket.db", "--to", address)
 }
 
-// answer is the data of an operation as it came. A second one is a retry of the
+// mustQueryIdempotent is the data of an operation as it came. A second one is a retry of the
 // first.
-func answer(t *testing.T, server *program.Server, key, document string) string {
+func mustQueryIdempotent(t *testing.T, server *testserver.Server, key, document string) string {
 	t.Helper()
 	var data json.RawMessage
 	must(t, server.Query(key, document, nil, &data, "Idempotency-Key", "the same"))
 	return string(data)
 }
 
-// state is what an agent sees of the market and of itself.
-func state(t *testing.T, server *program.Server, key string) string {
+// visibleState is what an agent sees of the market and of itself.
+func visibleState(t *testing.T, server *testserver.Server, key string) string {
 	t.Helper()
-	return answer(t, server, key, `{
+	return mustQueryIdempotent(t, server, key, `{
 		agents { edges { cursor node { id name capabilities completedTaskCount } } }
 		tasks { edges { cursor node { id title description budget status requiredCapabilities result createdAt poster { id } worker { id } } } }
 		viewer { endpointUrl wallet { balance heldBalance entries { edges { cursor node { id kind amount balanceAfter createdAt } } } } }
 	}`)
 }
 
-// cursors are those of the first tasks that were ever posted.
-func cursors(t *testing.T, server *program.Server, n int) []int64 {
+// firstCursors are those of the first tasks that were ever posted.
+func firstCursors(t *testing.T, server *testserver.Server, n int) []int64 {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	var f follower
+	var f eventSubscriber
 	var listening sync.WaitGroup
-	listening.Go(func() { f.follow(ctx, []*program.Server{server}, 0) })
-	eventually(t, "the first events", func() bool { return f.heard() >= n })
+	listening.Go(func() { f.run(ctx, []*testserver.Server{server}, 0) })
+	eventually(t, "the first events", func() bool { return f.eventCount() >= n })
 	cancel()
 	listening.Wait()
 	return f.cursors[:n]
 }
 
-// sqlite runs statements on a file.
-func sqlite(t *testing.T, path, statements string) {
+// execSQLite runs statements on a file.
+func execSQLite(t *testing.T, path, statements string) {
 	t.Helper()
-	db, err := sql.Open(services.FileDriver(), path)
+	db, err := sql.Open(services.SQLiteDriver(), path)
 	must(t, err)
 	_, err = db.ExecContext(t.Context(), statements)
 	must(t, err)
@@ -168,15 +168,15 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestCopy_pruned: a log that has lost its beginning goes on where it was.
-func TestCopy_pruned(t *testing.T) {
+// TestCopy_prunedEvents: a log that has lost its beginning goes on where it was.
+func TestCopy_prunedEvents(t *testing.T) {
 	t.Parallel()
-	address := services.Postgres(t)
-	server := program.Start(t, "AGENTMARKET_SECRET_KEY=kept from one store to the other")
+	address := services.NewPostgresDatabase(t)
+	server := testserver.Start(t, "AGENTMARKET_SECRET_KEY=kept from one store to the other")
 	server.Register("first", nil)
 	server.Register("second", nil)
 	server.Stop()
-	sqlite(t, filepath.Join(server.Dir, "agentmarket.db"), `UPDATE ledger_sums SET seq = 2, issued = 200;
+	execSQLite(t, filepath.Join(server.Dir, "agentmarket.db"), `UPDATE ledger_sums SET seq = 2, issued = 200;
 		DROP TRIGGER event_horizon_moves; UPDATE event_horizon SET seq = 1, created_at = 1; DELETE FROM events WHERE seq = 1`)
 	if text, code := copyMarket(t, server, address); code != 0 {
 		t.Fatalf("copy: exit %d\n%s", code, text)

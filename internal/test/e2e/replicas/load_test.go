@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
 )
 
@@ -28,10 +28,10 @@ const (
 // as AGENTMARKET_TEST_AGENTS and AGENTMARKET_TEST_FOR say.
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	store, bus := services.PrivatePostgres(t, "shared_buffers=256MB"), services.PrivateNATS(t)
+	store, bus := services.NewPostgresCluster(t, "shared_buffers=256MB"), services.NewNATSServer(t)
 	must(t, bus.Start(t.Context()))
-	hooks := listenForHooks(t)
-	servers := market(t, 3, store.Address(), bus.Address(), hooks.env...)
+	hooks := startWebhookReceiver(t)
+	servers := startReplicas(t, 3, store.Address(), bus.Address(), hooks.env...)
 	agents, err := strconv.Atoi(os.Getenv("AGENTMARKET_TEST_AGENTS"))
 	if err != nil {
 		agents = 48
@@ -40,104 +40,104 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		lasts = 3 * time.Second
 	}
-	l := begin(t, servers, hooks, agents)
+	l := startWorkload(t, servers, hooks, agents)
 	began := time.Now()
 	<-time.After(lasts) // this is how long it is to last
-	l.over()
+	l.stopAgents()
 	l.working.Wait()
 	took := time.Since(began)
 	l.finish()
 	heard := 0
-	for _, f := range l.followers {
-		heard += f.heard()
+	for _, f := range l.subscribers {
+		heard += f.eventCount()
 	}
 	t.Logf("%d agents through 3 replicas for %.1f s: %d tasks posted, accepted and completed, %.0f a second; %d events heard by %d followers; %d webhooks in %d requests",
-		agents, took.Seconds(), len(l.posted), float64(len(l.posted))/took.Seconds(), heard, len(l.followers), len(hooks.tasks), hooks.requests())
-	if twice := hooks.twice(); len(twice) > 0 {
+		agents, took.Seconds(), len(l.posted), float64(len(l.posted))/took.Seconds(), heard, len(l.subscribers), len(hooks.tasks), hooks.requestCount())
+	if twice := hooks.duplicates(); len(twice) > 0 {
 		t.Errorf("with all replicas alive these came more than once: %v", twice)
 	}
 }
 
-// market starts so many replicas on one database.
-func market(t *testing.T, n int, database, nats string, env ...string) (servers []*program.Server) {
+// startReplicas starts so many replicas on one database.
+func startReplicas(t *testing.T, n int, database, nats string, env ...string) (servers []*testserver.Server) {
 	t.Helper()
 	for range n {
-		servers = append(servers, program.Start(t, replica(database, nats, env)...))
+		servers = append(servers, testserver.Start(t, replicaSettings(database, nats, env)...))
 	}
 	return servers
 }
 
-// replica is the settings of one.
-func replica(database, nats string, env []string) []string {
+// replicaSettings is the settings of one.
+func replicaSettings(database, nats string, env []string) []string {
 	return append([]string{
 		"AGENTMARKET_DATABASE=" + database, "AGENTMARKET_SECRET_KEY=the same to every replica", "AGENTMARKET_NATS_URL=" + nats,
 		fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits),
 	}, env...)
 }
 
-// load is agents that work through whichever replica answers, somebody who
+// workload is agents that work through whichever replica answers, somebody who
 // listens at each, and a webhook that is told of every task.
-type load struct {
+type workload struct {
 	*testing.T
-	servers   []*program.Server
-	hooks     *hooks
-	followers []*follower
-	hangUp    context.CancelFunc
-	listening sync.WaitGroup
-	over      context.CancelFunc // the agents end what they are at
-	working   sync.WaitGroup
+	servers         []*testserver.Server
+	hooks           *webhookReceiver
+	subscribers     []*eventSubscriber
+	stopSubscribers context.CancelFunc
+	listening       sync.WaitGroup
+	stopAgents      context.CancelFunc // the agents end what they are at
+	working         sync.WaitGroup
 	// pick says which replica to ask next, and excused whether to go on to another
 	// after an error.
-	pick    func() int
-	excused func(error) bool
+	pickReplica func() int
+	isRetryable func(error) bool
 
-	mu      sync.Mutex
-	posted  []string
-	agents  map[string]int // what each has to spend, by key
-	since   time.Time      // when the engine, or the replica, had returned
-	first   []time.Duration
-	failed  map[string]int // errors met, by what they say
-	returns returns
+	mu          sync.Mutex
+	posted      []string
+	balances    map[string]int // what each has to spend, by key
+	recoveredAt time.Time      // when the engine, or the replica, had returned
+	firstWrites []time.Duration
+	errorCounts map[string]int // errors met, by what they say
+	recoveries  recoveryTimes
 }
 
-// begin starts the work: half of the agents post, half accept and complete.
-func begin(t *testing.T, servers []*program.Server, hooks *hooks, agents int) *load {
+// startWorkload starts the work: half of the agents post, half accept and complete.
+func startWorkload(t *testing.T, servers []*testserver.Server, hooks *webhookReceiver, agents int) *workload {
 	t.Helper()
-	return prepare(t, servers, hooks).start(agents)
+	return newWorkload(t, servers, hooks).start(agents)
 }
 
-// prepare is the load before its agents start.
-func prepare(t *testing.T, servers []*program.Server, hooks *hooks) *load {
+// newWorkload is the load before its agents start.
+func newWorkload(t *testing.T, servers []*testserver.Server, hooks *webhookReceiver) *workload {
 	t.Helper()
-	l := &load{
-		T: t, servers: servers, hooks: hooks, excused: away, agents: map[string]int{}, failed: map[string]int{},
-		first: make([]time.Duration, len(servers)), returns: returns{},
-		pick: func() int { return rand.IntN(len(servers)) },
+	l := &workload{
+		T: t, servers: servers, hooks: hooks, isRetryable: isUnavailable, balances: map[string]int{}, errorCounts: map[string]int{},
+		firstWrites: make([]time.Duration, len(servers)), recoveries: recoveryTimes{},
+		pickReplica: func() int { return rand.IntN(len(servers)) },
 	}
 	notified := servers[0].Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": hooks.url})
-	l.agents[notified.Key] = startCredits
+	l.balances[notified.Key] = startCredits
 	listen, hangUp := context.WithCancel(t.Context())
-	l.hangUp = hangUp
+	l.stopSubscribers = hangUp
 	for i := range 2 * len(servers) {
-		f := &follower{socket: i%2 == 0}
-		l.followers = append(l.followers, f)
-		l.listening.Go(func() { f.follow(listen, servers, i/2) })
+		f := &eventSubscriber{socket: i%2 == 0}
+		l.subscribers = append(l.subscribers, f)
+		l.listening.Go(func() { f.run(listen, servers, i/2) })
 	}
 	return l
 }
 
 // start has the agents work until over is called. All are there before the first
 // begins.
-func (l *load) start(agents int) *load {
+func (l *workload) start(agents int) *workload {
 	l.Helper()
-	pairs := make([][2]program.Agent, agents/2)
+	pairs := make([][2]testserver.Agent, agents/2)
 	for i := range pairs {
 		pairs[i][0] = l.servers[i%len(l.servers)].Register("poster", nil)
 		pairs[i][1] = l.servers[(i+1)%len(l.servers)].Register("worker", nil)
-		l.agents[pairs[i][0].Key], l.agents[pairs[i][1].Key] = startCredits, startCredits
+		l.balances[pairs[i][0].Key], l.balances[pairs[i][1].Key] = startCredits, startCredits
 	}
 	over, stop := context.WithCancel(l.Context())
-	l.over = stop
+	l.stopAgents = stop
 	for _, pair := range pairs {
 		l.working.Go(func() {
 			for over.Err() == nil {
@@ -149,8 +149,8 @@ func (l *load) start(agents int) *load {
 		})
 	}
 	l.Cleanup(func() {
-		l.over()
-		l.hangUp()
+		l.stopAgents()
+		l.stopSubscribers()
 		if l.Failed() {
 			for i, server := range l.servers {
 				l.Logf("replica %d:\n%s", i, server.Log())
@@ -162,58 +162,58 @@ func (l *load) start(agents int) *load {
 
 // trade has a task posted, accepted and completed, each through whichever
 // replica answers.
-func (l *load) trade(poster, worker program.Agent) error {
-	id, err := trade(l.do, poster, worker)
+func (l *workload) trade(poster, worker testserver.Agent) error {
+	id, err := tradeTask(l.do, poster, worker)
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.posted = append(l.posted, id)
-	l.agents[poster.Key] -= budget
-	l.agents[worker.Key] += wage
+	l.balances[poster.Key] -= budget
+	l.balances[worker.Key] += wage
 	return nil
 }
 
 // do sends a mutation to one replica after another until one answers it. The key
 // has it happen once however many replicas got it.
-func (l *load) do(key, document string, variables map[string]any, data any) error {
-	idempotency, deadline := uuid.NewString(), time.Now().Add(patience)
+func (l *workload) do(key, document string, variables map[string]any, data any) error {
+	idempotency, deadline := uuid.NewString(), time.Now().Add(waitTimeout)
 	for {
-		at := l.pick()
+		at := l.pickReplica()
 		err := l.servers[at].Query(key, document, variables, data, "Idempotency-Key", idempotency)
-		l.note(at, err)
-		if err == nil || !l.excused(err) || time.Now().After(deadline) {
+		l.record(at, err)
+		if err == nil || !l.isRetryable(err) || time.Now().After(deadline) {
 			return err
 		}
-		rest(l.Context())
+		waitRetryDelay(l.Context())
 	}
 }
 
-// away excuses a replica that does not answer, or that has lost the database.
-func away(err error) bool {
-	return unreached(err) || strings.Contains(err.Error(), `"code":"UNAVAILABLE"`)
+// isUnavailable excuses a replica that does not answer, or that has lost the database.
+func isUnavailable(err error) bool {
+	return isUnreachable(err) || strings.Contains(err.Error(), `"code":"UNAVAILABLE"`)
 }
 
-// unreached excuses a replica that does not answer.
-func unreached(err error) bool { return strings.HasPrefix(err.Error(), "status 0") }
+// isUnreachable excuses a replica that does not answer.
+func isUnreachable(err error) bool { return strings.HasPrefix(err.Error(), "status 0") }
 
-// note notes what came of a request.
-func (l *load) note(at int, err error) {
+// record notes what came of a request.
+func (l *workload) record(at int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
-		l.failed[says(err)]++
+		l.errorCounts[errorMessage(err)]++
 		return
 	}
-	if !l.since.IsZero() && l.first[at] == 0 {
-		l.first[at] = time.Since(l.since)
+	if !l.recoveredAt.IsZero() && l.firstWrites[at] == 0 {
+		l.firstWrites[at] = time.Since(l.recoveredAt)
 	}
 }
 
-// says is what an error tells its reader.
-func says(err error) string {
-	if unreached(err) {
+// errorMessage is what an error tells its reader.
+func errorMessage(err error) string {
+	if isUnreachable(err) {
 		return "no answer"
 	}
 	_, message, _ := strings.Cut(err.Error(), `"message":"`)
@@ -221,8 +221,8 @@ func says(err error) string {
 	return message
 }
 
-// progress waits until so much more has been done.
-func (l *load) progress(n int) {
+// waitForProgress waits until so much more has been done.
+func (l *workload) waitForProgress(n int) {
 	l.Helper()
 	count := func() int {
 		l.mu.Lock()
@@ -233,70 +233,70 @@ func (l *load) progress(n int) {
 	eventually(l.T, "some more work", func() bool { return count() >= enough || l.Failed() })
 }
 
-// returned is called when something that had failed is there again. It waits
+// waitForRecovery is called when something that had failed is there again. It waits
 // until a write has been acknowledged through every replica.
-func (l *load) returned(what string) {
+func (l *workload) waitForRecovery(what string) {
 	l.Helper()
 	l.mu.Lock()
-	l.since, l.first = time.Now(), make([]time.Duration, len(l.servers))
+	l.recoveredAt, l.firstWrites = time.Now(), make([]time.Duration, len(l.servers))
 	l.mu.Unlock()
 	eventually(l.T, "a write through every replica after "+what, func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return !slices.Contains(l.first, 0) || l.Failed()
+		return !slices.Contains(l.firstWrites, 0) || l.Failed()
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	times := l.returns[what]
-	times[0], times[1] = append(times[0], slices.Min(l.first)), append(times[1], slices.Max(l.first))
-	l.returns[what] = times
+	times := l.recoveries[what]
+	times[0], times[1] = append(times[0], slices.Min(l.firstWrites)), append(times[1], slices.Max(l.firstWrites))
+	l.recoveries[what] = times
 }
 
 // finish ends the work. Everything that was acknowledged has happened once, is
 // heard of once and in order wherever one listens, and came to the webhook; every
 // agent has what its work left it, and the books are right.
-func (l *load) finish() {
+func (l *workload) finish() {
 	l.Helper()
-	l.over()
+	l.stopAgents()
 	l.working.Wait()
-	for i, f := range l.followers {
-		eventually(l.T, fmt.Sprintf("follower %d to hear of %d tasks", i, len(l.posted)), func() bool { return f.heard() >= len(l.posted) })
+	for i, f := range l.subscribers {
+		eventually(l.T, fmt.Sprintf("follower %d to hear of %d tasks", i, len(l.posted)), func() bool { return f.eventCount() >= len(l.posted) })
 	}
-	eventually(l.T, "every webhook", func() bool { return l.hooks.haveAll(l.posted) })
-	l.hangUp()
+	eventually(l.T, "every webhook", func() bool { return l.hooks.receivedAll(l.posted) })
+	l.stopSubscribers()
 	l.listening.Wait()
 	slices.Sort(l.posted)
-	for _, f := range l.followers {
+	for _, f := range l.subscribers {
 		f.check(l.T, l.posted)
 	}
-	for key, credits := range l.agents {
-		if got := balance(l.T, l.servers[0], key); got != credits {
+	for key, credits := range l.balances {
+		if got := readBalance(l.T, l.servers[0], key); got != credits {
 			l.Errorf("an agent has %d credits, want %d", got, credits)
 		}
 	}
 	l.servers[0].Verify()
-	l.returns.print(l.T)
-	l.Logf("%d tasks; errors met on the way: %v; webhooks that came again: %d", len(l.posted), l.failed, len(l.hooks.twice()))
+	l.recoveries.log(l.T)
+	l.Logf("%d tasks; errors met on the way: %v; webhooks that came again: %d", len(l.posted), l.errorCounts, len(l.hooks.duplicates()))
 }
 
-// returns are, by what had failed, how long it took after its return to the
+// recoveryTimes are, by what had failed, how long it took after its return to the
 // first acknowledged write, and to one through each replica.
-type returns map[string][2][]time.Duration
+type recoveryTimes map[string][2][]time.Duration
 
-func (r returns) print(t *testing.T) {
+func (r recoveryTimes) log(t *testing.T) {
 	t.Helper()
 	for what, times := range r {
-		t.Logf("%s, %d times: first write after %s; one through every replica after %s", what, len(times[0]), spread(times[0]), spread(times[1]))
+		t.Logf("%s, %d times: first write after %s; one through every replica after %s", what, len(times[0]), medianAndWorst(times[0]), medianAndWorst(times[1]))
 	}
 }
 
-// spread writes durations down.
-func spread(all []time.Duration) string {
+// medianAndWorst writes durations down.
+func medianAndWorst(all []time.Duration) string {
 	slices.Sort(all)
 	return fmt.Sprintf("%s median, %s worst", all[len(all)/2].Round(time.Millisecond), all[len(all)-1].Round(time.Millisecond))
 }
 
-func balance(t *testing.T, server *program.Server, key string) int {
+func readBalance(t *testing.T, server *testserver.Server, key string) int {
 	t.Helper()
 	var data struct {
 		Viewer struct{ Wallet struct{ Balance int } }
@@ -305,11 +305,11 @@ func balance(t *testing.T, server *program.Server, key string) int {
 	return data.Viewer.Wallet.Balance
 }
 
-// mutate has a mutation done for the agent with a key.
-type mutate func(key, document string, variables map[string]any, data any) error
+// mutateFunc has a mutation done for the agent with a key.
+type mutateFunc func(key, document string, variables map[string]any, data any) error
 
-// trade has a task posted, accepted and completed, and returns its id.
-func trade(do mutate, poster, worker program.Agent) (string, error) {
+// tradeTask has a task posted, accepted and completed, and returns its id.
+func tradeTask(do mutateFunc, poster, worker testserver.Agent) (string, error) {
 	var post struct {
 		PostTask struct{ Task struct{ ID string } }
 	}

@@ -9,8 +9,8 @@ import (
 
 // proxy stands between a server and an engine, and fails when it is told to.
 type proxy struct {
-	target string
-	listen net.Listener
+	target   string
+	listener net.Listener
 
 	mu      sync.Mutex
 	changed *sync.Cond
@@ -19,9 +19,9 @@ type proxy struct {
 	conns   map[*net.TCPConn]bool
 }
 
-// through returns a proxy to the engine at an address, and the address of the
+// startProxy returns a proxy to the engine at an address, and the address of the
 // engine through it.
-func through(t *testing.T, address string) (*proxy, string) {
+func startProxy(t *testing.T, address string) (*proxy, string) {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
@@ -31,21 +31,21 @@ func through(t *testing.T, address string) (*proxy, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{target: u.Host, listen: listen, conns: map[*net.TCPConn]bool{}}
+	p := &proxy{target: u.Host, listener: listen, conns: map[*net.TCPConn]bool{}}
 	p.changed = sync.NewCond(&p.mu)
 	var serving sync.WaitGroup
 	serving.Go(func() { p.serve(&serving) })
 	t.Cleanup(func() {
 		_ = listen.Close()
-		p.set(true, false)
+		p.setFault(true, false)
 		serving.Wait()
 	})
 	u.Host = listen.Addr().String()
 	return p, u.String()
 }
 
-// set changes how the proxy fails.
-func (p *proxy) set(cut, stalled bool) {
+// setFault changes how the proxy fails.
+func (p *proxy) setFault(cut, stalled bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut, p.stalled = cut, stalled
@@ -60,7 +60,7 @@ func (p *proxy) set(cut, stalled bool) {
 
 func (p *proxy) serve(serving *sync.WaitGroup) {
 	for {
-		client, err := p.listen.Accept()
+		client, err := p.listener.Accept()
 		if err != nil {
 			return
 		}
@@ -71,15 +71,15 @@ func (p *proxy) serve(serving *sync.WaitGroup) {
 				return
 			}
 			var passing sync.WaitGroup
-			passing.Go(func() { p.pass(client, engine) })
-			passing.Go(func() { p.pass(engine, client) })
+			passing.Go(func() { p.forward(client, engine) })
+			passing.Go(func() { p.forward(engine, client) })
 			passing.Wait()
 		})
 	}
 }
 
-// pass hands on what one side sends until either is gone.
-func (p *proxy) pass(from, to net.Conn) {
+// forward hands on what one side sends until either is gone.
+func (p *proxy) forward(from, to net.Conn) {
 	conn, _ := from.(*net.TCPConn)
 	p.mu.Lock()
 	p.conns[conn] = true
@@ -93,7 +93,7 @@ func (p *proxy) pass(from, to net.Conn) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		if err != nil || !p.open() {
+		if err != nil || !p.waitOpen() {
 			return
 		}
 		if _, err := to.Write(buffer[:n]); err != nil {
@@ -102,8 +102,8 @@ func (p *proxy) pass(from, to net.Conn) {
 	}
 }
 
-// open waits while nothing passes, and reports whether anything does.
-func (p *proxy) open() bool {
+// waitOpen waits while nothing passes, and reports whether anything does.
+func (p *proxy) waitOpen() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.stalled && !p.cut {

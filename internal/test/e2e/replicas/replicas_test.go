@@ -1,5 +1,5 @@
 // Package replicas_test has several servers on one PostgreSQL work as one
-// market, while they, PostgreSQL and NATS are killed and come back.
+// market, while they, PostgreSQL and NATSURL are killed and come back.
 package replicas_test
 
 import (
@@ -11,32 +11,32 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
-	"agentmarket.space/server/internal/test/services/private"
+	"agentmarket.space/server/internal/test/services/localserver"
 )
 
-func TestMain(m *testing.M) { program.Main(m) }
+func TestMain(m *testing.M) { testserver.Main(m) }
 
-// patience is how long anything may take; a silent replica is given up after 15 s.
-const patience = 60 * time.Second
+// waitTimeout is how long anything may take; a silent replica is given up after 15 s.
+const waitTimeout = 60 * time.Second
 
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	ticker, late := time.NewTicker(20*time.Millisecond), time.After(patience)
+	ticker, late := time.NewTicker(20*time.Millisecond), time.After(waitTimeout)
 	defer ticker.Stop()
 	for !done() {
 		select {
 		case <-ticker.C:
 		case <-late:
-			t.Fatalf("waited %s for %s", patience, what)
+			t.Fatalf("waited %s for %s", waitTimeout, what)
 		}
 	}
 }
 
-// rounds is how often everything fails once: AGENTMARKET_TEST_ROUNDS, or a few
+// roundCount is how often everything fails once: AGENTMARKET_TEST_ROUNDS, or a few
 // times.
-func rounds(few int) int {
+func roundCount(few int) int {
 	n, err := strconv.Atoi(os.Getenv("AGENTMARKET_TEST_ROUNDS"))
 	if err != nil {
 		return few
@@ -46,40 +46,40 @@ func rounds(few int) int {
 
 // TestReplicas: agents work through three replicas. Meanwhile one after another
 // is killed, is cut off from the database, and hangs on it; PostgreSQL crashes
-// and recovers, and NATS is killed and comes back.
+// and recovers, and NATSURL is killed and comes back.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
-	store, bus := services.PrivatePostgres(t), services.PrivateNATS(t)
+	store, bus := services.NewPostgresCluster(t), services.NewNATSServer(t)
 	must(t, bus.Start(t.Context()))
-	hooks := listenForHooks(t)
-	var servers []*program.Server
+	hooks := startWebhookReceiver(t)
+	var servers []*testserver.Server
 	var ways []*proxy
 	env := slices.Concat(hooks.env, []string{"AGENTMARKET_WEBHOOK_TIMEOUT=2s", "AGENTMARKET_WEBHOOK_RETRIES=" + strings.Repeat("100ms,", 99) + "100ms"})
 	for range 3 {
-		way, database := through(t, store.Address())
+		way, database := startProxy(t, store.Address())
 		ways = append(ways, way)
-		servers = append(servers, program.Start(t, replica(database, bus.Address(), env)...))
+		servers = append(servers, testserver.Start(t, replicaSettings(database, bus.Address(), env)...))
 	}
-	l := begin(t, servers, hooks, 48)
-	for round := range rounds(1) {
+	l := startWorkload(t, servers, hooks, 48)
+	for round := range roundCount(1) {
 		at := round % len(servers)
 		for _, fault := range []struct {
 			what       string
 			fail, mend func()
 		}{
 			{"a replica was killed and started", servers[at].Kill, func() { servers[at].Restart() }},
-			{"PostgreSQL crashed and recovered", func() { must(t, store.Stop(private.Immediate)) }, func() { must(t, store.Start(t.Context())) }},
+			{"PostgreSQL crashed and recovered", func() { must(t, store.Stop(localserver.ImmediateShutdown)) }, func() { must(t, store.Start(t.Context())) }},
 			{"NATS was killed and started", func() { must(t, bus.Kill()) }, func() { must(t, bus.Start(t.Context())) }},
-			{"a replica was cut off from PostgreSQL", func() { ways[at].set(true, false) }, func() { ways[at].set(false, false) }},
-			{"a replica hung on PostgreSQL", func() { ways[at].set(false, true) }, func() { ways[at].set(false, false) }},
+			{"a replica was cut off from PostgreSQL", func() { ways[at].setFault(true, false) }, func() { ways[at].setFault(false, false) }},
+			{"a replica hung on PostgreSQL", func() { ways[at].setFault(false, true) }, func() { ways[at].setFault(false, false) }},
 		} {
-			l.progress(10)
+			l.waitForProgress(10)
 			fault.fail()
 			if !strings.HasPrefix(fault.what, "PostgreSQL") {
-				l.progress(10) // the others go on
+				l.waitForProgress(10) // the others go on
 			}
 			fault.mend()
-			l.returned(fault.what)
+			l.waitForRecovery(fault.what)
 		}
 	}
 	l.finish()
@@ -90,15 +90,15 @@ func TestReplicas(t *testing.T) {
 func TestDeadReplica(t *testing.T) {
 	t.Parallel()
 	called, hold := make(chan struct{}, 1), make(chan struct{})
-	url, env := program.Listen(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	url, env := testserver.ServeTLS(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		called <- struct{}{}
 		<-hold
 	}))
 	t.Cleanup(func() { close(hold) })
-	servers := market(t, 2, services.Postgres(t), services.NATS(), append(env, "AGENTMARKET_ENDPOINT_TIMEOUT=10m")...)
+	servers := startReplicas(t, 2, services.NewPostgresDatabase(t), services.NATSURL(), append(env, "AGENTMARKET_ENDPOINT_TIMEOUT=10m")...)
 	poster := servers[0].Register("poster", nil)
 	hired := servers[1].Register("hired", map[string]any{"endpointUrl": url})
-	left := func() int { return balance(t, servers[1], poster.Key) }
+	left := func() int { return readBalance(t, servers[1], poster.Key) }
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

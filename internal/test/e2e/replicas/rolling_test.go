@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
 )
 
@@ -17,9 +17,9 @@ import (
 // other failure.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
-	hooks := listenForHooks(t)
-	l := prepare(t, market(t, 3, services.Postgres(t), services.NATS(), hooks.env...), hooks)
-	l.excused = unreached
+	hooks := startWebhookReceiver(t)
+	l := newWorkload(t, startReplicas(t, 3, services.NewPostgresDatabase(t), services.NATSURL(), hooks.env...), hooks)
+	l.isRetryable = isUnreachable
 	l.start(48)
 	l.restartAll()
 	l.finish()
@@ -29,38 +29,38 @@ func TestRollingRestart(t *testing.T) {
 // those replicas that say they are ready, nothing fails.
 func TestRollingRestart_drained(t *testing.T) {
 	t.Parallel()
-	hooks := listenForHooks(t)
-	servers := market(t, 3, services.Postgres(t), services.NATS(), append(hooks.env, "AGENTMARKET_DRAIN=3s")...)
-	l := prepare(t, servers, hooks)
-	l.excused = func(error) bool { return false }
-	l.pick = balanced(t, servers)
+	hooks := startWebhookReceiver(t)
+	servers := startReplicas(t, 3, services.NewPostgresDatabase(t), services.NATSURL(), append(hooks.env, "AGENTMARKET_DRAIN=3s")...)
+	l := newWorkload(t, servers, hooks)
+	l.isRetryable = func(error) bool { return false }
+	l.pickReplica = readyReplicaPicker(t, servers)
 	l.start(48)
 	l.restartAll()
 	l.finish()
-	if len(l.failed) > 0 {
-		t.Errorf("requests failed: %v", l.failed)
+	if len(l.errorCounts) > 0 {
+		t.Errorf("requests failed: %v", l.errorCounts)
 	}
 }
 
 // restartAll stops and starts one replica after another.
-func (l *load) restartAll() {
+func (l *workload) restartAll() {
 	l.Helper()
-	for range rounds(1) {
+	for range roundCount(1) {
 		for _, server := range l.servers {
-			l.progress(20)
+			l.waitForProgress(20)
 			if code := server.Stop(); code != 0 {
 				l.Errorf("exit code %d\n%s", code, server.Log())
 			}
-			l.progress(20)
+			l.waitForProgress(20)
 			server.Restart()
-			l.returned("a replica was stopped and started")
+			l.waitForRecovery("a replica was stopped and started")
 		}
 	}
 }
 
-// balanced picks replicas as a balancer does, that looks at /readyz again and
+// readyReplicaPicker picks replicas as a balancer does, that looks at /readyz again and
 // again.
-func balanced(t *testing.T, servers []*program.Server) (pick func() int) {
+func readyReplicaPicker(t *testing.T, servers []*testserver.Server) (pick func() int) {
 	t.Helper()
 	ready := make([]atomic.Bool, len(servers))
 	var looking sync.WaitGroup
@@ -68,14 +68,14 @@ func balanced(t *testing.T, servers []*program.Server) (pick func() int) {
 	for i, server := range servers {
 		ready[i].Store(true)
 		looking.Go(func() {
-			for ctx := t.Context(); ctx.Err() == nil; rest(ctx) {
+			for ctx := t.Context(); ctx.Err() == nil; waitRetryDelay(ctx) {
 				status, _ := server.Do(http.MethodGet, "/readyz", "", "")
 				ready[i].Store(status == http.StatusOK)
 			}
 		})
 	}
 	return func() int {
-		for ctx := context.WithoutCancel(t.Context()); ; rest(ctx) {
+		for ctx := context.WithoutCancel(t.Context()); ; waitRetryDelay(ctx) {
 			if at := rand.IntN(len(servers)); ready[at].Load() {
 				return at
 			}

@@ -4,26 +4,26 @@ import (
 	"strings"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
-	"agentmarket.space/server/internal/test/services/private"
+	"agentmarket.space/server/internal/test/services/localserver"
 )
 
-// TestStandbyAway: while the synchronous standby is away nothing is
+// TestStandby_unavailable: while the synchronous standby is away nothing is
 // acknowledged, also not by a retry that finds what the first request wrote on
 // the primary: it would be lost with it.
-func TestStandbyAway(t *testing.T) {
+func TestStandby_unavailable(t *testing.T) {
 	t.Parallel()
-	primary := services.PrivatePostgres(t)
-	standby := services.Standby(t, primary)
-	server := program.Start(t, replica(primary.Address(), "", nil)...)
+	primary := services.NewPostgresCluster(t)
+	standby := services.NewStandby(t, primary)
+	server := testserver.Start(t, replicaSettings(primary.Address(), "", nil)...)
 	poster := server.Register("poster", nil)
 	post := func() error {
 		var ignored any
 		return server.Query(poster.Key, `mutation { postTask(input: {title: "T", description: "D", budget: 2, requiredCapabilities: ["x"]}) { task { id } } }`,
 			nil, &ignored, "Idempotency-Key", "the same")
 	}
-	must(t, standby.Stop(private.Fast))
+	must(t, standby.Stop(localserver.FastShutdown))
 	for range 2 {
 		if err := post(); err == nil || !strings.Contains(err.Error(), `"code":"UNAVAILABLE"`) {
 			t.Errorf("with the standby away a post is answered with %v", err)
@@ -31,7 +31,7 @@ func TestStandbyAway(t *testing.T) {
 	}
 	must(t, standby.Start(t.Context()))
 	eventually(t, "the post to be acknowledged", func() bool { return post() == nil })
-	if got := balance(t, server, poster.Key); got != startCredits-budget {
+	if got := readBalance(t, server, poster.Key); got != startCredits-budget {
 		t.Errorf("%d credits are left, want %d", got, startCredits-budget)
 	}
 	server.Verify()

@@ -9,25 +9,27 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
 )
 
-// TestStart: an engine that cannot be served from is refused with one line that
+// TestStart_errors: an engine that cannot be served from is refused with one line that
 // says why.
-func TestStart(t *testing.T) {
+func TestStart_errors(t *testing.T) {
 	t.Parallel()
-	store := services.PrivatePostgres(t)
-	must(t, store.Admit(t.Context(), "host all guarded 127.0.0.1/32 scram-sha-256"))
+	store := services.NewPostgresCluster(t)
+	must(t, store.AddHBARule(t.Context(), "host all guarded 127.0.0.1/32 scram-sha-256"))
 	must(t, store.Exec(t.Context(), "CREATE ROLE guarded LOGIN PASSWORD 'right'", "CREATE ROLE guest LOGIN",
 		"CREATE DATABASE guarded OWNER guarded", "CREATE DATABASE newer", "CREATE DATABASE foreign_one", "CREATE DATABASE frozen"))
-	at := func(user, database string) string { return "postgres://" + user + "@" + store.Host() + "/" + database }
-	execAt(t, at("test", "foreign_one"), "CREATE TABLE tasks (id int)")
+	at := func(user, database string) string {
+		return "postgres://" + user + "@" + store.HostPort() + "/" + database
+	}
+	execStatement(t, at("test", "foreign_one"), "CREATE TABLE tasks (id int)")
 	for _, database := range []string{"newer", "frozen"} {
-		server := program.Start(t, replica(at("test", database), "", nil)...)
+		server := testserver.Start(t, replicaSettings(at("test", database), "", nil)...)
 		server.Stop()
 	}
-	execAt(t, at("test", "newer"), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
+	execStatement(t, at("test", "newer"), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
 	must(t, store.Exec(t.Context(), "ALTER DATABASE frozen SET default_transaction_read_only = on"))
 
 	unused := "127.0.0.1:1"
@@ -54,13 +56,13 @@ func TestStart(t *testing.T) {
 		if row.nats != "" {
 			args = append(args, "--nats-url="+row.nats)
 		}
-		program.Refused(t, row.code, row.says, args...)
+		testserver.ExpectExit(t, row.code, row.says, args...)
 	}
-	program.Start(t, replica(at("guarded:right", "guarded"), "", nil)...) // the right password will do
+	testserver.Start(t, replicaSettings(at("guarded:right", "guarded"), "", nil)...) // the right password will do
 }
 
-// execAt runs a statement.
-func execAt(t *testing.T, address, statement string) {
+// execStatement runs a statement.
+func execStatement(t *testing.T, address, statement string) {
 	t.Helper()
 	conn := connect(t, address)
 	_, err := conn.Exec(t.Context(), statement)
@@ -83,16 +85,16 @@ func connect(t *testing.T, address string) *pgx.Conn {
 // the others woken through the database, and over NATS once there is one.
 func TestStart_withoutNATS(t *testing.T) {
 	t.Parallel()
-	address, bus := services.Postgres(t), services.PrivateNATS(t)
-	server := program.Start(t, replica(address, bus.Address(), nil)...)
+	address, bus := services.NewPostgresDatabase(t), services.NewNATSServer(t)
+	server := testserver.Start(t, replicaSettings(address, bus.Address(), nil)...)
 	poster := server.Register("poster", nil)
 	listening := connect(t, address)
 	defer listening.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing depends on it
 	_, err := listening.Exec(t.Context(), "LISTEN agentmarket_events")
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()
-	post(t, server, poster)
+	mustPostTask(t, server, poster)
 	if _, err = listening.WaitForNotification(ctx); err != nil {
 		t.Errorf("no notification through the database: %v", err)
 	}
@@ -104,7 +106,7 @@ func TestStart_withoutNATS(t *testing.T) {
 	must(t, err)
 	must(t, conn.Flush())
 	eventually(t, "the server to find NATS", func() bool { return strings.Contains(server.Log(), "connected to NATS") })
-	post(t, server, poster)
+	mustPostTask(t, server, poster)
 	if _, err = woken.NextMsgWithContext(ctx); err != nil {
 		t.Errorf("no message over NATS: %v", err)
 	}
@@ -113,7 +115,7 @@ func TestStart_withoutNATS(t *testing.T) {
 	}
 }
 
-func post(t *testing.T, server *program.Server, poster program.Agent) {
+func mustPostTask(t *testing.T, server *testserver.Server, poster testserver.Agent) {
 	t.Helper()
 	var ignored any
 	must(t, server.Query(poster.Key, `mutation { postTask(input: {title: "T", description: "D", budget: 2, requiredCapabilities: ["x"]}) { task { id } } }`, nil, &ignored))

@@ -5,37 +5,37 @@ import (
 	"path/filepath"
 	"testing"
 
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
 // TestDev types what dev says: a task for the reader's agent comes as a signed webhook,
 // the clock moves, and at the end nothing is left.
 func TestDev(t *testing.T) {
 	t.Parallel()
-	program.Tool(t, "curl")
-	term := open(t)
-	term.window("dev")
-	url := term.enter("dev", "agentmarket dev --addr 127.0.0.1:0 --pace 0s", `Market +(http://\S+)`)
-	operator := term.await("dev", 0, `Operator +(\S+)`)
-	term.await("dev", 0, "What happens meanwhile")
-	term.window("you")
-	term.enter("you", "export AGENTMARKET_URL="+url, prompt)
-	key := term.run("you", "agentmarket register Poster --json | grep apiKey", `"apiKey": "(\w+)"`)
-	term.run("you", `agentmarket tasks post "Shout it" --budget 25 --capability demo --key `+key, `You have 9975 credits`)
-	term.await("dev", 0, `to you: signature verified(\n    .*)+\n    \{.*\}`)
-	term.run("you", `curl -s `+url+`/operator/clock -d '{"advance":"25h"}' -H "Authorization: Bearer `+operator+`"`, `"ahead":"25h0m0s"`)
+	testserver.RequireTool(t, "curl")
+	term := openTerminal(t)
+	term.openWindow("dev")
+	url := term.typeLine("dev", "agentmarket dev --addr 127.0.0.1:0 --pace 0s", `Market +(http://\S+)`)
+	operator := term.waitFor("dev", 0, `Operator +(\S+)`)
+	term.waitFor("dev", 0, "What happens meanwhile")
+	term.openWindow("you")
+	term.typeLine("you", "export AGENTMARKET_URL="+url, prompt)
+	key := term.runLine("you", "agentmarket register Poster --json | grep apiKey", `"apiKey": "(\w+)"`)
+	term.runLine("you", `agentmarket tasks post "Shout it" --budget 25 --capability demo --key `+key, `You have 9975 credits`)
+	term.waitFor("dev", 0, `to you: signature verified(\n    .*)+\n    \{.*\}`)
+	term.runLine("you", `curl -s `+url+`/operator/clock -d '{"advance":"25h"}' -H "Authorization: Bearer `+operator+`"`, `"ahead":"25h0m0s"`)
 	term.interrupt("dev")
-	term.enter("dev", "ls", prompt)
-	term.golden("testdata/dev.golden")
+	term.typeLine("dev", "ls", prompt)
+	term.compareGolden("testdata/dev.golden")
 }
 
 // TestListen: a task that is posted over REST is heard, and forwarded to a receiver on
 // this machine, which verifies that it is the market's.
 func TestListen(t *testing.T) {
 	t.Parallel()
-	program.Tool(t, "curl")
-	python := program.Tool(t, "python3")
-	term, url := serve(t)
+	testserver.RequireTool(t, "curl")
+	python := testserver.RequireTool(t, "python3")
+	term, url := startMarket(t)
 	receiver, err := os.ReadFile("../../../../examples/webhook-receiver-python/receiver.py")
 	if err == nil {
 		err = os.WriteFile(filepath.Join(term.dir, "receiver.py"), receiver, 0o600)
@@ -43,56 +43,56 @@ func TestListen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	term.window("poster")
-	key := register(term, "poster", url, "Poster")
-	term.window("receiver")
-	term.enter("receiver", "export AGENTMARKET_WEBHOOK_SECRET=whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", prompt)
-	address := term.enter("receiver", "PORT=0 "+filepath.Base(python)+" receiver.py", `listening at (http://\S+)`)
-	term.window("listen")
-	term.enter("listen", "export AGENTMARKET_URL="+url, prompt)
-	term.enter("listen", "export AGENTMARKET_WEBHOOK_SECRET=whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", prompt)
-	term.enter("listen", "agentmarket listen --after 0 --forward-to "+address, `Interrupt to end`)
+	term.openWindow("poster")
+	key := registerAgent(term, "poster", url, "Poster")
+	term.openWindow("receiver")
+	term.typeLine("receiver", "export AGENTMARKET_WEBHOOK_SECRET=whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", prompt)
+	address := term.typeLine("receiver", "PORT=0 "+filepath.Base(python)+" receiver.py", `listening at (http://\S+)`)
+	term.openWindow("listen")
+	term.typeLine("listen", "export AGENTMARKET_URL="+url, prompt)
+	term.typeLine("listen", "export AGENTMARKET_WEBHOOK_SECRET=whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", prompt)
+	term.typeLine("listen", "agentmarket listen --after 0 --forward-to "+address, `Interrupt to end`)
 	body := `{"title":"Shout it","description":"hello","budget":25,"required_capabilities":["shouting"]}`
-	term.run("poster", `curl -s `+url+`/api/tasks -H "X-API-Key: `+key+`" -H "Content-Type: application/json" -d '`+body+`'`, `"balance":75`)
-	term.await("receiver", 0, `task\.posted: \S+ "Shout it"`)
-	term.await("listen", 0, `204 No Content`)
+	term.runLine("poster", `curl -s `+url+`/api/tasks -H "X-API-Key: `+key+`" -H "Content-Type: application/json" -d '`+body+`'`, `"balance":75`)
+	term.waitFor("receiver", 0, `task\.posted: \S+ "Shout it"`)
+	term.waitFor("listen", 0, `204 No Content`)
 	term.interrupt("listen")
-	term.golden("testdata/listen.golden")
+	term.compareGolden("testdata/listen.golden")
 }
 
 // TestWorker: an agent is registered, does a task with a program and is paid nine tenths
 // of 25, rounded down.
 func TestWorker(t *testing.T) {
 	t.Parallel()
-	term, url := serve(t)
-	term.window("worker")
-	register(term, "worker", url, "Shouter --capability shouting")
-	term.enter("worker", "agentmarket worker --exec 'tr a-z A-Z'", `Interrupt to end`)
-	term.window("poster")
-	register(term, "poster", url, "Poster")
-	term.run("poster", `agentmarket tasks post "Shout it" --description hello --budget 25 --capability shouting`, `You have 75 credits`)
-	term.await("worker", 0, `completed, you have 122 credits`)
+	term, url := startMarket(t)
+	term.openWindow("worker")
+	registerAgent(term, "worker", url, "Shouter --capability shouting")
+	term.typeLine("worker", "agentmarket worker --exec 'tr a-z A-Z'", `Interrupt to end`)
+	term.openWindow("poster")
+	registerAgent(term, "poster", url, "Poster")
+	term.runLine("poster", `agentmarket tasks post "Shout it" --description hello --budget 25 --capability shouting`, `You have 75 credits`)
+	term.waitFor("worker", 0, `completed, you have 122 credits`)
 	term.interrupt("worker")
-	term.run("worker", "agentmarket wallet", `grant`)
+	term.runLine("worker", "agentmarket wallet", `grant`)
 	term.interrupt("serve")
-	term.golden("testdata/worker.golden")
+	term.compareGolden("testdata/worker.golden")
 }
 
-// serve serves a market in a window.
-func serve(t *testing.T) (term *terminal, url string) {
+// startMarket serves a market in a window.
+func startMarket(t *testing.T) (term *terminal, url string) {
 	t.Helper()
-	term = open(t)
-	term.window("serve")
-	url = term.enter("serve", "agentmarket serve --addr 127.0.0.1:0 --rate-limits off", `GraphQL +(http://\S+)/graphql`)
-	term.await("serve", 0, `Try: `)
+	term = openTerminal(t)
+	term.openWindow("serve")
+	url = term.typeLine("serve", "agentmarket serve --addr 127.0.0.1:0 --rate-limits off", `GraphQL +(http://\S+)/graphql`)
+	term.waitFor("serve", 0, `Try: `)
 	return term, url
 }
 
-// register registers an agent in a window, which acts as it from then on.
-func register(term *terminal, window, url, arguments string) (key string) {
+// registerAgent registers an agent in a window, which acts as it from then on.
+func registerAgent(term *terminal, window, url, arguments string) (key string) {
 	term.t.Helper()
-	term.enter(window, "export AGENTMARKET_URL="+url, prompt)
-	key = term.run(window, "agentmarket register "+arguments, `API KEY +(\w+)`)
-	term.enter(window, "export AGENTMARKET_API_KEY="+key, prompt)
+	term.typeLine(window, "export AGENTMARKET_URL="+url, prompt)
+	key = term.runLine(window, "agentmarket register "+arguments, `API KEY +(\w+)`)
+	term.typeLine(window, "export AGENTMARKET_API_KEY="+key, prompt)
 	return key
 }

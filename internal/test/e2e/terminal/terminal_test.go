@@ -14,16 +14,16 @@ import (
 	"time"
 
 	_ "agentmarket.space/server/internal/dev" // so that a kept test result is of the commands as they are now
-	"agentmarket.space/server/internal/test/e2e/program"
+	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-func TestMain(m *testing.M) { program.Main(m) }
+func TestMain(m *testing.M) { testserver.Main(m) }
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 const (
-	// patience is how long anything may take before a test gives up.
-	patience = 30 * time.Second
+	// waitTimeout is how long anything may take before a test gives up.
+	waitTimeout = 30 * time.Second
 	// The size of a terminal: so wide that no line breaks, so high that none is lost.
 	columns, rows = "300", "200"
 	prompt        = `\n\$ $`
@@ -31,20 +31,20 @@ const (
 
 // terminal is a tmux of its own, with windows by name.
 type terminal struct {
-	t      *testing.T
-	socket string
-	dir    string   // where its shells begin
-	env    []string // theirs
-	names  []string // of the windows, in their order
+	t       *testing.T
+	socket  string
+	dir     string   // where its shells begin
+	env     []string // theirs
+	windows []string // of the windows, in their order
 }
 
-// open starts a terminal whose shells know the program as agentmarket.
-func open(t *testing.T) *terminal {
+// openTerminal starts a terminal whose shells know the program as agentmarket.
+func openTerminal(t *testing.T) *terminal {
 	t.Helper()
-	program.Tool(t, "tmux")
+	testserver.RequireTool(t, "tmux")
 	term := &terminal{t: t, socket: filepath.Join(t.TempDir(), "s"), dir: t.TempDir()}
 	bin := t.TempDir()
-	if err := os.Symlink(program.Path(), filepath.Join(bin, "agentmarket")); err != nil {
+	if err := os.Symlink(testserver.BinaryPath(), filepath.Join(bin, "agentmarket")); err != nil {
 		t.Fatal(err)
 	}
 	term.env = []string{
@@ -70,47 +70,47 @@ func (term *terminal) tmux(args ...string) string {
 	return string(text)
 }
 
-// window opens a window with a shell.
-func (term *terminal) window(name string) {
+// openWindow opens a window with a shell.
+func (term *terminal) openWindow(name string) {
 	term.t.Helper()
 	term.tmux("new-window", "-d", "-n", name, "-c", term.dir, "exec env 'PS1=$ ' sh") // a login shell has a prompt of its own
-	term.names = append(term.names, name)
-	term.await(name, 0, `^\$ $`)
+	term.windows = append(term.windows, name)
+	term.waitFor(name, 0, `^\$ $`)
 }
 
-// enter types a line and waits until the window shows a pattern after it. It returns
+// typeLine types a line and waits until the window shows a pattern after it. It returns
 // what the pattern's group matched, if it has one.
-func (term *terminal) enter(window, line, pattern string) string {
+func (term *terminal) typeLine(window, line, pattern string) string {
 	term.t.Helper()
-	before := len(term.shown(window))
+	before := len(term.content(window))
 	term.tmux("send-keys", "-t", window, "-l", line)
 	term.tmux("send-keys", "-t", window, "Enter")
-	return term.await(window, before+len(line), pattern)
+	return term.waitFor(window, before+len(line), pattern)
 }
 
-// run types a line, waits until its command has ended, and returns what the pattern's
+// runLine types a line, waits until its command has ended, and returns what the pattern's
 // group matched of what it wrote.
-func (term *terminal) run(window, line, pattern string) string {
+func (term *terminal) runLine(window, line, pattern string) string {
 	term.t.Helper()
-	return term.enter(window, line, pattern+`(?s:.*)\$ $`)
+	return term.typeLine(window, line, pattern+`(?s:.*)\$ $`)
 }
 
 // interrupt presses Ctrl-C and waits for the prompt.
 func (term *terminal) interrupt(window string) {
 	term.t.Helper()
-	before := len(term.shown(window))
+	before := len(term.content(window))
 	term.tmux("send-keys", "-t", window, "C-c")
-	term.await(window, before, `\$ $`)
+	term.waitFor(window, before, `\$ $`)
 }
 
-// await waits until a window shows a pattern after its first bytes.
-func (term *terminal) await(window string, after int, pattern string) string {
+// waitFor waits until a window shows a pattern after its first bytes.
+func (term *terminal) waitFor(window string, after int, pattern string) string {
 	term.t.Helper()
 	looks := time.NewTicker(20 * time.Millisecond)
 	defer looks.Stop()
-	tooLong := time.After(patience)
+	tooLong := time.After(waitTimeout)
 	for {
-		shown := term.shown(window)
+		shown := term.content(window)
 		if found := regexp.MustCompile(pattern).FindStringSubmatch(shown[min(after, len(shown)):]); found != nil {
 			return found[len(found)-1]
 		}
@@ -122,8 +122,8 @@ func (term *terminal) await(window string, after int, pattern string) string {
 	}
 }
 
-// shown is what a window shows, without what is empty below.
-func (term *terminal) shown(window string) string {
+// content is what a window shows, without what is empty below.
+func (term *terminal) content(window string) string {
 	term.t.Helper()
 	text := strings.TrimRight(term.tmux("capture-pane", "-p", "-J", "-t", window, "-S", "-"), "\n ")
 	if strings.HasSuffix(text, "$") {
@@ -132,12 +132,12 @@ func (term *terminal) shown(window string) string {
 	return text
 }
 
-// golden compares what all windows show with a file, but for what is another each time.
-func (term *terminal) golden(file string) {
+// compareGolden compares what all windows show with a file, but for what is another each time.
+func (term *terminal) compareGolden(file string) {
 	term.t.Helper()
 	var all strings.Builder
-	for _, name := range term.names {
-		all.WriteString("== " + name + "\n" + term.masked(term.shown(name)) + "\n\n")
+	for _, name := range term.windows {
+		all.WriteString("== " + name + "\n" + term.mask(term.content(name)) + "\n\n")
 	}
 	if *update {
 		if err := os.WriteFile(file, []byte(all.String()), 0o600); err != nil {
@@ -150,8 +150,8 @@ func (term *terminal) golden(file string) {
 	}
 }
 
-// masked is a text without ids, keys, ports, folders and times.
-func (term *terminal) masked(text string) string {
+// mask is a text without ids, keys, ports, folders and times.
+func (term *terminal) mask(text string) string {
 	text = strings.ReplaceAll(text, term.dir, "{dir}")
 	for _, mask := range [][2]string{
 		{`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`, "{id}"},

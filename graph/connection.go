@@ -1,0 +1,149 @@
+package graph
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"agentmarket.space/server/graph/generated"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/models"
+)
+
+// defaultPageSize is how many items a list returns when it is not told.
+const defaultPageSize = 20
+
+// pageFrom reads the arguments of a list.
+func pageFrom(first *int, after *string) market.Page {
+	p := market.Page{First: defaultPageSize}
+	if first != nil {
+		p.First = *first
+	}
+	if after != nil {
+		p.After = *after
+	}
+	return p
+}
+
+// pageInfo tells where a page begins and ends.
+func pageInfo[T any](found market.ListResult[T], p market.Page, cursor func(*T) string) *generated.PageInfo {
+	info := &generated.PageInfo{HasNextPage: found.HasMore, HasPreviousPage: p.After != ""}
+	if n := len(found.Items); n > 0 {
+		first, last := cursor(&found.Items[0]), cursor(&found.Items[n-1])
+		info.StartCursor, info.EndCursor = &first, &last
+	}
+	return info
+}
+
+func (r *Resolver) agentConnection(ctx context.Context, q market.AgentQuery, p market.Page) (*generated.AgentConnection, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	found, err := r.Market.ListAgents(ctx, q, p)
+	if err != nil {
+		return nil, err
+	}
+	edges := make([]*generated.AgentEdge, len(found.Items))
+	for i := range found.Items {
+		edges[i] = &generated.AgentEdge{Cursor: q.Cursor(&found.Items[i]), Node: &found.Items[i]}
+	}
+	return &generated.AgentConnection{Edges: edges, Nodes: pointers(found.Items), PageInfo: pageInfo(found, p, q.Cursor), Query: q}, nil
+}
+
+func (r *Resolver) taskConnection(ctx context.Context, q market.TaskQuery, p market.Page) (*generated.TaskConnection, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	found, err := r.Market.ListTasks(ctx, q, p)
+	if err != nil {
+		return nil, err
+	}
+	loadersFrom(ctx).prefetchTaskAgents(found.Items)
+	edges := make([]*generated.TaskEdge, len(found.Items))
+	for i := range found.Items {
+		edges[i] = &generated.TaskEdge{Cursor: q.Cursor(&found.Items[i]), Node: &found.Items[i]}
+	}
+	return &generated.TaskConnection{Edges: edges, Nodes: pointers(found.Items), PageInfo: pageInfo(found, p, q.Cursor), Query: q}, nil
+}
+
+func (r *Resolver) entryConnection(ctx context.Context, q market.EntryQuery, p market.Page) (*generated.LedgerEntryConnection, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	found, err := r.Market.ListEntries(ctx, q, p)
+	if err != nil {
+		return nil, err
+	}
+	out := &generated.LedgerEntryConnection{
+		Edges: make([]*generated.LedgerEntryEdge, len(found.Items)), Nodes: make([]*generated.LedgerEntry, len(found.Items)),
+		PageInfo: pageInfo(found, p, market.EntryCursor),
+	}
+	tasks := &loadersFrom(ctx).tasks
+	for i := range found.Items {
+		tasks.prefetch(found.Items[i].TaskID)
+		out.Nodes[i] = ledgerEntry(q.AgentID, &found.Items[i])
+		out.Edges[i] = &generated.LedgerEntryEdge{Cursor: market.EntryCursor(&found.Items[i]), Node: out.Nodes[i]}
+	}
+	return out, nil
+}
+
+func (r *Resolver) deliveryConnection(ctx context.Context, agentID string, status []models.DeliveryStatus, p market.Page) (*generated.WebhookDeliveryConnection, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	if id, err := uuid.Parse(p.After); p.After != "" && (err != nil || id.String() != p.After) {
+		return nil, models.Invalid("after", "must be a cursor of the same list")
+	}
+	rows, err := r.Webhooks.Deliveries(ctx, agentID, status, p.First+1, p.After)
+	if err != nil {
+		return nil, err
+	}
+	found := market.ListResult[models.Delivery]{Items: rows[:min(len(rows), p.First)], HasMore: len(rows) > p.First}
+	cursor := func(d *models.Delivery) string { return d.ID }
+	edges := make([]*generated.WebhookDeliveryEdge, len(found.Items))
+	l := loadersFrom(ctx)
+	for i := range found.Items {
+		l.tasks.prefetch(&found.Items[i].TaskID)
+		l.attempts.prefetch(&found.Items[i].ID)
+		edges[i] = &generated.WebhookDeliveryEdge{Cursor: cursor(&found.Items[i]), Node: &found.Items[i]}
+	}
+	return &generated.WebhookDeliveryConnection{Edges: edges, Nodes: pointers(found.Items), PageInfo: pageInfo(found, p, cursor)}, nil
+}
+
+// ledgerEntry is a transfer as the agent whose balance it changed sees it.
+func ledgerEntry(agentID string, t *models.Transfer) *generated.LedgerEntry {
+	out := &generated.LedgerEntry{ID: t.ID, Kind: ledgerEntryKind(t.Kind), Amount: t.AmountFor(agentID), TaskID: t.TaskID, CreatedAt: t.CreatedAt}
+	if t.BalanceAfter != nil {
+		out.BalanceAfter = *t.BalanceAfter
+	}
+	return out
+}
+
+func ledgerEntryKind(kind models.TransferKind) generated.LedgerEntryKind {
+	switch kind {
+	case models.Grant:
+		return generated.LedgerEntryKindGrant
+	case models.Hold, models.Hire:
+		return generated.LedgerEntryKindEscrowHold
+	case models.Refund:
+		return generated.LedgerEntryKindEscrowRelease
+	case models.Payout:
+		return generated.LedgerEntryKindPayment
+	case models.Escrow, models.Reopen, models.Fee: // these change no agent's balance
+		return ""
+	}
+	return ""
+}
+
+// transferKinds is ledgerEntryKind the other way round.
+func transferKinds(kinds []generated.LedgerEntryKind) []models.TransferKind {
+	var out []models.TransferKind
+	for _, kind := range []models.TransferKind{models.Grant, models.Hold, models.Hire, models.Refund, models.Payout} {
+		for _, wanted := range kinds {
+			if ledgerEntryKind(kind) == wanted {
+				out = append(out, kind)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,284 @@
+package graph
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/gorilla/websocket"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/events"
+	"agentmarket.space/server/models"
+)
+
+// TestTaskPosted_filters: who hears of which tasks. Everybody hears of the last one.
+func TestTaskPosted_filters(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	poster, worker := b.registerAgent(t, ""), b.registerAgent(t, `capabilities: ["a"]`)
+	rows := map[string]struct {
+		caller    caller
+		arguments string
+		hears     string
+	}{
+		"a stranger hears of all":           {caller{}, "", "a b none own last"},
+		"an agent of what it can do":        {worker, "", "a last"},
+		"of nothing of its own":             {worker, "(capabilities: [])", "a b none last"},
+		"of what it asks for":               {worker, `(capabilities: [" B "])`, "b last"},
+		"of one or the other":               {caller{}, `(capabilities: ["a", "b"])`, "a b own last"},
+		"of any of many things":             {caller{}, fmt.Sprintf("(capabilities: %q)", append(unusedCapabilities(2*maxTopics), "a")), "a own last"},
+		"of what pays":                      {caller{}, "(minBudget: 7)", "b last"},
+		"of what it asks for, when it pays": {caller{}, `(capabilities: ["a"], minBudget: 6)`, "last"},
+	}
+	streams := map[string]*clientSubscription{}
+	for name, row := range rows {
+		for door, subscribe := range subscribeFuncs() {
+			streams[name+", "+door] = subscribe(b, t, row.caller, "subscription { taskPosted"+row.arguments+" { cursor occurredAt task { title } } }")
+		}
+	}
+	b.waitForSubscriptions(t, len(streams))
+	b.postTaskTitled(t, poster, "a", `budget: 5, requiredCapabilities: ["a"]`)
+	b.postTaskTitled(t, poster, "b", `budget: 7, requiredCapabilities: ["b"]`)
+	b.postTaskTitled(t, poster, "none", `budget: 5`)
+	b.postTaskTitled(t, worker, "own", `budget: 5, requiredCapabilities: ["a"]`)
+	b.postTaskTitled(t, poster, "last", `budget: 8, requiredCapabilities: ["a", "b"]`)
+	for name, s := range streams {
+		row := rows[name[:strings.LastIndex(name, ", ")]]
+		heard := s.nextN(len(strings.Fields(row.hears)))
+		if got := strings.Join(s.values(heard, "taskPosted.task.title"), " "); got != row.hears {
+			t.Errorf("%s: heard of %s, want %s", name, got, row.hears)
+		}
+		heard[0].assertFields(t, "taskPosted.occurredAt", "2026-03-13T12:00:00Z")
+	}
+}
+
+// unusedCapabilities is so many capabilities that nobody has.
+func unusedCapabilities(n int) []string {
+	words := make([]string, n)
+	for i := range words {
+		words[i] = fmt.Sprint("unknown", i)
+	}
+	return words
+}
+
+// TestTaskPosted_topics: what a subscription takes in the log does not grow with
+// all that it asks for.
+func TestTaskPosted_topics(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	for n, want := range map[int]int{0: 1, 1: 1, maxTopics: maxTopics, maxTopics + 1: 1, 100: 1} {
+		interest, err := b.resolver.taskPostedInterest(t.Context(), unusedCapabilities(n), nil)
+		must(t, err)
+		if got := len(interest.Topics); got != want {
+			t.Errorf("%d capabilities: %d topics, want %d", n, got, want)
+		}
+	}
+}
+
+// TestSubscriptions_events: both sides of a task hear what happens to it, and each what
+// happens to its wallet; a stranger hears of neither.
+func TestSubscriptions_events(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	c := b.registerParticipants(t)
+	b.triggerEveryEvent(t, c)
+	own := b.postTask(t, c.stranger, "budget: 3")
+	for door, subscribe := range subscribeFuncs() {
+		t.Run(door, func(t *testing.T) {
+			t.Parallel()
+			hear := func(c caller, field, path string, want ...string) []gqlResponse {
+				t.Helper()
+				s := subscribe(b, t, c, "subscription { "+field+" }")
+				heard := s.nextN(len(want))
+				if got := s.values(heard, path); !slices.Equal(got, want) {
+					t.Errorf("heard %v, want %v", got, want)
+				}
+				return heard
+			}
+			const updated, change = `taskUpdated(after: "0") { cursor occurredAt change task { id status result worker { id } } }`, "taskUpdated.change"
+			hear(c.poster, updated, change, "POSTED", "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED", "POSTED", "CANCELLED", "POSTED", "EXPIRED", "ACCEPTED", "FAILED")
+			worked := hear(c.worker, updated, change, "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED", "ACCEPTED", "FAILED")
+			worked[3].assertFields(t, "taskUpdated.task.result", "the result", "taskUpdated.task.status", "COMPLETED", "taskUpdated.task.worker.id", c.worker.id)
+			// What a stranger hears of first is its own task, whatever it asks for.
+			hear(c.stranger, updated, "taskUpdated.task.id", own)
+			done := worked[3].get(t, "taskUpdated.task.id")
+			hear(c.poster, fmt.Sprintf(`taskUpdated(taskId: %q, after: "0") { change }`, done), change, "POSTED", "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED")
+			hear(c.stranger, fmt.Sprintf(`taskUpdated(taskId: %q, after: "0") { change }`, own), change, "POSTED")
+
+			const wallet, amount = `walletChanged(after: "0") { cursor entry { kind amount balanceAfter task { id } } wallet { balance heldBalance } }`, "walletChanged.entry.amount"
+			hear(c.poster, wallet, amount, "100", "-5", "-5", "5", "-5", "5", "-2", "2")
+			hear(c.worker, wallet, amount, "100", "4")
+			heard := hear(c.stranger, wallet, amount, "100", "-3")
+			heard[1].assertFields(t, "walletChanged.wallet", `{"balance":97,"heldBalance":3}`, "walletChanged.entry.balanceAfter", "97", "walletChanged.entry.task.id", own)
+
+			// A stranger may hear of the task again, but not of its result.
+			posted := hear(caller{}, `taskPosted(after: "0") { task { id status result } }`, "taskPosted.task.status", "COMPLETED", "CANCELLED", "EXPIRED", "OPEN")
+			posted[0].assertFields(t, "taskPosted.task.result", "null")
+		})
+	}
+}
+
+// TestSubscriptions_resume leaves each stream after each of its events and comes back with the
+// last cursor, while new events happen: nothing is missed, nothing comes twice.
+func TestSubscriptions_resume(t *testing.T) {
+	t.Parallel()
+	for door, subscribe := range subscribeFuncs() {
+		for field, mine := range map[string]func(participants) caller{
+			"taskPosted":    func(participants) caller { return caller{} },
+			"taskUpdated":   func(c participants) caller { return c.poster },
+			"walletChanged": func(c participants) caller { return c.poster },
+		} {
+			t.Run(field+" over "+door, func(t *testing.T) {
+				t.Parallel()
+				b := newBundle(t)
+				c := b.registerParticipants(t)
+				b.triggerEveryEvent(t, c)
+				from := func(cursor string) *clientSubscription {
+					return subscribe(b, t, mine(c), fmt.Sprintf("subscription { %s(after: %q) { cursor } }", field, cursor))
+				}
+				const before, later = 3, 4
+				cursors := []string{"0"}
+				for range before { // one event a connection
+					s := from(cursors[len(cursors)-1])
+					cursors = append(cursors, s.values(s.nextN(1), field+".cursor")...)
+					s.unsubscribe()
+				}
+				s := from("0")
+				for range later { // while it reads
+					b.postTask(t, c.poster, "budget: 2")
+				}
+				total := map[string]int{"taskPosted": 3 + later, "taskUpdated": 12 + later, "walletChanged": 8 + later}[field]
+				whole := s.values(s.nextN(total), field+".cursor")
+				if !slices.Equal(whole[:before], cursors[1:]) {
+					t.Errorf("one at a time came %v, at once %v", cursors[1:], whole[:before])
+				}
+				for i, cursor := range whole[:total-1] {
+					s := from(cursor)
+					if got := s.values(s.nextN(total-1-i), field+".cursor"); !slices.Equal(got, whole[i+1:]) {
+						t.Errorf("after %s came %v, want %v", cursor, got, whole[i+1:])
+					}
+					s.unsubscribe()
+				}
+			})
+		}
+	}
+}
+
+// TestSubscriptions_resumeAfterManyEvents: who comes back after more than is read at once, of which
+// nothing is for it, hears of what is.
+func TestSubscriptions_resumeAfterManyEvents(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	poster := b.registerAgent(t, "")
+	b.appendTaskPosted(t, b.postTask(t, poster, "budget: 2"), poster.id, 1000)
+	const subscription = `subscription { taskPosted(after: "0", minBudget: 7) { task { budget } } }`
+	var all []*clientSubscription
+	for _, subscribe := range subscribeFuncs() {
+		all = append(all, subscribe(b, t, caller{}, subscription))
+	}
+	for _, budget := range []string{"7", "8"} {
+		b.postTask(t, poster, "budget: "+budget)
+		for _, s := range all {
+			s.nextN(1)[0].assertFields(t, "taskPosted.task.budget", budget)
+		}
+	}
+}
+
+// TestSubscriptions_errors: a stream that cannot begin ends with the reason.
+func TestSubscriptions_errors(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	agent := b.registerAgent(t, "")
+	for door, subscribe := range subscribeFuncs() {
+		for name, row := range map[string]struct {
+			caller caller
+			field  string
+			code   models.Code
+		}{
+			"updates without a key":      {caller{}, "taskUpdated { cursor }", models.Unauthenticated},
+			"a wallet without a key":     {caller{}, "walletChanged { cursor }", models.Unauthenticated},
+			"a cursor that is none":      {agent, `taskUpdated(after: "soon") { cursor }`, models.InvalidInput},
+			"a negative cursor":          {agent, `walletChanged(after: "-1") { cursor }`, models.InvalidInput},
+			"a cursor of the future":     {caller{}, `taskPosted(after: "1000000") { cursor }`, models.InvalidInput},
+			"a capability that is empty": {caller{}, `taskPosted(capabilities: [" "]) { cursor }`, models.InvalidInput},
+			"a budget that is a truth":   {caller{}, `taskPosted(minBudget: true) { cursor }`, models.InvalidInput},
+		} {
+			t.Run(name+" over "+door, func(t *testing.T) {
+				t.Parallel()
+				if heard, code := subscribe(b, t, row.caller, "subscription { "+row.field+" }").drain(); len(heard) > 0 || code != string(row.code) {
+					t.Errorf("heard %d events, then %q, want %s", len(heard), code, row.code)
+				}
+			})
+		}
+	}
+}
+
+// TestSlowConsumer: a client that does not read is told SLOW_CONSUMER after what
+// was under way to it, and gets the rest when it comes back.
+func TestSlowConsumer(t *testing.T) {
+	t.Parallel()
+	for door, subscribe := range subscribeFuncs() {
+		t.Run(door, func(t *testing.T) {
+			t.Parallel()
+			b := newBundle(t)
+			poster := b.registerAgent(t, "")
+			long := b.mustQuery(t, poster, fmt.Sprintf(`mutation { postTask(input: {title: "T", description: %q, budget: 2}) { task { id } } }`, strings.Repeat("long ", 2000))).
+				get(t, "postTask.task.id")
+			b.waitForEventLog(t)
+			s := subscribe(b, t, caller{}, "subscription { taskPosted { cursor task { description } } }")
+			b.waitForSubscriptions(t, 1)
+			var first, last int64
+			const all = 600 // more than the queues and buffers on the way hold
+			must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+				for i := range all {
+					event := models.Event{Kind: models.TaskPosted, TaskID: &long, PosterID: &poster.id}
+					if err := b.Log.Append(tx, &event); err != nil {
+						return err
+					}
+					if last = event.ID; i == 0 {
+						first = last
+					}
+				}
+				return nil
+			}))
+			eventually(t, "the events to be handed out", func() bool { return b.Log.Head() == last })
+			heard, code := s.drain()
+			if code != string(models.SlowConsumer) || len(heard) == 0 || len(heard) >= all {
+				t.Fatalf("%d events, then %q, want some and %s", len(heard), code, models.SlowConsumer)
+			}
+			cursors := s.values(heard, "taskPosted.cursor")
+			again := subscribe(b, t, caller{}, fmt.Sprintf("subscription { taskPosted(after: %q) { cursor } }", cursors[len(cursors)-1]))
+			cursors = append(cursors, again.values(again.nextN(all-len(cursors)), "taskPosted.cursor")...)
+			for i, cursor := range cursors {
+				if want := events.Cursor(first + int64(i)); cursor != want {
+					t.Fatalf("event %d has cursor %s, want %s", i, cursor, want)
+				}
+			}
+		})
+	}
+}
+
+// TestRotateAPIKey_closesConnections: the sockets of a key that is replaced are closed, so
+// that whoever stole it hears no more.
+func TestRotateAPIKey_closesConnections(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	agent, other := b.registerAgent(t, ""), b.registerAgent(t, "")
+	conn, stays := b.dialWebSocket(t, agent, nil), b.subscribeWebSocket(t, other, "subscription { walletChanged { cursor } }")
+	s := b.subscribeSSE(t, agent, "subscription { walletChanged { cursor } }")
+	b.waitForSubscriptions(t, 2)
+	b.mustQuery(t, agent, "mutation { rotateApiKey { apiKey } }")
+	if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, 4401) {
+		t.Errorf("the socket ended with %v, want 4401", err)
+	}
+	if heard, code := s.drain(); len(heard) > 0 || code != string(models.Unauthenticated) {
+		t.Errorf("heard %d events, then %q", len(heard), code)
+	}
+	b.waitForSubscriptions(t, 1)
+	b.postTask(t, other, "budget: 2")
+	stays.nextN(1)
+	stays.unsubscribe()
+	eventually(t, "all connections to be gone", func() bool { return b.server.Connections() == 0 && b.Log.Subscribers() == 0 })
+}

@@ -1,0 +1,267 @@
+package app
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	trace "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/config"
+	"agentmarket.space/server/internal/market"
+)
+
+// traceCollector is what a collector was sent.
+type traceCollector struct {
+	mu      sync.Mutex
+	spans   []*trace.Span
+	payload []byte // all of it
+}
+
+// newTraceCollector is a collector that speaks OTLP over HTTP.
+func newTraceCollector(t *testing.T) (*traceCollector, string) {
+	t.Helper()
+	c := &traceCollector{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		var request collector.ExportTraceServiceRequest
+		if err != nil || r.URL.Path != "/v1/traces" || proto.Unmarshal(body, &request) != nil {
+			http.Error(w, "no traces", http.StatusBadRequest)
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.payload = append(c.payload, body...)
+		for _, resource := range request.GetResourceSpans() {
+			for _, scope := range resource.GetScopeSpans() {
+				c.spans = append(c.spans, scope.GetSpans()...)
+			}
+		}
+	}))
+	t.Cleanup(server.Close)
+	return c, server.URL
+}
+
+// spanPath is a span's name after those of what it is part of, up to one that was sent.
+func (c *traceCollector) spanPath(of *trace.Span) string {
+	path := of.GetName()
+	for {
+		var whole *trace.Span
+		for _, span := range c.spans {
+			if string(span.GetSpanId()) == string(of.GetParentSpanId()) {
+				whole = span
+			}
+		}
+		if whole == nil {
+			return path
+		}
+		of, path = whole, whole.GetName()+" > "+path
+	}
+}
+
+// TestTraces: the trace that a client begins has all that followed from its post, up to
+// the first attempt of the webhook, and the run of an agent that it hired. The next attempt is a trace of its own that names
+// that one. The collector is told nothing secret.
+func TestTraces(t *testing.T) {
+	t.Parallel()
+	c, endpoint := newTraceCollector(t)
+	receiver := httptest.NewUnstartedServer(http.NotFoundHandler())
+	receiver.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	receiver.StartTLS() // nobody trusts its certificate: every attempt fails
+	t.Cleanup(receiver.Close)
+	b := newTestServer(t, func(c *config.Config) {
+		c.OTLPEndpoint, c.WebhookRetries = endpoint, []time.Duration{10 * time.Millisecond}
+		c.AllowNetworks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	stop := b.start(t)
+	worker := b.register(t, fmt.Sprintf(`,"capabilities":["work"],"webhook_url":"%s/secret-path","endpoint_url":"%[1]s/secret-path"`, receiver.URL))
+	_, id, _ := strings.Cut(b.do(t, http.MethodGet, "/api/agents/me", "", "X-API-Key", worker).body, `"id":"`)
+	id, _, _ = strings.Cut(id, `"`)
+	poster := b.register(t, "")
+	const trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+	const document = `mutation SecretName { postTask(input: {title: \"Secret title\", description: \"Secret task\", budget: 5, requiredCapabilities: [\"work\"]}) { task { id } } }`
+	got := b.do(t, http.MethodPost, "/graphql", `{"query":"`+document+`"}`, "X-API-Key", poster,
+		"traceparent", "00-"+trace+"-"+parent+"-01", "tracestate", "them=Secret")
+	if got.StatusCode != http.StatusOK || strings.Contains(got.body, "errors") {
+		t.Fatalf("%d %s", got.StatusCode, got.body)
+	}
+	b.do(t, http.MethodGet, "/api/wallet", "", "X-API-Key", poster, "traceparent", "00-"+trace+"-"+parent+"-01")
+	b.do(t, http.MethodPost, "/api/execute", fmt.Sprintf(`{"agent_id":%q,"task_description":"Secret task","budget":20}`, id), "X-API-Key", poster,
+		"traceparent", "00-"+trace+"-"+parent+"-01")
+	eventually(t, "both attempts were made", func() bool {
+		return strings.Contains(b.do(t, http.MethodPost, "/graphql", `{"query":"{ viewer { webhook { deliveries { nodes { status } } } } }"}`, "X-API-Key", worker).body, "FAILED")
+	})
+	stop()
+	if err := b.tracer.Close(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	paths, links := map[string]int{}, 0
+	for _, span := range c.spans {
+		switch path := c.spanPath(span); {
+		case hex.EncodeToString(span.GetTraceId()) == trace:
+			paths[path]++
+		case path == "deliver webhook":
+			for _, link := range span.GetLinks() {
+				if hex.EncodeToString(link.GetTraceId()) == trace {
+					links++
+				}
+			}
+		}
+	}
+	const post = "POST graphql > mutation postTask > Mutation.postTask > transaction"
+	const hired = "POST /api/execute > transaction"
+	const deliver = post + " > match webhooks > transaction > deliver webhook"
+	for _, path := range []string{
+		"GET /api/wallet", "POST graphql", "POST graphql > mutation postTask", "POST graphql > mutation postTask > Mutation.postTask", post, post + " > match webhooks",
+		post + " > match webhooks > transaction", deliver, deliver + " > POST webhook", deliver + " > transaction",
+		"POST /api/execute", "POST /api/execute > run endpoint", hired, // it is hired, and it is settled
+	} {
+		want := 1
+		if path == hired {
+			want = 2
+		}
+		if paths[path] != want {
+			t.Errorf("%d spans are %s, want %d", paths[path], path, want)
+		}
+		delete(paths, path)
+	}
+	if len(paths) > 0 {
+		t.Errorf("there are further spans: %v", paths)
+	}
+	if links != 1 {
+		t.Errorf("%d later attempts name the first", links)
+	}
+	for _, secret := range []string{worker, poster, "Secret", "secret-path"} {
+		if strings.Contains(string(c.payload), secret) {
+			t.Errorf("the collector was told %q", secret)
+		}
+	}
+}
+
+// TestTraces_webSocketOperations: an operation of a socket is a trace of its own, not a part of the
+// request that opened the socket hours ago.
+func TestTraces_webSocketOperations(t *testing.T) {
+	t.Parallel()
+	c, endpoint := newTraceCollector(t)
+	b := newTestServer(t, func(c *config.Config) { c.OTLPEndpoint = endpoint })
+	conn, response, err := (&websocket.Dialer{Subprotocols: []string{"graphql-transport-ws"}}).DialContext(t.Context(), strings.Replace(b.url, "http", "ws", 1)+"/graphql", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	t.Cleanup(func() { _ = conn.Close() })
+	say := func(message, until string) {
+		t.Helper()
+		if err := conn.WriteMessage(websocket.TextMessage, []byte(message)); err != nil {
+			t.Fatal(err)
+		}
+		for text := ""; until != "" && !strings.Contains(text, until); {
+			_, heard, err := conn.ReadMessage()
+			if text = string(heard); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	say(`{"type":"connection_init"}`, "connection_ack")
+	for i := range 2 {
+		say(fmt.Sprintf(`{"type":"subscribe","id":"%d","payload":{"query":"{ marketplace { version } }"}}`, i), "complete")
+	}
+	poster, err := b.market.Register(t.Context(), market.RegisterAgentInput{Name: "Bot"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.market.Post(t.Context(), auth.Actor{AgentID: poster.Agent.ID}, market.PostTaskInput{Title: "T", Description: "D", Budget: 2}); err != nil {
+		t.Fatal(err)
+	}
+	say(`{"type":"subscribe","id":"s","payload":{"query":"subscription { taskPosted(after: \"0\") { cursor } }"}}`, `"cursor"`) // it goes on, and has begun
+	if err := b.tracer.Close(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	roots := map[string]int{}
+	traces := map[string]bool{}
+	for _, span := range c.spans {
+		if len(span.GetParentSpanId()) == 0 {
+			roots[span.GetName()]++
+			traces[string(span.GetTraceId())] = true
+		}
+	}
+	if roots["GET graphql"] != 1 || roots["query marketplace"] != 2 || roots["subscription taskPosted"] != 1 || len(traces) != 4 {
+		t.Errorf("%d traces begin with %v", len(traces), roots)
+	}
+}
+
+// TestTraces_disabled: without a collector nothing is begun, and a client's traceparent is
+// left alone.
+func TestTraces_disabled(t *testing.T) {
+	t.Parallel()
+	b := newTestServer(t, nil)
+	if b.tracer != nil {
+		t.Error("there is a tracer")
+	}
+	if _, span := b.tracer.StartRequest(httptest.NewRequest(http.MethodGet, "/", http.NoBody), "GET", "other"); span.IsRecording() {
+		t.Error("a span is noted")
+	}
+	b.register(t, `,"capabilities":["work"],"webhook_url":"https://agent.example.com/hook"`)
+	got := b.do(t, http.MethodPost, "/api/tasks", `{"title":"T","description":"D","budget":2,"required_capabilities":["work"]}`, "X-API-Key", b.register(t, ""),
+		"traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	if got.StatusCode != http.StatusOK {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+	var jobs, traced int64
+	err := b.db.Read(t.Context()).Raw("SELECT COUNT(*), COUNT(*) FILTER (WHERE CAST(args AS TEXT) LIKE '%trace%') FROM river_job").Row().Scan(&jobs, &traced)
+	if err != nil || jobs != 1 || traced != 0 {
+		t.Errorf("%d of %d jobs have a trace (%v)", traced, jobs, err)
+	}
+}
+
+// start serves on a listener of the server's own, with all that runs in the background.
+func (b *testServer) start(t *testing.T) (stop func()) {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx, listener) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil && !strings.Contains(err.Error(), "Server closed") {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// eventually waits until something is so.
+func eventually(t *testing.T, what string, isSo func() bool) {
+	t.Helper()
+	looks, late := time.NewTicker(5*time.Millisecond), time.After(20*time.Second)
+	defer looks.Stop()
+	for !isSo() {
+		select {
+		case <-looks.C:
+		case <-late:
+			t.Fatalf("waited too long until %s", what)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package database_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/models"
+)
+
+// TestRead_retriesWhileUnavailable: while the engine is away reads are tried again, whichever way
+// they are written, and nobody hears of it when it comes back soon. Who does not
+// want to wait does not; whoever asks for the health of the store is told at once.
+func TestRead_retriesWhileUnavailable(t *testing.T) {
+	t.Parallel()
+	proxy, address := newProxy(t)
+	db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return errors.Join(insertAgent(tx, "a"), insertAgent(tx, "b")) }))
+	reads := map[string]func(context.Context) (int64, error){
+		"find": func(ctx context.Context) (int64, error) {
+			var agents []models.Agent
+			err := db.Read(ctx).Find(&agents).Error
+			return int64(len(agents)), err
+		},
+		"count": func(ctx context.Context) (n int64, err error) {
+			return n, db.Read(ctx).Model(&models.Agent{}).Count(&n).Error
+		},
+		"scan": func(ctx context.Context) (int64, error) {
+			var ids []string
+			err := db.Read(ctx).Raw("SELECT id FROM agents").Scan(&ids).Error
+			return int64(len(ids)), err
+		},
+		"row": func(ctx context.Context) (n int64, err error) {
+			return n, db.Read(ctx).Raw("SELECT COUNT(*) FROM agents").Row().Scan(&n)
+		},
+	}
+	proxy.setDown(true)
+	var reading sync.WaitGroup
+	for name, read := range reads {
+		reading.Go(func() {
+			if n, err := read(t.Context()); n != 2 || err != nil {
+				t.Errorf("%s: %d rows, %v", name, n, err)
+			}
+		})
+	}
+	for range 3 * len(reads) { // each has come back more than once
+		<-proxy.rejected
+	}
+	if db.Ping(t.Context()) == nil {
+		t.Error("the store seems well")
+	}
+	proxy.setDown(false)
+	reading.Wait()
+
+	proxy.setDown(true)
+	for name, read := range reads {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		gone := errors.New("gone")
+		go func() {
+			<-proxy.rejected
+			cancel(gone)
+		}()
+		if _, err := read(ctx); err == nil || models.CodeOf(err) == models.Unavailable {
+			t.Errorf("%s, whose caller is gone: %v", name, err)
+		}
+		reading.Go(func() {
+			if _, err := read(t.Context()); name != "row" && models.CodeOf(err) != models.Unavailable || err == nil {
+				t.Errorf("%s: %v, want it refused in the end", name, err)
+			}
+		})
+	}
+	reading.Wait()
+}

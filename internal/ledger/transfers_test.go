@@ -1,0 +1,250 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/ledger"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/models"
+)
+
+// TestTransfers_everyKind has a task of every kind go through every move of credits; the
+// books are right after each.
+func TestTransfers_everyKind(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	poster, worker, other := b.NewAgent(), b.NewAgent(), b.NewAgent()
+	step := func(err error) {
+		t.Helper()
+		must(t, err)
+		if report := b.VerifyLedger(); report.Issued != 300 {
+			t.Errorf("%d credits were issued to three agents", report.Issued)
+		}
+	}
+	accept := func(by auth.Actor, task models.Task) {
+		t.Helper()
+		_, err := b.Accept(t.Context(), by, task.ID)
+		step(err)
+	}
+	hire := func(answer error) error {
+		b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "done", answer }
+		_, err := b.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 11})
+		return err
+	}
+	released, cancelled, lapsed, offered := b.NewTask(poster, 2), b.NewTask(poster, 3), b.NewTask(poster, 5), b.NewTask(poster, 7)
+	step(nil)
+	accept(worker, released)
+	_, err := b.Release(t.Context(), worker, released.ID)
+	step(err)
+	accept(other, released)
+	_, err = b.Complete(t.Context(), other, released.ID, "done")
+	step(err)
+	_, err = b.Cancel(t.Context(), poster, cancelled.ID)
+	step(err)
+	for _, by := range []auth.Actor{worker, other, worker} {
+		accept(by, lapsed)
+		b.Clock.Advance(25 * time.Hour)
+	}
+	step(b.Sweep(t.Context()))
+	b.Clock.Advance(7 * 24 * time.Hour)
+	step(b.Sweep(t.Context()))
+	step(hire(nil))
+	if err := hire(models.Errorf(models.ExecutionFailed, "no")); models.CodeOf(err) != models.ExecutionFailed {
+		t.Errorf("a hire that fails ended with %v", err)
+	}
+	step(nil)
+
+	var moved []models.Transfer
+	must(t, b.DB.Read(t.Context()).Order("kind, seq").Find(&moved).Error)
+	var got strings.Builder
+	for i := range moved {
+		if i == 0 || moved[i].Kind != moved[i-1].Kind {
+			fmt.Fprintf(&got, "; %s", moved[i].Kind)
+		}
+		fmt.Fprintf(&got, " %d", moved[i].Amount)
+	}
+	if want := "; escrow 2 2 5; fee 1 2; grant 100 100 100; hire 11 11; hold 2 3 5 7; payout 1 9; refund 3 5 7 11; reopen 2"; got.String() != want {
+		t.Errorf("moved %s, want %s", got.String(), want)
+	}
+	wantStatus(t, b, offered, models.Expired)
+}
+
+func wantStatus(t *testing.T, b *markettest.Bundle, task models.Task, want models.Status) {
+	t.Helper()
+	row, err := b.Task(t.Context(), "", task.ID)
+	must(t, err)
+	if row.Status != want {
+		t.Errorf("the task is %s, want %s", row.Status, want)
+	}
+}
+
+// transferFunc is one of the package's moves of a task's credits.
+type transferFunc func(*database.Tx, models.Time, *models.Task) (models.Wallet, error)
+
+// TestTransfers_rejectDuplicates: a move that was made is refused when it is made again, by what
+// the task's state or the transfer's id says, and moves nothing.
+func TestTransfers_rejectDuplicates(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	poster, worker := b.NewAgent(), b.NewAgent()
+	open, assigned, completed, cancelled := b.NewTask(poster, 10), b.NewTask(poster, 10), b.NewTask(poster, 10), b.NewTask(poster, 10)
+	for _, task := range []models.Task{assigned, completed} {
+		_, err := b.Accept(t.Context(), worker, task.ID)
+		must(t, err)
+	}
+	_, err := b.Complete(t.Context(), worker, completed.ID, "done")
+	must(t, err)
+	_, err = b.Cancel(t.Context(), poster, cancelled.ID)
+	must(t, err)
+	before := b.VerifyLedger()
+	escrow := func(tx *database.Tx, now models.Time, task *models.Task) (models.Wallet, error) {
+		return models.Wallet{}, ledger.Escrow(tx, now, task)
+	}
+	reopen := func(tx *database.Tx, now models.Time, task *models.Task) (models.Wallet, error) {
+		return models.Wallet{}, ledger.Reopen(tx, now, task)
+	}
+	unique := services.ForEngine("UNIQUE constraint failed: transfers.id", "transfers_id_key")
+	const (
+		follow    = "a transfer must follow its task"
+		overdraft = "an escrow cannot pay what it does not hold"
+	)
+	for name, row := range map[string]struct {
+		move transferFunc
+		id   string
+		says string
+	}{
+		"a second hold":                    {ledger.Hold, open.ID, unique},
+		"a second escrow":                  {escrow, assigned.ID, unique},
+		"a second payout":                  {ledger.Pay, completed.ID, overdraft},
+		"a second refund":                  {ledger.RefundHeld, cancelled.ID, unique},
+		"a refund after a payout":          {ledger.RefundEscrow, completed.ID, overdraft},
+		"a refund of the hold of another":  {ledger.RefundHeld, completed.ID, follow},
+		"a refund of an escrow never made": {ledger.RefundEscrow, cancelled.ID, overdraft},
+		"a payout before completion":       {ledger.Pay, assigned.ID, follow},
+		"a task opened after a refund":     {reopen, cancelled.ID, overdraft},
+		"a hire of a posted task":          {ledger.Hire, assigned.ID, follow},
+	} {
+		err := b.DB.Write(t.Context(), func(tx *database.Tx) error {
+			var task models.Task
+			if err := tx.Take(&task, "id = ?", row.id).Error; err != nil {
+				return err
+			}
+			_, err := row.move(tx, 1, &task)
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: got %v, want %q", name, err, row.says)
+		}
+	}
+	if after := b.VerifyLedger(); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("there was %+v, now there is %+v", before, after)
+	}
+}
+
+// TestPay_concurrent: a program that asks nothing before it pays, and pays from
+// twenty places at once, pays once.
+func TestPay_concurrent(t *testing.T) {
+	t.Parallel()
+	s := newSampleMarket(t)
+	var paid atomic.Int32
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			if err := s.DB.Write(t.Context(), s.completeAndPay); err == nil {
+				paid.Add(1)
+			} else if !strings.Contains(err.Error(), "an escrow cannot pay what it does not hold") {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	wantPayouts(t, s.DB, s.assigned.ID, 1)
+	if paid.Load() != 1 {
+		t.Errorf("paid %d times", paid.Load())
+	}
+}
+
+// completeAndPay completes the assigned task and pays its worker, whatever was before.
+func (s *sampleMarket) completeAndPay(tx *database.Tx) error {
+	if err := tx.Exec("UPDATE tasks SET status = 'completed', result = 'done' WHERE id = ? AND status = 'assigned'", s.assigned.ID).Error; err != nil {
+		return err
+	}
+	var task models.Task
+	if err := tx.Take(&task, "id = ?", s.assigned.ID).Error; err != nil {
+		return err
+	}
+	_, err := ledger.Pay(tx, models.NewTime(s.Clock.Now()), &task)
+	return err
+}
+
+// TestPay_afterCrash: whenever the process dies the worker is paid once, by the
+// process that dies or by the one that tries again, and the books are right.
+func TestPay_afterCrash(t *testing.T) {
+	t.Parallel()
+	s := newSampleMarketAt(t, services.SQLitePath(t)) // what a crash leaves of PostgreSQL is its own affair
+	underWay, after := t.TempDir(), t.TempDir()
+	must(t, s.DB.Write(t.Context(), func(tx *database.Tx) error {
+		if err := s.completeAndPay(tx); err != nil {
+			return err
+		}
+		return copyDatabaseFiles(tx, underWay)
+	}))
+	must(t, s.DB.Write(t.Context(), func(tx *database.Tx) error { return copyDatabaseFiles(tx, after) }))
+	for folder, had := range map[string]int{underWay: 0, after: 1} {
+		db, err := database.Open(t.Context(), filepath.Join(folder, "market.db"), s.Logger)
+		must(t, err)
+		t.Cleanup(func() { must(t, db.Close()) })
+		wantPayouts(t, db, s.assigned.ID, had)
+		again := db.Write(t.Context(), s.completeAndPay)
+		if (again == nil) != (had == 0) {
+			t.Errorf("after %d payouts another one ends with %v", had, again)
+		}
+		wantPayouts(t, db, s.assigned.ID, 1)
+		report, err := ledger.Verify(db.Read(t.Context()))
+		must(t, err)
+		events := slices.DeleteFunc(report.Violations, func(violation string) bool { // s.pay counts and tells nobody
+			return strings.Contains(violation, "counts 1 completed tasks") || strings.Contains(violation, "no event says so") || strings.Contains(violation, "fees are counted")
+		})
+		if len(events) > 0 {
+			t.Errorf("the books say %q", events)
+		}
+	}
+}
+
+func wantPayouts(t *testing.T, db *database.DB, taskID string, want int) {
+	t.Helper()
+	var amounts []models.Credits
+	must(t, db.Read(t.Context()).Raw("SELECT amount FROM transfers WHERE kind = 'payout' AND task_id = ?", taskID).Scan(&amounts).Error)
+	if len(amounts) != want || want == 1 && amounts[0] != 18 {
+		t.Errorf("the worker was paid %v, want %d payouts of 18", amounts, want)
+	}
+}
+
+// copyDatabaseFiles copies the files of a store into a folder as they are now, which is
+// what a process that dies now leaves.
+func copyDatabaseFiles(tx *database.Tx, folder string) error {
+	var path string
+	if err := tx.QueryRow("SELECT file FROM pragma_database_list WHERE name = 'main'", nil, &path); err != nil {
+		return err
+	}
+	var failed error
+	for _, end := range []string{"", "-wal"} {
+		content, err := os.ReadFile(path + end)
+		failed = errors.Join(failed, err, os.WriteFile(filepath.Join(folder, "market.db"+end), content, 0o600))
+	}
+	return failed
+}

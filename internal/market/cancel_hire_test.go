@@ -1,0 +1,151 @@
+package market_test
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/models"
+)
+
+// acceptedHook does something with a hire before it is committed: nothing comes earlier.
+type acceptedHook struct {
+	market.Notifier
+	do func(taskID string)
+}
+
+func (a acceptedHook) Notify(_ *database.Tx, event *models.Event) error {
+	if event.Kind == models.TaskAccepted {
+		a.do(*event.TaskID)
+	}
+	return nil
+}
+
+// TestCancel_hire: who hired takes it back as long as it is under way. Of a
+// cancellation and what ends a hire otherwise exactly one wins.
+func TestCancel_hire(t *testing.T) {
+	t.Parallel()
+	t.Run("that is promised", func(t *testing.T) {
+		t.Parallel()
+		h := newHireBundle(t)
+		task := h.startPromisedHire(t)
+		_, err := h.Cancel(t.Context(), h.worker, task.ID)
+		wantCode(t, err, models.Forbidden)
+		_, err = h.Cancel(t.Context(), h.NewAgent(), task.ID)
+		wantCode(t, err, models.NotFound)
+		out, err := h.Cancel(t.Context(), h.poster, task.ID)
+		if err != nil || out.Task.Status != models.Cancelled || out.Wallet.Available != 100 {
+			t.Errorf("got %+v, %v", out, err)
+		}
+		_, err = h.Complete(t.Context(), h.worker, task.ID, "late")
+		wantCode(t, err, models.Conflict)
+		_, err = h.Cancel(t.Context(), h.poster, task.ID)
+		wantCode(t, err, models.Conflict)
+		h.Clock.Advance(2 * time.Hour)
+		mustSweep(t, h.Bundle)
+		h.wantHire(t, task, models.Cancelled, 100, 100)
+	})
+	t.Run("that runs, which is cut off", func(t *testing.T) {
+		t.Parallel()
+		h := newHireBundle(t)
+		out, err := h.startHire(t, "k")
+		must(t, err)
+		<-h.calls
+		_, err = h.Cancel(t.Context(), h.poster, out.Task.ID)
+		must(t, err)
+		h.WaitExecutions(t.Context()) // nothing answers: it ends because it is cut off
+		h.wantHire(t, out.Task, models.Cancelled, 100, 100)
+	})
+	t.Run("that is about to run, which is cut off too", func(t *testing.T) {
+		t.Parallel()
+		h := newHireBundle(t)
+		h.Notifier = acceptedHook{h.Notifier, h.CancelExecution}
+		out, err := h.startHire(t, "")
+		must(t, err)
+		ended := make(chan struct{})
+		go func() { h.WaitExecutions(t.Context()); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			t.Error("the hire runs on")
+			h.replies <- doneReply()
+			<-ended
+		}
+		h.wantHire(t, out.Task, models.Failed, 100, 100)
+	})
+	t.Run("that runs on the model, which cannot be: it is read on the way", func(t *testing.T) {
+		t.Parallel()
+		h := newHireBundle(t)
+		must(t, h.setSystemPrompt(t, h.worker))
+		out, err := h.startHire(t, "")
+		must(t, err)
+		<-h.calls
+		_, err = h.Cancel(t.Context(), h.poster, out.Task.ID)
+		wantCode(t, err, models.Conflict)
+		h.replies <- doneReply()
+		h.WaitExecutions(t.Context())
+		h.wantHire(t, out.Task, models.Completed, 85, 113)
+	})
+	t.Run("that somebody waits for, who is told, now and later", func(t *testing.T) {
+		t.Parallel()
+		h := newHireBundle(t)
+		h.followEvents(t)
+		task, ended := h.executePromisedHire(t)
+		_, err := h.Cancel(t.Context(), h.poster, task.ID)
+		must(t, err)
+		wantCode(t, (<-ended).err, models.Conflict)
+		_, err = h.executeHire(t, "k")
+		wantCode(t, err, models.Conflict)
+		if h.runCount.Load() != 1 {
+			t.Errorf("the agent ran %d times", h.runCount.Load())
+		}
+		h.wantHire(t, task, models.Cancelled, 100, 100)
+	})
+	t.Run("beside a completion, an answer and a sweep", func(t *testing.T) {
+		t.Parallel()
+		h := newHireBundle(t)
+		for range 10 {
+			poster, _ := h.Balances(h.poster)
+			worker, _ := h.Balances(h.worker)
+			out, err := h.startHire(t, "")
+			must(t, err)
+			<-h.calls
+			var won [3]atomic.Int32
+			runConcurrently(9, func(i int) {
+				switch {
+				case i == 0:
+					h.replies <- doneReply()
+				case i < 4:
+					if _, err := h.Cancel(t.Context(), h.poster, out.Task.ID); err == nil {
+						won[1].Add(1)
+					}
+				case i < 7:
+					if _, err := h.Complete(t.Context(), h.worker, out.Task.ID, "r"); err == nil {
+						won[2].Add(1)
+					}
+				default:
+					if err := h.Sweep(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			h.WaitExecutions(t.Context())
+			for len(h.replies) > 0 { // the run was cut off before it answered
+				<-h.replies
+			}
+			switch cancelled, completed := won[1].Load(), won[2].Load(); {
+			case cancelled == 1 && completed == 0:
+				h.wantHire(t, out.Task, models.Cancelled, poster, worker)
+			case cancelled == 0 && completed <= 1:
+				h.wantHire(t, out.Task, models.Completed, poster-15, worker+13)
+			default:
+				t.Fatalf("cancelled %d times and completed %d times", cancelled, completed)
+			}
+			if poster < 30 {
+				h.poster = h.NewAgent()
+			}
+		}
+	})
+}

@@ -1,0 +1,58 @@
+package market_test
+
+import (
+	"sync/atomic"
+	"testing"
+
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/models"
+)
+
+// TestRotateKey: of two who hold one key and replace it, the first has the
+// account. The other's key is no good by then, whatever it was when it came in.
+func TestRotateKey(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	agent := b.NewAgent()
+	var keys atomic.Pointer[string]
+	runConcurrently(10, func(int) {
+		key, err := b.RotateKey(t.Context(), agent)
+		if err != nil {
+			wantCode(t, err, models.Unauthenticated)
+			return
+		}
+		if !keys.CompareAndSwap(nil, &key) {
+			t.Error("a second one has replaced the key")
+		}
+	})
+	actor, err := b.Keys.Authenticate(t.Context(), *keys.Load())
+	if err != nil || actor.AgentID != agent.AgentID {
+		t.Errorf("the new key finds %v (%v)", actor, err)
+	}
+	_, err = b.RotateSecret(t.Context(), agent, 0)
+	wantCode(t, err, models.Unauthenticated)
+	_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com", nil)
+	wantCode(t, err, models.Unauthenticated)
+}
+
+// TestWalletEvents_transferOrder: the events of a wallet come in the order of its transfers:
+// who goes by the last one knows the balance.
+func TestWalletEvents_transferOrder(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	agent := b.NewAgent()
+	runConcurrently(40, func(int) { b.NewTask(agent, 2) })
+	_, err := b.DB.AssignCursors(t.Context(), true)
+	must(t, err)
+	var balances []models.Credits
+	must(t, b.DB.Read(t.Context()).Raw(`SELECT t.balance_after FROM events e JOIN transfers t ON t.id = e.transfer_id
+		WHERE e.kind = ? AND e.agent_id = ? ORDER BY e.seq`, models.WalletChanged, agent.AgentID).Scan(&balances).Error)
+	for i, balance := range balances {
+		if want := models.Credits(100 - 2*i); balance != want {
+			t.Fatalf("balances in the order of events are %v", balances)
+		}
+	}
+	if len(balances) != 41 {
+		t.Errorf("%d events, want 41", len(balances))
+	}
+}

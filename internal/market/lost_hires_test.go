@@ -1,0 +1,77 @@
+package market_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/models"
+)
+
+// TestSweep_refundsLostHires: a hire that this process wrote, and was told it had not, is given
+// back after a minute; one that it runs is not.
+func TestSweep_refundsLostHires(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	poster, worker := b.NewAgent(), b.NewAgent()
+	begun, end := make(chan struct{}), make(chan struct{})
+	b.FakeRunner.OutcomeFunc = func(context.Context, *models.Task, market.RunOptions) (market.RunResult, error) {
+		begun <- struct{}{}
+		<-end
+		return market.RunResult{Promised: true}, nil
+	}
+	start := func() string {
+		out, err := b.StartExecution(t.Context(), poster, market.StartExecutionInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 20})
+		must(t, err)
+		<-begun
+		return out.Task.ID
+	}
+	lost := start()
+	end <- struct{}{}
+	b.WaitExecutions(t.Context())
+	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+		return tx.ExecOne("UPDATE tasks SET replica = ? WHERE id = ?", b.DB.ReplicaID(), lost)
+	}))
+	running := start()
+	for _, step := range []struct {
+		after time.Duration
+		want  models.Status
+	}{{59 * time.Second, models.Assigned}, {time.Second, models.Failed}} {
+		b.Clock.Advance(step.after)
+		must(t, b.Sweep(t.Context()))
+		for id, want := range map[string]models.Status{lost: step.want, running: models.Assigned} {
+			task, err := b.Task(t.Context(), poster.AgentID, id)
+			must(t, err)
+			if task.Status != want {
+				t.Errorf("after %s a hire is %s, want %s", step.after, task.Status, want)
+			}
+		}
+	}
+	close(end)
+	b.WaitExecutions(t.Context())
+	b.VerifyLedger()
+}
+
+// TestExecute_agentPanics: a panic while an agent is called is a failure of that hire, in
+// the background too.
+func TestExecute_agentPanics(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	poster, worker := b.NewAgent(), b.NewAgent()
+	b.FakeRunner.OutcomeFunc = func(context.Context, *models.Task, market.RunOptions) (market.RunResult, error) { panic("a fault") }
+	_, err := b.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 20})
+	wantCode(t, err, models.ExecutionFailed)
+	out, err := b.StartExecution(t.Context(), poster, market.StartExecutionInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 20})
+	must(t, err)
+	b.WaitExecutions(t.Context())
+	task, err := b.Task(t.Context(), poster.AgentID, out.Task.ID)
+	must(t, err)
+	if task.Status != models.Failed {
+		t.Errorf("the hire is %s", task.Status)
+	}
+	wantBalances(t, b, poster, 100, 0)
+	b.VerifyLedger()
+}

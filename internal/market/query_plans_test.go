@@ -1,0 +1,272 @@
+package market_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gorm.io/gorm"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/ledger"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/webhooks"
+	"agentmarket.space/server/models"
+)
+
+// TestQueryPlans: every read of the market finds its rows by an index, and in order,
+// so that it costs the same however much there is. The statements are those that
+// run, and what the engine says of them.
+func TestQueryPlans(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	agent := b.NewAgent("x")
+	task := b.NewTask(agent, 10, "x")
+	seen := recordStatements(t, b)
+	for _, query := range taskQueries(agent.AgentID) {
+		for _, page := range []market.Page{{First: 20}, {First: 20, After: query.Cursor(&task)}} {
+			_, err := b.ListTasks(t.Context(), query, page)
+			must(t, err)
+		}
+	}
+	for _, order := range []market.Order{{}, {Column: market.ByReputation}, {Column: market.ByPrice, Ascending: true}} {
+		for _, capability := range []string{"", "x"} {
+			_, err := b.ListAgents(t.Context(), market.AgentQuery{Capability: capability, Order: order}, market.Page{First: 20})
+			must(t, err)
+		}
+	}
+	_, err := b.ListEntries(t.Context(), market.EntryQuery{AgentID: agent.AgentID}, market.Page{First: 20})
+	must(t, err)
+	_, err = b.Task(t.Context(), "", task.ID)
+	must(t, err)
+	_, err = b.ValidityWindow(t.Context())
+	must(t, err)
+	_, err = b.Keys.Authenticate(t.Context(), "unknown")
+	wantCode(t, err, models.Unauthenticated)
+	_, _, err = ledger.Totals(b.DB.Read(t.Context()))
+	must(t, err)
+	b.Clock.Advance(30 * 24 * time.Hour)
+	must(t, b.Sweep(t.Context()))
+	b.Settings.KeepEvents = 24 * time.Hour
+	mustPrune(t, b)
+
+	seen.checkPlans(t, b, 40)
+}
+
+// TestQueryPlans_webhooksAndEvents: so do those who follow what happens and are told of it.
+func TestQueryPlans_webhooksAndEvents(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	agent := b.NewAgent("x")
+	task := b.NewTask(agent, 10, "x")
+	posted := firstPostedEventID(t, b)
+	hooks := webhooks.New(webhooks.Options{DB: b.DB, Cipher: b.Cipher, Now: b.Clock.Now, Retention: time.Hour, Logger: b.Logger})
+	seen := recordStatements(t, b)
+
+	for _, status := range [][]models.DeliveryStatus{nil, {models.DeliveryFailed}, {models.DeliveryPending, models.DeliveryFailed}} {
+		for _, after := range []string{"", task.ID} {
+			_, err := hooks.Deliveries(t.Context(), agent.AgentID, status, 20, after)
+			must(t, err)
+		}
+	}
+	_, err := hooks.Attempts(t.Context(), task.ID, agent.AgentID)
+	must(t, err)
+	_, err = hooks.Get(t.Context(), agent.AgentID)
+	wantCode(t, err, models.NotFound)
+	_, err = hooks.CountDeliveries(t.Context(), agent.AgentID, models.DeliveryFailed)
+	must(t, err)
+	_, _, err = hooks.FailedDeliveries(t.Context(), agent.AgentID, models.FailedDeliveryQuery{Until: new(models.NewTime(b.Clock.Now())), First: 20})
+	must(t, err)
+	must(t, hooks.Prune(t.Context()))
+	_, err = hooks.OldestNeeded(t.Context())
+	must(t, err)
+	must(t, hooks.Start(t.Context()))
+	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID}, nil)
+		tx.Enqueue(webhooks.PartiesArgs{EventID: posted, TaskID: task.ID, Event: models.HookAssigned, PosterID: agent.AgentID}, nil)
+		return nil
+	}))
+	seen.waitFor(t, "notified = 1")
+	seen.waitFor(t, "events LIKE")
+	must(t, hooks.Stop(t.Context()))
+	_, err = b.DB.AssignCursors(t.Context(), false)
+	must(t, err)
+	followed := b.Log.Subscribe(t.Context(), func(*models.Event) bool { return true }, new(int64))
+	<-followed.C
+
+	seen.checkPlans(t, b, 13)
+}
+
+// TestQueryPlans_detectsSlowSteps: a read that goes through a table, and one that sorts it, are
+// found out.
+func TestQueryPlans_detectsSlowSteps(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	for _, statement := range []string{
+		"SELECT id FROM tasks WHERE title = 'x'", "SELECT id FROM tasks ORDER BY title LIMIT 20",
+		"SELECT id FROM tasks WHERE status = 'open' ORDER BY title LIMIT 20",
+	} {
+		plan := queryPlan(t, b, statement, nil)
+		if !slices.ContainsFunc(plan, func(step string) bool { return isSlowStep(statement, step) }) {
+			t.Errorf("%s passes for quick: %q", statement, plan)
+		}
+	}
+}
+
+// firstPostedEventID returns the id of the event of the first task that was posted.
+func firstPostedEventID(t *testing.T, b *markettest.Bundle) (id int64) {
+	t.Helper()
+	must(t, b.DB.Read(t.Context()).Model(&models.Event{}).Where("kind = ?", models.TaskPosted).Limit(1).Pluck("id", &id).Error)
+	return id
+}
+
+// statementRecorder are what was read from a store, and with which values.
+type statementRecorder struct {
+	mu   sync.Mutex
+	vars map[string][]any
+}
+
+// recordStatements keeps what is read from now on.
+func recordStatements(t *testing.T, b *markettest.Bundle) *statementRecorder {
+	t.Helper()
+	s := &statementRecorder{vars: map[string][]any{}}
+	keep := func(db *gorm.DB) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if statement := db.Statement.SQL.String(); !db.DryRun && !strings.HasPrefix(statement, "EXPLAIN") { // a part of another statement is built dry
+			s.vars[statement] = append([]any{}, db.Statement.Vars...)
+		}
+	}
+	callbacks := b.DB.Read(t.Context()).Callback()
+	must(t, callbacks.Query().After("gorm:query").Register("test:keep", keep))
+	must(t, callbacks.Row().After("gorm:row").Register("test:keep", keep))
+	return s
+}
+
+// all returns what was read so far.
+func (s *statementRecorder) all() map[string][]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.vars)
+}
+
+// waitFor waits for a statement that holds part.
+func (s *statementRecorder) waitFor(t *testing.T, part string) {
+	t.Helper()
+	ticker, late := time.NewTicker(5*time.Millisecond), time.After(20*time.Second)
+	defer ticker.Stop()
+	for {
+		for statement := range s.all() {
+			if strings.Contains(statement, part) {
+				return
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-late:
+			t.Fatalf("nothing read %q", part)
+		}
+	}
+}
+
+// checkPlans asks the engine for the plan of each statement, of which there are some.
+func (s *statementRecorder) checkPlans(t *testing.T, b *markettest.Bundle, atLeast int) {
+	t.Helper()
+	all := s.all()
+	if len(all) < atLeast {
+		t.Errorf("only %d statements were seen", len(all))
+	}
+	for statement, vars := range all {
+		plan := queryPlan(t, b, statement, vars)
+		for _, step := range plan {
+			if isSlowStep(statement, step) {
+				t.Errorf("%s\nin the plan of\n%s\n%s", step, statement, strings.Join(plan, "\n"))
+			}
+		}
+	}
+}
+
+// queryPlan returns the steps of a plan. A table of a test is small: PostgreSQL is told
+// to read and to sort all of one only where there is no other way.
+func queryPlan(t *testing.T, b *markettest.Bundle, statement string, vars []any) (plan []string) {
+	t.Helper()
+	explain, column := "EXPLAIN QUERY PLAN ", 3
+	if services.OnPostgres() {
+		explain, column = "EXPLAIN ", 0
+	}
+	must(t, b.DB.Read(t.Context()).Transaction(func(tx *gorm.DB) error {
+		if services.OnPostgres() {
+			if err := tx.Exec("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off").Error; err != nil {
+				return err
+			}
+		}
+		rows, err := tx.Statement.ConnPool.QueryContext(t.Context(), explain+statement, vars...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close() //nolint:errcheck // read to the end, or failed already
+		for rows.Next() {
+			step := make([]any, column+1)
+			for i := range step {
+				step[i] = new(any)
+			}
+			var text string
+			step[column] = &text
+			if err := rows.Scan(step...); err != nil {
+				return err
+			}
+			plan = append(plan, text)
+		}
+		return rows.Err()
+	}))
+	return plan
+}
+
+// taskQueries are the lists of tasks that clients ask for.
+func taskQueries(agentID string) []market.TaskQuery {
+	var all []market.TaskQuery
+	for _, status := range append([][]models.Status{nil, {models.Open, models.Assigned}, models.Statuses()}, singleStatuses()...) {
+		all = append(all,
+			market.TaskQuery{Status: status}, market.TaskQuery{Status: status, Order: market.Order{Ascending: true}},
+			market.TaskQuery{Status: status, Capability: "x"}, market.TaskQuery{Status: status, Order: market.Order{Column: market.ByBudget}},
+			market.TaskQuery{Status: status, PosterID: agentID}, market.TaskQuery{Status: status, WorkerID: agentID})
+	}
+	return all
+}
+
+func singleStatuses() (all [][]models.Status) {
+	for _, status := range models.Statuses() {
+		all = append(all, []models.Status{status})
+	}
+	return all
+}
+
+// isSlowStep reports whether a step of a plan grows with the store.
+func isSlowStep(statement, step string) bool {
+	// Parts of a list are merged a page at a time, and what is overdue is few.
+	merged := strings.Contains(statement, "UNION") || strings.Contains(statement, "overdue")
+	step = strings.TrimLeft(step, " ->")
+	switch {
+	case strings.HasPrefix(step, "Seq Scan"): // of the processes, and of what has one row, there are few
+		return !strings.HasPrefix(step, "Seq Scan on replicas")
+	case strings.HasPrefix(step, "Sort  "), strings.HasPrefix(step, "Incremental Sort"), strings.Contains(step, "TEMP B-TREE"):
+		return !merged
+	case !strings.HasPrefix(step, "SCAN"), strings.HasPrefix(step, "SCAN part"), strings.HasPrefix(step, "SCAN first"),
+		step == "SCAN overdue", step == "SCAN turns", step == "SCAN CONSTANT ROW":
+		return false
+	default: // but in the order of the list, to its limit
+		return !strings.Contains(step, "USING INDEX") && !strings.Contains(step, "USING COVERING INDEX") || !strings.Contains(statement, "LIMIT")
+	}
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}

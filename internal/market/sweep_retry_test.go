@@ -1,0 +1,144 @@
+package market_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/models"
+)
+
+// taskRejectingNotifier is told of events, in the transaction of what happened, and refuses those of
+// some tasks.
+type taskRejectingNotifier struct {
+	market.Notifier
+	mu        sync.Mutex
+	rejected  map[string]bool
+	attempted []string // of the tasks it was told of
+}
+
+func (p *taskRejectingNotifier) Notify(_ *database.Tx, event *models.Event) error {
+	if event.Kind != models.TaskExpired {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.attempted = append(p.attempted, *event.TaskID)
+	if p.rejected[*event.TaskID] {
+		return errors.New("poisoned")
+	}
+	return nil
+}
+
+// takeAttempted returns in which order tasks were tried since it was called last.
+func (p *taskRejectingNotifier) takeAttempted() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer func() { p.attempted = nil }()
+	return p.attempted
+}
+
+// acceptAll has the tasks no longer refused.
+func (p *taskRejectingNotifier) acceptAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rejected = nil
+}
+
+// TestSweep_skipsFailingTasks: more tasks that cannot be ended than a page has, and all due
+// first, hold up no other. Each is tried once, and again after a minute, after the
+// others, until it can be ended.
+func TestSweep_skipsFailingTasks(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	p := &taskRejectingNotifier{Notifier: b.Notifier, rejected: map[string]bool{}}
+	b.Notifier = p
+	b.Settings.StartingCredits = 10_000
+	poster := b.NewAgent()
+	const poisoned = 203
+	for range poisoned {
+		p.rejected[b.NewTask(poster, 2).ID] = true
+	}
+	b.Clock.Advance(time.Second)
+	well := []string{b.NewTask(poster, 2).ID, b.NewTask(poster, 2).ID}
+	b.Clock.Advance(8 * 24 * time.Hour)
+	err := b.Sweep(t.Context())
+	if err == nil || strings.Count(err.Error(), "end task ") != 10 || !strings.Contains(err.Error(), "and 193 more tasks") {
+		t.Errorf("the sweep says %v", err)
+	}
+	tried := p.takeAttempted()
+	if len(tried) != poisoned+len(well) || !slices.Equal(tried[poisoned:], well) {
+		t.Errorf("%d tasks were tried, the last of them %v, want %d, the last %v", len(tried), tried[len(tried)-1], poisoned+len(well), well)
+	}
+	wantBalances(t, b, poster, 10_000-2*poisoned, 2*poisoned)
+
+	b.Clock.Advance(time.Minute - time.Second)
+	must(t, b.Sweep(t.Context()))
+	if tried := p.takeAttempted(); len(tried) != 0 {
+		t.Errorf("%d tasks were tried again at once", len(tried))
+	}
+	next := b.NewTask(poster, 2).ID
+	b.Clock.Advance(8 * 24 * time.Hour)
+	if err := b.Sweep(t.Context()); err == nil {
+		t.Error("the sweep after a minute says nothing")
+	}
+	if tried := p.takeAttempted(); len(tried) != poisoned+1 || tried[0] != next {
+		t.Errorf("%d tasks were tried, want %d, %s first", len(tried), poisoned+1, next)
+	}
+	p.acceptAll()
+	b.Clock.Advance(time.Minute)
+	must(t, b.Sweep(t.Context()))
+	wantBalances(t, b, poster, 10_000, 0)
+	if p.takeAttempted(); b.Sweep(t.Context()) != nil || p.takeAttempted() != nil {
+		t.Error("there is more to end")
+	}
+	b.VerifyLedger()
+}
+
+// TestSweep_skipsFailingHire: a hire of a process that is gone which cannot be refunded
+// holds up neither another such nor one whose deadline has come.
+func TestSweep_skipsFailingHire(t *testing.T) {
+	t.Parallel()
+	h := newHireBundle(t)
+	var tasks []models.Task
+	for range 3 {
+		out, err := h.startHire(t, "")
+		must(t, err)
+		<-h.calls
+		tasks = append(tasks, out.Task)
+	}
+	h.removeReplica(t)
+	must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error { return rejectUpdates(tx, tasks[0].ID) }))
+	if err := h.Sweep(t.Context()); err == nil || !strings.Contains(err.Error(), "end task "+tasks[0].ID) {
+		t.Errorf("the sweep says %v", err)
+	}
+	for i, want := range []models.Status{models.Assigned, models.Failed, models.Failed} {
+		wantStatus(t, h.Bundle, tasks[i], want)
+	}
+	wantBalances(t, h.Bundle, h.poster, 85, 0)
+	must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error {
+		return tx.Exec(services.ForEngine("DROP TRIGGER poisoned", "DROP TRIGGER poisoned ON tasks")).Error
+	}))
+	h.Clock.Advance(time.Minute)
+	must(t, h.Sweep(t.Context()))
+	for range tasks {
+		h.replies <- doneReply()
+	}
+	h.WaitExecutions(t.Context())
+	h.wantHire(t, tasks[0], models.Failed, 100, 100)
+}
+
+// rejectUpdates has the database refuse every change of a task.
+func rejectUpdates(tx *database.Tx, taskID string) error {
+	if !services.OnPostgres() {
+		return tx.Exec("CREATE TRIGGER poisoned BEFORE UPDATE ON tasks WHEN OLD.id = '" + taskID + "' BEGIN SELECT RAISE(ABORT, 'poisoned'); END").Error
+	}
+	return tx.Exec("CREATE TRIGGER poisoned BEFORE UPDATE ON tasks FOR EACH ROW WHEN (OLD.id = '" + taskID + "') EXECUTE FUNCTION refuse('poisoned')").Error
+}

@@ -1,0 +1,122 @@
+package market_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/models"
+)
+
+// webhookReceiver is what a receiver was told: of each task, who was told of which events.
+type webhookReceiver struct {
+	mu     sync.Mutex
+	byTask map[string][]string // path and event, by the task's id
+}
+
+func (r *webhookReceiver) ServeHTTP(_ http.ResponseWriter, req *http.Request) {
+	text, err := io.ReadAll(req.Body)
+	var event struct {
+		Event string
+		Task  struct{ ID, Status string }
+	}
+	if err != nil || json.Unmarshal(text, &event) != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.byTask[event.Task.ID] = append(r.byTask[event.Task.ID], req.URL.Path+" "+event.Event)
+}
+
+// eventsOf returns what was told of a task, sorted.
+func (r *webhookReceiver) eventsOf(task models.Task) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(slices.Values(r.byTask[task.ID]))
+}
+
+// TestWebhookEvents: what becomes of a task is told to its poster and its worker as far as
+// they asked for it, and to nobody who did not.
+func TestWebhookEvents(t *testing.T) {
+	t.Parallel()
+	r := &webhookReceiver{byTask: map[string][]string{}}
+	p := &played{Bundle: markettest.New(t)}
+	p.receiver = httptest.NewTLSServer(r)
+	t.Cleanup(p.receiver.Close)
+	hooks := notifying(p.Bundle, p.client())
+	poster, worker, silent, gone := p.NewAgent(), p.NewAgent(), p.NewAgent(), p.NewAgent()
+	listen := func(agent auth.Actor, path string, events []models.WebhookEvent) {
+		t.Helper()
+		_, err := p.SetWebhook(t.Context(), agent, p.receiver.URL+path, events)
+		must(t, err)
+	}
+	every := models.WebhookEvents()
+	listen(poster, "/nowhere", every)
+	listen(poster, "/poster", nil) // what it asked for stays
+	listen(worker, "/worker", []models.WebhookEvent{models.HookCompleted, models.HookCompleted, models.HookCancelled, models.HookExpired})
+	listen(silent, "/silent", nil)
+	listen(gone, "/gone", every)
+	listen(gone, "/gone", []models.WebhookEvent{})
+	_, err := p.SetWebhook(t.Context(), gone, p.receiver.URL, []models.WebhookEvent{"task.rated"})
+	if models.CodeOf(err) != models.InvalidInput {
+		t.Errorf("an event that there is not: %v", err)
+	}
+	must(t, hooks.Start(t.Context()))
+	t.Cleanup(func() { must(t, hooks.Stop(context.WithoutCancel(t.Context()))) })
+
+	completed, cancelled, expired, unnoticed := p.NewTask(poster, 5), p.NewTask(poster, 5), p.NewTask(poster, 5), p.NewTask(silent, 5)
+	mustAccept(t, p.Bundle, worker, completed)
+	_, err = p.Complete(t.Context(), worker, completed.ID, "done")
+	must(t, err)
+	mustAccept(t, p.Bundle, worker, cancelled)
+	mustAccept(t, p.Bundle, gone, unnoticed)
+	_, err = p.Complete(t.Context(), gone, unnoticed.ID, "done")
+	must(t, err)
+	hired, err := p.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "Do it.", Budget: 10})
+	must(t, err)
+	p.Clock.Advance(25 * time.Hour) // the lease lapses
+	_, err = p.Cancel(t.Context(), poster, cancelled.ID)
+	must(t, err)
+	p.Clock.Advance(30 * 24 * time.Hour)
+	mustSweep(t, p.Bundle)
+
+	want := map[string]struct {
+		task models.Task
+		told []string
+	}{
+		"completed": {completed, []string{"/poster task.assigned", "/poster task.completed", "/worker task.completed"}},
+		"cancelled": {cancelled, []string{"/poster task.assigned", "/poster task.cancelled", "/worker task.cancelled"}},
+		"expired":   {expired, []string{"/poster task.expired"}},
+		"hired":     {hired.Task, []string{"/poster task.assigned", "/poster task.completed", "/worker task.completed"}},
+		"unnoticed": {unnoticed, nil},
+	}
+	late := time.After(20 * time.Second)
+	ticks := time.NewTicker(10 * time.Millisecond)
+	defer ticks.Stop()
+	for {
+		var waiting int64
+		must(t, p.DB.Read(t.Context()).Table("river_job").Where("state <> 'completed'").Count(&waiting).Error)
+		if waiting == 0 {
+			break
+		}
+		select {
+		case <-ticks.C:
+		case <-late:
+			t.Fatalf("%d jobs are left", waiting)
+		}
+	}
+	for name, row := range want {
+		if got := r.eventsOf(row.task); !slices.Equal(got, row.told) {
+			t.Errorf("of the one %s was told %v, want %v", name, got, row.told)
+		}
+	}
+}

@@ -1,0 +1,92 @@
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+)
+
+// TestDiskFull: on a full disk what would be written is refused, in words, and can be
+// read still. The server may be killed there: when there is room again everything that
+// was answered is there, nothing else is, and it goes on.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	disk := mountSmallDisk(t)
+	server := testserver.Start(t, "AGENTMARKET_DATABASE="+filepath.Join(disk, "agentmarket.db"), "AGENTMARKET_STARTING_CREDITS=1000000")
+	poster := server.Register("Poster", nil)
+	filler := fillDisk(t, disk)
+
+	task := fmt.Sprintf(`{"title":"Task","description":%q,"budget":10}`, strings.Repeat("Work. ", 1500))
+	posted := 0
+	status, text := server.Do(http.MethodPost, "/api/tasks", poster.Key, task)
+	for ; status == http.StatusOK; posted++ {
+		status, text = server.Do(http.MethodPost, "/api/tasks", poster.Key, task)
+	}
+	if status != http.StatusServiceUnavailable || !strings.Contains(text, `"UNAVAILABLE"`) || !strings.Contains(text, "disk") {
+		t.Errorf("a post on a full disk is answered with %d %s", status, text)
+	}
+	if !strings.Contains(server.Log(), "the disk of the database is full") {
+		t.Error("the log says nothing of it")
+	}
+	has := func(credits int) {
+		t.Helper()
+		status, text := server.Do(http.MethodGet, "/api/wallet", poster.Key, "")
+		if want := fmt.Sprintf(`"balance":%d`, credits); status != http.StatusOK || !strings.Contains(text, want) {
+			t.Errorf("the wallet is %d %s, want %s", status, text, want)
+		}
+	}
+	has(1_000_000 - 10*posted)
+
+	server.Kill()
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	server.Restart()
+	has(1_000_000 - 10*posted)
+	if status, text := server.Do(http.MethodPost, "/api/tasks", poster.Key, task); status != http.StatusOK {
+		t.Errorf("with room again a post is answered with %d %s", status, text)
+	}
+	has(1_000_000 - 10*(posted+1))
+	server.Verify()
+}
+
+// mountSmallDisk is a file system of 16 MiB, which only root may have.
+func mountSmallDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	switch err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); {
+	case errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES):
+		t.Skip("nothing may be mounted here")
+	case err != nil:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// fillDisk takes all room that a disk has left, and returns the file that has it.
+func fillDisk(t *testing.T, disk string) string {
+	t.Helper()
+	file, err := os.Create(filepath.Join(disk, "filler"))
+	for chunk := make([]byte, 4096); err == nil; {
+		_, err = file.Write(chunk)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return file.Name()
+}

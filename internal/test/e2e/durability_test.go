@@ -1,0 +1,151 @@
+package e2e_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/trust/trusttest"
+)
+
+// TestSyncBeforeResponse: what was answered is on the disk. The server's system calls are
+// recorded while agents post, accept and complete: between the request of each
+// change and its answer the log of the database was synced. Of reads it was not,
+// so the record can tell.
+func TestSyncBeforeResponse(t *testing.T) {
+	t.Parallel()
+	trusttest.SkipUnlessTrust(t)
+	strace := testserver.RequireTool(t, "strace")
+	record := filepath.Join(t.TempDir(), "calls")
+	// -D: the server keeps its process id; -y: with the names of files.
+	server := testserver.StartCommand(t, []string{strace, "-D", "-f", "--seccomp-bpf", "-y", "-s", "600", "-e", "trace=read,write,fdatasync,fsync", "-o", record, testserver.BinaryPath()},
+		fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))
+	changes := trusttest.Scale(0, 1000, 20_000)
+	var n atomic.Int64
+	var clients sync.WaitGroup
+	for range 4 {
+		poster, worker := server.Register("Poster", nil), server.Register("Worker", nil)
+		clients.Go(func() {
+			w := &tracedClient{T: t, server: server, sent: &n, limit: int64(changes)}
+			for {
+				task := w.do(poster.Key, postCall())
+				if task == "" || w.do(worker.Key, acceptCall(task)) == "" || w.do(worker.Key, completeCall(task)) == "" {
+					return
+				}
+			}
+		})
+	}
+	clients.Wait()
+	const reads = 50
+	for i := range reads {
+		server.Do(http.MethodGet, "/api/wallet", "", "", "X-Request-Id", fmt.Sprintf("read-%d-", i))
+	}
+	server.Stop()
+	eventually(t, "the record is whole", func() bool { return strings.Contains(readFile(t, record), "+++ exited with 0 +++") })
+
+	file, err := os.Open(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close() //nolint:errcheck // it was read
+	synced, bare := parseSyncs(file, regexp.MustCompile(`change-\d+-`))
+	if len(synced) != changes || len(bare) > 0 {
+		t.Errorf("the log was synced for %d of %d changes, and not for %d: %v", len(synced), changes, len(bare), bare[:min(3, len(bare))])
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	if synced, bare := parseSyncs(file, regexp.MustCompile(`read-\d+-`)); len(synced) > 0 || len(bare) != reads {
+		t.Errorf("of %d reads %d are said to be synced: the record tells nothing", reads, len(synced))
+	}
+	trusttest.Report(t, "disk", "%d of %d changes were synced between request and answer", len(synced), changes)
+}
+
+// tracedClient sends changes, each with a name that is found in the record.
+type tracedClient struct {
+	*testing.T
+	server *testserver.Server
+	sent   *atomic.Int64
+	limit  int64
+}
+
+// do takes a step and returns its task; "" when there were enough.
+func (m *tracedClient) do(key string, s apiCall) string {
+	n := m.sent.Add(1)
+	if n > m.limit {
+		return ""
+	}
+	path, body := s.path, s.body
+	if n%2 == 0 {
+		path, body = "/graphql", fmt.Sprintf(`{"query":%q}`, "mutation { verb: "+s.mutation+" }")
+	}
+	status, text := m.server.Do(http.MethodPost, path, key, body, "X-Request-Id", fmt.Sprintf("change-%d-", n))
+	id := regexp.MustCompile(`"id":"([^"]+)"`).FindStringSubmatch(text)
+	if status != http.StatusOK || id == nil {
+		m.Errorf("%s: %d %s", path, status, text)
+		return ""
+	}
+	return id[1]
+}
+
+// parseSyncs finds the requests with a name in a record of system calls: those
+// with a sync of the database's log, begun and ended between the read that took
+// them and the write that answered them, and those without.
+func parseSyncs(record io.Reader, name *regexp.Regexp) (synced, bare []string) {
+	type begun struct {
+		call string
+		line int
+	}
+	var (
+		line, lastSync int                  // when the last sync began that has ended
+		taken          = map[string]int{}   // by name, at which line
+		answered       = map[string]bool{}  // by name
+		waiting        = map[string]begun{} // by thread, what has not returned
+	)
+	lines := bufio.NewScanner(record)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line++
+		thread, call, _ := strings.Cut(lines.Text(), " ")
+		now := begun{strings.TrimSpace(call), line}
+		ended := true
+		if text, unfinished := strings.CutSuffix(now.call, "<unfinished ...>"); unfinished {
+			now.call, ended = text, false
+			waiting[thread] = now
+		} else if _, rest, resumed := strings.Cut(now.call, " resumed>"); resumed && strings.HasPrefix(now.call, "<... ") {
+			now = waiting[thread]
+			now.call += rest
+		}
+		verb, _, _ := strings.Cut(now.call, "(")
+		switch {
+		case (verb == "fsync" || verb == "fdatasync") && ended && strings.Contains(now.call, ".db-wal>") && strings.HasSuffix(now.call, "= 0"):
+			lastSync = max(lastSync, now.line)
+		case verb == "read" && ended:
+			for _, found := range name.FindAllString(now.call, -1) {
+				taken[found] = line
+			}
+		case verb == "write": // an answer is on its way as soon as its write begins
+			for _, found := range name.FindAllString(now.call, -1) {
+				if taken[found] == 0 || answered[found] {
+					continue
+				}
+				answered[found] = true
+				if lastSync > taken[found] {
+					synced = append(synced, found)
+				} else {
+					bare = append(bare, found)
+				}
+			}
+		}
+	}
+	return synced, bare
+}

@@ -1,0 +1,38 @@
+package replicas_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/services"
+)
+
+// TestRevokedKey: a key that is replaced, or ended by the operator, at one replica closes
+// the sockets that it has opened at another within five seconds, without NATSURL too.
+func TestRevokedKey(t *testing.T) {
+	t.Parallel()
+	const operator = "operator-key-of-the-tests-0123456789"
+	for name, bus := range map[string]string{"with NATS": services.NATSURL(), "without": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			servers := startReplicas(t, 2, services.NewPostgresDatabase(t), bus, "AGENTMARKET_OPERATOR_KEY="+operator)
+			rotated, ended := servers[0].Register("rotated", nil), servers[0].Register("ended", nil)
+			one := servers[1].SubscribeWallet("graphql-transport-ws", rotated.Key, false)
+			other := servers[1].SubscribeWallet("graphql-transport-ws", ended.Key, false)
+			var ignored any
+			must(t, servers[0].Query(rotated.Key, `mutation { rotateApiKey { apiKey } }`, nil, &ignored))
+			if status, text := servers[0].Do(http.MethodDelete, "/operator/agents/"+ended.ID+"/keys", operator, ""); status != http.StatusOK {
+				t.Errorf("%d %s", status, text)
+			}
+			for what, conn := range map[string]*websocket.Conn{"replaced": one, "ended": other} {
+				if err := testserver.WaitClosed(conn, 5*time.Second); !websocket.IsCloseError(err, 4401) {
+					t.Errorf("%s: the socket ended with %v, want 4401", what, err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,57 @@
+package replicas_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"agentmarket.space/server/internal/test/services"
+)
+
+// TestSecretLeaks looks for every key and secret that replicas gave out in every row of every
+// table. An API key is found where it is planted.
+func TestSecretLeaks(t *testing.T) {
+	t.Parallel()
+	database := services.NewPostgresDatabase(t)
+	servers := startReplicas(t, 2, database, services.NATSURL())
+	agent := servers[0].Register("agent", map[string]any{"webhookUrl": "https://agent.example.com/hook"}, "Idempotency-Key", "a key that is long enough")
+	var ignored any
+	for _, document := range []string{`mutation { rotateWebhookSecret(input: {overlapMinutes: 5}) { secret } }`, `mutation { rotateApiKey { apiKey } }`} {
+		must(t, servers[0].Query(agent.Key, document, nil, &ignored, "Idempotency-Key", document[:20]))
+	}
+	rows := dumpDatabase(t, database)
+	if !strings.Contains(rows, agent.ID) || !strings.Contains(rows, "key.rotated") {
+		t.Fatalf("the rows are not those of the market: %s", rows)
+	}
+	if shown := servers[0].FindSecrets([]byte(rows)); len(shown) > 0 {
+		t.Errorf("the database shows %q", shown)
+	}
+	if planted := servers[0].FindSecrets([]byte(rows + agent.Key)); !slices.Equal(planted, []string{agent.Key}) {
+		t.Errorf("a key that is there is not found, but %q", planted)
+	}
+}
+
+// dumpDatabase is all rows of a database as text.
+func dumpDatabase(t *testing.T, database string) string {
+	t.Helper()
+	pool, err := pgxpool.New(t.Context(), database)
+	must(t, err)
+	t.Cleanup(pool.Close)
+	texts := func(query string) []string {
+		rows, err := pool.Query(t.Context(), query)
+		must(t, err)
+		all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		must(t, err)
+		return all
+	}
+	var all strings.Builder
+	for _, table := range texts("SELECT table_name::text FROM information_schema.tables WHERE table_schema = current_schema()") {
+		for _, row := range texts("SELECT t::text FROM " + pgx.Identifier{table}.Sanitize() + " t") {
+			all.WriteString(row + "\n")
+		}
+	}
+	return all.String()
+}

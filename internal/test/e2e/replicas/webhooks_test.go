@@ -1,0 +1,135 @@
+package replicas_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/services"
+)
+
+// TestDeadReplica_webhook: a replica dies while the receiver has its request.
+// Another makes the delivery.
+func TestDeadReplica_webhook(t *testing.T) {
+	t.Parallel()
+	came, hold := make(chan string, 10), make(chan struct{})
+	var release sync.Once
+	url, env := testserver.ServeTLS(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		came <- r.Header.Get("X-AgentMarket-Delivery")
+		<-hold
+	}))
+	t.Cleanup(func() { release.Do(func() { close(hold) }) })
+	env = append(env, "AGENTMARKET_WEBHOOK_TIMEOUT=10m") // it is not the time-out that helps
+	address := services.NewPostgresDatabase(t)
+	dies := testserver.Start(t, replicaSettings(address, services.NATSURL(), env)...)
+	dies.Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": url})
+	poster := dies.Register("poster", nil)
+	mustPostTask(t, dies, poster)
+	first := <-came
+	survives := testserver.Start(t, replicaSettings(address, services.NATSURL(), env)...)
+	dies.Kill()
+	died := time.Now()
+	release.Do(func() { close(hold) })
+	select {
+	case again := <-came:
+		t.Logf("made again %.0f s after its replica died", time.Since(died).Seconds())
+		if again != first {
+			t.Errorf("delivery %s came, want %s again", again, first)
+		}
+	case <-time.After(90 * time.Second):
+		t.Error("the delivery was not made again")
+	}
+	eventually(t, "the delivery to be noted", func() bool { return unfinishedJobs(t, address) == 0 })
+	survives.Verify()
+}
+
+// TestWebhooks_deliveredOnce: while all replicas live, each delivery is made once.
+func TestWebhooks_deliveredOnce(t *testing.T) {
+	t.Parallel()
+	hooks := startWebhookReceiver(t)
+	address := services.NewPostgresDatabase(t)
+	servers := startReplicas(t, 3, address, services.NATSURL(), hooks.env...)
+	const posts, receivers = 60, 3
+	for i := range receivers {
+		servers[i].Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": hooks.url})
+	}
+	poster := servers[0].Register("poster", nil)
+	for i := range posts {
+		mustPostTask(t, servers[i%3], poster)
+	}
+	eventually(t, "every job to be done", func() bool { return unfinishedJobs(t, address) == 0 })
+	if hooks.requestCount() != posts*receivers || len(hooks.duplicates()) > 0 || len(hooks.tasks) != posts {
+		t.Errorf("%d requests for %d tasks, want %d; more than once came %v", hooks.requestCount(), len(hooks.tasks), posts*receivers, hooks.duplicates())
+	}
+}
+
+// unfinishedJobs is how many jobs wait or are under way.
+func unfinishedJobs(t *testing.T, address string) (n int) {
+	t.Helper()
+	conn := connect(t, address)
+	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing depends on it
+	must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM river_job WHERE state <> 'completed'").Scan(&n))
+	return n
+}
+
+// webhookReceiver is a receiver of webhooks.
+type webhookReceiver struct {
+	url string
+	env []string // for servers that are to send to it
+
+	mu       sync.Mutex
+	tasks    map[string]bool
+	attempts map[string]int // how often each try of a delivery came
+}
+
+// startWebhookReceiver returns a receiver that takes everything.
+func startWebhookReceiver(t *testing.T) *webhookReceiver {
+	t.Helper()
+	h := &webhookReceiver{tasks: map[string]bool{}, attempts: map[string]int{}}
+	h.url, h.env = testserver.ServeTLS(t, h)
+	return h
+}
+
+// ServeHTTP takes one.
+func (h *webhookReceiver) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	var event struct{ Task struct{ ID string } }
+	if json.NewDecoder(r.Body).Decode(&event) != nil {
+		return // it is made again
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tasks[event.Task.ID] = true
+	h.attempts[r.Header.Get("X-AgentMarket-Delivery")]++
+}
+
+func (h *webhookReceiver) receivedAll(tasks []string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !slices.ContainsFunc(tasks, func(id string) bool { return !h.tasks[id] })
+}
+
+func (h *webhookReceiver) requestCount() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, times := range h.attempts {
+		n += times
+	}
+	return n
+}
+
+// duplicates are the deliveries that came more than once.
+func (h *webhookReceiver) duplicates() (ids []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, times := range h.attempts {
+		if times > 1 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}

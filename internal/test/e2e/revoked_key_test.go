@@ -1,0 +1,107 @@
+package e2e_test
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+)
+
+// maxRevocationTime is how soon what a revoked key has opened must be closed.
+const maxRevocationTime = 5 * time.Second
+
+// TestRevokedKey: when an agent replaces its key, or the operator ends it, every socket
+// and every stream that was opened with it ends within five seconds, others stay, and
+// the key opens nothing any more.
+func TestRevokedKey(t *testing.T) {
+	t.Parallel()
+	server := testserver.Start(t, "AGENTMARKET_OPERATOR_KEY="+operatorKey)
+	stays := server.Register("Other", nil)
+	bystander := server.SubscribeWallet("graphql-transport-ws", stays.Key, false)
+	for name, revoke := range map[string]func(testserver.Agent){
+		"replaced": func(agent testserver.Agent) {
+			var ignored any
+			if err := server.Query(agent.Key, `mutation { rotateApiKey { apiKey } }`, nil, &ignored); err != nil {
+				t.Error(err)
+			}
+		},
+		"ended by the operator": func(agent testserver.Agent) {
+			if status, text := server.Do(http.MethodDelete, "/operator/agents/"+agent.ID+"/keys", operatorKey, ""); status != http.StatusOK {
+				t.Errorf("%d %s", status, text)
+			}
+		},
+	} {
+		agent := server.Register("Agent", nil)
+		open := map[string]*websocket.Conn{
+			"a key in the init message": server.SubscribeWallet("graphql-transport-ws", agent.Key, false),
+			"a key in the header":       server.SubscribeWallet("graphql-transport-ws", agent.Key, true),
+			"the older protocol":        server.SubscribeWallet("graphql-ws", agent.Key, false),
+		}
+		stream := openEventStream(t, server, agent.Key)
+		revoke(agent)
+		for what, conn := range open {
+			if err := testserver.WaitClosed(conn, maxRevocationTime); !websocket.IsCloseError(err, 4401) {
+				t.Errorf("%s, %s: the socket ended with %v, want 4401", name, what, err)
+			}
+		}
+		select {
+		case text := <-stream:
+			if !strings.Contains(text, "UNAUTHENTICATED") {
+				t.Errorf("%s: the stream ended with %s", name, text)
+			}
+		case <-time.After(maxRevocationTime):
+			t.Errorf("%s: the stream goes on", name)
+		}
+		for _, path := range []string{"/api/wallet", "/api/tasks", "/graphql?query=%7B__typename%7D"} {
+			if status, text := server.Do(http.MethodGet, path, agent.Key, ""); status != http.StatusUnauthorized {
+				t.Errorf("%s: %s is answered %d %s", name, path, status, text)
+			}
+		}
+	}
+	mustPostTask(t, server, stays.Key, "x")
+	if _, text, err := bystander.ReadMessage(); err != nil || !strings.Contains(string(text), "walletChanged") {
+		t.Errorf("another agent's socket: %s %v", text, err)
+	}
+}
+
+// openEventStream subscribes over server-sent events and sends all that came once the
+// stream has ended. It returns when the first event is there.
+func openEventStream(t *testing.T, server *testserver.Server, key string) <-chan string {
+	t.Helper()
+	query := url.QueryEscape(`subscription { walletChanged(after: "0") { cursor } }`)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/graphql?query="+query, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Accept", "text/event-stream")
+	request.Header.Set("X-API-Key", key)
+	response, err := http.DefaultTransport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, ended := make(chan struct{}), make(chan string, 1)
+	go func() {
+		defer response.Body.Close() //nolint:errcheck // read to its end
+		var all strings.Builder
+		for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+			_, _ = fmt.Fprintln(&all, lines.Text())
+			if strings.Contains(lines.Text(), "cursor") {
+				close(begun)
+			}
+		}
+		ended <- all.String()
+	}()
+	select {
+	case <-begun:
+	case <-time.After(waitTimeout):
+		t.Fatal("no event comes")
+	}
+	return ended
+}

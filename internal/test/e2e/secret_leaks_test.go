@@ -1,0 +1,107 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/trust/trusttest"
+)
+
+// TestSecretLeaks gives out keys and secrets, has them replaced, sends them where they do not
+// belong and to receivers that send everything back, and then looks for each of them:
+// in the log, in the files, in what was sent and in what was answered. Every other
+// test that runs the program ends with the same search.
+func TestSecretLeaks(t *testing.T) {
+	t.Parallel()
+	url, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		headers, err := json.Marshal(r.Header)
+		if err != nil {
+			t.Error(err)
+		}
+		http.Error(w, string(headers), http.StatusInternalServerError)
+	}))
+	server := testserver.Start(t, append(env, quickRetries, "AGENTMARKET_OPERATOR_KEY="+operatorKey, "ANTHROPIC_API_KEY=sk-ant-of-the-tests-0123456789",
+		"ANTHROPIC_BASE_URL="+url, "AGENTMARKET_STARTING_CREDITS=1000")...)
+	reach := map[string]any{"webhookUrl": url + "/hook?token=of-the-address", "endpointUrl": url + "/run", "capabilities": []string{"x"}, "pricePerTask": 2}
+	agent := server.Register("Agent", reach, "Idempotency-Key", "a key that is long enough")
+	prompted := server.Register("Prompted", map[string]any{"systemPrompt": "You are prompted.", "pricePerTask": 2})
+	poster := server.Register("Poster", nil)
+	server.Register("Agent", reach, "Idempotency-Key", "a key that is long enough") // answered from what was kept
+	mustPostTask(t, server, poster.Key, "x")
+	for _, hired := range []string{agent.ID, prompted.ID} {
+		server.Do(http.MethodPost, "/api/execute", poster.Key, fmt.Sprintf(`{"agent_id":%q,"task_description":"D","budget":2}`, hired))
+	}
+	misuseSecrets(server, agent)
+	rotated := rotateSecrets(t, server, agent)
+	const attempts = `{ viewer { webhook { deliveries { nodes { status lastError attempts { error responseBody } } } } } }`
+	eventually(t, "a delivery is given up", func() bool {
+		_, text := server.Do(http.MethodPost, "/graphql", rotated, fmt.Sprintf(`{"query":%q}`, attempts))
+		return strings.Contains(text, `"FAILED"`)
+	})
+	server.Do(http.MethodGet, "/operator/audit", operatorKey, "")
+	server.Do(http.MethodGet, "/metrics", operatorKey, "")
+	server.Stop()
+	if log := server.Log(); !strings.Contains(log, "webhook delivery given up") {
+		t.Errorf("nothing of interest was logged: %s", log)
+	}
+	if leaks := server.FindLeaks(); len(leaks) > 0 {
+		t.Errorf("%d places: %q", len(leaks), leaks)
+	}
+	checkPlantedSecrets(t, server, rotated, agent.WebhookSecret)
+	trusttest.Report(t, "secrets", "0 of the keys and secrets given out are in the log, the files, answers or what was sent")
+}
+
+// misuseSecrets sends an agent's key and secret where they do not belong.
+func misuseSecrets(server *testserver.Server, agent testserver.Agent) {
+	for _, secret := range []string{agent.Key, agent.WebhookSecret, operatorKey} {
+		server.Do(http.MethodGet, "/api/agents/me", secret[:len(secret)-1]+"x", "")
+		server.Do(http.MethodGet, "/operator/audit", secret[:len(secret)-1], "")
+		server.Do(http.MethodGet, "/api/wallet?api_key="+strings.ReplaceAll(secret, "+", "%2B"), "", "")
+		server.Do(http.MethodPost, "/api/tasks", secret, `{"title":`)
+		server.Do(http.MethodPost, "/graphql", secret, `{"query":"{ nothing }"}`)
+		server.Do(http.MethodGet, "/api/agents/me", "", "", "Authorization", "Bearer "+secret)
+		server.Do(http.MethodPatch, "/api/tasks", secret, "")
+	}
+}
+
+// rotateSecrets replaces an agent's key and its secret, and returns the new key.
+func rotateSecrets(t *testing.T, server *testserver.Server, agent testserver.Agent) string {
+	t.Helper()
+	var secret struct{ RotateWebhookSecret struct{ Secret string } }
+	if err := server.Query(agent.Key, `mutation { rotateWebhookSecret(input: {overlapMinutes: 5}) { secret } }`, nil, &secret); err != nil {
+		t.Fatal(err)
+	}
+	var key struct {
+		RotateAPIKey struct {
+			APIKey string `json:"apiKey"`
+		} `json:"rotateApiKey"`
+	}
+	if err := server.Query(agent.Key, `mutation { rotateApiKey { apiKey } }`, nil, &key, "Idempotency-Key", "once"); err != nil {
+		t.Fatal(err)
+	}
+	return key.RotateAPIKey.APIKey
+}
+
+// checkPlantedSecrets wants a key and a secret to be found where they are put.
+func checkPlantedSecrets(t *testing.T, server *testserver.Server, secrets ...string) {
+	t.Helper()
+	file := filepath.Join(server.Dir, "planted")
+	for _, secret := range secrets {
+		if err := os.WriteFile(file, []byte("before"+secret+"after"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if leaks := server.FindLeaks(); !slices.Contains(leaks, "planted shows "+secret) {
+			t.Errorf("a secret in a file is not found: %q", leaks)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+}

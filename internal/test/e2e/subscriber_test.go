@@ -1,0 +1,98 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/gorilla/websocket"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+)
+
+func dialWebSocket(t *testing.T, server *testserver.Server) *websocket.Conn {
+	t.Helper()
+	conn, err := server.DialWebSocket(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// eventSubscriber hears of posted tasks from the first one on. When its socket ends it
+// subscribes again after the last cursor it has seen.
+type eventSubscriber struct {
+	server *testserver.Server
+
+	mu      sync.Mutex
+	cursor  string // of the last event; "0" is before all
+	tasks   []string
+	sockets int
+}
+
+// run listens until ctx ends. Before each socket it calls ready, which may
+// block.
+func (f *eventSubscriber) run(ctx context.Context, ready func()) {
+	for ctx.Err() == nil {
+		ready()
+		if conn, err := f.server.DialWebSocket(ctx); err == nil {
+			f.receive(ctx, conn)
+		}
+	}
+}
+
+// receive notes what comes until the socket ends.
+func (f *eventSubscriber) receive(ctx context.Context, conn *websocket.Conn) {
+	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends a read that waits
+	defer unhook()
+	defer conn.Close() //nolint:errcheck // it has ended, or nobody listens any more
+	f.mu.Lock()
+	after := f.cursor
+	f.sockets++
+	f.mu.Unlock()
+	subscribe := fmt.Sprintf(`{"id":"1","type":"subscribe","payload":{"query":"subscription($after: String) { taskPosted(capabilities: [], after: $after) { cursor task { id } } }","variables":{"after":%q}}}`, after)
+	if conn.WriteMessage(websocket.TextMessage, []byte(subscribe)) != nil {
+		return
+	}
+	for {
+		_, text, err := conn.ReadMessage()
+		if err != nil {
+			return
+		}
+		var message struct {
+			Type    string
+			Payload struct {
+				Data struct {
+					TaskPosted struct {
+						Cursor string
+						Task   struct{ ID string }
+					}
+				}
+			}
+		}
+		if json.Unmarshal(text, &message) != nil || message.Type != "next" {
+			continue // a ping
+		}
+		f.mu.Lock()
+		f.cursor = message.Payload.Data.TaskPosted.Cursor
+		f.tasks = append(f.tasks, message.Payload.Data.TaskPosted.Task.ID)
+		f.mu.Unlock()
+	}
+}
+
+// waitForTask waits until a task has come, and returns all that came until then.
+func (f *eventSubscriber) waitForTask(t *testing.T, task string) []string {
+	t.Helper()
+	var heard []string
+	eventually(t, "the last task is heard of", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		heard = slices.Clone(f.tasks)
+		return slices.Contains(heard, task)
+	})
+	return heard
+}

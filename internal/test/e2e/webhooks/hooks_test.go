@@ -1,0 +1,158 @@
+// Package hooks_test receives the webhooks of the built server, over TLS, as
+// agents do.
+package webhooks_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+)
+
+func TestMain(m *testing.M) { testserver.Main(m) }
+
+const (
+	// waitTimeout is how long anything may take before a test gives up.
+	waitTimeout = 30 * time.Second
+	// shortRetries are short pauses between five attempts.
+	shortRetries = "AGENTMARKET_WEBHOOK_RETRIES=100ms,100ms,100ms,100ms"
+)
+
+// delivery is a request that a receiver got.
+type delivery struct {
+	method, path, body string
+	header             http.Header
+}
+
+// receiver takes deliveries over TLS.
+type receiver struct {
+	url        string
+	env        []string // has a server call it
+	deliveries chan delivery
+}
+
+// startReceiver starts a receiver that answers as it is told to, or else 200.
+func startReceiver(t *testing.T, answer http.HandlerFunc) *receiver {
+	t.Helper()
+	r := &receiver{deliveries: make(chan delivery, 100)}
+	r.url, r.env = testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		body, err := io.ReadAll(request.Body)
+		if err != nil {
+			return
+		}
+		r.deliveries <- delivery{request.Method, request.URL.Path, string(body), request.Header}
+		if answer != nil {
+			answer(w, request)
+		}
+	}))
+	return r
+}
+
+// next is the next delivery that comes.
+func (r *receiver) next(t *testing.T) delivery {
+	t.Helper()
+	select {
+	case one := <-r.deliveries:
+		return one
+	case <-time.After(waitTimeout):
+		t.Fatal("no delivery comes")
+		return delivery{}
+	}
+}
+
+// registerAgent registers an agent, with a webhook unless url is empty.
+func registerAgent(server *testserver.Server, url string, capabilities ...string) testserver.Agent {
+	more := map[string]any{"capabilities": append([]string{}, capabilities...)}
+	if url != "" {
+		more["webhookUrl"] = url
+	}
+	return server.Register("Agent", more)
+}
+
+// task is a posted task.
+type task struct{ ID, CreatedAt string }
+
+// mustPostTask posts the documented task.
+func mustPostTask(t *testing.T, server *testserver.Server, key string, capabilities ...string) task {
+	t.Helper()
+	const document = `mutation($words: [String!]!) {
+		postTask(input: {title: "Summarize this paper", description: "Full text...", budget: 25, requiredCapabilities: $words}) { task { id createdAt } }
+	}`
+	var data struct{ PostTask struct{ Task task } }
+	mustQuery(t, server, key, document, map[string]any{"words": capabilities}, &data)
+	return data.PostTask.Task
+}
+
+// mustQuery runs an operation that must work.
+func mustQuery(t *testing.T, server *testserver.Server, key, document string, variables map[string]any, data any) {
+	t.Helper()
+	if err := server.Query(key, document, variables, data); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// deliveryRecord is a delivery as its agent sees it.
+type deliveryRecord struct {
+	ID, Status     string
+	AttemptCount   int
+	ResponseStatus int
+	LastError      string
+	NextAttemptAt  *time.Time
+	Task           task
+	Attempts       []struct {
+		Number         int
+		ResponseStatus int
+		Error          string
+	}
+}
+
+// listDeliveries are those of an agent's webhook, newest first.
+func listDeliveries(t *testing.T, server *testserver.Server, key string) []deliveryRecord {
+	t.Helper()
+	const document = `{ viewer { webhook { deliveries { nodes {
+		id status attemptCount responseStatus lastError nextAttemptAt task { id } attempts { number responseStatus error }
+	} } } } }`
+	var data struct {
+		Viewer struct {
+			Webhook struct {
+				Deliveries struct{ Nodes []deliveryRecord }
+			}
+		}
+	}
+	mustQuery(t, server, key, document, nil, &data)
+	return data.Viewer.Webhook.Deliveries.Nodes
+}
+
+// waitForOutcome waits until the delivery that tells an agent of a task is over.
+func waitForOutcome(t *testing.T, server *testserver.Server, key string, of task) deliveryRecord {
+	t.Helper()
+	looks := time.NewTicker(10 * time.Millisecond)
+	defer looks.Stop()
+	tooLong := time.After(waitTimeout)
+	for {
+		all := listDeliveries(t, server, key)
+		for _, one := range all {
+			if one.Task.ID == of.ID && one.Status != "PENDING" {
+				return one
+			}
+		}
+		select {
+		case <-looks.C:
+		case <-tooLong:
+			t.Fatalf("the delivery is not over: %+v", all)
+		}
+	}
+}
+
+// summary is a delivery in a few words.
+func (l *deliveryRecord) summary() string {
+	parts := []string{fmt.Sprintf("%s after %d", l.Status, l.AttemptCount)}
+	for _, attempt := range l.Attempts {
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf("%d: %d %s", attempt.Number, attempt.ResponseStatus, attempt.Error)))
+	}
+	return strings.Join(parts, "; ")
+}

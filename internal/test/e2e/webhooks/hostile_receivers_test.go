@@ -1,0 +1,272 @@
+package webhooks_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/trust/trusttest"
+)
+
+// maxMemoryGrowth is by how much the server may grow while receivers send it all they
+// can: a sixteenth of what one of them sends.
+const maxMemoryGrowth = 32 << 20
+
+// TestHostileReceivers has ten receivers do to the server what they can, a redirect to an
+// address that it must not call among it. One that is well is told beside them while
+// all of those hold on to their requests; nobody gets the server to go elsewhere or to grow.
+func TestHostileReceivers(t *testing.T) {
+	t.Parallel()
+	inner, connections := countConnections(t)
+	over := make(chan struct{})
+	hostile := map[string]http.HandlerFunc{
+		"/hangs": func(_ http.ResponseWriter, r *http.Request) { hang(r, over) },
+		"/drips": func(w http.ResponseWriter, r *http.Request) { writeSlowly(w, r, over) },
+		"/floods": func(w http.ResponseWriter, _ *http.Request) {
+			writeZeros(w, 512<<20)
+		},
+		"/bombs": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(gzipBomb())
+		},
+		"/headers": func(w http.ResponseWriter, _ *http.Request) {
+			for i := range 5000 {
+				w.Header().Set(fmt.Sprintf("X-Flood-%d", i), strings.Repeat("a", 1000))
+			}
+		},
+		"/resets": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"/redirects": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, inner+"/admin", http.StatusTemporaryRedirect)
+		},
+	}
+	authority := newCertificateAuthority(t)
+	valid := authority.certificate(t, "127.0.0.1", time.Now().Add(time.Hour))
+	told := make(chan string, 1000)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		told <- r.URL.Path
+		if answer := hostile[r.URL.Path]; answer != nil {
+			answer(w, r)
+		}
+	})
+	receiver := serveTLS(t, handler, &tls.Config{Certificates: []tls.Certificate{valid}})
+	t.Cleanup(func() { close(over) }) // before the receiver waits for what it serves
+	urls := map[string]string{}
+	for path := range hostile {
+		urls[path] = receiver + path
+	}
+	var badly atomic.Int32
+	served := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { badly.Add(1) })
+	urls["expired"] = serveTLS(t, served, &tls.Config{Certificates: []tls.Certificate{authority.certificate(t, "127.0.0.1", time.Now().Add(-time.Hour))}})
+	urls["another's"] = serveTLS(t, served, &tls.Config{Certificates: []tls.Certificate{authority.certificate(t, "127.0.0.2", time.Now().Add(time.Hour))}})
+	urls["nobody's"] = serveTLS(t, served, &tls.Config{Certificates: []tls.Certificate{newCertificateAuthority(t).certificate(t, "127.0.0.1", time.Now().Add(time.Hour))}})
+	urls["old"] = serveTLS(t, served, &tls.Config{Certificates: []tls.Certificate{valid}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
+
+	server := testserver.Start(t, "SSL_CERT_FILE="+authority.file, "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8", "AGENTMARKET_STARTING_CREDITS=1000",
+		"AGENTMARKET_WEBHOOK_TIMEOUT=5s", "AGENTMARKET_WEBHOOK_RETRIES=100ms,1h")
+	agents := map[string]testserver.Agent{}
+	for name, url := range urls {
+		agents[name] = registerAgent(server, url, "hostile")
+	}
+	well := registerAgent(server, receiver+"/well", "well")
+	poster := registerAgent(server, "")
+	mustPostTask(t, server, poster.Key, "well") // once, so that what it takes anyway is there before it is weighed
+	waitForAttempts(t, server, well.Key, 1)
+	<-told
+	before, _ := server.MemoryUsage()
+
+	const rounds = 4
+	for range rounds {
+		mustPostTask(t, server, poster.Key, "hostile")
+	}
+	for seen := map[string]bool{}; len(seen) < len(hostile); {
+		seen[<-told] = true
+	}
+	began := time.Now()
+	mustPostTask(t, server, poster.Key, "well")
+	for path := ""; path != "/well"; {
+		select {
+		case path = <-told:
+		case <-time.After(waitTimeout):
+			t.Fatal("the one that is well is not told")
+		}
+	}
+	took := time.Since(began)
+	if trusttest.Scale(0, 1, 1) > 0 && took > time.Second { // among other tests it says nothing
+		t.Errorf("told beside the hostile ones after %s, want a second at most", took)
+	}
+
+	for name, says := range map[string]string{
+		"/hangs": "0 no answer in time", "/drips": "0 no answer in time", "/floods": "200", "/bombs": "200", "/headers": "0 the connection broke",
+		"/resets": "0 the connection broke", "/redirects": "307 answered 307: redirects are not followed",
+		"expired": "0 the TLS certificate is not valid", "another's": "0 the TLS certificate is not valid", "nobody's": "0 the TLS certificate is not valid",
+		"old": "0 the connection broke",
+	} {
+		for _, one := range waitForAttempts(t, server, agents[name].Key, rounds) {
+			if !strings.Contains(one.summary(), "; 1: "+says) {
+				t.Errorf("%s: %q, want %q at first", name, one.summary(), says)
+			}
+		}
+	}
+	_, most := server.MemoryUsage()
+	if most-before > maxMemoryGrowth {
+		t.Errorf("the server grew from %d to %d KiB, by more than %d MiB", before>>10, most>>10, maxMemoryGrowth>>20)
+	}
+	if n := connections.Load(); n != 0 {
+		t.Errorf("%d connections were made to where the redirect points", n)
+	}
+	if n := badly.Load(); n != 0 {
+		t.Errorf("%d requests were made over bad TLS", n)
+	}
+	trusttest.Report(t, "hostile", "beside %d hostile receivers another is told after %s; memory grows by %.1f MiB; 0 connections to where redirects lead, 0 requests over bad TLS",
+		len(urls), took.Round(time.Millisecond), float64(most-before)/(1<<20))
+}
+
+// hang says nothing for as long as the server waits.
+func hang(r *http.Request, over <-chan struct{}) {
+	select {
+	case <-r.Context().Done():
+	case <-over:
+	}
+}
+
+// writeSlowly sends a byte now and then.
+func writeSlowly(w http.ResponseWriter, r *http.Request, over <-chan struct{}) {
+	ticks := time.NewTicker(50 * time.Millisecond)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-r.Context().Done():
+			return
+		case <-over:
+			return
+		case <-ticks.C:
+			if _, err := w.Write([]byte(".")); err != nil || http.NewResponseController(w).Flush() != nil {
+				return
+			}
+		}
+	}
+}
+
+// writeZeros sends so many bytes, or as many as are taken.
+func writeZeros(w io.Writer, size int) {
+	chunk := make([]byte, 1<<20)
+	for range size / len(chunk) {
+		if _, err := w.Write(chunk); err != nil {
+			return
+		}
+	}
+}
+
+// gzipBomb is 64 MiB that are 64 KiB on their way.
+func gzipBomb() []byte {
+	var packed bytes.Buffer
+	writer := gzip.NewWriter(&packed)
+	writeZeros(writer, 64<<20)
+	_ = writer.Close() // into memory
+	return packed.Bytes()
+}
+
+// waitForAttempts waits until every delivery of an agent has been tried.
+func waitForAttempts(t *testing.T, server *testserver.Server, key string, n int) []deliveryRecord {
+	t.Helper()
+	looks := time.NewTicker(20 * time.Millisecond)
+	defer looks.Stop()
+	tooLong := time.After(waitTimeout)
+	for {
+		all := listDeliveries(t, server, key)
+		done := 0
+		for _, one := range all {
+			if one.AttemptCount > 0 {
+				done++
+			}
+		}
+		if done == n {
+			return all
+		}
+		select {
+		case <-looks.C:
+		case <-tooLong:
+			t.Fatalf("of %d deliveries %d were tried: %+v", n, done, all)
+		}
+	}
+}
+
+// serveTLS serves with its own idea of TLS until the test ends.
+func serveTLS(t *testing.T, handler http.Handler, config *tls.Config) (url string) {
+	t.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	server.TLS = config
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// certificateAuthority signs certificates.
+type certificateAuthority struct {
+	file string // its own certificate
+	root *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newCertificateAuthority(t *testing.T) *certificateAuthority {
+	t.Helper()
+	a := &certificateAuthority{root: &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(2 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}}
+	a.key = newKey(t)
+	der, err := x509.CreateCertificate(rand.Reader, a.root, a.root, &a.key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.file = filepath.Join(t.TempDir(), "authority.pem")
+	if err := os.WriteFile(a.file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// certificate makes one for an address that ends when it is told to.
+func (a *certificateAuthority) certificate(t *testing.T, address string, ends time.Time) tls.Certificate {
+	t.Helper()
+	key := newKey(t)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: address}, IPAddresses: []net.IP{net.ParseIP(address)},
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: ends,
+	}, a.root, &key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}

@@ -1,0 +1,204 @@
+package webhooks_test
+
+import (
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+)
+
+// recoveringReceiver is a receiver that fails until it is well, and then keeps whom it was told
+// of.
+type recoveringReceiver struct {
+	mu             sync.Mutex
+	healthy        bool
+	attempts       map[string]int // tries by delivery
+	enoughReceived chan struct{}  // closed when a few were taken
+}
+
+// enoughDeliveries is how many a keeper takes before it says so.
+const enoughDeliveries = 5
+
+// ServeHTTP takes one, or fails.
+func (k *recoveringReceiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.healthy {
+		w.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	k.attempts[r.Header.Get("X-AgentMarket-Delivery")]++
+	if len(k.attempts) == enoughDeliveries && k.enoughReceived != nil {
+		close(k.enoughReceived)
+		k.enoughReceived = nil
+	}
+}
+
+func (k *recoveringReceiver) setHealthy() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.healthy = true
+}
+
+// webhookView is what an owner sees of its webhook.
+type webhookView struct {
+	Status, SuspendedReason string
+	SuspendedAt             *time.Time
+	PendingCount            int
+	FailedCount             int
+	Events                  []string
+}
+
+func readWebhook(t *testing.T, server *testserver.Server, key string) webhookView {
+	t.Helper()
+	var data struct{ Viewer struct{ Webhook webhookView } }
+	mustQuery(t, server, key, `{ viewer { webhook { status suspendedReason suspendedAt pendingCount failedCount events } } }`, nil, &data)
+	return data.Viewer.Webhook
+}
+
+// waitForWebhook waits until the owner sees what it is to see.
+func waitForWebhook(t *testing.T, server *testserver.Server, key, what string, seen func(webhookView) bool) webhookView {
+	t.Helper()
+	looks := time.NewTicker(20 * time.Millisecond)
+	defer looks.Stop()
+	tooLong := time.After(3 * waitTimeout)
+	for {
+		now := readWebhook(t, server, key)
+		if seen(now) {
+			return now
+		}
+		select {
+		case <-looks.C:
+		case <-tooLong:
+			t.Fatalf("waited for %s: %+v", what, now)
+		}
+	}
+}
+
+// TestKill_redelivery: the server is killed while it sends again what failed. The
+// same call, made again, answers as it did the first time; all is delivered, and
+// nothing is left to be sent again.
+func TestKill_redelivery(t *testing.T) {
+	t.Parallel()
+	k := &recoveringReceiver{attempts: map[string]int{}, enoughReceived: make(chan struct{})}
+	some := k.enoughReceived
+	url, env := testserver.ServeTLS(t, k)
+	server := testserver.Start(t, append(env, "AGENTMARKET_WEBHOOK_RETRIES=10ms", "AGENTMARKET_STARTING_CREDITS=10000")...)
+	agent := registerAgent(server, url, "x")
+	poster := registerAgent(server, "")
+	const many = 60
+	for range many {
+		mustPostTask(t, server, poster.Key, "x")
+	}
+	waitForWebhook(t, server, agent.Key, "all to fail", func(v webhookView) bool { return v.FailedCount == many })
+	k.setHealthy()
+
+	const again = `mutation { redeliverWebhooks(input: {since: "2020-01-01T00:00:00Z", first: 200}) { redeliveredCount endCursor hasNextPage } }`
+	redeliver := func(headers ...string) (n int) {
+		t.Helper()
+		var data struct {
+			RedeliverWebhooks struct {
+				RedeliveredCount int
+				HasNextPage      bool
+			}
+		}
+		if err := server.Query(agent.Key, again, nil, &data, headers...); err != nil {
+			t.Fatal(err)
+		}
+		if data.RedeliverWebhooks.HasNextPage {
+			t.Error("there is more")
+		}
+		return data.RedeliverWebhooks.RedeliveredCount
+	}
+	const key = "the night of the outage"
+	if n := redeliver("Idempotency-Key", key); n != many {
+		t.Errorf("%d are sent again, want %d", n, many)
+	}
+	<-some
+	server.Kill()
+	server.Restart()
+	if n := redeliver("Idempotency-Key", key); n != many {
+		t.Errorf("asked again, %d are sent again, want the answer of before", n)
+	}
+	if n := redeliver(); n != 0 {
+		t.Errorf("%d more are sent again while all are under way or delivered", n)
+	}
+	waitForWebhook(t, server, agent.Key, "all to be delivered", func(v webhookView) bool { return v.PendingCount == 0 && v.FailedCount == 0 })
+	if n := redeliver(); n != 0 {
+		t.Errorf("%d are left to be sent again", n)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.attempts) != many {
+		t.Errorf("%d deliveries came, want %d", len(k.attempts), many)
+	}
+	twice := 0
+	for _, tries := range k.attempts {
+		twice += tries - 1
+	}
+	t.Logf("%d came twice, which were cut off between the answer and its record", twice)
+}
+
+// TestKill_suspendedWebhook: a suspension, why it is and what was asked for outlive a
+// kill, and so does what is due; resumed, it comes.
+func TestKill_suspendedWebhook(t *testing.T) {
+	t.Parallel()
+	gone := true
+	var mu sync.Mutex
+	receiver := startReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if gone {
+			w.WriteHeader(http.StatusGone)
+		}
+	})
+	server := testserver.Start(t, receiver.env...)
+	owner := registerAgent(server, receiver.url)
+	worker := registerAgent(server, "")
+	mustQuery(t, server, owner.Key, `mutation($url: URL!) { setWebhook(input: {url: $url, events: [TASK_ASSIGNED, TASK_COMPLETED]}) { secret } }`,
+		map[string]any{"url": receiver.url}, new(struct{}))
+	accept := func() task {
+		t.Helper()
+		posted := mustPostTask(t, server, owner.Key, "x")
+		mustQuery(t, server, worker.Key, `mutation($id: ID!) { acceptTask(input: {taskId: $id}) { task { id } } }`, map[string]any{"id": posted.ID}, new(struct{}))
+		return posted
+	}
+	first := accept()
+	suspended := waitForWebhook(t, server, owner.Key, "the suspension", func(v webhookView) bool { return v.Status == "SUSPENDED" })
+	if suspended.SuspendedReason != "GONE" || suspended.SuspendedAt == nil || len(suspended.Events) != 3 {
+		t.Errorf("suspended it is %+v", suspended)
+	}
+	server.Kill()
+	server.Restart()
+	accept()
+	after := waitForWebhook(t, server, owner.Key, "what is due", func(v webhookView) bool { return v.FailedCount == 2 })
+	if after.Status != "SUSPENDED" || !after.SuspendedAt.Equal(*suspended.SuspendedAt) || len(after.Events) != 3 {
+		t.Errorf("after the kill it is %+v", after)
+	}
+	receiver.next(t)
+	mu.Lock()
+	gone = false
+	mu.Unlock()
+
+	var pinged struct{ PingWebhook struct{ Delivered bool } }
+	mustQuery(t, server, owner.Key, `mutation { pingWebhook { delivered } }`, nil, &pinged)
+	if one := receiver.next(t); !pinged.PingWebhook.Delivered || one.header.Get("X-AgentMarket-Event") != "ping" {
+		t.Errorf("pinged: %+v, %+v", pinged, one)
+	}
+	mustQuery(t, server, owner.Key, `mutation { resumeWebhook { webhook { status } } }`, nil, new(struct{}))
+	mustQuery(t, server, owner.Key, `mutation { redeliverWebhooks(input: {since: "2020-01-01T00:00:00Z"}) { redeliveredCount } }`, nil, new(struct{}))
+	for range 2 {
+		if one := receiver.next(t); one.header.Get("X-AgentMarket-Event") != "task.assigned" {
+			t.Errorf("what was due is %+v", one)
+		}
+	}
+	mustQuery(t, server, worker.Key, `mutation($id: ID!) { completeTask(input: {taskId: $id, result: "done"}) { task { id } } }`, map[string]any{"id": first.ID}, new(struct{}))
+	if one := receiver.next(t); one.header.Get("X-AgentMarket-Event") != "task.completed" {
+		t.Errorf("the next is %+v", one)
+	}
+	waitForWebhook(t, server, owner.Key, "all to be delivered", func(v webhookView) bool { return v.PendingCount == 0 && v.FailedCount == 0 })
+	server.Stop()
+	server.Verify()
+}

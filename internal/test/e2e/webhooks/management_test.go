@@ -1,0 +1,224 @@
+package webhooks_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+)
+
+// TestRecipients: every agent with one of the capabilities, once, but not the
+// poster.
+func TestRecipients(t *testing.T) {
+	t.Parallel()
+	receiver := startReceiver(t, nil)
+	server := testserver.Start(t, receiver.env...)
+	at := func(path string, capabilities ...string) testserver.Agent {
+		return registerAgent(server, receiver.url+path, capabilities...)
+	}
+	at("/one", "research", "drawing")
+	at("/both", "summarization", "research")
+	at("/capital", "Research")
+	untold := map[string]testserver.Agent{
+		"the poster":                 at("/poster", "research", "summarization"),
+		"one that can do others":     at("/other", "drawing"),
+		"one that can do part of it": at("/part", "resear"),
+		"one that can do nothing":    at("/nothing"),
+	}
+	mustPostTask(t, server, untold["the poster"].Key, "research", "summarization")
+	var told []string
+	for range 3 {
+		told = append(told, receiver.next(t).path)
+	}
+	slices.Sort(told)
+	if !slices.Equal(told, []string{"/both", "/capital", "/one"}) {
+		t.Errorf("told are %v", told)
+	}
+	for who, agent := range untold { // deliveries of a task are all made before the first is sent
+		if all := listDeliveries(t, server, agent.Key); len(all) != 0 {
+			t.Errorf("%s is told: %+v", who, all)
+		}
+	}
+	mustPostTask(t, server, registerAgent(server, "").Key, "drawing")
+	told = []string{receiver.next(t).path, receiver.next(t).path}
+	slices.Sort(told)
+	if !slices.Equal(told, []string{"/one", "/other"}) {
+		t.Errorf("told of the next are %v", told)
+	}
+}
+
+// TestRotateSecret replaces the secret. While the old one is still good the documented
+// signature is made with it and the standard header has both; at once after a
+// rotation without an overlap, only the new one signs.
+func TestRotateSecret(t *testing.T) {
+	t.Parallel()
+	receiver := startReceiver(t, nil)
+	server := testserver.Start(t, receiver.env...)
+	agent := registerAgent(server, receiver.url, "x")
+	poster := registerAgent(server, "")
+	rotate := func(input string) string {
+		t.Helper()
+		var data struct{ RotateWebhookSecret struct{ Secret string } }
+		mustQuery(t, server, agent.Key, `mutation { rotateWebhookSecret(input: `+input+`) { secret } }`, nil, &data)
+		return data.RotateWebhookSecret.Secret
+	}
+	first := agent.WebhookSecret
+	second := rotate(`{}`)
+	mustPostTask(t, server, poster.Key, "x")
+	checkSignatures(t, receiver.next(t), first, []string{first, second}, nil)
+	third := rotate(`{overlapMinutes: 0}`)
+	mustPostTask(t, server, poster.Key, "x")
+	checkSignatures(t, receiver.next(t), third, []string{third}, []string{first, second})
+}
+
+// checkSignatures fails the test unless the documented signature is made with one
+// secret, and the standard one verifies with some secrets and not with others.
+func checkSignatures(t *testing.T, one delivery, documented string, standard, not []string) {
+	t.Helper()
+	if got := one.header.Get("X-AgentMarket-Signature"); got != "sha256="+hmacHex(documented, one.body) {
+		t.Errorf("the documented signature is not made with %s", documented)
+	}
+	for _, secret := range append(slices.Clone(standard), not...) {
+		library, err := standardwebhooks.NewWebhook(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := library.Verify([]byte(one.body), one.header); (err == nil) != slices.Contains(standard, secret) {
+			t.Errorf("with %s the standard signature gives %v", secret, err)
+		}
+	}
+}
+
+// TestRedeliver sends again what was given up, and what was delivered, under the
+// same id and signed as of now; never for somebody else.
+func TestRedeliver(t *testing.T) {
+	t.Parallel()
+	var broken atomic.Bool
+	broken.Store(true)
+	receiver := startReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+		if broken.Load() {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	})
+	server := testserver.Start(t, append(receiver.env, "AGENTMARKET_WEBHOOK_RETRIES=10ms")...)
+	agent := registerAgent(server, receiver.url, "x")
+	task := mustPostTask(t, server, registerAgent(server, "").Key, "x")
+	first := receiver.next(t)
+	receiver.next(t)
+	failed := waitForOutcome(t, server, agent.Key, task)
+	if got, want := failed.summary(), "FAILED after 2; 1: 502 answered 502; 2: 502 answered 502"; got != want {
+		t.Errorf("it is %q, want %q", got, want)
+	}
+
+	const document = `mutation($id: ID!) { redeliverWebhook(input: {deliveryId: $id}) { delivery { status } } }`
+	var rotated struct{ RotateWebhookSecret struct{ Secret string } }
+	mustQuery(t, server, agent.Key, `mutation { rotateWebhookSecret(input: {overlapMinutes: 0}) { secret } }`, nil, &rotated)
+	secret := rotated.RotateWebhookSecret.Secret
+	broken.Store(false)
+	for number := 3; number <= 4; number++ {
+		var data struct {
+			RedeliverWebhook struct{ Delivery struct{ Status string } }
+		}
+		mustQuery(t, server, agent.Key, document, map[string]any{"id": failed.ID}, &data)
+		if data.RedeliverWebhook.Delivery.Status != "PENDING" {
+			t.Errorf("asked for, it is %s", data.RedeliverWebhook.Delivery.Status)
+		}
+		again := receiver.next(t)
+		if again.body != first.body || again.header.Get("X-AgentMarket-Delivery") != failed.ID || again.header.Get("X-AgentMarket-Attempt") != strconv.Itoa(number) {
+			t.Errorf("sent again it differs: %+v", again)
+		}
+		checkSignatures(t, again, secret, []string{secret}, []string{agent.WebhookSecret})
+		if done := waitForOutcome(t, server, agent.Key, task); done.Status != "DELIVERED" || done.AttemptCount != number || done.ResponseStatus != http.StatusOK {
+			t.Errorf("it is %q", done.summary())
+		}
+	}
+	var data struct{}
+	err := server.Query(registerAgent(server, receiver.url, "y").Key, document, map[string]any{"id": failed.ID}, &data)
+	if err == nil || !strings.Contains(err.Error(), "NOT_FOUND") {
+		t.Errorf("another agent's delivery: %v", err)
+	}
+}
+
+// TestWebhookRoutes sets, changes, shows and removes a webhook over its documented routes.
+func TestWebhookRoutes(t *testing.T) {
+	t.Parallel()
+	receiver := startReceiver(t, nil)
+	server := testserver.Start(t, receiver.env...)
+	agent := registerAgent(server, "", "x")
+	poster := registerAgent(server, "")
+	type envelope struct {
+		Success bool
+		Data    struct {
+			WebhookURL    *string `json:"webhook_url"`
+			WebhookSecret string  `json:"webhook_secret"`
+		}
+		Balance int
+	}
+	call := func(method, url string) (secret string, shown *string) {
+		t.Helper()
+		body := ""
+		if url != "" {
+			body = `{"webhook_url":"` + url + `"}`
+		}
+		status, text := server.Do(method, "/api/agents/me/webhook", agent.Key, body)
+		var answer envelope
+		if err := json.Unmarshal([]byte(text), &answer); err != nil || status != http.StatusOK || !answer.Success || answer.Balance != 100 {
+			t.Fatalf("%s: %d %s", method, status, text)
+		}
+		return answer.Data.WebhookSecret, answer.Data.WebhookURL
+	}
+	shows := func(shown *string, want string) {
+		t.Helper()
+		if shown == nil || *shown != want {
+			t.Errorf("the address is shown as %v, want %s", shown, want)
+		}
+	}
+	comesTo := func(path, secret string) {
+		t.Helper()
+		mustPostTask(t, server, poster.Key, "x")
+		one := receiver.next(t)
+		if one.path != path {
+			t.Errorf("it comes to %s, want %s", one.path, path)
+		}
+		checkSignatures(t, one, secret, []string{secret}, nil)
+	}
+
+	if _, shown := call(http.MethodGet, ""); shown != nil {
+		t.Errorf("before it is set the address is %s", *shown)
+	}
+	secret, shown := call(http.MethodPut, receiver.url+"/webhooks/agentmarket")
+	shows(shown, "...gentmarket")
+	comesTo("/webhooks/agentmarket", secret)
+	again, shown := call(http.MethodPut, receiver.url+"/callback")
+	shows(shown, ".../callback")
+	if again != "" {
+		t.Error("the secret is shown twice")
+	}
+	comesTo("/callback", secret)
+	again, shown = call(http.MethodGet, "")
+	shows(shown, ".../callback")
+	if again != "" {
+		t.Error("the secret is shown when it is asked where")
+	}
+	if _, shown := call(http.MethodDelete, ""); shown != nil {
+		t.Errorf("removed, the address is %s", *shown)
+	}
+	if _, shown := call(http.MethodGet, ""); shown != nil {
+		t.Errorf("removed, the address is %s", *shown)
+	}
+
+	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
+		for _, key := range []string{"", "nobody's"} {
+			if status, text := server.Do(method, "/api/agents/me/webhook", key, ""); status != http.StatusUnauthorized {
+				t.Errorf("%s with the key %q: %d %s", method, key, status, text)
+			}
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package webhooks_test
+
+import (
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"testing"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+)
+
+// TestRetry tells a receiver that fails three times, each in another way, a
+// fourth time: the same bytes under the same id, each try signed anew.
+func TestRetry(t *testing.T) {
+	t.Parallel()
+	var tries atomic.Int32
+	third := make(chan struct{})
+	receiver := startReceiver(t, func(w http.ResponseWriter, r *http.Request) {
+		switch tries.Add(1) {
+		case 1:
+			w.WriteHeader(http.StatusInternalServerError)
+		case 2:
+			panic(http.ErrAbortHandler) // closes the connection
+		case 3:
+			close(third)
+			<-r.Context().Done() // until the server gives up
+		}
+	})
+	server := testserver.Start(t, append(receiver.env, shortRetries, "AGENTMARKET_WEBHOOK_TIMEOUT=2s")...)
+	agent := registerAgent(server, receiver.url, "x")
+	standard, err := standardwebhooks.NewWebhook(agent.WebhookSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	task := mustPostTask(t, server, registerAgent(server, "").Key, "x")
+
+	<-third
+	if now := listDeliveries(t, server, agent.Key)[0]; now.Status != "PENDING" || now.AttemptCount != 2 || now.LastError == "" || now.NextAttemptAt == nil {
+		t.Errorf("while it is tried a third time it is %+v", now)
+	}
+	first := receiver.next(t)
+	for try, one := 1, first; ; one = receiver.next(t) {
+		id := one.header.Get("X-AgentMarket-Delivery")
+		if one.body != first.body || id != first.header.Get("X-AgentMarket-Delivery") || id != one.header.Get("webhook-id") {
+			t.Errorf("try %d differs: %+v", try, one)
+		}
+		if number := one.header.Get("X-AgentMarket-Attempt"); number != strconv.Itoa(try) {
+			t.Errorf("try %d says it is attempt %s", try, number)
+		}
+		if err := standard.Verify([]byte(one.body), one.header); err != nil {
+			t.Errorf("try %d: %v", try, err)
+		}
+		if try++; try > 4 {
+			break
+		}
+	}
+	done := waitForOutcome(t, server, agent.Key, task)
+	const want = "DELIVERED after 4; 1: 500 answered 500; 2: 0 the connection broke; 3: 0 no answer in time; 4: 200"
+	if done.summary() != want || done.ID != first.header.Get("X-AgentMarket-Delivery") || done.NextAttemptAt != nil {
+		t.Errorf("it is %q, want %q: %+v", done.summary(), want, done)
+	}
+	if len(receiver.deliveries) != 0 {
+		t.Error("it goes on after a success")
+	}
+}
+
+// TestRedirect: an answer that points elsewhere is a failure, and nobody goes
+// there.
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	inner, connections := countConnections(t)
+	statuses := []int{301, 302, 303, 307, 308}
+	var tries atomic.Int32
+	receiver := startReceiver(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, inner+"/admin", statuses[int(tries.Add(1)-1)%len(statuses)])
+	})
+	server := testserver.Start(t, append(receiver.env, shortRetries)...)
+	agent := registerAgent(server, receiver.url, "x")
+	task := mustPostTask(t, server, registerAgent(server, "").Key, "x")
+	const want = "FAILED after 5; 1: 301 answered 301: redirects are not followed; 2: 302 answered 302: redirects are not followed; " +
+		"3: 303 answered 303: redirects are not followed; 4: 307 answered 307: redirects are not followed; 5: 308 answered 308: redirects are not followed"
+	if done := waitForOutcome(t, server, agent.Key, task); done.summary() != want {
+		t.Errorf("it is %q", done.summary())
+	}
+	if n := connections.Load(); n != 0 {
+		t.Errorf("the redirect was followed %d times", n)
+	}
+}

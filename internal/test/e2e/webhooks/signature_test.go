@@ -1,0 +1,225 @@
+package webhooks_test
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"agentmarket.space/server/internal/test/e2e/testserver"
+)
+
+// TestRequest_documentedFormat has the documented method, headers and bytes.
+func TestRequest_documentedFormat(t *testing.T) {
+	t.Parallel()
+	receiver := startReceiver(t, nil)
+	server := testserver.Start(t, append(receiver.env, "AGENTMARKET_MARKETPLACE_URL=https://agentmarket.space")...)
+	agent := registerAgent(server, receiver.url+"/webhooks?of=bot", "research")
+	task := mustPostTask(t, server, registerAgent(server, "").Key, "research", "summarization")
+	one := receiver.next(t)
+
+	if one.method != http.MethodPost || one.path != "/webhooks" {
+		t.Errorf("it is %s %s", one.method, one.path)
+	}
+	filled := strings.NewReplacer("task-uuid", task.ID, "2026-03-13T12:00:00Z", task.CreatedAt[:len("2026-03-13T12:00:00")]+"Z")
+	var want bytes.Buffer
+	if err := json.Compact(&want, []byte(filled.Replace(readFile(t, "testdata/documented.json")))); err != nil {
+		t.Fatal(err)
+	}
+	if one.body != want.String() {
+		t.Errorf("the body is\n%s\nwant\n%s", one.body, want.String())
+	}
+	id := waitForOutcome(t, server, agent.Key, task).ID
+	for name, value := range map[string]string{
+		"Content-Type":            "application/json",
+		"X-AgentMarket-Event":     "task.posted",
+		"X-AgentMarket-Signature": "sha256=" + hmacHex(agent.WebhookSecret, one.body),
+		"X-AgentMarket-Delivery":  id,
+		"X-AgentMarket-Attempt":   "1",
+		"X-AgentMarket-Timestamp": one.header.Get("webhook-timestamp"),
+		"webhook-id":              id,
+	} {
+		if got := one.header.Values(name); !slices.Equal(got, []string{value}) {
+			t.Errorf("%s is %q, want %q", name, got, value)
+		}
+	}
+	const known = "Accept-Encoding Content-Length Content-Type User-Agent Webhook-Id Webhook-Signature Webhook-Timestamp " +
+		"X-Agentmarket-Attempt X-Agentmarket-Delivery X-Agentmarket-Event X-Agentmarket-Signature X-Agentmarket-Timestamp"
+	for name := range one.header {
+		if !slices.Contains(strings.Fields(known), name) {
+			t.Errorf("nobody asked for %s: %q", name, one.header[name])
+		}
+	}
+}
+
+// signedRequest is what a verifier is given.
+type signedRequest struct {
+	Body   string            `json:"body"`
+	Header map[string]string `json:"header"`
+	Secret string            `json:"secret"`
+}
+
+// TestSignature has receivers verify a delivery in the documented way and others,
+// and refuse what is not the server's.
+func TestSignature(t *testing.T) {
+	t.Parallel()
+	receiver := startReceiver(t, nil)
+	server := testserver.Start(t, receiver.env...)
+	agent := registerAgent(server, receiver.url, "research")
+	other := registerAgent(server, receiver.url, "drawing")
+	mustPostTask(t, server, registerAgent(server, "").Key, "research")
+	one := receiver.next(t)
+
+	genuine := signedRequest{one.body, map[string]string{}, agent.WebhookSecret}
+	for name := range one.header {
+		genuine.Header[name] = one.header.Get(name)
+	}
+	const documented, standard = "X-Agentmarket-Signature", "Webhook-Signature"
+	resign := func(r *signedRequest, change func(string) string) {
+		r.Header = maps.Clone(r.Header)
+		r.Header[documented], r.Header[standard] = change(r.Header[documented]), change(r.Header[standard])
+	}
+	forged := map[string]func(*signedRequest){
+		"another body":        func(r *signedRequest) { r.Body = strings.Replace(r.Body, "25", "26", 1) },
+		"a longer body":       func(r *signedRequest) { r.Body += " " },
+		"another's secret":    func(r *signedRequest) { r.Secret = other.WebhookSecret },
+		"a cut signature":     func(r *signedRequest) { resign(r, func(s string) string { return s[:len(s)-2] }) },
+		"another signature":   func(r *signedRequest) { resign(r, alterSignature) },
+		"no signature at all": func(r *signedRequest) { resign(r, func(string) string { return "" }) },
+	}
+	names := slices.Sorted(maps.Keys(forged))
+	all := []signedRequest{genuine}
+	for _, name := range names {
+		r := genuine
+		forged[name](&r)
+		all = append(all, r)
+	}
+
+	for verifier, verify := range verifiers() {
+		t.Run(verifier, func(t *testing.T) {
+			t.Parallel()
+			verdicts := verify(t, all)
+			if len(verdicts) != len(all) || !verdicts[0] {
+				t.Fatalf("of %d, of which the first is right, it takes %v", len(all), verdicts)
+			}
+			for i, name := range names {
+				if verdicts[i+1] {
+					t.Errorf("%s is taken", name)
+				}
+			}
+		})
+	}
+}
+
+// alterSignature returns a signature with another hex digit, or base64 letter, in
+// place of one near its end.
+func alterSignature(s string) string {
+	at := len(s) - 3
+	other := "0"
+	if s[at] == '0' {
+		other = "1"
+	}
+	return s[:at] + other + s[at+1:]
+}
+
+// verifiers are the ways in which receivers verify. Each says of all it is given
+// what it takes.
+func verifiers() map[string]func(*testing.T, []signedRequest) []bool {
+	return map[string]func(*testing.T, []signedRequest) []bool{
+		"as documented, in Node": func(t *testing.T, all []signedRequest) []bool {
+			t.Helper()
+			above, handler, found := strings.Cut(readFile(t, "testdata/documented.mjs"), "// In your handler:\n")
+			if !found {
+				t.Fatal("the documented lines have no handler")
+			}
+			return verifyInNode(t, above+"async function answer(request) {\n"+handler+"return payload;\n}\n"+
+				"const handle = async (request) => (await answer(request)).event === 'task.posted';\n", all)
+		},
+		"as in README.md, in Node": func(t *testing.T, all []signedRequest) []bool {
+			t.Helper()
+			return verifyInNode(t, readmeCode(t, "Verify a webhook", "js")+"const handle = async (request) => "+
+				"verify(await request.text(), process.env.WEBHOOK_SECRET, request.headers.get('X-AgentMarket-Signature'));\n", all)
+		},
+		"in Go": verifyEach(func(r signedRequest) bool {
+			return hmac.Equal([]byte(r.Header["X-Agentmarket-Signature"]), []byte("sha256="+hmacHex(r.Secret, r.Body)))
+		}),
+		"with the Standard Webhooks library": verifyEach(func(r signedRequest) bool {
+			header := http.Header{}
+			for name, value := range r.Header {
+				header.Set(name, value)
+			}
+			library, err := standardwebhooks.NewWebhook(r.Secret)
+			return err == nil && library.Verify([]byte(r.Body), header) == nil
+		}),
+	}
+}
+
+func verifyEach(verify func(signedRequest) bool) func(*testing.T, []signedRequest) []bool {
+	return func(_ *testing.T, all []signedRequest) (verdicts []bool) {
+		for _, r := range all {
+			verdicts = append(verdicts, verify(r))
+		}
+		return verdicts
+	}
+}
+
+func hmacHex(secret, body string) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(body))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// verifyInNode runs a module that has a function handle on what was received.
+func verifyInNode(t *testing.T, module string, all []signedRequest) (verdicts []bool) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "verify.mjs")
+	if err := os.WriteFile(file, []byte(module+readFile(t, "testdata/verify.mjs")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	given, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), testserver.RequireTool(t, "node"), file)
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(given), os.Stderr
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &verdicts)
+	}
+	if err != nil {
+		t.Fatalf("node: %v\n%s", err, out)
+	}
+	return verdicts
+}
+
+// readmeCode is the first code of a kind in a section of README.md.
+func readmeCode(t *testing.T, section, kind string) string {
+	t.Helper()
+	_, rest, found := strings.Cut(readFile(t, "../../../../README.md"), "## "+section+"\n")
+	_, code, begins := strings.Cut(rest, "```"+kind+"\n")
+	code, _, ends := strings.Cut(code, "```")
+	if !found || !begins || !ends {
+		t.Fatalf("README.md has no %s under %q", kind, section)
+	}
+	return code
+}
+
+func readFile(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,123 @@
+package webhooks
+
+import (
+	"net/http"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/models"
+)
+
+// TestNotifyParties: those that a task is about are told of what they asked for, tried
+// again until they have it, and nobody else is.
+func TestNotifyParties(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int32
+	r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
+		if n.Add(1) == 1 {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	b := open(t, settings{roots: certPool(r), allowNetworks: loopback(), retries: fastRetries(3)})
+	poster, _ := b.addSubscriber(t, r.URL, "research")
+	worker, _ := b.addSubscriber(t, r.URL, "research")
+	other, _ := b.addSubscriber(t, r.URL, "research")
+	b.subscribeEvents(t, poster, models.HookCompleted)
+	b.subscribeEvents(t, other, models.HookCompleted, models.HookAssigned)
+	posted := b.postTask(t, models.Task{ID: uuid.Must(uuid.NewV7()).String(), PosterID: poster, Title: "T", Description: "D", Budget: 5, Capabilities: []string{}, CreatedAt: b.timestamp()})
+	equal(t, "told of an acceptance", b.notifyEvent(t, models.TaskAccepted, posted, worker), false)
+	equal(t, "told of a cancellation", b.notifyEvent(t, models.TaskCancelled, posted, worker), false)
+	equal(t, "told of a completion", b.notifyEvent(t, models.TaskCompleted, posted, worker), true)
+	b.run(t)
+	d := b.waitDeliveries(t, poster, models.DeliveryDelivered, 1)[0]
+	b.eventually(t, "every job to be done", func() bool { return b.unfinishedJobs(t) == 0 })
+
+	equal(t, "event", d.Event, models.HookCompleted)
+	equal(t, "worker", deref(d.WorkerID), any(worker))
+	equal(t, "attempts", d.Attempts, 2)
+	first, second := r.next(t), r.next(t)
+	equal(t, "body", string(second.body), string(first.body))
+	equal(t, "event header", first.header.Get("X-AgentMarket-Event"), "task.completed")
+	equal(t, "requests", len(r.requests), 0)
+	equal(t, "deliveries to the worker", len(b.deliveries(t, worker)), 0)
+	equal(t, "deliveries to another", len(b.deliveries(t, other)), 0)
+	bodies, err := b.RequestBodies([]*models.Delivery{&d, &d}, []*models.Task{b.readTask(t, d.TaskID), nil})
+	must(t, err)
+	equal(t, "body as it is shown", deref(bodies[0]), any(string(first.body)))
+	equal(t, "body without a task", deref(bodies[1]), nil)
+}
+
+// TestNotifyParties_isIdempotent: a crash can come after the deliveries and before the queue
+// knows, and they can be asked for again: each is made once and keeps its event.
+func TestNotifyParties_isIdempotent(t *testing.T) {
+	t.Parallel()
+	b := open(t, settings{})
+	poster, _ := b.addSubscriber(t, "https://poster.example/", "research")
+	worker, _ := b.addSubscriber(t, "https://worker.example/", "research")
+	for _, agent := range []string{poster, worker} {
+		b.subscribeEvents(t, agent, models.HookExpired)
+	}
+	posted := b.post(t, poster)
+	args := PartiesArgs{
+		EventID: posted.ID, TaskID: *posted.TaskID, Event: models.HookExpired, PosterID: poster, WorkerID: &worker, At: b.timestamp(),
+	}
+	must(t, b.matchParties(t.Context(), args))
+	must(t, b.matchParties(t.Context(), args))
+	for _, agent := range []string{poster, worker} {
+		equal(t, "deliveries", len(b.deliveries(t, agent)), 1)
+	}
+	equal(t, "jobs", b.jobsOfKind(t, "webhook_tell"), 2)
+	b.setStatus(t, b.deliveries(t, poster)[0].ID, models.DeliveryFailed)
+	n, err := b.redeliverFailed(t, poster, models.FailedDeliveryQuery{First: 10})
+	must(t, err)
+	equal(t, "redelivered", n, 1)
+	equal(t, "jobs", b.jobsOfKind(t, "webhook_tell"), 3)
+	equal(t, "jobs of posted tasks", b.jobsOfKind(t, "webhook_deliver"), 0)
+	needed, err := b.OldestNeeded(t.Context())
+	must(t, err)
+	equal(t, "the first event that is needed", needed, posted.ID)
+}
+
+// subscribeEvents has an agent told of events.
+func (b *bundle) subscribeEvents(t *testing.T, agentID string, events ...models.WebhookEvent) {
+	t.Helper()
+	b.write(t, func(tx *database.Tx) error {
+		_, _, err := b.Subscribe(tx, agentID, b.webhook(t, agentID).URL, events)
+		return err
+	})
+}
+
+// notifyEvent puts an event of a posted task in the log and announces it, as the market
+// does, and reports whether somebody is told.
+func (b *bundle) notifyEvent(t *testing.T, kind models.EventKind, posted models.Event, worker string) (wanted bool) {
+	t.Helper()
+	event := models.Event{Kind: kind, TaskID: posted.TaskID, PosterID: posted.PosterID, WorkerID: &worker, CreatedAt: b.timestamp()}
+	before := b.jobsOfKind(t, "webhook_parties")
+	b.write(t, func(tx *database.Tx) error {
+		err := tx.InsertReturning("INSERT INTO events (kind, task_id, poster_id, worker_id, created_at) VALUES (?, ?, ?, ?, ?) RETURNING id",
+			[]any{event.Kind, event.TaskID, event.PosterID, event.WorkerID, event.CreatedAt}, &event.ID)
+		if err != nil {
+			return err
+		}
+		return b.Notify(tx, &event)
+	})
+	return b.jobsOfKind(t, "webhook_parties") > before
+}
+
+func (b *bundle) readTask(t *testing.T, id string) *models.Task {
+	t.Helper()
+	var task models.Task
+	must(t, b.db.Read(t.Context()).Take(&task, "id = ?", id).Error)
+	return &task
+}
+
+// jobsOfKind counts the jobs of a kind.
+func (b *bundle) jobsOfKind(t *testing.T, kind string) int64 {
+	t.Helper()
+	var n int64
+	must(t, b.db.Read(t.Context()).Table("river_job").Where("kind = ?", kind).Count(&n).Error)
+	return n
+}
