@@ -64,7 +64,7 @@ type Webhook struct {
 	URL             string
 	Status          WebhookStatus
 	FailingSince    *Time              // the first failure since the last success
-	SuspendedAt     *Time              // nil also when an older program suspended it, as SuspendedReason
+	SuspendedAt     *Time              // nil while it is served, as SuspendedReason
 	SuspendedReason *WebhookSuspension `gorm:"column:suspended_for"`
 	Events          []WebhookEvent     `gorm:"serializer:json"`      // asked for beside HookPosted; never nil
 	UpdatedAt       Time               `gorm:"autoUpdateTime:false"` // when it was last set or resumed; gorm would put seconds in it
@@ -137,7 +137,7 @@ type Attempt struct {
 	Error          *string
 	ResponseBody   string // its first bytes
 	// RequestHeaders are those that the server set, ResponseHeaders the first of the
-	// answer; both are empty for a try that an older program made, and never nil.
+	// answer; both are never nil.
 	RequestHeaders  []Header `gorm:"serializer:json"`
 	ResponseHeaders []Header `gorm:"serializer:json"`
 }

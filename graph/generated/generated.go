@@ -2367,7 +2367,7 @@ type WebhookAttempt {
   responseStatus: Int
   "Why it failed, null when it did not."
   error: String
-  "The headers that were sent, the signatures among them and never the secret; empty for tries of before they were kept."
+  "The headers that were sent, the signatures among them and never the secret."
   requestHeaders: [HTTPHeader!]!
   "The first headers of the answer, in the order of their names."
   responseHeaders: [HTTPHeader!]!

@@ -3,8 +3,36 @@ package database
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"testing"
+	"testing/fstest"
 	"time"
 )
+
+// AddMigration adds a migration to the program until the test ends. Call it after
+// services.Address, which makes the template store. The test must not be parallel:
+// parallel tests run only after it.
+func AddMigration(t *testing.T, name, text string) {
+	t.Helper()
+	t.Setenv("AGENTMARKET_TEST_MIGRATION", name) // it fails in a parallel test
+	files := fstest.MapFS{}
+	for _, of := range []dialect{sqliteDialect, postgresDialect} {
+		names, err := fs.Glob(embedded, of.folder+"/*.sql")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			content, err := embedded.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files[name] = &fstest.MapFile{Data: content}
+		}
+		files[of.folder+"/"+name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	migrations = files
+	t.Cleanup(func() { migrations = embedded })
+}
 
 // MigratePostgres brings a schema up to date, waiting so long for each lock.
 func MigratePostgres(ctx context.Context, address string, within time.Duration) error {

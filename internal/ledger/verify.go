@@ -5,7 +5,6 @@ import (
 
 	"gorm.io/gorm"
 
-	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/models"
 )
 
@@ -28,32 +27,8 @@ const maxViolations = 20
 // breach.
 type invariant struct{ name, query string }
 
-// The versions of the schema from which on there is more that must hold.
-const (
-	schemaWithHorizon = 4 // 0004_retention.sql
-	schemaWithLists   = 5 // 0005_lists.sql
-)
-
-// invariants returns what must hold at every moment in a store with that schema, which
-// may be one that an older program left.
-func invariants(schema int64) []invariant {
-	horizon := "0" // as long as every event is kept
-	if schema >= schemaWithHorizon {
-		horizon = "(SELECT created_at FROM event_horizon)"
-	}
-	all := coreInvariants(horizon)
-	if schema >= schemaWithHorizon {
-		all = append(all, retentionInvariants()...)
-	}
-	if schema >= schemaWithLists {
-		all = append(all, capabilityInvariant())
-	}
-	return all
-}
-
-// coreInvariants returns what holds in every version. Events from after the horizon,
-// an SQL expression for a time, are in the log.
-func coreInvariants(horizon string) []invariant {
+// invariants returns what must hold at every moment.
+func invariants() []invariant {
 	return []invariant{
 		{"a wallet is the sum of its transfers", `
 			WITH moved (account, amount) AS (
@@ -104,14 +79,8 @@ func coreInvariants(horizon string) []invariant {
 			SELECT 'task ' || t.id || ' is ' || t.status || ' but no event says so' FROM tasks t
 			LEFT JOIN (SELECT DISTINCT task_id, kind FROM events) e ON e.task_id = t.id
 				AND e.kind = CASE t.status WHEN 'open' THEN 'task.posted' WHEN 'assigned' THEN 'task.accepted' ELSE 'task.' || t.status END
-			WHERE e.task_id IS NULL AND ` + horizon + ` <
+			WHERE e.task_id IS NULL AND (SELECT created_at FROM event_horizon) <
 				CASE t.status WHEN 'open' THEN t.created_at WHEN 'assigned' THEN t.accepted_at WHEN 'completed' THEN t.completed_at ELSE t.closed_at END`},
-	}
-}
-
-// retentionInvariants returns what holds since events are kept for a time.
-func retentionInvariants() []invariant {
-	return []invariant{
 		{"what was counted is what was transferred", `
 			WITH later (amount, kind) AS (SELECT t.amount, t.kind ` + grantsAndFeesSQL + ` AND (e.seq IS NULL OR e.seq > (SELECT seq FROM ledger_sums))),
 			sums (name, counted, total) AS (
@@ -122,23 +91,19 @@ func retentionInvariants() []invariant {
 			SELECT name || ' are counted as ' || counted || ', transfers say ' || total FROM sums WHERE counted <> total`},
 		{"nothing is left of the log up to its horizon", `
 			SELECT 'event ' || e.seq || ' is left from before the horizon' FROM events e WHERE e.seq <= (SELECT seq FROM event_horizon)`},
+		{"a capability says of its agent or its task what is so", `
+			SELECT 'capability ' || c.capability || ' of agent ' || c.agent_id || ' says ' || c.reputation || ', ' || c.price_per_task || ' and ' || c.notified
+				|| ', so are ' || a.reputation || ', ' || a.price_per_task || ' and ' || CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
+			FROM agent_capabilities c JOIN agents a ON a.id = c.agent_id LEFT JOIN webhooks w ON w.agent_id = a.id
+			WHERE c.reputation <> a.reputation OR c.price_per_task <> a.price_per_task OR c.notified <> CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
+			UNION ALL SELECT 'capability ' || c.capability || ' of task ' || c.task_id || ' says ' || c.status || ', it is ' || t.status
+			FROM task_capabilities c JOIN tasks t ON t.id = c.task_id WHERE c.status <> t.status`},
 	}
 }
 
-// capabilityInvariant returns what holds since lists are found by what capabilities carry.
-func capabilityInvariant() invariant {
-	return invariant{"a capability says of its agent or its task what is so", `
-		SELECT 'capability ' || c.capability || ' of agent ' || c.agent_id || ' says ' || c.reputation || ', ' || c.price_per_task || ' and ' || c.notified
-			|| ', so are ' || a.reputation || ', ' || a.price_per_task || ' and ' || CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
-		FROM agent_capabilities c JOIN agents a ON a.id = c.agent_id LEFT JOIN webhooks w ON w.agent_id = a.id
-		WHERE c.reputation <> a.reputation OR c.price_per_task <> a.price_per_task OR c.notified <> CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
-		UNION ALL SELECT 'capability ' || c.capability || ' of task ' || c.task_id || ' says ' || c.status || ', it is ' || t.status
-		FROM task_capabilities c JOIN tasks t ON t.id = c.task_id WHERE c.status <> t.status`}
-}
-
 // Verify recomputes the ledger from its transfers and returns every law that
-// does not hold, of those that apply to the version of the schema. Read it inside
-// one snapshot: other writers would else show as differences.
+// does not hold. Read it inside one snapshot: other writers would else show as
+// differences.
 func Verify(db *gorm.DB) (Report, error) {
 	report := Report{Violations: []string{}}
 	err := db.Raw(`SELECT
@@ -158,11 +123,7 @@ func Verify(db *gorm.DB) (Report, error) {
 		report.Violations = append(report.Violations,
 			fmt.Sprintf("%d credits were issued but wallets, escrow and fees hold %d", report.Issued, out))
 	}
-	schema, err := database.SchemaVersion(db)
-	if err != nil {
-		return Report{}, err
-	}
-	for _, law := range invariants(schema) {
+	for _, law := range invariants() {
 		var breaches []string
 		if err := db.Raw(law.query + fmt.Sprintf(" LIMIT %d", maxViolations)).Scan(&breaches).Error; err != nil {
 			return Report{}, fmt.Errorf("verify that %s: %w", law.name, err)

@@ -91,7 +91,7 @@ func postWithRawSQL(ctx context.Context, pool *pgxpool.Pool, poster string) erro
 	batch.Queue("INSERT INTO events (kind, task_id, poster_id, created_at) VALUES ('task.posted', $1, $2, $3)", id, poster, now)
 	batch.Queue("INSERT INTO events (kind, agent_id, transfer_id, created_at) VALUES ('wallet.changed', $1, $2, $3)", poster, hold, now)
 	batch.Queue(`INSERT INTO river_job (kind, queue, max_attempts, args)
-		SELECT 'webhook_match', 'matches', 1, jsonb_build_object('event_id', currval('events_id_seq') - 1, 'task_id', $1::text)
+		SELECT 'webhook_match', 'matches', 1, jsonb_build_object('event_id', currval('events_id_seq') - 1, 'task_id', $1::text, 'event', 'task.posted')
 		WHERE EXISTS (SELECT 1 FROM webhooks)`, id)
 	batch.Queue(`INSERT INTO transfers (id, kind, debit_account, credit_account, amount, task_id, balance_after, created_at)
 		SELECT $1, 'hold', $2, $3, $4::bigint, $5, available - $4::bigint, $6 FROM wallets WHERE agent_id = $7 AND available >= $4 FOR NO KEY UPDATE`,

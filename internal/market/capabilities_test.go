@@ -18,8 +18,8 @@ func addCapability(b *markettest.Bundle, agentID, capability string) error {
 	})
 }
 
-// TestCapabilities: a row that names the capability and the agent alone, as a
-// replica of the version before writes it, has what lists and webhooks go by.
+// TestCapabilities: a row that names only the capability and the agent gets the
+// values that lists and webhooks read.
 func TestCapabilities(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)

@@ -204,7 +204,7 @@ func historyStatements() []string {
 			(SELECT COUNT(*) FROM n t WHERE t.worker = AGENT(n.i) AND t.status = 'completed'), at FROM n WHERE i < AGENTS`,
 		`INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task, notified) SELECT 'common', id, reputation, price_per_task, id = AGENT(0) FROM agents
 		UNION ALL SELECT 'rare', id, reputation, price_per_task, id = AGENT(0) FROM agents WHERE id < AGENT(5)`,
-		`INSERT INTO webhooks (agent_id, url, status, updated_at) VALUES (AGENT(0), 'https://hook.example.com', 'active', 0)`,
+		`INSERT INTO webhooks (agent_id, url, events, status, updated_at) VALUES (AGENT(0), 'https://hook.example.com', '[]', 'active', 0)`,
 		`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status, attempt, lease_for, open_until, lease_until, result, created_at, accepted_at, completed_at, closed_at)
 		SELECT task, poster, CASE status WHEN 'completed' THEN worker END, 'Task', 'Do it.', budget, '["common"]', 'marketplace', status, status = 'completed', 1,
 			NOW + 86400000000, CASE status WHEN 'completed' THEN at END, CASE status WHEN 'completed' THEN 'done' END, at,
@@ -227,8 +227,8 @@ func historyStatements() []string {
 		`INSERT INTO events (kind, agent_id, transfer_id, created_at) SELECT 'wallet.changed', agent, id, at FROM moves WHERE agent IS NOT NULL`,
 		`INSERT INTO events (kind, task_id, poster_id, created_at) SELECT 'task.posted', task, poster, at FROM n`,
 		`INSERT INTO events (kind, task_id, poster_id, worker_id, created_at) SELECT 'task.' || status, task, poster, CASE status WHEN 'completed' THEN worker END, at FROM n WHERE status <> 'open'`,
-		`INSERT INTO deliveries (id, agent_id, event_id, task_id, status, attempts, tries_left, created_at)
-		SELECT task, AGENT(0), (SELECT MAX(seq) FROM events) - TASKS + i, task, CASE WHEN i < 5 THEN 'failed' ELSE 'delivered' END, 1, 0, at FROM n WHERE i % 2 = 0`,
+		`INSERT INTO deliveries (id, agent_id, event_id, event, task_id, status, attempts, tries_left, created_at)
+		SELECT task, AGENT(0), (SELECT MAX(seq) FROM events) - TASKS + i, 'task.posted', task, CASE WHEN i < 5 THEN 'failed' ELSE 'delivered' END, 1, 0, at FROM n WHERE i % 2 = 0`,
 		`UPDATE ledger_sums SET seq = (SELECT MAX(seq) FROM events), issued = (SELECT SUM(amount) FROM transfers WHERE kind = 'grant'),
 			fees = (SELECT SUM(amount) FROM transfers WHERE kind = 'fee')`,
 		`DROP TABLE moves`, `DROP TABLE n`, `ANALYZE`,

@@ -87,8 +87,8 @@ func TestQueryPlans_webhooksAndEvents(t *testing.T) {
 	must(t, err)
 	must(t, hooks.Start(t.Context()))
 	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
-		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID}, nil)
-		tx.Enqueue(webhooks.PartiesArgs{EventID: posted, TaskID: task.ID, Event: models.HookAssigned, PosterID: agent.AgentID}, nil)
+		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID, Event: models.HookPosted}, nil)
+		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID, Event: models.HookAssigned, PosterID: agent.AgentID}, nil)
 		return nil
 	}))
 	seen.waitFor(t, "notified = 1")

@@ -37,8 +37,8 @@ type WebhookResult struct {
 	Secret  *string
 }
 
-// asking is the input of SetWebhook that names events, for its fingerprint.
-type asking struct {
+// setWebhookInput is the input of SetWebhook, for its fingerprint.
+type setWebhookInput struct {
 	URL    string
 	Events []models.WebhookEvent
 }
@@ -55,14 +55,12 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address strin
 	if err != nil {
 		return WebhookResult{}, err
 	}
-	in := any(address)
 	if events != nil {
 		if events, err = models.NormalizeWebhookEvents("events", events); err != nil {
 			return WebhookResult{}, err
 		}
-		in = asking{address, events}
 	}
-	return idempotent(ctx, m, actor.AgentID, "setWebhook", in, func(tx *database.Tx) (WebhookResult, error) {
+	return idempotent(ctx, m, actor.AgentID, "setWebhook", setWebhookInput{address, events}, func(tx *database.Tx) (WebhookResult, error) {
 		if kept {
 			return WebhookResult{}, errKeyExpired()
 		}

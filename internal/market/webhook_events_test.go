@@ -2,10 +2,13 @@ package market_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -13,7 +16,9 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
 )
 
@@ -44,19 +49,28 @@ func (r *webhookReceiver) eventsOf(task models.Task) []string {
 	return slices.Sorted(slices.Values(r.byTask[task.ID]))
 }
 
+// notifying has the market keep webhooks for real.
+func notifying(b *markettest.Bundle, client *outbound.Client) *webhooks.Webhooks {
+	hooks := webhooks.New(webhooks.Options{DB: b.DB, Events: b.Log, Client: client, Cipher: b.Cipher, Now: b.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
+	b.Notifier, b.Deliverer = hooks, hooks
+	return hooks
+}
+
 // TestWebhookEvents: what becomes of a task is told to its poster and its worker as far as
 // they asked for it, and to nobody who did not.
 func TestWebhookEvents(t *testing.T) {
 	t.Parallel()
 	r := &webhookReceiver{byTask: map[string][]string{}}
-	p := &played{Bundle: markettest.New(t)}
-	p.receiver = httptest.NewTLSServer(r)
-	t.Cleanup(p.receiver.Close)
-	hooks := notifying(p.Bundle, p.client())
-	poster, worker, silent, gone := p.NewAgent(), p.NewAgent(), p.NewAgent(), p.NewAgent()
+	b := markettest.New(t)
+	receiver := httptest.NewTLSServer(r)
+	t.Cleanup(receiver.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(receiver.Certificate())
+	hooks := notifying(b, outbound.New(outbound.Options{RootCAs: roots, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}))
+	poster, worker, silent, gone := b.NewAgent(), b.NewAgent(), b.NewAgent(), b.NewAgent()
 	listen := func(agent auth.Actor, path string, events []models.WebhookEvent) {
 		t.Helper()
-		_, err := p.SetWebhook(t.Context(), agent, p.receiver.URL+path, events)
+		_, err := b.SetWebhook(t.Context(), agent, receiver.URL+path, events)
 		must(t, err)
 	}
 	every := models.WebhookEvents()
@@ -66,28 +80,28 @@ func TestWebhookEvents(t *testing.T) {
 	listen(silent, "/silent", nil)
 	listen(gone, "/gone", every)
 	listen(gone, "/gone", []models.WebhookEvent{})
-	_, err := p.SetWebhook(t.Context(), gone, p.receiver.URL, []models.WebhookEvent{"task.rated"})
+	_, err := b.SetWebhook(t.Context(), gone, receiver.URL, []models.WebhookEvent{"task.rated"})
 	if models.CodeOf(err) != models.InvalidInput {
 		t.Errorf("an event that there is not: %v", err)
 	}
 	must(t, hooks.Start(t.Context()))
 	t.Cleanup(func() { must(t, hooks.Stop(context.WithoutCancel(t.Context()))) })
 
-	completed, cancelled, expired, unnoticed := p.NewTask(poster, 5), p.NewTask(poster, 5), p.NewTask(poster, 5), p.NewTask(silent, 5)
-	mustAccept(t, p.Bundle, worker, completed)
-	_, err = p.Complete(t.Context(), worker, completed.ID, "done")
+	completed, cancelled, expired, unnoticed := b.NewTask(poster, 5), b.NewTask(poster, 5), b.NewTask(poster, 5), b.NewTask(silent, 5)
+	mustAccept(t, b, worker, completed)
+	_, err = b.Complete(t.Context(), worker, completed.ID, "done")
 	must(t, err)
-	mustAccept(t, p.Bundle, worker, cancelled)
-	mustAccept(t, p.Bundle, gone, unnoticed)
-	_, err = p.Complete(t.Context(), gone, unnoticed.ID, "done")
+	mustAccept(t, b, worker, cancelled)
+	mustAccept(t, b, gone, unnoticed)
+	_, err = b.Complete(t.Context(), gone, unnoticed.ID, "done")
 	must(t, err)
-	hired, err := p.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "Do it.", Budget: 10})
+	hired, err := b.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "Do it.", Budget: 10})
 	must(t, err)
-	p.Clock.Advance(25 * time.Hour) // the lease lapses
-	_, err = p.Cancel(t.Context(), poster, cancelled.ID)
+	b.Clock.Advance(25 * time.Hour) // the lease lapses
+	_, err = b.Cancel(t.Context(), poster, cancelled.ID)
 	must(t, err)
-	p.Clock.Advance(30 * 24 * time.Hour)
-	mustSweep(t, p.Bundle)
+	b.Clock.Advance(30 * 24 * time.Hour)
+	mustSweep(t, b)
 
 	want := map[string]struct {
 		task models.Task
@@ -104,7 +118,7 @@ func TestWebhookEvents(t *testing.T) {
 	defer ticks.Stop()
 	for {
 		var waiting int64
-		must(t, p.DB.Read(t.Context()).Table("river_job").Where("state <> 'completed'").Count(&waiting).Error)
+		must(t, b.DB.Read(t.Context()).Table("river_job").Where("state <> 'completed'").Count(&waiting).Error)
 		if waiting == 0 {
 			break
 		}

@@ -187,7 +187,7 @@ func (b *bundle) post(t *testing.T, posterID string, capabilities ...string) mod
 // matchEvent has the deliveries of an event made.
 func (b *bundle) matchEvent(t *testing.T, event models.Event) {
 	t.Helper()
-	must(t, b.runMatchJob(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID}))
+	must(t, b.runMatchJob(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted}))
 }
 
 // runMatchJob works a job that finds whom events concern, for the so-manyth time.

@@ -1,6 +1,7 @@
 package webhooks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,18 @@ func (a DeliverArgs) InsertOpts() river.InsertOpts {
 		opts.Queue = retryQueue
 	}
 	return opts
+}
+
+// enqueueNextAttempt has the next try of a delivery made with the commit.
+func enqueueNextAttempt(tx *database.Tx, d *models.Delivery, opts river.InsertOpts) {
+	enqueueAttempt(tx, DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, opts)
+}
+
+// enqueueAttempt is enqueue with arguments that there are. They keep their trace where the
+// commit is part of none.
+func enqueueAttempt(tx *database.Tx, args DeliverArgs, opts river.InsertOpts) {
+	args.Trace = cmp.Or(tx.TraceParent(), args.Trace)
+	tx.Enqueue(args, &opts)
 }
 
 // deliverWorker works DeliverArgs.
@@ -116,7 +129,7 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) 
 // since it was queued, or is known to be so in this process only.
 func (w *Webhooks) moveToRetryQueue(ctx context.Context, delivery *models.Delivery, args DeliverArgs) error {
 	err := w.db.Write(ctx, func(tx *database.Tx) error {
-		enqueueAttempt(tx, delivery, args, river.InsertOpts{Queue: retryQueue})
+		enqueueAttempt(tx, args, river.InsertOpts{Queue: retryQueue})
 		return nil
 	})
 	if err != nil {

@@ -30,11 +30,16 @@ const maxMergedEvents = 64
 // MatchArgs is the job that finds whom an event concerns. Those of one commit are
 // joined, since a job costs more than a match; tried again, each goes its own way.
 type MatchArgs struct {
-	EventID int64       `json:"event_id"`
-	TaskID  string      `json:"task_id"`
-	Merged  []MatchArgs `json:"more,omitempty"` // joined ones, in the order of their events
-	NoMerge bool        `json:"alone,omitempty"`
-	Trace   string      `json:"trace,omitempty"` // of who asked for it
+	EventID int64               `json:"event_id"`
+	TaskID  string              `json:"task_id"`
+	Event   models.WebhookEvent `json:"event"`
+	// The parties and the time of the event. They are empty for a posted task.
+	PosterID string      `json:"poster_id,omitempty"`
+	WorkerID *string     `json:"worker_id,omitempty"`
+	At       models.Time `json:"at,omitempty"`
+	Merged   []MatchArgs `json:"more,omitempty"` // joined ones, in the order of their events
+	NoMerge  bool        `json:"alone,omitempty"`
+	Trace    string      `json:"trace,omitempty"` // of who asked for it
 }
 
 // Merge takes in a later job of the same commit.
@@ -75,7 +80,7 @@ func (w *Webhooks) Notify(tx *database.Tx, event *models.Event) error {
 		}
 		tx.OnCommit(func() { w.hasWebhooks.Store(true) }) // a transaction sees its own webhook, which may not last
 	}
-	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Trace: tx.TraceParent()}, nil)
+	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted, Trace: tx.TraceParent()}, nil)
 	return nil
 }
 
@@ -88,7 +93,9 @@ type matchWorker struct {
 // Work makes the deliveries of its events. What failed with others is begun again
 // by itself: it neither holds them up nor runs out of time with them.
 func (m *matchWorker) Work(ctx context.Context, job *river.Job[MatchArgs]) error {
-	events := append([]MatchArgs{{EventID: job.Args.EventID, TaskID: job.Args.TaskID, Trace: job.Args.Trace}}, job.Args.Merged...)
+	first := job.Args
+	first.Merged = nil
+	events := append([]MatchArgs{first}, job.Args.Merged...)
 	if job.Attempt > 1 && len(events) > 1 {
 		return m.webhooks.splitMerged(ctx, events)
 	}
@@ -101,20 +108,29 @@ func (m *matchWorker) Work(ctx context.Context, job *river.Job[MatchArgs]) error
 		return fmt.Errorf("look for who hears of events from %d on: %w", job.Args.EventID, err)
 	}
 	for _, event := range events {
-		task := tasks[event.TaskID]
-		if task == nil {
-			return fmt.Errorf("the task of event %d is not there", event.EventID)
-		}
-		if !slices.ContainsFunc(task.Capabilities, func(word string) bool { return heard[word] }) {
-			continue // a task that asks for nothing suits nobody
-		}
-		traced, span := m.webhooks.tracer.StartChild(ctx, spanMatch, event.Trace)
-		err := m.webhooks.match(traced, event.EventID, task)
-		if span.End(); err != nil {
+		if err := m.matchOne(ctx, event, tasks[event.TaskID], heard); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// matchOne makes the deliveries of one event. The task and heard are those of posted
+// tasks only.
+func (m *matchWorker) matchOne(ctx context.Context, event MatchArgs, task *models.Task, heard map[string]bool) error {
+	posted := event.Event == models.HookPosted
+	if posted && task == nil {
+		return fmt.Errorf("the task of event %d is not there", event.EventID)
+	}
+	if posted && !slices.ContainsFunc(task.Capabilities, func(word string) bool { return heard[word] }) {
+		return nil // a task that asks for nothing suits nobody
+	}
+	ctx, span := m.webhooks.tracer.StartChild(ctx, spanMatch, event.Trace)
+	defer span.End()
+	if !posted {
+		return m.webhooks.matchParties(ctx, event)
+	}
+	return m.webhooks.match(ctx, event.EventID, task)
 }
 
 // splitMerged gives each event a job of its own.
@@ -128,18 +144,23 @@ func (w *Webhooks) splitMerged(ctx context.Context, events []MatchArgs) error {
 	})
 }
 
-// loadTasks returns what the tasks of events ask for, by their ids.
+// loadTasks returns what the posted tasks among events ask for, by their ids.
 func (w *Webhooks) loadTasks(ctx context.Context, events []MatchArgs) (map[string]*models.Task, error) {
-	ids := make([]string, len(events))
-	for i, event := range events {
-		ids[i] = event.TaskID
+	var ids []string
+	for _, event := range events {
+		if event.Event == models.HookPosted {
+			ids = append(ids, event.TaskID)
+		}
+	}
+	if len(ids) == 0 {
+		return map[string]*models.Task{}, nil
 	}
 	rows, err := w.db.Read(ctx).Raw("SELECT id, poster_id, capabilities, created_at FROM tasks WHERE id IN ?", ids).Rows()
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close() //nolint:errcheck // what it could say, Err has said
-	tasks := make(map[string]*models.Task, len(events))
+	tasks := make(map[string]*models.Task, len(ids))
 	for rows.Next() {
 		var task models.Task
 		var capabilities []byte

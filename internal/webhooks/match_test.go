@@ -21,7 +21,7 @@ func TestMatch_mergedEvents(t *testing.T) {
 	var joined MatchArgs
 	for i := range 3 {
 		event := b.post(t, poster, "research")
-		next := MatchArgs{EventID: event.ID, TaskID: *event.TaskID}
+		next := MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted}
 		if i == 0 {
 			joined = next
 			continue
@@ -38,7 +38,7 @@ func TestMatch_mergedEvents(t *testing.T) {
 		}
 	}
 	broken := joined
-	broken.Merged = append([]MatchArgs{{EventID: joined.EventID, TaskID: "gone"}}, joined.Merged...)
+	broken.Merged = append([]MatchArgs{{EventID: joined.EventID, TaskID: "gone", Event: models.HookPosted}}, joined.Merged...)
 	if err := b.runMatchJob(t, 1, broken); err == nil {
 		t.Error("an event without its task is matched")
 	}
@@ -55,6 +55,33 @@ func TestMatch_mergedEvents(t *testing.T) {
 	}
 	if jobs := b.jobsInQueue(t, firstAttemptQueue); jobs != 3 {
 		t.Errorf("%d deliveries are to be sent", jobs)
+	}
+}
+
+// TestMatch_mixed: one job can have posted tasks and other events. Each agent gets
+// the deliveries that it would get from separate jobs.
+func TestMatch_mixed(t *testing.T) {
+	t.Parallel()
+	b := open(t, settings{})
+	worker, _ := b.addSubscriber(t, "https://worker.example/", "research")
+	poster, _ := b.addSubscriber(t, "https://poster.example/", "other")
+	b.subscribeEvents(t, poster, models.HookExpired)
+	expired, posted := b.post(t, poster), b.post(t, poster, "research")
+	job := MatchArgs{EventID: expired.ID, TaskID: *expired.TaskID, Event: models.HookExpired, PosterID: poster, At: b.timestamp()}
+	args, ok := job.Merge(MatchArgs{EventID: posted.ID, TaskID: *posted.TaskID, Event: models.HookPosted})
+	if job, _ = args.(MatchArgs); !ok {
+		t.Fatal("they cannot be joined")
+	}
+	for range 2 {
+		must(t, b.runMatchJob(t, 1, job))
+		for agent, want := range map[string]models.Delivery{
+			poster: {EventID: expired.ID, Event: models.HookExpired}, worker: {EventID: posted.ID, Event: models.HookPosted},
+		} {
+			made := b.deliveries(t, agent)
+			if len(made) != 1 || made[0].EventID != want.EventID || made[0].Event != want.Event {
+				t.Errorf("deliveries are %+v, want one of %s", made, want.Event)
+			}
+		}
 	}
 }
 

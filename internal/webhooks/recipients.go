@@ -1,34 +1,12 @@
 package webhooks
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-
-	"github.com/riverqueue/river"
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/models"
 )
-
-// PartiesArgs is the job that tells those whom a task is about of an event that
-// they asked for. It has a kind of its own: a program of before there were such
-// events leaves it to others, and would take it for a posted task otherwise.
-type PartiesArgs struct {
-	EventID  int64               `json:"event_id"`
-	TaskID   string              `json:"task_id"`
-	Event    models.WebhookEvent `json:"event"`
-	PosterID string              `json:"poster_id"`
-	WorkerID *string             `json:"worker_id"`
-	At       models.Time         `json:"at"`
-	Trace    string              `json:"trace,omitempty"` // of who asked for it
-}
-
-// Kind names the job.
-func (PartiesArgs) Kind() string { return "webhook_parties" }
-
-// InsertOpts says where the job is queued.
-func (PartiesArgs) InsertOpts() river.InsertOpts { return MatchArgs{}.InsertOpts() }
 
 // notifyParties has an event told with the commit when its poster or its worker asked
 // for it. The event's id is known once the store was asked who did, not before.
@@ -46,7 +24,7 @@ func (w *Webhooks) notifyParties(tx *database.Tx, event *models.Event) error {
 		return fmt.Errorf("look for who asked for %s: %w", name, err)
 	}
 	if wanted {
-		tx.Enqueue(PartiesArgs{
+		tx.Enqueue(MatchArgs{
 			EventID: event.ID, TaskID: *event.TaskID, Event: name, PosterID: *event.PosterID, WorkerID: event.WorkerID, At: event.CreatedAt,
 			Trace: tx.TraceParent(),
 		}, nil)
@@ -84,22 +62,9 @@ func workerOrPoster(event *models.Event) string {
 // eventPattern is how an event stands among those that were asked for.
 func eventPattern(name models.WebhookEvent) string { return `%"` + string(name) + `"%` }
 
-// partyMatcher works PartiesArgs.
-type partyMatcher struct {
-	river.WorkerDefaults[PartiesArgs]
-	webhooks *Webhooks
-}
-
-// Work makes the deliveries of one event.
-func (m *partyMatcher) Work(ctx context.Context, job *river.Job[PartiesArgs]) error {
-	ctx, span := m.webhooks.tracer.StartChild(ctx, spanMatch, job.Args.Trace)
-	defer span.End()
-	return m.webhooks.matchParties(ctx, job.Args)
-}
-
 // matchParties makes a delivery and its job for each party that asks for the event.
 // Deliveries that exist are left alone, so it may be run again.
-func (w *Webhooks) matchParties(ctx context.Context, args PartiesArgs) error {
+func (w *Webhooks) matchParties(ctx context.Context, args MatchArgs) error {
 	parties := []string{args.PosterID}
 	if args.WorkerID != nil {
 		parties = append(parties, *args.WorkerID)
@@ -118,38 +83,4 @@ func (w *Webhooks) matchParties(ctx context.Context, args PartiesArgs) error {
 		return fmt.Errorf("make deliveries of event %d: %w", args.EventID, err)
 	}
 	return nil
-}
-
-// TellArgs is DeliverArgs for an event that was asked for, of a kind of its own for
-// the same reason as [PartiesArgs].
-type TellArgs struct{ DeliverArgs }
-
-// Kind names the job.
-func (TellArgs) Kind() string { return "webhook_tell" }
-
-// teller works TellArgs.
-type teller struct {
-	river.WorkerDefaults[TellArgs]
-	webhooks *Webhooks
-}
-
-// Work makes the try when its time has come and its endpoint has room.
-func (t *teller) Work(ctx context.Context, job *river.Job[TellArgs]) error {
-	return t.webhooks.deliver(ctx, job.Args.DeliverArgs, job.Queue)
-}
-
-// enqueueNextAttempt has the next try of a delivery made with the commit.
-func enqueueNextAttempt(tx *database.Tx, d *models.Delivery, opts river.InsertOpts) {
-	enqueueAttempt(tx, d, DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, opts)
-}
-
-// enqueueAttempt is enqueue with arguments that there are. They keep their trace where the
-// commit is part of none.
-func enqueueAttempt(tx *database.Tx, d *models.Delivery, args DeliverArgs, opts river.InsertOpts) {
-	args.Trace = cmp.Or(tx.TraceParent(), args.Trace)
-	if d.Event == models.HookPosted {
-		tx.Enqueue(args, &opts)
-		return
-	}
-	tx.Enqueue(TellArgs{args}, &opts)
 }

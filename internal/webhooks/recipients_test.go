@@ -61,7 +61,7 @@ func TestNotifyParties_isIdempotent(t *testing.T) {
 		b.subscribeEvents(t, agent, models.HookExpired)
 	}
 	posted := b.post(t, poster)
-	args := PartiesArgs{
+	args := MatchArgs{
 		EventID: posted.ID, TaskID: *posted.TaskID, Event: models.HookExpired, PosterID: poster, WorkerID: &worker, At: b.timestamp(),
 	}
 	must(t, b.matchParties(t.Context(), args))
@@ -69,13 +69,12 @@ func TestNotifyParties_isIdempotent(t *testing.T) {
 	for _, agent := range []string{poster, worker} {
 		equal(t, "deliveries", len(b.deliveries(t, agent)), 1)
 	}
-	equal(t, "jobs", b.jobsOfKind(t, "webhook_tell"), 2)
+	equal(t, "jobs", b.jobsOfKind(t, "webhook_deliver"), 2)
 	b.setStatus(t, b.deliveries(t, poster)[0].ID, models.DeliveryFailed)
 	n, err := b.redeliverFailed(t, poster, models.FailedDeliveryQuery{First: 10})
 	must(t, err)
 	equal(t, "redelivered", n, 1)
-	equal(t, "jobs", b.jobsOfKind(t, "webhook_tell"), 3)
-	equal(t, "jobs of posted tasks", b.jobsOfKind(t, "webhook_deliver"), 0)
+	equal(t, "jobs", b.jobsOfKind(t, "webhook_deliver"), 3)
 	needed, err := b.OldestNeeded(t.Context())
 	must(t, err)
 	equal(t, "the first event that is needed", needed, posted.ID)
@@ -95,7 +94,7 @@ func (b *bundle) subscribeEvents(t *testing.T, agentID string, events ...models.
 func (b *bundle) notifyEvent(t *testing.T, kind models.EventKind, posted models.Event, worker string) (wanted bool) {
 	t.Helper()
 	event := models.Event{Kind: kind, TaskID: posted.TaskID, PosterID: posted.PosterID, WorkerID: &worker, CreatedAt: b.timestamp()}
-	before := b.jobsOfKind(t, "webhook_parties")
+	before := b.jobsOfKind(t, "webhook_match")
 	b.write(t, func(tx *database.Tx) error {
 		err := tx.InsertReturning("INSERT INTO events (kind, task_id, poster_id, worker_id, created_at) VALUES (?, ?, ?, ?, ?) RETURNING id",
 			[]any{event.Kind, event.TaskID, event.PosterID, event.WorkerID, event.CreatedAt}, &event.ID)
@@ -104,7 +103,7 @@ func (b *bundle) notifyEvent(t *testing.T, kind models.EventKind, posted models.
 		}
 		return b.Notify(tx, &event)
 	})
-	return b.jobsOfKind(t, "webhook_parties") > before
+	return b.jobsOfKind(t, "webhook_match") > before
 }
 
 func (b *bundle) readTask(t *testing.T, id string) *models.Task {

@@ -62,7 +62,7 @@ func (w *Webhooks) FailedDeliveries(ctx context.Context, agentID string, in mode
 // suspended.
 func (w *Webhooks) RedeliverFailed(tx *database.Tx, agentID string, ids []string) (int, error) {
 	var failed []models.Delivery
-	err := tx.ForUpdate().Select("id", "attempts", "event").
+	err := tx.ForUpdate().Select("id", "attempts").
 		Where("id IN ? AND agent_id = ? AND status = ?", ids, agentID, models.DeliveryFailed).Order("id").Find(&failed).Error
 	if err != nil {
 		return 0, fmt.Errorf("lock failed deliveries: %w", err)
@@ -74,7 +74,7 @@ func (w *Webhooks) RedeliverFailed(tx *database.Tx, agentID string, ids []string
 	for i := range failed {
 		sent[i] = failed[i].ID
 		again := DeliverArgs{DeliveryID: failed[i].ID, Attempt: failed[i].Attempts + 1, BulkRedelivery: true}
-		enqueueAttempt(tx, &failed[i], again, river.InsertOpts{Queue: retryQueue})
+		enqueueAttempt(tx, again, river.InsertOpts{Queue: retryQueue})
 	}
 	err = tx.Model(&models.Delivery{}).Where("id IN ?", sent).
 		Updates(map[string]any{"status": models.DeliveryPending, "tries_left": w.attemptLimit(), "next_attempt_at": w.timestamp()}).Error

@@ -216,8 +216,8 @@ func (w *Webhooks) Stop(ctx context.Context) error {
 func (w *Webhooks) riverConfig() (*river.Config, error) {
 	workers := river.NewWorkers()
 	err := errors.Join(
-		river.AddWorkerSafely(workers, &matchWorker{webhooks: w}), river.AddWorkerSafely(workers, &partyMatcher{webhooks: w}),
-		river.AddWorkerSafely(workers, &deliverWorker{webhooks: w}), river.AddWorkerSafely(workers, &teller{webhooks: w}),
+		river.AddWorkerSafely(workers, &matchWorker{webhooks: w}),
+		river.AddWorkerSafely(workers, &deliverWorker{webhooks: w}),
 	)
 	if err != nil {
 		return nil, err

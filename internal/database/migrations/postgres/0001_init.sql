@@ -1,7 +1,13 @@
 -- +goose Up
--- The schema of migrations/sqlite in PostgreSQL's dialect. Times are Unix
--- microseconds, money is whole credits. What the marketplace promises about money
--- is refused here by itself, whatever the program above does.
+-- The schema of migrations/sqlite in the PostgreSQL dialect. That file explains the
+-- tables. Comments here explain only the differences. Text keys use the collation
+-- "C", so both engines sort them alike.
+
+-- Triggers call refuse to reject a statement. The argument is the reason.
+-- +goose StatementBegin
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION '%', TG_ARGV[0]; END $$;
+-- +goose StatementEnd
 
 CREATE TABLE agents (
   id              text   COLLATE "C" PRIMARY KEY,
@@ -21,13 +27,47 @@ CREATE TABLE agents (
 CREATE INDEX agents_by_reputation ON agents (reputation, id);
 CREATE INDEX agents_by_price ON agents (price_per_task, id);
 
--- One row per agent and capability: who is told of a task, and the list filter.
 CREATE TABLE agent_capabilities (
-  capability text COLLATE "C" NOT NULL,
-  agent_id   text COLLATE "C" NOT NULL REFERENCES agents (id),
+  capability     text   COLLATE "C" NOT NULL,
+  agent_id       text   COLLATE "C" NOT NULL REFERENCES agents (id),
+  reputation     double precision NOT NULL DEFAULT 0,
+  price_per_task bigint NOT NULL DEFAULT 0,
+  notified       bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (capability, agent_id)
 );
 CREATE INDEX agent_capabilities_by_agent ON agent_capabilities (agent_id);
+CREATE INDEX agent_capabilities_by_reputation ON agent_capabilities (capability, reputation, agent_id);
+CREATE INDEX agent_capabilities_by_price ON agent_capabilities (capability, price_per_task, agent_id);
+CREATE INDEX agent_capabilities_notified ON agent_capabilities (capability, agent_id) WHERE notified = 1;
+
+-- The function locks the agent row, so the copied values stay correct until the
+-- commit.
+-- +goose StatementBegin
+CREATE FUNCTION agent_capabilities_added() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  agent agents%ROWTYPE;
+BEGIN
+  SELECT * INTO agent FROM agents WHERE id = NEW.agent_id FOR NO KEY UPDATE;
+  IF FOUND THEN
+    NEW.reputation := agent.reputation;
+    NEW.price_per_task := agent.price_per_task;
+    NEW.notified := CASE WHEN EXISTS (SELECT 1 FROM webhooks w WHERE w.agent_id = NEW.agent_id) THEN 1 ELSE 0 END;
+  END IF;
+  RETURN NEW;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER agent_capabilities_added BEFORE INSERT ON agent_capabilities FOR EACH ROW EXECUTE FUNCTION agent_capabilities_added();
+-- +goose StatementBegin
+CREATE FUNCTION agent_capabilities_follow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.reputation <> OLD.reputation OR NEW.price_per_task <> OLD.price_per_task THEN
+    UPDATE agent_capabilities SET reputation = NEW.reputation, price_per_task = NEW.price_per_task WHERE agent_id = NEW.id;
+  END IF;
+  RETURN NULL;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER agent_capabilities_follow AFTER UPDATE OF rating_sum, rating_count, price_per_task ON agents FOR EACH ROW
+EXECUTE FUNCTION agent_capabilities_follow();
 
 CREATE TABLE api_keys (
   hash       bytea  PRIMARY KEY CHECK (length(hash) = 32),
@@ -52,6 +92,8 @@ CREATE TABLE tasks (
   lease_for      bigint NOT NULL,
   open_until     bigint NOT NULL,
   lease_until    bigint,
+  replica        text   COLLATE "C",
+  tokens         bigint CHECK (tokens >= 0),
   result         text,
   rating_score   bigint CHECK (rating_score BETWEEN 1 AND 5),
   rating_comment text,
@@ -60,34 +102,30 @@ CREATE TABLE tasks (
   accepted_at    bigint,
   completed_at   bigint,
   closed_at      bigint,
-  replica        text COLLATE "C",
   CHECK (worker_id <> poster_id),
   CHECK (status NOT IN ('assigned', 'completed') OR worker_id IS NOT NULL),
   CHECK (status <> 'open' OR worker_id IS NULL),
   CHECK ((status = 'completed') = (result IS NOT NULL)),
   CHECK (status = 'completed' OR rating_score IS NULL),
-  CHECK (origin = 'marketplace' OR status IN ('assigned', 'completed', 'failed'))
+  CONSTRAINT tasks_hire_states CHECK (origin = 'marketplace' OR status IN ('assigned', 'completed', 'cancelled', 'failed'))
 );
 CREATE INDEX tasks_by_status ON tasks (status, id) WHERE origin = 'marketplace';
-CREATE INDEX tasks_by_budget ON tasks (budget, id) WHERE origin = 'marketplace';
-CREATE INDEX tasks_by_poster ON tasks (poster_id, id);
-CREATE INDEX tasks_by_worker ON tasks (worker_id, id) WHERE worker_id IS NOT NULL;
+CREATE INDEX tasks_by_budget ON tasks (status, budget, id) WHERE origin = 'marketplace';
+CREATE INDEX tasks_by_poster ON tasks (poster_id, status, id);
+CREATE INDEX tasks_by_worker ON tasks (worker_id, status, id) WHERE worker_id IS NOT NULL;
 CREATE INDEX tasks_open_ending ON tasks (open_until) WHERE status = 'open';
 CREATE INDEX tasks_lease_ending ON tasks (lease_until) WHERE status = 'assigned';
 CREATE INDEX tasks_running ON tasks (replica) WHERE status = 'assigned' AND origin = 'direct';
+CREATE INDEX tasks_on_model ON tasks (created_at, poster_id, tokens) WHERE tokens IS NOT NULL;
+CREATE INDEX tasks_on_model_now ON tasks (poster_id) WHERE tokens IS NOT NULL AND status = 'assigned';
 
 CREATE TABLE task_capabilities (
   capability text COLLATE "C" NOT NULL,
   task_id    text COLLATE "C" NOT NULL REFERENCES tasks (id),
+  status     text NOT NULL DEFAULT 'open',
   PRIMARY KEY (capability, task_id)
 );
-CREATE INDEX task_capabilities_by_task ON task_capabilities (task_id);
-
--- refuse is what a trigger calls that lets nothing pass; its argument is why.
--- +goose StatementBegin
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN RAISE EXCEPTION '%', TG_ARGV[0]; END $$;
--- +goose StatementEnd
+CREATE INDEX task_capabilities_by_status ON task_capabilities (capability, status, task_id);
 
 CREATE TRIGGER tasks_move BEFORE UPDATE OF status, attempt ON tasks FOR EACH ROW WHEN (NOT (
      (OLD.status = NEW.status AND (OLD.attempt = NEW.attempt OR (NEW.status = 'assigned' AND NEW.attempt = OLD.attempt + 1)))
@@ -103,10 +141,19 @@ EXECUTE FUNCTION refuse('a task that has ended is fixed');
 CREATE TRIGGER tasks_rated_once BEFORE UPDATE OF rating_score ON tasks FOR EACH ROW WHEN (OLD.rating_score IS NOT NULL)
 EXECUTE FUNCTION refuse('a task is rated once');
 CREATE TRIGGER tasks_kept BEFORE DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION refuse('tasks are kept');
+-- +goose StatementBegin
+CREATE FUNCTION task_capabilities_follow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE task_capabilities SET status = NEW.status
+  WHERE task_id = NEW.id AND capability = ANY (ARRAY(SELECT jsonb_array_elements_text(NEW.capabilities::jsonb)));
+  RETURN NULL;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER task_capabilities_follow AFTER UPDATE OF status ON tasks FOR EACH ROW WHEN (NEW.status <> OLD.status)
+EXECUTE FUNCTION task_capabilities_follow();
 
--- The spendable and the set-aside credits of an agent. last_seq is the newest
--- transfer that the row counts. The row is locked before its transfers are
--- numbered, so that they are numbered in the order that it counts them.
+-- The program locks the wallet row before it inserts transfers. Therefore the
+-- numbers of the transfers have the same order as the updates of the wallet.
 CREATE TABLE wallets (
   agent_id  text   COLLATE "C" PRIMARY KEY REFERENCES agents (id),
   available bigint NOT NULL DEFAULT 0 CHECK (available >= 0),
@@ -114,10 +161,6 @@ CREATE TABLE wallets (
   last_seq  bigint NOT NULL DEFAULT 0
 );
 
--- The truth about money. Accounts are issuance, fees, available:AGENT,
--- held:AGENT and escrow:TASK; id is natural (payout:TASK), so that a second
--- payout of a task cannot exist. balance_after is what the agent can spend
--- after the transfer, null when it leaves every available account alone.
 CREATE TABLE transfers (
   seq            bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
   id             text   COLLATE "C" NOT NULL UNIQUE,
@@ -136,13 +179,12 @@ CREATE INDEX transfers_by_credit ON transfers (credit_account, seq) INCLUDE (amo
 
 CREATE TRIGGER transfers_no_update BEFORE UPDATE ON transfers FOR EACH ROW EXECUTE FUNCTION refuse('transfers are immutable');
 CREATE TRIGGER transfers_no_delete BEFORE DELETE ON transfers FOR EACH ROW EXECUTE FUNCTION refuse('transfers are immutable');
+CREATE TRIGGER transfers_no_truncate BEFORE TRUNCATE ON transfers EXECUTE FUNCTION refuse('transfers are immutable');
 CREATE TRIGGER transfers_grant BEFORE INSERT ON transfers FOR EACH ROW WHEN (NEW.kind = 'grant' AND NOT (
       NEW.debit_account = 'issuance' AND starts_with(NEW.credit_account, 'available:')
   AND NEW.id = 'grant:' || substr(NEW.credit_account, 11)))
 EXECUTE FUNCTION refuse('a grant goes from issuance to an agent, once');
 
--- The money of a task moves as the task did: the task's row is changed first,
--- and only the accounts, the amount and the id that its state calls for pass.
 -- +goose StatementBegin
 CREATE FUNCTION transfer_follows_task() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -172,8 +214,8 @@ BEGIN
   RETURN NEW;
 END $$;
 -- +goose StatementEnd
--- The task's row is locked by its change, so that of two payments from one escrow
--- the second sees the first.
+-- The update of the task locks its row. Therefore the second of two payments from
+-- one escrow sees the first.
 -- +goose StatementBegin
 CREATE FUNCTION escrow_is_covered() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -189,7 +231,6 @@ EXECUTE FUNCTION escrow_is_covered();
 CREATE TRIGGER transfers_follow_task BEFORE INSERT ON transfers FOR EACH ROW WHEN (NEW.kind <> 'grant')
 EXECUTE FUNCTION transfer_follows_task();
 
--- A wallet is born empty, is kept, and changes by exactly what new transfers say.
 CREATE TRIGGER wallets_start_empty BEFORE INSERT ON wallets FOR EACH ROW WHEN (NEW.available <> 0 OR NEW.held <> 0 OR NEW.last_seq <> 0)
 EXECUTE FUNCTION refuse('a new wallet is empty');
 CREATE TRIGGER wallets_kept BEFORE DELETE ON wallets FOR EACH ROW EXECUTE FUNCTION refuse('wallets are kept');
@@ -212,9 +253,9 @@ END $$;
 -- +goose StatementEnd
 CREATE TRIGGER wallets_explained BEFORE UPDATE ON wallets FOR EACH ROW EXECUTE FUNCTION wallet_is_explained();
 
--- What happened. id is given when an event is written, seq, the cursor, once it
--- is committed: transactions commit in another order than they write in, and a
--- reader of ids would skip what commits late.
+-- An insert sets id. The program assigns seq, the cursor, after the commit.
+-- Transactions commit in a different order than they insert. A reader that follows
+-- id would skip an event that commits late.
 CREATE TABLE events (
   id          bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
   seq         bigint,
@@ -226,7 +267,8 @@ CREATE TABLE events (
   transfer_id text   COLLATE "C",
   created_at  bigint NOT NULL
 );
--- It is partial, so that giving a number is no change of a key.
+-- The index is partial. Therefore PostgreSQL does not treat the update of seq as an
+-- update of a key, which would need a stronger lock.
 CREATE UNIQUE INDEX events_by_seq ON events (seq) WHERE seq IS NOT NULL;
 CREATE INDEX events_unnumbered ON events (id) WHERE seq IS NULL;
 CREATE TRIGGER events_no_update BEFORE UPDATE ON events FOR EACH ROW WHEN (OLD.seq IS NOT NULL OR NEW.seq IS NULL)
@@ -234,8 +276,8 @@ EXECUTE FUNCTION refuse('events are immutable');
 CREATE TRIGGER events_only_numbered BEFORE UPDATE OF id, kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at ON events
 FOR EACH ROW EXECUTE FUNCTION refuse('events are immutable');
 
--- The last number given. Who gives numbers holds this row until they are
--- committed: a reader that sees a number sees all below it.
+-- The last cursor. number_events locks this row until its commit. Therefore a reader
+-- that sees a cursor also sees all smaller ones.
 CREATE TABLE event_head (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   seq bigint  NOT NULL
@@ -262,7 +304,56 @@ BEGIN
 END $$;
 -- +goose StatementEnd
 
--- The secret that signs what is sent to an agent; sealed with the server's key.
+CREATE TABLE event_horizon (
+  one        bigint PRIMARY KEY CHECK (one = 1),
+  seq        bigint NOT NULL,
+  created_at bigint NOT NULL
+);
+INSERT INTO event_horizon (one, seq, created_at) VALUES (1, 0, 0);
+
+CREATE TABLE ledger_sums (
+  one    bigint PRIMARY KEY CHECK (one = 1),
+  seq    bigint NOT NULL,
+  issued bigint NOT NULL CHECK (issued >= 0),
+  fees   bigint NOT NULL CHECK (fees >= 0)
+);
+INSERT INTO ledger_sums (one, seq, issued, fees) VALUES (1, 0, 0, 0);
+
+-- The function checks all rows of a DELETE statement at once.
+-- +goose StatementBegin
+CREATE FUNCTION events_may_go() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF EXISTS (SELECT 1 FROM gone WHERE seq IS NULL OR seq > COALESCE((SELECT seq FROM event_horizon), 0)) THEN
+    RAISE EXCEPTION 'events are kept until the horizon has passed them';
+  END IF;
+  RETURN NULL;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER events_no_delete AFTER DELETE ON events REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION events_may_go();
+CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events EXECUTE FUNCTION refuse('events are kept until the horizon has passed them');
+-- +goose StatementBegin
+CREATE FUNCTION event_horizon_moves() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.one = OLD.one AND NEW.seq > OLD.seq AND NEW.created_at >= OLD.created_at
+    AND NEW.created_at <= (EXTRACT(epoch FROM clock_timestamp())::bigint - 23 * 3600) * 1000000
+    AND NEW.seq <= (SELECT seq FROM ledger_sums)
+    AND EXISTS (SELECT 1 FROM events WHERE seq = NEW.seq)
+    AND NOT EXISTS (SELECT 1 FROM events WHERE seq > OLD.seq AND seq <= NEW.seq AND created_at > NEW.created_at)
+    AND NOT EXISTS (SELECT 1 FROM events e JOIN deliveries d ON d.event_id = e.id WHERE e.seq > OLD.seq AND e.seq <= NEW.seq) THEN
+    RETURN NEW;
+  END IF;
+  RAISE EXCEPTION 'the horizon of events moves on over what is old';
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER event_horizon_moves BEFORE UPDATE ON event_horizon FOR EACH ROW EXECUTE FUNCTION event_horizon_moves();
+CREATE TRIGGER event_horizon_one BEFORE INSERT ON event_horizon FOR EACH ROW EXECUTE FUNCTION refuse('there is one horizon of events');
+CREATE TRIGGER event_horizon_kept BEFORE DELETE ON event_horizon FOR EACH ROW EXECUTE FUNCTION refuse('there is one horizon of events');
+CREATE TRIGGER event_horizon_no_truncate BEFORE TRUNCATE ON event_horizon EXECUTE FUNCTION refuse('there is one horizon of events');
+CREATE TRIGGER ledger_sums_move BEFORE UPDATE ON ledger_sums FOR EACH ROW WHEN (NEW.seq <= OLD.seq OR NEW.issued < OLD.issued OR NEW.fees < OLD.fees)
+EXECUTE FUNCTION refuse('the sums of the ledger only grow');
+CREATE TRIGGER ledger_sums_kept BEFORE DELETE ON ledger_sums FOR EACH ROW EXECUTE FUNCTION refuse('the sums of the ledger only grow');
+CREATE TRIGGER ledger_sums_no_truncate BEFORE TRUNCATE ON ledger_sums EXECUTE FUNCTION refuse('the sums of the ledger only grow');
+
 CREATE TABLE secrets (
   agent_id  text   COLLATE "C" PRIMARY KEY REFERENCES agents (id),
   sealed    bytea  NOT NULL,
@@ -274,16 +365,35 @@ CREATE TABLE secrets (
 CREATE TABLE webhooks (
   agent_id      text   COLLATE "C" PRIMARY KEY REFERENCES agents (id),
   url           text   NOT NULL,
+  events        text   NOT NULL,
   status        text   NOT NULL CHECK (status IN ('active', 'suspended')),
   failing_since bigint,
+  suspended_at  bigint,
+  suspended_for text   CHECK (suspended_for IN ('gone', 'failing')),
   updated_at    bigint NOT NULL
 );
+CREATE INDEX webhooks_asking ON webhooks (agent_id) WHERE events <> '[]';
+CREATE INDEX webhooks_suspended ON webhooks (agent_id) WHERE status = 'suspended';
+-- +goose StatementBegin
+CREATE FUNCTION webhooks_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    UPDATE agent_capabilities SET notified = 1 WHERE agent_id = NEW.agent_id;
+  ELSE
+    UPDATE agent_capabilities SET notified = 0 WHERE agent_id = OLD.agent_id;
+  END IF;
+  RETURN NULL;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER webhooks_changed AFTER INSERT OR DELETE ON webhooks FOR EACH ROW EXECUTE FUNCTION webhooks_changed();
 
 CREATE TABLE deliveries (
   id              text   COLLATE "C" PRIMARY KEY,
   agent_id        text   COLLATE "C" NOT NULL REFERENCES agents (id),
   event_id        bigint NOT NULL REFERENCES events (id),
+  event           text   NOT NULL CHECK (event IN ('task.posted', 'task.assigned', 'task.completed', 'task.cancelled', 'task.expired')),
   task_id         text   COLLATE "C" NOT NULL REFERENCES tasks (id),
+  worker_id       text   COLLATE "C",
   status          text   NOT NULL CHECK (status IN ('pending', 'delivered', 'failed')),
   attempts        bigint NOT NULL DEFAULT 0,
   tries_left      bigint NOT NULL CHECK (tries_left >= 0),
@@ -295,20 +405,22 @@ CREATE TABLE deliveries (
   UNIQUE (event_id, agent_id)
 );
 CREATE INDEX deliveries_by_agent ON deliveries (agent_id, id);
+CREATE INDEX deliveries_by_status ON deliveries (agent_id, status, id);
+CREATE INDEX deliveries_pending ON deliveries (id) WHERE status = 'pending';
 
 CREATE TABLE attempts (
-  delivery_id     text   COLLATE "C" NOT NULL REFERENCES deliveries (id),
-  number          bigint NOT NULL,
-  started_at      bigint NOT NULL,
-  latency_us      bigint NOT NULL,
-  response_status bigint,
-  error           text,
-  response_body   text   NOT NULL DEFAULT '',
+  delivery_id      text   COLLATE "C" NOT NULL REFERENCES deliveries (id),
+  number           bigint NOT NULL,
+  started_at       bigint NOT NULL,
+  latency_us       bigint NOT NULL,
+  request_headers  text   NOT NULL,
+  response_status  bigint,
+  response_headers text   NOT NULL,
+  response_body    text   NOT NULL,
+  error            text,
   PRIMARY KEY (delivery_id, number)
 );
 
--- Answers kept for a day, so that a retry with the same key changes nothing.
--- A null answer is an effect that is still under way.
 CREATE TABLE idempotency_keys (
   scope       text   COLLATE "C" NOT NULL,
   key         text   COLLATE "C" NOT NULL,
@@ -321,8 +433,44 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
 CREATE INDEX idempotency_keys_by_task ON idempotency_keys (task_id) WHERE task_id IS NOT NULL;
 
--- The processes that serve this market now, by when they were last heard of.
+-- seen_at is the time of the last heartbeat.
 CREATE TABLE replicas (
   id      text   COLLATE "C" PRIMARY KEY,
   seen_at bigint NOT NULL
 );
+
+CREATE TABLE registrants (
+  network text   COLLATE "C" PRIMARY KEY,
+  full_at bigint NOT NULL
+);
+CREATE INDEX registrants_by_age ON registrants (full_at);
+
+-- The recent use of callers at each process. A process adds one row each time it
+-- shares its counts with the others. The table is unlogged. After a crash it is
+-- empty, and the counts are complete again within a second.
+CREATE UNLOGGED TABLE usage (
+  replica text     COLLATE "C" NOT NULL REFERENCES replicas (id) ON DELETE CASCADE,
+  round   bigint   NOT NULL,
+  callers text[]   NOT NULL,
+  used    bigint[] NOT NULL,
+  PRIMARY KEY (replica, round)
+);
+
+CREATE TABLE audit_entries (
+  seq        bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+  created_at bigint NOT NULL,
+  actor      text   COLLATE "C" NOT NULL,
+  action     text   COLLATE "C" NOT NULL,
+  object     text   NOT NULL,
+  address    text   NOT NULL,
+  request_id text   NOT NULL,
+  outcome    text   NOT NULL,
+  times      bigint NOT NULL CHECK (times > 0)
+);
+CREATE INDEX audit_entries_by_age ON audit_entries (created_at);
+CREATE INDEX audit_entries_by_actor ON audit_entries (actor, seq);
+CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries FOR EACH ROW EXECUTE FUNCTION refuse('the audit log is immutable');
+CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries FOR EACH ROW
+WHEN (OLD.created_at > (EXTRACT(epoch FROM clock_timestamp())::bigint - 23 * 3600) * 1000000)
+EXECUTE FUNCTION refuse('the audit log is kept for a day at least');
+CREATE TRIGGER audit_entries_no_truncate BEFORE TRUNCATE ON audit_entries EXECUTE FUNCTION refuse('the audit log is immutable');

@@ -1,7 +1,7 @@
 -- +goose Up
--- Times are Unix microseconds, money is whole credits. STRICT tables refuse 1.5
--- and '25'. What the marketplace promises about money is refused here by itself,
--- whatever the program above does.
+-- Times are Unix microseconds. Money is in whole credits. STRICT tables refuse 1.5
+-- and '25'. Constraints and triggers enforce the rules about money, whatever the
+-- program does.
 
 CREATE TABLE agents (
   id              TEXT    PRIMARY KEY,
@@ -21,13 +21,38 @@ CREATE TABLE agents (
 CREATE INDEX agents_by_reputation ON agents (reputation, id);
 CREATE INDEX agents_by_price ON agents (price_per_task, id);
 
--- One row per agent and capability: who is told of a task, and the list filter.
+-- One row per agent and capability. Lists by capability read these rows in index
+-- order, so each row carries the sort columns. Triggers copy them from the agent.
+-- notified is 1 if the agent has a webhook.
 CREATE TABLE agent_capabilities (
-  capability TEXT NOT NULL,
-  agent_id   TEXT NOT NULL REFERENCES agents (id),
+  capability     TEXT    NOT NULL,
+  agent_id       TEXT    NOT NULL REFERENCES agents (id),
+  reputation     REAL    NOT NULL DEFAULT 0,
+  price_per_task INTEGER NOT NULL DEFAULT 0,
+  notified       INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (capability, agent_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX agent_capabilities_by_agent ON agent_capabilities (agent_id);
+CREATE INDEX agent_capabilities_by_reputation ON agent_capabilities (capability, reputation, agent_id);
+CREATE INDEX agent_capabilities_by_price ON agent_capabilities (capability, price_per_task, agent_id);
+CREATE INDEX agent_capabilities_notified ON agent_capabilities (capability, agent_id) WHERE notified = 1;
+
+-- The program inserts the capability and the agent. The trigger fills in the rest.
+-- +goose StatementBegin
+CREATE TRIGGER agent_capabilities_added AFTER INSERT ON agent_capabilities
+BEGIN
+  UPDATE agent_capabilities SET reputation = a.reputation, price_per_task = a.price_per_task,
+    notified = EXISTS (SELECT 1 FROM webhooks w WHERE w.agent_id = a.id)
+  FROM agents a WHERE a.id = NEW.agent_id AND agent_capabilities.capability = NEW.capability AND agent_capabilities.agent_id = NEW.agent_id;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER agent_capabilities_follow AFTER UPDATE OF rating_sum, rating_count, price_per_task ON agents
+WHEN NEW.reputation <> OLD.reputation OR NEW.price_per_task <> OLD.price_per_task
+BEGIN
+  UPDATE agent_capabilities SET reputation = NEW.reputation, price_per_task = NEW.price_per_task WHERE agent_id = NEW.id;
+END;
+-- +goose StatementEnd
 
 CREATE TABLE api_keys (
   hash       BLOB    PRIMARY KEY CHECK (length(hash) = 32),
@@ -37,6 +62,9 @@ CREATE TABLE api_keys (
 ) STRICT;
 CREATE INDEX api_keys_by_agent ON api_keys (agent_id);
 
+-- replica is the process that runs a direct hire. tokens is the number of model
+-- tokens that a direct hire has used or may still use. It is null for a task that
+-- does not run on the operator's model. The token limits are sums of this column.
 CREATE TABLE tasks (
   id             TEXT    PRIMARY KEY,
   poster_id      TEXT    NOT NULL REFERENCES agents (id),
@@ -52,6 +80,8 @@ CREATE TABLE tasks (
   lease_for      INTEGER NOT NULL,
   open_until     INTEGER NOT NULL,
   lease_until    INTEGER,
+  replica        TEXT,
+  tokens         INTEGER CHECK (tokens >= 0),
   result         TEXT,
   rating_score   INTEGER CHECK (rating_score BETWEEN 1 AND 5),
   rating_comment TEXT,
@@ -65,21 +95,28 @@ CREATE TABLE tasks (
   CHECK (status <> 'open' OR worker_id IS NULL),
   CHECK ((status = 'completed') = (result IS NOT NULL)),
   CHECK (status = 'completed' OR rating_score IS NULL),
-  CHECK (origin = 'marketplace' OR status IN ('assigned', 'completed', 'failed'))
+  CHECK (origin = 'marketplace' OR status IN ('assigned', 'completed', 'cancelled', 'failed'))
 ) STRICT;
 CREATE INDEX tasks_by_status ON tasks (status, id) WHERE origin = 'marketplace';
-CREATE INDEX tasks_by_budget ON tasks (budget, id) WHERE origin = 'marketplace';
-CREATE INDEX tasks_by_poster ON tasks (poster_id, id);
-CREATE INDEX tasks_by_worker ON tasks (worker_id, id) WHERE worker_id IS NOT NULL;
+CREATE INDEX tasks_by_budget ON tasks (status, budget, id) WHERE origin = 'marketplace';
+CREATE INDEX tasks_by_poster ON tasks (poster_id, status, id);
+CREATE INDEX tasks_by_worker ON tasks (worker_id, status, id) WHERE worker_id IS NOT NULL;
 CREATE INDEX tasks_open_ending ON tasks (open_until) WHERE status = 'open';
 CREATE INDEX tasks_lease_ending ON tasks (lease_until) WHERE status = 'assigned';
+CREATE INDEX tasks_running ON tasks (replica) WHERE status = 'assigned' AND origin = 'direct';
+CREATE INDEX tasks_on_model ON tasks (created_at, poster_id, tokens) WHERE tokens IS NOT NULL;
+CREATE INDEX tasks_on_model_now ON tasks (poster_id) WHERE tokens IS NOT NULL AND status = 'assigned';
 
+-- One row per posted task and capability. Direct hires have no rows. The program
+-- inserts the row with its task, which is open at that time. Therefore the default
+-- of status is correct, and an insert needs no trigger.
 CREATE TABLE task_capabilities (
   capability TEXT NOT NULL,
   task_id    TEXT NOT NULL REFERENCES tasks (id),
+  status     TEXT NOT NULL DEFAULT 'open',
   PRIMARY KEY (capability, task_id)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX task_capabilities_by_task ON task_capabilities (task_id);
+CREATE INDEX task_capabilities_by_status ON task_capabilities (capability, status, task_id);
 
 -- +goose StatementBegin
 CREATE TRIGGER tasks_move BEFORE UPDATE OF status, attempt ON tasks WHEN NOT (
@@ -105,9 +142,16 @@ BEGIN SELECT RAISE(ABORT, 'a task is rated once'); END;
 -- +goose StatementBegin
 CREATE TRIGGER tasks_kept BEFORE DELETE ON tasks BEGIN SELECT RAISE(ABORT, 'tasks are kept'); END;
 -- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER task_capabilities_follow AFTER UPDATE OF status ON tasks WHEN NEW.status <> OLD.status
+BEGIN
+  UPDATE task_capabilities SET status = NEW.status
+  WHERE task_id = NEW.id AND capability IN (SELECT value FROM json_each(NEW.capabilities));
+END;
+-- +goose StatementEnd
 
--- The spendable and the set-aside credits of an agent. last_seq is the newest
--- transfer that the row counts.
+-- The available and the held credits of an agent. last_seq is the newest transfer
+-- that the row includes.
 CREATE TABLE wallets (
   agent_id  TEXT    PRIMARY KEY REFERENCES agents (id),
   available INTEGER NOT NULL DEFAULT 0 CHECK (available >= 0),
@@ -115,10 +159,11 @@ CREATE TABLE wallets (
   last_seq  INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- The truth about money. Accounts are issuance, fees, available:AGENT,
--- held:AGENT and escrow:TASK; id is natural (payout:TASK), so that a second
--- payout of a task cannot exist. balance_after is what the agent can spend
--- after the transfer, null when it leaves every available account alone.
+-- The transfers are the source of truth about money. The accounts are issuance,
+-- fees, available:AGENT, held:AGENT and escrow:TASK. The id is a natural key such as
+-- payout:TASK, so a task cannot have two payouts. balance_after is the available
+-- balance of the agent after the transfer. It is null if the transfer changes no
+-- available account.
 CREATE TABLE transfers (
   seq            INTEGER PRIMARY KEY AUTOINCREMENT,
   id             TEXT    NOT NULL UNIQUE,
@@ -147,8 +192,8 @@ CREATE TRIGGER transfers_grant BEFORE INSERT ON transfers WHEN NEW.kind = 'grant
   AND NEW.id = 'grant:' || substr(NEW.credit_account, 11))
 BEGIN SELECT RAISE(ABORT, 'a grant goes from issuance to an agent, once'); END;
 -- +goose StatementEnd
--- The money of a task moves as the task did: the task's row is changed first,
--- and only the accounts, the amount and the id that its state calls for pass.
+-- A transfer follows its task. The program updates the task row first. The trigger
+-- then accepts only the accounts, the amount and the id that match the new state.
 -- +goose StatementBegin
 CREATE TRIGGER transfers_follow_task BEFORE INSERT ON transfers WHEN NEW.kind <> 'grant' AND NOT EXISTS (
   SELECT 1 FROM tasks t WHERE t.id = NEW.task_id AND CASE NEW.kind
@@ -177,7 +222,8 @@ WHEN NEW.debit_account GLOB 'escrow:*' AND NEW.amount >
 BEGIN SELECT RAISE(ABORT, 'an escrow cannot pay what it does not hold'); END;
 -- +goose StatementEnd
 
--- A wallet is born empty, is kept, and changes by exactly what new transfers say.
+-- A new wallet is empty. A wallet is never deleted. An update must match the new
+-- transfers exactly.
 -- +goose StatementBegin
 CREATE TRIGGER wallets_start_empty BEFORE INSERT ON wallets WHEN NEW.available <> 0 OR NEW.held <> 0 OR NEW.last_seq <> 0
 BEGIN SELECT RAISE(ABORT, 'a new wallet is empty'); END;
@@ -197,10 +243,12 @@ CREATE TRIGGER wallets_explained BEFORE UPDATE ON wallets WHEN NOT (
 BEGIN SELECT RAISE(ABORT, 'a wallet changes only by a transfer'); END;
 -- +goose StatementEnd
 
--- What happened, in the order it was committed. AUTOINCREMENT on one writer
--- gives a sequence that a reader can follow without skipping.
+-- The log of events, in commit order. seq is the cursor. AUTOINCREMENT on one writer
+-- gives a sequence that a reader can follow without gaps. Deliveries refer to id. In
+-- SQLite id equals seq. In PostgreSQL the program assigns seq after the commit.
 CREATE TABLE events (
   seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+  id          INTEGER GENERATED ALWAYS AS (seq) VIRTUAL,
   kind        TEXT    NOT NULL,
   task_id     TEXT    REFERENCES tasks (id),
   poster_id   TEXT,
@@ -209,11 +257,62 @@ CREATE TABLE events (
   transfer_id TEXT,
   created_at  INTEGER NOT NULL
 ) STRICT;
+
+-- The log keeps no events up to seq. created_at is the newest time of a removed
+-- event. The program moves the horizon before it deletes events. The horizon moves
+-- only forward. It covers only events that are old and that ledger_sums includes.
+-- The minimum age is one day. The triggers check for 23 hours, because clocks can
+-- differ.
+CREATE TABLE event_horizon (
+  one        INTEGER PRIMARY KEY CHECK (one = 1),
+  seq        INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+INSERT INTO event_horizon (one, seq, created_at) VALUES (1, 0, 0);
+
+-- The credits issued and the fees earned up to an event. To get the current totals,
+-- add the transfers of later events.
+CREATE TABLE ledger_sums (
+  one    INTEGER PRIMARY KEY CHECK (one = 1),
+  seq    INTEGER NOT NULL,
+  issued INTEGER NOT NULL CHECK (issued >= 0),
+  fees   INTEGER NOT NULL CHECK (fees >= 0)
+) STRICT;
+INSERT INTO ledger_sums (one, seq, issued, fees) VALUES (1, 0, 0, 0);
+
 -- +goose StatementBegin
 CREATE TRIGGER events_no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are immutable'); END;
 -- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER events_no_delete BEFORE DELETE ON events WHEN OLD.seq > COALESCE((SELECT seq FROM event_horizon), 0)
+BEGIN SELECT RAISE(ABORT, 'events are kept until the horizon has passed them'); END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER event_horizon_moves BEFORE UPDATE ON event_horizon WHEN NOT (
+  NEW.one = OLD.one AND NEW.seq > OLD.seq AND NEW.created_at >= OLD.created_at
+  AND NEW.created_at <= (unixepoch() - 23 * 3600) * 1000000
+  AND NEW.seq <= (SELECT seq FROM ledger_sums)
+  AND EXISTS (SELECT 1 FROM events WHERE seq = NEW.seq)
+  AND NOT EXISTS (SELECT 1 FROM events WHERE seq > OLD.seq AND seq <= NEW.seq AND created_at > NEW.created_at)
+  AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id > OLD.seq AND event_id <= NEW.seq))
+BEGIN SELECT RAISE(ABORT, 'the horizon of events moves on over what is old'); END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER event_horizon_one BEFORE INSERT ON event_horizon BEGIN SELECT RAISE(ABORT, 'there is one horizon of events'); END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER event_horizon_kept BEFORE DELETE ON event_horizon BEGIN SELECT RAISE(ABORT, 'there is one horizon of events'); END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER ledger_sums_move BEFORE UPDATE ON ledger_sums WHEN NEW.seq <= OLD.seq OR NEW.issued < OLD.issued OR NEW.fees < OLD.fees
+BEGIN SELECT RAISE(ABORT, 'the sums of the ledger only grow'); END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER ledger_sums_kept BEFORE DELETE ON ledger_sums BEGIN SELECT RAISE(ABORT, 'the sums of the ledger only grow'); END;
+-- +goose StatementEnd
 
--- The secret that signs what is sent to an agent; sealed with the server's key.
+-- The secret that signs webhook requests to an agent. It is encrypted with the
+-- server's key.
 CREATE TABLE secrets (
   agent_id  TEXT    PRIMARY KEY REFERENCES agents (id),
   sealed    BLOB    NOT NULL,
@@ -222,19 +321,39 @@ CREATE TABLE secrets (
   old_until INTEGER
 ) STRICT;
 
+-- events is a JSON list of the optional events that the agent subscribes to. Every
+-- webhook receives task.posted. suspended_at and suspended_for are null while the
+-- webhook is active. Few webhooks have optional events and few are suspended, so
+-- partial indexes find both.
 CREATE TABLE webhooks (
   agent_id      TEXT    PRIMARY KEY REFERENCES agents (id),
   url           TEXT    NOT NULL,
+  events        TEXT    NOT NULL,
   status        TEXT    NOT NULL CHECK (status IN ('active', 'suspended')),
   failing_since INTEGER,
+  suspended_at  INTEGER,
+  suspended_for TEXT    CHECK (suspended_for IN ('gone', 'failing')),
   updated_at    INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX webhooks_asking ON webhooks (agent_id) WHERE events <> '[]';
+CREATE INDEX webhooks_suspended ON webhooks (agent_id) WHERE status = 'suspended';
+-- +goose StatementBegin
+CREATE TRIGGER webhooks_set AFTER INSERT ON webhooks
+BEGIN UPDATE agent_capabilities SET notified = 1 WHERE agent_id = NEW.agent_id; END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER webhooks_removed AFTER DELETE ON webhooks
+BEGIN UPDATE agent_capabilities SET notified = 0 WHERE agent_id = OLD.agent_id; END;
+-- +goose StatementEnd
 
+-- worker_id is the worker of the event. It is null for task.posted.
 CREATE TABLE deliveries (
   id              TEXT    PRIMARY KEY,
   agent_id        TEXT    NOT NULL REFERENCES agents (id),
-  event_seq       INTEGER NOT NULL REFERENCES events (seq),
+  event_id        INTEGER NOT NULL REFERENCES events (seq),
+  event           TEXT    NOT NULL CHECK (event IN ('task.posted', 'task.assigned', 'task.completed', 'task.cancelled', 'task.expired')),
   task_id         TEXT    NOT NULL REFERENCES tasks (id),
+  worker_id       TEXT,
   status          TEXT    NOT NULL CHECK (status IN ('pending', 'delivered', 'failed')),
   attempts        INTEGER NOT NULL DEFAULT 0,
   tries_left      INTEGER NOT NULL CHECK (tries_left >= 0),
@@ -243,23 +362,28 @@ CREATE TABLE deliveries (
   created_at      INTEGER NOT NULL,
   last_attempt_at INTEGER,
   next_attempt_at INTEGER,
-  UNIQUE (event_seq, agent_id)
+  UNIQUE (event_id, agent_id)
 ) STRICT;
 CREATE INDEX deliveries_by_agent ON deliveries (agent_id, id);
+CREATE INDEX deliveries_by_status ON deliveries (agent_id, status, id);
+CREATE INDEX deliveries_pending ON deliveries (id) WHERE status = 'pending';
 
+-- The headers of the request and of the response are JSON lists.
 CREATE TABLE attempts (
-  delivery_id     TEXT    NOT NULL REFERENCES deliveries (id),
-  number          INTEGER NOT NULL,
-  started_at      INTEGER NOT NULL,
-  latency_us      INTEGER NOT NULL,
-  response_status INTEGER,
-  error           TEXT,
-  response_body   TEXT    NOT NULL DEFAULT '',
+  delivery_id      TEXT    NOT NULL REFERENCES deliveries (id),
+  number           INTEGER NOT NULL,
+  started_at       INTEGER NOT NULL,
+  latency_us       INTEGER NOT NULL,
+  request_headers  TEXT    NOT NULL,
+  response_status  INTEGER,
+  response_headers TEXT    NOT NULL,
+  response_body    TEXT    NOT NULL,
+  error            TEXT,
   PRIMARY KEY (delivery_id, number)
 ) STRICT, WITHOUT ROWID;
 
--- Answers kept for a day, so that a retry with the same key changes nothing.
--- A null answer is an effect that is still under way.
+-- The server keeps answers for one day. A retry with the same key then changes
+-- nothing. The answer is null while the first request is in progress.
 CREATE TABLE idempotency_keys (
   scope       TEXT    NOT NULL,
   key         TEXT    NOT NULL,
@@ -271,3 +395,42 @@ CREATE TABLE idempotency_keys (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
 CREATE INDEX idempotency_keys_by_task ON idempotency_keys (task_id) WHERE task_id IS NOT NULL;
+
+-- The processes that serve this store now. SQLite has at most one.
+CREATE TABLE replicas (
+  id      TEXT    PRIMARY KEY,
+  seen_at INTEGER NOT NULL
+) STRICT;
+
+-- The networks that registered agents recently. full_at is the time at which a
+-- network has its full burst of registrations again. The rate limit needs no other
+-- number.
+CREATE TABLE registrants (
+  network TEXT    PRIMARY KEY,
+  full_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX registrants_by_age ON registrants (full_at);
+
+-- The audit log of security actions. The program writes an entry in the transaction
+-- of the action. Entries are immutable. The program keeps them for one day or more.
+-- The trigger checks for 23 hours, because clocks can differ.
+CREATE TABLE audit_entries (
+  seq        INTEGER PRIMARY KEY AUTOINCREMENT,
+  created_at INTEGER NOT NULL,
+  actor      TEXT    NOT NULL,
+  action     TEXT    NOT NULL,
+  object     TEXT    NOT NULL,
+  address    TEXT    NOT NULL,
+  request_id TEXT    NOT NULL,
+  outcome    TEXT    NOT NULL,
+  times      INTEGER NOT NULL CHECK (times > 0)
+) STRICT;
+CREATE INDEX audit_entries_by_age ON audit_entries (created_at);
+CREATE INDEX audit_entries_by_actor ON audit_entries (actor, seq);
+-- +goose StatementBegin
+CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries BEGIN SELECT RAISE(ABORT, 'the audit log is immutable'); END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries WHEN OLD.created_at > (unixepoch() - 23 * 3600) * 1000000
+BEGIN SELECT RAISE(ABORT, 'the audit log is kept for a day at least'); END;
+-- +goose StatementEnd

@@ -1,8 +1,10 @@
-package market_test
+package database_test
 
 import (
 	"context"
 	"crypto/x509"
+	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -26,24 +28,26 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestUpgrade: a market that an older program left is verified as it is, and on
-// SQLite backed up and restored. Opened, it is the market that it was: its lists,
-// its figures, whom a task is told to.
-func TestUpgrade(t *testing.T) {
-	t.Parallel()
+// TestUpgrade: a later version of the program verifies a market of this version
+// before it migrates it, and on SQLite backs it up and restores it. After the
+// migration the market has the same lists and figures, the data that the migration
+// adds, and the same webhooks. It can still be used.
+func TestUpgrade(t *testing.T) { // not parallel: see AddMigration
 	p := play(t)
-	want := p.verified(t, p.address, newest)
-	address := p.older(t)
-	if got := p.verified(t, address, older()); !reflect.DeepEqual(got, want) {
+	want := p.verified(t, p.address, 1)
+	database.AddMigration(t, second, secondText)
+	if got := p.verified(t, p.address, 1); !reflect.DeepEqual(got, want) {
 		t.Errorf("the older market holds %+v, want %+v", got, want)
 	}
-	addresses := []string{address}
+	addresses := []string{p.address}
 	if !services.OnPostgres() {
 		backup, restored := filepath.Join(t.TempDir(), "backup.db"), filepath.Join(t.TempDir(), "restored.db")
-		must(t, database.Backup(t.Context(), address, backup, p.lawful))
+		must(t, database.Backup(t.Context(), p.address, backup, p.lawful))
 		must(t, database.Restore(t.Context(), backup, restored, p.lawful))
-		p.verified(t, backup, older())
-		p.verified(t, restored, newest)
+		p.verified(t, backup, 1)
+		if got := p.verified(t, restored, 2); !reflect.DeepEqual(got, want) {
+			t.Errorf("the restored market holds %+v, want %+v", got, want)
+		}
 		if left, err := filepath.Glob(restored + "-*"); err != nil || len(left) > 0 {
 			t.Errorf("beside the restored file: %v (%v)", left, err)
 		}
@@ -51,22 +55,22 @@ func TestUpgrade(t *testing.T) {
 	}
 	for _, address := range addresses {
 		p.upgrade(t, address)
-		p.verified(t, address, newest)
+		p.verified(t, address, 2)
 	}
 }
 
-// TestUpgrade_broken: the laws that an older schema has are held against it, and
-// what breaks them is not backed up.
-func TestUpgrade_broken(t *testing.T) {
-	t.Parallel()
+// TestUpgrade_broken: a later version of the program finds what is wrong with a
+// market of this version, and does not back it up.
+func TestUpgrade_broken(t *testing.T) { // not parallel: see AddMigration
 	p := play(t)
-	address := p.older(t)
-	db := raw(t, address)
+	database.AddMigration(t, second, secondText)
+	db := openSQL(t, p.address)
 	for _, statement := range append(texts(t, db, services.DropTriggersQuery()),
 		"UPDATE wallets SET available = available + 1 WHERE agent_id = '"+p.worker.AgentID+"'", "DELETE FROM events WHERE kind = 'task.completed'") {
-		execute(t, db, statement)
+		_, err := db.ExecContext(t.Context(), statement)
+		must(t, err)
 	}
-	err := database.Inspect(t.Context(), address, p.lawful)
+	err := database.Inspect(t.Context(), p.address, p.lawful)
 	for _, says := range []string{"wallet of " + p.worker.AgentID, "is completed but no event says so"} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want %q", err, says)
@@ -76,7 +80,7 @@ func TestUpgrade_broken(t *testing.T) {
 		return
 	}
 	backup := filepath.Join(t.TempDir(), "backup.db")
-	if err := database.Backup(t.Context(), address, backup, p.lawful); err == nil {
+	if err := database.Backup(t.Context(), p.address, backup, p.lawful); err == nil {
 		t.Error("it was backed up")
 	}
 	if _, err := os.Lstat(backup); err == nil {
@@ -84,67 +88,78 @@ func TestUpgrade_broken(t *testing.T) {
 	}
 }
 
-// newest is the version of the schema that this program makes.
-const newest = 10
-
-// played is a market in which everything has happened.
+// played is a market in which everything has happened. It is closed.
 type played struct {
-	*markettest.Bundle
 	address        string
+	lists          []any // what the market showed
 	poster, worker auth.Actor
 	receiver       *httptest.Server
 	told           chan string // the paths that were notified
 }
 
+// play makes a market, uses it and closes it.
 func play(t *testing.T) *played {
 	t.Helper()
 	p := &played{address: services.NewDatabase(t), told: make(chan string, 100)}
-	p.Bundle = markettest.NewWithDatabase(t, p.address)
 	p.receiver = httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { p.told <- r.URL.Path }))
 	t.Cleanup(p.receiver.Close)
-	p.poster, p.worker = p.NewAgent("x"), p.NewAgent("x", "y")
-	p.NewAgent("x") // has no webhook
-	hooks := notifying(p.Bundle, p.client())
+	if !t.Run("play", p.use) { // the market is closed when the subtest ends
+		t.FailNow()
+	}
+	return p
+}
+
+// use does everything that can be done in the market.
+func (p *played) use(t *testing.T) {
+	b := markettest.NewWithDatabase(t, p.address)
+	p.poster, p.worker = b.NewAgent("x"), b.NewAgent("x", "y")
+	b.NewAgent("x") // has no webhook
+	hooks := notifying(b, p.client())
 	must(t, hooks.Start(t.Context()))
 	for path, agent := range map[string]auth.Actor{"/poster": p.poster, "/worker": p.worker} {
-		_, err := p.SetWebhook(t.Context(), agent, p.receiver.URL+path, nil)
+		_, err := b.SetWebhook(t.Context(), agent, p.receiver.URL+path, nil)
 		must(t, err)
 	}
-	_, err := p.UpdateAgent(t.Context(), p.worker, market.AgentChanges{PricePerTask: new(models.Credits(7))})
+	_, err := b.UpdateAgent(t.Context(), p.worker, market.AgentChanges{PricePerTask: new(models.Credits(7))})
 	must(t, err)
 
-	open, assigned, completed := p.NewTask(p.poster, 3, "x", "y"), p.NewTask(p.poster, 4, "x"), p.NewTask(p.poster, 5, "x")
-	cancelled, released := p.NewTask(p.poster, 6, "x"), p.NewTask(p.poster, 7, "x")
+	open, assigned, completed := b.NewTask(p.poster, 3, "x", "y"), b.NewTask(p.poster, 4, "x"), b.NewTask(p.poster, 5, "x")
+	cancelled, released := b.NewTask(p.poster, 6, "x"), b.NewTask(p.poster, 7, "x")
 	for _, task := range []models.Task{assigned, completed, released} {
-		mustAccept(t, p.Bundle, p.worker, task)
+		_, err := b.Accept(t.Context(), p.worker, task.ID)
+		must(t, err)
 	}
-	_, err = p.Complete(t.Context(), p.worker, completed.ID, "done")
+	_, err = b.Complete(t.Context(), p.worker, completed.ID, "done")
 	must(t, err)
-	_, err = p.Rate(t.Context(), p.poster, market.RateTaskInput{TaskID: completed.ID, Score: 4})
+	_, err = b.Rate(t.Context(), p.poster, market.RateTaskInput{TaskID: completed.ID, Score: 4})
 	must(t, err)
-	_, err = p.Cancel(t.Context(), p.poster, cancelled.ID)
+	_, err = b.Cancel(t.Context(), p.poster, cancelled.ID)
 	must(t, err)
-	_, err = p.Release(t.Context(), p.worker, released.ID)
+	_, err = b.Release(t.Context(), p.worker, released.ID)
 	must(t, err)
 	hire := market.ExecuteInput{AgentID: p.worker.AgentID, TaskDescription: "Do it.", Budget: 8}
-	_, err = p.Execute(t.Context(), p.poster, hire)
+	_, err = b.Execute(t.Context(), p.poster, hire)
 	must(t, err)
-	p.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "", errBroken }
-	if _, err = p.Execute(t.Context(), p.poster, hire); err == nil {
+	b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "", errors.New("broken") }
+	if _, err = b.Execute(t.Context(), p.poster, hire); err == nil {
 		t.Fatal("a hire that failed succeeded")
 	}
-	_, err = p.Post(t.Context(), p.poster, market.PostTaskInput{Title: "T", Description: "D", Budget: 9, OpenForMinutes: new(1)})
+	_, err = b.Post(t.Context(), p.poster, market.PostTaskInput{Title: "T", Description: "D", Budget: 9, OpenForMinutes: new(1)})
 	must(t, err)
-	p.Clock.Advance(brief)
-	mustSweep(t, p.Bundle)
-	wantStatus(t, p.Bundle, open, models.Open)
+	b.Clock.Advance(brief)
+	must(t, b.Sweep(t.Context()))
+	task, err := b.Task(t.Context(), p.poster.AgentID, open.ID)
+	must(t, err)
+	if task.Status != models.Open {
+		t.Errorf("task is %s", task.Status)
+	}
 	for range 5 {
 		p.hears(t, "/worker")
 	}
 	must(t, hooks.Stop(t.Context()))
-	_, err = p.DB.AssignCursors(t.Context(), false)
+	_, err = b.DB.AssignCursors(t.Context(), false)
 	must(t, err)
-	return p
+	p.lists = p.listed(t, b)
 }
 
 // brief is longer than the shortest offer.
@@ -203,16 +218,21 @@ func (p *played) verified(t *testing.T, address string, version int64) (report l
 	return report
 }
 
-// upgrade opens a store, compares it with the market that was played, and goes on.
+// upgrade opens a store, which migrates it. It compares the store with the market that
+// was played, and goes on.
 func (p *played) upgrade(t *testing.T, address string) {
 	t.Helper()
 	b := markettest.NewWithDatabase(t, address)
 	b.Clock.Advance(brief)
-	want := p.lists(t, p.Bundle)
-	for i, got := range p.lists(t, b) {
-		if !reflect.DeepEqual(got, want[i]) {
-			t.Errorf("list %d: got %+v, want %+v", i, got, want[i])
+	for i, got := range p.listed(t, b) {
+		if !reflect.DeepEqual(got, p.lists[i]) {
+			t.Errorf("list %d: got %+v, want %+v", i, got, p.lists[i])
 		}
+	}
+	var tasks, noted int64
+	must(t, b.DB.Read(t.Context()).Raw("SELECT COUNT(*), COUNT(*) FILTER (WHERE note = title) FROM tasks").Row().Scan(&tasks, &noted))
+	if tasks == 0 || noted != tasks {
+		t.Errorf("%d of %d tasks have what the migration adds", noted, tasks)
 	}
 	hooks := notifying(b, p.client())
 	must(t, hooks.Start(t.Context()))
@@ -222,10 +242,15 @@ func (p *played) upgrade(t *testing.T, address string) {
 	if len(p.told) > 0 {
 		t.Errorf("%s was notified too", <-p.told)
 	}
-	mustAccept(t, b, p.worker, task)
-	_, err := b.Complete(t.Context(), p.worker, task.ID, "done")
+	_, err := b.Accept(t.Context(), p.worker, task.ID)
 	must(t, err)
-	wantTotals(t, b, 300, 1+1+1)
+	_, err = b.Complete(t.Context(), p.worker, task.ID, "done")
+	must(t, err)
+	_, err = b.DB.AssignCursors(t.Context(), false)
+	must(t, err)
+	if issued, fees, err := ledger.Totals(b.DB.Read(t.Context())); err != nil || issued != 300 || fees != 1+1+1 {
+		t.Errorf("%d were issued and %d earned (%v), want 300 and 3", issued, fees, err)
+	}
 	b.FakeRunner.OutcomeFunc = func(context.Context, *models.Task, market.RunOptions) (market.RunResult, error) {
 		return market.RunResult{Promised: true}, nil
 	}
@@ -243,8 +268,8 @@ func (p *played) upgrade(t *testing.T, address string) {
 	b.VerifyLedger()
 }
 
-// lists is what the market shows, and what its figures are.
-func (p *played) lists(t *testing.T, b *markettest.Bundle) (all []any) {
+// listed is what the market shows, and what its figures are.
+func (p *played) listed(t *testing.T, b *markettest.Bundle) (all []any) {
 	t.Helper()
 	page := market.Page{First: 50}
 	for _, q := range append(taskQueries(p.poster.AgentID), taskQueries(p.worker.AgentID)...) {
@@ -269,4 +294,34 @@ func (p *played) lists(t *testing.T, b *markettest.Bundle) (all []any) {
 	issued, fees, err := ledger.Totals(b.DB.Read(t.Context()))
 	must(t, err)
 	return append(all, issued, fees)
+}
+
+// taskQueries are the lists of tasks that are about an agent.
+func taskQueries(agentID string) (all []market.TaskQuery) {
+	filters := [][]models.Status{nil, {models.Open, models.Assigned}, models.Statuses()}
+	for _, status := range models.Statuses() {
+		filters = append(filters, []models.Status{status})
+	}
+	for _, status := range filters {
+		all = append(all,
+			market.TaskQuery{Status: status}, market.TaskQuery{Status: status, Order: market.Order{Ascending: true}},
+			market.TaskQuery{Status: status, Capability: "x"}, market.TaskQuery{Status: status, Order: market.Order{Column: market.ByBudget}},
+			market.TaskQuery{Status: status, PosterID: agentID}, market.TaskQuery{Status: status, WorkerID: agentID})
+	}
+	return all
+}
+
+// texts are the rows of a query for one text.
+func texts(t *testing.T, db *sql.DB, query string) (all []string) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query)
+	must(t, err)
+	defer rows.Close() //nolint:errcheck // read to the end
+	for rows.Next() {
+		var text string
+		must(t, rows.Scan(&text))
+		all = append(all, text)
+	}
+	must(t, rows.Err())
+	return all
 }
