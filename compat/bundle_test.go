@@ -13,6 +13,7 @@ import (
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
 )
@@ -35,7 +36,7 @@ func newBundle(tb testing.TB) *bundle {
 	b.Notifier, b.Deliverer, b.CheckURL, b.CheckHost = b.hooks, b.hooks, client.CheckURL, client.CheckHost
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks}
 	answers, err := graph.NewCache(b.Market)
-	must(tb, err)
+	testutil.Must(tb, err)
 	b.handler = b.authenticate(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger, Cache: answers}))
 	server := httptest.NewServer(b.handler)
 	tb.Cleanup(server.Close)
@@ -82,7 +83,7 @@ func (b *bundle) send(tb testing.TB, r request) apiResponse {
 		body = strings.NewReader(r.body)
 	}
 	req, err := http.NewRequestWithContext(tb.Context(), r.method, b.url+r.path, body)
-	must(tb, err)
+	testutil.Must(tb, err)
 	if r.key != "" {
 		req.Header.Set("X-Api-Key", r.key)
 	}
@@ -90,11 +91,11 @@ func (b *bundle) send(tb testing.TB, r request) apiResponse {
 		req.Header.Set(r.headers[i], r.headers[i+1])
 	}
 	res, err := http.DefaultTransport.RoundTrip(req)
-	must(tb, err)
-	defer func() { must(tb, res.Body.Close()) }()
+	testutil.Must(tb, err)
+	defer func() { testutil.Must(tb, res.Body.Close()) }()
 	out := apiResponse{Response: res}
 	out.raw, err = io.ReadAll(res.Body)
-	must(tb, err)
+	testutil.Must(tb, err)
 	if r.method != http.MethodHead {
 		out.body = parseEnvelope(tb, res.StatusCode, res.Header, out.raw)
 	}
@@ -157,14 +158,14 @@ func (b *bundle) postTask(tb testing.TB, poster caller) string {
 func (b *bundle) stateSnapshot(tb testing.TB) string {
 	tb.Helper()
 	var counts []int64
-	must(tb, b.DB.Read(tb.Context()).Raw(`
+	testutil.Must(tb, b.DB.Read(tb.Context()).Raw(`
 		SELECT COUNT(*) FROM agents UNION ALL SELECT COUNT(*) FROM tasks UNION ALL SELECT COUNT(*) FROM transfers
 		UNION ALL SELECT COUNT(*) FROM events UNION ALL SELECT COUNT(*) FROM webhooks UNION ALL SELECT COUNT(*) FROM secrets
 		UNION ALL SELECT COUNT(*) FROM idempotency_keys UNION ALL SELECT COALESCE(SUM(available * 7 + held), 0) FROM wallets`).Scan(&counts).Error)
 	var tasks []models.Task
-	must(tb, b.DB.Read(tb.Context()).Order("id").Find(&tasks).Error)
+	testutil.Must(tb, b.DB.Read(tb.Context()).Order("id").Find(&tasks).Error)
 	state, err := json.Marshal(tasks)
-	must(tb, err)
+	testutil.Must(tb, err)
 	return fmt.Sprint(counts, string(state))
 }
 
@@ -175,18 +176,4 @@ func stringField(tb testing.TB, data map[string]any, name string) string {
 		tb.Fatalf("no text %s in %v", name, data)
 	}
 	return value
-}
-
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
-
-func assertEqual[T comparable](tb testing.TB, what string, got, want T) {
-	tb.Helper()
-	if got != want {
-		tb.Errorf("%s: got %v, want %v", what, got, want)
-	}
 }

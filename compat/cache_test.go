@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"agentmarket.space/server/graph"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // cachePair asks two doors to the same market, of which only one keeps answers.
@@ -140,7 +141,7 @@ func countStatements(t *testing.T, b *bundle) *atomic.Int64 {
 	var n atomic.Int64
 	one := func(*gorm.DB) { n.Add(1) }
 	callbacks := b.DB.Read(t.Context()).Callback()
-	must(t, callbacks.Query().Register("test:count", one))
-	must(t, callbacks.Row().Register("test:count", one))
+	testutil.Must(t, callbacks.Query().Register("test:count", one))
+	testutil.Must(t, callbacks.Row().Register("test:count", one))
 	return &n
 }

@@ -15,6 +15,7 @@ import (
 
 	"agentmarket.space/server/graph"
 	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -47,7 +48,7 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%s: want %d %s with %q, got %d %.300s", row.name, row.status, row.code, row.message, res.StatusCode, res.raw)
 		}
 	}
-	assertEqual(t, "what is in the store", b.stateSnapshot(t), before)
+	testutil.Equal(t, "what is in the store", b.stateSnapshot(t), before)
 	b.VerifyLedger()
 }
 
@@ -236,7 +237,7 @@ func TestAllowHeader(t *testing.T) {
 		"/openapi.json":          "GET, HEAD",
 	} {
 		for _, method := range []string{"PATCH", "OPTIONS", "TRACE"} {
-			assertEqual(t, method+" "+path, b.send(t, request{method: method, path: path}).Header.Get("Allow"), want)
+			testutil.Equal(t, method+" "+path, b.send(t, request{method: method, path: path}).Header.Get("Allow"), want)
 		}
 	}
 }
@@ -257,9 +258,9 @@ func TestExecute_failed(t *testing.T) {
 			method: "POST", path: "/api/execute", key: poster.key,
 			body: `{"agent_id":"` + worker.id + `","task_description":"Do it","budget":15}`,
 		})
-		assertEqual(t, "status", res.StatusCode, row.status)
-		assertEqual(t, "code", stringField(t, res.body, "code"), string(row.code))
-		assertEqual(t, "balance", res.body["balance"], any(100.0))
+		testutil.Equal(t, "status", res.StatusCode, row.status)
+		testutil.Equal(t, "code", stringField(t, res.body, "code"), string(row.code))
+		testutil.Equal(t, "balance", res.body["balance"], any(100.0))
 	}
 	b.VerifyLedger()
 }
@@ -274,7 +275,7 @@ func TestInternalError_loggedOnce(t *testing.T) {
 	ctx := auth.WithActor(auth.WithRequest(t.Context(), &auth.Request{ID: "r-1"}), auth.Actor{AgentID: agent.id})
 	w := httptest.NewRecorder()
 	d.writeError(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/wallet", nil), errors.New("secret path"))
-	assertEqual(t, "body", w.Body.String(), `{"success":false,"error":"internal error","code":"INTERNAL","balance":100}`)
+	testutil.Equal(t, "body", w.Body.String(), `{"success":false,"error":"internal error","code":"INTERNAL","balance":100}`)
 	if log := logged.String(); strings.Count(log, "\n") != 1 || !strings.Contains(log, "secret path") || !strings.Contains(log, "request_id=r-1") {
 		t.Errorf("logged %q", log)
 	}
@@ -291,15 +292,15 @@ func TestWriteError(t *testing.T) {
 	t.Run("what is no refusal does not leak", func(t *testing.T) {
 		t.Parallel()
 		w := write(fmt.Errorf("open database: %w", errors.New("secret path")), nil)
-		assertEqual(t, "status", w.Code, 500)
-		assertEqual(t, "body", w.Body.String(), `{"success":false,"error":"internal error","code":"INTERNAL"}`)
+		testutil.Equal(t, "status", w.Code, 500)
+		testutil.Equal(t, "body", w.Body.String(), `{"success":false,"error":"internal error","code":"INTERNAL"}`)
 	})
 	t.Run("a limit says when to come back", func(t *testing.T) {
 		t.Parallel()
 		w := write(&models.Error{Code: models.RateLimited, Message: "slow down", RetryAfter: 1500 * time.Millisecond}, new(models.Credits(0)))
-		assertEqual(t, "status", w.Code, 429)
-		assertEqual(t, "Retry-After", w.Header().Get("Retry-After"), "2")
-		assertEqual(t, "body", w.Body.String(), `{"success":false,"error":"slow down","code":"RATE_LIMITED","balance":0}`)
+		testutil.Equal(t, "status", w.Code, 429)
+		testutil.Equal(t, "Retry-After", w.Header().Get("Retry-After"), "2")
+		testutil.Equal(t, "body", w.Body.String(), `{"success":false,"error":"slow down","code":"RATE_LIMITED","balance":0}`)
 	})
 	t.Run("fields have their REST names", func(t *testing.T) {
 		t.Parallel()
@@ -308,9 +309,9 @@ func TestWriteError(t *testing.T) {
 			"pricePerTask": "price_per_task", "requiredCapabilities": "required_capabilities", "ownerEmail": "owner_email",
 			"first": "limit", "after": "cursor", "filter": "capability", "title": "title", "Idempotency-Key": "Idempotency-Key",
 		} {
-			assertEqual(t, field, restMessage(models.Invalid(field, "must be better")), want+" must be better")
+			testutil.Equal(t, field, restMessage(models.Invalid(field, "must be better")), want+" must be better")
 		}
-		assertEqual(t, "no prefix", restMessage(&models.Error{Field: "url", Message: "no such host"}), "no such host")
+		testutil.Equal(t, "no prefix", restMessage(&models.Error{Field: "url", Message: "no such host"}), "no such host")
 	})
 	t.Run("every code that REST knows has a status of its own kind", func(t *testing.T) {
 		t.Parallel()

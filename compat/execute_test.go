@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -36,28 +37,28 @@ func TestExecute_respondAsync(t *testing.T) {
 		started := b.send(t, hireRequest(poster, worker, "Prefer", prefer, "Idempotency-Key", key))
 		data := objectField(t, started.body, "data")
 		id := stringField(t, data, "task_id")
-		assertEqual(t, prefer, started.StatusCode, http.StatusAccepted)
-		assertEqual(t, "status", stringField(t, data, "status"), "assigned")
-		assertEqual(t, "Preference-Applied", started.Header.Get("Preference-Applied"), "respond-async")
-		assertEqual(t, "Location", started.Header.Get("Location"), "/api/tasks/"+id)
+		testutil.Equal(t, prefer, started.StatusCode, http.StatusAccepted)
+		testutil.Equal(t, "status", stringField(t, data, "status"), "assigned")
+		testutil.Equal(t, "Preference-Applied", started.Header.Get("Preference-Applied"), "respond-async")
+		testutil.Equal(t, "Location", started.Header.Get("Location"), "/api/tasks/"+id)
 		close(finish)
 		b.WaitExecutions(t.Context())
 		ended := b.mustSend(t, request{method: http.MethodGet, path: started.Header.Get("Location"), key: poster.key})
-		assertEqual(t, "result", stringField(t, ended, "result"), "done")
+		testutil.Equal(t, "result", stringField(t, ended, "result"), "done")
 		again := b.send(t, hireRequest(poster, worker, "Prefer", prefer, "Idempotency-Key", key))
-		assertEqual(t, "the same key", string(again.raw), string(started.raw))
-		assertEqual(t, "replayed", again.Header.Get("Idempotency-Replayed"), "true")
-		assertEqual(t, "the same key without the preference", b.send(t, hireRequest(poster, worker, "Idempotency-Key", key)).StatusCode, http.StatusUnprocessableEntity)
+		testutil.Equal(t, "the same key", string(again.raw), string(started.raw))
+		testutil.Equal(t, "replayed", again.Header.Get("Idempotency-Replayed"), "true")
+		testutil.Equal(t, "the same key without the preference", b.send(t, hireRequest(poster, worker, "Idempotency-Key", key)).StatusCode, http.StatusUnprocessableEntity)
 	}
 	for _, prefer := range []string{"", "wait=5", "respond-asynchronously", `x="respond-async"`, "return=minimal"} {
 		done := b.send(t, hireRequest(poster, worker, "Prefer", prefer))
-		assertEqual(t, prefer, done.StatusCode, http.StatusOK)
-		assertEqual(t, "result", stringField(t, objectField(t, done.body, "data"), "result"), "done")
-		assertEqual(t, "headers", done.Header.Get("Preference-Applied")+done.Header.Get("Location"), "")
+		testutil.Equal(t, prefer, done.StatusCode, http.StatusOK)
+		testutil.Equal(t, "result", stringField(t, objectField(t, done.body, "data"), "result"), "done")
+		testutil.Equal(t, "headers", done.Header.Get("Preference-Applied")+done.Header.Get("Location"), "")
 	}
 	refused := b.send(t, hireRequest(worker, worker, "Prefer", "respond-async"))
-	assertEqual(t, "hiring oneself", refused.StatusCode, http.StatusForbidden)
-	assertEqual(t, "headers", refused.Header.Get("Preference-Applied")+refused.Header.Get("Location"), "")
+	testutil.Equal(t, "hiring oneself", refused.StatusCode, http.StatusForbidden)
+	testutil.Equal(t, "headers", refused.Header.Get("Preference-Applied")+refused.Header.Get("Location"), "")
 	b.VerifyLedger()
 }
 
@@ -72,23 +73,23 @@ func TestExecute_asyncResult(t *testing.T) {
 	waited := b.send(t, hireRequest(poster, worker, "Idempotency-Key", "k"))
 	data := objectField(t, waited.body, "data")
 	id := stringField(t, data, "task_id")
-	assertEqual(t, "the end of waiting", waited.StatusCode, http.StatusAccepted)
-	assertEqual(t, "body", string(waited.raw), `{"success":true,"data":{"task_id":"`+id+`","status":"assigned"},"balance":85}`)
-	assertEqual(t, "Location", waited.Header.Get("Location"), "/api/tasks/"+id)
-	assertEqual(t, "Preference-Applied", waited.Header.Get("Preference-Applied"), "")
-	assertEqual(t, "the same key", string(b.send(t, hireRequest(poster, worker, "Idempotency-Key", "k")).raw), string(waited.raw))
+	testutil.Equal(t, "the end of waiting", waited.StatusCode, http.StatusAccepted)
+	testutil.Equal(t, "body", string(waited.raw), `{"success":true,"data":{"task_id":"`+id+`","status":"assigned"},"balance":85}`)
+	testutil.Equal(t, "Location", waited.Header.Get("Location"), "/api/tasks/"+id)
+	testutil.Equal(t, "Preference-Applied", waited.Header.Get("Preference-Applied"), "")
+	testutil.Equal(t, "the same key", string(b.send(t, hireRequest(poster, worker, "Idempotency-Key", "k")).raw), string(waited.raw))
 
 	complete := func(by caller) apiResponse {
 		return b.send(t, request{method: http.MethodPost, path: "/api/tasks/" + id + "/complete", key: by.key, body: `{"result":"kept"}`})
 	}
-	assertEqual(t, "a stranger", complete(b.registerAgent(t, "Stranger", "")).StatusCode, http.StatusNotFound)
-	assertEqual(t, "the poster", complete(poster).StatusCode, http.StatusForbidden)
+	testutil.Equal(t, "a stranger", complete(b.registerAgent(t, "Stranger", "")).StatusCode, http.StatusNotFound)
+	testutil.Equal(t, "the poster", complete(poster).StatusCode, http.StatusForbidden)
 	kept := complete(worker)
-	assertEqual(t, "the agent", kept.StatusCode, http.StatusOK)
-	assertEqual(t, "its balance", kept.body["balance"], any(113.0))
-	assertEqual(t, "the agent again", complete(worker).StatusCode, http.StatusConflict)
+	testutil.Equal(t, "the agent", kept.StatusCode, http.StatusOK)
+	testutil.Equal(t, "its balance", kept.body["balance"], any(113.0))
+	testutil.Equal(t, "the agent again", complete(worker).StatusCode, http.StatusConflict)
 	ended := b.send(t, hireRequest(poster, worker, "Idempotency-Key", "k"))
-	assertEqual(t, "the same key at last", string(ended.raw), `{"success":true,"data":{"task_id":"`+id+`","result":"kept"},"balance":85}`)
+	testutil.Equal(t, "the same key at last", string(ended.raw), `{"success":true,"data":{"task_id":"`+id+`","result":"kept"},"balance":85}`)
 	b.VerifyLedger()
 }
 
@@ -103,12 +104,12 @@ func TestCancel_hire(t *testing.T) {
 	to := func(by caller, verb string) apiResponse {
 		return b.send(t, request{method: http.MethodPost, path: "/api/tasks/" + id + "/" + verb, key: by.key, body: `{"result":"late"}`})
 	}
-	assertEqual(t, "by the agent", to(worker, "cancel").StatusCode, http.StatusForbidden)
+	testutil.Equal(t, "by the agent", to(worker, "cancel").StatusCode, http.StatusForbidden)
 	cancelled := to(poster, "cancel")
-	assertEqual(t, "status", stringField(t, objectField(t, cancelled.body, "data"), "status"), "cancelled")
-	assertEqual(t, "balance", cancelled.body["balance"], any(100.0))
-	assertEqual(t, "a late answer", to(worker, "complete").StatusCode, http.StatusConflict)
-	assertEqual(t, "again", to(poster, "cancel").StatusCode, http.StatusConflict)
+	testutil.Equal(t, "status", stringField(t, objectField(t, cancelled.body, "data"), "status"), "cancelled")
+	testutil.Equal(t, "balance", cancelled.body["balance"], any(100.0))
+	testutil.Equal(t, "a late answer", to(worker, "complete").StatusCode, http.StatusConflict)
+	testutil.Equal(t, "again", to(poster, "cancel").StatusCode, http.StatusConflict)
 	b.VerifyLedger()
 }
 

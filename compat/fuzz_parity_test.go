@@ -9,6 +9,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 	"agentmarket.space/server/models"
 )
@@ -149,7 +150,7 @@ func (p *marketPair) compare() {
 		var wallets [2]models.Wallet
 		for i, d := range p.apis {
 			wallet, err := d.Wallet(p.Context(), p.agents[i][who].AgentID)
-			must(p.T, err)
+			testutil.Must(p.T, err)
 			wallets[i] = *wallet
 			wallets[i].AgentID = ""
 		}
@@ -161,7 +162,7 @@ func (p *marketPair) compare() {
 		var states [2]models.Status
 		for i, d := range p.apis {
 			got, err := d.Task(p.Context(), p.agents[i][task.poster].AgentID, task.ids[i])
-			must(p.T, err)
+			testutil.Must(p.T, err)
 			states[i] = got.Status
 		}
 		if states[0] != states[1] {

@@ -15,6 +15,7 @@ import (
 
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 	"agentmarket.space/server/models"
 )
@@ -89,7 +90,7 @@ func FuzzDocument(f *testing.F) {
 	key, inputs := d.keys[actors[1].AgentID], 0
 	f.Fuzz(func(t *testing.T, document string, variables []byte) {
 		quoted, err := json.Marshal(document)
-		must(t, err)
+		testutil.Must(t, err)
 		got := serveRequest(d.graphql, http.MethodPost, "/graphql", key, fmt.Sprintf(`{"query":%s,"variables":%s}`, quoted, variables))
 		var answer struct {
 			Errors []struct{ Extensions struct{ Code models.Code } }
@@ -163,7 +164,7 @@ func (d *dualAPI) listTasksREST(t *testing.T, capability string, status uint8, l
 		Code models.Code
 		Data []struct{ ID string }
 	}
-	must(t, json.Unmarshal(got.Body.Bytes(), &answer))
+	testutil.Must(t, json.Unmarshal(got.Body.Bytes(), &answer))
 	for _, task := range answer.Data {
 		ids = append(ids, task.ID)
 	}
@@ -185,14 +186,14 @@ func (d *dualAPI) listTasksGraphQL(t *testing.T, capability string, status uint8
 	body, err := json.Marshal(map[string]any{
 		"query": `query($first: Int, $after: String, $filter: TaskFilter) { tasks(first: $first, after: $after, filter: $filter) { nodes { id } } }`, "variables": variables,
 	})
-	must(t, err)
+	testutil.Must(t, err)
 	var answer struct {
 		Data struct {
 			Tasks struct{ Nodes []struct{ ID string } }
 		}
 		Errors []struct{ Extensions struct{ Code models.Code } }
 	}
-	must(t, json.Unmarshal(serveRequest(d.graphql, http.MethodPost, "/graphql", "", string(body)).Body.Bytes(), &answer))
+	testutil.Must(t, json.Unmarshal(serveRequest(d.graphql, http.MethodPost, "/graphql", "", string(body)).Body.Bytes(), &answer))
 	for _, task := range answer.Data.Tasks.Nodes {
 		ids = append(ids, task.ID)
 	}

@@ -16,6 +16,7 @@ import (
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 	"agentmarket.space/server/models"
 )
@@ -59,7 +60,7 @@ func newDualAPI(tb testing.TB, rest func() bool, steps *atomic.Int64, agents int
 	b := newBundle(tb)
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks}
 	server, err := graph.NewServer(resolver, graph.ServerOptions{Keys: b.Keys, Logger: b.Logger})
-	must(tb, err)
+	testutil.Must(tb, err)
 	d := &dualAPI{bundle: b, graphql: b.authenticate(server), useREST: rest, keys: map[string]string{}, steps: steps}
 	return b.Bundle, d, d.registerHireableAgents(tb, agents)
 }

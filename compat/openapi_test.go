@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // The document is served, parses, says OpenAPI 3.1, describes exactly the
@@ -15,11 +17,11 @@ func TestOpenAPI(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	res, err := http.Get(b.url + "/openapi.json")
-	must(t, err)
-	defer func() { must(t, res.Body.Close()) }()
+	testutil.Must(t, err)
+	defer func() { testutil.Must(t, res.Body.Close()) }()
 	var document map[string]any
-	must(t, json.NewDecoder(res.Body).Decode(&document))
-	assertEqual(t, "version", stringField(t, document, "openapi"), "3.1.0")
+	testutil.Must(t, json.NewDecoder(res.Body).Decode(&document))
+	testutil.Equal(t, "version", stringField(t, document, "openapi"), "3.1.0")
 
 	var described, want []string
 	ids := map[string]bool{}
@@ -36,8 +38,8 @@ func TestOpenAPI(t *testing.T) {
 	}
 	slices.Sort(described)
 	slices.Sort(want)
-	assertEqual(t, "routes", strings.Join(described, "\n"), strings.Join(want, "\n"))
-	assertEqual(t, "operation ids", len(ids), len(routes))
+	testutil.Equal(t, "routes", strings.Join(described, "\n"), strings.Join(want, "\n"))
+	testutil.Equal(t, "operation ids", len(ids), len(routes))
 
 	schemas := objectField(t, objectField(t, document, "components"), "schemas")
 	for ref := range collectRefs(document) {
@@ -70,9 +72,9 @@ func TestOpenAPI_examples(t *testing.T) {
 func jsonRoundTrip(t *testing.T, v any) any {
 	t.Helper()
 	raw, err := json.Marshal(v)
-	must(t, err)
+	testutil.Must(t, err)
 	var out any
-	must(t, json.Unmarshal(raw, &out))
+	testutil.Must(t, json.Unmarshal(raw, &out))
 	return out
 }
 

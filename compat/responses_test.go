@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func TestTaskResult_visibility(t *testing.T) {
@@ -53,13 +55,13 @@ func TestExecute_visibility(t *testing.T) {
 		body: `{"agent_id":"` + worker.id + `","task_description":"Do it","budget":15}`,
 	}), "task_id")
 	for _, who := range []caller{poster, worker} {
-		assertEqual(t, "result", stringField(t, b.mustSend(t, request{method: "GET", path: "/api/tasks/" + hire, key: who.key}), "result"), "done")
+		testutil.Equal(t, "result", stringField(t, b.mustSend(t, request{method: "GET", path: "/api/tasks/" + hire, key: who.key}), "result"), "done")
 	}
 	for _, key := range []string{stranger.key, ""} {
-		assertEqual(t, "for others", b.send(t, request{method: "GET", path: "/api/tasks/" + hire, key: key}).StatusCode, http.StatusNotFound)
+		testutil.Equal(t, "for others", b.send(t, request{method: "GET", path: "/api/tasks/" + hire, key: key}).StatusCode, http.StatusNotFound)
 	}
 	res := b.send(t, request{method: "GET", path: "/api/tasks"})
-	assertEqual(t, "list", string(res.raw), `{"success":true,"data":[]}`)
+	testutil.Equal(t, "list", string(res.raw), `{"success":true,"data":[]}`)
 }
 
 func TestAgent_hidesPrivateFields(t *testing.T) {
@@ -108,7 +110,7 @@ func TestListPagination(t *testing.T) {
 			names, next := page(t, path)
 			all, path = append(all, names), next
 		}
-		assertEqual(t, "pages", strings.Join(all, " | "), "five four | three two | one")
+		testutil.Equal(t, "pages", strings.Join(all, " | "), "five four | three two | one")
 	})
 	t.Run("the limit is clamped", func(t *testing.T) {
 		t.Parallel()
@@ -117,19 +119,19 @@ func TestListPagination(t *testing.T) {
 			"99999999999999999999": "other five four three two one", "-99999999999999999999": "other",
 		} {
 			got, _ := page(t, "/api/agents?limit="+limit)
-			assertEqual(t, "limit "+limit, got, want)
+			testutil.Equal(t, "limit "+limit, got, want)
 		}
 	})
 	t.Run("a filter that finds nothing gives an empty list", func(t *testing.T) {
 		t.Parallel()
 		for _, capability := range []string{"%25", "_oding", "cod", "'+OR+1=1--", "coding%22"} {
-			assertEqual(t, capability, string(b.send(t, request{method: "GET", path: "/api/agents?capability=" + capability}).raw), `{"success":true,"data":[]}`)
+			testutil.Equal(t, capability, string(b.send(t, request{method: "GET", path: "/api/agents?capability=" + capability}).raw), `{"success":true,"data":[]}`)
 		}
 	})
 	t.Run("capabilities are told apart by nothing but letters", func(t *testing.T) {
 		t.Parallel()
 		got, _ := page(t, "/api/agents?capability=%20CODING%20")
-		assertEqual(t, "found", got, "five four three two one")
+		testutil.Equal(t, "found", got, "five four three two one")
 	})
 }
 
@@ -144,11 +146,11 @@ func TestIdempotencyKey(t *testing.T) {
 		})
 	}
 	first, again, other := post("One"), post("One"), post("Another")
-	assertEqual(t, "first is replayed", first.Header.Get("Idempotency-Replayed"), "")
-	assertEqual(t, "second is replayed", again.Header.Get("Idempotency-Replayed"), "true")
-	assertEqual(t, "second answer", string(again.raw), string(first.raw))
-	assertEqual(t, "another body", other.StatusCode, http.StatusUnprocessableEntity)
-	assertEqual(t, "code", stringField(t, other.body, "code"), "IDEMPOTENCY_KEY_REUSED")
+	testutil.Equal(t, "first is replayed", first.Header.Get("Idempotency-Replayed"), "")
+	testutil.Equal(t, "second is replayed", again.Header.Get("Idempotency-Replayed"), "true")
+	testutil.Equal(t, "second answer", string(again.raw), string(first.raw))
+	testutil.Equal(t, "another body", other.StatusCode, http.StatusUnprocessableEntity)
+	testutil.Equal(t, "code", stringField(t, other.body, "code"), "IDEMPOTENCY_KEY_REUSED")
 }
 
 // Every answer to a valid key has the caller's balance.
@@ -170,9 +172,9 @@ func TestBalance_inEveryResponse(t *testing.T) {
 		{method: "POST", path: "/api/tasks", body: `{"title":"Too dear","description":"It is","budget":76}`},
 		{method: "POST", path: "/api/tasks/" + task + "/accept"},
 	} {
-		assertEqual(t, r.method+" "+r.path+" without a key", b.send(t, r).body["balance"], nil)
+		testutil.Equal(t, r.method+" "+r.path+" without a key", b.send(t, r).body["balance"], nil)
 		r.key = poster.key
-		assertEqual(t, r.method+" "+r.path, b.send(t, r).body["balance"], any(75.0))
+		testutil.Equal(t, r.method+" "+r.path, b.send(t, r).body["balance"], any(75.0))
 	}
 }
 
@@ -181,8 +183,8 @@ func TestHead(t *testing.T) {
 	b := newBundle(t)
 	for _, path := range []string{"/api/agents", "/openapi.json"} {
 		head := b.send(t, request{method: "HEAD", path: path})
-		assertEqual(t, path, head.StatusCode, http.StatusOK)
-		assertEqual(t, path+": Content-Type", head.Header.Get("Content-Type"), "application/json")
+		testutil.Equal(t, path, head.StatusCode, http.StatusOK)
+		testutil.Equal(t, path+": Content-Type", head.Header.Get("Content-Type"), "application/json")
 	}
 }
 
@@ -207,7 +209,7 @@ func TestContentType(t *testing.T) {
 		if contentType != "" {
 			r.headers = []string{"Content-Type", contentType}
 		}
-		assertEqual(t, contentType, b.send(t, r).StatusCode, want)
+		testutil.Equal(t, contentType, b.send(t, r).StatusCode, want)
 	}
 }
 
@@ -223,12 +225,12 @@ func TestOptionalFields(t *testing.T) {
 		if list, ok := data["capabilities"].([]any); !ok || len(list) != 0 {
 			t.Errorf("capabilities: %v", data["capabilities"])
 		}
-		assertEqual(t, "secret", data["webhook_secret"], nil)
-		assertEqual(t, "price", b.mustSend(t, request{method: "GET", path: "/api/agents/" + stringField(t, data, "id")})["price_per_task"], any(10.0))
+		testutil.Equal(t, "secret", data["webhook_secret"], nil)
+		testutil.Equal(t, "price", b.mustSend(t, request{method: "GET", path: "/api/agents/" + stringField(t, data, "id")})["price_per_task"], any(10.0))
 	})
 	t.Run("unknown members are passed over and the last of two counts", func(t *testing.T) {
 		t.Parallel()
-		assertEqual(t, "name", stringField(t, register(`{"name":"One","NAME":"Two","admin":true,"id":1,"name":"Three"}`), "name"), "Three")
+		testutil.Equal(t, "name", stringField(t, register(`{"name":"One","NAME":"Two","admin":true,"id":1,"name":"Three"}`), "name"), "Three")
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -22,7 +23,7 @@ func TestRESTDocs(t *testing.T) {
 	t.Parallel()
 	const path = "../docs/api/rest.md"
 	raw, err := os.ReadFile(path)
-	must(t, err)
+	testutil.Must(t, err)
 	page := replaceSection(t, string(raw), "refusals", errorTable())
 	page = replaceSection(t, page, "routes", routeSections(t))
 	assertGolden(t, path, page)
@@ -163,11 +164,11 @@ func constraints(schema *huma.Schema) (facts []string) {
 func findTranscript(t *testing.T, rt *route) string {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.txt")
-	must(t, err)
+	testutil.Must(t, err)
 	asks := regexp.MustCompile("^" + rt.method + " " + strings.ReplaceAll(regexp.QuoteMeta(rt.path), `\{id\}`, `\{[a-z-]+\}`) + `(\?\S*)?\n`)
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		must(t, err)
+		testutil.Must(t, err)
 		if asks.Match(text) {
 			return strings.ReplaceAll(string(text), "\n\n200 OK\n", "\n\nHTTP/1.1 200 OK\n")
 		}

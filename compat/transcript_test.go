@@ -16,6 +16,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -44,7 +45,7 @@ func (s *transcriptRecorder) record(t *testing.T, file string, r request) map[st
 		r.headers = append([]string{"Content-Type", "application/json"}, r.headers...)
 	}
 	res := s.send(t, r)
-	assertEqual(t, file+": status", res.StatusCode, http.StatusOK)
+	testutil.Equal(t, file+": status", res.StatusCode, http.StatusOK)
 	s.assertMatchesOpenAPI(t, r, res)
 	record := &bytes.Buffer{}
 	fmt.Fprintf(record, "%s %s\n", r.method, r.path)
@@ -100,7 +101,7 @@ func validateSchema(t *testing.T, what string, document *huma.OpenAPI, schema *h
 func indentJSON(t *testing.T, raw []byte) string {
 	t.Helper()
 	var out bytes.Buffer
-	must(t, json.Indent(&out, raw, "", "  "))
+	testutil.Must(t, json.Indent(&out, raw, "", "  "))
 	return out.String()
 }
 
@@ -179,10 +180,10 @@ func TestTranscripts(t *testing.T) {
 func assertGolden(t *testing.T, path, got string) {
 	t.Helper()
 	if *update {
-		must(t, os.WriteFile(path, []byte(got), 0o600))
+		testutil.Must(t, os.WriteFile(path, []byte(got), 0o600))
 	}
 	want, err := os.ReadFile(path)
-	must(t, err)
+	testutil.Must(t, err)
 	if got != string(want) {
 		t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
 	}

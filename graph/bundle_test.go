@@ -13,17 +13,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
 )
-
-// waitTimeout is how long a test waits for what must come.
-const waitTimeout = 20 * time.Second
 
 // bundle is the GraphQL door on a fresh market, served on a socket.
 type bundle struct {
@@ -54,9 +51,9 @@ func newBundleWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundl
 	o.Keys, o.Logger = b.Keys, b.Logger
 	var err error
 	o.Cache, err = NewCache(b.Market)
-	must(t, err)
+	testutil.Must(t, err)
 	b.server, err = NewServer(b.resolver, o)
-	must(t, err)
+	testutil.Must(t, err)
 	b.Keys.OnRevoked = b.server.CloseKey
 
 	b.countReads(t)
@@ -166,7 +163,7 @@ func (a gqlResponse) get(t *testing.T, path string) string {
 		return text
 	}
 	text, err := json.Marshal(at)
-	must(t, err)
+	testutil.Must(t, err)
 	return string(text)
 }
 
@@ -184,7 +181,7 @@ func (a gqlResponse) assertFields(t *testing.T, pairs ...string) {
 func (b *bundle) query(t *testing.T, c caller, document string, headers ...string) gqlResponse {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{"query": document})
-	must(t, err)
+	testutil.Must(t, err)
 	return b.send(t, c, http.MethodPost, "", body, append([]string{"Content-Type", "application/json"}, headers...)...)
 }
 
@@ -192,7 +189,7 @@ func (b *bundle) query(t *testing.T, c caller, document string, headers ...strin
 func (b *bundle) send(t *testing.T, c caller, method, query string, body []byte, headers ...string) gqlResponse {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, b.url+query, bytes.NewReader(body))
-	must(t, err)
+	testutil.Must(t, err)
 	if c.key != "" {
 		request.Header.Set("X-Api-Key", c.key)
 	}
@@ -200,10 +197,10 @@ func (b *bundle) send(t *testing.T, c caller, method, query string, body []byte,
 		request.Header.Set(headers[i], headers[i+1])
 	}
 	response, err := http.DefaultTransport.RoundTrip(request)
-	must(t, err)
-	defer func() { must(t, response.Body.Close()) }()
+	testutil.Must(t, err)
+	defer func() { testutil.Must(t, response.Body.Close()) }()
 	raw, err := io.ReadAll(response.Body)
-	must(t, err)
+	testutil.Must(t, err)
 	out := gqlResponse{status: response.StatusCode, header: response.Header}
 	if err := json.Unmarshal(raw, &out); err != nil {
 		t.Fatalf("status %d: %v in %s", response.StatusCode, err, raw)
@@ -259,26 +256,4 @@ func (b *bundle) completedTask(t *testing.T, poster, worker caller) string {
 	b.mustQuery(t, worker, fmt.Sprintf(`mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, id))
 	b.mustQuery(t, worker, fmt.Sprintf(`mutation { completeTask(input: {taskId: %q, result: "the result"}) { task { id } } }`, id))
 	return id
-}
-
-// eventually waits for what must become true.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	late := time.After(waitTimeout)
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	for !done() {
-		select {
-		case <-ticker.C:
-		case <-late:
-			t.Fatalf("waited %s for %s", waitTimeout, what)
-		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -12,13 +12,14 @@ import (
 
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // newTestCache returns a store of answers about a fresh market.
 func newTestCache(t *testing.T) *Cache {
 	t.Helper()
 	a, err := NewCache(markettest.New(t).Market)
-	must(t, err)
+	testutil.Must(t, err)
 	return a
 }
 
@@ -139,7 +140,7 @@ func TestCache_memoryBounds(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	a, err := NewCache(b.Market)
-	must(t, err)
+	testutil.Must(t, err)
 	var times atomic.Int64
 	for i := range maxEntries + 10 {
 		a.Get(t.Context(), testKey(strconv.Itoa(i)), countingResponse(&times, "b"))
@@ -169,7 +170,7 @@ func TestCache_memoryBounds(t *testing.T) {
 	}
 	whole := func(ctx context.Context) *Response {
 		_, err := b.CountAgents(ctx, market.AgentQuery{})
-		must(t, err)
+		testutil.Must(t, err)
 		return countingResponse(&times, "body")(ctx)
 	}
 	times.Store(0)

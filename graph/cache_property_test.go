@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestCache_matchesUncachedProperty walks the market at random and asks, whatever happens,
@@ -62,7 +64,7 @@ func newCachePair(t *testing.T) *cachePair {
 	b := newBundle(t)
 	b.Settings.StartingCredits = 10_000
 	plain, err := NewServer(b.resolver, ServerOptions{Introspection: true, Keys: b.Keys, Logger: b.Logger})
-	must(t, err)
+	testutil.Must(t, err)
 	p := &cachePair{bundle: b, cached: b.authenticate(b.server), uncached: b.authenticate(plain)}
 	p.callers = []caller{{}}
 	for range 3 {

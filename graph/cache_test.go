@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestCache_invalidation: a query that was answered before is answered from memory, until
@@ -148,7 +150,7 @@ func TestCache_matchesUncached(t *testing.T) {
 		case 2:
 			b.Clock.Advance(time.Duration(random.IntN(20)) * time.Minute)
 		case 3:
-			must(t, b.Sweep(t.Context()))
+			testutil.Must(t, b.Sweep(t.Context()))
 		default:
 			if len(tasks) > 0 { // refused or done: both are fine here
 				verb := []string{"acceptTask", "completeTask", "cancelTask", "releaseTask", "rateTask"}[random.IntN(5)]

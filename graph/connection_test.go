@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -77,7 +78,7 @@ func TestConnections_pagination(t *testing.T) { //nolint:tparallel // what one l
 		b.completedTask(t, poster, worker)
 		b.postTask(t, poster, fmt.Sprintf("budget: %d", 2+b.Log.Head()%5))
 		rated := b.registerAgent(t, "pricePerTask: 3")
-		must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error { // two thirds are no round number
+		testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error { // two thirds are no round number
 			return tx.Model(&models.Agent{ID: rated.id}).Updates(map[string]any{"rating_sum": 11, "rating_count": 3}).Error
 		}))
 		b.createDelivery(t, participants{poster: poster, worker: worker})

@@ -12,6 +12,7 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestDocumentedLimits holds the table of docs/api/graphql.md to what is let through:
@@ -20,7 +21,7 @@ func TestDocumentedLimits(t *testing.T) {
 	t.Parallel()
 	documented := documentedLimits(t)
 	guard, err := transport.NewDocumentLimits()
-	must(t, err)
+	testutil.Must(t, err)
 	for what, document := range map[string]func(n int) string{
 		"bytes of a document":     func(n int) string { return "{ task" + strings.Repeat(" ", n-8) + " }" },
 		"depth":                   func(n int) string { return strings.Repeat("{ a ", n) + strings.Repeat("}", n) },
@@ -50,11 +51,11 @@ func TestDocumentedLimits(t *testing.T) {
 func documentedLimits(t *testing.T) map[string]int {
 	t.Helper()
 	page, err := os.ReadFile("../docs/api/graphql.md")
-	must(t, err)
+	testutil.Must(t, err)
 	limits := map[string]int{}
 	for _, row := range regexp.MustCompile(`(?m)^\| (.+) \| (\d+) \|$`).FindAllStringSubmatch(string(page), -1) {
 		limits[row[1]], err = strconv.Atoi(row[2])
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	return limits
 }

@@ -12,6 +12,7 @@ import (
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/events"
 	"agentmarket.space/server/internal/test/goroutines"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -19,7 +20,7 @@ import (
 // returns the last cursor.
 func (b *bundle) appendTaskPosted(t *testing.T, task, poster string, times int) (last int64) {
 	t.Helper()
-	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		for range times {
 			event := models.Event{Kind: models.TaskPosted, TaskID: &task, PosterID: &poster}
 			if err := b.Log.Append(tx, &event); err != nil {
@@ -46,7 +47,7 @@ func (b *bundle) joinCrowd(t *testing.T, i int, after string) *crowdMember {
 	if after != "" {
 		arguments += fmt.Sprintf(", after: %q", after)
 	}
-	must(t, member.conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil,
+	testutil.Must(t, member.conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil,
 		`{"id":"operation %d","type":"subscribe","payload":{"query":%q}}`, i, "subscription { taskPosted("+arguments+") { cursor task { id description } } }")))
 	return member
 }
@@ -55,7 +56,7 @@ func (b *bundle) joinCrowd(t *testing.T, i int, after string) *crowdMember {
 // then it returns the code, or "cut" when the socket went.
 func (c *crowdMember) readUntil(t *testing.T, last string) (code string) {
 	t.Helper()
-	if err := c.conn.SetReadDeadline(time.Now().Add(waitTimeout)); err != nil {
+	if err := c.conn.SetReadDeadline(time.Now().Add(testutil.Timeout)); err != nil {
 		return err.Error()
 	}
 	for len(c.cursors) == 0 || c.cursors[len(c.cursors)-1] != last {
@@ -155,19 +156,19 @@ func TestFanout_idleGoroutines(t *testing.T) {
 	for i := range conns {
 		conns[i] = b.dialWebSocket(t, poster, nil)
 		for _, message := range []string{document, updates, wallet} {
-			must(t, conns[i].WriteMessage(websocket.TextMessage, []byte(message)))
+			testutil.Must(t, conns[i].WriteMessage(websocket.TextMessage, []byte(message)))
 		}
 	}
 	b.waitForSubscriptions(t, size*each)
-	eventually(t, "each socket to have one goroutine", func() bool { return count() <= before+size })
+	testutil.Eventually(t, "each socket to have one goroutine", func() bool { return count() <= before+size })
 	if n := count(); n < before+size/2 {
 		t.Errorf("%d goroutines run: the count is blind", n)
 	}
 	for _, conn := range conns {
-		must(t, conn.Close())
+		testutil.Must(t, conn.Close())
 	}
-	eventually(t, "all subscriptions to be gone", func() bool { return b.Log.Subscribers() == 0 && b.server.Connections() == 0 })
-	eventually(t, "their goroutines to end", func() bool { return count() <= before })
+	testutil.Eventually(t, "all subscriptions to be gone", func() bool { return b.Log.Subscribers() == 0 && b.server.Connections() == 0 })
+	testutil.Eventually(t, "their goroutines to end", func() bool { return count() <= before })
 	if n := len(b.server.hub.groups); n != 0 {
 		t.Errorf("%d groups are left", n)
 	}

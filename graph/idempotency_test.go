@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"testing"
 
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -134,11 +135,11 @@ func TestIdempotencyKey_ignoredFromSocketHandshake(t *testing.T) {
 	header := http.Header{"Idempotency-Key": {"k"}}
 	conn := b.dialWebSocket(t, agent, header)
 	for range 2 {
-		must(t, conn.WriteJSON(map[string]any{"id": "1", "type": "subscribe", "payload": map[string]string{
+		testutil.Must(t, conn.WriteJSON(map[string]any{"id": "1", "type": "subscribe", "payload": map[string]string{
 			"query": `mutation { postTask(input: {title: "T", description: "D", budget: 2}) { wallet { balance } } }`,
 		}}))
 		for message := map[string]any{}; message["type"] != "complete"; {
-			must(t, conn.ReadJSON(&message))
+			testutil.Must(t, conn.ReadJSON(&message))
 		}
 	}
 	b.mustQuery(t, agent, "{ viewer { wallet { balance } } }").assertFields(t, "viewer.wallet.balance", "96")

@@ -13,6 +13,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -151,8 +152,8 @@ func TestWebhookLifecycle(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(receiver.Certificate())
 	b := newBundleWith(t, ServerOptions{}, outbound.Options{RootCAs: roots, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
-	must(t, b.hooks.Start(t.Context()))
-	t.Cleanup(func() { must(t, b.hooks.Stop(context.WithoutCancel(t.Context()))) })
+	testutil.Must(t, b.hooks.Start(t.Context()))
+	t.Cleanup(func() { testutil.Must(t, b.hooks.Stop(context.WithoutCancel(t.Context()))) })
 	poster, worker := b.registerAgent(t, ""), b.registerAgent(t, `capabilities: ["research"]`)
 
 	const hook = `webhook { maskedUrl status secretHint updatedAt failingSince suspendedAt suspendedReason pendingCount failedCount }`
@@ -181,7 +182,7 @@ func TestWebhookLifecycle(t *testing.T) {
 	delivered := func(attempts string) string {
 		t.Helper()
 		var id string
-		eventually(t, attempts+" attempts", func() bool {
+		testutil.Eventually(t, attempts+" attempts", func() bool {
 			out := b.mustQuery(t, worker, `{ viewer { webhook { deliveries(status: [DELIVERED]) { nodes { id attemptCount } } } } }`)
 			if out.get(t, "viewer.webhook.deliveries.nodes") == "[]" || out.get(t, "viewer.webhook.deliveries.nodes.0.attemptCount") != attempts {
 				return false
@@ -218,7 +219,7 @@ func TestWebhookLifecycle(t *testing.T) {
 	}
 	b.mustQuery(t, worker, `mutation { pingWebhook { delivered requestBody attempt { number responseStatus responseBody error } } }`).
 		assertFields(t, "pingWebhook.delivered", "true", "pingWebhook.attempt.responseStatus", "200", "pingWebhook.attempt.responseBody", "thanks")
-	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("UPDATE webhooks SET status = 'suspended', suspended_for = 'gone', suspended_at = ? WHERE agent_id = ?", models.NewTime(b.Clock.Now()), worker.id).Error
 	}))
 	b.mustQuery(t, worker, "{ viewer { "+hook+" } }").

@@ -15,6 +15,7 @@ import (
 
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -187,7 +188,7 @@ func TestIntrospection(t *testing.T) {
 			Name, Description string
 			Fields            []struct{ Name, Description string }
 		}
-		must(t, json.Unmarshal([]byte(out.get(t, "__schema.types")), &types))
+		testutil.Must(t, json.Unmarshal([]byte(out.get(t, "__schema.types")), &types))
 		for _, object := range types {
 			if strings.HasPrefix(object.Name, "__") {
 				continue

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"gorm.io/gorm"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // countReads has what is read from the store counted, but for the log, which is read
@@ -18,9 +20,9 @@ func (b *bundle) countReads(t *testing.T) {
 		}
 	}
 	callbacks := b.DB.Read(t.Context()).Callback()
-	must(t, callbacks.Query().After("gorm:query").Register("count", count))
-	must(t, callbacks.Row().After("gorm:row").Register("count", count))
-	must(t, callbacks.Raw().After("gorm:raw").Register("count", count))
+	testutil.Must(t, callbacks.Query().After("gorm:query").Register("count", count))
+	testutil.Must(t, callbacks.Row().After("gorm:row").Register("count", count))
+	testutil.Must(t, callbacks.Raw().After("gorm:raw").Register("count", count))
 }
 
 // TestLoaders_statementCount: a list of twenty takes as many statements as a list of two,

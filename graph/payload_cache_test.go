@@ -1,6 +1,10 @@
 package graph
 
-import "testing"
+import (
+	"testing"
+
+	"agentmarket.space/server/internal/test/testutil"
+)
 
 // TestPayloadCache_bounds: however many answers there are and however large, what is kept stays
 // within its bounds, and what is counted is what is kept.
@@ -15,7 +19,7 @@ func TestPayloadCache_bounds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, err := newPayloadCache()
-			must(t, err)
+			testutil.Must(t, err)
 			late := r.getOrCreate(payloadKey{}) // dropped before it is rendered
 			shared := row.size <= maxPayloadBytes
 			for i := range row.times {

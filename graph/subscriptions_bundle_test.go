@@ -15,6 +15,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -47,17 +48,17 @@ func (b *bundle) dialWebSocket(t *testing.T, c caller, header http.Header) *webs
 	t.Helper()
 	dialer := websocket.Dialer{Subprotocols: []string{"graphql-transport-ws"}, NetDialContext: dialSmallBuffer}
 	conn, response, err := dialer.DialContext(t.Context(), "ws"+strings.TrimPrefix(b.url, "http"), header)
-	must(t, err)
-	must(t, response.Body.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, response.Body.Close())
 	t.Cleanup(func() { _ = conn.Close() })
-	must(t, conn.SetReadDeadline(time.Now().Add(waitTimeout)))
+	testutil.Must(t, conn.SetReadDeadline(time.Now().Add(testutil.Timeout)))
 	payload := "{}"
 	if c.key != "" {
 		payload = fmt.Sprintf(`{"X-API-Key":%q}`, c.key)
 	}
-	must(t, conn.WriteMessage(websocket.TextMessage, []byte(`{"type":"connection_init","payload":`+payload+`}`)))
+	testutil.Must(t, conn.WriteMessage(websocket.TextMessage, []byte(`{"type":"connection_init","payload":`+payload+`}`)))
 	_, text, err := conn.ReadMessage()
-	must(t, err)
+	testutil.Must(t, err)
 	if string(text) != `{"type":"connection_ack"}` {
 		t.Fatalf("the socket says %s", text)
 	}
@@ -69,20 +70,20 @@ func (b *bundle) subscribeWebSocket(t *testing.T, c caller, document string) *cl
 	t.Helper()
 	conn := b.dialWebSocket(t, c, nil)
 	query, err := json.Marshal(map[string]string{"query": document})
-	must(t, err)
-	must(t, conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"id":"1","type":"subscribe","payload":%s}`, query)))
+	testutil.Must(t, err)
+	testutil.Must(t, conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"id":"1","type":"subscribe","payload":%s}`, query)))
 	next := func() (a gqlResponse, done bool) {
 		var message struct {
 			Type    string
 			Payload json.RawMessage
 		}
-		must(t, conn.ReadJSON(&message))
+		testutil.Must(t, conn.ReadJSON(&message))
 		switch message.Type {
 		case "next":
-			must(t, json.Unmarshal(message.Payload, &a))
+			testutil.Must(t, json.Unmarshal(message.Payload, &a))
 			return a, false
 		case "error":
-			must(t, json.Unmarshal(message.Payload, &a.Errors))
+			testutil.Must(t, json.Unmarshal(message.Payload, &a.Errors))
 			return a, true
 		case "complete":
 			return a, true
@@ -97,19 +98,19 @@ func (b *bundle) subscribeWebSocket(t *testing.T, c caller, document string) *cl
 // subscribeSSE subscribes over server-sent events.
 func (b *bundle) subscribeSSE(t *testing.T, c caller, document string) *clientSubscription {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Timeout)
 	t.Cleanup(cancel)
 	query, err := json.Marshal(map[string]string{"query": document})
-	must(t, err)
+	testutil.Must(t, err)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, b.url, bytes.NewReader(query))
-	must(t, err)
+	testutil.Must(t, err)
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Accept", "text/event-stream")
 	if c.key != "" {
 		request.Header.Set("X-Api-Key", c.key)
 	}
 	response, err := (&http.Transport{DialContext: dialSmallBuffer, DisableKeepAlives: true}).RoundTrip(request)
-	must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { _ = response.Body.Close() })
 	lines := bufio.NewReader(response.Body)
 	next := func() (a gqlResponse, done bool) {
@@ -122,7 +123,7 @@ func (b *bundle) subscribeSSE(t *testing.T, c caller, document string) *clientSu
 				t.Fatal(err)
 			}
 			if data, ok := strings.CutPrefix(line, "data: "); ok {
-				must(t, json.Unmarshal([]byte(data), &a))
+				testutil.Must(t, json.Unmarshal([]byte(data), &a))
 				return a, len(a.Errors) > 0 && a.Data == nil
 			}
 		}
@@ -168,7 +169,7 @@ func (s *clientSubscription) values(events []gqlResponse, path string) []string 
 // waitForSubscriptions waits until so many subscriptions are.
 func (b *bundle) waitForSubscriptions(t *testing.T, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d subscriptions", n), func() bool { return b.Log.Subscribers() == n })
+	testutil.Eventually(t, fmt.Sprintf("%d subscriptions", n), func() bool { return b.Log.Subscribers() == n })
 }
 
 // waitForEventLog waits until all that has happened was handed out: who subscribes next
@@ -176,8 +177,8 @@ func (b *bundle) waitForSubscriptions(t *testing.T, n int) {
 func (b *bundle) waitForEventLog(t *testing.T) {
 	t.Helper()
 	var last int64
-	must(t, b.DB.Read(t.Context()).Raw("SELECT MAX(seq) FROM events").Scan(&last).Error)
-	eventually(t, "all to be handed out", func() bool { return b.Log.Head() >= last })
+	testutil.Must(t, b.DB.Read(t.Context()).Raw("SELECT MAX(seq) FROM events").Scan(&last).Error)
+	testutil.Eventually(t, "all to be handed out", func() bool { return b.Log.Head() >= last })
 }
 
 func (b *bundle) postTaskTitled(t *testing.T, c caller, title, members string) string {
@@ -202,7 +203,7 @@ func (b *bundle) triggerEveryEvent(t *testing.T, c participants) {
 	act(c.poster, "cancelTask", b.postTask(t, c.poster, "budget: 5"), "")
 	b.postTask(t, c.poster, "budget: 5, openForMinutes: 1")
 	b.Clock.Advance(2 * time.Minute)
-	must(t, b.Sweep(t.Context()))
+	testutil.Must(t, b.Sweep(t.Context()))
 	answered := b.FakeRunner.ResultFunc
 	b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) {
 		return "", models.Errorf(models.ExecutionFailed, "no luck")

@@ -10,6 +10,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/events"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -70,7 +71,7 @@ func TestTaskPosted_topics(t *testing.T) {
 	b := newBundle(t)
 	for n, want := range map[int]int{0: 1, 1: 1, maxTopics: maxTopics, maxTopics + 1: 1, 100: 1} {
 		interest, err := b.resolver.taskPostedInterest(t.Context(), unusedCapabilities(n), nil)
-		must(t, err)
+		testutil.Must(t, err)
 		if got := len(interest.Topics); got != want {
 			t.Errorf("%d capabilities: %d topics, want %d", n, got, want)
 		}
@@ -231,7 +232,7 @@ func TestSlowConsumer(t *testing.T) {
 			b.waitForSubscriptions(t, 1)
 			var first, last int64
 			const all = 600 // more than the queues and buffers on the way hold
-			must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+			testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 				for i := range all {
 					event := models.Event{Kind: models.TaskPosted, TaskID: &long, PosterID: &poster.id}
 					if err := b.Log.Append(tx, &event); err != nil {
@@ -243,7 +244,7 @@ func TestSlowConsumer(t *testing.T) {
 				}
 				return nil
 			}))
-			eventually(t, "the events to be handed out", func() bool { return b.Log.Head() == last })
+			testutil.Eventually(t, "the events to be handed out", func() bool { return b.Log.Head() == last })
 			heard, code := s.drain()
 			if code != string(models.SlowConsumer) || len(heard) == 0 || len(heard) >= all {
 				t.Fatalf("%d events, then %q, want some and %s", len(heard), code, models.SlowConsumer)
@@ -280,5 +281,5 @@ func TestRotateAPIKey_closesConnections(t *testing.T) {
 	b.postTask(t, other, "budget: 2")
 	stays.nextN(1)
 	stays.unsubscribe()
-	eventually(t, "all connections to be gone", func() bool { return b.server.Connections() == 0 && b.Log.Subscribers() == 0 })
+	testutil.Eventually(t, "all connections to be gone", func() bool { return b.server.Connections() == 0 && b.Log.Subscribers() == 0 })
 }

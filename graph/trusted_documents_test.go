@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func sha256Hex(text string) string {
@@ -23,7 +24,7 @@ func sha256Hex(text string) string {
 func readManifest(t *testing.T, manifest string) (*TrustedDocuments, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "documents.json")
-	must(t, os.WriteFile(path, []byte(manifest), 0o600))
+	testutil.Must(t, os.WriteFile(path, []byte(manifest), 0o600))
 	return ReadTrustedDocuments(path)
 }
 
@@ -33,7 +34,7 @@ func TestTrustedDocuments(t *testing.T) {
 	t.Parallel()
 	const listed, mutation, unlisted = `{ marketplace { version } }`, `mutation { rotateApiKey { apiKey } }`, `{ marketplace { url } }`
 	trusted, err := readManifest(t, fmt.Sprintf(`{%q: %q, %q: %q, "a-name-of-ours": %q}`, sha256Hex(listed), listed, sha256Hex(mutation), mutation, listed))
-	must(t, err)
+	testutil.Must(t, err)
 	b := newBundleWith(t, ServerOptions{Introspection: true, TrustedDocuments: trusted}, outbound.Options{})
 	post := func(body string) gqlResponse {
 		return b.send(t, caller{}, http.MethodPost, "", []byte(body), "Content-Type", "application/json")
@@ -97,7 +98,7 @@ func TestReadTrustedDocuments(t *testing.T) {
 		}
 	}
 	trusted, err := readManifest(t, `{"aB": "{ a }", "Ab": "{ b }"}`)
-	must(t, err)
+	testutil.Must(t, err)
 	if trusted.byID["aB"] != "{ a }" || trusted.byID["Ab"] != "{ b }" {
 		t.Errorf("ids that differ in case are mixed up: %v", trusted.byID)
 	}

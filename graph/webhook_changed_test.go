@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -18,7 +19,7 @@ func TestWebhookChanged(t *testing.T) {
 	owner, other := b.registerAgent(t, `webhookUrl: "https://owner.example.com/hook"`), b.registerAgent(t, `webhookUrl: "https://other.example.com/hook"`)
 	suspend := func(c caller) {
 		t.Helper()
-		must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+		testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 			if err := tx.Exec("UPDATE webhooks SET status = 'suspended', suspended_at = 1, suspended_for = 'gone' WHERE agent_id = ?", c.id).Error; err != nil {
 				return err
 			}

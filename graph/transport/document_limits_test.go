@@ -12,6 +12,7 @@ import (
 	"github.com/vektah/gqlparser/v2/parser"
 
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // doublingFragments is a document of few bytes and 2^depth fields: each fragment spreads
@@ -65,7 +66,7 @@ func TestDocumentLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			guard, err := transport.NewDocumentLimits()
-			must(t, err)
+			testutil.Must(t, err)
 			began := time.Now()
 			for range 2 { // the second time it may be remembered
 				refused := guard.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: row.document})
@@ -133,7 +134,7 @@ func FuzzDocumentLimits(f *testing.F) {
 		f.Add(document)
 	}
 	guard, err := transport.NewDocumentLimits()
-	must(f, err)
+	testutil.Must(f, err)
 	f.Fuzz(func(t *testing.T, text string) {
 		if guard.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: text}) != nil {
 			return

@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 const (
@@ -42,7 +43,7 @@ func frameHeader(head, mask byte, size int) string {
 func (p *wsClient) sendRaw(bytes string) {
 	p.t.Helper()
 	_, err := io.WriteString(p.NetConn(), bytes)
-	must(p.t, err)
+	testutil.Must(p.t, err)
 }
 
 const (
@@ -126,7 +127,7 @@ func TestIncompleteFrame(t *testing.T) {
 		p.sendRaw(bytes)
 		p.expectClose(1001)
 	}
-	waitUntil(t, "nothing is left", func() bool { return d.transports.Connections() == 0 })
+	testutil.Eventually(t, "nothing is left", func() bool { return d.transports.Connections() == 0 })
 }
 
 // TestFrameSizes: messages whose length is written in one, three and nine
@@ -180,7 +181,7 @@ func TestTooManyOperations_slowReader(t *testing.T) {
 			break
 		}
 	}
-	waitUntil(t, "it is cut off", func() bool { return d.transports.Connections() == 1 })
+	testutil.Eventually(t, "it is cut off", func() bool { return d.transports.Connections() == 1 })
 	other.expectNoMessage()
 }
 
@@ -205,7 +206,7 @@ func FuzzSocketBytes(f *testing.F) {
 		if _, err := io.Copy(io.Discard, conn); err != nil && strings.Contains(err.Error(), "timeout") {
 			t.Errorf("the socket goes on: %v", err)
 		}
-		must(t, p.Close())
+		testutil.Must(t, p.Close())
 		d.connect(t).expectNoMessage()
 	})
 }

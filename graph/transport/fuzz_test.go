@@ -9,6 +9,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -54,7 +55,7 @@ func FuzzFrame(f *testing.F) {
 			protocol, question = legacy, `{"type":"start","id":"last","payload":{"query":"{ hello }"}}`
 		}
 		p := d.dial(t, protocol)
-		defer func() { must(t, p.Close()) }()
+		defer func() { testutil.Must(t, p.Close()) }()
 		p.send(initMessage)
 		if p.WriteMessage(websocket.TextMessage, text) != nil {
 			return
@@ -69,7 +70,7 @@ func FuzzFrame(f *testing.F) {
 				}
 				return
 			}
-			must(t, err)
+			testutil.Must(t, err)
 			if answer.Type == "pong" || answer.ID == "last" {
 				return
 			}

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/99designs/gqlgen/graphql/handler"
@@ -22,6 +21,7 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -178,7 +178,7 @@ func startServer(tb testing.TB, change func(*transport.Options)) *testServer {
 		change(&options)
 	}
 	guard, err := transport.NewDocumentLimits()
-	must(tb, err)
+	testutil.Must(tb, err)
 	schema := newFakeSchema()
 	server := handler.New(schema)
 	server.SetParserTokenLimit(transport.MaxTokens)
@@ -212,16 +212,16 @@ type httpResponse struct {
 func (d *testServer) do(t *testing.T, method, query, body string, headers ...string) httpResponse {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, d.URL+"/graphql"+query, strings.NewReader(body))
-	must(t, err)
+	testutil.Must(t, err)
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
 	}
 	response, err := d.Client().Do(request)
-	must(t, err)
-	defer func() { must(t, response.Body.Close()) }()
+	testutil.Must(t, err)
+	defer func() { testutil.Must(t, response.Body.Close()) }()
 	var text bytes.Buffer
 	_, err = text.ReadFrom(response.Body)
-	must(t, err)
+	testutil.Must(t, err)
 	return httpResponse{response.StatusCode, response.Header, text.String()}
 }
 
@@ -237,27 +237,4 @@ func requestBody(document string) string {
 		panic(err)
 	}
 	return string(text)
-}
-
-// waitUntil waits until something is so, looking again and again.
-func waitUntil(t *testing.T, what string, isSo func() bool) {
-	t.Helper()
-	looks := time.NewTicker(2 * time.Millisecond)
-	defer looks.Stop()
-	tooLong := time.NewTimer(10 * time.Second)
-	defer tooLong.Stop()
-	for !isSo() {
-		select {
-		case <-looks.C:
-		case <-tooLong.C:
-			t.Fatalf("waited too long until %s", what)
-		}
-	}
-}
-
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
 }

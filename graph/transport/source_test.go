@@ -12,6 +12,7 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -80,7 +81,7 @@ func (s *scriptedSource) Close() { close(s.closed) }
 
 func (s *scriptedSource) expectClosed(t *testing.T) {
 	t.Helper()
-	waitUntil(t, "the source is closed", func() bool {
+	testutil.Eventually(t, "the source is closed", func() bool {
 		select {
 		case <-s.closed:
 			return true
@@ -138,7 +139,7 @@ func TestSource(t *testing.T) { //nolint:tparallel // each takes the script that
 	}
 	t.Run("the socket goes", func(t *testing.T) {
 		p, s := begin(t)
-		must(t, p.Close())
+		testutil.Must(t, p.Close())
 		s.expectClosed(t)
 	})
 	t.Run("more than is written at once", func(t *testing.T) {
@@ -159,7 +160,7 @@ func TestSource(t *testing.T) { //nolint:tparallel // each takes the script that
 		second.push("2")
 		for {
 			_, text, err := p.ReadMessage() // in vain if the first never lets go
-			must(t, err)
+			testutil.Must(t, err)
 			if strings.Contains(string(text), `"id":"b"`) {
 				return
 			}
@@ -231,7 +232,7 @@ func TestSource_shutdown(t *testing.T) {
 		d.transports.Shutdown(context.WithoutCancel(t.Context()))
 	}()
 	p.expectClose(1001)
-	must(t, p.Close())
+	testutil.Must(t, p.Close())
 	<-ended
 	select {
 	case <-s.closed:

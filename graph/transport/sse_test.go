@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 const (
@@ -99,10 +100,10 @@ func (d *testServer) openSilentStream(ctx context.Context, t *testing.T, key str
 func (d *testServer) openStream(ctx context.Context, t *testing.T, key, document string) *eventReader {
 	t.Helper()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, d.URL+"/graphql", strings.NewReader(requestBody(document)))
-	must(t, err)
+	testutil.Must(t, err)
 	request.Header = http.Header{"Content-Type": {jsonType}, "Accept": {eventStreamType}, "X-Api-Key": {key}}
 	response, err := d.Client().Do(request)
-	must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { _ = response.Body.Close() })
 	return &eventReader{t, bufio.NewReader(response.Body)}
 }
@@ -112,7 +113,7 @@ func (r *eventReader) readAll() string {
 	r.t.Helper()
 	var text strings.Builder
 	_, err := r.body.WriteTo(&text)
-	must(r.t, err)
+	testutil.Must(r.t, err)
 	return strings.TrimPrefix(text.String(), ":\n\n")
 }
 
@@ -160,17 +161,17 @@ func TestEventStream_clientDisconnects(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	d.openSilentStream(ctx, t, "")
 	cancel()
-	waitUntil(t, "its stream is gone", func() bool { return d.transports.Connections() == 0 })
+	testutil.Eventually(t, "its stream is gone", func() bool { return d.transports.Connections() == 0 })
 }
 
 func TestEventStream_slowReader(t *testing.T) {
 	t.Parallel()
 	d := startServer(t, func(o *transport.Options) { o.WriteTimeout = 100 * time.Millisecond })
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", d.Listener.Addr().String())
-	must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	_, err = conn.Write([]byte("GET /graphql?query=subscription{flood} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"))
-	must(t, err)
-	waitUntil(t, "it has a stream", func() bool { return d.transports.Connections() == 1 })
-	waitUntil(t, "the stream is cut off", func() bool { return d.transports.Connections() == 0 })
+	testutil.Must(t, err)
+	testutil.Eventually(t, "it has a stream", func() bool { return d.transports.Connections() == 1 })
+	testutil.Eventually(t, "the stream is cut off", func() bool { return d.transports.Connections() == 0 })
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 const subscribeSilence = `{"id":"1","type":"subscribe","payload":{"query":"subscription { silence }"}}`
@@ -62,7 +63,7 @@ func TestCloseCodes(t *testing.T) {
 	t.Run("a message that is not text", func(t *testing.T) {
 		t.Parallel()
 		p := d.dial(t, modern)
-		must(t, p.WriteMessage(websocket.BinaryMessage, []byte(initMessage)))
+		testutil.Must(t, p.WriteMessage(websocket.BinaryMessage, []byte(initMessage)))
 		p.expectClose(1003)
 	})
 }
@@ -81,7 +82,7 @@ func TestInitTimeout(t *testing.T) {
 	t.Parallel()
 	d := startServer(t, func(o *transport.Options) { o.InitTimeout = 20 * time.Millisecond })
 	d.dial(t, modern).expectClose(4408)
-	waitUntil(t, "the socket is gone", func() bool { return d.transports.Connections() == 0 })
+	testutil.Eventually(t, "the socket is gone", func() bool { return d.transports.Connections() == 0 })
 }
 
 func TestHandshake(t *testing.T) {
@@ -106,9 +107,9 @@ func TestHandshake(t *testing.T) {
 				t.Fatalf("answer %v (%v), want status %d", response, err, row.status)
 			}
 			if err == nil {
-				must(t, conn.Close())
+				testutil.Must(t, conn.Close())
 			}
-			must(t, response.Body.Close())
+			testutil.Must(t, response.Body.Close())
 		})
 	}
 }
@@ -283,8 +284,8 @@ func TestConnectionLimits(t *testing.T) {
 			if stream.status != http.StatusServiceUnavailable || stream.header.Get("Retry-After") == "" {
 				t.Errorf("an event stream beside it was answered %+v", stream)
 			}
-			must(t, first.Close())
-			waitUntil(t, "there is room again", func() bool { return d.transports.Connections() == 0 })
+			testutil.Must(t, first.Close())
+			testutil.Eventually(t, "there is room again", func() bool { return d.transports.Connections() == 0 })
 			d.connect(t)
 		})
 	}
@@ -336,7 +337,7 @@ func TestCloseKey_doesNotBlock(t *testing.T) {
 	if took := time.Since(began); took > 500*time.Millisecond {
 		t.Errorf("it took %s", took)
 	}
-	waitUntil(t, "the sockets are gone", func() bool { return d.transports.Connections() == 0 })
+	testutil.Eventually(t, "the sockets are gone", func() bool { return d.transports.Connections() == 0 })
 }
 
 // waitUntilWriteBlocks waits until so much was sent to the peer that the server's writes
@@ -347,7 +348,7 @@ func (p *wsClient) waitUntilWriteBlocks(d *testServer) {
 	for range 100 { // each round trip gives the flood time
 		other.expectNoMessage()
 	}
-	must(p.t, other.Close())
+	testutil.Must(p.t, other.Close())
 }
 
 func TestShutdown(t *testing.T) {
@@ -396,9 +397,9 @@ func TestSlowReader(t *testing.T) {
 	d := startServer(t, func(o *transport.Options) { o.WriteTimeout = 100 * time.Millisecond })
 	other := d.connect(t)
 	slow := d.connect(t)
-	must(t, slow.WriteControl(websocket.PongMessage, nil, time.Now().Add(time.Second)))
+	testutil.Must(t, slow.WriteControl(websocket.PongMessage, nil, time.Now().Add(time.Second)))
 	slow.subscribe("a", "subscription { flood }")
-	waitUntil(t, "the slow one is gone", func() bool {
+	testutil.Eventually(t, "the slow one is gone", func() bool {
 		other.expectNoMessage()
 		return d.transports.Connections() == 1
 	})
@@ -423,7 +424,7 @@ func TestDeadPeer(t *testing.T) {
 		}
 	}()
 	dead.expectClose(1001)
-	waitUntil(t, "only the living is left", func() bool { return d.transports.Connections() == 1 })
+	testutil.Eventually(t, "only the living is left", func() bool { return d.transports.Connections() == 1 })
 }
 
 // TestNoGoroutineLeaks is not parallel: it counts the goroutines of the
@@ -434,12 +435,12 @@ func TestNoGoroutineLeaks(t *testing.T) {
 	for range 10 {
 		polite := d.connect(t)
 		polite.send(subscribeSilence)
-		must(t, polite.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(time.Second)))
+		testutil.Must(t, polite.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(time.Second)))
 		polite.expectClose(1000)
 
 		rude := d.connect(t)
 		rude.send(subscribeSilence)
-		must(t, rude.NetConn().Close())
+		testutil.Must(t, rude.NetConn().Close())
 
 		wrong := d.connect(t)
 		wrong.send(subscribeSilence, subscribeSilence)
@@ -447,7 +448,7 @@ func TestNoGoroutineLeaks(t *testing.T) {
 
 		d.dial(t, modern).send(`{"type":"connection_init","payload":7}`)
 	}
-	waitUntil(t, "every socket is gone", func() bool { return d.transports.Connections() == 0 })
+	testutil.Eventually(t, "every socket is gone", func() bool { return d.transports.Connections() == 0 })
 	d.Close()
-	waitUntil(t, "every goroutine is", func() bool { return runtime.NumGoroutine() <= before })
+	testutil.Eventually(t, "every goroutine is", func() bool { return runtime.NumGoroutine() <= before })
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 const (
@@ -17,8 +19,6 @@ const (
 	legacy      = "graphql-ws"
 	initMessage = `{"type":"connection_init"}`
 	ackMessage  = `{"type":"connection_ack"}`
-
-	testTimeout = 10 * time.Second
 )
 
 // wsClient is the client's end of a socket.
@@ -31,10 +31,10 @@ type wsClient struct {
 func (d *testServer) dial(t *testing.T, protocol string) *wsClient {
 	t.Helper()
 	conn, response, err := d.tryDial(t.Context(), nil, protocol)
-	must(t, err)
-	must(t, response.Body.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, response.Body.Close())
 	t.Cleanup(func() { _ = conn.Close() })
-	must(t, conn.SetReadDeadline(time.Now().Add(testTimeout)))
+	testutil.Must(t, conn.SetReadDeadline(time.Now().Add(testutil.Timeout)))
 	return &wsClient{conn, t}
 }
 
@@ -56,7 +56,7 @@ func (d *testServer) connect(t *testing.T) *wsClient {
 func (p *wsClient) send(messages ...string) {
 	p.t.Helper()
 	for _, message := range messages {
-		must(p.t, p.WriteMessage(websocket.TextMessage, []byte(message)))
+		testutil.Must(p.t, p.WriteMessage(websocket.TextMessage, []byte(message)))
 	}
 }
 
@@ -70,7 +70,7 @@ func (p *wsClient) subscribe(id, document string) {
 func (p *wsClient) expect(messages ...string) {
 	p.t.Helper()
 	for _, want := range messages {
-		must(p.t, p.SetReadDeadline(time.Now().Add(testTimeout)))
+		testutil.Must(p.t, p.SetReadDeadline(time.Now().Add(testutil.Timeout)))
 		_, got, err := p.ReadMessage()
 		if err != nil || string(got) != want {
 			p.t.Fatalf("heard %s (%v), want %s", got, err, want)

@@ -10,6 +10,7 @@ import (
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -26,11 +27,11 @@ func openReplicas(t *testing.T, address string, clock *markettest.Clock, n int) 
 	all := make([]testReplica, n)
 	for i := range all {
 		db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
-		must(t, err)
+		testutil.Must(t, err)
 		l, err := newRateLimiter(true, true, clock.Now)
-		must(t, err)
+		testutil.Must(t, err)
 		all[i] = testReplica{rateLimiter: l, db: db, usage: db.NewUsageSync()}
-		must(t, all[i].syncUsage(t.Context(), all[i].usage)) // from here on it hears the others
+		testutil.Must(t, all[i].syncUsage(t.Context(), all[i].usage)) // from here on it hears the others
 	}
 	return all
 }
@@ -48,13 +49,6 @@ func (s testReplica) exhaust(t *testing.T, as string) (admitted int) {
 			return admitted
 		}
 		admitted++
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -82,7 +76,7 @@ func TestSyncUsage(t *testing.T) {
 		}
 		return admitted
 	}
-	works := func(s testReplica) { must(t, s.syncUsage(t.Context(), s.usage)) }
+	works := func(s testReplica) { testutil.Must(t, s.syncUsage(t.Context(), s.usage)) }
 
 	const first, later = 20, 60
 	// What a replica has told is known everywhere two seconds after it was used.
@@ -95,7 +89,7 @@ func TestSyncUsage(t *testing.T) {
 	}
 
 	for _, s := range all {
-		must(t, s.db.Close())
+		testutil.Must(t, s.db.Close())
 	}
 	away := func(s testReplica) {
 		if s.syncUsage(t.Context(), s.usage) == nil {
@@ -115,14 +109,14 @@ func TestSyncUsage_threshold(t *testing.T) {
 	const tenth = 10
 	clock := &markettest.Clock{}
 	s := openReplicas(t, services.NewPostgresDatabase(t), clock, 1)[0]
-	defer func() { must(t, s.db.Close()) }()
+	defer func() { testutil.Must(t, s.db.Close()) }()
 	ctx := auth.WithActor(t.Context(), auth.Actor{AgentID: "A"})
 	for n := range tenth {
 		_, err := s.allowRequest(ctx)
-		must(t, err)
-		must(t, s.syncUsage(t.Context(), s.usage))
+		testutil.Must(t, err)
+		testutil.Must(t, s.syncUsage(t.Context(), s.usage))
 		var told []string
-		must(t, s.db.Read(t.Context()).Raw("SELECT callers::text || used::text FROM usage").Scan(&told).Error)
+		testutil.Must(t, s.db.Read(t.Context()).Raw("SELECT callers::text || used::text FROM usage").Scan(&told).Error)
 		if n < tenth-1 && len(told) != 0 || n == tenth-1 && !slices.Equal(told, []string{`{"key A"}{10}`}) {
 			t.Errorf("after %d requests the others are told %q", n+1, told)
 		}

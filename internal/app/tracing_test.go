@@ -23,6 +23,7 @@ import (
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/config"
 	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // traceCollector is what a collector was sent.
@@ -102,7 +103,7 @@ func TestTraces(t *testing.T) {
 	b.do(t, http.MethodGet, "/api/wallet", "", "X-API-Key", poster, "traceparent", "00-"+trace+"-"+parent+"-01")
 	b.do(t, http.MethodPost, "/api/execute", fmt.Sprintf(`{"agent_id":%q,"task_description":"Secret task","budget":20}`, id), "X-API-Key", poster,
 		"traceparent", "00-"+trace+"-"+parent+"-01")
-	eventually(t, "both attempts were made", func() bool {
+	testutil.Eventually(t, "both attempts were made", func() bool {
 		return strings.Contains(b.do(t, http.MethodPost, "/graphql", `{"query":"{ viewer { webhook { deliveries { nodes { status } } } } }"}`, "X-API-Key", worker).body, "FAILED")
 	})
 	stop()
@@ -250,18 +251,4 @@ func (b *testServer) start(t *testing.T) (stop func()) {
 	})
 	t.Cleanup(stop)
 	return stop
-}
-
-// eventually waits until something is so.
-func eventually(t *testing.T, what string, isSo func() bool) {
-	t.Helper()
-	looks, late := time.NewTicker(5*time.Millisecond), time.After(20*time.Second)
-	defer looks.Stop()
-	for !isSo() {
-		select {
-		case <-looks.C:
-		case <-late:
-			t.Fatalf("waited too long until %s", what)
-		}
-	}
 }

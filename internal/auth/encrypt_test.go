@@ -6,12 +6,13 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func newCipher(t *testing.T, secret string) *auth.Cipher {
 	t.Helper()
 	box, err := auth.NewCipher([]byte(secret))
-	must(t, err)
+	testutil.Must(t, err)
 	return box
 }
 

@@ -17,6 +17,7 @@ import (
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -38,10 +39,10 @@ func newBundle(t *testing.T) *bundle {
 func newBundleAt(t *testing.T, path string) *bundle {
 	t.Helper()
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
+	testutil.Must(t, err)
+	t.Cleanup(func() { testutil.Must(t, db.Close()) })
 	keys, err := auth.NewKeys(db, func() time.Time { return time.Unix(1_800_000_000, 0) })
-	must(t, err)
+	testutil.Must(t, err)
 	b := &bundle{Keys: keys, t: t, db: db, path: path}
 	b.createAgent(agentID)
 	return b
@@ -56,7 +57,7 @@ func (b *bundle) createAgent(id string) {
 
 func (b *bundle) write(fn func(*database.Tx) error) {
 	b.t.Helper()
-	must(b.t, b.db.Write(b.t.Context(), fn))
+	testutil.Must(b.t, b.db.Write(b.t.Context(), fn))
 }
 
 // createKey returns a new key of the agent.
@@ -122,14 +123,14 @@ func TestKeys_storeOnlyHashes(t *testing.T) {
 	key := b.createKey()
 	b.wantFound(key)
 	raw, err := hex.DecodeString(key)
-	must(t, err)
+	testutil.Must(t, err)
 	hash := auth.HashKey(key)
 	files, err := filepath.Glob(b.path + "*")
-	must(t, err)
+	testutil.Must(t, err)
 	hashes := 0
 	for _, name := range files {
 		content, err := os.ReadFile(name)
-		must(t, err)
+		testutil.Must(t, err)
 		if bytes.Contains(content, []byte(key)) || bytes.Contains(content, raw) {
 			t.Errorf("%s holds the key", filepath.Base(name))
 		}
@@ -189,12 +190,5 @@ func TestAuthenticate_unknownKeysNotCached(t *testing.T) {
 	}
 	if n := b.CacheLen(); n != 1 {
 		t.Errorf("%d keys are remembered, want 1", n)
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -45,25 +46,25 @@ func TestReencrypt(t *testing.T) {
 	b := newBundle(t)
 	old, fresh := newCipher(t, "the old secret key"), newCipher(t, "the new secret key")
 	both, err := auth.NewCipher([]byte("the new secret key"), []byte("the old secret key"))
-	must(t, err)
+	testutil.Must(t, err)
 	b.encryptSecrets(old, agents)
 	var changing sync.WaitGroup
 	changing.Go(func() { // as an agent that has its secret replaced
 		for i := range agents / 10 {
 			id := fmt.Sprintf("agent-%04d", 10*i)
-			must(t, b.db.Write(t.Context(), func(tx *database.Tx) error {
+			testutil.Must(t, b.db.Write(t.Context(), func(tx *database.Tx) error {
 				return tx.Model(&models.Secret{AgentID: id}).Update("sealed", both.Encrypt([]byte("replaced"), id)).Error
 			}))
 		}
 	})
 	var done auth.ReencryptProgress
-	must(t, auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(now auth.ReencryptProgress) { done = now }))
+	testutil.Must(t, auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(now auth.ReencryptProgress) { done = now }))
 	changing.Wait()
 	if done.Table != "secrets" || done.Rows != agents || done.Changed < agents*9/10 {
 		t.Errorf("told of %+v", done)
 	}
 	var rows []models.Secret
-	must(t, b.db.Read(t.Context()).Find(&rows).Error)
+	testutil.Must(t, b.db.Read(t.Context()).Find(&rows).Error)
 	for _, row := range rows {
 		plain, err := fresh.Decrypt(row.Encrypted, row.AgentID)
 		if err != nil || string(plain) != "secret of "+row.AgentID && string(plain) != "replaced" {
@@ -76,7 +77,7 @@ func TestReencrypt(t *testing.T) {
 			t.Errorf("the old secret of %s is %q (%v)", row.AgentID, plain, err)
 		}
 	}
-	must(t, auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(now auth.ReencryptProgress) { done = now }))
+	testutil.Must(t, auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(now auth.ReencryptProgress) { done = now }))
 	if done.Rows != agents || done.Changed != 0 {
 		t.Errorf("the second time it is told of %+v", done)
 	}
@@ -88,7 +89,7 @@ func TestReencrypt_unknownKey(t *testing.T) {
 	b := newBundle(t)
 	b.encryptSecrets(newCipher(t, "a key that is lost"), 1)
 	both, err := auth.NewCipher([]byte("the new secret key"), []byte("the old secret key"))
-	must(t, err)
+	testutil.Must(t, err)
 	before := b.storedSecrets()
 	err = auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(auth.ReencryptProgress) { t.Error("told of a page") })
 	if err == nil || !strings.Contains(err.Error(), "sealed of agent-0000") || strings.Contains(err.Error(), "secret of") {
@@ -102,7 +103,7 @@ func TestReencrypt_unknownKey(t *testing.T) {
 func (b *bundle) storedSecrets() (all string) {
 	b.t.Helper()
 	var rows []models.Secret
-	must(b.t, b.db.Read(b.t.Context()).Find(&rows).Error)
+	testutil.Must(b.t, b.db.Read(b.t.Context()).Find(&rows).Error)
 	return fmt.Sprint(rows)
 }
 
@@ -111,7 +112,7 @@ func TestCipher_twoKeys(t *testing.T) {
 	t.Parallel()
 	old, fresh := newCipher(t, "the old secret key"), newCipher(t, "the new secret key")
 	both, err := auth.NewCipher([]byte("the new secret key"), []byte("the old secret key"))
-	must(t, err)
+	testutil.Must(t, err)
 	for name, sealed := range map[string][]byte{"the old": old.Encrypt([]byte("plain"), "label"), "the new": fresh.Encrypt([]byte("plain"), "label")} {
 		if plain, err := both.Decrypt(sealed, "label"); err != nil || string(plain) != "plain" {
 			t.Errorf("%s: %q (%v)", name, plain, err)

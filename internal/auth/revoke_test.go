@@ -8,6 +8,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func TestRevoke(t *testing.T) {
@@ -71,7 +72,7 @@ func TestRevoke(t *testing.T) {
 		key := b.createKey()
 		before := b.RevocationCount()
 		actor, err := b.Authenticate(t.Context(), key)
-		must(t, err)
+		testutil.Must(t, err)
 		b.revokeKeys()
 		b.CacheLate(actor, before)
 		b.wantUnknown(key)

@@ -15,6 +15,7 @@ import (
 	"github.com/riverqueue/river"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -33,7 +34,7 @@ func blockWriter(t *testing.T, want string) *blockedWriter {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
-	must(t, err)
+	testutil.Must(t, err)
 	entered, leave := make(chan struct{}), make(chan struct{})
 	h := &blockedWriter{DB: db, path: path, unblock: sync.OnceFunc(func() { close(leave) })}
 	t.Cleanup(func() {
@@ -41,7 +42,7 @@ func blockWriter(t *testing.T, want string) *blockedWriter {
 		select {
 		case <-db.Closing():
 		default:
-			must(t, db.Close())
+			testutil.Must(t, db.Close())
 		}
 	})
 	h.group.Go(func() {
@@ -147,7 +148,7 @@ func TestWrite_isolatesFailuresInBatch(t *testing.T) {
 		t.Errorf("hooks ran %q", hooks)
 	}
 	var jobs []string
-	must(t, h.Read(t.Context()).Raw("SELECT json_extract(args, '$.of') FROM river_job ORDER BY id").Scan(&jobs).Error)
+	testutil.Must(t, h.Read(t.Context()).Raw("SELECT json_extract(args, '$.of') FROM river_job ORDER BY id").Scan(&jobs).Error)
 	if !slices.Equal(jobs, []string{"before", "between", "after"}) {
 		t.Errorf("queued %q", jobs)
 	}
@@ -185,7 +186,7 @@ func TestEnqueue_mergesJobs(t *testing.T) {
 	}
 	h.finish()
 	var jobs []string
-	must(t, h.Read(t.Context()).Raw("SELECT json_extract(args, '$.of') FROM river_job ORDER BY id").Scan(&jobs).Error)
+	testutil.Must(t, h.Read(t.Context()).Raw("SELECT json_extract(args, '$.of') FROM river_job ORDER BY id").Scan(&jobs).Error)
 	if want := []string{"abc", "A", "B", "C", "d", "D"}; !slices.Equal(jobs, want) {
 		t.Errorf("queued %q, want %q", jobs, want)
 	}
@@ -246,7 +247,7 @@ func TestWrite_batchFails(t *testing.T) {
 				return nil
 			})
 			h.finish()
-			must(t, h.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "next") }))
+			testutil.Must(t, h.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "next") }))
 			if got := agentIDs(t, h.DB); !slices.Equal(got, []string{"next"}) {
 				t.Errorf("kept %q", got)
 			}
@@ -278,7 +279,7 @@ func TestWrite_cancelled(t *testing.T) {
 	}
 	h.finish()
 	begun, cancel := context.WithCancel(t.Context())
-	must(t, h.Write(begun, func(tx *database.Tx) error {
+	testutil.Must(t, h.Write(begun, func(tx *database.Tx) error {
 		cancel()
 		return insertAgent(tx, "too late to cancel")
 	}))
@@ -321,7 +322,7 @@ func TestClose(t *testing.T) {
 	late := func(tx *database.Tx) error { return insertAgent(tx, "late") }
 	wantError(t, h.Write(t.Context(), late), "the database is closed")
 	h.finish()
-	must(t, <-closed)
+	testutil.Must(t, <-closed)
 	wantError(t, h.Write(t.Context(), late), "the database is closed")
 	if got := agentIDs(t, openDB(t, h.path)); !slices.Equal(got, []string{"first", "waiting"}) {
 		t.Errorf("kept %q", got)
@@ -333,9 +334,9 @@ func TestClose(t *testing.T) {
 func TestWrite_diskFull(t *testing.T) {
 	t.Parallel()
 	db, err := database.Open(t.Context(), filepath.Join(t.TempDir(), "a.db"), slog.New(slog.DiscardHandler))
-	must(t, err)
-	defer func() { must(t, db.Close()) }()
-	must(t, db.LimitPages(1)) // to as many as it has
+	testutil.Must(t, err)
+	defer func() { testutil.Must(t, db.Close()) }()
+	testutil.Must(t, db.LimitPages(1)) // to as many as it has
 	written := 0
 	for err == nil {
 		if err = db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, strconv.Itoa(written)) }); err == nil {
@@ -345,8 +346,8 @@ func TestWrite_diskFull(t *testing.T) {
 	if models.CodeOf(err) != models.Unavailable || !strings.Contains(err.Error(), "disk") {
 		t.Errorf("it is refused with %v", err)
 	}
-	must(t, db.LimitPages(1<<30))
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "again") }))
+	testutil.Must(t, db.LimitPages(1<<30))
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "again") }))
 	if n := len(agentIDs(t, db)); n != written+1 {
 		t.Errorf("%d changes were kept, want %d", n, written+1)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -20,8 +21,8 @@ func TestCommit_connectionLost(t *testing.T) {
 	t.Parallel()
 	proxy, address := newProxy(t)
 	db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
+	testutil.Must(t, err)
+	t.Cleanup(func() { testutil.Must(t, db.Close()) })
 	const made, unknown = "the change was made", "may have happened or not"
 	var runs, hooks, kept, lost atomic.Int64
 	db.ObserveCommits(func(c database.CommitStats) {
@@ -58,7 +59,7 @@ func TestCommit_connectionLost(t *testing.T) {
 	}
 	nothing := func(*database.Tx) error { return nil }
 	count := func(kind string) (n int64) {
-		must(t, db.Read(t.Context()).Model(&models.Event{}).Where("kind = ?", kind).Count(&n).Error)
+		testutil.Must(t, db.Read(t.Context()).Model(&models.Event{}).Where("kind = ?", kind).Count(&n).Error)
 		return n
 	}
 	const writers = 12

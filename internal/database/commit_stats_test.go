@@ -13,6 +13,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestObserveCommits: who counts is told of each commit with as many changes as it kept.
@@ -36,8 +37,8 @@ func TestObserveCommits(t *testing.T) {
 func TestObserveCommits_bothEngines(t *testing.T) {
 	t.Parallel()
 	db, err := database.Open(t.Context(), services.NewDatabase(t), slog.New(slog.DiscardHandler))
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
+	testutil.Must(t, err)
+	t.Cleanup(func() { testutil.Must(t, db.Close()) })
 	var mu sync.Mutex
 	changes := 0
 	db.ObserveCommits(func(c database.CommitStats) {
@@ -52,7 +53,7 @@ func TestObserveCommits_bothEngines(t *testing.T) {
 	ids := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
 	for _, id := range ids {
 		group.Go(func() {
-			must(t, db.Write(context.WithoutCancel(t.Context()), func(tx *database.Tx) error { return insertAgent(tx, id) }))
+			testutil.Must(t, db.Write(context.WithoutCancel(t.Context()), func(tx *database.Tx) error { return insertAgent(tx, id) }))
 		})
 	}
 	group.Wait()
@@ -70,16 +71,16 @@ func TestObserveCommits_bothEngines(t *testing.T) {
 func TestReadQueueStats(t *testing.T) {
 	t.Parallel()
 	db, err := database.Open(t.Context(), services.NewDatabase(t), slog.New(slog.DiscardHandler))
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, err)
+	t.Cleanup(func() { testutil.Must(t, db.Close()) })
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		tx.Enqueue(job{Name: "old"}, &river.InsertOpts{Queue: "a", ScheduledAt: time.Now().Add(-time.Hour)})
 		tx.Enqueue(job{Name: "new"}, &river.InsertOpts{Queue: "a"})
 		tx.Enqueue(job{Name: "later"}, &river.InsertOpts{Queue: "b", ScheduledAt: time.Now().Add(time.Hour)})
 		return nil
 	}))
 	found := map[string]database.QueueStats{}
-	must(t, db.Snapshot(t.Context(), func(state *database.Snapshot) error {
+	testutil.Must(t, db.Snapshot(t.Context(), func(state *database.Snapshot) error {
 		queues, err := database.ReadQueueStats(state)
 		for _, q := range queues {
 			found[q.Queue+" "+string(q.State)] = q

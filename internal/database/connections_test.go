@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -19,7 +20,7 @@ func TestOpen_pragmas(t *testing.T) {
 		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "10000", "temp_store": "2", "query_only": "0",
 	} {
 		var got string
-		must(t, db.Write(t.Context(), func(tx *database.Tx) error { return tx.QueryRow("PRAGMA "+pragma, nil, &got) }))
+		testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return tx.QueryRow("PRAGMA "+pragma, nil, &got) }))
 		if got != want {
 			t.Errorf("the writer has %s = %s, want %s", pragma, got, want)
 		}
@@ -36,7 +37,7 @@ func TestSnapshot_concurrent(t *testing.T) {
 	t.Parallel()
 	const readers = 4
 	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "before") }))
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "before") }))
 	var reading, group sync.WaitGroup
 	written := make(chan struct{})
 	reading.Add(readers)
@@ -64,7 +65,7 @@ func TestSnapshot_concurrent(t *testing.T) {
 		})
 	}
 	reading.Wait()
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "meanwhile") }))
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "meanwhile") }))
 	close(written)
 	group.Wait()
 	if got := agentIDs(t, db); len(got) != 2 {

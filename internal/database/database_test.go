@@ -18,6 +18,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -25,8 +26,8 @@ import (
 func openDB(t *testing.T, path string) *database.DB {
 	t.Helper()
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
+	testutil.Must(t, err)
+	t.Cleanup(func() { testutil.Must(t, db.Close()) })
 	return db
 }
 
@@ -39,7 +40,7 @@ func insertAgent(tx *database.Tx, id string) error {
 func agentIDs(t *testing.T, db *database.DB) []string {
 	t.Helper()
 	var ids []string
-	must(t, db.Read(t.Context()).Model(&models.Agent{}).Order("id").Pluck("id", &ids).Error)
+	testutil.Must(t, db.Read(t.Context()).Model(&models.Agent{}).Order("id").Pluck("id", &ids).Error)
 	return ids
 }
 
@@ -141,15 +142,15 @@ func TestOpen_afterCrash(t *testing.T) {
 	t.Parallel()
 	dir, after := t.TempDir(), t.TempDir()
 	db := openDB(t, filepath.Join(dir, "a.db"))
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		tx.Enqueue(job{}, nil)
 		return insertAgent(tx, "acknowledged")
 	}))
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("UPDATE river_job SET state = 'running'").Error
 	}))
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
-		must(t, insertAgent(tx, "under way"))
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+		testutil.Must(t, insertAgent(tx, "under way"))
 		for _, name := range []string{"a.db", "a.db-wal"} {
 			copyFile(t, filepath.Join(dir, name), filepath.Join(after, name))
 		}
@@ -160,9 +161,9 @@ func TestOpen_afterCrash(t *testing.T) {
 		t.Errorf("after the crash there are %q", got)
 	}
 	_, err := recovered.NewJobClient(t.Context(), &river.Config{})
-	must(t, err)
+	testutil.Must(t, err)
 	var states []string
-	must(t, recovered.Read(t.Context()).Table("river_job").Pluck("state", &states).Error)
+	testutil.Must(t, recovered.Read(t.Context()).Table("river_job").Pluck("state", &states).Error)
 	if !slices.Equal(states, []string{"available"}) {
 		t.Errorf("the job is %q", states)
 	}
@@ -192,13 +193,13 @@ func TestOpen_errors(t *testing.T) {
 	} {
 		opened, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 		if err == nil {
-			must(t, opened.Close())
+			testutil.Must(t, opened.Close())
 		}
 		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("got %v, want a line with %q", err, says)
 		}
 	}
-	must(t, db.Ping(t.Context()))
+	testutil.Must(t, db.Ping(t.Context()))
 }
 
 // TestOpen_foreignFileUnchanged leaves another program's database as it was, to the byte.
@@ -206,7 +207,7 @@ func TestOpen_foreignFileUnchanged(t *testing.T) {
 	t.Parallel()
 	path := foreignDatabase(t)
 	before, err := os.ReadFile(path)
-	must(t, err)
+	testutil.Must(t, err)
 	if _, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler)); err == nil {
 		t.Fatal("it was opened")
 	}
@@ -218,7 +219,7 @@ func TestOpen_foreignFileUnchanged(t *testing.T) {
 func nonDatabaseFile(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
-	must(t, os.WriteFile(path, []byte(strings.Repeat("text ", 1000)), 0o600))
+	testutil.Must(t, os.WriteFile(path, []byte(strings.Repeat("text ", 1000)), 0o600))
 	return path
 }
 
@@ -226,9 +227,9 @@ func damagedFile(t *testing.T) string {
 	t.Helper()
 	path := closedDatabase(t)
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = file.WriteAt([]byte(strings.Repeat("\xff", 30_000)), 8192)
-	must(t, errors.Join(err, file.Close()))
+	testutil.Must(t, errors.Join(err, file.Close()))
 	return path
 }
 
@@ -237,9 +238,9 @@ func foreignDatabase(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
 	db, err := sql.Open(services.SQLiteDriver(), path)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = db.ExecContext(t.Context(), "CREATE TABLE accounts (id INTEGER PRIMARY KEY)")
-	must(t, errors.Join(err, db.Close()))
+	testutil.Must(t, errors.Join(err, db.Close()))
 	return path
 }
 
@@ -248,7 +249,7 @@ func newerDatabase(t *testing.T) string {
 	t.Helper()
 	from, to := filepath.Join(t.TempDir(), "a.db"), filepath.Join(t.TempDir(), "a.db")
 	db := openDB(t, from)
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)").Error
 	}))
 	copyFile(t, from, to)
@@ -261,9 +262,9 @@ func closedDatabase(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
-	must(t, err)
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
-	must(t, db.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
+	testutil.Must(t, db.Close())
 	return path
 }
 
@@ -276,8 +277,8 @@ func TestInspect(t *testing.T) {
 		t.Errorf("got %v, want a missing file", err)
 	}
 	db := openDB(t, path)
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
-	must(t, database.Inspect(t.Context(), path, func(state *database.Snapshot) error {
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
+	testutil.Must(t, database.Inspect(t.Context(), path, func(state *database.Snapshot) error {
 		var n int64
 		if err := state.Model(&models.Agent{}).Count(&n).Error; err != nil || n != 1 {
 			t.Errorf("counts %d (%v)", n, err)
@@ -314,7 +315,7 @@ func TestInspect_newerSchemaPostgres(t *testing.T) {
 	t.Parallel()
 	address := services.NewPostgresDatabase(t)
 	db := openDB(t, address)
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)").Error
 	}))
 	err := database.Inspect(t.Context(), address, func(*database.Snapshot) error { return nil })
@@ -326,16 +327,9 @@ func TestInspect_newerSchemaPostgres(t *testing.T) {
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	source, err := os.Open(from)
-	must(t, err)
+	testutil.Must(t, err)
 	target, err := os.Create(to)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = io.Copy(target, source)
-	must(t, errors.Join(err, source.Close(), target.Close()))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testutil.Must(t, errors.Join(err, source.Close(), target.Close()))
 }

@@ -13,6 +13,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestMigrate_lockTimeout: a migration does not wait for ever, and everybody behind it, for
@@ -23,21 +24,21 @@ func TestMigrate_lockTimeout(t *testing.T) { // not parallel: see AddMigration
 	address := services.NewPostgresDatabase(t)
 	database.AddMigration(t, second, secondText)
 	pool, err := pgxpool.New(t.Context(), address)
-	must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(pool.Close)
 	db := stdlib.OpenDBFromPool(pool)
 	for _, statement := range []string{"DROP SCHEMA public CASCADE", "CREATE SCHEMA public"} {
 		_, err := pool.Exec(t.Context(), statement)
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS("migrations/postgres"))
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = provider.UpTo(t.Context(), older)
-	must(t, err)
+	testutil.Must(t, err)
 	reading, err := pool.Begin(t.Context())
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = reading.Exec(t.Context(), "SELECT id FROM tasks")
-	must(t, err)
+	testutil.Must(t, err)
 
 	err = database.MigratePostgres(t.Context(), address, 50*time.Millisecond)
 	wantError(t, err, "in use for more than 50ms, so it was not changed: start again")
@@ -46,17 +47,17 @@ func TestMigrate_lockTimeout(t *testing.T) { // not parallel: see AddMigration
 	}
 	version := func() int64 {
 		version, err := provider.GetDBVersion(t.Context())
-		must(t, err)
+		testutil.Must(t, err)
 		return version
 	}
 	if v := version(); v != older {
 		t.Errorf("the schema has version %d", v)
 	}
-	must(t, reading.Rollback(t.Context()))
-	must(t, database.MigratePostgres(t.Context(), address, 10*time.Second))
+	testutil.Must(t, reading.Rollback(t.Context()))
+	testutil.Must(t, database.MigratePostgres(t.Context(), address, 10*time.Second))
 	opened, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
-	must(t, err)
-	must(t, opened.Close())
+	testutil.Must(t, err)
+	testutil.Must(t, opened.Close())
 	if v := version(); v != older+1 {
 		t.Errorf("the schema has version %d", v)
 	}

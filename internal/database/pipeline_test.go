@@ -14,6 +14,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -82,7 +83,7 @@ func TestExecOne(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			db := openDB(t, services.NewDatabase(t))
-			must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "old") }))
+			testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "old") }))
 			hooked := false
 			err := db.Write(t.Context(), func(tx *database.Tx) error {
 				tx.OnCommit(func() { hooked = true })
@@ -108,7 +109,7 @@ func TestWrite_ignoredStatementError(t *testing.T) {
 	} {
 		db := openDB(t, services.NewPostgresDatabase(t))
 		err := db.Write(t.Context(), func(tx *database.Tx) error {
-			must(t, insertAgent(tx, "first"))
+			testutil.Must(t, insertAgent(tx, "first"))
 			_ = failing(tx)
 			_ = insertAgent(tx, "second")
 			return nil

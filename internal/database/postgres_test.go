@@ -14,6 +14,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -37,7 +38,7 @@ func openReplicas(t *testing.T, n int) []*database.DB {
 	t.Cleanup(func() {
 		for _, db := range all {
 			if db != nil {
-				must(t, db.Close())
+				testutil.Must(t, db.Close())
 			}
 		}
 	})
@@ -70,7 +71,7 @@ func TestAssignCursors_concurrent(t *testing.T) {
 	var byCursor, byID []int64
 	read := func(column string, last *int64, into *[]int64) {
 		var page []models.Event
-		must(t, dbs[0].Read(t.Context()).Where(column+" > ? AND seq IS NOT NULL", *last).Order(column).Find(&page).Error)
+		testutil.Must(t, dbs[0].Read(t.Context()).Where(column+" > ? AND seq IS NOT NULL", *last).Order(column).Find(&page).Error)
 		for i := range page {
 			*into = append(*into, page[i].ID)
 			*last = page[i].Seq
@@ -113,7 +114,7 @@ func TestAssignCursors_concurrent(t *testing.T) {
 	stop()
 	reading.Wait()
 	_, err := dbs[0].AssignCursors(t.Context(), true)
-	must(t, err)
+	testutil.Must(t, err)
 	read("seq", &cursor, &byCursor)
 	read("id", &id, &byID)
 	close(written)
@@ -130,7 +131,7 @@ func TestAssignCursors_concurrent(t *testing.T) {
 		t.Error("the reader by id skipped nothing either: the test puts nothing to the proof")
 	}
 	var head int64
-	must(t, dbs[0].Read(t.Context()).Raw("SELECT MAX(seq) FROM events").Scan(&head).Error)
+	testutil.Must(t, dbs[0].Read(t.Context()).Raw("SELECT MAX(seq) FROM events").Scan(&head).Error)
 	if head != int64(len(all)) {
 		t.Errorf("the last cursor is %d, want %d: numbers without a gap", head, len(all))
 	}
@@ -141,7 +142,7 @@ func TestAssignCursors_concurrent(t *testing.T) {
 func TestWrite_retriesDeadlocks(t *testing.T) {
 	t.Parallel()
 	dbs := openReplicas(t, 2)
-	must(t, dbs[0].Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, dbs[0].Write(t.Context(), func(tx *database.Tx) error {
 		for _, id := range []string{"a", "b"} {
 			if err := insertAgent(tx, id); err != nil {
 				return err
@@ -176,7 +177,7 @@ func TestWrite_retriesDeadlocks(t *testing.T) {
 	}
 	group.Wait()
 	var counts []int64
-	must(t, dbs[0].Read(t.Context()).Raw("SELECT rating_count FROM agents ORDER BY id").Scan(&counts).Error)
+	testutil.Must(t, dbs[0].Read(t.Context()).Raw("SELECT rating_count FROM agents ORDER BY id").Scan(&counts).Error)
 	if !slices.Equal(counts, []int64{2, 2}) || runs.Load() < 3 {
 		t.Errorf("two transactions in %d runs left %v", runs.Load(), counts)
 	}
@@ -188,7 +189,7 @@ func TestReplicas_heartbeat(t *testing.T) {
 	t.Parallel()
 	dbs := openReplicas(t, 3)
 	known := func() (ids []string) {
-		must(t, dbs[0].Read(t.Context()).Raw("SELECT id FROM replicas ORDER BY id").Scan(&ids).Error)
+		testutil.Must(t, dbs[0].Read(t.Context()).Raw("SELECT id FROM replicas ORDER BY id").Scan(&ids).Error)
 		return ids
 	}
 	want := []string{dbs[0].ReplicaID(), dbs[1].ReplicaID(), dbs[2].ReplicaID()}
@@ -196,7 +197,7 @@ func TestReplicas_heartbeat(t *testing.T) {
 	if got := known(); !slices.Equal(got, want) {
 		t.Errorf("known are %v, want %v", got, want)
 	}
-	must(t, dbs[0].Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, dbs[0].Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec(`INSERT INTO replicas (id, seen_at) VALUES ('silent', 0);
 			INSERT INTO river_job (kind, queue, max_attempts, args, state, attempted_by, attempt, attempted_at) VALUES
 				('k', 'q', 9, '{}', 'running', ARRAY['silent'], 1, now()), ('k', 'q', 9, '{}', 'running', ARRAY['silent', '` + dbs[1].ReplicaID() + `'], 2, now())`).Error
@@ -212,7 +213,7 @@ func TestReplicas_heartbeat(t *testing.T) {
 	}
 	var states []string
 	for !slices.Equal(states, []string{"available", "running"}) {
-		must(t, dbs[0].Read(t.Context()).Raw("SELECT state FROM river_job ORDER BY id").Scan(&states).Error)
+		testutil.Must(t, dbs[0].Read(t.Context()).Raw("SELECT state FROM river_job ORDER BY id").Scan(&states).Error)
 		select {
 		case <-ticker.C:
 		case <-late:
@@ -244,8 +245,8 @@ func TestOpen_postgresErrors(t *testing.T) {
 	foreign, newer, readOnly := services.NewPostgresDatabase(t), services.NewPostgresDatabase(t), services.NewPostgresDatabase(t)
 	change := func(address string, statements ...string) {
 		db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
-		must(t, err)
-		must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+		testutil.Must(t, err)
+		testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 			for _, statement := range statements {
 				if err := tx.Exec(statement).Error; err != nil {
 					return err
@@ -253,7 +254,7 @@ func TestOpen_postgresErrors(t *testing.T) {
 			}
 			return nil
 		}))
-		must(t, db.Close())
+		testutil.Must(t, db.Close())
 	}
 	change(foreign, "DROP TABLE transfers CASCADE")
 	change(newer, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
@@ -268,7 +269,7 @@ func TestOpen_postgresErrors(t *testing.T) {
 	} {
 		db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
 		if err == nil {
-			must(t, db.Close())
+			testutil.Must(t, db.Close())
 		}
 		if text := fmt.Sprint(err); !strings.Contains(text, says) || strings.Contains(text, "\n") || strings.Contains(text, "secret") {
 			t.Errorf("got %s, want a line with %q", text, says)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // connFault is how a connection fails.
@@ -36,9 +37,9 @@ type proxy struct {
 func newProxy(t *testing.T) (*proxy, string) {
 	t.Helper()
 	u, err := url.Parse(services.NewPostgresDatabase(t))
-	must(t, err)
+	testutil.Must(t, err)
 	listen, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
+	testutil.Must(t, err)
 	p := &proxy{upstream: u.Host, listener: listen, faults: map[int]connFault{}, conns: map[int]func(){}, rejected: make(chan struct{}, 100)}
 	var serving sync.WaitGroup
 	serving.Go(func() {

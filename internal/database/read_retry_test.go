@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -18,9 +19,9 @@ func TestRead_retriesWhileUnavailable(t *testing.T) {
 	t.Parallel()
 	proxy, address := newProxy(t)
 	db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return errors.Join(insertAgent(tx, "a"), insertAgent(tx, "b")) }))
+	testutil.Must(t, err)
+	t.Cleanup(func() { testutil.Must(t, db.Close()) })
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return errors.Join(insertAgent(tx, "a"), insertAgent(tx, "b")) }))
 	reads := map[string]func(context.Context) (int64, error){
 		"find": func(ctx context.Context) (int64, error) {
 			var agents []models.Agent

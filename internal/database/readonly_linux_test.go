@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestOpen_readOnly: a store that could be read but not written is refused when
@@ -29,11 +30,11 @@ func TestOpen_readOnly(t *testing.T) {
 			t.Parallel()
 			path := closedDatabase(t)
 			folder := filepath.Dir(path)
-			must(t, os.Chmod(filepath.Dir(folder), 0o755))
-			must(t, os.Remove(path+".lock"))
-			must(t, os.Chmod(path, row.file))
-			must(t, os.Chmod(folder, row.folder))
-			defer func() { must(t, os.Chmod(folder, 0o700)) }()
+			testutil.Must(t, os.Chmod(filepath.Dir(folder), 0o755))
+			testutil.Must(t, os.Remove(path+".lock"))
+			testutil.Must(t, os.Chmod(path, row.file))
+			testutil.Must(t, os.Chmod(folder, row.folder))
+			defer func() { testutil.Must(t, os.Chmod(folder, 0o700)) }()
 			err := asUnprivilegedUser(func() error {
 				db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 				if err != nil {

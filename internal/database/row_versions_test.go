@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -25,7 +26,7 @@ func insertAgentWithWallet(tx *database.Tx, id string) error {
 func openWithTwoAgents(t *testing.T) *database.DB {
 	t.Helper()
 	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return errors.Join(insertAgentWithWallet(tx, "a"), insertAgentWithWallet(tx, "b"))
 	}))
 	if !db.InDifferentBuckets("agents", "a", "agents", "b") || !db.InDifferentBuckets("agents", "a", "wallets", "a") || !db.InDifferentBuckets("agents", "a", "agents", "c") {
@@ -62,9 +63,9 @@ func TestReadSet(t *testing.T) {
 			db := openWithTwoAgents(t)
 			var agent models.Agent
 			one, ofOne := db.TrackReads(t.Context())
-			must(t, db.ReadRows(one, "agents", "a").Take(&agent, "id = ?", "a").Error)
+			testutil.Must(t, db.ReadRows(one, "agents", "a").Take(&agent, "id = ?", "a").Error)
 			whole, ofAll := db.TrackReads(t.Context())
-			must(t, db.Read(whole).Take(&agent).Error)
+			testutil.Must(t, db.Read(whole).Take(&agent).Error)
 			if ofOne.ReadsWholeStore() || !ofOne.Unchanged(0) || !ofAll.ReadsWholeStore() || ofAll.Unchanged(0) {
 				t.Error("it does not stand before anything is changed")
 			}
@@ -96,10 +97,10 @@ func TestReadSet_expiry(t *testing.T) {
 func TestReadSet_reconnect(t *testing.T) {
 	t.Parallel()
 	db := openWithTwoAgents(t)
-	must(t, db.Reconnect())
+	testutil.Must(t, db.Reconnect())
 	ctx, seen := db.TrackReads(t.Context())
-	must(t, db.ReadRows(ctx, "agents", "a").Take(&models.Agent{}, "id = ?", "a").Error)
-	must(t, db.Write(t.Context(), renameAgent("a", "new")))
+	testutil.Must(t, db.ReadRows(ctx, "agents", "a").Take(&models.Agent{}, "id = ?", "a").Error)
+	testutil.Must(t, db.Write(t.Context(), renameAgent("a", "new")))
 	if seen.Unchanged(0) {
 		t.Error("the change went unnoticed")
 	}

@@ -12,6 +12,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -54,7 +55,7 @@ func TestSchemaDrift_detected(t *testing.T) {
 		t.Run(row.statement, func(t *testing.T) {
 			t.Parallel()
 			db := openDB(t, services.NewDatabase(t))
-			must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+			testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 				for statement := range strings.SplitSeq(row.statement, ";") {
 					if err := tx.Exec(statement).Error; err != nil {
 						return err
@@ -73,7 +74,7 @@ func TestSchemaDrift_detected(t *testing.T) {
 func TestSchemaDrift_nonStrictTable(t *testing.T) {
 	t.Parallel()
 	db := openDB(t, services.SQLitePath(t))
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("CREATE TABLE loose (id TEXT PRIMARY KEY)").Error }))
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("CREATE TABLE loose (id TEXT PRIMARY KEY)").Error }))
 	if got, says := findDrift(t, db), "the table loose is not STRICT"; !slices.Contains(got, says) {
 		t.Errorf("got %q, want %q among them", got, says)
 	}
@@ -91,11 +92,11 @@ func findDrift(t *testing.T, db *database.DB) []string {
 		query = `SELECT table_name AS name, true AS strict FROM information_schema.tables WHERE table_schema = current_schema()`
 	}
 	query = "SELECT * FROM (" + query + ") t WHERE name NOT LIKE 'river_%' AND name NOT IN ('goose_db_version', 'replicas', 'event_head', 'usage')"
-	must(t, db.Read(t.Context()).Raw(query).Scan(&tables).Error)
+	testutil.Must(t, db.Read(t.Context()).Raw(query).Scan(&tables).Error)
 	var found, known []string
 	for _, model := range modelTypes() {
 		parsed, err := schema.Parse(model, &sync.Map{}, schema.NamingStrategy{})
-		must(t, err)
+		testutil.Must(t, err)
 		known = append(known, parsed.Table)
 		found = append(found, compareTable(t, db, parsed)...)
 	}
@@ -123,7 +124,7 @@ func compareTable(t *testing.T, db *database.DB, model *schema.Schema) (found []
 		query = `SELECT column_name AS name, data_type AS type, is_nullable = 'NO' AS "notnull"
 			FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = ?`
 	}
-	must(t, db.Read(t.Context()).Raw(query, model.Table).Scan(&columns).Error)
+	testutil.Must(t, db.Read(t.Context()).Raw(query, model.Table).Scan(&columns).Error)
 	if len(columns) == 0 {
 		return []string{fmt.Sprintf("there is no table %s for %s", model.Table, model.ModelType)}
 	}

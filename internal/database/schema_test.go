@@ -13,6 +13,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // openSQL opens a store as any program can.
@@ -20,12 +21,12 @@ func openSQL(t *testing.T, address string) *sql.DB {
 	t.Helper()
 	if !services.OnPostgres() {
 		db, err := sql.Open(services.SQLiteDriver(), address)
-		must(t, err)
-		t.Cleanup(func() { must(t, db.Close()) })
+		testutil.Must(t, err)
+		t.Cleanup(func() { testutil.Must(t, db.Close()) })
 		return db
 	}
 	pool, err := pgxpool.New(t.Context(), address)
-	must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(pool.Close)
 	return stdlib.OpenDBFromPool(pool)
 }
@@ -53,12 +54,12 @@ func firstMigrationOnly(t *testing.T) (address string) {
 	if services.OnPostgres() {
 		folder, dialect = "migrations/postgres", goose.DialectPostgres
 		_, err := db.ExecContext(t.Context(), "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	provider, err := goose.NewProvider(dialect, db, os.DirFS(folder))
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = provider.UpTo(t.Context(), 1)
-	must(t, err)
+	testutil.Must(t, err)
 	return address
 }
 
@@ -70,26 +71,26 @@ func TestMigrate(t *testing.T) { // not parallel: see AddMigration
 	logger := slog.New(slog.DiscardHandler)
 	for range 2 { // looking changes nothing
 		found, err := database.ReadSchemaStatus(t.Context(), address)
-		must(t, err)
+		testutil.Must(t, err)
 		if found.Current != 1 || found.Latest != 2 || len(found.Pending) < 2 || found.Pending[0] != second ||
 			!strings.HasPrefix(found.Pending[len(found.Pending)-1], "job queue ") || strings.Contains(found.Location, "password") {
 			t.Errorf("the schema is %+v", found)
 		}
 	}
 	before, err := database.Migrate(t.Context(), address, logger)
-	must(t, err)
+	testutil.Must(t, err)
 	if before.Current != 1 || len(before.Pending) < 2 || before.Pending[0] != second {
 		t.Errorf("it was %+v", before)
 	}
 	db := openDB(t, address)
 	for range 2 { // once beside a server
 		after, err := database.Migrate(t.Context(), address, logger)
-		must(t, err)
+		testutil.Must(t, err)
 		if after.Current != after.Latest || after.Latest != before.Latest || len(after.Pending) > 0 {
 			t.Errorf("it is %+v", after)
 		}
 	}
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
 }
 
 // TestMigrate_errors: what a later version left is not touched.
@@ -97,13 +98,13 @@ func TestMigrate_errors(t *testing.T) {
 	t.Parallel()
 	address := services.NewDatabase(t)
 	db := openDB(t, address)
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, ?)", true).Error
 	}))
 	if _, err := database.Migrate(t.Context(), address, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "run a newer one") {
 		t.Errorf("got %v", err)
 	}
-	must(t, db.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("DELETE FROM goose_db_version WHERE version_id >= 1").Error
 	}))
 	if services.OnPostgres() {

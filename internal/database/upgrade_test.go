@@ -24,6 +24,7 @@ import (
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
 )
@@ -42,8 +43,8 @@ func TestUpgrade(t *testing.T) { // not parallel: see AddMigration
 	addresses := []string{p.address}
 	if !services.OnPostgres() {
 		backup, restored := filepath.Join(t.TempDir(), "backup.db"), filepath.Join(t.TempDir(), "restored.db")
-		must(t, database.Backup(t.Context(), p.address, backup, p.lawful))
-		must(t, database.Restore(t.Context(), backup, restored, p.lawful))
+		testutil.Must(t, database.Backup(t.Context(), p.address, backup, p.lawful))
+		testutil.Must(t, database.Restore(t.Context(), backup, restored, p.lawful))
 		p.verified(t, backup, 1)
 		if got := p.verified(t, restored, 2); !reflect.DeepEqual(got, want) {
 			t.Errorf("the restored market holds %+v, want %+v", got, want)
@@ -68,7 +69,7 @@ func TestUpgrade_broken(t *testing.T) { // not parallel: see AddMigration
 	for _, statement := range append(texts(t, db, services.DropTriggersQuery()),
 		"UPDATE wallets SET available = available + 1 WHERE agent_id = '"+p.worker.AgentID+"'", "DELETE FROM events WHERE kind = 'task.completed'") {
 		_, err := db.ExecContext(t.Context(), statement)
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	err := database.Inspect(t.Context(), p.address, p.lawful)
 	for _, says := range []string{"wallet of " + p.worker.AgentID, "is completed but no event says so"} {
@@ -115,50 +116,50 @@ func (p *played) use(t *testing.T) {
 	p.poster, p.worker = b.NewAgent("x"), b.NewAgent("x", "y")
 	b.NewAgent("x") // has no webhook
 	hooks := notifying(b, p.client())
-	must(t, hooks.Start(t.Context()))
+	testutil.Must(t, hooks.Start(t.Context()))
 	for path, agent := range map[string]auth.Actor{"/poster": p.poster, "/worker": p.worker} {
 		_, err := b.SetWebhook(t.Context(), agent, p.receiver.URL+path, nil)
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	_, err := b.UpdateAgent(t.Context(), p.worker, market.AgentChanges{PricePerTask: new(models.Credits(7))})
-	must(t, err)
+	testutil.Must(t, err)
 
 	open, assigned, completed := b.NewTask(p.poster, 3, "x", "y"), b.NewTask(p.poster, 4, "x"), b.NewTask(p.poster, 5, "x")
 	cancelled, released := b.NewTask(p.poster, 6, "x"), b.NewTask(p.poster, 7, "x")
 	for _, task := range []models.Task{assigned, completed, released} {
 		_, err := b.Accept(t.Context(), p.worker, task.ID)
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	_, err = b.Complete(t.Context(), p.worker, completed.ID, "done")
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Rate(t.Context(), p.poster, market.RateTaskInput{TaskID: completed.ID, Score: 4})
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Cancel(t.Context(), p.poster, cancelled.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Release(t.Context(), p.worker, released.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	hire := market.ExecuteInput{AgentID: p.worker.AgentID, TaskDescription: "Do it.", Budget: 8}
 	_, err = b.Execute(t.Context(), p.poster, hire)
-	must(t, err)
+	testutil.Must(t, err)
 	b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "", errors.New("broken") }
 	if _, err = b.Execute(t.Context(), p.poster, hire); err == nil {
 		t.Fatal("a hire that failed succeeded")
 	}
 	_, err = b.Post(t.Context(), p.poster, market.PostTaskInput{Title: "T", Description: "D", Budget: 9, OpenForMinutes: new(1)})
-	must(t, err)
+	testutil.Must(t, err)
 	b.Clock.Advance(brief)
-	must(t, b.Sweep(t.Context()))
+	testutil.Must(t, b.Sweep(t.Context()))
 	task, err := b.Task(t.Context(), p.poster.AgentID, open.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	if task.Status != models.Open {
 		t.Errorf("task is %s", task.Status)
 	}
 	for range 5 {
 		p.hears(t, "/worker")
 	}
-	must(t, hooks.Stop(t.Context()))
+	testutil.Must(t, hooks.Stop(t.Context()))
 	_, err = b.DB.AssignCursors(t.Context(), false)
-	must(t, err)
+	testutil.Must(t, err)
 	p.lists = p.listed(t, b)
 }
 
@@ -204,7 +205,7 @@ func (*played) lawful(state *database.Snapshot) error {
 // verified inspects a store that has to be lawful and of a version.
 func (p *played) verified(t *testing.T, address string, version int64) (report ledger.Report) {
 	t.Helper()
-	must(t, database.Inspect(t.Context(), address, func(state *database.Snapshot) error {
+	testutil.Must(t, database.Inspect(t.Context(), address, func(state *database.Snapshot) error {
 		if got, err := database.SchemaVersion(state); err != nil || got != version {
 			t.Errorf("the schema has version %d (%v), want %d", got, err, version)
 		}
@@ -230,24 +231,24 @@ func (p *played) upgrade(t *testing.T, address string) {
 		}
 	}
 	var tasks, noted int64
-	must(t, b.DB.Read(t.Context()).Raw("SELECT COUNT(*), COUNT(*) FILTER (WHERE note = title) FROM tasks").Row().Scan(&tasks, &noted))
+	testutil.Must(t, b.DB.Read(t.Context()).Raw("SELECT COUNT(*), COUNT(*) FILTER (WHERE note = title) FROM tasks").Row().Scan(&tasks, &noted))
 	if tasks == 0 || noted != tasks {
 		t.Errorf("%d of %d tasks have what the migration adds", noted, tasks)
 	}
 	hooks := notifying(b, p.client())
-	must(t, hooks.Start(t.Context()))
+	testutil.Must(t, hooks.Start(t.Context()))
 	task := b.NewTask(p.poster, 10, "x")
 	p.hears(t, "/worker")
-	must(t, hooks.Stop(t.Context()))
+	testutil.Must(t, hooks.Stop(t.Context()))
 	if len(p.told) > 0 {
 		t.Errorf("%s was notified too", <-p.told)
 	}
 	_, err := b.Accept(t.Context(), p.worker, task.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Complete(t.Context(), p.worker, task.ID, "done")
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.DB.AssignCursors(t.Context(), false)
-	must(t, err)
+	testutil.Must(t, err)
 	if issued, fees, err := ledger.Totals(b.DB.Read(t.Context())); err != nil || issued != 300 || fees != 1+1+1 {
 		t.Errorf("%d were issued and %d earned (%v), want 300 and 3", issued, fees, err)
 	}
@@ -255,7 +256,7 @@ func (p *played) upgrade(t *testing.T, address string) {
 		return market.RunResult{Promised: true}, nil
 	}
 	hired, err := b.StartExecution(t.Context(), p.poster, market.StartExecutionInput{AgentID: p.worker.AgentID, TaskDescription: "D", Budget: 8})
-	must(t, err)
+	testutil.Must(t, err)
 	b.WaitExecutions(t.Context())
 	err = b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("UPDATE tasks SET status = 'expired' WHERE id = ?", hired.Task.ID).Error
@@ -264,7 +265,7 @@ func (p *played) upgrade(t *testing.T, address string) {
 		t.Errorf("that a hire expires is refused with %v, want %q", err, says)
 	}
 	_, err = b.Cancel(t.Context(), p.poster, hired.Task.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	b.VerifyLedger()
 }
 
@@ -274,25 +275,25 @@ func (p *played) listed(t *testing.T, b *markettest.Bundle) (all []any) {
 	page := market.Page{First: 50}
 	for _, q := range append(taskQueries(p.poster.AgentID), taskQueries(p.worker.AgentID)...) {
 		tasks, err := b.ListTasks(t.Context(), q, page)
-		must(t, err)
+		testutil.Must(t, err)
 		all = append(all, tasks)
 	}
 	for _, capability := range []string{"", "x", "y"} {
 		for _, column := range []string{"", market.ByReputation, market.ByPrice} {
 			agents, err := b.ListAgents(t.Context(), market.AgentQuery{Capability: capability, Order: market.Order{Column: column}}, page)
-			must(t, err)
+			testutil.Must(t, err)
 			all = append(all, agents)
 		}
 	}
 	for _, agent := range []auth.Actor{p.poster, p.worker} {
 		wallet, err := b.Wallet(t.Context(), agent.AgentID)
-		must(t, err)
+		testutil.Must(t, err)
 		entries, err := b.ListEntries(t.Context(), market.EntryQuery{AgentID: agent.AgentID}, page)
-		must(t, err)
+		testutil.Must(t, err)
 		all = append(all, wallet, entries)
 	}
 	issued, fees, err := ledger.Totals(b.DB.Read(t.Context()))
-	must(t, err)
+	testutil.Must(t, err)
 	return append(all, issued, fees)
 }
 
@@ -315,13 +316,13 @@ func taskQueries(agentID string) (all []market.TaskQuery) {
 func texts(t *testing.T, db *sql.DB, query string) (all []string) {
 	t.Helper()
 	rows, err := db.QueryContext(t.Context(), query)
-	must(t, err)
+	testutil.Must(t, err)
 	defer rows.Close() //nolint:errcheck // read to the end
 	for rows.Next() {
 		var text string
-		must(t, rows.Scan(&text))
+		testutil.Must(t, rows.Scan(&text))
 		all = append(all, text)
 	}
-	must(t, rows.Err())
+	testutil.Must(t, rows.Err())
 	return all
 }

@@ -23,10 +23,8 @@ import (
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/goroutines"
+	"agentmarket.space/server/internal/test/testutil"
 )
-
-// testTimeout is how long anything may take before a test gives up.
-const testTimeout = 30 * time.Second
 
 // testSandbox is a market for an afternoon.
 type testSandbox struct {
@@ -83,7 +81,7 @@ func startSandbox(t *testing.T, pace time.Duration) *testSandbox {
 // waitForOutput reads what is printed until all the patterns were there.
 func (r *testSandbox) waitForOutput(patterns ...string) {
 	r.t.Helper()
-	tooLong := time.After(testTimeout)
+	tooLong := time.After(testutil.Timeout)
 	for len(patterns) > 0 {
 		if regexp.MustCompile(patterns[0]).MatchString(r.output) {
 			patterns = patterns[1:]
@@ -140,7 +138,7 @@ func (r *testSandbox) eventually(what string, so func() bool) {
 	r.t.Helper()
 	looks := time.NewTicker(20 * time.Millisecond)
 	defer looks.Stop()
-	for tooLong := time.After(testTimeout); !so(); {
+	for tooLong := time.After(testutil.Timeout); !so(); {
 		select {
 		case <-looks.C:
 		case <-tooLong:
@@ -228,7 +226,7 @@ func TestClock_advance(t *testing.T) {
 			if _, err := fmt.Sscan(timestamp, &at); err != nil || number != want || time.Since(time.Unix(at, 0)).Abs() > time.Minute {
 				t.Errorf("try %s is signed at %s", got, timestamp)
 			}
-		case <-time.After(testTimeout):
+		case <-time.After(testutil.Timeout):
 			t.Fatalf("try %s does not come", want)
 		}
 	}

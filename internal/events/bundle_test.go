@@ -10,11 +10,9 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
-
-// testTimeout is how long a test waits for what must come.
-const testTimeout = 20 * time.Second
 
 // bundle is the log of a store, and its reader.
 type bundle struct {
@@ -35,9 +33,9 @@ func openAt(t *testing.T, path string) *bundle {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	db, err := database.Open(t.Context(), path, logger)
-	must(t, err)
+	testutil.Must(t, err)
 	log, err := Open(t.Context(), db, logger)
-	must(t, err)
+	testutil.Must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -49,7 +47,7 @@ func openAt(t *testing.T, path string) *bundle {
 		b.stop = func() {}
 		cancel()
 		<-ended
-		must(t, db.Close())
+		testutil.Must(t, db.Close())
 	}
 	t.Cleanup(func() { b.stop() })
 	return b
@@ -64,7 +62,7 @@ func newNamedEvent(name string) *models.Event {
 func (b *bundle) append(n int) int64 {
 	b.t.Helper()
 	var event *models.Event
-	must(b.t, b.db.Write(b.t.Context(), func(tx *database.Tx) error {
+	testutil.Must(b.t, b.db.Write(b.t.Context(), func(tx *database.Tx) error {
 		for i := range n {
 			event = newNamedEvent(strconv.Itoa(i))
 			if err := b.Append(tx, event); err != nil {
@@ -74,16 +72,16 @@ func (b *bundle) append(n int) int64 {
 		return nil
 	}))
 	_, err := b.db.AssignCursors(b.t.Context(), true)
-	must(b.t, err)
+	testutil.Must(b.t, err)
 	var last int64
-	must(b.t, b.db.Read(b.t.Context()).Raw("SELECT seq FROM events WHERE id = ?", event.ID).Scan(&last).Error)
+	testutil.Must(b.t, b.db.Read(b.t.Context()).Raw("SELECT seq FROM events WHERE id = ?", event.ID).Scan(&last).Error)
 	return last
 }
 
 // waitDispatched waits until live subscribers were offered everything up to a cursor.
 func (b *bundle) waitDispatched(cursor int64) {
 	b.t.Helper()
-	eventually(b.t, fmt.Sprintf("event %d to be handed out", cursor), func() bool { return b.Head() >= cursor })
+	testutil.Eventually(b.t, fmt.Sprintf("event %d to be handed out", cursor), func() bool { return b.Head() >= cursor })
 }
 
 // reader is a client of the log: it reads, and when it is cut off for being slow
@@ -170,30 +168,8 @@ func mustReceive[T any](t *testing.T, from <-chan T) (value T, ok bool) {
 	select {
 	case value, ok = <-from:
 		return value, ok
-	case <-time.After(testTimeout):
-		t.Fatalf("nothing came within %s", testTimeout)
+	case <-time.After(testutil.Timeout):
+		t.Fatalf("nothing came within %s", testutil.Timeout)
 		return value, false
-	}
-}
-
-// eventually waits for what must become true.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	late := time.After(testTimeout)
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	for !done() {
-		select {
-		case <-ticker.C:
-		case <-late:
-			t.Fatalf("waited %s for %s", testTimeout, what)
-		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

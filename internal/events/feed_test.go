@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -29,7 +30,7 @@ func (f *countingFeed) next(t *testing.T) *models.Event {
 	for {
 		woken := f.wakes.Load()
 		event, err := f.Next(t.Context())
-		must(t, err)
+		testutil.Must(t, err)
 		if event != nil || f.wakes.Load() == woken {
 			return event
 		}
@@ -173,7 +174,7 @@ func TestFeed_longHistory(t *testing.T) {
 	for turn := range int64(turns) {
 		for _, want := range []int64{0, (turn + 1) * pageSize} {
 			event, err := f.Next(t.Context())
-			must(t, err)
+			testutil.Must(t, err)
 			if got := seqOf(event); got != want || looked != want && want > 0 || f.wakes.Load() != turn+1 {
 				t.Fatalf("turn %d: got event %d, want %d; looked at %d, woken %d times", turn, got, want, looked, f.wakes.Load())
 			}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -21,14 +22,14 @@ func TestOnDispatch(t *testing.T) {
 		t.Errorf("told of %d events that nobody heard", n)
 	}
 	sub := b.Subscribe(t.Context(), acceptAll, nil)
-	must(t, b.db.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, b.db.Write(t.Context(), func(tx *database.Tx) error {
 		event := newNamedEvent("old")
 		event.CreatedAt = models.NewTime(time.Now().Add(-time.Hour))
 		return b.Append(tx, event)
 	}))
 	mustReceive(t, sub.C)
-	eventually(t, "it to be told of", func() bool { return told.Load() == 1 })
-	if by := time.Duration(late.Load()); by < time.Hour || by > time.Hour+testTimeout {
+	testutil.Eventually(t, "it to be told of", func() bool { return told.Load() == 1 })
+	if by := time.Duration(late.Load()); by < time.Hour || by > time.Hour+testutil.Timeout {
 		t.Errorf("the event of an hour ago is %s late", by)
 	}
 }

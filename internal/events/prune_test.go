@@ -13,6 +13,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -24,7 +25,7 @@ func (b *bundle) markCounted() {
 
 func (b *bundle) exec(statement string) {
 	b.t.Helper()
-	must(b.t, b.tryExec(statement))
+	testutil.Must(b.t, b.tryExec(statement))
 }
 
 func (b *bundle) tryExec(statement string) error {
@@ -35,14 +36,14 @@ func (b *bundle) tryExec(statement string) error {
 func (b *bundle) prune(before int64) int {
 	b.t.Helper()
 	n, err := b.Prune(b.t.Context(), PruneBounds{Time: math.MaxInt64, ID: math.MaxInt64, Seq: before})
-	must(b.t, err)
+	testutil.Must(b.t, err)
 	return n
 }
 
 // storedRange returns the first and the last cursor in the log, 0 for none.
 func (b *bundle) storedRange() (first, last int64) {
 	b.t.Helper()
-	must(b.t, b.db.Read(b.t.Context()).Raw("SELECT COALESCE(MIN(seq), 0), COALESCE(MAX(seq), 0) FROM events").Row().Scan(&first, &last))
+	testutil.Must(b.t, b.db.Read(b.t.Context()).Raw("SELECT COALESCE(MIN(seq), 0), COALESCE(MAX(seq), 0) FROM events").Row().Scan(&first, &last))
 	return first, last
 }
 
@@ -94,7 +95,7 @@ func TestPrune_keepsNeededEvents(t *testing.T) {
 	b.append(9)
 	b.exec("UPDATE ledger_sums SET seq = 8")
 	var id int64
-	must(t, b.db.Read(t.Context()).Raw("SELECT id FROM events WHERE seq = 6").Scan(&id).Error)
+	testutil.Must(t, b.db.Read(t.Context()).Raw("SELECT id FROM events WHERE seq = 6").Scan(&id).Error)
 	for _, row := range []struct {
 		name   string
 		bounds PruneBounds
@@ -127,9 +128,9 @@ func TestEvents_historyIsProtected(t *testing.T) {
 	b.append(8)
 	young := newNamedEvent("young")
 	young.CreatedAt = models.NewTime(time.Now())
-	must(t, b.db.Write(t.Context(), func(tx *database.Tx) error { return b.Append(tx, young) }))
+	testutil.Must(t, b.db.Write(t.Context(), func(tx *database.Tx) error { return b.Append(tx, young) }))
 	_, err := b.db.AssignCursors(t.Context(), false)
-	must(t, err)
+	testutil.Must(t, err)
 	b.append(1)
 	b.exec("UPDATE ledger_sums SET seq = 10")
 	b.prune(4)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/goroutines"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -41,7 +42,7 @@ func TestReplay(t *testing.T) {
 		}
 	})
 	group.Wait()
-	eventually(t, "the readers to be gone", func() bool { return b.Subscribers() == 0 })
+	testutil.Eventually(t, "the readers to be gone", func() bool { return b.Subscribers() == 0 })
 }
 
 // TestReplay_overflowIsNotSlow: while a reader is at old events, more happen than
@@ -191,6 +192,6 @@ func TestUnsubscribe(t *testing.T) {
 	if readAll(t, reading); reading.Err() != nil {
 		t.Errorf("a subscriber that left was told %v", reading.Err())
 	}
-	eventually(t, "the subscribers to be gone", func() bool { return b.Subscribers() == 0 })
-	eventually(t, "their goroutines to end", func() bool { return count() <= before })
+	testutil.Eventually(t, "the subscribers to be gone", func() bool { return b.Subscribers() == 0 })
+	testutil.Eventually(t, "their goroutines to end", func() bool { return count() <= before })
 }

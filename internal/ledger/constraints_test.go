@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestDatabase_checkConstraints: what a table states of its own rows holds
@@ -13,8 +14,8 @@ func TestDatabase_checkConstraints(t *testing.T) {
 	t.Parallel()
 	s := newSampleMarket(t)
 	var triggers []string
-	must(t, s.DB.Read(t.Context()).Raw(services.DropTriggersQuery()).Scan(&triggers).Error)
-	must(t, s.exec(t, triggers...))
+	testutil.Must(t, s.DB.Read(t.Context()).Raw(services.DropTriggersQuery()).Scan(&triggers).Error)
+	testutil.Must(t, s.exec(t, triggers...))
 	const transfer = "INSERT INTO transfers (id, kind, debit_account, credit_account, amount, task_id, balance_after, created_at) VALUES "
 	for _, row := range []struct{ name, statement, says string }{
 		{"a balance below nothing", "UPDATE wallets SET available = -1 WHERE agent_id = 'POSTER'", "CHECK constraint failed: available >= 0"},

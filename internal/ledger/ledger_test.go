@@ -13,6 +13,7 @@ import (
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -35,10 +36,10 @@ func newSampleMarketAt(t *testing.T, address string) *sampleMarket {
 	s.open, s.assigned, s.completed = b.NewTask(s.poster, 10), b.NewTask(s.poster, 20), b.NewTask(s.poster, 25)
 	for _, task := range []models.Task{s.assigned, s.completed} {
 		_, err := b.Accept(t.Context(), s.worker, task.ID)
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	_, err := b.Complete(t.Context(), s.worker, s.completed.ID, "done")
-	must(t, err)
+	testutil.Must(t, err)
 	return s
 }
 
@@ -69,7 +70,7 @@ func TestTransfers_taskLifecycle(t *testing.T) {
 		t.Errorf("the ledger holds %+v", report)
 	}
 	var kinds []string
-	must(t, s.DB.Read(t.Context()).Raw(s.replaceIDs("SELECT kind || ' ' || amount FROM transfers WHERE task_id = 'COMPLETED' ORDER BY seq")).Scan(&kinds).Error)
+	testutil.Must(t, s.DB.Read(t.Context()).Raw(s.replaceIDs("SELECT kind || ' ' || amount FROM transfers WHERE task_id = 'COMPLETED' ORDER BY seq")).Scan(&kinds).Error)
 	if got := strings.Join(kinds, ", "); got != "hold 25, escrow 25, payout 22, fee 3" {
 		t.Errorf("the completed task moved %s", got)
 	}
@@ -167,10 +168,10 @@ func TestVerify(t *testing.T) {
 			t.Parallel()
 			s := newSampleMarket(t)
 			var triggers []string
-			must(t, s.DB.Read(t.Context()).Raw(services.DropTriggersQuery()).Scan(&triggers).Error)
-			must(t, s.exec(t, append(triggers, row.statement)...))
+			testutil.Must(t, s.DB.Read(t.Context()).Raw(services.DropTriggersQuery()).Scan(&triggers).Error)
+			testutil.Must(t, s.exec(t, append(triggers, row.statement)...))
 			report, err := ledger.Verify(s.DB.Read(t.Context()))
-			must(t, err)
+			testutil.Must(t, err)
 			if all := strings.Join(report.Violations, "\n"); !strings.Contains(all, s.replaceIDs(row.says)) {
 				t.Errorf("want %q among:\n%s", s.replaceIDs(row.says), all)
 			}
@@ -202,7 +203,7 @@ func TestHold_concurrent(t *testing.T) {
 		t.Errorf("%d holds, %d left and %d held", made.Load(), available, held)
 	}
 	var task models.Task
-	must(t, b.DB.Read(t.Context()).Take(&task).Error)
+	testutil.Must(t, b.DB.Read(t.Context()).Take(&task).Error)
 	err := b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		_, err := ledger.Hold(tx, models.NewTime(b.Clock.Now()), &task)
 		return err
@@ -211,11 +212,4 @@ func TestHold_concurrent(t *testing.T) {
 		t.Error("a task was held for twice")
 	}
 	b.VerifyLedger()
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

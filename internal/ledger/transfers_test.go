@@ -19,6 +19,7 @@ import (
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -30,7 +31,7 @@ func TestTransfers_everyKind(t *testing.T) {
 	poster, worker, other := b.NewAgent(), b.NewAgent(), b.NewAgent()
 	step := func(err error) {
 		t.Helper()
-		must(t, err)
+		testutil.Must(t, err)
 		if report := b.VerifyLedger(); report.Issued != 300 {
 			t.Errorf("%d credits were issued to three agents", report.Issued)
 		}
@@ -69,7 +70,7 @@ func TestTransfers_everyKind(t *testing.T) {
 	step(nil)
 
 	var moved []models.Transfer
-	must(t, b.DB.Read(t.Context()).Order("kind, seq").Find(&moved).Error)
+	testutil.Must(t, b.DB.Read(t.Context()).Order("kind, seq").Find(&moved).Error)
 	var got strings.Builder
 	for i := range moved {
 		if i == 0 || moved[i].Kind != moved[i-1].Kind {
@@ -86,7 +87,7 @@ func TestTransfers_everyKind(t *testing.T) {
 func wantStatus(t *testing.T, b *markettest.Bundle, task models.Task, want models.Status) {
 	t.Helper()
 	row, err := b.Task(t.Context(), "", task.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	if row.Status != want {
 		t.Errorf("the task is %s, want %s", row.Status, want)
 	}
@@ -104,12 +105,12 @@ func TestTransfers_rejectDuplicates(t *testing.T) {
 	open, assigned, completed, cancelled := b.NewTask(poster, 10), b.NewTask(poster, 10), b.NewTask(poster, 10), b.NewTask(poster, 10)
 	for _, task := range []models.Task{assigned, completed} {
 		_, err := b.Accept(t.Context(), worker, task.ID)
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	_, err := b.Complete(t.Context(), worker, completed.ID, "done")
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Cancel(t.Context(), poster, cancelled.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	before := b.VerifyLedger()
 	escrow := func(tx *database.Tx, now models.Time, task *models.Task) (models.Wallet, error) {
 		return models.Wallet{}, ledger.Escrow(tx, now, task)
@@ -197,17 +198,17 @@ func TestPay_afterCrash(t *testing.T) {
 	t.Parallel()
 	s := newSampleMarketAt(t, services.SQLitePath(t)) // what a crash leaves of PostgreSQL is its own affair
 	underWay, after := t.TempDir(), t.TempDir()
-	must(t, s.DB.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, s.DB.Write(t.Context(), func(tx *database.Tx) error {
 		if err := s.completeAndPay(tx); err != nil {
 			return err
 		}
 		return copyDatabaseFiles(tx, underWay)
 	}))
-	must(t, s.DB.Write(t.Context(), func(tx *database.Tx) error { return copyDatabaseFiles(tx, after) }))
+	testutil.Must(t, s.DB.Write(t.Context(), func(tx *database.Tx) error { return copyDatabaseFiles(tx, after) }))
 	for folder, had := range map[string]int{underWay: 0, after: 1} {
 		db, err := database.Open(t.Context(), filepath.Join(folder, "market.db"), s.Logger)
-		must(t, err)
-		t.Cleanup(func() { must(t, db.Close()) })
+		testutil.Must(t, err)
+		t.Cleanup(func() { testutil.Must(t, db.Close()) })
 		wantPayouts(t, db, s.assigned.ID, had)
 		again := db.Write(t.Context(), s.completeAndPay)
 		if (again == nil) != (had == 0) {
@@ -215,7 +216,7 @@ func TestPay_afterCrash(t *testing.T) {
 		}
 		wantPayouts(t, db, s.assigned.ID, 1)
 		report, err := ledger.Verify(db.Read(t.Context()))
-		must(t, err)
+		testutil.Must(t, err)
 		events := slices.DeleteFunc(report.Violations, func(violation string) bool { // s.pay counts and tells nobody
 			return strings.Contains(violation, "counts 1 completed tasks") || strings.Contains(violation, "no event says so") || strings.Contains(violation, "fees are counted")
 		})
@@ -228,7 +229,7 @@ func TestPay_afterCrash(t *testing.T) {
 func wantPayouts(t *testing.T, db *database.DB, taskID string, want int) {
 	t.Helper()
 	var amounts []models.Credits
-	must(t, db.Read(t.Context()).Raw("SELECT amount FROM transfers WHERE kind = 'payout' AND task_id = ?", taskID).Scan(&amounts).Error)
+	testutil.Must(t, db.Read(t.Context()).Raw("SELECT amount FROM transfers WHERE kind = 'payout' AND task_id = ?", taskID).Scan(&amounts).Error)
 	if len(amounts) != want || want == 1 && amounts[0] != 18 {
 		t.Errorf("the worker was paid %v, want %d payouts of 18", amounts, want)
 	}

@@ -15,6 +15,7 @@ import (
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -22,7 +23,7 @@ import (
 func auditLines(t *testing.T, b *markettest.Bundle) (lines []string) {
 	t.Helper()
 	var entries []models.AuditEntry
-	must(t, b.DB.Read(t.Context()).Order("seq").Find(&entries).Error)
+	testutil.Must(t, b.DB.Read(t.Context()).Order("seq").Find(&entries).Error)
 	for _, e := range entries {
 		lines = append(lines, strings.Join([]string{e.Actor, string(e.Action), e.Object, e.Address, e.RequestID, e.Outcome, strconv.FormatInt(e.Count, 10)}, " | "))
 	}
@@ -93,7 +94,7 @@ func TestAudit(t *testing.T) {
 	for _, row := range rows {
 		before := len(auditLines(t, b))
 		for range 2 { // the second time it is answered from what was kept
-			must(t, row.act(request("key of "+row.name)))
+			testutil.Must(t, row.act(request("key of "+row.name)))
 		}
 		if got := auditLines(t, b)[before:]; strings.Join(got, "\n") != strings.Join(row.want, "\n") {
 			t.Errorf("%s: the log says %q, want %q", row.name, got, row.want)
@@ -147,7 +148,7 @@ func TestAudit_appendOnly(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
 	b.NewAgent("x")
-	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Create(&models.AuditEntry{CreatedAt: models.NewTime(time.Now()), Action: models.AuditRead, Outcome: models.AuditOK, Count: 1}).Error
 	}))
 	for _, statement := range []string{"UPDATE audit_entries SET actor = 'another'", "DELETE FROM audit_entries", "DELETE FROM audit_entries WHERE seq = 2"} {
@@ -188,7 +189,7 @@ func TestAudit_countsRejections(t *testing.T) {
 		t.Errorf("%d entries were written by strangers", n)
 	}
 	for range 2 {
-		must(t, b.FlushRejections(t.Context()))
+		testutil.Must(t, b.FlushRejections(t.Context()))
 	}
 	if got := auditLines(t, b); len(got) != 1 || got[0] != " | key.refused |  | 192.0.2.1 |  | UNAUTHENTICATED | 800" {
 		t.Errorf("the log says %q", got)
@@ -196,7 +197,7 @@ func TestAudit_countsRejections(t *testing.T) {
 	for i := range 3000 {
 		b.RecordRejection(from(fmt.Sprintf("198.51.%d.%d", i/250, i%250)), models.KeyRefused, models.Unauthenticated)
 	}
-	must(t, b.FlushRejections(t.Context()))
+	testutil.Must(t, b.FlushRejections(t.Context()))
 	got := auditLines(t, b)[1:]
 	if len(got) != 1001 || got[1000] != " | key.refused |  | elsewhere |  | UNAUTHENTICATED | 2000" {
 		t.Errorf("%d entries, the last %q", len(got), got[len(got)-1])
@@ -207,7 +208,7 @@ func TestAudit_countsRejections(t *testing.T) {
 	if err := b.FlushRejections(closed); err == nil {
 		t.Error("written without a store")
 	}
-	must(t, b.FlushRejections(t.Context()))
+	testutil.Must(t, b.FlushRejections(t.Context()))
 	if last := auditLines(t, b); !strings.Contains(last[len(last)-1], "operator.refused |  | 192.0.2.1") {
 		t.Errorf("what could not be written is lost: %q", last[len(last)-1])
 	}
@@ -241,9 +242,9 @@ func TestAudit_keepsRejectionsWithoutStore(t *testing.T) {
 			t.Error("written without a store")
 		}
 	}
-	must(t, b.FlushRejections(t.Context()))
+	testutil.Must(t, b.FlushRejections(t.Context()))
 	var entries []models.AuditEntry
-	must(t, b.DB.Read(t.Context()).Find(&entries).Error)
+	testutil.Must(t, b.DB.Read(t.Context()).Find(&entries).Error)
 	counted := int64(0)
 	for _, e := range entries {
 		counted += e.Count
@@ -260,7 +261,7 @@ func TestRevokeKeys(t *testing.T) {
 	agent, other := b.NewAgent("x"), b.NewAgent("x")
 	var ended []auth.KeyHash
 	b.Keys.OnRevoked = func(key auth.KeyHash) { ended = append(ended, key) }
-	must(t, b.RevokeKeys(t.Context(), agent.AgentID))
+	testutil.Must(t, b.RevokeKeys(t.Context(), agent.AgentID))
 	if len(ended) != 1 || ended[0] != agent.KeyHash {
 		t.Errorf("%d keys ended", len(ended))
 	}
@@ -270,7 +271,7 @@ func TestRevokeKeys(t *testing.T) {
 	if _, err := b.RotateKey(t.Context(), other); err != nil {
 		t.Error(err)
 	}
-	must(t, checkCode(b.RevokeKeys(t.Context(), "nobody"), models.NotFound))
+	testutil.Must(t, checkCode(b.RevokeKeys(t.Context(), "nobody"), models.NotFound))
 	if got := auditLines(t, b); got[2] != "operator | keys.revoked | "+agent.AgentID+" |  |  | OK | 1" || len(got) != 4 {
 		t.Errorf("the log says %q", got)
 	}

@@ -17,6 +17,7 @@ import (
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
 )
@@ -29,7 +30,7 @@ func BenchmarkPost(b *testing.B) {
 	address := services.NewDatabase(b)
 	m := markettest.NewWithDatabase(b, address)
 	box, err := auth.NewCipher([]byte("a key for tests only"))
-	must(b, err)
+	testutil.Must(b, err)
 	hooks := webhooks.New(webhooks.Options{DB: m.DB, Cipher: box, Now: m.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
 	m.Notifier = hooks
 	m.Settings.StartingCredits = models.MaxBudget
@@ -37,7 +38,7 @@ func BenchmarkPost(b *testing.B) {
 	for i := range posters {
 		posters[i] = m.NewAgent()
 	}
-	must(b, m.DB.Write(b.Context(), func(tx *database.Tx) error {
+	testutil.Must(b, m.DB.Write(b.Context(), func(tx *database.Tx) error {
 		_, _, err := hooks.Subscribe(tx, posters[0].AgentID, "https://hook.example.com", nil)
 		return err
 	}))
@@ -53,9 +54,9 @@ func BenchmarkPost(b *testing.B) {
 		return
 	}
 	config, err := pgxpool.ParseConfig(address)
-	must(b, err)
+	testutil.Must(b, err)
 	pool, err := pgxpool.NewWithConfig(b.Context(), config)
-	must(b, err)
+	testutil.Must(b, err)
 	defer pool.Close()
 	b.Run("by_hand", func(b *testing.B) {
 		benchParallel(b, func(ctx context.Context) error { return postWithRawSQL(ctx, pool, posters[next.Add(1)%1000].AgentID) })

@@ -7,6 +7,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -51,10 +52,10 @@ func TestCancel_hire(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		out, err := h.startHire(t, "k")
-		must(t, err)
+		testutil.Must(t, err)
 		<-h.calls
 		_, err = h.Cancel(t.Context(), h.poster, out.Task.ID)
-		must(t, err)
+		testutil.Must(t, err)
 		h.WaitExecutions(t.Context()) // nothing answers: it ends because it is cut off
 		h.wantHire(t, out.Task, models.Cancelled, 100, 100)
 	})
@@ -63,7 +64,7 @@ func TestCancel_hire(t *testing.T) {
 		h := newHireBundle(t)
 		h.Notifier = acceptedHook{h.Notifier, h.CancelExecution}
 		out, err := h.startHire(t, "")
-		must(t, err)
+		testutil.Must(t, err)
 		ended := make(chan struct{})
 		go func() { h.WaitExecutions(t.Context()); close(ended) }()
 		select {
@@ -78,9 +79,9 @@ func TestCancel_hire(t *testing.T) {
 	t.Run("that runs on the model, which cannot be: it is read on the way", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
-		must(t, h.setSystemPrompt(t, h.worker))
+		testutil.Must(t, h.setSystemPrompt(t, h.worker))
 		out, err := h.startHire(t, "")
-		must(t, err)
+		testutil.Must(t, err)
 		<-h.calls
 		_, err = h.Cancel(t.Context(), h.poster, out.Task.ID)
 		wantCode(t, err, models.Conflict)
@@ -94,7 +95,7 @@ func TestCancel_hire(t *testing.T) {
 		h.followEvents(t)
 		task, ended := h.executePromisedHire(t)
 		_, err := h.Cancel(t.Context(), h.poster, task.ID)
-		must(t, err)
+		testutil.Must(t, err)
 		wantCode(t, (<-ended).err, models.Conflict)
 		_, err = h.executeHire(t, "k")
 		wantCode(t, err, models.Conflict)
@@ -110,7 +111,7 @@ func TestCancel_hire(t *testing.T) {
 			poster, _ := h.Balances(h.poster)
 			worker, _ := h.Balances(h.worker)
 			out, err := h.startHire(t, "")
-			must(t, err)
+			testutil.Must(t, err)
 			<-h.calls
 			var won [3]atomic.Int32
 			runConcurrently(9, func(i int) {

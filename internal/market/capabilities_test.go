@@ -8,6 +8,7 @@ import (
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -28,16 +29,16 @@ func TestCapabilities(t *testing.T) {
 	rated := b.NewTask(poster, 5)
 	mustAccept(t, b, agent, rated)
 	_, err := b.Complete(t.Context(), agent, rated.ID, "done")
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Rate(t.Context(), poster, market.RateTaskInput{TaskID: rated.ID, Score: 4})
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.UpdateAgent(t.Context(), agent, market.AgentChanges{PricePerTask: new(models.Credits(7))})
-	must(t, err)
+	testutil.Must(t, err)
 	want := func(capability, columns string) {
 		t.Helper()
-		must(t, addCapability(b, agent.AgentID, capability))
+		testutil.Must(t, addCapability(b, agent.AgentID, capability))
 		var got string
-		must(t, b.DB.Read(t.Context()).Raw(`SELECT CAST(reputation AS INTEGER) || ' ' || price_per_task || ' ' || notified
+		testutil.Must(t, b.DB.Read(t.Context()).Raw(`SELECT CAST(reputation AS INTEGER) || ' ' || price_per_task || ' ' || notified
 			FROM agent_capabilities WHERE agent_id = ? AND capability = ?`, agent.AgentID, capability).Scan(&got).Error)
 		if got != columns {
 			t.Errorf("%s has %q, want %q", capability, got, columns)
@@ -45,9 +46,9 @@ func TestCapabilities(t *testing.T) {
 	}
 	want("before", "4 7 0")
 	_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com", nil)
-	must(t, err)
+	testutil.Must(t, err)
 	want("notified", "4 7 1")
-	must(t, b.RemoveWebhook(t.Context(), agent))
+	testutil.Must(t, b.RemoveWebhook(t.Context(), agent))
 	want("after", "4 7 0")
 	if err := addCapability(b, "nobody", "x"); err == nil {
 		t.Error("an agent that is not there can do something")
@@ -68,7 +69,7 @@ func TestCapabilities_concurrentUpdates(t *testing.T) {
 		done[i] = b.NewTask(poster, 2)
 		mustAccept(t, b, agent, done[i])
 		_, err := b.Complete(t.Context(), agent, done[i].ID, "done")
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	runConcurrently(5*rounds, func(i int) {
 		var err error

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -43,9 +44,9 @@ func TestWalletEvents_transferOrder(t *testing.T) {
 	agent := b.NewAgent()
 	runConcurrently(40, func(int) { b.NewTask(agent, 2) })
 	_, err := b.DB.AssignCursors(t.Context(), true)
-	must(t, err)
+	testutil.Must(t, err)
 	var balances []models.Credits
-	must(t, b.DB.Read(t.Context()).Raw(`SELECT t.balance_after FROM events e JOIN transfers t ON t.id = e.transfer_id
+	testutil.Must(t, b.DB.Read(t.Context()).Raw(`SELECT t.balance_after FROM events e JOIN transfers t ON t.id = e.transfer_id
 		WHERE e.kind = ? AND e.agent_id = ? ORDER BY e.seq`, models.WalletChanged, agent.AgentID).Scan(&balances).Error)
 	for i, balance := range balances {
 		if want := models.Credits(100 - 2*i); balance != want {

@@ -16,6 +16,7 @@ import (
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
 )
@@ -81,13 +82,13 @@ func (g *largeMarket) steps() []benchStep {
 	accepted := func() string {
 		id := posted()
 		_, err := g.Accept(g.T.Context(), g.worker, id)
-		must(g.T, err)
+		testutil.Must(g.T, err)
 		return id
 	}
 	completed := func() string {
 		id := accepted()
 		_, err := g.Complete(g.T.Context(), g.worker, id, "done")
-		must(g.T, err)
+		testutil.Must(g.T, err)
 		return id
 	}
 	tasks := func(q market.TaskQuery) func(context.Context, string) error {
@@ -169,11 +170,11 @@ func newLargeMarket(b *testing.B, tasks int) *largeMarket {
 	g := &largeMarket{Bundle: markettest.NewWithDatabase(b, services.SQLitePath(b))}
 	g.hooks = webhooks.New(webhooks.Options{DB: g.DB, Cipher: g.Cipher, Now: g.Clock.Now, Logger: g.Logger})
 	var triggers []string
-	must(b, g.DB.Read(b.Context()).Raw("SELECT sql FROM sqlite_master WHERE type = 'trigger'").Scan(&triggers).Error)
+	testutil.Must(b, g.DB.Read(b.Context()).Raw("SELECT sql FROM sqlite_master WHERE type = 'trigger'").Scan(&triggers).Error)
 	fill := strings.NewReplacer(
 		"AGENTS", strconv.Itoa(tasks/10), "TASKS", strconv.Itoa(tasks), "NOW", strconv.FormatInt(int64(models.NewTime(g.Clock.Now())), 10),
 		"AGENT(", "printf('01900000-0000-7000-8000-%012x', ", "TASK(", "printf('01900000-0000-7000-9000-%012x', ")
-	must(b, g.DB.Write(b.Context(), func(tx *database.Tx) error {
+	testutil.Must(b, g.DB.Write(b.Context(), func(tx *database.Tx) error {
 		var drop []string
 		if err := tx.Raw(services.DropTriggersQuery()).Scan(&drop).Error; err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -79,7 +80,7 @@ func (h *hireBundle) startPromisedHire(t *testing.T) models.Task {
 	t.Helper()
 	h.replies <- promisedReply()
 	out, err := h.startHire(t, "")
-	must(t, err)
+	testutil.Must(t, err)
 	h.WaitExecutions(t.Context())
 	return out.Task
 }
@@ -97,7 +98,7 @@ func (h *hireBundle) wantHire(t *testing.T, task models.Task, status models.Stat
 // removeReplica has this process seem gone to whoever settles for the dead.
 func (h *hireBundle) removeReplica(t *testing.T) {
 	t.Helper()
-	must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("DELETE FROM replicas WHERE id = ?", h.DB.ReplicaID()).Error
 	}))
 }
@@ -142,7 +143,7 @@ func TestStartExecution(t *testing.T) {
 		out, err := h.StartExecution(ctx, h.poster, market.StartExecutionInput{
 			AgentID: h.worker.AgentID, TaskDescription: "D", Budget: 15, DeadlineMinutes: new(90),
 		})
-		must(t, err)
+		testutil.Must(t, err)
 		hangUp()
 		if terms := <-h.calls; !terms.Background || terms.Deadline != models.NewTime(h.Clock.Now().Add(90*time.Minute)) {
 			t.Errorf("the agent is run with %+v", terms)
@@ -161,7 +162,7 @@ func TestStartExecution(t *testing.T) {
 		for _, failure := range []error{models.Errorf(models.ExecutionFailed, "no"), errors.New("broken")} {
 			h.replies <- agentReply{err: failure}
 			out, err := h.startHire(t, "")
-			must(t, err)
+			testutil.Must(t, err)
 			h.WaitExecutions(t.Context())
 			h.wantHire(t, out.Task, models.Failed, 100, 100)
 		}
@@ -199,7 +200,7 @@ func TestStartExecution(t *testing.T) {
 		h.replies <- doneReply()
 		h.WaitExecutions(t.Context())
 		again, err := h.startHire(t, "k")
-		must(t, err)
+		testutil.Must(t, err)
 		for _, id := range ids {
 			if id != again.Task.ID {
 				t.Errorf("got tasks %s and %s", again.Task.ID, id)
@@ -214,10 +215,10 @@ func TestStartExecution(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		out, err := h.startHire(t, "k")
-		must(t, err)
+		testutil.Must(t, err)
 		<-h.calls
 		h.removeReplica(t)
-		must(t, h.Sweep(t.Context()))
+		testutil.Must(t, h.Sweep(t.Context()))
 		h.wantHire(t, out.Task, models.Failed, 100, 100)
 		h.replies <- doneReply()
 		h.WaitExecutions(t.Context())

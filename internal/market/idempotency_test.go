@@ -9,6 +9,7 @@ import (
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -106,9 +107,9 @@ func TestIdempotency(t *testing.T) {
 		ctx, request := withKey(t.Context(), "k")
 		in := market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 10}
 		first, err := b.Execute(ctx, poster, in)
-		must(t, err)
+		testutil.Must(t, err)
 		_, err = b.UpdateAgent(t.Context(), worker, market.AgentChanges{PricePerTask: new(models.Credits(50)), EndpointURL: new("")})
-		must(t, err)
+		testutil.Must(t, err)
 		again, err := b.Execute(ctx, poster, in)
 		if err != nil || again.Task.ID != first.Task.ID || !request.Replayed.Load() {
 			t.Errorf("got task %s (%v), want %s again", again.Task.ID, err, first.Task.ID)

@@ -8,6 +8,7 @@ import (
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -25,14 +26,14 @@ func TestSweep_refundsLostHires(t *testing.T) {
 	}
 	start := func() string {
 		out, err := b.StartExecution(t.Context(), poster, market.StartExecutionInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 20})
-		must(t, err)
+		testutil.Must(t, err)
 		<-begun
 		return out.Task.ID
 	}
 	lost := start()
 	end <- struct{}{}
 	b.WaitExecutions(t.Context())
-	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.ExecOne("UPDATE tasks SET replica = ? WHERE id = ?", b.DB.ReplicaID(), lost)
 	}))
 	running := start()
@@ -41,10 +42,10 @@ func TestSweep_refundsLostHires(t *testing.T) {
 		want  models.Status
 	}{{59 * time.Second, models.Assigned}, {time.Second, models.Failed}} {
 		b.Clock.Advance(step.after)
-		must(t, b.Sweep(t.Context()))
+		testutil.Must(t, b.Sweep(t.Context()))
 		for id, want := range map[string]models.Status{lost: step.want, running: models.Assigned} {
 			task, err := b.Task(t.Context(), poster.AgentID, id)
-			must(t, err)
+			testutil.Must(t, err)
 			if task.Status != want {
 				t.Errorf("after %s a hire is %s, want %s", step.after, task.Status, want)
 			}
@@ -65,10 +66,10 @@ func TestExecute_agentPanics(t *testing.T) {
 	_, err := b.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 20})
 	wantCode(t, err, models.ExecutionFailed)
 	out, err := b.StartExecution(t.Context(), poster, market.StartExecutionInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 20})
-	must(t, err)
+	testutil.Must(t, err)
 	b.WaitExecutions(t.Context())
 	task, err := b.Task(t.Context(), poster.AgentID, out.Task.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	if task.Status != models.Failed {
 		t.Errorf("the hire is %s", task.Status)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -41,10 +42,10 @@ func TestPromise(t *testing.T) {
 		h := newHireBundle(t)
 		task := h.startPromisedHire(t)
 		h.removeReplica(t)
-		must(t, h.Sweep(t.Context()))
+		testutil.Must(t, h.Sweep(t.Context()))
 		h.wantHire(t, task, models.Assigned, 85, 100)
 		_, err := h.Complete(t.Context(), h.worker, task.ID, "r")
-		must(t, err)
+		testutil.Must(t, err)
 		h.wantHire(t, task, models.Completed, 85, 113)
 	})
 	t.Run("that is broken gives the budget back at the deadline", func(t *testing.T) {
@@ -86,10 +87,10 @@ func TestPromise(t *testing.T) {
 		for _, answers := range []agentReply{promisedReply(), doneReply(), {err: models.Errorf(models.ExecutionFailed, "no")}} {
 			h := newHireBundle(t)
 			out, err := h.startHire(t, "")
-			must(t, err)
+			testutil.Must(t, err)
 			<-h.calls
 			_, err = h.Complete(t.Context(), h.worker, out.Task.ID, "quick")
-			must(t, err)
+			testutil.Must(t, err)
 			h.replies <- answers
 			h.WaitExecutions(t.Context())
 			h.wantHire(t, out.Task, models.Completed, 85, 113)
@@ -148,7 +149,7 @@ func TestExecute_promisedResult(t *testing.T) {
 			t.Errorf("the promise is due at %v", *task.LeaseUntil)
 		}
 		_, err := h.Complete(t.Context(), h.worker, task.ID, "kept")
-		must(t, err)
+		testutil.Must(t, err)
 		if got := <-ended; got.err != nil || *got.Task.Result != "kept" || got.Wallet.Available != 85 {
 			t.Errorf("who waited got %+v", got)
 		}
@@ -173,7 +174,7 @@ func TestExecute_promisedResult(t *testing.T) {
 			t.Errorf("the same key got %+v, %v", again, err)
 		}
 		_, err = h.Complete(t.Context(), h.worker, out.Task.ID, "kept")
-		must(t, err)
+		testutil.Must(t, err)
 		again, err = h.executeHire(t, "k")
 		if err != nil || again.Task.ID != out.Task.ID || *again.Task.Result != "kept" || h.runCount.Load() != 1 {
 			t.Errorf("the same key got %+v, %v after %d runs", again, err, h.runCount.Load())
@@ -198,7 +199,7 @@ func TestExecute_promisedResult(t *testing.T) {
 		h.Settings.ExecuteTimeout = time.Millisecond
 		h.replies <- promisedReply()
 		out, err := h.executeHire(t, "k")
-		must(t, err)
+		testutil.Must(t, err)
 		h.Clock.Advance(time.Hour)
 		mustSweep(t, h.Bundle)
 		_, err = h.executeHire(t, "k")

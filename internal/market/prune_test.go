@@ -11,6 +11,7 @@ import (
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -24,13 +25,13 @@ func TestPrune(t *testing.T) {
 	poster, worker := b.NewAgent("x"), b.NewAgent("x")
 	done := b.NewTask(poster, 25, "x")
 	_, err := b.Accept(t.Context(), worker, done.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Complete(t.Context(), worker, done.ID, "done")
-	must(t, err)
+	testutil.Must(t, err)
 	b.NewTask(poster, 5)
 	keyed := auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: "once"})
 	_, err = b.Post(keyed, poster, market.PostTaskInput{Title: "T", Description: "D", Budget: 2})
-	must(t, err)
+	testutil.Must(t, err)
 	mustPrune(t, b)
 	if n := countEvents(t, b); n != 11 {
 		t.Errorf("the log has %d events", n)
@@ -54,15 +55,15 @@ func TestPrune(t *testing.T) {
 		t.Errorf("the books have %d tasks and %d transfers", report.Tasks, report.Transfers)
 	}
 	var keys int64
-	must(t, b.DB.Read(t.Context()).Model(&models.IdempotencyKey{}).Count(&keys).Error)
+	testutil.Must(t, b.DB.Read(t.Context()).Model(&models.IdempotencyKey{}).Count(&keys).Error)
 	if keys != 0 {
 		t.Errorf("%d keys are remembered", keys)
 	}
 	_, err = b.Accept(t.Context(), worker, young.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Complete(t.Context(), worker, young.ID, "done")
-	must(t, err)
-	must(t, b.Sweep(t.Context())) // the open ones expired meanwhile
+	testutil.Must(t, err)
+	testutil.Must(t, b.Sweep(t.Context())) // the open ones expired meanwhile
 	wantTotals(t, b, 200, 4)
 	b.VerifyLedger()
 }
@@ -79,7 +80,7 @@ func TestPrune_keepsForever(t *testing.T) {
 	}
 	b.Settings.KeepEvents = 24 * time.Hour
 	var first int64
-	must(t, b.DB.Read(t.Context()).Raw("SELECT id FROM events WHERE kind = 'task.posted'").Scan(&first).Error)
+	testutil.Must(t, b.DB.Read(t.Context()).Raw("SELECT id FROM events WHERE kind = 'task.posted'").Scan(&first).Error)
 	b.DeliveryStore = deliveryStoreFrom(first)
 	mustPrune(t, b)
 	if n := countEvents(t, b); n != 2 {
@@ -106,16 +107,16 @@ func mustPrune(t *testing.T, b *markettest.Bundle) {
 // countEvents returns how many events the log has.
 func countEvents(t *testing.T, b *markettest.Bundle) (n int64) {
 	t.Helper()
-	must(t, b.DB.Read(t.Context()).Model(&models.Event{}).Count(&n).Error)
+	testutil.Must(t, b.DB.Read(t.Context()).Model(&models.Event{}).Count(&n).Error)
 	return n
 }
 
 func wantTotals(t *testing.T, b *markettest.Bundle, issued, fees models.Credits) {
 	t.Helper()
 	_, err := b.DB.AssignCursors(t.Context(), false)
-	must(t, err)
+	testutil.Must(t, err)
 	gotIssued, gotFees, err := ledger.Totals(b.DB.Read(t.Context()))
-	must(t, err)
+	testutil.Must(t, err)
 	if gotIssued != issued || gotFees != fees {
 		t.Errorf("%d were issued and %d earned, want %d and %d", gotIssued, gotFees, issued, fees)
 	}

@@ -15,6 +15,7 @@ import (
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
 )
@@ -31,27 +32,27 @@ func TestQueryPlans(t *testing.T) {
 	for _, query := range taskQueries(agent.AgentID) {
 		for _, page := range []market.Page{{First: 20}, {First: 20, After: query.Cursor(&task)}} {
 			_, err := b.ListTasks(t.Context(), query, page)
-			must(t, err)
+			testutil.Must(t, err)
 		}
 	}
 	for _, order := range []market.Order{{}, {Column: market.ByReputation}, {Column: market.ByPrice, Ascending: true}} {
 		for _, capability := range []string{"", "x"} {
 			_, err := b.ListAgents(t.Context(), market.AgentQuery{Capability: capability, Order: order}, market.Page{First: 20})
-			must(t, err)
+			testutil.Must(t, err)
 		}
 	}
 	_, err := b.ListEntries(t.Context(), market.EntryQuery{AgentID: agent.AgentID}, market.Page{First: 20})
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Task(t.Context(), "", task.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.ValidityWindow(t.Context())
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Keys.Authenticate(t.Context(), "unknown")
 	wantCode(t, err, models.Unauthenticated)
 	_, _, err = ledger.Totals(b.DB.Read(t.Context()))
-	must(t, err)
+	testutil.Must(t, err)
 	b.Clock.Advance(30 * 24 * time.Hour)
-	must(t, b.Sweep(t.Context()))
+	testutil.Must(t, b.Sweep(t.Context()))
 	b.Settings.KeepEvents = 24 * time.Hour
 	mustPrune(t, b)
 
@@ -71,31 +72,31 @@ func TestQueryPlans_webhooksAndEvents(t *testing.T) {
 	for _, status := range [][]models.DeliveryStatus{nil, {models.DeliveryFailed}, {models.DeliveryPending, models.DeliveryFailed}} {
 		for _, after := range []string{"", task.ID} {
 			_, err := hooks.Deliveries(t.Context(), agent.AgentID, status, 20, after)
-			must(t, err)
+			testutil.Must(t, err)
 		}
 	}
 	_, err := hooks.Attempts(t.Context(), task.ID, agent.AgentID)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = hooks.Get(t.Context(), agent.AgentID)
 	wantCode(t, err, models.NotFound)
 	_, err = hooks.CountDeliveries(t.Context(), agent.AgentID, models.DeliveryFailed)
-	must(t, err)
+	testutil.Must(t, err)
 	_, _, err = hooks.FailedDeliveries(t.Context(), agent.AgentID, models.FailedDeliveryQuery{Until: new(models.NewTime(b.Clock.Now())), First: 20})
-	must(t, err)
-	must(t, hooks.Prune(t.Context()))
+	testutil.Must(t, err)
+	testutil.Must(t, hooks.Prune(t.Context()))
 	_, err = hooks.OldestNeeded(t.Context())
-	must(t, err)
-	must(t, hooks.Start(t.Context()))
-	must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, err)
+	testutil.Must(t, hooks.Start(t.Context()))
+	testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID, Event: models.HookPosted}, nil)
 		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID, Event: models.HookAssigned, PosterID: agent.AgentID}, nil)
 		return nil
 	}))
 	seen.waitFor(t, "notified = 1")
 	seen.waitFor(t, "events LIKE")
-	must(t, hooks.Stop(t.Context()))
+	testutil.Must(t, hooks.Stop(t.Context()))
 	_, err = b.DB.AssignCursors(t.Context(), false)
-	must(t, err)
+	testutil.Must(t, err)
 	followed := b.Log.Subscribe(t.Context(), func(*models.Event) bool { return true }, new(int64))
 	<-followed.C
 
@@ -121,7 +122,7 @@ func TestQueryPlans_detectsSlowSteps(t *testing.T) {
 // firstPostedEventID returns the id of the event of the first task that was posted.
 func firstPostedEventID(t *testing.T, b *markettest.Bundle) (id int64) {
 	t.Helper()
-	must(t, b.DB.Read(t.Context()).Model(&models.Event{}).Where("kind = ?", models.TaskPosted).Limit(1).Pluck("id", &id).Error)
+	testutil.Must(t, b.DB.Read(t.Context()).Model(&models.Event{}).Where("kind = ?", models.TaskPosted).Limit(1).Pluck("id", &id).Error)
 	return id
 }
 
@@ -143,8 +144,8 @@ func recordStatements(t *testing.T, b *markettest.Bundle) *statementRecorder {
 		}
 	}
 	callbacks := b.DB.Read(t.Context()).Callback()
-	must(t, callbacks.Query().After("gorm:query").Register("test:keep", keep))
-	must(t, callbacks.Row().After("gorm:row").Register("test:keep", keep))
+	testutil.Must(t, callbacks.Query().After("gorm:query").Register("test:keep", keep))
+	testutil.Must(t, callbacks.Row().After("gorm:row").Register("test:keep", keep))
 	return s
 }
 
@@ -199,7 +200,7 @@ func queryPlan(t *testing.T, b *markettest.Bundle, statement string, vars []any)
 	if services.OnPostgres() {
 		explain, column = "EXPLAIN ", 0
 	}
-	must(t, b.DB.Read(t.Context()).Transaction(func(tx *gorm.DB) error {
+	testutil.Must(t, b.DB.Read(t.Context()).Transaction(func(tx *gorm.DB) error {
 		if services.OnPostgres() {
 			if err := tx.Exec("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off").Error; err != nil {
 				return err
@@ -261,12 +262,5 @@ func isSlowStep(statement, step string) bool {
 		return false
 	default: // but in the order of the list, to its limit
 		return !strings.Contains(step, "USING INDEX") && !strings.Contains(step, "USING COVERING INDEX") || !strings.Contains(statement, "LIMIT")
-	}
-}
-
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -36,7 +37,7 @@ func registerFrom(ctx context.Context, b *markettest.Bundle, address, key string
 // countRows counts the rows of a table.
 func countRows(t *testing.T, b *markettest.Bundle, table string) (n int64) {
 	t.Helper()
-	must(t, b.DB.Read(t.Context()).Table(table).Count(&n).Error)
+	testutil.Must(t, b.DB.Read(t.Context()).Table(table).Count(&n).Error)
 	return n
 }
 
@@ -66,8 +67,8 @@ func TestRegister_rateLimit(t *testing.T) {
 			t.Errorf("%d were let in and %d refused; there are %d agents, %d registrants",
 				admitted.Load(), refused.Load(), countRows(t, b, "agents"), countRows(t, b, "registrants"))
 		}
-		must(t, registerFrom(t.Context(), b, "2001:db8:1:3::1", ""))
-		must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
+		testutil.Must(t, registerFrom(t.Context(), b, "2001:db8:1:3::1", ""))
+		testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
 		b.VerifyLedger()
 	})
 	t.Run("a restart gives nothing back", func(t *testing.T) {
@@ -76,7 +77,7 @@ func TestRegister_rateLimit(t *testing.T) {
 		t.Run("before", func(t *testing.T) { //nolint:paralleltest // one after the other
 			b := newRateLimitedMarket(t, address)
 			for range 60 {
-				must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
+				testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
 			}
 		})
 		t.Run("after", func(t *testing.T) { //nolint:paralleltest // one after the other
@@ -87,10 +88,10 @@ func TestRegister_rateLimit(t *testing.T) {
 		t.Parallel()
 		b := newRateLimitedMarket(t, services.NewDatabase(t))
 		for range 100 {
-			must(t, registerFrom(t.Context(), b, "192.0.2.1", "the same key for all"))
+			testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", "the same key for all"))
 		}
 		var kept, after models.Registrant
-		must(t, b.DB.Read(t.Context()).Take(&kept).Error)
+		testutil.Must(t, b.DB.Read(t.Context()).Take(&kept).Error)
 		if kept.FullAt.AsTime() != b.Clock.Now().Add(time.Minute) {
 			t.Errorf("one registration and 99 repetitions are counted until %s", kept.FullAt)
 		}
@@ -99,13 +100,13 @@ func TestRegister_rateLimit(t *testing.T) {
 		if _, err := b.Register(ctx, market.RegisterAgentInput{Name: "A", WebhookURL: new("https://a.example")}); !errors.Is(err, errBroken) {
 			t.Fatalf("got %v", err)
 		}
-		must(t, b.DB.Read(t.Context()).Take(&after).Error)
+		testutil.Must(t, b.DB.Read(t.Context()).Take(&after).Error)
 		if after != kept {
 			t.Errorf("a registration that failed moved %v to %v", kept, after)
 		}
 		b.Settings.RegisterBurst = 1
 		wantCode(t, registerFrom(t.Context(), b, "192.0.2.1", "another, which is left"), models.RateLimited)
-		must(t, b.DB.Read(t.Context()).Take(&after).Error)
+		testutil.Must(t, b.DB.Read(t.Context()).Take(&after).Error)
 		if after != kept || countRows(t, b, "agents") != 1 || countRows(t, b, "idempotency_keys") != 1 || countRows(t, b, "transfers") != 1 {
 			t.Errorf("a refusal left %v for %v, %d agents, %d keys and %d transfers", after, kept,
 				countRows(t, b, "agents"), countRows(t, b, "idempotency_keys"), countRows(t, b, "transfers"))
@@ -115,25 +116,25 @@ func TestRegister_rateLimit(t *testing.T) {
 		t.Parallel()
 		b := newRateLimitedMarket(t, services.NewDatabase(t))
 		b.Settings.RegisterBurst = 1
-		must(t, registerFrom(t.Context(), b, "192.0.2.1", "the first one, with a key"))
+		testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", "the first one, with a key"))
 		wantCode(t, registerFrom(t.Context(), b, "192.0.2.1", ""), models.RateLimited)
-		must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("DELETE FROM registrants").Error })) // as if it were free
+		testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("DELETE FROM registrants").Error })) // as if it were free
 		for _, key := range []string{"", "a key that nobody used"} {
 			err := registerFrom(t.Context(), b, "192.0.2.1", key)
 			if models.CodeOf(err) != models.RateLimited || models.AsError(err).RetryAfter != time.Minute {
 				t.Errorf("with the key %q: %v", key, err)
 			}
 		}
-		must(t, registerFrom(t.Context(), b, "192.0.2.1", "the first one, with a key"))
-		must(t, registerFrom(t.Context(), b, "192.0.2.2", ""))
+		testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", "the first one, with a key"))
+		testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.2", ""))
 		b.Clock.Advance(time.Minute)
-		must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
+		testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
 	})
 	t.Run("a network is forgotten when it has all of its burst again", func(t *testing.T) {
 		t.Parallel()
 		b := newRateLimitedMarket(t, services.NewDatabase(t))
 		for range 2 {
-			must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
+			testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
 		}
 		b.Clock.Advance(2*time.Minute - time.Microsecond)
 		mustPrune(t, b)

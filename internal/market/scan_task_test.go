@@ -6,6 +6,7 @@ import (
 
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -17,32 +18,32 @@ func TestTasks_readsAllColumns(t *testing.T) {
 	poster, worker := b.NewAgent(), b.NewAgent()
 	rated, comment := b.NewTask(poster, 10, "x", "y"), "well done"
 	_, err := b.Accept(t.Context(), worker, rated.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Complete(t.Context(), worker, rated.ID, "the result")
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Rate(t.Context(), poster, market.RateTaskInput{TaskID: rated.ID, Score: 4, Comment: &comment})
-	must(t, err)
+	testutil.Must(t, err)
 	taken, cancelled := b.NewTask(poster, 20), b.NewTask(poster, 30)
 	_, err = b.Accept(t.Context(), worker, taken.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = b.Cancel(t.Context(), poster, cancelled.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	b.Settings.Spending.MaxTokens = 9
 	_, err = b.UpdateAgent(t.Context(), worker, market.AgentChanges{EndpointURL: new(""), SystemPrompt: new("You are terse.")})
-	must(t, err)
+	testutil.Must(t, err)
 	hired, err := b.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 10})
-	must(t, err)
+	testutil.Must(t, err)
 
 	set := map[string]bool{}
 	for _, id := range []string{rated.ID, taken.ID, cancelled.ID, hired.Task.ID} {
 		var want models.Task
-		must(t, b.DB.Read(t.Context()).Take(&want, "id = ?", id).Error)
+		testutil.Must(t, b.DB.Read(t.Context()).Take(&want, "id = ?", id).Error)
 		one, err := b.Task(t.Context(), poster.AgentID, id)
-		must(t, err)
+		testutil.Must(t, err)
 		some, err := b.Tasks(t.Context(), []string{id})
-		must(t, err)
+		testutil.Must(t, err)
 		listed, err := b.ListTasks(t.Context(), market.TaskQuery{PosterID: poster.AgentID, Status: []models.Status{want.Status}}, market.Page{First: 10})
-		must(t, err)
+		testutil.Must(t, err)
 		for _, got := range append(append([]models.Task{*one}, some...), listed.Items...) {
 			if got.ID == id && !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)

@@ -7,6 +7,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -17,7 +18,7 @@ func newLimitedHireBundle(t *testing.T, limits market.SpendingLimits) *hireBundl
 	h.Settings.StartingCredits = 1000
 	h.poster = h.NewAgent()
 	h.Settings.Spending = limits
-	must(t, h.setSystemPrompt(t, h.worker))
+	testutil.Must(t, h.setSystemPrompt(t, h.worker))
 	return h
 }
 
@@ -66,14 +67,14 @@ func TestSpending(t *testing.T) {
 		if started.Load() != 2 || refused.Load() != 8 {
 			t.Errorf("%d started and %d refused, want 2 and 8", started.Load(), refused.Load())
 		}
-		must(t, h.startHireAs(t, h.NewAgent()))
+		testutil.Must(t, h.startHireAs(t, h.NewAgent()))
 		wantRetryAfter(t, h.startHireAs(t, h.NewAgent()), models.Unavailable, 5*time.Second)
 		wantBalances(t, h.Bundle, h.poster, 970, 0) // who is refused pays nothing
 		for range 3 {
 			h.replies <- doneReply()
 		}
 		h.WaitExecutions(t.Context())
-		must(t, h.startHireAs(t, h.NewAgent()))
+		testutil.Must(t, h.startHireAs(t, h.NewAgent()))
 		h.replies <- doneReply()
 		h.WaitExecutions(t.Context())
 		h.VerifyLedger()
@@ -84,7 +85,7 @@ func TestSpending(t *testing.T) {
 		run := func(poster auth.Actor, o agentReply) {
 			t.Helper()
 			h.replies <- o
-			must(t, h.startHireAs(t, poster))
+			testutil.Must(t, h.startHireAs(t, poster))
 			h.WaitExecutions(t.Context())
 		}
 		run(h.poster, replyWithTokens(20))
@@ -105,16 +106,16 @@ func TestSpending(t *testing.T) {
 	t.Run("is counted when nobody waits any more: after a crash and in the background", func(t *testing.T) {
 		t.Parallel()
 		h := newLimitedHireBundle(t, market.SpendingLimits{MaxTokens: 100, MaxConcurrentPerAgent: 1, TokensPerHourPerAgent: 250})
-		must(t, h.startHireAs(t, h.poster))
+		testutil.Must(t, h.startHireAs(t, h.poster))
 		<-h.calls
 		wantRetryAfter(t, h.startHireAs(t, h.poster), models.RateLimited, 5*time.Second)
 		h.removeReplica(t)
-		must(t, h.Sweep(t.Context()))
+		testutil.Must(t, h.Sweep(t.Context()))
 		h.replies <- replyWithTokens(120)
 		h.WaitExecutions(t.Context())
 		wantBalances(t, h.Bundle, h.poster, 1000, 0)
 		out, err := h.startHire(t, "")
-		must(t, err)
+		testutil.Must(t, err)
 		<-h.calls
 		_, err = h.Cancel(t.Context(), h.poster, out.Task.ID) // or it could be read for nothing
 		wantCode(t, err, models.Conflict)
@@ -126,11 +127,11 @@ func TestSpending(t *testing.T) {
 	t.Run("does not bound agents with an endpoint, nor one hire larger than the limit", func(t *testing.T) {
 		t.Parallel()
 		h := newLimitedHireBundle(t, market.SpendingLimits{MaxTokens: 100, MaxConcurrent: 1, MaxConcurrentPerAgent: 1, TokensPerHour: 50, TokensPerHourPerAgent: 50})
-		must(t, h.startHireAs(t, h.poster))
+		testutil.Must(t, h.startHireAs(t, h.poster))
 		elsewhere := h.NewAgent()
 		for range 3 {
 			_, err := h.StartExecution(t.Context(), h.poster, market.StartExecutionInput{AgentID: elsewhere.AgentID, TaskDescription: "D", Budget: 15})
-			must(t, err)
+			testutil.Must(t, err)
 		}
 		for range 4 {
 			h.replies <- doneReply()

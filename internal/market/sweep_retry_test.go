@@ -12,6 +12,7 @@ import (
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -80,7 +81,7 @@ func TestSweep_skipsFailingTasks(t *testing.T) {
 	wantBalances(t, b, poster, 10_000-2*poisoned, 2*poisoned)
 
 	b.Clock.Advance(time.Minute - time.Second)
-	must(t, b.Sweep(t.Context()))
+	testutil.Must(t, b.Sweep(t.Context()))
 	if tried := p.takeAttempted(); len(tried) != 0 {
 		t.Errorf("%d tasks were tried again at once", len(tried))
 	}
@@ -94,7 +95,7 @@ func TestSweep_skipsFailingTasks(t *testing.T) {
 	}
 	p.acceptAll()
 	b.Clock.Advance(time.Minute)
-	must(t, b.Sweep(t.Context()))
+	testutil.Must(t, b.Sweep(t.Context()))
 	wantBalances(t, b, poster, 10_000, 0)
 	if p.takeAttempted(); b.Sweep(t.Context()) != nil || p.takeAttempted() != nil {
 		t.Error("there is more to end")
@@ -110,12 +111,12 @@ func TestSweep_skipsFailingHire(t *testing.T) {
 	var tasks []models.Task
 	for range 3 {
 		out, err := h.startHire(t, "")
-		must(t, err)
+		testutil.Must(t, err)
 		<-h.calls
 		tasks = append(tasks, out.Task)
 	}
 	h.removeReplica(t)
-	must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error { return rejectUpdates(tx, tasks[0].ID) }))
+	testutil.Must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error { return rejectUpdates(tx, tasks[0].ID) }))
 	if err := h.Sweep(t.Context()); err == nil || !strings.Contains(err.Error(), "end task "+tasks[0].ID) {
 		t.Errorf("the sweep says %v", err)
 	}
@@ -123,11 +124,11 @@ func TestSweep_skipsFailingHire(t *testing.T) {
 		wantStatus(t, h.Bundle, tasks[i], want)
 	}
 	wantBalances(t, h.Bundle, h.poster, 85, 0)
-	must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error {
+	testutil.Must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec(services.ForEngine("DROP TRIGGER poisoned", "DROP TRIGGER poisoned ON tasks")).Error
 	}))
 	h.Clock.Advance(time.Minute)
-	must(t, h.Sweep(t.Context()))
+	testutil.Must(t, h.Sweep(t.Context()))
 	for range tasks {
 		h.replies <- doneReply()
 	}

@@ -18,6 +18,7 @@ import (
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
 )
@@ -71,7 +72,7 @@ func TestWebhookEvents(t *testing.T) {
 	listen := func(agent auth.Actor, path string, events []models.WebhookEvent) {
 		t.Helper()
 		_, err := b.SetWebhook(t.Context(), agent, receiver.URL+path, events)
-		must(t, err)
+		testutil.Must(t, err)
 	}
 	every := models.WebhookEvents()
 	listen(poster, "/nowhere", every)
@@ -84,22 +85,22 @@ func TestWebhookEvents(t *testing.T) {
 	if models.CodeOf(err) != models.InvalidInput {
 		t.Errorf("an event that there is not: %v", err)
 	}
-	must(t, hooks.Start(t.Context()))
-	t.Cleanup(func() { must(t, hooks.Stop(context.WithoutCancel(t.Context()))) })
+	testutil.Must(t, hooks.Start(t.Context()))
+	t.Cleanup(func() { testutil.Must(t, hooks.Stop(context.WithoutCancel(t.Context()))) })
 
 	completed, cancelled, expired, unnoticed := b.NewTask(poster, 5), b.NewTask(poster, 5), b.NewTask(poster, 5), b.NewTask(silent, 5)
 	mustAccept(t, b, worker, completed)
 	_, err = b.Complete(t.Context(), worker, completed.ID, "done")
-	must(t, err)
+	testutil.Must(t, err)
 	mustAccept(t, b, worker, cancelled)
 	mustAccept(t, b, gone, unnoticed)
 	_, err = b.Complete(t.Context(), gone, unnoticed.ID, "done")
-	must(t, err)
+	testutil.Must(t, err)
 	hired, err := b.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "Do it.", Budget: 10})
-	must(t, err)
+	testutil.Must(t, err)
 	b.Clock.Advance(25 * time.Hour) // the lease lapses
 	_, err = b.Cancel(t.Context(), poster, cancelled.ID)
-	must(t, err)
+	testutil.Must(t, err)
 	b.Clock.Advance(30 * 24 * time.Hour)
 	mustSweep(t, b)
 
@@ -118,7 +119,7 @@ func TestWebhookEvents(t *testing.T) {
 	defer ticks.Stop()
 	for {
 		var waiting int64
-		must(t, b.DB.Read(t.Context()).Table("river_job").Where("state <> 'completed'").Count(&waiting).Error)
+		testutil.Must(t, b.DB.Read(t.Context()).Table("river_job").Where("state <> 'completed'").Count(&waiting).Error)
 		if waiting == 0 {
 			break
 		}

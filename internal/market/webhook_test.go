@@ -8,6 +8,7 @@ import (
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -18,7 +19,7 @@ func TestCheckHost(t *testing.T) {
 	b := markettest.New(t)
 	agent := b.NewAgent("x")
 	before, err := b.Market.Agent(t.Context(), agent.AgentID)
-	must(t, err)
+	testutil.Must(t, err)
 	const inside = "https://inside.example.com/"
 	b.CheckHost = func(_ context.Context, field, url string) error {
 		if url == inside {
@@ -35,12 +36,12 @@ func TestCheckHost(t *testing.T) {
 		t.Errorf("an endpoint: %v", err)
 	}
 	after, err := b.Market.Agent(t.Context(), agent.AgentID)
-	must(t, err)
+	testutil.Must(t, err)
 	if after.EndpointURL != before.EndpointURL {
 		t.Errorf("the endpoint became %s", after.EndpointURL)
 	}
 	var webhooks int64
-	must(t, b.DB.Read(t.Context()).Model(&models.Webhook{}).Count(&webhooks).Error)
+	testutil.Must(t, b.DB.Read(t.Context()).Model(&models.Webhook{}).Count(&webhooks).Error)
 	if webhooks != 0 {
 		t.Errorf("%d webhooks are set", webhooks)
 	}
@@ -76,10 +77,10 @@ func TestCheckHost_skippedOnReplay(t *testing.T) {
 		with := func(key string) context.Context {
 			return auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: key})
 		}
-		must(t, change(with(what), address))
+		testutil.Must(t, change(with(what), address))
 		moved = true
 		again := with(what)
-		must(t, change(again, address))
+		testutil.Must(t, change(again, address))
 		if !auth.RequestFrom(again).Replayed.Load() {
 			t.Errorf("%s: it was not replayed", what)
 		}

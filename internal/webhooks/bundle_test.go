@@ -21,13 +21,11 @@ import (
 	"agentmarket.space/server/internal/events"
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
 const marketplaceURL = "https://agentmarket.space"
-
-// testTimeout is how long a test waits for what must come.
-const testTimeout = 20 * time.Second
 
 // bundle is a fresh store with webhooks on it.
 type bundle struct {
@@ -81,11 +79,11 @@ func open(t *testing.T, s settings) *bundle {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	db, err := database.Open(t.Context(), services.NewDatabase(t), logger)
-	must(t, err)
+	testutil.Must(t, err)
 	log, err := events.Open(t.Context(), db, logger)
-	must(t, err)
+	testutil.Must(t, err)
 	box, err := auth.NewCipher([]byte("sixteen bytes or more"))
-	must(t, err)
+	testutil.Must(t, err)
 	if s.clock == nil {
 		s.clock = &clock{}
 	}
@@ -95,8 +93,8 @@ func open(t *testing.T, s settings) *bundle {
 	})}
 	b.pollInterval = 20 * time.Millisecond
 	t.Cleanup(func() {
-		must(t, b.Stop(t.Context()))
-		must(t, db.Close())
+		testutil.Must(t, b.Stop(t.Context()))
+		testutil.Must(t, db.Close())
 	})
 	return b
 }
@@ -108,7 +106,7 @@ func newClient(roots *x509.CertPool, allow []netip.Prefix) *outbound.Client {
 // run starts the webhooks and listens to their jobs.
 func (b *bundle) run(t *testing.T) {
 	t.Helper()
-	must(t, b.Start(t.Context()))
+	testutil.Must(t, b.Start(t.Context()))
 	told, cancel := b.riverClient.SubscribeConfig(&river.SubscribeConfig{ChanSize: 10_000, Kinds: []river.EventKind{
 		river.EventKindJobCompleted, river.EventKindJobFailed, river.EventKindJobSnoozed, river.EventKindJobCancelled,
 	}})
@@ -119,12 +117,12 @@ func (b *bundle) run(t *testing.T) {
 // eventually waits for done, looking whenever a job has ended.
 func (b *bundle) eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	late := time.After(testTimeout)
+	late := time.After(testutil.Timeout)
 	for !done() {
 		select {
 		case <-b.jobEvents:
 		case <-late:
-			t.Fatalf("waited %s for %s", testTimeout, what)
+			t.Fatalf("waited %s for %s", testutil.Timeout, what)
 		}
 	}
 }
@@ -132,7 +130,7 @@ func (b *bundle) eventually(t *testing.T, what string, done func() bool) {
 // write runs a change that must succeed.
 func (b *bundle) write(t *testing.T, fn func(*database.Tx) error) {
 	t.Helper()
-	must(t, b.db.Write(t.Context(), fn))
+	testutil.Must(t, b.db.Write(t.Context(), fn))
 }
 
 // addAgent adds an agent that can do something.
@@ -187,7 +185,7 @@ func (b *bundle) post(t *testing.T, posterID string, capabilities ...string) mod
 // matchEvent has the deliveries of an event made.
 func (b *bundle) matchEvent(t *testing.T, event models.Event) {
 	t.Helper()
-	must(t, b.runMatchJob(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted}))
+	testutil.Must(t, b.runMatchJob(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted}))
 }
 
 // runMatchJob works a job that finds whom events concern, for the so-manyth time.
@@ -218,7 +216,7 @@ func (b *bundle) postTask(t *testing.T, task models.Task) models.Event {
 func (b *bundle) deliveries(t *testing.T, agentID string) []models.Delivery {
 	t.Helper()
 	rows, err := b.Deliveries(t.Context(), agentID, nil, 1000, "")
-	must(t, err)
+	testutil.Must(t, err)
 	return rows
 }
 
@@ -229,7 +227,7 @@ func (b *bundle) waitDeliveries(t *testing.T, agentID string, status models.Deli
 	b.eventually(t, "deliveries to be "+string(status), func() bool {
 		var err error
 		rows, err = b.Deliveries(t.Context(), agentID, []models.DeliveryStatus{status}, 1000, "")
-		must(t, err)
+		testutil.Must(t, err)
 		return len(rows) >= n
 	})
 	return rows
@@ -238,14 +236,14 @@ func (b *bundle) waitDeliveries(t *testing.T, agentID string, status models.Deli
 func (b *bundle) webhook(t *testing.T, agentID string) *models.Webhook {
 	t.Helper()
 	hook, err := b.Get(t.Context(), agentID)
-	must(t, err)
+	testutil.Must(t, err)
 	return hook
 }
 
 func (b *bundle) attempts(t *testing.T, deliveryID string) []models.Attempt {
 	t.Helper()
 	attempts, err := b.Attempts(t.Context(), deliveryID)
-	must(t, err)
+	testutil.Must(t, err)
 	return attempts
 }
 
@@ -300,23 +298,9 @@ func mustReceive[T any](t *testing.T, from <-chan T) T {
 	select {
 	case v := <-from:
 		return v
-	case <-time.After(testTimeout):
-		t.Fatalf("nothing came within %s", testTimeout)
+	case <-time.After(testutil.Timeout):
+		t.Fatalf("nothing came within %s", testutil.Timeout)
 		panic("unreachable")
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func equal[T comparable](t *testing.T, what string, got, want T) {
-	t.Helper()
-	if got != want {
-		t.Errorf("%s: got %v, want %v", what, got, want)
 	}
 }
 

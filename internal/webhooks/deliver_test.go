@@ -18,6 +18,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -35,17 +36,17 @@ func TestDeliver(t *testing.T) {
 		got := r.next(t)
 
 		signature := got.header.Get("X-AgentMarket-Signature")
-		equal(t, "signature made in Go", signature, outbound.Sign(secret, got.body))
+		testutil.Equal(t, "signature made in Go", signature, outbound.Sign(secret, got.body))
 		verifyInNode(t, secret, signature, got.body)
 		standard, err := standardwebhooks.NewWebhook(secret)
-		must(t, err)
-		must(t, standard.Verify(got.body, got.header))
+		testutil.Must(t, err)
+		testutil.Must(t, standard.Verify(got.body, got.header))
 
 		d := b.waitDeliveries(t, worker, models.DeliveryDelivered, 1)[0]
-		equal(t, "delivery id", got.header.Get("X-AgentMarket-Delivery"), d.ID)
-		equal(t, "response status", deref(d.ResponseStatus), any(200))
-		equal(t, "next attempt", deref(d.NextAttemptAt), nil)
-		equal(t, "attempts kept", len(b.attempts(t, d.ID)), 1)
+		testutil.Equal(t, "delivery id", got.header.Get("X-AgentMarket-Delivery"), d.ID)
+		testutil.Equal(t, "response status", deref(d.ResponseStatus), any(200))
+		testutil.Equal(t, "next attempt", deref(d.NextAttemptAt), nil)
+		testutil.Equal(t, "attempts kept", len(b.attempts(t, d.ID)), 1)
 	})
 
 	t.Run("three failures and a success are four attempts of one delivery", func(t *testing.T) {
@@ -66,16 +67,16 @@ func TestDeliver(t *testing.T) {
 		first := r.next(t)
 		for number := 2; number <= 4; number++ {
 			again := r.next(t)
-			equal(t, "body", string(again.body), string(first.body))
-			equal(t, "delivery", again.header.Get("X-AgentMarket-Delivery"), d.ID)
-			equal(t, "attempt", again.header.Get("X-AgentMarket-Attempt"), strconv.Itoa(number))
+			testutil.Equal(t, "body", string(again.body), string(first.body))
+			testutil.Equal(t, "delivery", again.header.Get("X-AgentMarket-Delivery"), d.ID)
+			testutil.Equal(t, "attempt", again.header.Get("X-AgentMarket-Attempt"), strconv.Itoa(number))
 		}
 		attempts := b.attempts(t, d.ID)
-		equal(t, "attempts", len(attempts), 4)
-		equal(t, "status of the first", deref(attempts[0].ResponseStatus), any(500))
-		equal(t, "answer to the first", attempts[0].ResponseBody, "not yet\n")
-		equal(t, "error of the last", deref(attempts[3].Error), nil)
-		equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
+		testutil.Equal(t, "attempts", len(attempts), 4)
+		testutil.Equal(t, "status of the first", deref(attempts[0].ResponseStatus), any(500))
+		testutil.Equal(t, "answer to the first", attempts[0].ResponseBody, "not yet\n")
+		testutil.Equal(t, "error of the last", deref(attempts[3].Error), nil)
+		testutil.Equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
 	})
 
 	t.Run("a delivery is given up after its last try", func(t *testing.T) {
@@ -88,9 +89,9 @@ func TestDeliver(t *testing.T) {
 		b.post(t, b.addAgent(t), "research")
 		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
 
-		equal(t, "attempts", d.Attempts, 3)
-		equal(t, "tries left", d.AttemptsLeft, 0)
-		equal(t, "last error", deref(d.LastError), any("answered 500"))
+		testutil.Equal(t, "attempts", d.Attempts, 3)
+		testutil.Equal(t, "tries left", d.AttemptsLeft, 0)
+		testutil.Equal(t, "last error", deref(d.LastError), any("answered 500"))
 	})
 
 	t.Run("a redirect is a failure and is not followed", func(t *testing.T) {
@@ -106,8 +107,8 @@ func TestDeliver(t *testing.T) {
 		b.post(t, b.addAgent(t), "research")
 		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
 
-		equal(t, "response status", deref(d.ResponseStatus), any(307))
-		equal(t, "requests to the target", len(target.requests), 0)
+		testutil.Equal(t, "response status", deref(d.ResponseStatus), any(307))
+		testutil.Equal(t, "requests to the target", len(target.requests), 0)
 	})
 
 	t.Run("a name that resolves to a private address is refused, and the refusal kept", func(t *testing.T) {
@@ -121,10 +122,10 @@ func TestDeliver(t *testing.T) {
 		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
 
 		attempts := b.attempts(t, d.ID)
-		equal(t, "attempts", len(attempts), 1)
-		equal(t, "response status", deref(attempts[0].ResponseStatus), nil)
-		equal(t, "error", deref(attempts[0].Error), any("the address is not public"))
-		equal(t, "requests", len(r.requests), 0)
+		testutil.Equal(t, "attempts", len(attempts), 1)
+		testutil.Equal(t, "response status", deref(attempts[0].ResponseStatus), nil)
+		testutil.Equal(t, "error", deref(attempts[0].Error), any("the address is not public"))
+		testutil.Equal(t, "requests", len(r.requests), 0)
 	})
 
 	t.Run("410 suspends at once", func(t *testing.T) {
@@ -137,13 +138,13 @@ func TestDeliver(t *testing.T) {
 
 		b.post(t, poster, "research")
 		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
-		equal(t, "response status", deref(d.ResponseStatus), any(410))
-		equal(t, "webhook", b.webhook(t, worker).Status, models.WebhookSuspended)
+		testutil.Equal(t, "response status", deref(d.ResponseStatus), any(410))
+		testutil.Equal(t, "webhook", b.webhook(t, worker).Status, models.WebhookSuspended)
 
 		b.post(t, poster, "research")
 		missed := b.waitDeliveries(t, worker, models.DeliveryFailed, 2)[0]
-		equal(t, "last error of the next", deref(missed.LastError), any(suspendedReason))
-		equal(t, "requests", len(r.requests), 1)
+		testutil.Equal(t, "last error of the next", deref(missed.LastError), any(suspendedReason))
+		testutil.Equal(t, "requests", len(r.requests), 1)
 	})
 
 	t.Run("410 from an address that was changed meanwhile does not count", func(t *testing.T) {
@@ -154,10 +155,10 @@ func TestDeliver(t *testing.T) {
 		d, old := b.deliveries(t, worker)[0], b.webhook(t, worker)
 		b.subscribe(t, worker, "https://new.example/")
 
-		must(t, b.recordOutcome(t.Context(), old, &d, 1, attemptOutcome{status: http.StatusGone, failureReason: "answered 410"}))
-		equal(t, "webhook", b.webhook(t, worker).Status, models.WebhookActive)
-		equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
-		equal(t, "delivery", b.deliveries(t, worker)[0].Status, models.DeliveryPending)
+		testutil.Must(t, b.recordOutcome(t.Context(), old, &d, 1, attemptOutcome{status: http.StatusGone, failureReason: "answered 410"}))
+		testutil.Equal(t, "webhook", b.webhook(t, worker).Status, models.WebhookActive)
+		testutil.Equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
+		testutil.Equal(t, "delivery", b.deliveries(t, worker)[0].Status, models.DeliveryPending)
 	})
 
 	t.Run("five days of failures suspend, a success in between does not", func(t *testing.T) {
@@ -183,14 +184,14 @@ func TestDeliver(t *testing.T) {
 		fail(2)
 		b.clock.advance(suspendAfter - time.Hour)
 		fail(3)
-		equal(t, "before five days", b.webhook(t, worker).Status, models.WebhookActive)
+		testutil.Equal(t, "before five days", b.webhook(t, worker).Status, models.WebhookActive)
 		b.clock.advance(time.Hour)
 		fail(4)
-		equal(t, "after five days", b.webhook(t, worker).Status, models.WebhookSuspended)
+		testutil.Equal(t, "after five days", b.webhook(t, worker).Status, models.WebhookSuspended)
 
 		b.subscribe(t, worker, r.URL)
-		equal(t, "set again", b.webhook(t, worker).Status, models.WebhookActive)
-		equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
+		testutil.Equal(t, "set again", b.webhook(t, worker).Status, models.WebhookActive)
+		testutil.Equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
 	})
 
 	t.Run("a receiver that does not answer in time has failed", func(t *testing.T) {
@@ -204,7 +205,7 @@ func TestDeliver(t *testing.T) {
 
 		b.post(t, b.addAgent(t), "research")
 		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
-		equal(t, "response status", deref(d.ResponseStatus), nil)
+		testutil.Equal(t, "response status", deref(d.ResponseStatus), nil)
 	})
 
 	t.Run("what is due to a removed webhook fails in its turn", func(t *testing.T) {
@@ -216,8 +217,8 @@ func TestDeliver(t *testing.T) {
 		b.run(t)
 
 		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
-		equal(t, "last error", deref(d.LastError), any(removedReason))
-		equal(t, "attempts", d.Attempts, 0)
+		testutil.Equal(t, "last error", deref(d.LastError), any(removedReason))
+		testutil.Equal(t, "attempts", d.Attempts, 0)
 	})
 }
 
@@ -250,11 +251,11 @@ func TestDeliver_hangingEndpointDoesNotBlockOthers(t *testing.T) {
 	}
 	b.post(t, poster, "quick")
 	healthy.next(t)
-	equal(t, "further requests to the hanging one", len(hanging.requests), 0)
+	testutil.Equal(t, "further requests to the hanging one", len(hanging.requests), 0)
 
 	close(release)
 	b.waitDeliveries(t, slow, models.DeliveryDelivered, maxPerEndpoint+6)
-	equal(t, "requests at once", atOnce.highest(), maxPerEndpoint)
+	testutil.Equal(t, "requests at once", atOnce.highest(), maxPerEndpoint)
 }
 
 // gauge counts what is under way and keeps the highest count.
@@ -288,18 +289,18 @@ func TestJobs_areIdempotent(t *testing.T) {
 	b.matchEvent(t, event)
 	b.matchEvent(t, event)
 	rows := b.deliveries(t, worker)
-	equal(t, "deliveries", len(rows), 1)
-	equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue), 1)
+	testutil.Equal(t, "deliveries", len(rows), 1)
+	testutil.Equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue), 1)
 
 	t.Log("sent and recorded: the second run does nothing")
 	args := DeliverArgs{DeliveryID: rows[0].ID, Attempt: 1}
-	must(t, b.deliver(t.Context(), args, retryQueue))
-	must(t, b.deliver(t.Context(), args, retryQueue))
-	equal(t, "requests", len(r.requests), 1)
+	testutil.Must(t, b.deliver(t.Context(), args, retryQueue))
+	testutil.Must(t, b.deliver(t.Context(), args, retryQueue))
+	testutil.Equal(t, "requests", len(r.requests), 1)
 
 	t.Log("recorded: a second record of the same try changes nothing")
-	must(t, b.recordOutcome(t.Context(), b.webhook(t, worker), &rows[0], 1, attemptOutcome{status: 500, failureReason: "answered 500"}))
-	equal(t, "status", b.deliveries(t, worker)[0].Status, models.DeliveryDelivered)
+	testutil.Must(t, b.recordOutcome(t.Context(), b.webhook(t, worker), &rows[0], 1, attemptOutcome{status: 500, failureReason: "answered 500"}))
+	testutil.Equal(t, "status", b.deliveries(t, worker)[0].Status, models.DeliveryDelivered)
 
 	t.Log("sent and not recorded: the receiver knows the duplicate by its id")
 	b.write(t, func(tx *database.Tx) error {
@@ -308,14 +309,14 @@ func TestJobs_areIdempotent(t *testing.T) {
 		}
 		return tx.Save(&rows[0]).Error
 	})
-	must(t, b.deliver(t.Context(), args, retryQueue))
+	testutil.Must(t, b.deliver(t.Context(), args, retryQueue))
 	first, second := r.next(t), r.next(t)
 	for _, name := range []string{"X-AgentMarket-Delivery", "X-AgentMarket-Attempt", "webhook-id"} {
-		equal(t, name, second.header.Get(name), first.header.Get(name))
+		testutil.Equal(t, name, second.header.Get(name), first.header.Get(name))
 	}
-	equal(t, "body", string(second.body), string(first.body))
-	equal(t, "deliveries", len(b.deliveries(t, worker)), 1)
-	equal(t, "attempts", len(b.attempts(t, rows[0].ID)), 1)
+	testutil.Equal(t, "body", string(second.body), string(first.body))
+	testutil.Equal(t, "deliveries", len(b.deliveries(t, worker)), 1)
+	testutil.Equal(t, "attempts", len(b.attempts(t, rows[0].ID)), 1)
 }
 
 // What a stop cuts off was no failure of the receiver: it is made again, as the
@@ -341,13 +342,13 @@ func TestStop_interruptedAttemptIsRepeated(t *testing.T) {
 
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	must(t, b.Stop(over))
-	equal(t, "attempts recorded", b.deliveries(t, worker)[0].Attempts, 0)
+	testutil.Must(t, b.Stop(over))
+	testutil.Equal(t, "attempts recorded", b.deliveries(t, worker)[0].Attempts, 0)
 
 	b.run(t)
 	d := b.waitDeliveries(t, worker, models.DeliveryDelivered, 1)[0]
-	equal(t, "attempts", d.Attempts, 1)
-	equal(t, "attempt header", r.next(t).header.Get("X-AgentMarket-Attempt"), "1")
+	testutil.Equal(t, "attempts", d.Attempts, 1)
+	testutil.Equal(t, "attempt header", r.next(t).header.Get("X-AgentMarket-Attempt"), "1")
 }
 
 // waitSnoozed waits until a job was put off.
@@ -364,7 +365,7 @@ func (b *bundle) waitSnoozed(t *testing.T) {
 func (b *bundle) jobsInQueue(t *testing.T, queue string) int64 {
 	t.Helper()
 	var n int64
-	must(t, b.db.Read(t.Context()).Table("river_job").Where("queue = ?", queue).Count(&n).Error)
+	testutil.Must(t, b.db.Read(t.Context()).Table("river_job").Where("queue = ?", queue).Count(&n).Error)
 	return n
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -60,7 +61,7 @@ type fairnessBundle struct {
 func newFairnessBundle(t *testing.T) *fairnessBundle {
 	t.Helper()
 	c := &fairnessBundle{hanging: newHangingReceiver(t), healthy: newReceiver(t, nil)}
-	c.bundle = open(t, settings{roots: certPool(c.hanging, c.healthy), allowNetworks: loopback(), timeout: 10 * testTimeout})
+	c.bundle = open(t, settings{roots: certPool(c.hanging, c.healthy), allowNetworks: loopback(), timeout: 10 * testutil.Timeout})
 	c.healthyID, _ = c.addSubscriber(t, c.healthy.URL, "well")
 	c.poster = c.addAgent(t)
 	return c
@@ -71,7 +72,7 @@ func (c *fairnessBundle) stopNow(t *testing.T) {
 	t.Helper()
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	must(t, c.Stop(over))
+	testutil.Must(t, c.Stop(over))
 }
 
 // wantHealthyServed wants the endpoint that is well to be told of a new task, while all others
@@ -140,8 +141,8 @@ func TestFairness_redelivered(t *testing.T) {
 		return tx.Exec("UPDATE deliveries SET status = 'failed'").Error
 	})
 	n, err := c.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: 1000})
-	must(t, err)
-	equal(t, "redelivered", n, maxRetryWorkers+maxPerEndpoint)
+	testutil.Must(t, err)
+	testutil.Equal(t, "redelivered", n, maxRetryWorkers+maxPerEndpoint)
 	c.run(t)
 	for range maxLowPriority {
 		c.hanging.next(t)
@@ -150,8 +151,8 @@ func TestFairness_redelivered(t *testing.T) {
 	own := c.post(t, c.poster, "hanging")
 	got := c.hanging.next(t)
 	var d models.Delivery
-	must(t, c.db.Read(t.Context()).Take(&d, "event_id = ?", own.ID).Error)
-	equal(t, "the next that the hanging one gets", got.header.Get("X-AgentMarket-Delivery"), d.ID)
+	testutil.Must(t, c.db.Read(t.Context()).Take(&d, "event_id = ?", own.ID).Error)
+	testutil.Equal(t, "the next that the hanging one gets", got.header.Get("X-AgentMarket-Delivery"), d.ID)
 	c.stopNow(t)
 }
 
@@ -174,7 +175,7 @@ func TestFairness_intermittentlyHanging(t *testing.T) {
 	}
 	c.eventually(t, "all to have answered one", func() bool {
 		var answered int64
-		must(t, c.db.Read(t.Context()).Model(&models.Delivery{}).Where("status = ?", models.DeliveryDelivered).Count(&answered).Error)
+		testutil.Must(t, c.db.Read(t.Context()).Model(&models.Delivery{}).Where("status = ?", models.DeliveryDelivered).Count(&answered).Error)
 		return answered == endpoints
 	})
 	c.post(t, c.poster, "hanging")
@@ -190,8 +191,8 @@ func TestFairness_intermittentlyHanging(t *testing.T) {
 	}
 	c.wantHealthyServed(t)
 	var failing int64
-	must(t, c.db.Read(t.Context()).Model(&models.Webhook{}).Where("failing_since IS NOT NULL").Count(&failing).Error)
-	equal(t, "endpoints that do nothing but fail", failing, 0)
+	testutil.Must(t, c.db.Read(t.Context()).Model(&models.Webhook{}).Where("failing_since IS NOT NULL").Count(&failing).Error)
+	testutil.Equal(t, "endpoints that do nothing but fail", failing, 0)
 	c.stopNow(t)
 }
 
@@ -215,25 +216,25 @@ func TestEndpointLimiter(t *testing.T) {
 		held[later] = held[later][1:]
 	}
 	for i := range maxLowPriority + 1 {
-		equal(t, fmt.Sprintf("old request %d", i+1), take(true), i < maxLowPriority)
+		testutil.Equal(t, fmt.Sprintf("old request %d", i+1), take(true), i < maxLowPriority)
 	}
-	equal(t, "a fresh one", take(false), true)
-	equal(t, "another fresh one", take(false), false)
+	testutil.Equal(t, "a fresh one", take(false), true)
+	testutil.Equal(t, "another fresh one", take(false), false)
 	free(true)
-	equal(t, "a fresh one in the place of an old one", take(false), true)
+	testutil.Equal(t, "a fresh one in the place of an old one", take(false), true)
 	for range 2 {
 		free(true)
 		free(false)
 	}
-	equal(t, "agents with requests", len(s.endpoints), 0)
+	testutil.Equal(t, "agents with requests", len(s.endpoints), 0)
 
 	for range maxLowPriority + maxWaiting/2 {
-		equal(t, "an old one may wait", s.register("a", true) != nil, true)
+		testutil.Equal(t, "an old one may wait", s.register("a", true) != nil, true)
 	}
-	equal(t, "one more may not", s.register("a", true) == nil, true)
-	equal(t, "crowded", s.isCrowded("a"), false)
-	equal(t, "a fresh one may", s.register("a", false) != nil, true)
-	equal(t, "crowded", s.isCrowded("a"), true)
+	testutil.Equal(t, "one more may not", s.register("a", true) == nil, true)
+	testutil.Equal(t, "crowded", s.isCrowded("a"), false)
+	testutil.Equal(t, "a fresh one may", s.register("a", false) != nil, true)
+	testutil.Equal(t, "crowded", s.isCrowded("a"), true)
 }
 
 // TestEndpointLimiter_detectsSlow: who keeps requests waiting is slow before they have ended, for half a
@@ -244,34 +245,34 @@ func TestEndpointLimiter_detectsSlow(t *testing.T) {
 	s := newEndpointLimiter(clock.now)
 	take := func() slot {
 		taken, _, ok := s.acquire(t.Context(), "a", false)
-		equal(t, "a slot", ok, true)
+		testutil.Equal(t, "a slot", ok, true)
 		return taken
 	}
 	first, second := take(), take()
 	clock.advance(expectedLatency + slowThreshold/2 - 1)
-	equal(t, "slow while two requests are a little less late than is allowed", s.isSlow("a"), false)
+	testutil.Equal(t, "slow while two requests are a little less late than is allowed", s.isSlow("a"), false)
 	clock.advance(1)
-	equal(t, "slow when they are as late", s.isSlow("a"), true)
+	testutil.Equal(t, "slow when they are as late", s.isSlow("a"), true)
 	s.release(first)
-	equal(t, "slow when one has ended", s.isSlow("a"), true)
+	testutil.Equal(t, "slow when one has ended", s.isSlow("a"), true)
 	s.release(second)
-	equal(t, "slow when both have", s.isSlow("a"), true)
+	testutil.Equal(t, "slow when both have", s.isSlow("a"), true)
 	for range 100 {
 		s.release(take())
 	}
-	equal(t, "slow after a hundred prompt answers", s.isSlow("a"), true)
+	testutil.Equal(t, "slow after a hundred prompt answers", s.isSlow("a"), true)
 	clock.advance(penaltyDecay)
-	equal(t, "slow once nanoseconds are paid back", s.isSlow("a"), false)
-	equal(t, "slow elsewhere", s.isSlow("b"), false)
+	testutil.Equal(t, "slow once nanoseconds are paid back", s.isSlow("a"), false)
+	testutil.Equal(t, "slow elsewhere", s.isSlow("b"), false)
 
 	hanging := take()
 	clock.advance(24 * time.Hour)
 	s.release(hanging)
-	equal(t, "owed after a day", s.penalties["a"].amount, maxPenalty)
+	testutil.Equal(t, "owed after a day", s.penalties["a"].amount, maxPenalty)
 	clock.advance(penaltyDecay*(maxPenalty-slowThreshold) - penaltyDecay)
-	equal(t, "slow just before it is forgiven", s.isSlow("a"), true)
+	testutil.Equal(t, "slow just before it is forgiven", s.isSlow("a"), true)
 	clock.advance(2 * penaltyDecay)
-	equal(t, "slow when it is", s.isSlow("a"), false)
+	testutil.Equal(t, "slow when it is", s.isSlow("a"), false)
 }
 
 // TestEndpointLimiter_prunesPenalties: debts that are paid are not kept.
@@ -296,19 +297,19 @@ func TestEndpointLimiter_slowDoesNotWait(t *testing.T) {
 		s := newEndpointLimiter(time.Now)
 		for range maxPerEndpoint {
 			_, _, ok := s.acquire(t.Context(), "a", false)
-			equal(t, "a slot", ok, true)
+			testutil.Equal(t, "a slot", ok, true)
 		}
 		began := time.Now()
 		_, _, ok := s.acquire(t.Context(), "a", false)
-		equal(t, "a slot", ok, false)
-		equal(t, "waited", time.Since(began), slotWaitTimeout)
+		testutil.Equal(t, "a slot", ok, false)
+		testutil.Equal(t, "waited", time.Since(began), slotWaitTimeout)
 		<-time.After(20 * time.Second)
 		s.endpoints["a"].lastProgress = time.Now() // as if it had just answered
 		began = time.Now()
 		_, stalled, ok := s.acquire(t.Context(), "a", false)
-		equal(t, "a slot", ok, false)
-		equal(t, "waited", time.Since(began), 0)
-		equal(t, "stalled for", stalled, maxPenalty)
+		testutil.Equal(t, "a slot", ok, false)
+		testutil.Equal(t, "waited", time.Since(began), 0)
+		testutil.Equal(t, "stalled for", stalled, maxPenalty)
 	})
 }
 
@@ -321,25 +322,25 @@ func TestDeliver_movesToRetryQueue(t *testing.T) {
 	b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
 	agent, _ := b.addSubscriber(t, r.URL, "research")
 	b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
-	equal(t, "first tries", b.jobsInQueue(t, firstAttemptQueue), 1)
+	testutil.Equal(t, "first tries", b.jobsInQueue(t, firstAttemptQueue), 1)
 	b.limiter.addPenalty(agent, maxPenalty)
 	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 	args := DeliverArgs{DeliveryID: b.deliveries(t, agent)[0].ID, Attempt: 1, Trace: trace}
 	for range 2 {
-		must(t, b.deliver(t.Context(), args, firstAttemptQueue))
+		testutil.Must(t, b.deliver(t.Context(), args, firstAttemptQueue))
 	}
-	equal(t, "requests", len(r.requests), 0)
-	equal(t, "tries that wait with the retries", b.jobsInQueue(t, retryQueue), 2)
+	testutil.Equal(t, "requests", len(r.requests), 0)
+	testutil.Equal(t, "tries that wait with the retries", b.jobsInQueue(t, retryQueue), 2)
 	var traced int64
-	must(t, b.db.Read(t.Context()).Table("river_job").Where("queue = ? AND CAST(args AS TEXT) LIKE ?", retryQueue, "%"+trace+"%").Count(&traced).Error)
-	equal(t, "of them in the trace of the post", traced, 2)
+	testutil.Must(t, b.db.Read(t.Context()).Table("river_job").Where("queue = ? AND CAST(args AS TEXT) LIKE ?", retryQueue, "%"+trace+"%").Count(&traced).Error)
+	testutil.Equal(t, "of them in the trace of the post", traced, 2)
 	for range 2 {
-		must(t, b.deliver(t.Context(), args, retryQueue))
+		testutil.Must(t, b.deliver(t.Context(), args, retryQueue))
 	}
-	equal(t, "requests", len(r.requests), 1)
-	equal(t, "status", b.deliveries(t, agent)[0].Status, models.DeliveryDelivered)
+	testutil.Equal(t, "requests", len(r.requests), 1)
+	testutil.Equal(t, "status", b.deliveries(t, agent)[0].Status, models.DeliveryDelivered)
 
 	b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
-	equal(t, "first tries", b.jobsInQueue(t, firstAttemptQueue), 1)
-	equal(t, "tries that wait with the retries", b.jobsInQueue(t, retryQueue), 3)
+	testutil.Equal(t, "first tries", b.jobsInQueue(t, firstAttemptQueue), 1)
+	testutil.Equal(t, "tries that wait with the retries", b.jobsInQueue(t, retryQueue), 3)
 }

@@ -17,6 +17,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -68,17 +69,17 @@ func checkGolden(t *testing.T, file string, change func(*models.Delivery)) {
 		return tx.Create(&delivery).Error
 	})
 
-	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}, firstAttemptQueue))
+	testutil.Must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}, firstAttemptQueue))
 	head, content, _ := strings.Cut(string(mustReceive(t, wire.requests)), "\r\n\r\n")
 	text := strings.ReplaceAll(head, "\r\n", "\n") + "\n\n" + content
 	text = strings.Replace(text, wire.address, "bot.example", 1)
 
 	if *update {
-		must(t, os.WriteFile(file, []byte(text), 0o644))
+		testutil.Must(t, os.WriteFile(file, []byte(text), 0o644))
 	}
 	want, err := os.ReadFile(file)
-	must(t, err)
-	equal(t, "request", text, string(want))
+	testutil.Must(t, err)
+	testutil.Equal(t, "request", text, string(want))
 }
 
 // rawReceiver is a receiver that keeps the bytes as they come in.
@@ -93,7 +94,7 @@ func newRawReceiver(t *testing.T) rawReceiver {
 	t.Helper()
 	w := rawReceiver{receiver: newReceiver(t, nil), requests: make(chan []byte, 1)}
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: w.receiver.TLS.Certificates})
-	must(t, err)
+	testutil.Must(t, err)
 	w.address = listener.Addr().String()
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -115,7 +116,7 @@ func newRawReceiver(t *testing.T) rawReceiver {
 		}
 	})
 	t.Cleanup(func() {
-		must(t, listener.Close())
+		testutil.Must(t, listener.Close())
 		done.Wait()
 	})
 	return w
@@ -125,8 +126,8 @@ func newRawReceiver(t *testing.T) rawReceiver {
 func standardSignature(t *testing.T, secret string, r receivedRequest) string {
 	t.Helper()
 	seconds, err := strconv.ParseInt(r.header.Get("webhook-timestamp"), 10, 64)
-	must(t, err)
+	testutil.Must(t, err)
 	signature, err := outbound.SignStandard(secret, r.header.Get("webhook-id"), seconds, r.body)
-	must(t, err)
+	testutil.Must(t, err)
 	return signature
 }

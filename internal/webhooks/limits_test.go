@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -23,7 +24,7 @@ func TestAttempts_keepsLatest(t *testing.T) {
 	t.Parallel()
 	b, worker, d := newPendingDelivery(t)
 	for number := 1; number <= maxStoredAttempts+5; number++ {
-		must(t, b.recordOutcome(t.Context(), b.webhook(t, worker), &d, number, attemptOutcome{status: http.StatusOK}))
+		testutil.Must(t, b.recordOutcome(t.Context(), b.webhook(t, worker), &d, number, attemptOutcome{status: http.StatusOK}))
 		b.write(t, func(tx *database.Tx) error {
 			_, err := b.Redeliver(tx, worker, d.ID)
 			return err
@@ -45,7 +46,7 @@ func TestRedeliver_alreadyQueued(t *testing.T) {
 			return err
 		})
 	}
-	equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue)+b.jobsInQueue(t, retryQueue), 1)
+	testutil.Equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue)+b.jobsInQueue(t, retryQueue), 1)
 }
 
 // TestRedeliver_failingEndpoint: what is sent again to an endpoint that fails waits where it
@@ -53,14 +54,14 @@ func TestRedeliver_alreadyQueued(t *testing.T) {
 func TestRedeliver_failingEndpoint(t *testing.T) {
 	t.Parallel()
 	b, worker, d := newPendingDelivery(t)
-	must(t, b.recordOutcome(t.Context(), b.webhook(t, worker), &d, 1, attemptOutcome{status: http.StatusInternalServerError, failureReason: "answered 500"}))
+	testutil.Must(t, b.recordOutcome(t.Context(), b.webhook(t, worker), &d, 1, attemptOutcome{status: http.StatusInternalServerError, failureReason: "answered 500"}))
 	first, later := b.jobsInQueue(t, firstAttemptQueue), b.jobsInQueue(t, retryQueue)
 	b.write(t, func(tx *database.Tx) error {
 		_, err := b.Redeliver(tx, worker, d.ID)
 		return err
 	})
-	equal(t, "first tries", b.jobsInQueue(t, firstAttemptQueue), first)
-	equal(t, "later ones", b.jobsInQueue(t, retryQueue), later+1)
+	testutil.Equal(t, "first tries", b.jobsInQueue(t, firstAttemptQueue), first)
+	testutil.Equal(t, "later ones", b.jobsInQueue(t, retryQueue), later+1)
 }
 
 // TestDrop_resumedWebhook: a delivery whose webhook was resumed, after it was seen to be
@@ -71,5 +72,5 @@ func TestDrop_resumedWebhook(t *testing.T) {
 	if err := b.drop(t.Context(), &d, suspendedReason); err == nil {
 		t.Error("its job ends")
 	}
-	equal(t, "status", b.deliveries(t, worker)[0].Status, models.DeliveryPending)
+	testutil.Equal(t, "status", b.deliveries(t, worker)[0].Status, models.DeliveryPending)
 }

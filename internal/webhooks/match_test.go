@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"testing"
 
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -44,13 +45,13 @@ func TestMatch_mergedEvents(t *testing.T) {
 	}
 	count(1)
 	before := b.jobsInQueue(t, matchQueue)
-	must(t, b.runMatchJob(t, 2, broken))
+	testutil.Must(t, b.runMatchJob(t, 2, broken))
 	if parted := b.jobsInQueue(t, matchQueue) - before; parted != 4 {
 		t.Errorf("the second try made %d jobs, want one for each event", parted)
 	}
 	count(1)
 	for range 2 {
-		must(t, b.runMatchJob(t, 1, joined))
+		testutil.Must(t, b.runMatchJob(t, 1, joined))
 		count(3)
 	}
 	if jobs := b.jobsInQueue(t, firstAttemptQueue); jobs != 3 {
@@ -73,7 +74,7 @@ func TestMatch_mixed(t *testing.T) {
 		t.Fatal("they cannot be joined")
 	}
 	for range 2 {
-		must(t, b.runMatchJob(t, 1, job))
+		testutil.Must(t, b.runMatchJob(t, 1, job))
 		for agent, want := range map[string]models.Delivery{
 			poster: {EventID: expired.ID, Event: models.HookExpired}, worker: {EventID: posted.ID, Event: models.HookPosted},
 		} {
@@ -101,7 +102,7 @@ func TestSubscribedCapabilities(t *testing.T) {
 		tasks[strconv.Itoa(i)] = task
 	}
 	heard, err := b.subscribedCapabilities(t.Context(), tasks)
-	must(t, err)
+	testutil.Must(t, err)
 	if got := slices.Sorted(maps.Keys(heard)); !slices.Equal(got, []string{"word 7", "word 777"}) {
 		t.Errorf("heard are %q", got)
 	}

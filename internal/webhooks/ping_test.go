@@ -9,6 +9,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -25,27 +26,27 @@ func TestPing(t *testing.T) {
 		agent, secret := b.addSubscriber(t, r.URL, "research")
 
 		out, err := b.Ping(t.Context(), agent)
-		must(t, err)
+		testutil.Must(t, err)
 		got := r.next(t)
-		equal(t, "body", string(got.body), out.RequestBody)
+		testutil.Equal(t, "body", string(got.body), out.RequestBody)
 		var told pingPayload
-		must(t, json.Unmarshal(got.body, &told))
-		equal(t, "event", told.Event, "ping")
-		equal(t, "id", told.Ping.ID, got.header.Get("X-AgentMarket-Delivery"))
-		equal(t, "event header", got.header.Get("X-AgentMarket-Event"), "ping")
-		equal(t, "documented header", got.header.Get("X-AgentMarket-Signature"), outbound.Sign(secret, got.body))
+		testutil.Must(t, json.Unmarshal(got.body, &told))
+		testutil.Equal(t, "event", told.Event, "ping")
+		testutil.Equal(t, "id", told.Ping.ID, got.header.Get("X-AgentMarket-Delivery"))
+		testutil.Equal(t, "event header", got.header.Get("X-AgentMarket-Event"), "ping")
+		testutil.Equal(t, "documented header", got.header.Get("X-AgentMarket-Signature"), outbound.Sign(secret, got.body))
 		standard, err := standardwebhooks.NewWebhook(secret)
-		must(t, err)
-		must(t, standard.Verify(got.body, got.header))
-		equal(t, "status", deref(out.Attempt.ResponseStatus), any(200))
-		equal(t, "answer", out.Attempt.ResponseBody, "pong")
-		equal(t, "error", deref(out.Attempt.Error), nil)
+		testutil.Must(t, err)
+		testutil.Must(t, standard.Verify(got.body, got.header))
+		testutil.Equal(t, "status", deref(out.Attempt.ResponseStatus), any(200))
+		testutil.Equal(t, "answer", out.Attempt.ResponseBody, "pong")
+		testutil.Equal(t, "error", deref(out.Attempt.Error), nil)
 		for _, line := range out.Attempt.RequestHeaders {
-			equal(t, "sent "+line.Name, got.header.Get(line.Name), line.Value)
+			testutil.Equal(t, "sent "+line.Name, got.header.Get(line.Name), line.Value)
 		}
-		equal(t, "headers sent", len(out.Attempt.RequestHeaders), 9)
-		equal(t, "an answer's header", headerValue(out.Attempt.ResponseHeaders, "X-Bot"), "yes")
-		equal(t, "deliveries", len(b.deliveries(t, agent)), 0)
+		testutil.Equal(t, "headers sent", len(out.Attempt.RequestHeaders), 9)
+		testutil.Equal(t, "an answer's header", headerValue(out.Attempt.ResponseHeaders, "X-Bot"), "yes")
+		testutil.Equal(t, "deliveries", len(b.deliveries(t, agent)), 0)
 	})
 
 	t.Run("a suspended webhook can be tried, and neither success nor failure changes it", func(t *testing.T) {
@@ -60,11 +61,11 @@ func TestPing(t *testing.T) {
 				b.write(t, func(tx *database.Tx) error { return tx.Save(before).Error })
 			}
 			out, err := b.Ping(t.Context(), agent)
-			must(t, err)
-			equal(t, "status", deref(out.Attempt.ResponseStatus), any(code))
+			testutil.Must(t, err)
+			testutil.Equal(t, "status", deref(out.Attempt.ResponseStatus), any(code))
 			after := b.webhook(t, agent)
-			equal(t, "status", after.Status, before.Status)
-			equal(t, "failing since", deref(after.FailingSince), deref(before.FailingSince))
+			testutil.Equal(t, "status", after.Status, before.Status)
+			testutil.Equal(t, "failing since", deref(after.FailingSince), deref(before.FailingSince))
 		}
 	})
 
@@ -83,10 +84,10 @@ func TestPing(t *testing.T) {
 			r.next(t)
 		}
 		_, err := b.Ping(t.Context(), agent)
-		equal(t, "code", models.CodeOf(err), models.Conflict)
+		testutil.Equal(t, "code", models.CodeOf(err), models.Conflict)
 		close(release)
 		for range maxPerEndpoint {
-			must(t, mustReceive(t, pinged))
+			testutil.Must(t, mustReceive(t, pinged))
 		}
 	})
 
@@ -94,7 +95,7 @@ func TestPing(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
 		_, err := b.Ping(t.Context(), b.addAgent(t))
-		equal(t, "code", models.CodeOf(err), models.Conflict)
+		testutil.Equal(t, "code", models.CodeOf(err), models.Conflict)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -27,11 +28,11 @@ func TestPrune(t *testing.T) {
 		b.post(t, poster, "research")
 	}
 	old := b.waitDeliveries(t, agent, models.DeliveryDelivered, 3)
-	must(t, b.Stop(t.Context()))
+	testutil.Must(t, b.Stop(t.Context()))
 	waiting := old[1]
 	b.setStatus(t, waiting.ID, models.DeliveryPending)
-	must(t, b.Prune(t.Context()))
-	equal(t, "deliveries of today", len(b.deliveries(t, agent)), 3)
+	testutil.Must(t, b.Prune(t.Context()))
+	testutil.Equal(t, "deliveries of today", len(b.deliveries(t, agent)), 3)
 
 	b.clock.advance(month)
 	b.run(t)
@@ -40,22 +41,22 @@ func TestPrune(t *testing.T) {
 		all := b.deliveries(t, agent)
 		return len(all) == 4 && all[0].Status == models.DeliveryDelivered
 	})
-	must(t, b.Prune(t.Context()))
+	testutil.Must(t, b.Prune(t.Context()))
 	left := b.deliveries(t, agent)
-	equal(t, "deliveries left", len(left), 2)
-	equal(t, "the one that waits", left[1].ID, waiting.ID)
-	equal(t, "attempts of one that went", len(b.attempts(t, old[0].ID)), 0)
-	equal(t, "attempts of one that waits", len(b.attempts(t, waiting.ID)), 1)
+	testutil.Equal(t, "deliveries left", len(left), 2)
+	testutil.Equal(t, "the one that waits", left[1].ID, waiting.ID)
+	testutil.Equal(t, "attempts of one that went", len(b.attempts(t, old[0].ID)), 0)
+	testutil.Equal(t, "attempts of one that waits", len(b.attempts(t, waiting.ID)), 1)
 	needed, err := b.OldestNeeded(t.Context())
-	must(t, err)
-	equal(t, "the first event that is needed", needed, waiting.EventID)
+	testutil.Must(t, err)
+	testutil.Equal(t, "the first event that is needed", needed, waiting.EventID)
 
-	must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: old[0].ID, Attempt: 2}, retryQueue)) // a job that was left over
+	testutil.Must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: old[0].ID, Attempt: 2}, retryQueue)) // a job that was left over
 	_, err = b.redeliver(t, agent, waiting.ID)
-	equal(t, "sending an old one again", models.CodeOf(err), models.NotFound)
+	testutil.Equal(t, "sending an old one again", models.CodeOf(err), models.NotFound)
 	b.setStatus(t, waiting.ID, models.DeliveryFailed)
-	must(t, b.Prune(t.Context()))
-	equal(t, "deliveries left", len(b.deliveries(t, agent)), 1)
+	testutil.Must(t, b.Prune(t.Context()))
+	testutil.Equal(t, "deliveries left", len(b.deliveries(t, agent)), 1)
 }
 
 // TestPrune_manyPages goes on from page to page, past those that wait, by several
@@ -87,7 +88,7 @@ func TestPrune_manyPages(t *testing.T) {
 	}
 	group.Wait()
 	var left []models.Delivery
-	must(t, b.db.Read(t.Context()).Find(&left).Error)
+	testutil.Must(t, b.db.Read(t.Context()).Find(&left).Error)
 	if len(left) != 1 || left[0].AgentID != first {
 		t.Errorf("%d deliveries are left", len(left))
 	}
@@ -101,8 +102,8 @@ func TestPrune_keepsForever(t *testing.T) {
 	b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
 	b.setStatus(t, b.deliveries(t, agent)[0].ID, models.DeliveryFailed)
 	b.clock.advance(100 * month)
-	must(t, b.Prune(t.Context()))
-	equal(t, "deliveries", len(b.deliveries(t, agent)), 1)
+	testutil.Must(t, b.Prune(t.Context()))
+	testutil.Equal(t, "deliveries", len(b.deliveries(t, agent)), 1)
 }
 
 // TestOldestNeeded: an event that is still to be matched is needed, whatever else is.
@@ -110,15 +111,15 @@ func TestOldestNeeded(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
 	needed, err := b.OldestNeeded(t.Context())
-	must(t, err)
-	equal(t, "needed of an empty store", needed, int64(math.MaxInt64))
+	testutil.Must(t, err)
+	testutil.Equal(t, "needed of an empty store", needed, int64(math.MaxInt64))
 	b.addSubscriber(t, "https://bot.example/hook", "research")
 	poster := b.addAgent(t)
 	early, late := b.post(t, poster, "research"), b.post(t, poster, "research")
 	b.matchEvent(t, late)
 	needed, err = b.OldestNeeded(t.Context())
-	must(t, err)
-	equal(t, "needed", needed, early.ID)
+	testutil.Must(t, err)
+	testutil.Equal(t, "needed", needed, early.ID)
 }
 
 func (b *bundle) setStatus(t *testing.T, id string, status models.DeliveryStatus) {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -28,26 +29,26 @@ func TestNotifyParties(t *testing.T) {
 	b.subscribeEvents(t, poster, models.HookCompleted)
 	b.subscribeEvents(t, other, models.HookCompleted, models.HookAssigned)
 	posted := b.postTask(t, models.Task{ID: uuid.Must(uuid.NewV7()).String(), PosterID: poster, Title: "T", Description: "D", Budget: 5, Capabilities: []string{}, CreatedAt: b.timestamp()})
-	equal(t, "told of an acceptance", b.notifyEvent(t, models.TaskAccepted, posted, worker), false)
-	equal(t, "told of a cancellation", b.notifyEvent(t, models.TaskCancelled, posted, worker), false)
-	equal(t, "told of a completion", b.notifyEvent(t, models.TaskCompleted, posted, worker), true)
+	testutil.Equal(t, "told of an acceptance", b.notifyEvent(t, models.TaskAccepted, posted, worker), false)
+	testutil.Equal(t, "told of a cancellation", b.notifyEvent(t, models.TaskCancelled, posted, worker), false)
+	testutil.Equal(t, "told of a completion", b.notifyEvent(t, models.TaskCompleted, posted, worker), true)
 	b.run(t)
 	d := b.waitDeliveries(t, poster, models.DeliveryDelivered, 1)[0]
 	b.eventually(t, "every job to be done", func() bool { return b.unfinishedJobs(t) == 0 })
 
-	equal(t, "event", d.Event, models.HookCompleted)
-	equal(t, "worker", deref(d.WorkerID), any(worker))
-	equal(t, "attempts", d.Attempts, 2)
+	testutil.Equal(t, "event", d.Event, models.HookCompleted)
+	testutil.Equal(t, "worker", deref(d.WorkerID), any(worker))
+	testutil.Equal(t, "attempts", d.Attempts, 2)
 	first, second := r.next(t), r.next(t)
-	equal(t, "body", string(second.body), string(first.body))
-	equal(t, "event header", first.header.Get("X-AgentMarket-Event"), "task.completed")
-	equal(t, "requests", len(r.requests), 0)
-	equal(t, "deliveries to the worker", len(b.deliveries(t, worker)), 0)
-	equal(t, "deliveries to another", len(b.deliveries(t, other)), 0)
+	testutil.Equal(t, "body", string(second.body), string(first.body))
+	testutil.Equal(t, "event header", first.header.Get("X-AgentMarket-Event"), "task.completed")
+	testutil.Equal(t, "requests", len(r.requests), 0)
+	testutil.Equal(t, "deliveries to the worker", len(b.deliveries(t, worker)), 0)
+	testutil.Equal(t, "deliveries to another", len(b.deliveries(t, other)), 0)
 	bodies, err := b.RequestBodies([]*models.Delivery{&d, &d}, []*models.Task{b.readTask(t, d.TaskID), nil})
-	must(t, err)
-	equal(t, "body as it is shown", deref(bodies[0]), any(string(first.body)))
-	equal(t, "body without a task", deref(bodies[1]), nil)
+	testutil.Must(t, err)
+	testutil.Equal(t, "body as it is shown", deref(bodies[0]), any(string(first.body)))
+	testutil.Equal(t, "body without a task", deref(bodies[1]), nil)
 }
 
 // TestNotifyParties_isIdempotent: a crash can come after the deliveries and before the queue
@@ -64,20 +65,20 @@ func TestNotifyParties_isIdempotent(t *testing.T) {
 	args := MatchArgs{
 		EventID: posted.ID, TaskID: *posted.TaskID, Event: models.HookExpired, PosterID: poster, WorkerID: &worker, At: b.timestamp(),
 	}
-	must(t, b.matchParties(t.Context(), args))
-	must(t, b.matchParties(t.Context(), args))
+	testutil.Must(t, b.matchParties(t.Context(), args))
+	testutil.Must(t, b.matchParties(t.Context(), args))
 	for _, agent := range []string{poster, worker} {
-		equal(t, "deliveries", len(b.deliveries(t, agent)), 1)
+		testutil.Equal(t, "deliveries", len(b.deliveries(t, agent)), 1)
 	}
-	equal(t, "jobs", b.jobsOfKind(t, "webhook_deliver"), 2)
+	testutil.Equal(t, "jobs", b.jobsOfKind(t, "webhook_deliver"), 2)
 	b.setStatus(t, b.deliveries(t, poster)[0].ID, models.DeliveryFailed)
 	n, err := b.redeliverFailed(t, poster, models.FailedDeliveryQuery{First: 10})
-	must(t, err)
-	equal(t, "redelivered", n, 1)
-	equal(t, "jobs", b.jobsOfKind(t, "webhook_deliver"), 3)
+	testutil.Must(t, err)
+	testutil.Equal(t, "redelivered", n, 1)
+	testutil.Equal(t, "jobs", b.jobsOfKind(t, "webhook_deliver"), 3)
 	needed, err := b.OldestNeeded(t.Context())
-	must(t, err)
-	equal(t, "the first event that is needed", needed, posted.ID)
+	testutil.Must(t, err)
+	testutil.Equal(t, "the first event that is needed", needed, posted.ID)
 }
 
 // subscribeEvents has an agent told of events.
@@ -109,7 +110,7 @@ func (b *bundle) notifyEvent(t *testing.T, kind models.EventKind, posted models.
 func (b *bundle) readTask(t *testing.T, id string) *models.Task {
 	t.Helper()
 	var task models.Task
-	must(t, b.db.Read(t.Context()).Take(&task, "id = ?", id).Error)
+	testutil.Must(t, b.db.Read(t.Context()).Take(&task, "id = ?", id).Error)
 	return &task
 }
 
@@ -117,6 +118,6 @@ func (b *bundle) readTask(t *testing.T, id string) *models.Task {
 func (b *bundle) jobsOfKind(t *testing.T, kind string) int64 {
 	t.Helper()
 	var n int64
-	must(t, b.db.Read(t.Context()).Table("river_job").Where("kind = ?", kind).Count(&n).Error)
+	testutil.Must(t, b.db.Read(t.Context()).Table("river_job").Where("kind = ?", kind).Count(&n).Error)
 	return n
 }

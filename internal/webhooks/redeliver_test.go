@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -41,30 +42,30 @@ func TestRedeliverFailed_pages(t *testing.T) {
 		var page []string
 		var err error
 		page, more, err = b.FailedDeliveries(t.Context(), agent, in)
-		must(t, err)
+		testutil.Must(t, err)
 		b.write(t, func(tx *database.Tx) error {
 			n, err := b.RedeliverFailed(tx, agent, page)
-			equal(t, "sent of a page", n, len(page))
+			testutil.Equal(t, "sent of a page", n, len(page))
 			return err
 		})
 		sent = append(sent, page...)
 	}
 	want := []string{all[7].ID, all[5].ID, all[4].ID, all[2].ID, all[1].ID}
-	equal(t, "redelivered", len(sent), len(want))
+	testutil.Equal(t, "redelivered", len(sent), len(want))
 	for i, id := range want {
-		equal(t, "redelivered in order", sent[i], id)
+		testutil.Equal(t, "redelivered in order", sent[i], id)
 	}
-	equal(t, "still failed", b.count(t, agent, models.DeliveryFailed), 2)
-	equal(t, "failed of another", b.count(t, other, models.DeliveryFailed), many-2)
-	equal(t, "jobs in the retry queue", b.jobsInQueue(t, retryQueue), int64(len(want)))
+	testutil.Equal(t, "still failed", b.count(t, agent, models.DeliveryFailed), 2)
+	testutil.Equal(t, "failed of another", b.count(t, other, models.DeliveryFailed), many-2)
+	testutil.Equal(t, "jobs in the retry queue", b.jobsInQueue(t, retryQueue), int64(len(want)))
 	_, err := b.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: 1000, Until: new(all[8].CreatedAt)})
-	must(t, err)
-	equal(t, "failed and not in the range", b.count(t, agent, models.DeliveryFailed), 2)
+	testutil.Must(t, err)
+	testutil.Equal(t, "failed and not in the range", b.count(t, agent, models.DeliveryFailed), 2)
 
 	b.clock.advance(month)
 	ids, _, err := b.FailedDeliveries(t.Context(), agent, models.FailedDeliveryQuery{First: 1000})
-	must(t, err)
-	equal(t, "failed and not too old", len(ids), 0)
+	testutil.Must(t, err)
+	testutil.Equal(t, "failed and not too old", len(ids), 0)
 }
 
 // TestRedeliverFailed_concurrent: asked for by many at once, and worked twice as after
@@ -94,24 +95,24 @@ func TestRedeliverFailed_concurrent(t *testing.T) {
 		})
 	}
 	group.Wait()
-	equal(t, "redelivered by all", total.Load(), many)
-	equal(t, "jobs", b.jobsInQueue(t, retryQueue), int64(many))
+	testutil.Equal(t, "redelivered by all", total.Load(), many)
+	testutil.Equal(t, "jobs", b.jobsInQueue(t, retryQueue), int64(many))
 	for _, d := range b.deliveries(t, agent) {
 		args := DeliverArgs{DeliveryID: d.ID, Attempt: 1}
-		must(t, b.deliver(t.Context(), args, retryQueue))
-		must(t, b.deliver(t.Context(), args, retryQueue))
+		testutil.Must(t, b.deliver(t.Context(), args, retryQueue))
+		testutil.Must(t, b.deliver(t.Context(), args, retryQueue))
 	}
 	b.run(t)
 	b.eventually(t, "every job to be done", func() bool { return b.unfinishedJobs(t) == 0 })
-	equal(t, "delivered", b.count(t, agent, models.DeliveryDelivered), many)
-	equal(t, "requests", len(r.requests), many)
+	testutil.Equal(t, "delivered", b.count(t, agent, models.DeliveryDelivered), many)
+	testutil.Equal(t, "requests", len(r.requests), many)
 }
 
 // unfinishedJobs counts the jobs that are not done.
 func (b *bundle) unfinishedJobs(t *testing.T) int64 {
 	t.Helper()
 	var n int64
-	must(t, b.db.Read(t.Context()).Table("river_job").Where("state <> 'completed'").Count(&n).Error)
+	testutil.Must(t, b.db.Read(t.Context()).Table("river_job").Where("state <> 'completed'").Count(&n).Error)
 	return n
 }
 

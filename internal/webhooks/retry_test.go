@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func TestParseRetryAfter(t *testing.T) {
@@ -30,7 +32,7 @@ func TestParseRetryAfter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			equal(t, "asked for", parseRetryAfter(c.status, c.header, now), c.want)
+			testutil.Equal(t, "asked for", parseRetryAfter(c.status, c.header, now), c.want)
 		})
 	}
 }
@@ -54,7 +56,7 @@ func TestRetryDelay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			equal(t, "wait", retryDelay(schedule, c.failed, c.random, c.asked), c.want)
+			testutil.Equal(t, "wait", retryDelay(schedule, c.failed, c.random, c.asked), c.want)
 		})
 	}
 }
@@ -85,7 +87,7 @@ func TestRetryDelay_staysWithinBounds(t *testing.T) {
 
 func TestBusySnooze(t *testing.T) {
 	t.Parallel()
-	equal(t, "an endpoint that gets on", busySnooze(time.Millisecond, 0.5), minBusySnooze)
-	equal(t, "one that has hung for a while", busySnooze(7*time.Second, 0.5), 7*time.Second)
-	equal(t, "one that hangs for ever", busySnooze(time.Hour, 0.5), maxBusySnooze)
+	testutil.Equal(t, "an endpoint that gets on", busySnooze(time.Millisecond, 0.5), minBusySnooze)
+	testutil.Equal(t, "one that has hung for a while", busySnooze(7*time.Second, 0.5), 7*time.Second)
+	testutil.Equal(t, "one that hangs for ever", busySnooze(time.Hour, 0.5), maxBusySnooze)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -37,22 +38,22 @@ func TestResume(t *testing.T) {
 	}
 	b.waitDeliveries(t, agent, models.DeliveryFailed, 4)
 	hook := b.webhook(t, agent)
-	equal(t, "status", hook.Status, models.WebhookSuspended)
-	equal(t, "reason", deref(hook.SuspendedReason), any(models.SuspendedGone))
+	testutil.Equal(t, "status", hook.Status, models.WebhookSuspended)
+	testutil.Equal(t, "reason", deref(hook.SuspendedReason), any(models.SuspendedGone))
 	if hook.SuspendedAt == nil || *hook.SuspendedAt < began || *hook.SuspendedAt > b.timestamp() {
 		t.Errorf("suspended at %v, want it between %v and now", hook.SuspendedAt, began)
 	}
-	equal(t, "failed", b.count(t, agent, models.DeliveryFailed), 4)
-	equal(t, "pending", b.count(t, agent, models.DeliveryPending), 0)
-	equal(t, "requests", len(r.requests), 1)
+	testutil.Equal(t, "failed", b.count(t, agent, models.DeliveryFailed), 4)
+	testutil.Equal(t, "pending", b.count(t, agent, models.DeliveryPending), 0)
+	testutil.Equal(t, "requests", len(r.requests), 1)
 
 	_, err := b.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: 10})
-	equal(t, "code while suspended", models.CodeOf(err), models.Conflict)
-	equal(t, "failed as before", b.count(t, agent, models.DeliveryFailed), 4)
+	testutil.Equal(t, "code while suspended", models.CodeOf(err), models.Conflict)
+	testutil.Equal(t, "failed as before", b.count(t, agent, models.DeliveryFailed), 4)
 	back.Store(true)
 	resumed := b.resume(t, agent)
-	equal(t, "status", resumed.Status, models.WebhookActive)
-	equal(t, "reason", deref(resumed.SuspendedReason), nil)
+	testutil.Equal(t, "status", resumed.Status, models.WebhookActive)
+	testutil.Equal(t, "reason", deref(resumed.SuspendedReason), nil)
 	for what, now := range map[string]models.Webhook{"stored": *b.webhook(t, agent), "resumed twice": b.resume(t, agent)} {
 		if !reflect.DeepEqual(now, resumed) {
 			t.Errorf("%s it is %+v, want %+v", what, now, resumed)
@@ -60,13 +61,13 @@ func TestResume(t *testing.T) {
 	}
 	b.post(t, poster, "research")
 	b.waitDeliveries(t, agent, models.DeliveryDelivered, 1)
-	equal(t, "failed after it resumed", b.count(t, agent, models.DeliveryFailed), 4)
+	testutil.Equal(t, "failed after it resumed", b.count(t, agent, models.DeliveryFailed), 4)
 
 	n, err := b.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: 10})
-	must(t, err)
-	equal(t, "redelivered", n, 4)
+	testutil.Must(t, err)
+	testutil.Equal(t, "redelivered", n, 4)
 	b.waitDeliveries(t, agent, models.DeliveryDelivered, 5)
-	equal(t, "requests", len(r.requests), 6)
+	testutil.Equal(t, "requests", len(r.requests), 6)
 }
 
 // TestResume_ignoresStaleOutcome: a 410 that was on its way when the owner resumed
@@ -80,17 +81,17 @@ func TestResume_ignoresStaleOutcome(t *testing.T) {
 	b.matchEvent(t, b.post(t, poster, "research"))
 	two, before := b.deliveries(t, agent), b.webhook(t, agent)
 	gone := attemptOutcome{status: http.StatusGone, failureReason: "answered 410"}
-	must(t, b.recordOutcome(t.Context(), before, &two[0], 1, gone))
+	testutil.Must(t, b.recordOutcome(t.Context(), before, &two[0], 1, gone))
 	suspended := b.webhook(t, agent)
-	equal(t, "webhook", suspended.Status, models.WebhookSuspended)
+	testutil.Equal(t, "webhook", suspended.Status, models.WebhookSuspended)
 	b.clock.advance(1)
-	must(t, b.recordOutcome(t.Context(), before, &two[1], 1, gone))
-	equal(t, "suspended since", *b.webhook(t, agent).SuspendedAt, *suspended.SuspendedAt)
+	testutil.Must(t, b.recordOutcome(t.Context(), before, &two[1], 1, gone))
+	testutil.Equal(t, "suspended since", *b.webhook(t, agent).SuspendedAt, *suspended.SuspendedAt)
 	b.resume(t, agent)
 	b.setStatus(t, two[1].ID, models.DeliveryPending)
-	must(t, b.recordOutcome(t.Context(), before, &two[1], 2, gone))
-	equal(t, "webhook", b.webhook(t, agent).Status, models.WebhookActive)
-	equal(t, "failing since", deref(b.webhook(t, agent).FailingSince), nil)
+	testutil.Must(t, b.recordOutcome(t.Context(), before, &two[1], 2, gone))
+	testutil.Equal(t, "webhook", b.webhook(t, agent).Status, models.WebhookActive)
+	testutil.Equal(t, "failing since", deref(b.webhook(t, agent).FailingSince), nil)
 }
 
 // TestSuspension_appendsEvents: a suspension is one event of its owner's, written with it, however
@@ -108,7 +109,7 @@ func TestSuspension_appendsEvents(t *testing.T) {
 	gone, before := attemptOutcome{status: http.StatusGone, failureReason: "answered 410"}, b.webhook(t, agent)
 	told := func() string {
 		var kinds []string
-		must(t, b.db.Read(t.Context()).Model(&models.Event{}).Where("agent_id = ?", agent).Order("id").Pluck("kind", &kinds).Error)
+		testutil.Must(t, b.db.Read(t.Context()).Model(&models.Event{}).Where("agent_id = ?", agent).Order("id").Pluck("kind", &kinds).Error)
 		return strings.Join(kinds, " ")
 	}
 	all := b.deliveries(t, agent)
@@ -120,8 +121,8 @@ func TestSuspension_appendsEvents(t *testing.T) {
 		}
 		return undo
 	})
-	equal(t, "error", err, undo)
-	equal(t, "told of what did not happen", told(), "")
+	testutil.Equal(t, "error", err, undo)
+	testutil.Equal(t, "told of what did not happen", told(), "")
 	for range 2 {
 		var group sync.WaitGroup
 		for i := range all {
@@ -133,19 +134,19 @@ func TestSuspension_appendsEvents(t *testing.T) {
 		}
 		group.Wait()
 	}
-	equal(t, "told", told(), "webhook.suspended")
+	testutil.Equal(t, "told", told(), "webhook.suspended")
 	for range 2 {
 		b.resume(t, agent)
 	}
-	equal(t, "told", told(), "webhook.suspended webhook.resumed")
+	testutil.Equal(t, "told", told(), "webhook.suspended webhook.resumed")
 	again := b.webhook(t, agent)
 	b.setStatus(t, all[0].ID, models.DeliveryPending)
-	must(t, b.recordOutcome(t.Context(), again, &all[0], 2, gone))
+	testutil.Must(t, b.recordOutcome(t.Context(), again, &all[0], 2, gone))
 	for range 2 {
 		b.clock.advance(time.Second)
 		b.subscribe(t, agent, "https://bot.example/other")
 	}
-	equal(t, "told", told(), "webhook.suspended webhook.resumed webhook.suspended webhook.resumed")
+	testutil.Equal(t, "told", told(), "webhook.suspended webhook.resumed webhook.suspended webhook.resumed")
 }
 
 // TestResume_withoutWebhook: there is nothing to resume without a webhook.
@@ -157,7 +158,7 @@ func TestResume_withoutWebhook(t *testing.T) {
 		_, err := b.Resume(tx, agent)
 		return err
 	})
-	equal(t, "code", models.CodeOf(err), models.Conflict)
+	testutil.Equal(t, "code", models.CodeOf(err), models.Conflict)
 }
 
 func (b *bundle) resume(t *testing.T, agentID string) (hook models.Webhook) {
@@ -172,6 +173,6 @@ func (b *bundle) resume(t *testing.T, agentID string) (hook models.Webhook) {
 func (b *bundle) count(t *testing.T, agentID string, status models.DeliveryStatus) int {
 	t.Helper()
 	n, err := b.CountDeliveries(t.Context(), agentID, status)
-	must(t, err)
+	testutil.Must(t, err)
 	return n
 }

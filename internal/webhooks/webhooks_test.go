@@ -9,6 +9,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -20,17 +21,17 @@ func TestSubscribe(t *testing.T) {
 		b := open(t, settings{})
 		agent, secret := b.addSubscriber(t, "https://bot.example/hook", "research")
 
-		equal(t, "secret when it is changed", b.subscribe(t, agent, "https://bot.example/other"), "")
-		equal(t, "address", b.webhook(t, agent).URL, "https://bot.example/other")
+		testutil.Equal(t, "secret when it is changed", b.subscribe(t, agent, "https://bot.example/other"), "")
+		testutil.Equal(t, "address", b.webhook(t, agent).URL, "https://bot.example/other")
 		current, err := b.Secret(t.Context(), agent)
-		must(t, err)
-		equal(t, "secret", current, secret)
+		testutil.Must(t, err)
+		testutil.Equal(t, "secret", current, secret)
 		hint, err := b.SecretHint(t.Context(), agent)
-		must(t, err)
-		equal(t, "hint", hint, secret[:10])
+		testutil.Must(t, err)
+		testutil.Equal(t, "hint", hint, secret[:10])
 		var kept models.Secret
-		must(t, b.db.Read(t.Context()).Take(&kept).Error)
-		equal(t, "the secret is in its row", bytes.Contains(kept.Encrypted, []byte(secret[6:])), false)
+		testutil.Must(t, b.db.Read(t.Context()).Take(&kept).Error)
+		testutil.Equal(t, "the secret is in its row", bytes.Contains(kept.Encrypted, []byte(secret[6:])), false)
 	})
 
 	t.Run("an agent that has a secret for its endpoint keeps it", func(t *testing.T) {
@@ -42,7 +43,7 @@ func TestSubscribe(t *testing.T) {
 			minted, err = b.EnsureSecret(tx, agent)
 			return err
 		})
-		equal(t, "secret", b.subscribe(t, agent, "https://bot.example/hook"), minted)
+		testutil.Equal(t, "secret", b.subscribe(t, agent, "https://bot.example/hook"), minted)
 	})
 
 	t.Run("without a webhook there is none to get, and no secret", func(t *testing.T) {
@@ -52,10 +53,10 @@ func TestSubscribe(t *testing.T) {
 		b.write(t, func(tx *database.Tx) error { return b.Unsubscribe(tx, agent) })
 
 		_, err := b.Get(t.Context(), agent)
-		equal(t, "code", models.CodeOf(err), models.NotFound)
+		testutil.Equal(t, "code", models.CodeOf(err), models.NotFound)
 		secret, err := b.Secret(t.Context(), b.addAgent(t))
-		must(t, err)
-		equal(t, "secret of an agent without one", secret, "")
+		testutil.Must(t, err)
+		testutil.Equal(t, "secret of an agent without one", secret, "")
 	})
 }
 
@@ -73,14 +74,14 @@ func TestRotateSecret(t *testing.T) {
 
 		b.post(t, poster, "research")
 		got := r.next(t)
-		equal(t, "documented header", got.header.Get("X-AgentMarket-Signature"), outbound.Sign(old, got.body))
-		equal(t, "standard header", got.header.Get("webhook-signature"), standardSignature(t, fresh, got)+" "+standardSignature(t, old, got))
+		testutil.Equal(t, "documented header", got.header.Get("X-AgentMarket-Signature"), outbound.Sign(old, got.body))
+		testutil.Equal(t, "standard header", got.header.Get("webhook-signature"), standardSignature(t, fresh, got)+" "+standardSignature(t, old, got))
 
 		b.clock.advance(time.Hour)
 		b.post(t, poster, "research")
 		got = r.next(t)
-		equal(t, "documented header", got.header.Get("X-AgentMarket-Signature"), outbound.Sign(fresh, got.body))
-		equal(t, "standard header", got.header.Get("webhook-signature"), standardSignature(t, fresh, got))
+		testutil.Equal(t, "documented header", got.header.Get("X-AgentMarket-Signature"), outbound.Sign(fresh, got.body))
+		testutil.Equal(t, "standard header", got.header.Get("webhook-signature"), standardSignature(t, fresh, got))
 	})
 
 	t.Run("without an overlap the old secret ends at once", func(t *testing.T) {
@@ -91,9 +92,9 @@ func TestRotateSecret(t *testing.T) {
 		fresh := b.rotate(t, agent, 0)
 
 		current, old, err := b.signingSecrets(t.Context(), agent)
-		must(t, err)
-		equal(t, "current", current, fresh)
-		equal(t, "old", old, "")
+		testutil.Must(t, err)
+		testutil.Equal(t, "current", current, fresh)
+		testutil.Equal(t, "old", old, "")
 	})
 
 	t.Run("what cannot be rotated", func(t *testing.T) {
@@ -104,7 +105,7 @@ func TestRotateSecret(t *testing.T) {
 			_, _, err := b.RotateSecret(tx, agent, 0)
 			return err
 		})
-		equal(t, "without a webhook", models.CodeOf(err), models.Conflict)
+		testutil.Equal(t, "without a webhook", models.CodeOf(err), models.Conflict)
 	})
 }
 
@@ -122,11 +123,11 @@ func TestRedeliver(t *testing.T) {
 		r.next(t)
 
 		again, err := b.redeliver(t, agent, d.ID)
-		must(t, err)
-		equal(t, "status", again.Status, models.DeliveryPending)
+		testutil.Must(t, err)
+		testutil.Equal(t, "status", again.Status, models.DeliveryPending)
 		got := r.next(t)
-		equal(t, "delivery", got.header.Get("X-AgentMarket-Delivery"), d.ID)
-		equal(t, "attempt", got.header.Get("X-AgentMarket-Attempt"), "2")
+		testutil.Equal(t, "delivery", got.header.Get("X-AgentMarket-Delivery"), d.ID)
+		testutil.Equal(t, "attempt", got.header.Get("X-AgentMarket-Attempt"), "2")
 		b.waitDeliveries(t, agent, models.DeliveryDelivered, 1)
 	})
 
@@ -138,15 +139,15 @@ func TestRedeliver(t *testing.T) {
 		event := b.post(t, b.addAgent(t), "research")
 		b.matchEvent(t, event)
 		d := b.deliveries(t, agent)[0]
-		must(t, b.recordOutcome(t.Context(), b.webhook(t, agent), &d, 1, attemptOutcome{failureReason: "answered 500", status: 500}))
-		equal(t, "jobs in the retry queue", b.jobsInQueue(t, retryQueue), 1)
+		testutil.Must(t, b.recordOutcome(t.Context(), b.webhook(t, agent), &d, 1, attemptOutcome{failureReason: "answered 500", status: 500}))
+		testutil.Equal(t, "jobs in the retry queue", b.jobsInQueue(t, retryQueue), 1)
 		b.run(t)
 
 		_, err := b.redeliver(t, agent, d.ID)
-		must(t, err)
+		testutil.Must(t, err)
 		d = b.waitDeliveries(t, agent, models.DeliveryDelivered, 1)[0]
-		equal(t, "attempts", d.Attempts, 2)
-		equal(t, "requests", len(r.requests), 1)
+		testutil.Equal(t, "attempts", d.Attempts, 2)
+		testutil.Equal(t, "requests", len(r.requests), 1)
 	})
 
 	t.Run("what was missed while suspended can be had afterwards", func(t *testing.T) {
@@ -160,14 +161,14 @@ func TestRedeliver(t *testing.T) {
 		event := b.post(t, b.addAgent(t), "research")
 		b.matchEvent(t, event)
 		d := b.deliveries(t, agent)[0]
-		equal(t, "status", d.Status, models.DeliveryFailed)
+		testutil.Equal(t, "status", d.Status, models.DeliveryFailed)
 		_, err := b.redeliver(t, agent, d.ID)
-		equal(t, "code while suspended", models.CodeOf(err), models.Conflict)
+		testutil.Equal(t, "code while suspended", models.CodeOf(err), models.Conflict)
 
 		b.subscribe(t, agent, r.URL)
 		b.run(t)
 		_, err = b.redeliver(t, agent, d.ID)
-		must(t, err)
+		testutil.Must(t, err)
 		b.waitDeliveries(t, agent, models.DeliveryDelivered, 1)
 	})
 
@@ -181,11 +182,11 @@ func TestRedeliver(t *testing.T) {
 		other, _ := b.addSubscriber(t, "https://other.example/hook", "research")
 		id := b.deliveries(t, agent)[0].ID
 		_, err := b.redeliver(t, other, id)
-		equal(t, "redeliver", models.CodeOf(err), models.NotFound)
+		testutil.Equal(t, "redeliver", models.CodeOf(err), models.NotFound)
 		_, err = b.Delivery(t.Context(), other, id)
-		equal(t, "read", models.CodeOf(err), models.NotFound)
+		testutil.Equal(t, "read", models.CodeOf(err), models.NotFound)
 		_, err = b.Delivery(t.Context(), agent, id)
-		must(t, err)
+		testutil.Must(t, err)
 	})
 }
 
@@ -199,16 +200,16 @@ func TestDeliveries(t *testing.T) {
 	}
 
 	first, err := b.Deliveries(t.Context(), agent, nil, 2, "")
-	must(t, err)
-	equal(t, "page", len(first), 2)
-	equal(t, "newest", first[0].EventID, 3)
+	testutil.Must(t, err)
+	testutil.Equal(t, "page", len(first), 2)
+	testutil.Equal(t, "newest", first[0].EventID, 3)
 	rest, err := b.Deliveries(t.Context(), agent, []models.DeliveryStatus{models.DeliveryPending}, 2, first[1].ID)
-	must(t, err)
-	equal(t, "rest", len(rest), 1)
-	equal(t, "oldest", rest[0].EventID, 1)
+	testutil.Must(t, err)
+	testutil.Equal(t, "rest", len(rest), 1)
+	testutil.Equal(t, "oldest", rest[0].EventID, 1)
 	none, err := b.Deliveries(t.Context(), agent, []models.DeliveryStatus{models.DeliveryFailed}, 2, "")
-	must(t, err)
-	equal(t, "failed ones", len(none), 0)
+	testutil.Must(t, err)
+	testutil.Equal(t, "failed ones", len(none), 0)
 }
 
 func TestMatch(t *testing.T) {
@@ -223,10 +224,10 @@ func TestMatch(t *testing.T) {
 		b.addAgent(t, "research")
 
 		b.matchEvent(t, b.post(t, poster, "research", "summarization"))
-		equal(t, "overlap", len(b.deliveries(t, some)), 1)
-		equal(t, "no overlap", len(b.deliveries(t, none)), 0)
-		equal(t, "poster", len(b.deliveries(t, poster)), 0)
-		equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue), 1)
+		testutil.Equal(t, "overlap", len(b.deliveries(t, some)), 1)
+		testutil.Equal(t, "no overlap", len(b.deliveries(t, none)), 0)
+		testutil.Equal(t, "poster", len(b.deliveries(t, poster)), 0)
+		testutil.Equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue), 1)
 	})
 
 	t.Run("a task that asks for nothing suits nobody", func(t *testing.T) {
@@ -234,7 +235,7 @@ func TestMatch(t *testing.T) {
 		b := open(t, settings{})
 		agent, _ := b.addSubscriber(t, "https://bot.example/", "research")
 		b.matchEvent(t, b.post(t, b.addAgent(t)))
-		equal(t, "deliveries", len(b.deliveries(t, agent)), 0)
+		testutil.Equal(t, "deliveries", len(b.deliveries(t, agent)), 0)
 	})
 
 	t.Run("many agents are served page by page", func(t *testing.T) {
@@ -257,7 +258,7 @@ func TestMatch(t *testing.T) {
 			return nil
 		})
 		b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
-		equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue), many)
+		testutil.Equal(t, "jobs", b.jobsInQueue(t, firstAttemptQueue), many)
 	})
 }
 
@@ -267,12 +268,12 @@ func TestNotify(t *testing.T) {
 	poster := b.addAgent(t)
 
 	b.post(t, poster, "research")
-	equal(t, "jobs while nobody listens", b.jobsInQueue(t, matchQueue), 0)
+	testutil.Equal(t, "jobs while nobody listens", b.jobsInQueue(t, matchQueue), 0)
 	b.addSubscriber(t, "https://bot.example/", "research")
 	b.post(t, poster, "research")
-	equal(t, "jobs for a posted task", b.jobsInQueue(t, matchQueue), 1)
+	testutil.Equal(t, "jobs for a posted task", b.jobsInQueue(t, matchQueue), 1)
 	b.write(t, func(tx *database.Tx) error { return b.Notify(tx, &models.Event{Seq: 1, Kind: models.TaskReleased}) })
-	equal(t, "jobs for other kinds", b.jobsInQueue(t, matchQueue), 1)
+	testutil.Equal(t, "jobs for other kinds", b.jobsInQueue(t, matchQueue), 1)
 }
 
 func (b *bundle) rotate(t *testing.T, agentID string, overlap time.Duration) (secret string) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // operatorKey is the operator's in tests.
@@ -80,13 +81,13 @@ func newAccessFixture(t *testing.T) *accessFixture {
 	c.ownEntry = "hold:" + c.newTask(t, c.owner, "any")
 	c.mustQuery(t, c.owner, `mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, c.newTask(t, c.poster, "owned"))
 	const tried = `{ viewer { webhook { deliveries { nodes { id attempts { number } } } } } }`
-	eventually(t, "the owner's delivery was tried", func() bool {
+	testutil.Eventually(t, "the owner's delivery was tried", func() bool {
 		_, text := c.query(c.owner.Key, tried)
 		return strings.Contains(text, `"number":1`)
 	})
 	c.ownDelivery = c.mustQuery(t, c.owner, tried)
 	c.newTask(t, c.other, "gone")
-	eventually(t, "the worker's webhook was suspended", func() bool {
+	testutil.Eventually(t, "the worker's webhook was suspended", func() bool {
 		_, text := c.query(c.worker.Key, `{ viewer { webhook { status } } }`)
 		return strings.Contains(text, "SUSPENDED")
 	})

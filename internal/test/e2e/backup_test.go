@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -51,7 +52,7 @@ func TestBackup(t *testing.T) {
 	last := ""
 	rounds := trusttest.Scale(3, 20, 200)
 	for round := range rounds {
-		eventually(t, "some more posts", func() bool { return len(acknowledged()) > 10*round || t.Failed() })
+		testutil.Eventually(t, "some more posts", func() bool { return len(acknowledged()) > 10*round || t.Failed() })
 		before := acknowledged()
 		backup := filepath.Join(t.TempDir(), "backup.db")
 		if text, code := testserver.Run(t, server.Dir, "backup", "--to", backup); code != 0 {

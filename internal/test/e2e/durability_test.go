@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -50,7 +51,7 @@ func TestSyncBeforeResponse(t *testing.T) {
 		server.Do(http.MethodGet, "/api/wallet", "", "", "X-Request-Id", fmt.Sprintf("read-%d-", i))
 	}
 	server.Stop()
-	eventually(t, "the record is whole", func() bool { return strings.Contains(readFile(t, record), "+++ exited with 0 +++") })
+	testutil.Eventually(t, "the record is whole", func() bool { return strings.Contains(readFile(t, record), "+++ exited with 0 +++") })
 
 	file, err := os.Open(record)
 	if err != nil {

@@ -12,12 +12,12 @@ import (
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
 
 const (
-	waitTimeout      = 30 * time.Second
 	quickRetries     = "AGENTMARKET_WEBHOOK_RETRIES=50ms,50ms,50ms,50ms"
 	postTaskMutation = `mutation($capability: String!) {
 		postTask(input: {title: "Summarize this paper", description: "Full text...", budget: 25, requiredCapabilities: [$capability]}) { task { id createdAt } }
@@ -61,7 +61,7 @@ func nextDelivery(t *testing.T, got <-chan delivery) delivery {
 	select {
 	case one := <-got:
 		return one
-	case <-time.After(waitTimeout):
+	case <-time.After(testutil.Timeout):
 		t.Fatal("no delivery came")
 		return delivery{}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -73,7 +74,7 @@ func runWithFailpoint(t *testing.T, binary, step, way string) {
 	f.do(worker, acceptCall(task))
 	f.do(worker, completeCall(task))
 	hired := f.do(poster, executeCall(worker.ID)).errorCode == ""
-	eventually(t, "the webhook has come and the step is reached", func() bool {
+	testutil.Eventually(t, "the webhook has come and the step is reached", func() bool {
 		f.restartIfExited()
 		heard.mu.Lock()
 		defer heard.mu.Unlock()
@@ -86,7 +87,7 @@ func runWithFailpoint(t *testing.T, binary, step, way string) {
 	for key, credits := range map[string]int{poster.Key: 100 - spent, worker.Key: 100 + earned} {
 		var status int
 		var text string
-		eventually(t, "the server answers", func() bool {
+		testutil.Eventually(t, "the server answers", func() bool {
 			f.restartIfExited()
 			status, text = f.server.Do(http.MethodGet, "/api/wallet", key, "")
 			return status != 0
@@ -113,7 +114,7 @@ type failpointClient struct {
 func (f *failpointClient) do(agent testserver.Agent, s apiCall) (a apiResponse) {
 	f.Helper()
 	f.requests++
-	eventually(f.T, s.path+" is answered", func() bool {
+	testutil.Eventually(f.T, s.path+" is answered", func() bool {
 		status, text := f.server.Do(http.MethodPost, s.path, agent.Key, s.body, "Idempotency-Key", fmt.Sprint("request ", f.requests))
 		f.restartIfExited()
 		a = apiResponse{}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestStartExecution_claudeStream: a hire on Claude that nobody waits for is read as it is written, and
@@ -80,7 +81,7 @@ type executionUpdate struct {
 // subscribeExecution tells of a hire until it ends.
 func subscribeExecution(t *testing.T, server *testserver.Server, key, task string) <-chan executionUpdate {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), waitTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), testutil.Timeout)
 	t.Cleanup(cancel)
 	body := fmt.Sprintf(`{"query":"subscription { executionUpdated(taskId: \"%s\") { change text task { result } } }"}`, task)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/graphql", strings.NewReader(body))

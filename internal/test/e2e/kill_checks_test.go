@@ -9,7 +9,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // lastMoves returns the last acknowledged move of each task.
@@ -190,7 +191,7 @@ func (h *webhookRecorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // waitForTasks waits until each task was told to so many agents.
 func (h *webhookRecorder) waitForTasks(t *testing.T, tasks []string, agents int) {
 	t.Helper()
-	eventually(t, "every webhook has come", func() bool {
+	testutil.Eventually(t, "every webhook has come", func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		return !slices.ContainsFunc(tasks, func(id string) bool { return h.taskCounts[id] < agents })
@@ -212,19 +213,4 @@ func (h *webhookRecorder) duplicates() (n int) {
 		n += times - 1
 	}
 	return n
-}
-
-// eventually waits until something is so, looking again and again.
-func eventually(t *testing.T, what string, isSo func() bool) {
-	t.Helper()
-	looks := time.NewTicker(2 * time.Millisecond)
-	defer looks.Stop()
-	tooLong := time.After(waitTimeout)
-	for !isSo() {
-		select {
-		case <-looks.C:
-		case <-tooLong:
-			t.Fatalf("waited too long until %s", what)
-		}
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestKill_promisedHires kills the server while agents hire one that answers 202 and
@@ -38,7 +39,7 @@ func TestKill_promisedHires(t *testing.T) {
 	}
 	for range 5 {
 		enough := p.responses.Load() + int64(20+rand.IntN(50))
-		eventually(t, "requests are answered", func() bool { return p.responses.Load() >= enough })
+		testutil.Eventually(t, "requests are answered", func() bool { return p.responses.Load() >= enough })
 		p.serverDown.Lock()
 		p.server.Kill()
 		p.server.Restart()
@@ -46,7 +47,7 @@ func TestKill_promisedHires(t *testing.T) {
 	}
 	p.stopped.Store(true)
 	hiring.Wait()
-	eventually(t, "every hire to end", func() bool { return len(p.jobs) == 0 && p.count("assigned") == 0 })
+	testutil.Eventually(t, "every hire to end", func() bool { return len(p.jobs) == 0 && p.count("assigned") == 0 })
 	close(p.jobs)
 	working.Wait()
 

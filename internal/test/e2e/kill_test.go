@@ -17,6 +17,7 @@ import (
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -241,7 +242,7 @@ func (k *killTest) waitForServer() {
 // waitForResponses waits until so many more requests were answered.
 func (k *killTest) waitForResponses(more int64) {
 	enough := k.responses.Load() + more
-	eventually(k.T, "requests are answered", func() bool { return k.responses.Load() >= enough })
+	testutil.Eventually(k.T, "requests are answered", func() bool { return k.responses.Load() >= enough })
 }
 
 // startSubscriber has a follower listen until the function returned is called.

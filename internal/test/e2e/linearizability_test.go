@@ -17,6 +17,7 @@ import (
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -48,7 +49,7 @@ func TestLinearizable(t *testing.T) {
 	}
 	for round := range kills {
 		enough := int64((round + 1) * clients * h.operationsPerClient / (kills + 1))
-		eventually(t, "operations to be answered", func() bool { return h.responses.Load() >= enough || t.Failed() })
+		testutil.Eventually(t, "operations to be answered", func() bool { return h.responses.Load() >= enough || t.Failed() })
 		h.serverDown.Lock()
 		h.server.Kill()
 		h.server.Restart()
@@ -61,11 +62,11 @@ func TestLinearizable(t *testing.T) {
 	h.server.Verify()
 
 	model := h.model()
-	if got := porcupine.CheckOperationsTimeout(model, h.operations, 10*waitTimeout); got != porcupine.Ok {
+	if got := porcupine.CheckOperationsTimeout(model, h.operations, 10*testutil.Timeout); got != porcupine.Ok {
 		t.Fatalf("is the history of %d operations linearizable? %s", len(h.operations), got)
 	}
 	h.corruptBalance()
-	if got := porcupine.CheckOperationsTimeout(model, h.operations, 10*waitTimeout); got != porcupine.Illegal {
+	if got := porcupine.CheckOperationsTimeout(model, h.operations, 10*testutil.Timeout); got != porcupine.Illegal {
 		t.Fatalf("is the history linearizable with a false balance? %s", got)
 	}
 	trusttest.Report(t, "linearizable", "%d operations of %d clients over %d kills are in one order; with one balance off by one there is none", len(h.operations), clients, kills)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestMetrics has a market do some of everything and reads its metrics as Prometheus
@@ -83,18 +84,18 @@ func TestMetrics(t *testing.T) {
 		status, _ := server.Do(http.MethodGet, "/api/wallet", worker.Key, "")
 		return status == http.StatusTooManyRequests
 	}
-	eventually(t, "a request is refused for coming too fast", refused)
+	testutil.Eventually(t, "a request is refused for coming too fast", refused)
 	if _, _, err := socket.ReadMessage(); err != nil { // the poster's wallet has changed
 		t.Fatal(err)
 	}
 	tried := `{ viewer { webhook { deliveries { nodes { attempts { number } } } } } }`
 	for _, agent := range []testserver.Agent{worker, poet} {
-		eventually(t, "what is due was tried", func() bool {
+		testutil.Eventually(t, "what is due was tried", func() bool {
 			status, text := server.Do(http.MethodPost, "/graphql", agent.Key, fmt.Sprintf(`{"query":%q}`, tried))
 			return status == http.StatusOK && strings.Contains(text, `"number":1`)
 		})
 	}
-	eventually(t, "attempts are counted", func() bool {
+	testutil.Eventually(t, "attempts are counted", func() bool {
 		at := scrapeMetrics(t, server)
 		return at.sum(`delivery_attempt_duration_seconds_count{outcome="delivered"}`) > 0 && at.sum(`delivery_attempt_duration_seconds_count{outcome="refused"}`) > 1
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // maxRevocationTime is how soon what a revoked key has opened must be closed.
@@ -100,7 +101,7 @@ func openEventStream(t *testing.T, server *testserver.Server, key string) <-chan
 	}()
 	select {
 	case <-begun:
-	case <-time.After(waitTimeout):
+	case <-time.After(testutil.Timeout):
 		t.Fatal("no event comes")
 	}
 	return ended

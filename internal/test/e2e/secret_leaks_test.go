@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -41,7 +42,7 @@ func TestSecretLeaks(t *testing.T) {
 	misuseSecrets(server, agent)
 	rotated := rotateSecrets(t, server, agent)
 	const attempts = `{ viewer { webhook { deliveries { nodes { status lastError attempts { error responseBody } } } } } }`
-	eventually(t, "a delivery is given up", func() bool {
+	testutil.Eventually(t, "a delivery is given up", func() bool {
 		_, text := server.Do(http.MethodPost, "/graphql", rotated, fmt.Sprintf(`{"query":%q}`, attempts))
 		return strings.Contains(text, `"FAILED"`)
 	})

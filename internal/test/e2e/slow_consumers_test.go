@@ -21,6 +21,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -58,7 +59,7 @@ func TestSlowConsumers(t *testing.T) {
 		conn := h.subscribe(t, server, false)
 		reading.Go(func() { h.recordEvents(ctx, conn) })
 	}
-	eventually(t, "all to listen", func() bool { return readMetric(t, server, "agentmarket_subscriptions") == readers+slow })
+	testutil.Eventually(t, "all to listen", func() bool { return readMetric(t, server, "agentmarket_subscriptions") == readers+slow })
 
 	var gone atomic.Int64 // when the slow ones were cut off
 	reading.Go(func() {
@@ -73,12 +74,12 @@ func TestSlowConsumers(t *testing.T) {
 	})
 	h.start = time.Now()
 	h.postTasks(t, server, poster, pace, strings.Repeat("long ", 200))
-	eventually(t, "all readers to hear of all", func() bool { return int(h.received.Load()) == readers*posts })
-	eventually(t, "the slow ones to be cut off", func() bool { return gone.Load() != 0 })
+	testutil.Eventually(t, "all readers to hear of all", func() bool { return int(h.received.Load()) == readers*posts })
+	testutil.Eventually(t, "the slow ones to be cut off", func() bool { return gone.Load() != 0 })
 	hangUp()
 	reading.Wait()
 	server.CloseIdleConnections()
-	eventually(t, "nothing of them to be left", func() bool { return readMetric(t, server, "go_goroutines") <= base+5 })
+	testutil.Eventually(t, "nothing of them to be left", func() bool { return readMetric(t, server, "go_goroutines") <= base+5 })
 	p99, cut := h.percentile(99), time.Duration(gone.Load())
 	if p99 >= maxDeliveryP99 || cut >= maxCutOffTime {
 		t.Errorf("99 %% of %d deliveries took up to %s, want less than %s; the slow were cut off after %s, want less than %s", readers*posts, p99, maxDeliveryP99, cut, maxCutOffTime)
@@ -114,7 +115,7 @@ func TestIdleSockets(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	eventually(t, "all to listen", func() bool { return readMetric(t, server, "agentmarket_subscriptions") == sockets })
+	testutil.Eventually(t, "all to listen", func() bool { return readMetric(t, server, "agentmarket_subscriptions") == sockets })
 	each := int(readMetric(t, server, "process_resident_memory_bytes")-before) / sockets
 
 	ctx, hangUp := context.WithCancel(t.Context())
@@ -125,7 +126,7 @@ func TestIdleSockets(t *testing.T) {
 	}
 	h.start = time.Now()
 	h.postTasks(t, server, poster, 1, "D")
-	eventually(t, "all to hear of the task", func() bool { return h.received.Load() == sockets })
+	testutil.Eventually(t, "all to hear of the task", func() bool { return h.received.Load() == sockets })
 	hangUp()
 	reading.Wait()
 	last := h.percentile(100)

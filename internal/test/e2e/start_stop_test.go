@@ -17,6 +17,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestStop: asked to stop, the server finishes the hire that is under way, pays
@@ -48,7 +49,7 @@ func TestStop(t *testing.T) {
 	if _, _, err := socket.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseGoingAway) {
 		t.Errorf("the socket ended with %v, want 1001", err)
 	}
-	eventually(t, "nobody is let in any more", func() bool {
+	testutil.Eventually(t, "nobody is let in any more", func() bool {
 		status, _ := server.Do(http.MethodGet, "/readyz", "", "")
 		return status != http.StatusOK
 	})
@@ -58,7 +59,7 @@ func TestStop(t *testing.T) {
 	}
 	select {
 	case <-server.Exited():
-	case <-time.After(waitTimeout):
+	case <-time.After(testutil.Timeout):
 		t.Fatal("the server does not end")
 	}
 	if code := server.ExitCode(); code != 0 {

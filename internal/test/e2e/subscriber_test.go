@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func dialWebSocket(t *testing.T, server *testserver.Server) *websocket.Conn {
@@ -88,7 +89,7 @@ func (f *eventSubscriber) receive(ctx context.Context, conn *websocket.Conn) {
 func (f *eventSubscriber) waitForTask(t *testing.T, task string) []string {
 	t.Helper()
 	var heard []string
-	eventually(t, "the last task is heard of", func() bool {
+	testutil.Eventually(t, "the last task is heard of", func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		heard = slices.Clone(f.tasks)

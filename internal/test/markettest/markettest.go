@@ -19,6 +19,7 @@ import (
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -98,15 +99,15 @@ func NewWithDatabase(t testing.TB, address string) *Bundle {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	db, err := database.Open(t.Context(), address, logger)
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
+	testutil.Must(t, err)
+	t.Cleanup(func() { testutil.Must(t, db.Close()) })
 	clock := &Clock{now: time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC)}
 	keys, err := auth.NewKeys(db, clock.Now)
-	must(t, err)
+	testutil.Must(t, err)
 	log, err := events.Open(t.Context(), db, logger)
-	must(t, err)
+	testutil.Must(t, err)
 	box, err := auth.NewCipher([]byte("a key for tests only"))
-	must(t, err)
+	testutil.Must(t, err)
 	hired := &FakeRunner{ResultFunc: func(context.Context, *models.Agent, *models.Task) (string, error) { return "done", nil }}
 	b := &Bundle{T: t, DB: db, Log: log, Clock: clock, FakeRunner: hired}
 	b.Market = market.New(market.Deps{
@@ -125,7 +126,7 @@ func (b *Bundle) NewAgent(capabilities ...string) auth.Actor {
 	b.T.Helper()
 	endpoint := "https://agent.example.com/execute"
 	out, err := b.Register(b.T.Context(), market.RegisterAgentInput{Name: "Agent", Capabilities: capabilities, EndpointURL: &endpoint})
-	must(b.T, err)
+	testutil.Must(b.T, err)
 	return auth.Actor{AgentID: out.Agent.ID, KeyHash: auth.HashKey(out.APIKey)}
 }
 
@@ -135,7 +136,7 @@ func (b *Bundle) NewTask(poster auth.Actor, budget models.Credits, capabilities 
 	out, err := b.Post(b.T.Context(), poster, market.PostTaskInput{
 		Title: "Task", Description: "Do it.", Budget: budget, RequiredCapabilities: capabilities,
 	})
-	must(b.T, err)
+	testutil.Must(b.T, err)
 	return out.Task
 }
 
@@ -143,7 +144,7 @@ func (b *Bundle) NewTask(poster auth.Actor, budget models.Credits, capabilities 
 func (b *Bundle) Balances(agent auth.Actor) (available, held models.Credits) {
 	b.T.Helper()
 	wallet, err := b.Wallet(b.T.Context(), agent.AgentID)
-	must(b.T, err)
+	testutil.Must(b.T, err)
 	return wallet.Available, wallet.Held
 }
 
@@ -151,7 +152,7 @@ func (b *Bundle) Balances(agent auth.Actor) (available, held models.Credits) {
 func (b *Bundle) VerifyLedger() ledger.Report {
 	b.T.Helper()
 	var report ledger.Report
-	must(b.T, b.DB.Snapshot(b.T.Context(), func(state *database.Snapshot) (err error) {
+	testutil.Must(b.T, b.DB.Snapshot(b.T.Context(), func(state *database.Snapshot) (err error) {
 		if report, err = ledger.Verify(state); err != nil {
 			return err
 		}
@@ -167,13 +168,6 @@ func (b *Bundle) VerifyLedger() ledger.Report {
 		b.T.Errorf("ledger: %s", violation)
 	}
 	return report
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // OfflineResolver finds no name: a test that calls strangers stays on this machine.

@@ -22,6 +22,7 @@ import (
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/services/localserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 const (
@@ -48,8 +49,8 @@ func NewDatabase(tb testing.TB) string {
 	}
 	path := SQLitePath(tb)
 	file, err := migratedFile()
-	must(tb, err)
-	must(tb, os.WriteFile(path, file, 0o600))
+	testutil.Must(tb, err)
+	testutil.Must(tb, os.WriteFile(path, file, 0o600))
 	return path
 }
 
@@ -113,18 +114,18 @@ func NewPostgresDatabase(tb testing.TB) string {
 	}
 	ctx := context.WithoutCancel(tb.Context())
 	conn, err := pgx.Connect(ctx, server)
-	must(tb, err)
+	testutil.Must(tb, err)
 	defer conn.Close(ctx) //nolint:errcheck // nothing depends on it
 	ensureTemplate(tb, conn, server)
 	name := "test_" + strings.ReplaceAll(uuid.NewString(), "-", "")
 	_, err = conn.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+templateDatabase)
-	must(tb, err)
+	testutil.Must(tb, err)
 	tb.Cleanup(func() {
 		conn, err := pgx.Connect(ctx, server)
-		must(tb, err)
+		testutil.Must(tb, err)
 		defer conn.Close(ctx) //nolint:errcheck // nothing depends on it
 		_, err = conn.Exec(ctx, "DROP DATABASE "+name+" WITH (FORCE)")
-		must(tb, err)
+		testutil.Must(tb, err)
 	})
 	return databaseAddress(tb, server, name)
 }
@@ -138,9 +139,9 @@ func NewPostgresCluster(tb testing.TB, settings ...string) *localserver.Postgres
 		tb.Skip("runs with make postgres")
 	}
 	cluster, err := localserver.NewPostgres(tb.Context(), settings...)
-	must(tb, err)
-	tb.Cleanup(func() { must(tb, cluster.Remove()) })
-	must(tb, cluster.Start(tb.Context()))
+	testutil.Must(tb, err)
+	tb.Cleanup(func() { testutil.Must(tb, cluster.Remove()) })
+	testutil.Must(tb, cluster.Start(tb.Context()))
 	return cluster
 }
 
@@ -148,8 +149,8 @@ func NewPostgresCluster(tb testing.TB, settings ...string) *localserver.Postgres
 func NewStandby(tb testing.TB, primary *localserver.Postgres) *localserver.Postgres {
 	tb.Helper()
 	standby, err := primary.Standby(tb.Context())
-	must(tb, err)
-	tb.Cleanup(func() { must(tb, standby.Remove()) })
+	testutil.Must(tb, err)
+	tb.Cleanup(func() { testutil.Must(tb, standby.Remove()) })
 	return standby
 }
 
@@ -161,8 +162,8 @@ func NewNATSServer(tb testing.TB) *localserver.NATS {
 		tb.Skip("runs with make postgres")
 	}
 	server, err := localserver.NewNATS(tb.Context())
-	must(tb, err)
-	tb.Cleanup(func() { must(tb, server.Remove()) })
+	testutil.Must(tb, err)
+	tb.Cleanup(func() { testutil.Must(tb, server.Remove()) })
 	return server
 }
 
@@ -171,37 +172,30 @@ func ensureTemplate(tb testing.TB, conn *pgx.Conn, server string) {
 	tb.Helper()
 	ctx := context.WithoutCancel(tb.Context())
 	_, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", templateLock)
-	must(tb, err)
+	testutil.Must(tb, err)
 	defer conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", templateLock) //nolint:errcheck // it ends with the connection
 	var there bool
-	must(tb, conn.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)", templateDatabase).Scan(&there))
+	testutil.Must(tb, conn.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)", templateDatabase).Scan(&there))
 	if there {
 		return
 	}
 	_, err = conn.Exec(ctx, "CREATE DATABASE "+templateDatabase+"_raw")
-	must(tb, err)
+	testutil.Must(tb, err)
 	db, err := database.Open(ctx, databaseAddress(tb, server, templateDatabase+"_raw"), slog.New(slog.DiscardHandler))
-	must(tb, err)
-	must(tb, db.Close())
+	testutil.Must(tb, err)
+	testutil.Must(tb, db.Close())
 	_, err = conn.Exec(ctx, "ALTER DATABASE "+templateDatabase+"_raw RENAME TO "+templateDatabase)
-	must(tb, err)
+	testutil.Must(tb, err)
 }
 
 // databaseAddress is the address of a database on the server.
 func databaseAddress(tb testing.TB, server, name string) string {
 	tb.Helper()
 	u, err := url.Parse(server)
-	must(tb, err)
+	testutil.Must(tb, err)
 	u.Path = "/" + name
 	query := u.Query()
 	query.Set("pool_max_conns", "8") // many tests share the server
 	u.RawQuery = query.Encode()
 	return u.String()
-}
-
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	if err != nil {
-		tb.Fatal(err)
-	}
 }

@@ -14,12 +14,10 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
-
-// waitTimeout is how long anything may take before a test gives up.
-const waitTimeout = 30 * time.Second
 
 // clientNames are the names in clients.mjs.
 func clientNames() []string {
@@ -94,7 +92,7 @@ func nextLine[T any](t *testing.T, p nodeProcess) (line T) {
 		if err := json.Unmarshal(text, &line); err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
-	case <-time.After(waitTimeout):
+	case <-time.After(testutil.Timeout):
 		t.Fatal("the client says nothing")
 	}
 	return line

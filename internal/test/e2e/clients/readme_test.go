@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestReadme runs the lines that README.md has for listening, as they are but
@@ -46,7 +47,7 @@ func TestReadme(t *testing.T) {
 	}
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
-	tooLong := time.After(waitTimeout)
+	tooLong := time.After(testutil.Timeout)
 	for len(heard) == 0 { // it does not say when it listens
 		select {
 		case line := <-client.lines:
@@ -79,7 +80,7 @@ func TestReadme(t *testing.T) {
 		if more {
 			t.Errorf("with a wrong key it says %s", line)
 		}
-	case <-time.After(waitTimeout):
+	case <-time.After(testutil.Timeout):
 		t.Error("with a wrong key it goes on without a word")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestReconnect posts tasks without pause while connections are cut again and
@@ -157,7 +158,7 @@ func (l *listener) snapshot() ([]string, []endReason) {
 // waitForTasks waits until it has heard of so many tasks.
 func (l *listener) waitForTasks(t *testing.T, name string, tasks int64) {
 	t.Helper()
-	tooLong := time.After(waitTimeout)
+	tooLong := time.After(testutil.Timeout)
 	for {
 		heard, ended := l.snapshot()
 		if int64(len(heard)) >= tasks {

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestEndpoint: the agent is hired, does the work and is paid nine tenths of 15,
@@ -75,5 +76,5 @@ func newCertificate(t *testing.T) (certificate, key string, client *http.Client)
 	roots.AddCert(lender.Certificate())
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	t.Cleanup(transport.CloseIdleConnections)
-	return certificate, key, &http.Client{Transport: transport, Timeout: waitTimeout}
+	return certificate, key, &http.Client{Transport: transport, Timeout: testutil.Timeout}
 }

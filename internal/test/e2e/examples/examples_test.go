@@ -15,14 +15,13 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
 
 const (
 	examplesDir = "../../../../examples"
-	// waitTimeout is how long anything may take before a test gives up.
-	waitTimeout = 30 * time.Second
 	// maxLines is how long a source file of an example is, so that it is read.
 	maxLines = 80
 )
@@ -131,7 +130,7 @@ func (s runningExample) nextLine(t *testing.T) string {
 			t.Fatal("the example has ended")
 		}
 		return line
-	case <-time.After(waitTimeout):
+	case <-time.After(testutil.Timeout):
 		t.Fatal("the example says nothing")
 		return ""
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestWorkers_expiredCursor: a worker whose cursor the market no longer knows goes on without one.
@@ -32,7 +34,7 @@ func TestWorkers_expiredCursor(t *testing.T) {
 					if got != want {
 						t.Errorf("it subscribes after %q, want %q", got, want)
 					}
-				case <-time.After(waitTimeout):
+				case <-time.After(testutil.Timeout):
 					t.Fatalf("it does not subscribe after %q", want)
 				}
 			}

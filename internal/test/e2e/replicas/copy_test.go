@@ -15,6 +15,7 @@ import (
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestCopy: a market outgrows SQLite in the middle of its work. On PostgreSQL
@@ -44,7 +45,7 @@ func TestCopy(t *testing.T) {
 		return server.Query(key, document, variables, data)
 	}
 	done, err := tradeTask(do, poster, worker)
-	must(t, err)
+	testutil.Must(t, err)
 	<-arrived
 	const document = `mutation { postTask(input: {title: "T", description: "é 漢 \u0001", budget: 30, requiredCapabilities: ["y"]}) { task { id } wallet { balance } } }`
 	posted := mustQueryIdempotent(t, server, poster.Key, document)
@@ -77,12 +78,12 @@ func TestCopy(t *testing.T) {
 	if again := mustQueryIdempotent(t, server, poster.Key, document); again != posted {
 		t.Errorf("the same request again answers\n%s\nand answered before\n%s", again, posted)
 	}
-	eventually(t, "the delivery that was to be tried again", func() bool { return <-arrived == done })
-	eventually(t, "the refund of the hire", func() bool {
+	testutil.Eventually(t, "the delivery that was to be tried again", func() bool { return <-arrived == done })
+	testutil.Eventually(t, "the refund of the hire", func() bool {
 		return strings.Contains(mustQueryIdempotent(t, server, poster.Key, "{ viewer { wallet { balance } } }"), `"balance":68`)
 	})
 	_, err = tradeTask(do, poster, worker)
-	must(t, err)
+	testutil.Must(t, err)
 	if after := firstCursors(t, server, 3); !slices.Equal(after[:2], heard) || after[2] <= heard[1] {
 		t.Errorf("cursors were %v, and with one more event are %v", heard, after)
 	}
@@ -124,7 +125,7 @@ func copyMarket(t *testing.T, server *testserver.Server, address string) (text s
 func mustQueryIdempotent(t *testing.T, server *testserver.Server, key, document string) string {
 	t.Helper()
 	var data json.RawMessage
-	must(t, server.Query(key, document, nil, &data, "Idempotency-Key", "the same"))
+	testutil.Must(t, server.Query(key, document, nil, &data, "Idempotency-Key", "the same"))
 	return string(data)
 }
 
@@ -145,7 +146,7 @@ func firstCursors(t *testing.T, server *testserver.Server, n int) []int64 {
 	var f eventSubscriber
 	var listening sync.WaitGroup
 	listening.Go(func() { f.run(ctx, []*testserver.Server{server}, 0) })
-	eventually(t, "the first events", func() bool { return f.eventCount() >= n })
+	testutil.Eventually(t, "the first events", func() bool { return f.eventCount() >= n })
 	cancel()
 	listening.Wait()
 	return f.cursors[:n]
@@ -155,17 +156,10 @@ func firstCursors(t *testing.T, server *testserver.Server, n int) []int64 {
 func execSQLite(t *testing.T, path, statements string) {
 	t.Helper()
 	db, err := sql.Open(services.SQLiteDriver(), path)
-	must(t, err)
+	testutil.Must(t, err)
 	_, err = db.ExecContext(t.Context(), statements)
-	must(t, err)
-	must(t, db.Close())
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testutil.Must(t, err)
+	testutil.Must(t, db.Close())
 }
 
 // TestCopy_prunedEvents: a log that has lost its beginning goes on where it was.
@@ -182,12 +176,12 @@ func TestCopy_prunedEvents(t *testing.T) {
 		t.Fatalf("copy: exit %d\n%s", code, text)
 	}
 	config, err := pgx.ParseConfig(strings.ReplaceAll(address, "pool_max_conns=8", ""))
-	must(t, err)
+	testutil.Must(t, err)
 	conn, err := pgx.ConnectConfig(t.Context(), config)
-	must(t, err)
+	testutil.Must(t, err)
 	defer conn.Close(t.Context()) //nolint:errcheck // nothing depends on it
 	var horizon, head, counted int64
-	must(t, conn.QueryRow(t.Context(), "SELECT h.seq, e.seq, s.seq FROM event_horizon h, event_head e, ledger_sums s").Scan(&horizon, &head, &counted))
+	testutil.Must(t, conn.QueryRow(t.Context(), "SELECT h.seq, e.seq, s.seq FROM event_horizon h, event_head e, ledger_sums s").Scan(&horizon, &head, &counted))
 	if horizon != 1 || head != 2 || counted != 2 {
 		t.Errorf("the copy goes on from %d, %d and %d", horizon, head, counted)
 	}

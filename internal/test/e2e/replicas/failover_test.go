@@ -6,6 +6,7 @@ import (
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestFailover: the primary is lost with its machine, and its synchronous
@@ -23,14 +24,14 @@ func TestFailover(t *testing.T) {
 		l := startWorkload(t, startReplicas(t, 3, address, services.NATSURL(), hooks.env...), hooks, 48)
 		l.recoveries = all
 		l.waitForProgress(100)
-		must(t, primary.Kill())
-		must(t, standby.Promote(t.Context()))
+		testutil.Must(t, primary.Kill())
+		testutil.Must(t, standby.Promote(t.Context()))
 		l.waitForRecovery("the standby was promoted")
 		l.waitForProgress(100)
 		l.finish()
 		for _, server := range l.servers {
 			server.Kill()
 		}
-		must(t, standby.Kill())
+		testutil.Must(t, standby.Kill())
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 const (
@@ -29,7 +30,7 @@ const (
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	store, bus := services.NewPostgresCluster(t, "shared_buffers=256MB"), services.NewNATSServer(t)
-	must(t, bus.Start(t.Context()))
+	testutil.Must(t, bus.Start(t.Context()))
 	hooks := startWebhookReceiver(t)
 	servers := startReplicas(t, 3, store.Address(), bus.Address(), hooks.env...)
 	agents, err := strconv.Atoi(os.Getenv("AGENTMARKET_TEST_AGENTS"))
@@ -178,7 +179,7 @@ func (l *workload) trade(poster, worker testserver.Agent) error {
 // do sends a mutation to one replica after another until one answers it. The key
 // has it happen once however many replicas got it.
 func (l *workload) do(key, document string, variables map[string]any, data any) error {
-	idempotency, deadline := uuid.NewString(), time.Now().Add(waitTimeout)
+	idempotency, deadline := uuid.NewString(), time.Now().Add(testutil.Timeout)
 	for {
 		at := l.pickReplica()
 		err := l.servers[at].Query(key, document, variables, data, "Idempotency-Key", idempotency)
@@ -230,7 +231,7 @@ func (l *workload) waitForProgress(n int) {
 		return len(l.posted)
 	}
 	enough := count() + n
-	eventually(l.T, "some more work", func() bool { return count() >= enough || l.Failed() })
+	testutil.Eventually(l.T, "some more work", func() bool { return count() >= enough || l.Failed() })
 }
 
 // waitForRecovery is called when something that had failed is there again. It waits
@@ -240,7 +241,7 @@ func (l *workload) waitForRecovery(what string) {
 	l.mu.Lock()
 	l.recoveredAt, l.firstWrites = time.Now(), make([]time.Duration, len(l.servers))
 	l.mu.Unlock()
-	eventually(l.T, "a write through every replica after "+what, func() bool {
+	testutil.Eventually(l.T, "a write through every replica after "+what, func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return !slices.Contains(l.firstWrites, 0) || l.Failed()
@@ -260,9 +261,9 @@ func (l *workload) finish() {
 	l.stopAgents()
 	l.working.Wait()
 	for i, f := range l.subscribers {
-		eventually(l.T, fmt.Sprintf("follower %d to hear of %d tasks", i, len(l.posted)), func() bool { return f.eventCount() >= len(l.posted) })
+		testutil.Eventually(l.T, fmt.Sprintf("follower %d to hear of %d tasks", i, len(l.posted)), func() bool { return f.eventCount() >= len(l.posted) })
 	}
-	eventually(l.T, "every webhook", func() bool { return l.hooks.receivedAll(l.posted) })
+	testutil.Eventually(l.T, "every webhook", func() bool { return l.hooks.receivedAll(l.posted) })
 	l.stopSubscribers()
 	l.listening.Wait()
 	slices.Sort(l.posted)
@@ -301,7 +302,7 @@ func readBalance(t *testing.T, server *testserver.Server, key string) int {
 	var data struct {
 		Viewer struct{ Wallet struct{ Balance int } }
 	}
-	must(t, server.Query(key, `{ viewer { wallet { balance } } }`, nil, &data))
+	testutil.Must(t, server.Query(key, `{ viewer { wallet { balance } } }`, nil, &data))
 	return data.Viewer.Wallet.Balance
 }
 

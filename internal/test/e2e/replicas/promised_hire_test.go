@@ -11,6 +11,7 @@ import (
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestPromisedHire: a hire that was made at one replica is completed at another. Who
@@ -68,16 +69,16 @@ func TestPromisedHire(t *testing.T) {
 // subscribeExecution follows a hire until the test or the hire ends.
 func subscribeExecution(t *testing.T, server *testserver.Server, key, task string) <-chan string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), waitTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), testutil.Timeout)
 	t.Cleanup(cancel)
 	body := fmt.Sprintf(`{"query":"subscription { executionUpdated(taskId: \"%s\") { change } }"}`, task)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/graphql", strings.NewReader(body))
-	must(t, err)
+	testutil.Must(t, err)
 	for name, value := range map[string]string{"Content-Type": "application/json", "Accept": "text/event-stream", "X-API-Key": key} {
 		request.Header.Set(name, value)
 	}
 	response, err := http.DefaultClient.Do(request)
-	must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(func() { _ = response.Body.Close() })
 	heard := make(chan string, 10)
 	go func() {

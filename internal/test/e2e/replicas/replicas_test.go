@@ -9,30 +9,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
 	"agentmarket.space/server/internal/test/services/localserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
-
-// waitTimeout is how long anything may take; a silent replica is given up after 15 s.
-const waitTimeout = 60 * time.Second
-
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	ticker, late := time.NewTicker(20*time.Millisecond), time.After(waitTimeout)
-	defer ticker.Stop()
-	for !done() {
-		select {
-		case <-ticker.C:
-		case <-late:
-			t.Fatalf("waited %s for %s", waitTimeout, what)
-		}
-	}
-}
 
 // roundCount is how often everything fails once: AGENTMARKET_TEST_ROUNDS, or a few
 // times.
@@ -50,7 +34,7 @@ func roundCount(few int) int {
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	store, bus := services.NewPostgresCluster(t), services.NewNATSServer(t)
-	must(t, bus.Start(t.Context()))
+	testutil.Must(t, bus.Start(t.Context()))
 	hooks := startWebhookReceiver(t)
 	var servers []*testserver.Server
 	var ways []*proxy
@@ -68,8 +52,8 @@ func TestReplicas(t *testing.T) {
 			fail, mend func()
 		}{
 			{"a replica was killed and started", servers[at].Kill, func() { servers[at].Restart() }},
-			{"PostgreSQL crashed and recovered", func() { must(t, store.Stop(localserver.ImmediateShutdown)) }, func() { must(t, store.Start(t.Context())) }},
-			{"NATS was killed and started", func() { must(t, bus.Kill()) }, func() { must(t, bus.Start(t.Context())) }},
+			{"PostgreSQL crashed and recovered", func() { testutil.Must(t, store.Stop(localserver.ImmediateShutdown)) }, func() { testutil.Must(t, store.Start(t.Context())) }},
+			{"NATS was killed and started", func() { testutil.Must(t, bus.Kill()) }, func() { testutil.Must(t, bus.Start(t.Context())) }},
 			{"a replica was cut off from PostgreSQL", func() { ways[at].setFault(true, false) }, func() { ways[at].setFault(false, false) }},
 			{"a replica hung on PostgreSQL", func() { ways[at].setFault(false, true) }, func() { ways[at].setFault(false, false) }},
 		} {
@@ -112,7 +96,7 @@ func TestDeadReplica(t *testing.T) {
 	}
 	servers[0].Kill()
 	<-ended
-	eventually(t, "the refund", func() bool { return left() == startCredits })
+	testutil.Eventually(t, "the refund", func() bool { return left() == startCredits })
 	servers[1].Verify()
 
 	servers[0].Restart()
@@ -120,7 +104,7 @@ func TestDeadReplica(t *testing.T) {
 	if err := servers[0].Query(poster.Key, `mutation { rotateApiKey { apiKey } }`, nil, &rotated); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the old key to be unknown everywhere", func() bool {
+	testutil.Eventually(t, "the old key to be unknown everywhere", func() bool {
 		status, _ := servers[1].Do(http.MethodGet, "/api/agents/me", poster.Key, "")
 		return status == http.StatusUnauthorized
 	})

@@ -9,6 +9,7 @@ import (
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestRevokedKey: a key that is replaced, or ended by the operator, at one replica closes
@@ -24,7 +25,7 @@ func TestRevokedKey(t *testing.T) {
 			one := servers[1].SubscribeWallet("graphql-transport-ws", rotated.Key, false)
 			other := servers[1].SubscribeWallet("graphql-transport-ws", ended.Key, false)
 			var ignored any
-			must(t, servers[0].Query(rotated.Key, `mutation { rotateApiKey { apiKey } }`, nil, &ignored))
+			testutil.Must(t, servers[0].Query(rotated.Key, `mutation { rotateApiKey { apiKey } }`, nil, &ignored))
 			if status, text := servers[0].Do(http.MethodDelete, "/operator/agents/"+ended.ID+"/keys", operator, ""); status != http.StatusOK {
 				t.Errorf("%d %s", status, text)
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestSecretLeaks looks for every key and secret that replicas gave out in every row of every
@@ -20,7 +21,7 @@ func TestSecretLeaks(t *testing.T) {
 	agent := servers[0].Register("agent", map[string]any{"webhookUrl": "https://agent.example.com/hook"}, "Idempotency-Key", "a key that is long enough")
 	var ignored any
 	for _, document := range []string{`mutation { rotateWebhookSecret(input: {overlapMinutes: 5}) { secret } }`, `mutation { rotateApiKey { apiKey } }`} {
-		must(t, servers[0].Query(agent.Key, document, nil, &ignored, "Idempotency-Key", document[:20]))
+		testutil.Must(t, servers[0].Query(agent.Key, document, nil, &ignored, "Idempotency-Key", document[:20]))
 	}
 	rows := dumpDatabase(t, database)
 	if !strings.Contains(rows, agent.ID) || !strings.Contains(rows, "key.rotated") {
@@ -38,13 +39,13 @@ func TestSecretLeaks(t *testing.T) {
 func dumpDatabase(t *testing.T, database string) string {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), database)
-	must(t, err)
+	testutil.Must(t, err)
 	t.Cleanup(pool.Close)
 	texts := func(query string) []string {
 		rows, err := pool.Query(t.Context(), query)
-		must(t, err)
+		testutil.Must(t, err)
 		all, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		must(t, err)
+		testutil.Must(t, err)
 		return all
 	}
 	var all strings.Builder

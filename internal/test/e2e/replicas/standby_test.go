@@ -7,6 +7,7 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
 	"agentmarket.space/server/internal/test/services/localserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestStandby_unavailable: while the synchronous standby is away nothing is
@@ -23,14 +24,14 @@ func TestStandby_unavailable(t *testing.T) {
 		return server.Query(poster.Key, `mutation { postTask(input: {title: "T", description: "D", budget: 2, requiredCapabilities: ["x"]}) { task { id } } }`,
 			nil, &ignored, "Idempotency-Key", "the same")
 	}
-	must(t, standby.Stop(localserver.FastShutdown))
+	testutil.Must(t, standby.Stop(localserver.FastShutdown))
 	for range 2 {
 		if err := post(); err == nil || !strings.Contains(err.Error(), `"code":"UNAVAILABLE"`) {
 			t.Errorf("with the standby away a post is answered with %v", err)
 		}
 	}
-	must(t, standby.Start(t.Context()))
-	eventually(t, "the post to be acknowledged", func() bool { return post() == nil })
+	testutil.Must(t, standby.Start(t.Context()))
+	testutil.Eventually(t, "the post to be acknowledged", func() bool { return post() == nil })
 	if got := readBalance(t, server, poster.Key); got != startCredits-budget {
 		t.Errorf("%d credits are left, want %d", got, startCredits-budget)
 	}

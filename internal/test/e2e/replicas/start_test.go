@@ -11,6 +11,7 @@ import (
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestStart_errors: an engine that cannot be served from is refused with one line that
@@ -18,8 +19,8 @@ import (
 func TestStart_errors(t *testing.T) {
 	t.Parallel()
 	store := services.NewPostgresCluster(t)
-	must(t, store.AddHBARule(t.Context(), "host all guarded 127.0.0.1/32 scram-sha-256"))
-	must(t, store.Exec(t.Context(), "CREATE ROLE guarded LOGIN PASSWORD 'right'", "CREATE ROLE guest LOGIN",
+	testutil.Must(t, store.AddHBARule(t.Context(), "host all guarded 127.0.0.1/32 scram-sha-256"))
+	testutil.Must(t, store.Exec(t.Context(), "CREATE ROLE guarded LOGIN PASSWORD 'right'", "CREATE ROLE guest LOGIN",
 		"CREATE DATABASE guarded OWNER guarded", "CREATE DATABASE newer", "CREATE DATABASE foreign_one", "CREATE DATABASE frozen"))
 	at := func(user, database string) string {
 		return "postgres://" + user + "@" + store.HostPort() + "/" + database
@@ -30,7 +31,7 @@ func TestStart_errors(t *testing.T) {
 		server.Stop()
 	}
 	execStatement(t, at("test", "newer"), "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
-	must(t, store.Exec(t.Context(), "ALTER DATABASE frozen SET default_transaction_read_only = on"))
+	testutil.Must(t, store.Exec(t.Context(), "ALTER DATABASE frozen SET default_transaction_read_only = on"))
 
 	unused := "127.0.0.1:1"
 	for _, row := range []struct {
@@ -66,8 +67,8 @@ func execStatement(t *testing.T, address, statement string) {
 	t.Helper()
 	conn := connect(t, address)
 	_, err := conn.Exec(t.Context(), statement)
-	must(t, err)
-	must(t, conn.Close(t.Context()))
+	testutil.Must(t, err)
+	testutil.Must(t, conn.Close(t.Context()))
 }
 
 // connect connects to a database by a server's address of it, which says things
@@ -75,9 +76,9 @@ func execStatement(t *testing.T, address, statement string) {
 func connect(t *testing.T, address string) *pgx.Conn {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(address)
-	must(t, err)
+	testutil.Must(t, err)
 	conn, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
-	must(t, err)
+	testutil.Must(t, err)
 	return conn
 }
 
@@ -91,21 +92,21 @@ func TestStart_withoutNATS(t *testing.T) {
 	listening := connect(t, address)
 	defer listening.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing depends on it
 	_, err := listening.Exec(t.Context(), "LISTEN agentmarket_events")
-	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	testutil.Must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), testutil.Timeout)
 	defer cancel()
 	mustPostTask(t, server, poster)
 	if _, err = listening.WaitForNotification(ctx); err != nil {
 		t.Errorf("no notification through the database: %v", err)
 	}
-	must(t, bus.Start(t.Context()))
+	testutil.Must(t, bus.Start(t.Context()))
 	conn, err := nats.Connect(bus.Address())
-	must(t, err)
+	testutil.Must(t, err)
 	defer conn.Close()
 	woken, err := conn.SubscribeSync("agentmarket.events")
-	must(t, err)
-	must(t, conn.Flush())
-	eventually(t, "the server to find NATS", func() bool { return strings.Contains(server.Log(), "connected to NATS") })
+	testutil.Must(t, err)
+	testutil.Must(t, conn.Flush())
+	testutil.Eventually(t, "the server to find NATS", func() bool { return strings.Contains(server.Log(), "connected to NATS") })
 	mustPostTask(t, server, poster)
 	if _, err = woken.NextMsgWithContext(ctx); err != nil {
 		t.Errorf("no message over NATS: %v", err)
@@ -118,5 +119,5 @@ func TestStart_withoutNATS(t *testing.T) {
 func mustPostTask(t *testing.T, server *testserver.Server, poster testserver.Agent) {
 	t.Helper()
 	var ignored any
-	must(t, server.Query(poster.Key, `mutation { postTask(input: {title: "T", description: "D", budget: 2, requiredCapabilities: ["x"]}) { task { id } } }`, nil, &ignored))
+	testutil.Must(t, server.Query(poster.Key, `mutation { postTask(input: {title: "T", description: "D", budget: 2, requiredCapabilities: ["x"]}) { task { id } } }`, nil, &ignored))
 }

@@ -11,6 +11,7 @@ import (
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/services"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestDeadReplica_webhook: a replica dies while the receiver has its request.
@@ -44,7 +45,7 @@ func TestDeadReplica_webhook(t *testing.T) {
 	case <-time.After(90 * time.Second):
 		t.Error("the delivery was not made again")
 	}
-	eventually(t, "the delivery to be noted", func() bool { return unfinishedJobs(t, address) == 0 })
+	testutil.Eventually(t, "the delivery to be noted", func() bool { return unfinishedJobs(t, address) == 0 })
 	survives.Verify()
 }
 
@@ -62,7 +63,7 @@ func TestWebhooks_deliveredOnce(t *testing.T) {
 	for i := range posts {
 		mustPostTask(t, servers[i%3], poster)
 	}
-	eventually(t, "every job to be done", func() bool { return unfinishedJobs(t, address) == 0 })
+	testutil.Eventually(t, "every job to be done", func() bool { return unfinishedJobs(t, address) == 0 })
 	if hooks.requestCount() != posts*receivers || len(hooks.duplicates()) > 0 || len(hooks.tasks) != posts {
 		t.Errorf("%d requests for %d tasks, want %d; more than once came %v", hooks.requestCount(), len(hooks.tasks), posts*receivers, hooks.duplicates())
 	}
@@ -73,7 +74,7 @@ func unfinishedJobs(t *testing.T, address string) (n int) {
 	t.Helper()
 	conn := connect(t, address)
 	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing depends on it
-	must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM river_job WHERE state <> 'completed'").Scan(&n))
+	testutil.Must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM river_job WHERE state <> 'completed'").Scan(&n))
 	return n
 }
 

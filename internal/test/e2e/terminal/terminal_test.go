@@ -15,6 +15,7 @@ import (
 
 	_ "agentmarket.space/server/internal/dev" // so that a kept test result is of the commands as they are now
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
@@ -22,8 +23,6 @@ func TestMain(m *testing.M) { testserver.Main(m) }
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 const (
-	// waitTimeout is how long anything may take before a test gives up.
-	waitTimeout = 30 * time.Second
 	// The size of a terminal: so wide that no line breaks, so high that none is lost.
 	columns, rows = "300", "200"
 	prompt        = `\n\$ $`
@@ -108,7 +107,7 @@ func (term *terminal) waitFor(window string, after int, pattern string) string {
 	term.t.Helper()
 	looks := time.NewTicker(20 * time.Millisecond)
 	defer looks.Stop()
-	tooLong := time.After(waitTimeout)
+	tooLong := time.After(testutil.Timeout)
 	for {
 		shown := term.content(window)
 		if found := regexp.MustCompile(pattern).FindStringSubmatch(shown[min(after, len(shown)):]); found != nil {

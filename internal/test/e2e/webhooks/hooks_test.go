@@ -11,13 +11,12 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 func TestMain(m *testing.M) { testserver.Main(m) }
 
 const (
-	// waitTimeout is how long anything may take before a test gives up.
-	waitTimeout = 30 * time.Second
 	// shortRetries are short pauses between five attempts.
 	shortRetries = "AGENTMARKET_WEBHOOK_RETRIES=100ms,100ms,100ms,100ms"
 )
@@ -58,7 +57,7 @@ func (r *receiver) next(t *testing.T) delivery {
 	select {
 	case one := <-r.deliveries:
 		return one
-	case <-time.After(waitTimeout):
+	case <-time.After(testutil.Timeout):
 		t.Fatal("no delivery comes")
 		return delivery{}
 	}
@@ -132,7 +131,7 @@ func waitForOutcome(t *testing.T, server *testserver.Server, key string, of task
 	t.Helper()
 	looks := time.NewTicker(10 * time.Millisecond)
 	defer looks.Stop()
-	tooLong := time.After(waitTimeout)
+	tooLong := time.After(testutil.Timeout)
 	for {
 		all := listDeliveries(t, server, key)
 		for _, one := range all {

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -107,7 +108,7 @@ func TestHostileReceivers(t *testing.T) {
 	for path := ""; path != "/well"; {
 		select {
 		case path = <-told:
-		case <-time.After(waitTimeout):
+		case <-time.After(testutil.Timeout):
 			t.Fatal("the one that is well is not told")
 		}
 	}
@@ -192,7 +193,7 @@ func waitForAttempts(t *testing.T, server *testserver.Server, key string, n int)
 	t.Helper()
 	looks := time.NewTicker(20 * time.Millisecond)
 	defer looks.Stop()
-	tooLong := time.After(waitTimeout)
+	tooLong := time.After(testutil.Timeout)
 	for {
 		all := listDeliveries(t, server, key)
 		done := 0

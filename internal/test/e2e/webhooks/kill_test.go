@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // recoveringReceiver is a receiver that fails until it is well, and then keeps whom it was told
@@ -63,7 +64,7 @@ func waitForWebhook(t *testing.T, server *testserver.Server, key, what string, s
 	t.Helper()
 	looks := time.NewTicker(20 * time.Millisecond)
 	defer looks.Stop()
-	tooLong := time.After(3 * waitTimeout)
+	tooLong := time.After(3 * testutil.Timeout)
 	for {
 		now := readWebhook(t, server, key)
 		if seen(now) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -113,9 +114,9 @@ func TestBugs(t *testing.T) {
 func (b bug) run(t *testing.T) string {
 	t.Helper()
 	file, err := filepath.Abs(filepath.Join(root, b.file))
-	must(t, err)
+	testutil.Must(t, err)
 	text, err := os.ReadFile(file)
-	must(t, err)
+	testutil.Must(t, err)
 	changed := string(text)
 	for i := 0; i < len(b.edits); i += 2 {
 		if strings.Count(changed, b.edits[i]) != 1 {
@@ -125,19 +126,12 @@ func (b bug) run(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	replacement := filepath.Join(dir, "changed.go")
-	must(t, os.WriteFile(replacement, []byte(changed), 0o600))
+	testutil.Must(t, os.WriteFile(replacement, []byte(changed), 0o600))
 	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{file: replacement}})
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
+	testutil.Must(t, err)
+	testutil.Must(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout=60s", "-overlay", filepath.Join(dir, "overlay.json"), "-run", "^"+b.test+"$", "./"+b.pkg)
 	cmd.Dir = root
 	said, _ := cmd.CombinedOutput() // it is to fail
 	return string(said)
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

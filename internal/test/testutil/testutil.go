@@ -1,0 +1,43 @@
+// Package testutil holds the small helpers that tests of many packages share.
+package testutil
+
+import (
+	"testing"
+	"time"
+)
+
+// Timeout bounds every wait of a test for something that has to happen. It is
+// much longer than anything takes on a busy machine.
+const Timeout = time.Minute
+
+// Must fails the test when err is not nil.
+func Must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Equal reports an error when got differs from want. what names the value.
+func Equal[T comparable](tb testing.TB, what string, got, want T) {
+	tb.Helper()
+	if got != want {
+		tb.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// Eventually waits until done returns true, and fails the test after Timeout.
+// what names the condition.
+func Eventually(tb testing.TB, what string, done func() bool) {
+	tb.Helper()
+	timeout := time.After(Timeout)
+	ticker := time.NewTicker(2 * time.Millisecond)
+	defer ticker.Stop()
+	for !done() {
+		select {
+		case <-ticker.C:
+		case <-timeout:
+			tb.Fatalf("timed out after %s waiting for %s", Timeout, what)
+		}
+	}
+}
