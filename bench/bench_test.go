@@ -20,11 +20,11 @@ func TestSpread(t *testing.T) {
 		{[]float64{3, 1, 2}, spread{2, 1, 3}},
 		{[]float64{4, 1, 3, 2}, spread{3, 1, 4}},
 	} {
-		if got := spreadOf(row.values); got != row.want {
+		if got := newSpread(row.values); got != row.want {
 			t.Errorf("%v: got %v, want %v", row.values, got, row.want)
 		}
 	}
-	if got := (spread{4812.4, 9.456, 12.34}).text("/s"); got != "4812/s (9.46..12.3)" {
+	if got := (spread{4812.4, 9.456, 12.34}).format("/s"); got != "4812/s (9.46..12.3)" {
 		t.Error(got)
 	}
 }
@@ -35,10 +35,10 @@ func TestRatios(t *testing.T) {
 	t.Parallel()
 	ours := []sample{{figure: 400}, {figure: 100}, {figure: 300}}
 	theirs := []sample{{figure: 100}, {figure: 25}, {figure: 100}}
-	if got := (row{samples: theirs, first: ours}).ratios(); got != (spread{4, 3, 4}) {
+	if got := (row{samples: theirs, reference: ours}).ratios(); got != (spread{4, 3, 4}) {
 		t.Errorf("more is better: %v", got)
 	}
-	if got := (row{work: work{fewer: true}, samples: ours, first: theirs}).ratios(); got != (spread{4, 3, 4}) {
+	if got := (row{work: workload{lowerIsBetter: true}, samples: ours, reference: theirs}).ratios(); got != (spread{4, 3, 4}) {
 		t.Errorf("fewer is better: %v", got)
 	}
 }
@@ -46,14 +46,14 @@ func TestRatios(t *testing.T) {
 func TestMarkdown(t *testing.T) {
 	t.Parallel()
 	e := experiment{
-		works:      []work{{name: "read", unit: eachSecond}},
+		works:      []workload{{name: "read", unit: unitPerSecond}},
 		contenders: []contender{{name: "ours", goals: []string{"p99 ≤ 3 ms"}}, {name: "REST"}, {name: "theirs", goals: []string{"≥ 1.25×"}}},
 	}
 	one := func(s sample) [][]sample { return [][]sample{{s}} }
 	samples := [][][]sample{
 		one(sample{figure: 3000, p50: time.Millisecond, p99: 2500 * time.Microsecond, cpu: 40 * time.Microsecond}),
 		nil,
-		one(sample{figure: 2000, posts: 900}),
+		one(sample{figure: 2000, postsPerSecond: 900}),
 	}
 	failed := []error{nil, errors.New("lost\none | two"), nil}
 	const head = "| work | server | median (lowest..highest) | p50 ms | p99 ms | server CPU µs each | the first is better by | goal |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
@@ -64,15 +64,15 @@ func TestMarkdown(t *testing.T) {
 	if table := markdown(e.rows(samples, failed)); table != want {
 		t.Errorf("got\n%s\nwant\n%s", table, want)
 	}
-	e.first = 2
+	e.reference = 2
 	if got := e.rows(samples, failed)[0].ratios(); got != (spread{2000. / 3000, 2000. / 3000, 2000. / 3000}) {
 		t.Errorf("compared with another than the first: %v", got)
 	}
 }
 
-func TestWanted(t *testing.T) {
+func TestIsSelected(t *testing.T) {
 	t.Parallel()
-	named := func(name string) experiment { return experiment{works: []work{{name: name}}} }
+	named := func(name string) experiment { return experiment{works: []workload{{name: name}}} }
 	for _, row := range []struct {
 		only []string
 		name string
@@ -84,7 +84,7 @@ func TestWanted(t *testing.T) {
 		{[]string{"post", "list"}, "list, 10 posts/s", true},
 		{[]string{"post"}, "list, 10 posts/s", false},
 	} {
-		if got := (&bench{only: row.only}).wanted(named(row.name)); got != row.want {
+		if got := (&bench{only: row.only}).isSelected(named(row.name)); got != row.want {
 			t.Errorf("%q of %v: got %v", row.name, row.only, got)
 		}
 	}
@@ -92,8 +92,8 @@ func TestWanted(t *testing.T) {
 
 func TestReplaceTable(t *testing.T) {
 	t.Parallel()
-	got, err := replaceTable("before\n"+tableBegins+"old\n"+tableEnds+"after\n", "new\n")
-	if want := "before\n" + tableBegins + "\nnew\n\n" + tableEnds + "after\n"; err != nil || got != want {
+	got, err := replaceTable("before\n"+tableStart+"old\n"+tableEnd+"after\n", "new\n")
+	if want := "before\n" + tableStart + "\nnew\n\n" + tableEnd + "after\n"; err != nil || got != want {
 		t.Errorf("%q, %v", got, err)
 	}
 	if _, err := replaceTable("a document without a place for it", "new\n"); err == nil {

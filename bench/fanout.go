@@ -9,32 +9,32 @@ import (
 	"agentmarket.space/server/bench/load"
 )
 
-// window is how many events may be on their way at once when a server is asked
+// maxInFlight is how many events may be on their way at once when a server is asked
 // how much it can deliver.
-const window = 8
+const maxInFlight = 8
 
 // audience is who listens, and what happens.
 type audience struct {
 	label       string // for the works, unless they are the usual ones
 	subscribers int
 	stalled     int // of them: these never read
-	words       func(subscriber int) []string
+	filterFor   func(subscriber int) []string
 	events      int     // as fast as they are delivered
-	paced       int     // at a rate
+	pacedEvents int     // at a rate
 	rate        float64 // of those, each second
 }
 
-// mixed are filters that a task of the benchmark passes: one word or two, every
+// mixedFilter are filters that a task of the benchmark passes: one word or two, every
 // task, what the agent itself can do, and words of the subscriber's own.
-func mixed(i int) []string {
+func mixedFilter(i int) []string {
 	return [][]string{{"bench"}, {"research", "bench"}, {}, nil, {"word-" + strconv.Itoa(i), "bench"}}[i%5]
 }
 
-// long are filters of 1 to 100 words, more than which the product refuses; the
+// longFilter are filters of 1 to 100 words, more than which the product refuses; the
 // last is one that a task of the benchmark asks for.
-func long(i int) []string { return filter(i, 1+i%100) }
+func longFilter(i int) []string { return filterOfSize(i, 1+i%100) }
 
-func filter(subscriber, words int) []string {
+func filterOfSize(subscriber, words int) []string {
 	all := make([]string, 0, words)
 	for len(all) < words-1 {
 		all = append(all, fmt.Sprintf("word-%d-%d", subscriber, len(all)))
@@ -42,42 +42,42 @@ func filter(subscriber, words int) []string {
 	return append(all, "bench")
 }
 
-// fanOut compares how much is delivered to an audience, how late it is told of
+// fanOutExperiment compares how much is delivered to an audience, how late it is told of
 // events at a rate, and what memory it takes while nothing happens. Of the
 // product's subscribers some have stalled. All others know of no filters and are
 // spared the stalled readers: gqlgen's hub and gorilla's broadcast wait for the
 // slowest, so that nobody else would hear anything.
-func (b *bench) fanOut(a audience, latency, stock string) experiment {
-	e := b.entrants()
+func (b *bench) fanOutExperiment(a audience, latency, stock string) experiment {
+	e := b.targets()
 	spared := a
 	spared.stalled = 0
 	f := experiment{
-		works: []work{
-			{name: fmt.Sprintf("fan-out to %d%s", a.subscribers, a.label), unit: eachSecond},
-			{name: fmt.Sprintf("fan-out to %d at %.0f/s%s", a.subscribers, a.rate, a.label), unit: milliseconds, fewer: true},
-			{name: fmt.Sprintf("idle subscriber of %d%s", a.subscribers, a.label), unit: bytesEach, fewer: true},
+		works: []workload{
+			{name: fmt.Sprintf("fan-out to %d%s", a.subscribers, a.label), unit: unitPerSecond},
+			{name: fmt.Sprintf("fan-out to %d at %.0f/s%s", a.subscribers, a.rate, a.label), unit: unitMilliseconds, lowerIsBetter: true},
+			{name: fmt.Sprintf("idle subscriber of %d%s", a.subscribers, a.label), unit: unitBytes, lowerIsBetter: true},
 		},
 		contenders: []contender{
-			{fmt.Sprintf("AgentMarket, %d stalled among them", a.stalled), b.broadcasts(e.ours, a), []string{"", latency, "≤ 12 kB, never above 16 kB"}},
-			{"gqlgen, its own WebSocket transport", b.broadcasts(e.bare, spared), []string{stock}},
+			{fmt.Sprintf("AgentMarket, %d stalled among them", a.stalled), b.broadcastStarter(e.agentMarket, a), []string{"", latency, "≤ 12 kB, never above 16 kB"}},
+			{"gqlgen, its own WebSocket transport", b.broadcastStarter(e.gqlgen, spared), []string{stock}},
 		},
 	}
 	if a.label != "" {
 		return f
 	}
 	f.contenders = b.withPeers(append(f.contenders,
-		contender{"limit: gorilla/websocket, one message for all", b.broadcasts(e.limit, spared), []string{"≥ 0.85×"}}),
-		contender{"Mercurius", b.broadcasts(e.mercurius, spared), []string{"≥ 4.5×"}},
-		contender{"PocketBase, server-sent events", b.broadcasts(e.pocketbase, spared), []string{"≥ 5×"}})
+		contender{"limit: gorilla/websocket, one message for all", b.broadcastStarter(e.rawHTTP, spared), []string{"≥ 0.85×"}}),
+		contender{"Mercurius", b.broadcastStarter(e.mercurius, spared), []string{"≥ 4.5×"}},
+		contender{"PocketBase, server-sent events", b.broadcastStarter(e.pocketbase, spared), []string{"≥ 5×"}})
 	return f
 }
 
-// broadcasts measures an audience of one server. The server is a fresh one each
+// broadcastStarter measures an audience of one server. The server is a fresh one each
 // time: a heap that has been used has room for subscribers already.
-func (b *bench) broadcasts(e entrant, a audience) starter {
-	return func(context.Context) (measure, func(), error) {
+func (b *bench) broadcastStarter(e target, a audience) startFunc {
+	return func(context.Context) (measureFunc, func(), error) {
 		return func(ctx context.Context) ([]sample, error) {
-			m, err := b.open(ctx, e, 1)
+			m, err := b.startTarget(ctx, e, 1)
 			if err != nil {
 				return nil, err
 			}
@@ -93,7 +93,7 @@ func (b *bench) broadcast(ctx context.Context, m *market, a audience) ([]sample,
 	if err != nil {
 		return nil, err
 	}
-	listening, err := load.Gather(ctx, m.entrant.subscription(m, a), a.subscribers-a.stalled, a.stalled, a.events+a.paced+warming)
+	listening, err := load.NewAudience(ctx, m.target.subscription(m, a), a.subscribers-a.stalled, a.stalled, a.events+a.pacedEvents+warming)
 	if err != nil {
 		return nil, err
 	}
@@ -103,21 +103,21 @@ func (b *bench) broadcast(ctx context.Context, m *market, a audience) ([]sample,
 	if err != nil {
 		return nil, err
 	}
-	if err := listening.Warm(ctx, m.addr, m.entrant.posts(m)[0]); err != nil {
+	if err := listening.WarmUp(ctx, m.addr, m.target.posts(m)[0]); err != nil {
 		return nil, err
 	}
-	capacity, err := b.deliver(ctx, m, listening, a.events, load.Pacing{Window: window})
+	capacity, err := b.measureDelivery(ctx, m, listening, a.events, load.Pacing{Window: maxInFlight})
 	if err != nil {
 		return nil, err
 	}
-	paced, err := b.deliver(ctx, m, listening, a.paced, load.Pacing{Window: window, PerSecond: a.rate})
+	paced, err := b.measureDelivery(ctx, m, listening, a.pacedEvents, load.Pacing{Window: maxInFlight, PerSecond: a.rate})
 	if err != nil {
 		return nil, err
 	}
 	if a.stalled > 0 {
 		time.Sleep(6 * time.Second) // the product gives up a write after five
 	}
-	if ended := listening.LetGo(); ended < a.stalled {
+	if ended := listening.DrainStalled(); ended < a.stalled {
 		return nil, fmt.Errorf("%d of %d stalled readers were sent everything: nothing is known of those who stall", a.stalled-ended, a.stalled)
 	}
 	paced.figure = float64(paced.p99) / float64(time.Millisecond)
@@ -125,10 +125,10 @@ func (b *bench) broadcast(ctx context.Context, m *market, a audience) ([]sample,
 	return []sample{capacity, paced, memory}, nil
 }
 
-func (b *bench) deliver(ctx context.Context, m *market, to *load.Audience, events int, pacing load.Pacing) (sample, error) {
+func (b *bench) measureDelivery(ctx context.Context, m *market, to *load.Audience, events int, pacing load.Pacing) (sample, error) {
 	var delivery *load.Delivery
-	cpu, err := b.charge(m, func() (err error) {
-		delivery, err = to.Broadcast(ctx, m.addr, m.entrant.posts(m)[0], events, pacing)
+	cpu, err := b.measureCPU(m, func() (err error) {
+		delivery, err = to.Broadcast(ctx, m.addr, m.target.posts(m)[0], events, pacing)
 		return err
 	})
 	if err != nil {

@@ -29,28 +29,28 @@ type store struct {
 
 func (s store) file() string { return filepath.Join(s.dir, "agentmarket.db") }
 
-// serve is the product on the store.
-func (s store) serve(binary string) command {
+// serverCommand is the product on the store.
+func (s store) serverCommand(binary string) commandFunc {
 	return func(ctx context.Context, addr, _ string) *exec.Cmd { return product(binary)(ctx, addr, s.dir) }
 }
 
-// fill makes the store anew, and has it appear in its place when it is whole.
-func (s store) fill(ctx context.Context, binary string) error {
+// refill makes the store anew, and has it appear in its place when it is whole.
+func (s store) refill(ctx context.Context, binary string) error {
 	part := store{dir: s.dir + ".part", size: s.size}
 	if err := errors.Join(os.RemoveAll(s.dir), os.RemoveAll(part.dir), os.MkdirAll(part.dir, 0o700)); err != nil {
 		return err
 	}
-	if err := part.make(ctx, binary); err != nil {
+	if err := part.create(ctx, binary); err != nil {
 		return fmt.Errorf("fill %s: %w", s.file(), err)
 	}
 	return os.Rename(part.dir, s.dir)
 }
 
-// make has the product make the tables, writes the rows past it, in one
+// create has the product make the tables, writes the rows past it, in one
 // transaction and with the triggers away for as long, and asks the product's own
 // verify whether anything is wrong with them.
-func (s store) make(ctx context.Context, binary string) error {
-	empty, err := launch(ctx, s.serve(binary))
+func (s store) create(ctx context.Context, binary string) error {
+	empty, err := launch(ctx, s.serverCommand(binary))
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (s store) write(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing is left to roll back after the commit
-	triggers, err := column1(ctx, tx, "SELECT name || char(10) || sql FROM sqlite_master WHERE type = 'trigger'")
+	triggers, err := queryStrings(ctx, tx, "SELECT name || char(10) || sql FROM sqlite_master WHERE type = 'trigger'")
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (s store) write(ctx context.Context, db *sql.DB) error {
 		}
 	}
 	for i := range agents {
-		hash := sha256.Sum256([]byte(keyOf(i)))
+		hash := sha256.Sum256([]byte(agentKey(i)))
 		if _, err := tx.ExecContext(ctx, "INSERT INTO api_keys (hash, agent_id, created_at) SELECT ?, poster, ? FROM plan WHERE i = ?", hash[:], start, i+1); err != nil {
 			return err
 		}
@@ -120,14 +120,14 @@ func (s store) write(ctx context.Context, db *sql.DB) error {
 	return tx.Commit()
 }
 
-// keyOf is the API key of one of the agents whose keys are known: the first ones.
-func keyOf(agent int) string {
+// agentKey is the API key of one of the agents whose keys are known: the first ones.
+func agentKey(agent int) string {
 	sum := sha256.Sum256([]byte("the key of agent " + strconv.Itoa(agent) + " of the benchmark"))
 	return hex.EncodeToString(sum[:])
 }
 
-// taskIDs are so many tasks of the store, spread evenly over it.
-func (s store) taskIDs(ctx context.Context, count int) (ids []string, err error) {
+// sampleTaskIDs are so many tasks of the store, spread evenly over it.
+func (s store) sampleTaskIDs(ctx context.Context, count int) (ids []string, err error) {
 	db, err := sql.Open("sqlite3", "file:"+s.file()+"?mode=ro")
 	if err != nil {
 		return nil, err
@@ -139,11 +139,11 @@ func (s store) taskIDs(ctx context.Context, count int) (ids []string, err error)
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing was written
 	step := max(1, s.size/count)
-	return column1(ctx, tx, "SELECT id FROM tasks WHERE rowid <= ? AND rowid % ? = 0", s.size, step)
+	return queryStrings(ctx, tx, "SELECT id FROM tasks WHERE rowid <= ? AND rowid % ? = 0", s.size, step)
 }
 
-// column1 is the first column of a query's rows, as text.
-func column1(ctx context.Context, tx *sql.Tx, query string, args ...any) (values []string, err error) {
+// queryStrings is the first column of a query's rows, as text.
+func queryStrings(ctx context.Context, tx *sql.Tx, query string, args ...any) (values []string, err error) {
 	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err

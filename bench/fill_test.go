@@ -16,10 +16,10 @@ func TestFill(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := store{dir: filepath.Join(t.TempDir(), "store"), size: 100}
-	if err := s.fill(t.Context(), binary); err != nil {
+	if err := s.refill(t.Context(), binary); err != nil {
 		t.Fatal(err)
 	}
-	if ids, err := s.taskIDs(t.Context(), 50); err != nil || len(ids) != 50 {
+	if ids, err := s.sampleTaskIDs(t.Context(), 50); err != nil || len(ids) != 50 {
 		t.Errorf("%d ids: %v", len(ids), err)
 	}
 	db, err := sql.Open("sqlite3", "file:"+s.file())

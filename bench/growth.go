@@ -13,9 +13,9 @@ import (
 	"agentmarket.space/server/bench/load"
 )
 
-// growth compares the product with itself when there is more of everything. The
+// growthExperiments compares the product with itself when there is more of everything. The
 // figure is what an operation costs it, and all are compared with one size.
-func (b *bench) growth() []experiment {
+func (b *bench) growthExperiments() []experiment {
 	const goal = "≤ 1.5×, never above 2×"
 	return []experiment{b.growthOfStore(goal), b.growthOfAudience(goal), b.growthOfFilters(goal), b.growthOfTasks(goal)}
 }
@@ -26,10 +26,10 @@ func (b *bench) growthOfStore(goal string) experiment {
 		"start", "read", "list", "list by a common word", "list by a rare word", "agents by a common word, best first",
 		"agents by a rare word, best first", "post", "accept and complete",
 	} {
-		e.works = append(e.works, work{name: "growth: " + operation, unit: microseconds, fewer: true})
+		e.works = append(e.works, workload{name: "growth: " + operation, unit: unitMicroseconds, lowerIsBetter: true})
 	}
 	for _, size := range []int{100, 10_000, 1_000_000} {
-		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d tasks and agents", size), b.storeOf(size), repeat(goal, len(e.works))})
+		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d tasks and agents", size), b.storeStarter(size), repeat(goal, len(e.works))})
 	}
 	e.contenders[0].goals = nil
 	return e
@@ -38,20 +38,20 @@ func (b *bench) growthOfStore(goal string) experiment {
 // growthOfAudience is compared with a thousand subscribers: below, the post
 // itself outweighs the deliveries.
 func (b *bench) growthOfAudience(goal string) experiment {
-	e := experiment{works: []work{{name: "growth: delivery", unit: microseconds, fewer: true}}, first: 2}
+	e := experiment{works: []workload{{name: "growth: delivery", unit: unitMicroseconds, lowerIsBetter: true}}, reference: 2}
 	for _, subscribers := range []int{10, 100, 1000, 10_000} {
-		a := audience{subscribers: subscribers, words: mixed, events: min(400, 200_000/subscribers), paced: 10, rate: 4}
-		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d subscribers", subscribers), costing(b.broadcasts(b.entrants().ours, a)), nil})
+		a := audience{subscribers: subscribers, filterFor: mixedFilter, events: min(400, 200_000/subscribers), pacedEvents: 10, rate: 4}
+		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d subscribers", subscribers), measureCost(b.broadcastStarter(b.targets().agentMarket, a)), nil})
 	}
 	e.contenders[3].goals = []string{goal}
 	return e
 }
 
 func (b *bench) growthOfFilters(goal string) experiment {
-	e := experiment{works: []work{{name: "growth: delivery by filter", unit: microseconds, fewer: true}}}
+	e := experiment{works: []workload{{name: "growth: delivery by filter", unit: unitMicroseconds, lowerIsBetter: true}}}
 	for _, words := range []int{1, 20, 100} { // 100 is the most that the schema takes
-		a := audience{subscribers: 1000, words: func(i int) []string { return filter(i, words) }, events: 200, paced: 10, rate: 10}
-		e.contenders = append(e.contenders, contender{fmt.Sprintf("filters of %d words", words), costing(b.broadcasts(b.entrants().ours, a)), []string{goal}})
+		a := audience{subscribers: 1000, filterFor: func(i int) []string { return filterOfSize(i, words) }, events: 200, pacedEvents: 10, rate: 10}
+		e.contenders = append(e.contenders, contender{fmt.Sprintf("filters of %d words", words), measureCost(b.broadcastStarter(b.targets().agentMarket, a)), []string{goal}})
 	}
 	e.contenders[0].goals = nil
 	return e
@@ -67,71 +67,71 @@ func repeat(text string, times int) []string {
 
 // growthOfTasks posts tasks that ask for one word and for as many as may be.
 func (b *bench) growthOfTasks(goal string) experiment {
-	e := experiment{works: []work{{name: "growth: post by words", unit: microseconds, fewer: true}}}
+	e := experiment{works: []workload{{name: "growth: post by words", unit: unitMicroseconds, lowerIsBetter: true}}}
 	for _, words := range []int{1, 20} { // 20 is the most that the schema takes
-		posts := func(m *market) []load.Request { return m.postsOf(filter(0, words)) }
+		posts := func(m *market) []load.Request { return m.postsWithCapabilities(filterOfSize(0, words)) }
 		e.contenders = append(e.contenders, contender{
-			fmt.Sprintf("tasks of %d words", words), costing(b.requests(b.entrants().ours, posts, few)), []string{goal},
+			fmt.Sprintf("tasks of %d words", words), measureCost(b.requestStarter(b.targets().agentMarket, posts, lightPostRate)), []string{goal},
 		})
 	}
 	e.contenders[0].goals = nil
 	return e
 }
 
-// costing measures the first work only, by what it costs the server. The cost of
+// measureCost measures the first work only, by what it costs the server. The cost of
 // a delivery has its share of the post in it.
-func costing(start starter) starter {
-	return func(ctx context.Context) (measure, func(), error) {
+func measureCost(start startFunc) startFunc {
+	return func(ctx context.Context) (measureFunc, func(), error) {
 		measure, stop, err := start(ctx)
 		return func(ctx context.Context) ([]sample, error) {
 			samples, err := measure(ctx)
 			if err != nil {
 				return nil, err
 			}
-			return []sample{costOf(samples[0])}, nil
+			return []sample{withCostAsFigure(samples[0])}, nil
 		}, stop, err
 	}
 }
 
-// costOf has the CPU time as its figure.
-func costOf(s sample) sample {
+// withCostAsFigure has the CPU time as its figure.
+func withCostAsFigure(s sample) sample {
 	s.figure = float64(s.cpu) / float64(time.Microsecond)
 	return s
 }
 
-// storeOf measures the product on a store of that many tasks and agents. It is
+// storeStarter measures the product on a store of that many tasks and agents. It is
 // a fresh one each time, unless that takes long: then what a round adds to it is
 // little beside what is there.
-func (b *bench) storeOf(size int) starter {
-	return func(context.Context) (measure, func(), error) {
-		s := store{dir: filepath.Join(b.stores, strconv.Itoa(size)), size: size}
+func (b *bench) storeStarter(size int) startFunc {
+	return func(context.Context) (measureFunc, func(), error) {
+		s := store{dir: filepath.Join(b.storesDir, strconv.Itoa(size)), size: size}
 		return func(ctx context.Context) ([]sample, error) {
 			if _, err := os.Stat(s.file()); err != nil || size <= 10_000 {
-				if err := s.fill(ctx, b.productBinary); err != nil {
+				if err := s.refill(ctx, b.productBinary); err != nil {
 					return nil, err
 				}
 			}
-			return b.grown(ctx, s)
+			return b.measureStore(ctx, s)
 		}, func() {}, nil
 	}
 }
 
-// variants is how many wordings of a question are asked in turn: more than the
+// queryVariants is how many wordings of a question are asked in turn: more than the
 // answers that the product keeps, so that each is worked out.
-const variants = 3000
+const queryVariants = 3000
 
-// askers is how many connections ask at once: few, for a question may take a
+// growthConnections is how many connections ask at once: few, for a question may take a
 // second of CPU time.
-const askers = 4
+const growthConnections = 4
 
-// grown measures every operation on a store once.
-func (b *bench) grown(ctx context.Context, s store) ([]sample, error) {
-	ids, err := s.taskIDs(ctx, variants)
+// measureStore measures every operation on a store once.
+func (b *bench) measureStore(ctx context.Context, s store) ([]sample, error) {
+	ids, err := s.sampleTaskIDs(ctx, queryVariants)
 	if err != nil {
 		return nil, err
 	}
 	began := time.Now()
-	server, err := launch(ctx, s.serve(b.productBinary))
+	server, err := launch(ctx, s.serverCommand(b.productBinary))
 	if err != nil {
 		return nil, err
 	}
@@ -140,67 +140,67 @@ func (b *bench) grown(ctx context.Context, s store) ([]sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	samples := []sample{costOf(sample{p50: time.Since(began), cpu: started.cpu})}
-	m := &market{server: server, entrant: b.entrants().ours, ids: ids}
+	samples := []sample{withCostAsFigure(sample{p50: time.Since(began), cpu: started.cpu})}
+	m := &market{server: server, target: b.targets().agentMarket, ids: ids}
 	for i := range agents {
-		m.keys = append(m.keys, keyOf(i))
+		m.keys = append(m.keys, agentKey(i))
 	}
 	conn, err := load.Dial(ctx, m.addr)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close() //nolint:errcheck // nothing is lost with it
-	if err := errors.Join(m.hook(conn), m.rest(ctx)); err != nil {
+	if err := errors.Join(m.registerWebhook(conn), m.waitIdle(ctx)); err != nil {
 		return nil, err
 	}
 	for _, asked := range [][]load.Request{
-		m.allReads(), m.tasksBy(""), m.tasksBy("common"), m.tasksBy("rare"), m.agentsBy("common"), m.agentsBy("rare"),
+		m.allReads(), m.taskSearches(""), m.taskSearches("common"), m.taskSearches("rare"), m.agentSearches("common"), m.agentSearches("rare"),
 	} {
-		s, err := b.request(ctx, m, askers, asked, m.renames(), 100)
+		s, err := b.measureRequests(ctx, m, growthConnections, asked, m.profileUpdates(), 100)
 		if err != nil {
 			return nil, err
 		}
-		s.posts = 0
-		samples = append(samples, costOf(s))
+		s.postsPerSecond = 0
+		samples = append(samples, withCostAsFigure(s))
 	}
-	posted, took, err := b.postMany(ctx, m)
+	posted, took, err := b.measurePosts(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	done, err := b.sequences(ctx, m, m.jobs(posted), nil)
+	done, err := b.measureSequences(ctx, m, m.acceptAndComplete(posted), nil)
 	return append(samples, took, done), err
 }
 
-// postMany posts tasks, a bounded number so that a small store stays small.
-func (b *bench) postMany(ctx context.Context, m *market) (ids []string, s sample, err error) {
+// measurePosts posts tasks, a bounded number so that a small store stays small.
+func (b *bench) measurePosts(ctx context.Context, m *market) (ids []string, s sample, err error) {
 	requests := m.posts()
 	var posts [][]load.Request
 	for i := range 1000 { // by the first half of the agents: the others work
 		posts = append(posts, requests[i%(agents/2):i%(agents/2)+1])
 	}
-	s, err = b.sequences(ctx, m, posts, func(answer []byte) { ids = append(ids, idIn(answer)) })
+	s, err = b.measureSequences(ctx, m, posts, func(answer []byte) { ids = append(ids, firstID(answer)) })
 	return ids, s, err
 }
 
-// sequences measures what sequences of requests cost, up to when the server has
+// measureSequences measures what sequences of requests cost, up to when the server has
 // come to rest again: a post leaves jobs behind.
-func (b *bench) sequences(ctx context.Context, m *market, all [][]load.Request, keep func([]byte)) (sample, error) {
+func (b *bench) measureSequences(ctx context.Context, m *market, all [][]load.Request, keep func([]byte)) (sample, error) {
 	var result *load.Result
-	cpu, err := b.charge(m, func() (err error) {
-		if result, err = load.Each(ctx, m.addr, b.connections, all, &m.numbers, keep); err != nil {
+	cpu, err := b.measureCPU(m, func() (err error) {
+		if result, err = load.RunSequences(ctx, m.addr, b.connections, all, &m.stamps, keep); err != nil {
 			return err
 		}
-		return m.rest(ctx)
+		return m.waitIdle(ctx)
 	})
 	if err != nil {
 		return sample{}, err
 	}
-	return costOf(sample{p50: result.Latency.Quantile(.5), p99: result.Latency.Quantile(.99), cpu: cpu / time.Duration(len(all))}), nil
+	return withCostAsFigure(sample{p50: result.Latency.Quantile(.5), p99: result.Latency.Quantile(.99), cpu: cpu / time.Duration(len(all))}), nil
 }
 
-// rest waits until the server uses less than a twentieth of a core, but for ten
+// waitIdle waits until the server uses less than a twentieth of a core, but for ten
 // seconds only: jobs that take longer than that have their share in the cost.
-func (m *market) rest(ctx context.Context) error {
+func (m *market) waitIdle(ctx context.Context) error {
 	const look = 400 * time.Millisecond
 	before, err := m.usage()
 	for end := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(end); {
@@ -223,18 +223,18 @@ func (m *market) allReads() []load.Request {
 	known, keys := m.ids, m.keys
 	defer func() { m.ids, m.keys = known, keys }()
 	var all []load.Request
-	for i := 0; len(all) < variants; i++ {
+	for i := 0; len(all) < queryVariants; i++ {
 		m.keys = keys[i%agents : i%agents+1]
 		all = append(all, m.reads()...)
 	}
 	return all
 }
 
-// tasksBy lists open tasks that ask for a word, any when it is empty. The
+// taskSearches lists open tasks that ask for a word, any when it is empty. The
 // wordings differ in what makes no difference to the answer.
-func (m *market) tasksBy(word string) []load.Request {
+func (m *market) taskSearches(word string) []load.Request {
 	var all []load.Request
-	for i := range variants {
+	for i := range queryVariants {
 		filter := map[string]any{"status": repeat("OPEN", 1+i%100)}
 		for bit, field := range []string{"search", "minBudget"} {
 			if i/100>>bit&1 == 1 {
@@ -242,7 +242,7 @@ func (m *market) tasksBy(word string) []load.Request {
 			}
 		}
 		if word != "" {
-			filter["capability"] = spaced(word, i/100)
+			filter["capability"] = padWord(word, i/100)
 		}
 		all = append(all, graphql(m.key(i), `query($filter: TaskFilter) { tasks(first: 20, filter: $filter) { nodes { `+taskFields+` } } }`,
 			map[string]any{"filter": filter}, `"title":"bench`, 20))
@@ -250,30 +250,30 @@ func (m *market) tasksBy(word string) []load.Request {
 	return all
 }
 
-// agentsBy lists agents that can do something, best first.
-func (m *market) agentsBy(word string) []load.Request {
+// agentSearches lists agents that can do something, best first.
+func (m *market) agentSearches(word string) []load.Request {
 	var all []load.Request
-	for i := range variants {
+	for i := range queryVariants {
 		all = append(all, graphql(m.key(i),
 			`query($filter: AgentFilter) { agents(first: 20, filter: $filter, orderBy: {field: REPUTATION}) { nodes { id name description capabilities reputationScore } } }`,
-			map[string]any{"filter": map[string]any{"capability": spaced(word, i)}}, `"name":"`, 20))
+			map[string]any{"filter": map[string]any{"capability": padWord(word, i)}}, `"name":"`, 20))
 	}
 	return all
 }
 
-// spaced writes a word in one of many ways that mean the same.
-func spaced(word string, i int) string {
+// padWord writes a word in one of many ways that mean the same.
+func padWord(word string, i int) string {
 	return strings.Repeat(" ", i%60) + word + strings.Repeat(" ", i/60)
 }
 
-// renames change an agent's profile: kept answers are of no more use, and the
+// profileUpdates change an agent's profile: kept answers are of no more use, and the
 // store does not grow.
-func (m *market) renames() []load.Request {
+func (m *market) profileUpdates() []load.Request {
 	return []load.Request{graphql(m.keys[0], `mutation { updateAgent(input: {description: "`+load.Stamp+`"}) { agent { id } } }`, nil, `"id":"`, 1)}
 }
 
-// jobs accept and complete each task once, by another than its poster.
-func (m *market) jobs(ids []string) [][]load.Request {
+// acceptAndComplete accept and complete each task once, by another than its poster.
+func (m *market) acceptAndComplete(ids []string) [][]load.Request {
 	var all [][]load.Request
 	for i, id := range ids {
 		worker := m.keys[agents/2+i%(agents/2)]

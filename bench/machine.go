@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// tick is the unit of CPU time in /proc; Linux has it fixed for user space.
-const tick = time.Second / 100
+// clockTick is the unit of CPU time in /proc; Linux has it fixed for user space.
+const clockTick = time.Second / 100
 
 // usage is what a process has used so far.
 type usage struct {
@@ -44,13 +44,13 @@ func parseStat(text []byte) (usage, error) {
 		}
 	}
 	return usage{
-		cpu: time.Duration(figures[0]+figures[1]) * tick,
+		cpu: time.Duration(figures[0]+figures[1]) * clockTick,
 		rss: figures[2] * int64(os.Getpagesize()),
 	}, nil
 }
 
-// busyCPU is the CPU time that all programs of the machine have used.
-func busyCPU() time.Duration {
+// machineCPU is the CPU time that all programs of the machine have used.
+func machineCPU() time.Duration {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0
@@ -65,11 +65,11 @@ func busyCPU() time.Duration {
 			}
 		}
 	}
-	return time.Duration(busy) * tick
+	return time.Duration(busy) * clockTick
 }
 
-// ownCPU is the CPU time that the benchmark itself has used.
-func ownCPU() time.Duration {
+// processCPU is the CPU time that the benchmark itself has used.
+func processCPU() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
@@ -77,9 +77,9 @@ func ownCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// raiseOpenFiles lifts this process's limit, and so that of the servers it
+// raiseOpenFileLimit lifts this process's limit, and so that of the servers it
 // starts, as far as the system allows.
-func raiseOpenFiles() error {
+func raiseOpenFileLimit() error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("limit of open files: %w", err)
@@ -91,8 +91,8 @@ func raiseOpenFiles() error {
 	return nil
 }
 
-// machine names the processor and how many of its cores there are.
-func machine() string {
+// describeMachine names the processor and how many of its cores there are.
+func describeMachine() string {
 	model := runtime.GOARCH
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(text)) {

@@ -45,9 +45,9 @@ func main() {
 // bench is one run of the program.
 type bench struct {
 	productBinary, baselineBinary string
-	mercurius, pocketbase         command // nil where they cannot be had
+	mercurius, pocketbase         commandFunc // nil where they cannot be had
 	source                        string
-	stores                        string // folder of the filled stores of growth
+	storesDir                     string // folder of the filled stores of growth
 
 	rounds      int
 	duration    time.Duration
@@ -55,7 +55,7 @@ type bench struct {
 	subscribers int
 	only        []string
 
-	generator, others []float64 // cores that the benchmark itself and other programs used, by sample
+	generatorCores, otherCores []float64 // cores that the benchmark itself and other programs used, by sample
 }
 
 func run(ctx context.Context, args []string) error {
@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 	flags.DurationVar(&b.duration, "duration", 2*time.Second, "how long requests are sent in one round")
 	flags.IntVar(&b.connections, "connections", 32, "connections that send requests")
 	flags.IntVar(&b.subscribers, "subscribers", 1000, "live subscribers of the fan-out; it is measured with five times as many too")
-	flags.StringVar(&b.stores, "stores", "", "folder that growth keeps its filled stores in and finds them again; without one they are removed")
+	flags.StringVar(&b.storesDir, "stores", "", "folder that growth keeps its filled stores in and finds them again; without one they are removed")
 	peers := flags.Bool("peers", false, "measure Mercurius and PocketBase too; the first time they are fetched and compiled, which takes minutes")
 	only := flags.String("only", "", "works to measure, with commas, by how their names begin: post, read, list, fan-out, growth (default all but growth)")
 	into := flags.String("into", "", "document in which the table is replaced, besides printing it")
@@ -88,29 +88,29 @@ func run(ctx context.Context, args []string) error {
 	if *peers {
 		b.buildPeers(ctx, dir)
 	}
-	if b.stores == "" {
-		b.stores = dir
+	if b.storesDir == "" {
+		b.storesDir = dir
 	}
-	if b.stores, err = filepath.Abs(b.stores); err != nil {
+	if b.storesDir, err = filepath.Abs(b.storesDir); err != nil {
 		return err
 	}
-	if err := raiseOpenFiles(); err != nil {
+	if err := raiseOpenFileLimit(); err != nil {
 		return err
 	}
 	rows, err := b.measure(ctx)
 	if err != nil {
 		return err
 	}
-	report := b.circumstances(ctx) + "\n" + markdown(rows)
+	report := b.describeRun(ctx) + "\n" + markdown(rows)
 	if _, err := io.WriteString(os.Stdout, report); err != nil {
 		return err
 	}
 	if *into != "" {
-		if err := rewrite(*into, report); err != nil {
+		if err := rewriteDocument(*into, report); err != nil {
 			return err
 		}
 	}
-	return failures(rows)
+	return contenderErrors(rows)
 }
 
 // build makes both programs, unless the product is there.
@@ -136,8 +136,8 @@ func compile(ctx context.Context, folder, dir, name, pkg string) (string, error)
 	return output, nil
 }
 
-// rewrite puts the report into a document.
-func rewrite(file, report string) error {
+// rewriteDocument puts the report into a document.
+func rewriteDocument(file, report string) error {
 	document, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -149,15 +149,15 @@ func rewrite(file, report string) error {
 	return os.WriteFile(file, []byte(text), 0o644)
 }
 
-// circumstances says what was measured where, in a few lines.
-func (b *bench) circumstances(ctx context.Context) string {
+// describeRun says what was measured where, in a few lines.
+func (b *bench) describeRun(ctx context.Context) string {
 	commit := "not committed"
 	if text, err := exec.CommandContext(ctx, "git", "-C", b.source, "describe", "--always", "--dirty").Output(); err == nil {
 		commit = strings.TrimSpace(string(text))
 	}
-	generator, others := spreadOf(b.generator), spreadOf(b.others)
+	generator, others := newSpread(b.generatorCores), newSpread(b.otherCores)
 	return fmt.Sprintf("Commit %s, %s, %s, %s. %d rounds of %s, %d connections, %d subscribers. "+
 		"Load generator and server shared the machine; the generator used %.2f cores (at most %.2f), other programs %.2f (at most %.2f).\n",
-		commit, time.Now().UTC().Format(time.DateOnly), machine(), runtime.Version(),
+		commit, time.Now().UTC().Format(time.DateOnly), describeMachine(), runtime.Version(),
 		b.rounds, b.duration, b.connections, b.subscribers, generator.median, generator.high, others.median, others.high)
 }

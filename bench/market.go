@@ -16,12 +16,12 @@ import (
 	"agentmarket.space/server/bench/load"
 )
 
-// entrant is a server, and how it is asked.
-type entrant struct {
-	run command
+// target is a server, and how it is asked.
+type target struct {
+	run commandFunc
 	// fill registers a market's agents and posts its tasks, or pretends to.
 	fill         func(ctx context.Context, m *market, tasks int) error
-	posts        requests
+	posts        requestsFunc
 	subscription func(m *market, a audience) load.Subscription
 }
 
@@ -29,10 +29,10 @@ type entrant struct {
 // that are sent to it. The baseline gets the very same requests.
 type market struct {
 	*server
-	entrant entrant
-	numbers load.Numbers
-	keys    []string // of agents that can pay
-	ids     []string // of open tasks
+	target target
+	stamps load.StampCounter
+	keys   []string // of agents that can pay
+	ids    []string // of open tasks
 }
 
 const (
@@ -47,7 +47,7 @@ const (
 // product is the market itself, with its promises kept: keys checked, money
 // moved, events and jobs written, every commit on the disk. Only rate limits
 // are off, and its agents are rich.
-func product(binary string) command {
+func product(binary string) commandFunc {
 	return func(ctx context.Context, addr, dir string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, binary)
 		cmd.Env = []string{
@@ -63,36 +63,36 @@ func product(binary string) command {
 }
 
 // baseline is bench/baseline, started with some of its flags.
-func baseline(binary string, flags ...string) command {
+func baseline(binary string, flags ...string) commandFunc {
 	return func(ctx context.Context, addr, _ string) *exec.Cmd {
 		return exec.CommandContext(ctx, binary, append([]string{"-addr", addr}, flags...)...)
 	}
 }
 
-// pretend fills m with keys and ids that a baseline, which checks and looks up
+// fillFake fills m with keys and ids that a baseline, which checks and looks up
 // nothing, takes for real ones.
-func pretend(_ context.Context, m *market, tasks int) error {
-	m.invent()
+func fillFake(_ context.Context, m *market, tasks int) error {
+	m.inventKeys()
 	for range tasks {
 		m.ids = append(m.ids, uuid.NewString())
 	}
 	return nil
 }
 
-func (m *market) invent() {
+func (m *market) inventKeys() {
 	for range agents {
 		m.keys = append(m.keys, strings.ReplaceAll(uuid.NewString()+uuid.NewString(), "-", ""))
 	}
 }
 
-// stock posts tasks to a server that keeps them and checks no key.
-func stock(ctx context.Context, m *market, tasks int) error {
-	m.invent()
+// fillWithoutKeys posts tasks to a server that keeps them and checks no key.
+func fillWithoutKeys(ctx context.Context, m *market, tasks int) error {
+	m.inventKeys()
 	return m.postAll(ctx, tasks)
 }
 
-// populate registers agents and posts tasks.
-func populate(ctx context.Context, m *market, tasks int) error {
+// fillMarket registers agents and posts tasks.
+func fillMarket(ctx context.Context, m *market, tasks int) error {
 	conn, err := load.Dial(ctx, m.addr)
 	if err != nil {
 		return err
@@ -103,22 +103,22 @@ func populate(ctx context.Context, m *market, tasks int) error {
 		var registered struct {
 			RegisterAgent struct{ APIKey string }
 		}
-		if err := m.ask(conn, register, &registered); err != nil {
+		if err := m.query(conn, register, &registered); err != nil {
 			return fmt.Errorf("register: %w", err)
 		}
 		m.keys = append(m.keys, registered.RegisterAgent.APIKey)
 	}
-	if err := m.hook(conn); err != nil {
+	if err := m.registerWebhook(conn); err != nil {
 		return err
 	}
 	return m.postAll(ctx, tasks)
 }
 
-// hook registers an agent with a webhook: while there is any, a post enqueues a
+// registerWebhook registers an agent with a webhook: while there is any, a post enqueues a
 // job. This one's never fires, since nobody asks for what it can do.
-func (m *market) hook(conn *load.Connection) error {
+func (m *market) registerWebhook(conn *load.Connection) error {
 	hooked := graphql("", `mutation { registerAgent(input: {name: "hooked", capabilities: ["nothing-asked-for"], webhookUrl: "https://hooks.example.com/tasks"}) { apiKey } }`, nil, `"apiKey":`, 1)
-	if _, err := conn.Do(hooked, m.numbers.Next()); err != nil {
+	if _, err := conn.Do(hooked, m.stamps.Next()); err != nil {
 		return fmt.Errorf("register with a webhook: %w", err)
 	}
 	return nil
@@ -126,23 +126,23 @@ func (m *market) hook(conn *load.Connection) error {
 
 // postAll posts tasks and keeps their ids.
 func (m *market) postAll(ctx context.Context, tasks int) error {
-	sequences := slices.Repeat([][]load.Request{m.entrant.posts(m)[:1]}, tasks)
-	_, err := load.Each(ctx, m.addr, 16, sequences, &m.numbers, func(answer []byte) { m.ids = append(m.ids, idIn(answer)) })
+	sequences := slices.Repeat([][]load.Request{m.target.posts(m)[:1]}, tasks)
+	_, err := load.RunSequences(ctx, m.addr, 16, sequences, &m.stamps, func(answer []byte) { m.ids = append(m.ids, firstID(answer)) })
 	if err != nil {
 		return fmt.Errorf("post: %w", err)
 	}
 	return nil
 }
 
-// idIn is the first id of an answer.
-func idIn(answer []byte) string {
+// firstID is the first id of an answer.
+func firstID(answer []byte) string {
 	_, rest, _ := strings.Cut(string(answer), `"id":"`)
 	id, _, _ := strings.Cut(rest, `"`)
 	return id
 }
 
-func (m *market) ask(conn *load.Connection, request load.Request, data any) error {
-	text, err := conn.Do(request, m.numbers.Next())
+func (m *market) query(conn *load.Connection, request load.Request, data any) error {
+	text, err := conn.Do(request, m.stamps.Next())
 	if err != nil {
 		return err
 	}
@@ -150,10 +150,12 @@ func (m *market) ask(conn *load.Connection, request load.Request, data any) erro
 }
 
 // posts are requests to post a task, one for each agent.
-func (m *market) posts() []load.Request { return m.postsOf([]string{"bench", "research"}) }
+func (m *market) posts() []load.Request {
+	return m.postsWithCapabilities([]string{"bench", "research"})
+}
 
-// postsOf are the same with other words.
-func (m *market) postsOf(words []string) []load.Request {
+// postsWithCapabilities are the same with other words.
+func (m *market) postsWithCapabilities(words []string) []load.Request {
 	var requests []load.Request
 	for _, key := range m.keys {
 		requests = append(requests, graphql(key,
@@ -227,29 +229,29 @@ func (m *market) subscription(a audience) load.Subscription {
 			if i < a.stalled {
 				fields += " " + heavy.String()
 			}
-			if asked := a.words(i); asked != nil {
+			if asked := a.filterFor(i); asked != nil {
 				variables["capabilities"] = asked
 			}
-			return document(`subscription($capabilities: [String!]) { taskPosted(capabilities: $capabilities) { cursor task { `+fields+` } } }`, variables)
+			return graphqlBody(`subscription($capabilities: [String!]) { taskPosted(capabilities: $capabilities) { cursor task { `+fields+` } } }`, variables)
 		},
-		Mark:   `"title":"bench-`,
-		Cursor: `"cursor":"`,
+		StampPrefix:  `"title":"bench-`,
+		CursorPrefix: `"cursor":"`,
 	}
 }
 
-// unnumbered is the same of a server whose events have no cursors.
-func (m *market) unnumbered(a audience) load.Subscription {
+// subscriptionWithoutCursors is the same of a server whose events have no cursors.
+func (m *market) subscriptionWithoutCursors(a audience) load.Subscription {
 	sub := m.subscription(a)
-	sub.Cursor = ""
+	sub.CursorPrefix = ""
 	return sub
 }
 
 // graphql is a GraphQL request, as the caller with that key.
 func graphql(key, query string, variables map[string]any, want string, times int) load.Request {
-	return load.NewRequest("POST", "/graphql", keyHeader(key), document(query, variables), want, times)
+	return load.NewRequest("POST", "/graphql", keyHeader(key), graphqlBody(query, variables), want, times)
 }
 
-func document(query string, variables map[string]any) string {
+func graphqlBody(query string, variables map[string]any) string {
 	body, err := json.Marshal(struct {
 		Query     string         `json:"query"`
 		Variables map[string]any `json:"variables,omitempty"`

@@ -66,12 +66,12 @@ func mercurius(ctx context.Context, addr, dir string) *exec.Cmd {
 
 const recordsPath = "/api/collections/tasks/records"
 
-func (m *market) records() []load.Request {
+func (m *market) pocketbasePosts() []load.Request {
 	return []load.Request{load.NewRequest("POST", recordsPath, nil, `{"title":"bench-`+load.Stamp+`","description":"`+description()+
 		`","budget":10,"requiredCapabilities":["bench","research"],"status":"open","poster":"`+m.keys[0]+`"}`, `"id":"`, 1)}
 }
 
-func (m *market) recordReads() []load.Request {
+func (m *market) pocketbaseReads() []load.Request {
 	var all []load.Request
 	for _, id := range m.ids {
 		all = append(all, load.NewRequest("GET", recordsPath+"/"+id, nil, "", `"id":"`+id+`"`, 1))
@@ -79,13 +79,13 @@ func (m *market) recordReads() []load.Request {
 	return all
 }
 
-func (*market) recordLists() []load.Request {
+func (*market) pocketbaseLists() []load.Request {
 	return []load.Request{load.NewRequest("GET", recordsPath+"?perPage=20&skipTotal=1&sort=-created&filter=status%3D%22open%22", nil, "", `"title":"bench`, 20)}
 }
 
-// topic subscribes to all tasks: PocketBase's own way, server-sent events.
-func (m *market) topic(audience) load.Subscription {
-	return load.Subscription{Addr: m.addr, Topic: "tasks/*", Mark: `"title":"bench-`}
+// pocketbaseSubscription subscribes to all tasks: PocketBase's own way, server-sent events.
+func (m *market) pocketbaseSubscription(audience) load.Subscription {
+	return load.Subscription{Addr: m.addr, Topic: "tasks/*", StampPrefix: `"title":"bench-`}
 }
 
 func description() string { return strings.Repeat("lorem ipsum dolor sit amet ", 8)[:200] }

@@ -10,27 +10,27 @@ import (
 
 // Units of a work's figure.
 const (
-	eachSecond   = "/s"
-	milliseconds = " ms p99"
-	bytesEach    = " bytes"
-	microseconds = " µs"
+	unitPerSecond    = "/s"
+	unitMilliseconds = " ms p99"
+	unitBytes        = " bytes"
+	unitMicroseconds = " µs"
 )
 
 // row is all that one contender did in one work.
 type row struct {
-	work      work
+	work      workload
 	contender string
 	goal      string
 	samples   []sample
-	first     []sample // of the contender that all are compared with, in the same rounds; nil for itself
+	reference []sample // of the contender that all are compared with, in the same rounds; nil for itself
 	failure   error
 }
 
 // spread is the median of some values and how far they lie apart.
 type spread struct{ median, low, high float64 }
 
-// spreadOf takes the upper of the two middle values when there are two.
-func spreadOf(values []float64) spread {
+// newSpread takes the upper of the two middle values when there are two.
+func newSpread(values []float64) spread {
 	if len(values) == 0 {
 		return spread{}
 	}
@@ -38,12 +38,12 @@ func spreadOf(values []float64) spread {
 	return spread{median: sorted[len(sorted)/2], low: sorted[0], high: sorted[len(sorted)-1]}
 }
 
-// text writes the spread with three digits that count.
-func (s spread) text(unit string) string {
-	return fmt.Sprintf("%s%s (%s..%s)", digits(s.median), unit, digits(s.low), digits(s.high))
+// format writes the spread with three digits that count.
+func (s spread) format(unit string) string {
+	return fmt.Sprintf("%s%s (%s..%s)", formatFigure(s.median), unit, formatFigure(s.low), formatFigure(s.high))
 }
 
-func digits(v float64) string {
+func formatFigure(v float64) string {
 	switch {
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
@@ -54,32 +54,32 @@ func digits(v float64) string {
 	}
 }
 
-// figures is the spread of the row's figure.
-func (r row) figures() spread {
+// figureSpread is the spread of the row's figure.
+func (r row) figureSpread() spread {
 	values := make([]float64, 0, len(r.samples))
 	for _, s := range r.samples {
 		values = append(values, s.figure)
 	}
-	return spreadOf(values)
+	return newSpread(values)
 }
 
 // ratios is how many times better than the row the first contender was, each
 // round compared with the same round.
 func (r row) ratios() spread {
 	var values []float64
-	for i := range min(len(r.samples), len(r.first)) {
-		ratio := r.first[i].figure / r.samples[i].figure
-		if r.work.fewer {
+	for i := range min(len(r.samples), len(r.reference)) {
+		ratio := r.reference[i].figure / r.samples[i].figure
+		if r.work.lowerIsBetter {
 			ratio = 1 / ratio
 		}
 		values = append(values, ratio)
 	}
-	return spreadOf(values)
+	return newSpread(values)
 }
 
-// middle is the median of one time over the row's samples, in milliseconds or
+// medianTime is the median of one time over the row's samples, in milliseconds or
 // whatever unit is given; a dash when there was none.
-func (r row) middle(of func(sample) time.Duration, unit time.Duration) string {
+func (r row) medianTime(of func(sample) time.Duration, unit time.Duration) string {
 	values := make([]time.Duration, 0, len(r.samples))
 	for _, s := range r.samples {
 		values = append(values, of(s))
@@ -88,18 +88,18 @@ func (r row) middle(of func(sample) time.Duration, unit time.Duration) string {
 	if len(values) == 0 || values[len(values)/2] == 0 {
 		return "–"
 	}
-	return digits(float64(values[len(values)/2]) / float64(unit))
+	return formatFigure(float64(values[len(values)/2]) / float64(unit))
 }
 
-// meanwhile says how many posts a second the server took beside the work, when
+// postsNote says how many posts a second the server took beside the work, when
 // there were many.
-func (r row) meanwhile() string {
+func (r row) postsNote() string {
 	var values []float64
 	for _, s := range r.samples {
-		values = append(values, s.posts)
+		values = append(values, s.postsPerSecond)
 	}
-	if posts := spreadOf(values).median; posts > few {
-		return fmt.Sprintf("; %s posts/s meanwhile", digits(posts))
+	if posts := newSpread(values).median; posts > lightPostRate {
+		return fmt.Sprintf("; %s posts/s meanwhile", formatFigure(posts))
 	}
 	return ""
 }
@@ -111,43 +111,45 @@ func markdown(rows []row) string {
 	b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range rows {
 		if r.failure != nil {
-			fmt.Fprintf(&b, "| %s | %s | refused: %s | – | – | – | – | %s |\n", r.work.name, r.contender, cell(r.failure), cmp.Or(r.goal, "–"))
+			fmt.Fprintf(&b, "| %s | %s | refused: %s | – | – | – | – | %s |\n", r.work.name, r.contender, tableCell(r.failure), cmp.Or(r.goal, "–"))
 			continue
 		}
 		ratio := "–"
-		if len(r.first) > 0 {
-			ratio = "**" + digits(r.ratios().median) + "×** " + r.ratios().bounds()
+		if len(r.reference) > 0 {
+			ratio = "**" + formatFigure(r.ratios().median) + "×** " + r.ratios().bounds()
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n",
-			r.work.name, r.contender+r.meanwhile(), r.figures().text(r.work.unit),
-			r.middle(func(s sample) time.Duration { return s.p50 }, time.Millisecond),
-			r.middle(func(s sample) time.Duration { return s.p99 }, time.Millisecond),
-			r.middle(func(s sample) time.Duration { return s.cpu }, time.Microsecond),
+			r.work.name, r.contender+r.postsNote(), r.figureSpread().format(r.work.unit),
+			r.medianTime(func(s sample) time.Duration { return s.p50 }, time.Millisecond),
+			r.medianTime(func(s sample) time.Duration { return s.p99 }, time.Millisecond),
+			r.medianTime(func(s sample) time.Duration { return s.cpu }, time.Microsecond),
 			ratio, cmp.Or(r.goal, "–"))
 	}
 	return b.String()
 }
 
-func (s spread) bounds() string { return fmt.Sprintf("(%s..%s)", digits(s.low), digits(s.high)) }
+func (s spread) bounds() string {
+	return fmt.Sprintf("(%s..%s)", formatFigure(s.low), formatFigure(s.high))
+}
 
-// cell is an error as it fits into a cell of a table.
-func cell(err error) string {
+// tableCell is an error as it fits into a cell of a table.
+func tableCell(err error) string {
 	text := strings.NewReplacer("|", "/", "\n", " ").Replace(err.Error())
 	return text[:min(len(text), 300)]
 }
 
 // The table in a document stands between these lines.
 const (
-	tableBegins = "<!-- bench: table begins -->\n"
-	tableEnds   = "<!-- bench: table ends -->\n"
+	tableStart = "<!-- bench: table begins -->\n"
+	tableEnd   = "<!-- bench: table ends -->\n"
 )
 
 // replaceTable puts table between the two lines of a document.
 func replaceTable(document, table string) (string, error) {
-	before, rest, begins := strings.Cut(document, tableBegins)
-	_, after, ends := strings.Cut(rest, tableEnds)
+	before, rest, begins := strings.Cut(document, tableStart)
+	_, after, ends := strings.Cut(rest, tableEnd)
 	if !begins || !ends {
-		return "", fmt.Errorf("the document has no place for the table: want the lines %q and %q", tableBegins, tableEnds)
+		return "", fmt.Errorf("the document has no place for the table: want the lines %q and %q", tableStart, tableEnd)
 	}
-	return before + tableBegins + "\n" + table + "\n" + tableEnds + after, nil
+	return before + tableStart + "\n" + table + "\n" + tableEnd + after, nil
 }

@@ -9,33 +9,33 @@ import (
 )
 
 type (
-	requests = func(*market) []load.Request
-	starter  = func(context.Context) (measure, func(), error)
+	requestsFunc = func(*market) []load.Request
+	startFunc    = func(context.Context) (measureFunc, func(), error)
 )
 
-// requests measures requests over b.connections, while some tasks a second are
+// requestStarter measures requests over b.connections, while some tasks a second are
 // posted, so that nothing that was answered before may be answered again
 // unlooked at.
-func (b *bench) requests(e entrant, of requests, posts float64) starter {
-	return func(ctx context.Context) (measure, func(), error) {
-		m, err := b.open(ctx, e, openTasks)
+func (b *bench) requestStarter(e target, of requestsFunc, posts float64) startFunc {
+	return func(ctx context.Context) (measureFunc, func(), error) {
+		m, err := b.startTarget(ctx, e, openTasks)
 		if err != nil {
 			return nil, nil, err
 		}
 		asked := of(m)
-		if _, err := load.Run(ctx, m.addr, b.connections, asked, &m.numbers, time.Second); err != nil {
+		if _, err := load.Run(ctx, m.addr, b.connections, asked, &m.stamps, time.Second); err != nil {
 			m.stop()
 			return nil, nil, err
 		}
 		return func(ctx context.Context) ([]sample, error) {
-			s, err := b.request(ctx, m, b.connections, asked, m.entrant.posts(m), posts)
+			s, err := b.measureRequests(ctx, m, b.connections, asked, m.target.posts(m), posts)
 			return []sample{s}, err
 		}, m.stop, nil
 	}
 }
 
-// request measures requests while others are sent at a pace.
-func (b *bench) request(ctx context.Context, m *market, connections int, asked, beside []load.Request, perSecond float64) (sample, error) {
+// measureRequests measures requests while others are sent at a pace.
+func (b *bench) measureRequests(ctx context.Context, m *market, connections int, asked, beside []load.Request, perSecond float64) (sample, error) {
 	pacing, stop := context.WithCancel(ctx)
 	type pace struct {
 		answered int64
@@ -44,12 +44,12 @@ func (b *bench) request(ctx context.Context, m *market, connections int, asked, 
 	paced := make(chan pace, 1)
 	go func() {
 		const each = 50 // posts a second on a connection: they wait for the disk
-		answered, err := load.Pace(pacing, m.addr, 1+int(perSecond)/each, beside, &m.numbers, perSecond)
+		answered, err := load.Pace(pacing, m.addr, 1+int(perSecond)/each, beside, &m.stamps, perSecond)
 		paced <- pace{answered, err}
 	}()
 	var result *load.Result
-	cpu, err := b.charge(m, func() (err error) {
-		result, err = load.Run(ctx, m.addr, connections, asked, &m.numbers, b.duration)
+	cpu, err := b.measureCPU(m, func() (err error) {
+		result, err = load.Run(ctx, m.addr, connections, asked, &m.stamps, b.duration)
 		return err
 	})
 	stop()
@@ -59,10 +59,10 @@ func (b *bench) request(ctx context.Context, m *market, connections int, asked, 
 	}
 	n := result.Latency.Count()
 	return sample{
-		figure: float64(n) / result.Elapsed.Seconds(),
-		p50:    result.Latency.Quantile(.5),
-		p99:    result.Latency.Quantile(.99),
-		cpu:    cpu / time.Duration(n),
-		posts:  float64(other.answered) / result.Elapsed.Seconds(),
+		figure:         float64(n) / result.Elapsed.Seconds(),
+		p50:            result.Latency.Quantile(.5),
+		p99:            result.Latency.Quantile(.99),
+		cpu:            cpu / time.Duration(n),
+		postsPerSecond: float64(other.answered) / result.Elapsed.Seconds(),
 	}, nil
 }

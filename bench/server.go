@@ -21,13 +21,13 @@ type server struct {
 	exited chan struct{}
 }
 
-// command says how to start a server on an address, with a folder to keep
+// commandFunc says how to start a server on an address, with a folder to keep
 // files in.
-type command = func(ctx context.Context, addr, dir string) *exec.Cmd
+type commandFunc = func(ctx context.Context, addr, dir string) *exec.Cmd
 
 // launch starts a program on a free port of 127.0.0.1 and waits until it is
 // ready.
-func launch(ctx context.Context, run command) (*server, error) {
+func launch(ctx context.Context, run commandFunc) (*server, error) {
 	addr, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func launch(ctx context.Context, run command) (*server, error) {
 		defer close(s.exited)
 		s.cmd.Wait() //nolint:errcheck // its log says why it ended
 	}()
-	if err := s.ready(ctx); err != nil {
+	if err := s.waitReady(ctx); err != nil {
 		err = fmt.Errorf("%s: %w; its log ends with %q", s.cmd.Path, err, s.logTail())
 		s.stop()
 		return nil, err
@@ -69,7 +69,7 @@ func freeAddress(ctx context.Context) (string, error) {
 	return listener.Addr().String(), listener.Close()
 }
 
-func (s *server) ready(ctx context.Context) error {
+func (s *server) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute) // a file of gigabytes is checked first
 	defer cancel()
 	for {

@@ -48,28 +48,28 @@ type options struct {
 }
 
 func serve(o options) error {
-	resolver := graph.Constants(strings.Repeat("lorem ipsum dolor sit amet ", 8)[:200])
-	answers := stock(resolver)
+	resolver := graph.NewConstantResolver(strings.Repeat("lorem ipsum dolor sit amet ", 8)[:200])
+	answers := newGraphQLHandler(resolver)
 	switch {
 	case o.raw:
-		raw, err := newRaw(resolver.Page)
+		raw, err := newRawHandler(resolver.Page)
 		if err != nil {
 			return err
 		}
 		answers = raw
 	case o.database != "":
-		db, err := open(o.database, &task{})
+		db, err := openDatabase(o.database, &task{})
 		if err != nil {
 			return err
 		}
 		resolver.Store = &store{db: db}
 	case o.books != "":
-		books, err := openBooks(o.books)
+		books, err := openLedgerStore(o.books)
 		if err != nil {
 			return err
 		}
 		resolver.Store = books
-		answers = keyed(answers)
+		answers = withAPIKey(answers)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/graphql", answers)
@@ -78,16 +78,16 @@ func serve(o options) error {
 	return server.ListenAndServe()
 }
 
-// keyed puts the API key of a request into its context.
-func keyed(next http.Handler) http.Handler {
+// withAPIKey puts the API key of a request into its context.
+func withAPIKey(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(graph.WithKey(r.Context(), r.Header.Get("X-API-Key"))))
+		next.ServeHTTP(w, r.WithContext(graph.WithAPIKey(r.Context(), r.Header.Get("X-API-Key"))))
 	})
 }
 
-// stock is gqlgen's handler with its own transports as they come, and with the
+// newGraphQLHandler is gqlgen's handler with its own transports as they come, and with the
 // query cache that its documentation recommends.
-func stock(resolver *graph.Resolver) http.Handler {
+func newGraphQLHandler(resolver *graph.Resolver) http.Handler {
 	server := handler.New(graph.NewExecutableSchema(graph.Config{Resolvers: resolver}))
 	server.AddTransport(transport.Websocket{})
 	server.AddTransport(transport.POST{})

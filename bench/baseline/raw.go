@@ -13,10 +13,10 @@ import (
 	"agentmarket.space/server/bench/baseline/graph"
 )
 
-// raw answers the benchmark's requests without any GraphQL: finished bytes over
+// rawHandler answers the benchmark's requests without any GraphQL: finished bytes over
 // net/http, and one prepared message for all of gorilla's sockets. Nothing that
 // is built on these libraries and looks at what it was asked can be faster.
-type raw struct {
+type rawHandler struct {
 	page      []*graph.Task
 	task      [2][]byte // before and after the id
 	list      []byte
@@ -25,8 +25,8 @@ type raw struct {
 	listeners map[chan *websocket.PreparedMessage]struct{}
 }
 
-func newRaw(page []*graph.Task) (*raw, error) {
-	r := &raw{
+func newRawHandler(page []*graph.Task) (*rawHandler, error) {
+	r := &rawHandler{
 		page:      page,
 		upgrader:  websocket.Upgrader{Subprotocols: []string{"graphql-transport-ws"}},
 		listeners: map[chan *websocket.PreparedMessage]struct{}{},
@@ -45,9 +45,9 @@ func newRaw(page []*graph.Task) (*raw, error) {
 	return r, nil
 }
 
-func (r *raw) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+func (r *rawHandler) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if request.Method == http.MethodGet {
-		r.listen(w, request)
+		r.serveWebSocket(w, request)
 		return
 	}
 	body, err := io.ReadAll(request.Body)
@@ -61,7 +61,7 @@ func (r *raw) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	case bytes.Contains(body, []byte("tasks(")):
 		_, err = w.Write(r.list)
 	default:
-		_, err = w.Write(bytes.Join([][]byte{r.task[0], quoted(body, `"variables":{"id":"`), r.task[1]}, nil))
+		_, err = w.Write(bytes.Join([][]byte{r.task[0], quotedAfter(body, `"variables":{"id":"`), r.task[1]}, nil))
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -69,9 +69,9 @@ func (r *raw) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 }
 
 // post announces a task with the title that is in body.
-func (r *raw) post(w io.Writer, body []byte) error {
+func (r *rawHandler) post(w io.Writer, body []byte) error {
 	task := *r.page[0]
-	task.Title = string(quoted(body, `"title":"`))
+	task.Title = string(quotedAfter(body, `"title":"`))
 	data, err := json.Marshal(task)
 	if err != nil {
 		return err
@@ -90,9 +90,9 @@ func (r *raw) post(w io.Writer, body []byte) error {
 	return err
 }
 
-// listen acknowledges a socket's init and then sends it every event. The first
+// serveWebSocket acknowledges a socket's init and then sends it every event. The first
 // message that comes after init is taken for the subscription.
-func (r *raw) listen(w http.ResponseWriter, request *http.Request) {
+func (r *rawHandler) serveWebSocket(w http.ResponseWriter, request *http.Request) {
 	conn, err := r.upgrader.Upgrade(w, request, nil)
 	if err != nil {
 		return
@@ -134,8 +134,8 @@ func (r *raw) listen(w http.ResponseWriter, request *http.Request) {
 	}
 }
 
-// quoted is the text between prefix and the next quote.
-func quoted(body []byte, prefix string) []byte {
+// quotedAfter is the text between prefix and the next quote.
+func quotedAfter(body []byte, prefix string) []byte {
 	_, rest, _ := bytes.Cut(body, []byte(prefix))
 	text, _, _ := bytes.Cut(rest, []byte(`"`))
 	return text

@@ -29,10 +29,10 @@ type task struct {
 	CreatedAt            string `gorm:"index:listed"`
 }
 
-// open makes the file and the tables of the models. Write-ahead log, four
+// openDatabase makes the file and the tables of the models. Write-ahead log, four
 // connections and waiting for the lock instead of failing are the settings that
 // gave this design its best figures.
-func open(file string, models ...any) (*gorm.DB, error) {
+func openDatabase(file string, models ...any) (*gorm.DB, error) {
 	dsn := "file:" + file + "?_journal_mode=WAL&_synchronous=FULL&_busy_timeout=10000&_txlock=immediate&_foreign_keys=on"
 	db, err := gorm.Open(sqlite.Open(dsn), &gorm.Config{Logger: logger.Discard, PrepareStmt: true})
 	if err != nil {
@@ -53,11 +53,11 @@ func open(file string, models ...any) (*gorm.DB, error) {
 // Create keeps one task.
 func (s *store) Create(ctx context.Context, posted *graph.Task) error {
 	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		return tx.Create(rowOf(posted, posted.Poster.ID)).Error
+		return tx.Create(newTaskRow(posted, posted.Poster.ID)).Error
 	})
 }
 
-func rowOf(posted *graph.Task, posterID string) *task {
+func newTaskRow(posted *graph.Task, posterID string) *task {
 	return &task{
 		ID:                   posted.ID,
 		Title:                posted.Title,

@@ -18,38 +18,38 @@ import (
 // subscriber which events reached it and when. Some may have stalled: they
 // subscribed and never read.
 type Audience struct {
-	streams []stream
-	stalled []stream
-	sub     Subscription
-	readers errgroup.Group
-	epoch   time.Time
-	closing atomic.Bool
-	lost    chan error // the first subscriber whose stream ended
+	streams  []stream
+	stalled  []stream
+	sub      Subscription
+	readers  errgroup.Group
+	epoch    time.Time
+	closing  atomic.Bool
+	failures chan error // the first subscriber whose stream ended
 
-	events []event // by number; 0 is no event
-	used   int
-	twice  atomic.Int64
-	whole  chan int // numbers of events that have reached everybody
+	events     []event // by number; 0 is no event
+	lastNumber int
+	duplicates atomic.Int64
+	delivered  chan int // numbers of events that have reached everybody
 }
 
 type event struct {
-	posted   time.Duration // since epoch
-	reached  atomic.Int64
-	arrivals []atomic.Int64 // by subscriber, nanoseconds since epoch
+	posted       time.Duration // since epoch
+	arrivalCount atomic.Int64
+	arrivals     []atomic.Int64 // by subscriber, nanoseconds since epoch
 }
 
-// Gather opens so many subscriptions, and as many again as stalled says that
+// NewAudience opens so many subscriptions, and as many again as stalled says that
 // are never read, and has their events, up to so many, awaited. Whether the
-// server already delivers to all of them only Warm tells.
-func Gather(ctx context.Context, sub Subscription, subscribers, stalled, events int) (*Audience, error) {
+// server already delivers to all of them only WarmUp tells.
+func NewAudience(ctx context.Context, sub Subscription, subscribers, stalled, events int) (*Audience, error) {
 	a := &Audience{
-		streams: make([]stream, subscribers),
-		stalled: make([]stream, stalled),
-		sub:     sub,
-		epoch:   time.Now(),
-		lost:    make(chan error, 1),
-		events:  make([]event, events+1),
-		whole:   make(chan int, events+1),
+		streams:   make([]stream, subscribers),
+		stalled:   make([]stream, stalled),
+		sub:       sub,
+		epoch:     time.Now(),
+		failures:  make(chan error, 1),
+		events:    make([]event, events+1),
+		delivered: make(chan int, events+1),
 	}
 	for i := range a.events {
 		a.events[i].arrivals = make([]atomic.Int64, subscribers)
@@ -58,7 +58,7 @@ func Gather(ctx context.Context, sub Subscription, subscribers, stalled, events 
 	opening.SetLimit(32)
 	for i := range a.stalled { // first, so that they would hold up all others
 		opening.Go(func() (err error) {
-			a.stalled[i], err = sub.open(ctx, i, tight())
+			a.stalled[i], err = sub.open(ctx, i, smallBufferDialer())
 			return err
 		})
 	}
@@ -67,7 +67,7 @@ func Gather(ctx context.Context, sub Subscription, subscribers, stalled, events 
 			if a.streams[i], err = sub.open(ctx, stalled+i, net.Dialer{}); err != nil {
 				return fmt.Errorf("subscriber %d: %w", i+1, err)
 			}
-			a.readers.Go(func() error { return a.listen(i) })
+			a.readers.Go(func() error { return a.readEvents(i) })
 			return nil
 		})
 	}
@@ -77,10 +77,10 @@ func Gather(ctx context.Context, sub Subscription, subscribers, stalled, events 
 	return a, nil
 }
 
-// tight dials connections that take little before their sender must wait: a
+// smallBufferDialer dials connections that take little before their sender must wait: a
 // small window, and segments so short that the sender's buffer stays small too.
 // Else a loopback connection swallows megabytes that nobody reads.
-func tight() net.Dialer {
+func smallBufferDialer() net.Dialer {
 	return net.Dialer{Control: func(_, _ string, conn syscall.RawConn) error {
 		var failed error
 		err := conn.Control(func(fd uintptr) {
@@ -92,13 +92,13 @@ func tight() net.Dialer {
 	}}
 }
 
-// LetGo reads what the stalled subscribers have been sent at last, and returns
+// DrainStalled reads what the stalled subscribers have been sent at last, and returns
 // how many of them the server had given up: their streams end, before all
 // events have come.
-func (a *Audience) LetGo() (ended int) {
+func (a *Audience) DrainStalled() (ended int) {
 	for _, s := range a.stalled {
-		timer := time.AfterFunc(patience, func() { s.close() }) //nolint:errcheck // it is only to wake the reader
-		for range a.used {
+		timer := time.AfterFunc(responseTimeout, func() { s.close() }) //nolint:errcheck // it is only to wake the reader
+		for range a.lastNumber {
 			if _, err := s.message(); err != nil {
 				if timer.Stop() {
 					ended++
@@ -122,67 +122,67 @@ func (a *Audience) Close() error {
 	return a.readers.Wait()
 }
 
-func (a *Audience) listen(subscriber int) error {
+func (a *Audience) readEvents(subscriber int) error {
 	cursor := int64(0)
 	for {
-		number, err := a.next(subscriber, &cursor)
+		number, err := a.nextEvent(subscriber, &cursor)
 		if a.closing.Load() {
 			return nil
 		}
 		now := time.Since(a.epoch)
 		if err != nil {
 			select {
-			case a.lost <- fmt.Errorf("subscriber %d: %w", subscriber+1, err):
+			case a.failures <- fmt.Errorf("subscriber %d: %w", subscriber+1, err):
 			default:
 			}
 			return nil
 		}
 		e := &a.events[number]
 		if !e.arrivals[subscriber].CompareAndSwap(0, int64(now)) {
-			a.twice.Add(1)
+			a.duplicates.Add(1)
 			continue
 		}
-		if e.reached.Add(1) == int64(len(a.streams)) {
-			a.whole <- number
+		if e.arrivalCount.Add(1) == int64(len(a.streams)) {
+			a.delivered <- number
 		}
 	}
 }
 
-// next is the number of a subscriber's next event, whose cursor must be higher
+// nextEvent is the number of a subscriber's next event, whose cursor must be higher
 // than the last.
-func (a *Audience) next(subscriber int, cursor *int64) (number int, err error) {
+func (a *Audience) nextEvent(subscriber int, cursor *int64) (number int, err error) {
 	message, err := a.streams[subscriber].message()
 	if err != nil {
 		return 0, err
 	}
-	number, ok := readStamp(message, []byte(a.sub.Mark))
+	number, ok := readStamp(message, []byte(a.sub.StampPrefix))
 	if !ok || bytes.Contains(message, []byte(`"errors":`)) {
-		return 0, fmt.Errorf("%w: %.300s", ErrWrongAnswer, message)
+		return 0, fmt.Errorf("%w: %.300s", ErrWrongResponse, message)
 	}
 	if number <= 0 || number >= len(a.events) {
 		return 0, fmt.Errorf("event %d was never posted", number)
 	}
-	if a.sub.Cursor == "" {
+	if a.sub.CursorPrefix == "" {
 		return number, nil
 	}
-	seq, ok := readNumber(message, []byte(a.sub.Cursor))
+	seq, ok := readNumber(message, []byte(a.sub.CursorPrefix))
 	if !ok || seq <= *cursor {
-		return 0, fmt.Errorf("%w: cursor %d came after %d: %.300s", ErrWrongAnswer, seq, *cursor, message)
+		return 0, fmt.Errorf("%w: cursor %d came after %d: %.300s", ErrWrongResponse, seq, *cursor, message)
 	}
 	*cursor = seq
 	return number, nil
 }
 
-// Warm posts until an event has reached everybody: what is missed later was
+// WarmUp posts until an event has reached everybody: what is missed later was
 // lost by the server, and not posted before a subscription was live.
-func (a *Audience) Warm(ctx context.Context, addr string, post Request) error {
+func (a *Audience) WarmUp(ctx context.Context, addr string, post Request) error {
 	conn, err := Dial(ctx, addr)
 	if err != nil {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing is lost with it
 	for range 50 {
-		number, err := a.number()
+		number, err := a.claimNumber()
 		if err != nil {
 			return err
 		}
@@ -190,7 +190,7 @@ func (a *Audience) Warm(ctx context.Context, addr string, post Request) error {
 			return err
 		}
 		wait, cancel := context.WithTimeout(ctx, time.Second)
-		err = a.awaitWhole(wait, number)
+		err = a.waitDelivered(wait, number)
 		cancel()
 		if err == nil || !errors.Is(err, context.DeadlineExceeded) {
 			return err
@@ -199,24 +199,24 @@ func (a *Audience) Warm(ctx context.Context, addr string, post Request) error {
 	return errors.New("no event has reached every subscriber")
 }
 
-// number claims the next event.
-func (a *Audience) number() (int, error) {
-	if a.used+1 >= len(a.events) {
+// claimNumber claims the next event.
+func (a *Audience) claimNumber() (int, error) {
+	if a.lastNumber+1 >= len(a.events) {
 		return 0, fmt.Errorf("all %d events are used up", len(a.events)-1)
 	}
-	a.used++
-	return a.used, nil
+	a.lastNumber++
+	return a.lastNumber, nil
 }
 
-// awaitWhole returns when an event numbered from or later has reached everybody.
-func (a *Audience) awaitWhole(ctx context.Context, from int) error {
+// waitDelivered returns when an event numbered from or later has reached everybody.
+func (a *Audience) waitDelivered(ctx context.Context, from int) error {
 	for {
 		select {
-		case number := <-a.whole:
+		case number := <-a.delivered:
 			if number >= from {
 				return nil
 			}
-		case err := <-a.lost:
+		case err := <-a.failures:
 			return err
 		case <-ctx.Done():
 			return ctx.Err()

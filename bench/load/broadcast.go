@@ -31,11 +31,11 @@ type Pacing struct {
 func (a *Audience) Broadcast(ctx context.Context, addr string, post Request, events int, pacing Pacing) (*Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	first := a.used + 1
+	first := a.lastNumber + 1
 	if first+events > len(a.events) {
 		return nil, fmt.Errorf("%d more events are more than the %d awaited", events, len(a.events)-1)
 	}
-	a.used += events
+	a.lastNumber += events
 
 	group, ctx := errgroup.WithContext(ctx)
 	turns := make(chan int) // event numbers whose time has come
@@ -49,7 +49,7 @@ func (a *Audience) Broadcast(ctx context.Context, addr string, post Request, eve
 	}
 	group.Go(func() error {
 		for range events {
-			if err := a.awaitWhole(ctx, first); err != nil {
+			if err := a.waitDelivered(ctx, first); err != nil {
 				return err
 			}
 			<-underway
@@ -57,13 +57,13 @@ func (a *Audience) Broadcast(ctx context.Context, addr string, post Request, eve
 		return nil
 	})
 	if err := group.Wait(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, a.missing(first, events))
+		return nil, fmt.Errorf("%w: %s", err, a.describeMissing(first, events))
 	}
 	time.Sleep(200 * time.Millisecond) // what comes twice comes late
-	if n := a.twice.Load(); n > 0 {
-		return nil, fmt.Errorf("%w: %d deliveries came twice", ErrWrongAnswer, n)
+	if n := a.duplicates.Load(); n > 0 {
+		return nil, fmt.Errorf("%w: %d deliveries came twice", ErrWrongResponse, n)
 	}
-	return a.delivery(first, events), nil
+	return a.summarize(first, events), nil
 }
 
 // schedule sends each event's number when it may be posted, having noted the
@@ -105,15 +105,15 @@ func (a *Audience) post(ctx context.Context, addr string, post Request, turns <-
 	return nil
 }
 
-func (a *Audience) missing(first, events int) string {
+func (a *Audience) describeMissing(first, events int) string {
 	missed := int64(0)
 	for i := first; i < first+events; i++ {
-		missed += int64(len(a.streams)) - a.events[i].reached.Load()
+		missed += int64(len(a.streams)) - a.events[i].arrivalCount.Load()
 	}
 	return fmt.Sprintf("%d of %d deliveries had not come", missed, events*len(a.streams))
 }
 
-func (a *Audience) delivery(first, events int) *Delivery {
+func (a *Audience) summarize(first, events int) *Delivery {
 	d := &Delivery{Deliveries: int64(events) * int64(len(a.streams))}
 	last := time.Duration(0)
 	for i := first; i < first+events; i++ {

@@ -24,8 +24,8 @@ type Connection struct {
 	deadline time.Time
 }
 
-// patience is how long any single answer may take.
-const patience = 30 * time.Second
+// responseTimeout is how long any single answer may take.
+const responseTimeout = 30 * time.Second
 
 // Dial connects to a server on this machine.
 func Dial(ctx context.Context, addr string) (*Connection, error) {
@@ -33,19 +33,19 @@ func Dial(ctx context.Context, addr string) (*Connection, error) {
 }
 
 func dial(ctx context.Context, addr string, dialer net.Dialer) (*Connection, error) {
-	conn, err := reach(ctx, addr, dialer)
+	conn, err := dialLoopback(ctx, addr, dialer)
 	if err != nil {
 		return nil, err
 	}
 	return &Connection{conn: conn, in: bufio.NewReaderSize(conn, 16<<10)}, nil
 }
 
-// reach connects to this machine and to no other.
-func reach(ctx context.Context, addr string, dialer net.Dialer) (net.Conn, error) {
+// dialLoopback connects to this machine and to no other.
+func dialLoopback(ctx context.Context, addr string, dialer net.Dialer) (net.Conn, error) {
 	if host, _, err := net.SplitHostPort(addr); err != nil || !net.ParseIP(host).IsLoopback() {
 		return nil, fmt.Errorf("%q is no address of this machine", addr)
 	}
-	dialer.Timeout, dialer.KeepAlive = patience, -1
+	dialer.Timeout, dialer.KeepAlive = responseTimeout, -1
 	return dialer.DialContext(ctx, "tcp", addr)
 }
 
@@ -57,8 +57,8 @@ func (c *Connection) Close() error { return c.conn.Close() }
 // no more use.
 func (c *Connection) Do(request Request, number int64) (answer []byte, err error) {
 	// Setting a deadline costs a timer: one serves many requests.
-	if now := time.Now(); c.deadline.Sub(now) < patience/2 {
-		c.deadline = now.Add(patience)
+	if now := time.Now(); c.deadline.Sub(now) < responseTimeout/2 {
+		c.deadline = now.Add(responseTimeout)
 		if err := c.conn.SetDeadline(c.deadline); err != nil {
 			return nil, err
 		}
@@ -76,7 +76,7 @@ func (c *Connection) Do(request Request, number int64) (answer []byte, err error
 
 // read takes one response off the connection and leaves its body in c.body.
 func (c *Connection) read() (status int, err error) {
-	head, err := readHead(c.in)
+	head, err := readResponseHead(c.in)
 	if err != nil {
 		return 0, err
 	}
@@ -96,30 +96,30 @@ func (c *Connection) read() (status int, err error) {
 	return head.status, err
 }
 
-// head is what a client must know of a response before its body.
-type head struct {
+// responseHead is what a client must know of a response before its body.
+type responseHead struct {
 	status  int
 	length  int // -1 when not given
 	chunked bool
 	closes  bool
 }
 
-func readHead(in *bufio.Reader) (head, error) {
+func readResponseHead(in *bufio.Reader) (responseHead, error) {
 	line, err := in.ReadSlice('\n')
 	if err != nil {
-		return head{}, err
+		return responseHead{}, err
 	}
 	if len(line) < len("HTTP/1.1 200") || !bytes.HasPrefix(line, []byte("HTTP/1.")) {
-		return head{}, fmt.Errorf("no HTTP/1 status line: %q", line)
+		return responseHead{}, fmt.Errorf("no HTTP/1 status line: %q", line)
 	}
-	h := head{length: -1}
+	h := responseHead{length: -1}
 	if h.status, err = strconv.Atoi(string(line[9:12])); err != nil {
-		return head{}, fmt.Errorf("status line %q: %w", line, err)
+		return responseHead{}, fmt.Errorf("status line %q: %w", line, err)
 	}
 	for {
 		line, err = in.ReadSlice('\n')
 		if err != nil {
-			return head{}, err
+			return responseHead{}, err
 		}
 		name, value, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(":"))
 		if len(name) == 0 {
@@ -129,7 +129,7 @@ func readHead(in *bufio.Reader) (head, error) {
 		switch { // the length is compared first: most headers end there
 		case len(name) == len("Content-Length") && bytes.EqualFold(name, []byte("Content-Length")):
 			if h.length, err = strconv.Atoi(string(value)); err != nil {
-				return head{}, fmt.Errorf("content length %q: %w", value, err)
+				return responseHead{}, fmt.Errorf("content length %q: %w", value, err)
 			}
 		case len(name) == len("Transfer-Encoding") && bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			h.chunked = strings.EqualFold(string(value), "chunked")

@@ -10,16 +10,16 @@ import (
 type Histogram struct {
 	count   int64
 	largest time.Duration
-	buckets [steps * 40]int64
+	buckets [bucketsPerDoubling * 40]int64
 }
 
-const steps = 64
+const bucketsPerDoubling = 64
 
 // Add counts one duration.
 func (h *Histogram) Add(d time.Duration) {
 	h.count++
 	h.largest = max(h.largest, d)
-	h.buckets[bucketOf(d)]++
+	h.buckets[bucketIndex(d)]++
 }
 
 // Merge adds all that other counted.
@@ -43,25 +43,25 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := int64(q * float64(h.count-1))
 	for i, n := range h.buckets {
 		if rank -= n; rank < 0 {
-			return min(middleOf(i), h.largest)
+			return min(bucketMiddle(i), h.largest)
 		}
 	}
 	return h.largest
 }
 
-func bucketOf(d time.Duration) int {
-	if d < steps {
+func bucketIndex(d time.Duration) int {
+	if d < bucketsPerDoubling {
 		return int(max(d, 0))
 	}
 	// d>>shift lies in [steps, 2*steps).
-	shift := bits.Len64(uint64(d)) - bits.Len64(steps)
-	return min((shift+1)*steps+int(d>>shift)-steps, steps*40-1)
+	shift := bits.Len64(uint64(d)) - bits.Len64(bucketsPerDoubling)
+	return min((shift+1)*bucketsPerDoubling+int(d>>shift)-bucketsPerDoubling, bucketsPerDoubling*40-1)
 }
 
-func middleOf(bucket int) time.Duration {
-	if bucket < steps {
+func bucketMiddle(bucket int) time.Duration {
+	if bucket < bucketsPerDoubling {
 		return time.Duration(bucket)
 	}
-	shift := bucket/steps - 1
-	return time.Duration(bucket%steps+steps)<<shift + (1<<shift)/2
+	shift := bucket/bucketsPerDoubling - 1
+	return time.Duration(bucket%bucketsPerDoubling+bucketsPerDoubling)<<shift + (1<<shift)/2
 }

@@ -30,10 +30,10 @@ func TestHistogram(t *testing.T) {
 	}
 }
 
-func TestHistogramBucketsAreNarrow(t *testing.T) {
+func TestHistogram_bucketWidth(t *testing.T) {
 	t.Parallel()
 	for d := time.Duration(1); d < 10*time.Minute; d = d*5/4 + 1 {
-		if middle := middleOf(bucketOf(d)); middle < d*98/100-1 || middle > d*102/100+1 {
+		if middle := bucketMiddle(bucketIndex(d)); middle < d*98/100-1 || middle > d*102/100+1 {
 			t.Errorf("%d is counted as %d", d, middle)
 		}
 	}

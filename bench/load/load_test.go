@@ -33,7 +33,7 @@ func TestRun(t *testing.T) {
 	send := func(t *testing.T, addr string) (*load.Result, error) {
 		t.Helper()
 		request := load.NewRequest("GET", "/", nil, "", "right", 1)
-		return load.Run(t.Context(), addr, 2, []load.Request{request}, new(load.Numbers), 20*time.Millisecond)
+		return load.Run(t.Context(), addr, 2, []load.Request{request}, new(load.StampCounter), 20*time.Millisecond)
 	}
 
 	t.Run("right answers are counted, short or long", func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestRun(t *testing.T) {
 	t.Run("a wrong answer ends the run", func(t *testing.T) {
 		t.Parallel()
 		for text, status := range map[string]int{"right": http.StatusInternalServerError, "other": http.StatusOK, `right "errors":`: http.StatusOK} {
-			if _, err := send(t, answers(text, status)); !errors.Is(err, load.ErrWrongAnswer) {
+			if _, err := send(t, answers(text, status)); !errors.Is(err, load.ErrWrongResponse) {
 				t.Errorf("%d %s: %v", status, text, err)
 			}
 		}
@@ -70,12 +70,12 @@ func TestAudience(t *testing.T) {
 	t.Run("every event reaches everybody once", func(t *testing.T) {
 		t.Parallel()
 		for _, pacing := range []load.Pacing{{Window: 3}, {Window: 3, PerSecond: 1000}} {
-			addr := market(t, 1)
-			audience := gather(t, addr, subscribers, 0, events+50)
-			if err := audience.Warm(t.Context(), addr, post()); err != nil {
+			addr := startMarket(t, 1)
+			audience := newAudience(t, addr, subscribers, 0, events+50)
+			if err := audience.WarmUp(t.Context(), addr, postRequest()); err != nil {
 				t.Fatal(err)
 			}
-			delivery, err := audience.Broadcast(t.Context(), addr, post(), events, pacing)
+			delivery, err := audience.Broadcast(t.Context(), addr, postRequest(), events, pacing)
 			if err != nil || delivery.Deliveries != subscribers*events || delivery.Latency.Count() != subscribers*events {
 				t.Errorf("%+v: %v, %v", pacing, delivery, err)
 			}
@@ -83,48 +83,48 @@ func TestAudience(t *testing.T) {
 	})
 	t.Run("an event that comes twice is found", func(t *testing.T) {
 		t.Parallel()
-		addr := market(t, 2)
-		audience := gather(t, addr, subscribers, 0, events+50)
-		if err := audience.Warm(t.Context(), addr, post()); err != nil {
+		addr := startMarket(t, 2)
+		audience := newAudience(t, addr, subscribers, 0, events+50)
+		if err := audience.WarmUp(t.Context(), addr, postRequest()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := audience.Broadcast(t.Context(), addr, post(), events, load.Pacing{Window: 3}); !errors.Is(err, load.ErrWrongAnswer) {
-			t.Errorf("want %v, got %v", load.ErrWrongAnswer, err)
+		if _, err := audience.Broadcast(t.Context(), addr, postRequest(), events, load.Pacing{Window: 3}); !errors.Is(err, load.ErrWrongResponse) {
+			t.Errorf("want %v, got %v", load.ErrWrongResponse, err)
 		}
 	})
 	t.Run("an event that never comes is found", func(t *testing.T) {
 		t.Parallel()
-		addr := market(t, 0)
-		audience := gather(t, addr, subscribers, 0, events)
+		addr := startMarket(t, 0)
+		audience := newAudience(t, addr, subscribers, 0, events)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		_, err := audience.Broadcast(ctx, addr, post(), events, load.Pacing{Window: events})
+		_, err := audience.Broadcast(ctx, addr, postRequest(), events, load.Pacing{Window: events})
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "100 of 100 deliveries had not come") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("a subscription the server ends is found", func(t *testing.T) {
 		t.Parallel()
-		addr := market(t, 1)
-		audience, err := load.Gather(t.Context(), load.Subscription{Addr: addr, Init: all(`{}`), Payload: all(`{"query":"subscription { nonsense }"}`)}, 1, 0, 1)
+		addr := startMarket(t, 1)
+		audience, err := load.NewAudience(t.Context(), load.Subscription{Addr: addr, Init: sameForAll(`{}`), Payload: sameForAll(`{"query":"subscription { nonsense }"}`)}, 1, 0, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { audience.Close() }) //nolint:errcheck // nothing is lost with it
-		if err := audience.Warm(t.Context(), addr, post()); !errors.Is(err, load.ErrWrongAnswer) {
+		if err := audience.WarmUp(t.Context(), addr, postRequest()); !errors.Is(err, load.ErrWrongResponse) {
 			t.Errorf("got %v", err)
 		}
 	})
 }
 
-func gather(t *testing.T, addr string, subscribers, stalled, events int) *load.Audience {
+func newAudience(t *testing.T, addr string, subscribers, stalled, events int) *load.Audience {
 	t.Helper()
-	audience, err := load.Gather(t.Context(), load.Subscription{
-		Addr:    addr,
-		Init:    all(`{}`),
-		Payload: all(`{"query":"subscription { taskPosted { cursor task { title description } } }"}`),
-		Mark:    `"title":"bench-`,
-		Cursor:  `"cursor":"`,
+	audience, err := load.NewAudience(t.Context(), load.Subscription{
+		Addr:         addr,
+		Init:         sameForAll(`{}`),
+		Payload:      sameForAll(`{"query":"subscription { taskPosted { cursor task { title description } } }"}`),
+		StampPrefix:  `"title":"bench-`,
+		CursorPrefix: `"cursor":"`,
 	}, subscribers, stalled, events)
 	if err != nil {
 		t.Fatal(err)
@@ -133,19 +133,19 @@ func gather(t *testing.T, addr string, subscribers, stalled, events int) *load.A
 	return audience
 }
 
-// all is the same text for every subscriber.
-func all(text string) func(int) string { return func(int) string { return text } }
+// sameForAll is the same text for every subscriber.
+func sameForAll(text string) func(int) string { return func(int) string { return text } }
 
-func post() load.Request {
+func postRequest() load.Request {
 	return load.NewRequest("POST", "/graphql", nil,
 		`{"query":"mutation { postTask(input: {title: \"bench-#########\", description: \"d\", budget: 10}) { task { title } } }"}`,
 		`"title":`, 1)
 }
 
-// market is a server that announces each posted task so many times.
-func market(t *testing.T, times int) (addr string) {
+// startMarket is a server that announces each posted task so many times.
+func startMarket(t *testing.T, times int) (addr string) {
 	t.Helper()
-	resolver := graph.Constants("")
+	resolver := graph.NewConstantResolver("")
 	resolver.Publish = func(task *graph.Task) {
 		for range times {
 			resolver.Hub.Publish(task)
@@ -159,17 +159,17 @@ func market(t *testing.T, times int) (addr string) {
 	return listener.Listener.Addr().String()
 }
 
-// TestStalled has one who reads nothing hold up a server that waits for the
+// TestAudience_stalledSubscriber has one who reads nothing hold up a server that waits for the
 // slowest: only then does it show anything that another server does not wait.
-func TestStalled(t *testing.T) {
+func TestAudience_stalledSubscriber(t *testing.T) {
 	t.Parallel()
 	large := load.NewRequest("POST", "/graphql", nil,
 		`{"query":"mutation { postTask(input: {title: \"bench-#########\", description: \"`+strings.Repeat("d", 8<<10)+`\", budget: 10}) { task { title } } }"}`,
 		`"title":`, 1)
 	for _, stalled := range []int{0, 1} {
-		addr := market(t, 1)
-		audience := gather(t, addr, 5, stalled, 250)
-		if err := audience.Warm(t.Context(), addr, post()); err != nil {
+		addr := startMarket(t, 1)
+		audience := newAudience(t, addr, 5, stalled, 250)
+		if err := audience.WarmUp(t.Context(), addr, postRequest()); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -187,8 +187,8 @@ func TestStalled(t *testing.T) {
 	}
 }
 
-// TestFeed speaks to a server as PocketBase's realtime API is documented.
-func TestFeed(t *testing.T) {
+// TestAudience_pocketbase speaks to a server as PocketBase's realtime API is documented.
+func TestAudience_pocketbase(t *testing.T) {
 	t.Parallel()
 	topics, posted := make(chan string, 1), make(chan string, 50)
 	mux := http.NewServeMux()
@@ -221,7 +221,7 @@ func TestFeed(t *testing.T) {
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	addr := server.Listener.Addr().String()
-	audience, err := load.Gather(t.Context(), load.Subscription{Addr: addr, Topic: "tasks/*", Mark: `"title":"bench-`}, 1, 0, 30)
+	audience, err := load.NewAudience(t.Context(), load.Subscription{Addr: addr, Topic: "tasks/*", StampPrefix: `"title":"bench-`}, 1, 0, 30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,9 +235,9 @@ func TestFeed(t *testing.T) {
 	}
 }
 
-// TestEach sends every sequence once, its requests in their order, and keeps
+// TestRunSequences sends every sequence once, its requests in their order, and keeps
 // what was answered to the last.
-func TestEach(t *testing.T) {
+func TestRunSequences(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	step := map[string]int{}
@@ -260,11 +260,11 @@ func TestEach(t *testing.T) {
 		})
 	}
 	kept := map[string]bool{}
-	result, err := load.Each(t.Context(), server.Listener.Addr().String(), 4, sequences, new(load.Numbers), func(answer []byte) { kept[string(answer)] = true })
+	result, err := load.RunSequences(t.Context(), server.Listener.Addr().String(), 4, sequences, new(load.StampCounter), func(answer []byte) { kept[string(answer)] = true })
 	if err != nil || result.Latency.Count() != 50 || len(kept) != 50 || !kept["49 1"] {
 		t.Errorf("%d sequences, %d kept: %v", result.Latency.Count(), len(kept), err)
 	}
-	if _, err := load.Each(t.Context(), server.Listener.Addr().String(), 4, sequences, new(load.Numbers), nil); !errors.Is(err, load.ErrWrongAnswer) {
+	if _, err := load.RunSequences(t.Context(), server.Listener.Addr().String(), 4, sequences, new(load.StampCounter), nil); !errors.Is(err, load.ErrWrongResponse) {
 		t.Errorf("sent twice: %v", err)
 	}
 }

@@ -13,11 +13,11 @@ const Stamp = "#########"
 
 // Request is one rendered HTTP request and what a right answer to it looks like.
 type Request struct {
-	wire   []byte
+	raw    []byte
 	stamps []int
 
-	want  []byte
-	times int
+	want      []byte
+	wantCount int
 }
 
 // NewRequest renders a request. A header is a whole line without its end. The
@@ -33,9 +33,9 @@ func NewRequest(method, path string, headers []string, body, want string, times 
 		fmt.Fprintf(&b, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
 	}
 	b.WriteString("\r\n" + body)
-	r := Request{wire: b.Bytes(), want: []byte(want), times: times}
+	r := Request{raw: b.Bytes(), want: []byte(want), wantCount: times}
 	for at := 0; ; at += len(Stamp) {
-		next := bytes.Index(r.wire[at:], []byte(Stamp))
+		next := bytes.Index(r.raw[at:], []byte(Stamp))
 		if next < 0 {
 			return r
 		}
@@ -47,7 +47,7 @@ func NewRequest(method, path string, headers []string, body, want string, times 
 // stamped appends the request with its number to dst.
 func (r Request) stamped(dst []byte, number int64) []byte {
 	start := len(dst)
-	dst = append(dst, r.wire...)
+	dst = append(dst, r.raw...)
 	for _, at := range r.stamps {
 		putStamp(dst[start+at:], number)
 	}
@@ -84,16 +84,16 @@ func readNumber(answer, prefix []byte) (number int64, ok bool) {
 	return number, ok
 }
 
-// ErrWrongAnswer is returned, wrapped with the answer, when a server answered
+// ErrWrongResponse is returned, wrapped with the answer, when a server answered
 // something other than the request asked for.
-var ErrWrongAnswer = errors.New("wrong answer")
+var ErrWrongResponse = errors.New("wrong answer")
 
 func (r Request) check(status int, answer []byte) error {
 	switch {
 	case status != 200 && status != 201 && status != 204, bytes.Contains(answer, []byte(`"errors":`)):
-	case r.times > 0 && bytes.Count(answer, r.want) != r.times:
+	case r.wantCount > 0 && bytes.Count(answer, r.want) != r.wantCount:
 	default:
 		return nil
 	}
-	return fmt.Errorf("%w: status %d, want %d times %q: %.300s", ErrWrongAnswer, status, r.times, r.want, answer)
+	return fmt.Errorf("%w: status %d, want %d times %q: %.300s", ErrWrongResponse, status, r.wantCount, r.want, answer)
 }

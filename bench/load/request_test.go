@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestRequestIsStamped(t *testing.T) {
+func TestRequest_stamped(t *testing.T) {
 	t.Parallel()
 	r := NewRequest("POST", "/graphql", []string{"X-API-Key: k"}, `{"a":"bench-#########","b":"#########"}`, "", 0)
 	got := string(r.stamped(nil, 42))
@@ -26,7 +26,7 @@ func TestRequestIsStamped(t *testing.T) {
 	}
 }
 
-func TestRequestChecksAnswers(t *testing.T) {
+func TestRequest_checksResponse(t *testing.T) {
 	t.Parallel()
 	r := NewRequest("GET", "/", nil, "", `"id":`, 2)
 	for _, row := range []struct {
@@ -41,7 +41,7 @@ func TestRequestChecksAnswers(t *testing.T) {
 		{200, `{"errors":[],"data":[{"id":1},{"id":2}]}`, false},
 	} {
 		err := r.check(row.status, []byte(row.answer))
-		if (err == nil) != row.right || err != nil && (!errors.Is(err, ErrWrongAnswer) || !strings.Contains(err.Error(), row.answer)) {
+		if (err == nil) != row.right || err != nil && (!errors.Is(err, ErrWrongResponse) || !strings.Contains(err.Error(), row.answer)) {
 			t.Errorf("status %d, %s: %v", row.status, row.answer, err)
 		}
 	}

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Numbers hands out the stamps of a run. The zero value starts at 1.
-type Numbers struct{ last atomic.Int64 }
+// StampCounter hands out the stamps of a run. The zero value starts at 1.
+type StampCounter struct{ last atomic.Int64 }
 
 // Next is a number that was never handed out before.
-func (n *Numbers) Next() int64 { return n.last.Add(1) }
+func (n *StampCounter) Next() int64 { return n.last.Add(1) }
 
 // Result is what a run of requests took.
 type Result struct {
@@ -27,7 +27,7 @@ type Result struct {
 // Run sends requests, picked at random, over so many connections for a time,
 // each connection sending its next when the last was answered. The first wrong
 // answer ends the run with an error: speed is only counted for right answers.
-func Run(ctx context.Context, addr string, connections int, requests []Request, numbers *Numbers, d time.Duration) (*Result, error) {
+func Run(ctx context.Context, addr string, connections int, requests []Request, numbers *StampCounter, d time.Duration) (*Result, error) {
 	if len(requests) == 0 {
 		return nil, errors.New("no requests to send")
 	}
@@ -73,10 +73,10 @@ func Run(ctx context.Context, addr string, connections int, requests []Request, 
 // Pace sends requests at an even rate over so many connections until ctx ends,
 // which is no error, and returns how many were answered. A server that is too
 // slow for the rate gets fewer.
-func Pace(ctx context.Context, addr string, connections int, requests []Request, numbers *Numbers, perSecond float64) (answered int64, err error) {
+func Pace(ctx context.Context, addr string, connections int, requests []Request, numbers *StampCounter, perSecond float64) (answered int64, err error) {
 	var sent atomic.Int64
 	var group errgroup.Group
-	over(ctx, &group, addr, connections, func(conn *Connection) error {
+	onConnections(ctx, &group, addr, connections, func(conn *Connection) error {
 		ticker := time.NewTicker(time.Duration(float64(connections) / perSecond * float64(time.Second)))
 		defer ticker.Stop()
 		for {
@@ -95,8 +95,8 @@ func Pace(ctx context.Context, addr string, connections int, requests []Request,
 	return sent.Load(), err
 }
 
-// over has the group do something on each of so many connections.
-func over(ctx context.Context, group *errgroup.Group, addr string, connections int, do func(*Connection) error) {
+// onConnections has the group do something on each of so many connections.
+func onConnections(ctx context.Context, group *errgroup.Group, addr string, connections int, do func(*Connection) error) {
 	for range connections {
 		group.Go(func() error {
 			conn, err := Dial(ctx, addr)
@@ -109,10 +109,10 @@ func over(ctx context.Context, group *errgroup.Group, addr string, connections i
 	}
 }
 
-// Each sends every sequence of requests once, over so many connections, the
+// RunSequences sends every sequence of requests once, over so many connections, the
 // requests of one after each other. Latency is that of a whole sequence. What
 // was answered to a last request goes to keep, unless that is nil.
-func Each(ctx context.Context, addr string, connections int, sequences [][]Request, numbers *Numbers, keep func(answer []byte)) (*Result, error) {
+func RunSequences(ctx context.Context, addr string, connections int, sequences [][]Request, numbers *StampCounter, keep func(answer []byte)) (*Result, error) {
 	var (
 		result Result
 		mu     sync.Mutex
@@ -120,7 +120,7 @@ func Each(ctx context.Context, addr string, connections int, sequences [][]Reque
 	)
 	group, ctx := errgroup.WithContext(ctx)
 	start := time.Now()
-	over(ctx, group, addr, connections, func(conn *Connection) error {
+	onConnections(ctx, group, addr, connections, func(conn *Connection) error {
 		for ctx.Err() == nil {
 			i := int(next.Add(1)) - 1
 			if i >= len(sequences) {

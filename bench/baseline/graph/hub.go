@@ -20,7 +20,7 @@ func NewHub() *Hub {
 	h := &Hub{posted: make(chan *Task, 1024), subscribers: map[chan *TaskPostedEvent]<-chan struct{}{}}
 	go func() {
 		for cursor := 1; ; cursor++ {
-			h.send(&TaskPostedEvent{Cursor: strconv.Itoa(cursor), Task: <-h.posted})
+			h.broadcast(&TaskPostedEvent{Cursor: strconv.Itoa(cursor), Task: <-h.posted})
 		}
 	}()
 	return h
@@ -43,7 +43,7 @@ func (h *Hub) Subscribe(ctx context.Context) <-chan *TaskPostedEvent {
 	return events
 }
 
-func (h *Hub) send(event *TaskPostedEvent) {
+func (h *Hub) broadcast(event *TaskPostedEvent) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	for events, gone := range h.subscribers {

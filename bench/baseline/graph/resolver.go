@@ -22,8 +22,8 @@ type Store interface {
 	Create(ctx context.Context, task *Task) error
 }
 
-// Constants is a resolver with a page of 20 tasks of that description.
-func Constants(description string) *Resolver {
+// NewConstantResolver is a resolver with a page of 20 tasks of that description.
+func NewConstantResolver(description string) *Resolver {
 	hub := NewHub()
 	r := &Resolver{Hub: hub, Publish: hub.Publish}
 	poster := &Agent{ID: uuid.NewString()}
@@ -42,16 +42,16 @@ func Constants(description string) *Resolver {
 	return r
 }
 
-type keyOfPoster struct{}
+type apiKeyContextKey struct{}
 
-// WithKey returns a context with the API key of a request.
-func WithKey(ctx context.Context, key string) context.Context {
-	return context.WithValue(ctx, keyOfPoster{}, key)
+// WithAPIKey returns a context with the API key of a request.
+func WithAPIKey(ctx context.Context, key string) context.Context {
+	return context.WithValue(ctx, apiKeyContextKey{}, key)
 }
 
-// KeyFrom returns the API key that WithKey put into ctx, or "".
-func KeyFrom(ctx context.Context) string {
-	key, ok := ctx.Value(keyOfPoster{}).(string)
+// APIKeyFrom returns the API key that WithAPIKey put into ctx, or "".
+func APIKeyFrom(ctx context.Context) string {
+	key, ok := ctx.Value(apiKeyContextKey{}).(string)
 	if !ok {
 		return ""
 	}

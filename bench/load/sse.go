@@ -11,23 +11,23 @@ import (
 	"time"
 )
 
-// feed is a subscription to PocketBase's realtime API: server-sent events, of
+// sseStream is a subscription to PocketBase's realtime API: server-sent events, of
 // which the first says under which id to ask for topics.
-type feed struct {
+type sseStream struct {
 	conn net.Conn
 	in   *bufio.Reader
 	buf  []byte
 }
 
-func (f *feed) subscribe(ctx context.Context, sub Subscription, dialer net.Dialer) error {
-	if err := f.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+func (f *sseStream) subscribe(ctx context.Context, sub Subscription, dialer net.Dialer) error {
+	if err := f.conn.SetDeadline(time.Now().Add(responseTimeout)); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(f.conn, "GET /api/realtime HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n", sub.Addr); err != nil {
 		return fmt.Errorf("ask for events: %w", err)
 	}
 	head := bufio.NewReaderSize(f.conn, 2<<10)
-	answer, err := readHead(head)
+	answer, err := readResponseHead(head)
 	if err != nil {
 		return fmt.Errorf("read the head of the events: %w", err)
 	}
@@ -57,10 +57,10 @@ func (f *feed) subscribe(ctx context.Context, sub Subscription, dialer net.Diale
 	return f.conn.SetDeadline(time.Time{})
 }
 
-func (f *feed) close() error { return f.conn.Close() }
+func (f *sseStream) close() error { return f.conn.Close() }
 
 // message is all lines up to the next empty one.
-func (f *feed) message() ([]byte, error) {
+func (f *sseStream) message() ([]byte, error) {
 	f.buf = f.buf[:0]
 	for {
 		line, err := f.in.ReadSlice('\n')

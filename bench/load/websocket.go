@@ -25,11 +25,11 @@ type Subscription struct {
 	Payload func(subscriber int) string
 	// Topic is what to hear of over PocketBase's realtime API.
 	Topic string
-	// Mark is the text before the Stamp by which an event is known again.
-	Mark string
-	// Cursor is the text before the cursor of an event, a number that must grow
+	// StampPrefix is the text before the Stamp by which an event is known again.
+	StampPrefix string
+	// CursorPrefix is the text before the cursor of an event, a number that must grow
 	// from event to event; empty where events have none.
-	Cursor string
+	CursorPrefix string
 }
 
 // stream is one live subscription, read by one goroutine.
@@ -43,26 +43,26 @@ type stream interface {
 // and not from one.
 func (s Subscription) open(ctx context.Context, i int, dialer net.Dialer) (stream, error) {
 	dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%100))}
-	conn, err := reach(ctx, s.Addr, dialer)
+	conn, err := dialLoopback(ctx, s.Addr, dialer)
 	if err != nil {
 		return nil, err
 	}
 	if s.Topic != "" {
-		f := &feed{conn: conn}
+		f := &sseStream{conn: conn}
 		if err := f.subscribe(ctx, s, dialer); err != nil {
 			return nil, errors.Join(err, conn.Close())
 		}
 		return f, nil
 	}
-	sock := &socket{conn: conn, in: bufio.NewReaderSize(conn, 2<<10)}
+	sock := &webSocketStream{conn: conn, in: bufio.NewReaderSize(conn, 2<<10)}
 	if err := sock.subscribe(s, i); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return sock, nil
 }
 
-// socket is a subscription over a WebSocket.
-type socket struct {
+// webSocketStream is a subscription over a WebSocket.
+type webSocketStream struct {
 	conn net.Conn
 	in   *bufio.Reader
 	buf  []byte
@@ -81,14 +81,14 @@ const maxMessage = 1 << 20
 
 // subscribe does so under an operation id of its own. Ids are of many shapes and
 // lengths, as those of real clients are.
-func (s *socket) subscribe(sub Subscription, i int) error {
-	if err := s.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+func (s *webSocketStream) subscribe(sub Subscription, i int) error {
+	if err := s.conn.SetDeadline(time.Now().Add(responseTimeout)); err != nil {
 		return err
 	}
 	if err := s.upgrade(sub.Addr); err != nil {
 		return err
 	}
-	if err := s.write(opText, []byte(`{"type":"connection_init","payload":`+sub.Init(i)+`}`)); err != nil {
+	if err := s.writeFrame(opText, []byte(`{"type":"connection_init","payload":`+sub.Init(i)+`}`)); err != nil {
 		return fmt.Errorf("connection_init: %w", err)
 	}
 	message, err := s.message()
@@ -98,13 +98,13 @@ func (s *socket) subscribe(sub Subscription, i int) error {
 	if !bytes.Contains(message, []byte(`"connection_ack"`)) {
 		return fmt.Errorf("want connection_ack, got %.300s", message)
 	}
-	if err := s.write(opText, fmt.Appendf(nil, `{"id":%q,"type":"subscribe","payload":%s}`, operationID(i), sub.Payload(i))); err != nil {
+	if err := s.writeFrame(opText, fmt.Appendf(nil, `{"id":%q,"type":"subscribe","payload":%s}`, operationID(i), sub.Payload(i))); err != nil {
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	return s.conn.SetDeadline(time.Time{})
 }
 
-func (s *socket) upgrade(addr string) error {
+func (s *webSocketStream) upgrade(addr string) error {
 	nonce := make([]byte, 16)
 	rand.Read(nonce)
 	_, err := fmt.Fprintf(s.conn, "GET /graphql HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
@@ -113,7 +113,7 @@ func (s *socket) upgrade(addr string) error {
 	if err != nil {
 		return fmt.Errorf("send upgrade: %w", err)
 	}
-	answer, err := readHead(s.in)
+	answer, err := readResponseHead(s.in)
 	if err != nil {
 		return fmt.Errorf("read upgrade: %w", err)
 	}
@@ -134,32 +134,32 @@ func operationID(i int) string {
 	}
 }
 
-func (s *socket) close() error { return s.conn.Close() }
+func (s *webSocketStream) close() error { return s.conn.Close() }
 
 // message is the next whole text message that is no ping of the protocol's.
 // Pings of either kind are answered on the way.
-func (s *socket) message() ([]byte, error) {
+func (s *webSocketStream) message() ([]byte, error) {
 	for {
-		message, err := s.frames()
+		message, err := s.readMessage()
 		if err != nil || len(message) > 100 || !bytes.Contains(message, []byte(`"type":"ping"`)) {
 			return message, err
 		}
-		if err := s.write(opText, []byte(`{"type":"pong"}`)); err != nil {
+		if err := s.writeFrame(opText, []byte(`{"type":"pong"}`)); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// frames is the next whole text message.
-func (s *socket) frames() ([]byte, error) {
+// readMessage is the next whole text message.
+func (s *webSocketStream) readMessage() ([]byte, error) {
 	s.buf = s.buf[:0]
 	for {
-		last, opcode, size, err := s.frameHead()
+		last, opcode, size, err := s.readFrameHeader()
 		if err != nil {
 			return nil, err
 		}
 		if opcode >= opClose {
-			if err := s.control(opcode, size); err != nil {
+			if err := s.handleControl(opcode, size); err != nil {
 				return nil, err
 			}
 			continue
@@ -176,7 +176,7 @@ func (s *socket) frames() ([]byte, error) {
 	}
 }
 
-func (s *socket) frameHead() (last bool, opcode byte, size int, err error) {
+func (s *webSocketStream) readFrameHeader() (last bool, opcode byte, size int, err error) {
 	var b [8]byte
 	if _, err := readInto(s.in, b[:0], 2); err != nil {
 		return false, 0, 0, err
@@ -196,7 +196,7 @@ func (s *socket) frameHead() (last bool, opcode byte, size int, err error) {
 	return last, opcode, size, err
 }
 
-func (s *socket) control(opcode byte, size int) error {
+func (s *webSocketStream) handleControl(opcode byte, size int) error {
 	payload, err := readInto(s.in, nil, size)
 	switch {
 	case err != nil:
@@ -208,14 +208,14 @@ func (s *socket) control(opcode byte, size int) error {
 		}
 		return fmt.Errorf("closed by the server: %d %s", code, strings.ToValidUTF8(string(payload), "?"))
 	case opcode == opPing:
-		return s.write(opPong, payload)
+		return s.writeFrame(opPong, payload)
 	default:
 		return nil
 	}
 }
 
-// write sends one frame. Clients must mask; a mask of zeros is one.
-func (s *socket) write(opcode byte, payload []byte) error {
+// writeFrame sends one frame. Clients must mask; a mask of zeros is one.
+func (s *webSocketStream) writeFrame(opcode byte, payload []byte) error {
 	frame := []byte{0x80 | opcode}
 	switch {
 	case len(payload) < 126:

@@ -13,17 +13,17 @@ import (
 	"agentmarket.space/server/bench/baseline/graph"
 )
 
-// books does the whole of the product's work at posting, still in a transaction
+// ledgerStore does the whole of the product's work at posting, still in a transaction
 // per call and as gorm makes it easy: the key is looked up, the poster's wallet
 // is debited, and with the task go its capabilities, the transfer, an event and
 // a job. There are no triggers that check it, and no journal of the wallet.
-type books struct {
+type ledgerStore struct {
 	db *gorm.DB
 
 	// known are the keys that have an account. The first request with a key
 	// opens one: whoever sends requests to a baseline has not registered.
-	mu    sync.Mutex
-	known map[string]bool
+	mu             sync.Mutex
+	openedAccounts map[string]bool
 }
 
 type account struct {
@@ -63,19 +63,19 @@ type job struct {
 
 const credits = 1_000_000_000
 
-var errPoor = errors.New("not enough credits")
+var errInsufficientCredits = errors.New("not enough credits")
 
-func openBooks(file string) (*books, error) {
-	db, err := open(file, &account{}, &task{}, &capability{}, &transfer{}, &event{}, &job{})
+func openLedgerStore(file string) (*ledgerStore, error) {
+	db, err := openDatabase(file, &account{}, &task{}, &capability{}, &transfer{}, &event{}, &job{})
 	if err != nil {
 		return nil, err
 	}
-	return &books{db: db, known: map[string]bool{}}, nil
+	return &ledgerStore{db: db, openedAccounts: map[string]bool{}}, nil
 }
 
 // Create keeps one task and all that comes with it.
-func (b *books) Create(ctx context.Context, posted *graph.Task) error {
-	sum := sha256.Sum256([]byte(graph.KeyFrom(ctx)))
+func (b *ledgerStore) Create(ctx context.Context, posted *graph.Task) error {
+	sum := sha256.Sum256([]byte(graph.APIKeyFrom(ctx)))
 	hash := hex.EncodeToString(sum[:])
 	if err := b.openAccount(ctx, hash); err != nil {
 		return err
@@ -91,14 +91,14 @@ func (b *books) Create(ctx context.Context, posted *graph.Task) error {
 			return hold.Error
 		}
 		if hold.RowsAffected != 1 {
-			return errPoor
+			return errInsufficientCredits
 		}
 		var words []capability
 		for _, word := range posted.RequiredCapabilities {
 			words = append(words, capability{Word: word, TaskID: posted.ID})
 		}
 		for _, row := range []any{
-			rowOf(posted, poster.ID), &words,
+			newTaskRow(posted, poster.ID), &words,
 			&transfer{Kind: "hold", TaskID: posted.ID, Debit: "available:" + poster.ID, Credit: "held:" + poster.ID, Amount: posted.Budget},
 			&event{Kind: "task.posted", TaskID: posted.ID, Agent: poster.ID},
 			&job{Kind: "match", State: "available", Args: `{"task":"` + posted.ID + `"}`},
@@ -111,12 +111,12 @@ func (b *books) Create(ctx context.Context, posted *graph.Task) error {
 	})
 }
 
-func (b *books) openAccount(ctx context.Context, hash string) error {
+func (b *ledgerStore) openAccount(ctx context.Context, hash string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.known[hash] {
+	if b.openedAccounts[hash] {
 		return nil
 	}
-	b.known[hash] = true
+	b.openedAccounts[hash] = true
 	return b.db.WithContext(ctx).Create(&account{ID: uuid.NewString(), KeyHash: hash, Available: credits}).Error
 }

@@ -12,11 +12,11 @@ import (
 // measure runs the experiments asked for.
 func (b *bench) measure(ctx context.Context) ([]row, error) {
 	var rows []row
-	for _, e := range slices.Concat(b.experiments(), b.growth()) {
-		if !b.wanted(e) {
+	for _, e := range slices.Concat(b.allExperiments(), b.growthExperiments()) {
+		if !b.isSelected(e) {
 			continue
 		}
-		done, err := b.alternate(ctx, e)
+		done, err := b.runExperiment(ctx, e)
 		if err != nil {
 			return nil, err
 		}
@@ -28,9 +28,9 @@ func (b *bench) measure(ctx context.Context) ([]row, error) {
 	return rows, nil
 }
 
-// wanted reports whether an experiment was asked for. Those of growth must be
+// isSelected reports whether an experiment was asked for. Those of growth must be
 // asked for: they take long.
-func (b *bench) wanted(e experiment) bool {
+func (b *bench) isSelected(e experiment) bool {
 	name := e.works[0].name
 	if len(b.only) == 0 {
 		return !strings.HasPrefix(name, "growth")
@@ -38,12 +38,12 @@ func (b *bench) wanted(e experiment) bool {
 	return slices.ContainsFunc(b.only, func(part string) bool { return strings.HasPrefix(name, part) })
 }
 
-// alternate measures every contender once a round. A contender that fails is
+// runExperiment measures every contender once a round. A contender that fails is
 // left out from then on; the error returned is that the run was interrupted.
-func (b *bench) alternate(ctx context.Context, e experiment) ([]row, error) {
+func (b *bench) runExperiment(ctx context.Context, e experiment) ([]row, error) {
 	samples := make([][][]sample, len(e.contenders)) // by contender, round, work
 	failed := make([]error, len(e.contenders))
-	measures := make([]measure, len(e.contenders))
+	measures := make([]measureFunc, len(e.contenders))
 	refuse := func(i int, err error) {
 		failed[i] = err
 		slog.Warn("refused", slog.String("work", e.works[0].name), slog.String("server", e.contenders[i].name), slog.Any("error", err))
@@ -76,7 +76,7 @@ func (b *bench) alternate(ctx context.Context, e experiment) ([]row, error) {
 			}
 			samples[i] = append(samples[i], got)
 			slog.Info("measured", slog.String("work", e.works[0].name), slog.Int("round", round+1),
-				slog.String("server", e.contenders[i].name), slog.String("figure", digits(got[0].figure)+e.works[0].unit))
+				slog.String("server", e.contenders[i].name), slog.String("figure", formatFigure(got[0].figure)+e.works[0].unit))
 		}
 	}
 	return e.rows(samples, failed), nil
@@ -87,12 +87,12 @@ func (e experiment) rows(samples [][][]sample, failed []error) []row {
 	var rows []row
 	for w, work := range e.works {
 		for i, c := range e.contenders {
-			r := row{work: work, contender: c.name, samples: column(samples[i], w), failure: failed[i]}
+			r := row{work: work, contender: c.name, samples: workSamples(samples[i], w), failure: failed[i]}
 			if w < len(c.goals) {
 				r.goal = c.goals[w]
 			}
-			if i != e.first {
-				r.first = column(samples[e.first], w)
+			if i != e.reference {
+				r.reference = workSamples(samples[e.reference], w)
 			}
 			rows = append(rows, r)
 		}
@@ -100,7 +100,7 @@ func (e experiment) rows(samples [][][]sample, failed []error) []row {
 	return rows
 }
 
-func column(rounds [][]sample, work int) []sample {
+func workSamples(rounds [][]sample, work int) []sample {
 	samples := []sample{}
 	for _, round := range rounds {
 		samples = append(samples, round[work])
@@ -108,8 +108,8 @@ func column(rounds [][]sample, work int) []sample {
 	return samples
 }
 
-// failures tells of each contender that was refused, once.
-func failures(rows []row) error {
+// contenderErrors tells of each contender that was refused, once.
+func contenderErrors(rows []row) error {
 	var errs []error
 	for _, r := range rows {
 		if r.failure != nil && !slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, r.failure) }) {
