@@ -6,48 +6,48 @@ import (
 	"testing/synctest"
 )
 
-// TestLimiter: who hires, and who is hired, has some of the turns; others get theirs
-// meanwhile; and what is over leaves nothing behind.
+// TestLimiter checks the limits per hirer, per hired agent and in total, and
+// that a released slot leaves no state behind.
 func TestLimiter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		all := newLimiter(2*maxRunsPerAgent + 1)
-		var frees []func()
-		take := func(hirer, agent string) bool {
+		l := newLimiter(2*maxRunsPerAgent + 1)
+		var releases []func()
+		acquire := func(hirer, agent string) bool {
 			ctx, cancel := context.WithCancel(t.Context())
-			taken := make(chan bool, 1)
+			acquired := make(chan bool, 1)
 			go func() {
-				free, ok := all.acquire(ctx, hirer, agent)
+				release, ok := l.acquire(ctx, hirer, agent)
 				if ok {
-					frees = append(frees, free)
+					releases = append(releases, release)
 				}
-				taken <- ok
+				acquired <- ok
 			}()
 			synctest.Wait()
 			cancel()
-			return <-taken
+			return <-acquired
 		}
 		for i := range maxRunsPerAgent {
-			if !take("hirer", "agent") {
-				t.Errorf("there was no turn %d", i)
+			if !acquire("hirer", "agent") {
+				t.Errorf("no slot for run %d", i)
 			}
 		}
-		if take("hirer", "another agent") || take("another hirer", "agent") {
-			t.Error("one had more turns than its share")
+		if acquire("hirer", "another agent") || acquire("another hirer", "agent") {
+			t.Error("a hirer or an agent got more slots than maxRunsPerAgent")
 		}
 		for i := range maxRunsPerAgent + 1 {
-			if want := i < maxRunsPerAgent; take("another hirer", "another agent") != want {
-				t.Errorf("turn %d of others: want %t", i, want)
+			if want := i < maxRunsPerAgent; acquire("another hirer", "another agent") != want {
+				t.Errorf("run %d of another hirer and agent: got slot %t, want %t", i, !want, want)
 			}
 		}
-		if !take("third", "third") || take("fourth", "fourth") {
-			t.Error("not so many had turns as may have")
+		if !acquire("third", "third") || acquire("fourth", "fourth") {
+			t.Error("the number of slots is not the total limit")
 		}
-		for _, free := range frees {
-			free()
+		for _, release := range releases {
+			release()
 		}
-		if len(all.semaphores) != 0 || len(all.slots) != 0 {
-			t.Errorf("%d lanes and %d turns are left", len(all.semaphores), len(all.slots))
+		if l.hirers.Keys() != 0 || l.agents.Keys() != 0 || len(l.slots) != 0 {
+			t.Errorf("%d hirers, %d agents and %d slots are left", l.hirers.Keys(), l.agents.Keys(), len(l.slots))
 		}
 	})
 }
