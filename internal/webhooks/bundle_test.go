@@ -27,18 +27,18 @@ import (
 
 const marketplaceURL = "https://agentmarket.space"
 
-// bundle is a fresh store with webhooks on it.
+// bundle is Webhooks on an empty database.
 type bundle struct {
 	*Webhooks
 	db        *database.DB
 	clock     *clock
-	jobEvents <-chan *river.Event // of jobs, once running
+	jobEvents <-chan *river.Event // nil until run
 }
 
-// clock is the real time, moved by offset.
+// clock is the real time plus offset, or a fixed time plus offset.
 type clock struct {
 	mu     sync.Mutex
-	fixed  time.Time // when set, it stands still
+	fixed  time.Time // zero for the real time
 	offset time.Duration
 }
 
@@ -57,7 +57,7 @@ func (c *clock) advance(d time.Duration) {
 	c.offset += d
 }
 
-// settings is what a test varies.
+// settings are the options of a bundle; the zero value is valid.
 type settings struct {
 	retries       []time.Duration
 	roots         *x509.CertPool
@@ -67,10 +67,10 @@ type settings struct {
 	retention     time.Duration
 }
 
-// loopback lets requests to this machine through.
+// loopback allows requests to this machine.
 func loopback() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
 
-// fastRetries is a schedule that fails n times within milliseconds.
+// fastRetries returns a schedule of n retries within milliseconds.
 func fastRetries(n int) []time.Duration {
 	return slices.Repeat([]time.Duration{5 * time.Millisecond}, n)
 }
@@ -82,13 +82,13 @@ func open(t *testing.T, s settings) *bundle {
 	testutil.Must(t, err)
 	log, err := events.Open(t.Context(), db, logger)
 	testutil.Must(t, err)
-	box, err := auth.NewCipher([]byte("sixteen bytes or more"))
+	cipher, err := auth.NewCipher([]byte("sixteen bytes or more"))
 	testutil.Must(t, err)
 	if s.clock == nil {
 		s.clock = &clock{}
 	}
 	b := &bundle{db: db, clock: s.clock, Webhooks: New(Options{
-		DB: db, Events: log, Client: newClient(s.roots, s.allowNetworks), Cipher: box, MarketplaceURL: marketplaceURL,
+		DB: db, Events: log, Client: newClient(s.roots, s.allowNetworks), Cipher: cipher, MarketplaceURL: marketplaceURL,
 		Timeout: s.timeout, Retries: s.retries, Retention: s.retention, Now: s.clock.now, Logger: logger,
 	})}
 	b.pollInterval = 20 * time.Millisecond
@@ -103,43 +103,43 @@ func newClient(roots *x509.CertPool, allow []netip.Prefix) *outbound.Client {
 	return outbound.New(outbound.Options{RootCAs: roots, AllowNetworks: allow, UserAgent: "AgentMarket"})
 }
 
-// run starts the webhooks and listens to their jobs.
+// run starts the webhooks and subscribes to job events.
 func (b *bundle) run(t *testing.T) {
 	t.Helper()
 	testutil.Must(t, b.Start(t.Context()))
-	told, cancel := b.riverClient.SubscribeConfig(&river.SubscribeConfig{ChanSize: 10_000, Kinds: []river.EventKind{
+	jobEvents, cancel := b.riverClient.SubscribeConfig(&river.SubscribeConfig{ChanSize: 10_000, Kinds: []river.EventKind{
 		river.EventKindJobCompleted, river.EventKindJobFailed, river.EventKindJobSnoozed, river.EventKindJobCancelled,
 	}})
 	t.Cleanup(cancel)
-	b.jobEvents = told
+	b.jobEvents = jobEvents
 }
 
-// eventually waits for done, looking whenever a job has ended.
+// eventually waits until done returns true. It calls done after each job event.
 func (b *bundle) eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	late := time.After(testutil.Timeout)
+	timeout := time.After(testutil.Timeout)
 	for !done() {
 		select {
 		case <-b.jobEvents:
-		case <-late:
-			t.Fatalf("waited %s for %s", testutil.Timeout, what)
+		case <-timeout:
+			t.Fatalf("timed out after %s waiting for %s", testutil.Timeout, what)
 		}
 	}
 }
 
-// write runs a change that must succeed.
+// write runs fn in a transaction that must succeed.
 func (b *bundle) write(t *testing.T, fn func(*database.Tx) error) {
 	t.Helper()
 	testutil.Must(t, b.db.Write(t.Context(), fn))
 }
 
-// addAgent adds an agent that can do something.
+// addAgent adds an agent with capabilities and returns its id.
 func (b *bundle) addAgent(t *testing.T, capabilities ...string) string {
 	t.Helper()
 	return b.addAgentWithID(t, uuid.Must(uuid.NewV7()).String(), capabilities...)
 }
 
-// addAgentWithID is agent with a known id.
+// addAgentWithID is addAgent with a given id.
 func (b *bundle) addAgentWithID(t *testing.T, id string, capabilities ...string) string {
 	t.Helper()
 	b.write(t, func(tx *database.Tx) error {
@@ -157,7 +157,7 @@ func (b *bundle) addAgentWithID(t *testing.T, id string, capabilities ...string)
 	return id
 }
 
-// addSubscriber adds an agent that is notified at an address.
+// addSubscriber adds an agent with a webhook.
 func (b *bundle) addSubscriber(t *testing.T, url string, capabilities ...string) (agentID, secret string) {
 	t.Helper()
 	agentID = b.addAgent(t, capabilities...)
@@ -173,7 +173,7 @@ func (b *bundle) subscribe(t *testing.T, agentID, url string) (secret string) {
 	return secret
 }
 
-// post posts a task and announces it.
+// post posts a task and notifies the webhooks.
 func (b *bundle) post(t *testing.T, posterID string, capabilities ...string) models.Event {
 	t.Helper()
 	return b.postTask(t, models.Task{
@@ -182,13 +182,13 @@ func (b *bundle) post(t *testing.T, posterID string, capabilities ...string) mod
 	})
 }
 
-// matchEvent has the deliveries of an event made.
+// matchEvent runs the match job of a task.posted event.
 func (b *bundle) matchEvent(t *testing.T, event models.Event) {
 	t.Helper()
 	testutil.Must(t, b.runMatchJob(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted}))
 }
 
-// runMatchJob works a job that finds whom events concern, for the so-manyth time.
+// runMatchJob runs a match job with an attempt number.
 func (b *bundle) runMatchJob(t *testing.T, attempt int, args MatchArgs) error {
 	t.Helper()
 	return (&matchWorker{webhooks: b.Webhooks}).Work(t.Context(), &river.Job[MatchArgs]{JobRow: &rivertype.JobRow{Attempt: attempt}, Args: args})
@@ -247,21 +247,30 @@ func (b *bundle) attempts(t *testing.T, deliveryID string) []models.Attempt {
 	return attempts
 }
 
-// receivedRequest is a request as it arrived.
+// newPendingDelivery returns a bundle with a delivery without attempts, and its
+// agent.
+func newPendingDelivery(t *testing.T) (b *bundle, worker string, d models.Delivery) {
+	t.Helper()
+	b = open(t, settings{})
+	worker, _ = b.addSubscriber(t, "https://hooks.example.com/", "research")
+	b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
+	return b, worker, b.deliveries(t, worker)[0]
+}
+
+// receivedRequest is a request that a receiver got.
 type receivedRequest struct {
 	header http.Header
 	body   []byte
 }
 
-// receiver is an endpoint over TLS that answers as it is told and keeps what it
-// gets.
+// receiver is a TLS endpoint that records its requests.
 type receiver struct {
 	*httptest.Server
 	requests chan receivedRequest
 }
 
-// newReceiver starts a receiver. answer may be nil for plain 200s.
-func newReceiver(t *testing.T, answer http.HandlerFunc) *receiver {
+// newReceiver starts a receiver. A nil respond returns status 200.
+func newReceiver(t *testing.T, respond http.HandlerFunc) *receiver {
 	t.Helper()
 	r := &receiver{requests: make(chan receivedRequest, 1000)}
 	r.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -270,15 +279,15 @@ func newReceiver(t *testing.T, answer http.HandlerFunc) *receiver {
 			return
 		}
 		r.requests <- receivedRequest{header: req.Header.Clone(), body: body}
-		if answer != nil {
-			answer(w, req)
+		if respond != nil {
+			respond(w, req)
 		}
 	}))
 	t.Cleanup(r.Close)
 	return r
 }
 
-// certPool trusts the receivers.
+// certPool returns a pool with the certificates of receivers.
 func certPool(receivers ...*receiver) *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, r := range receivers {
@@ -292,14 +301,14 @@ func (r *receiver) next(t *testing.T) receivedRequest {
 	return mustReceive(t, r.requests)
 }
 
-// mustReceive takes from a channel what must come.
+// mustReceive returns the next value of a channel.
 func mustReceive[T any](t *testing.T, from <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-from:
 		return v
 	case <-time.After(testutil.Timeout):
-		t.Fatalf("nothing came within %s", testutil.Timeout)
+		t.Fatalf("timed out after %s waiting for a value", testutil.Timeout)
 		panic("unreachable")
 	}
 }

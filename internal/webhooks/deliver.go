@@ -18,34 +18,38 @@ import (
 )
 
 const (
-	// maxShortSnooze is the longest wait that the job itself sits out in steps. The job
-	// queue wakes later ones only every five seconds.
+	// maxShortSnooze is the longest delay for which a job snoozes in steps of
+	// shortSnoozeStep. River moves jobs scheduled later than that into the queue only
+	// every five seconds.
 	maxShortSnooze  = 10 * time.Second
 	shortSnoozeStep = 4 * time.Second
-	// A job that finds its endpoint busy comes back after minBusySnooze, or after as
-	// long as the endpoint has made no progress, up to maxBusySnooze.
+	// A job whose endpoint has no free slot snoozes for as long as the endpoint has
+	// made no progress, within these bounds.
 	minBusySnooze = 250 * time.Millisecond
 	maxBusySnooze = 30 * time.Second
 )
 
-// removedReason is the last error of what was due to a webhook that is gone.
+// removedReason is the last error of a pending delivery whose webhook was removed.
 const removedReason = "the webhook was removed"
 
-// DeliverArgs is the job that makes one try of a delivery. A try that was made
-// already is skipped, so the job may be queued twice.
+// DeliverArgs is the job that makes one attempt of a delivery. It skips an attempt
+// that is already recorded, so duplicate jobs are harmless.
 type DeliverArgs struct {
 	DeliveryID string `json:"delivery_id"`
 	Attempt    int    `json:"attempt"` // from 1
-	// BulkRedelivery says that it was asked for with others of its page: it leaves room for
-	// first tries as a retry does.
-	BulkRedelivery bool   `json:"again,omitempty"`
-	Trace          string `json:"trace,omitempty"` // of who asked for it
+	// BulkRedelivery is true for a redelivery of a whole page. It has low priority,
+	// like a retry.
+	BulkRedelivery bool   `json:"bulk_redelivery,omitempty"`
+	Trace          string `json:"trace,omitempty"` // traceparent of the caller
 }
 
-// Kind names the job.
+// isLowPriority reports whether the job is a retry or a bulk redelivery.
+func (a DeliverArgs) isLowPriority() bool { return a.Attempt > 1 || a.BulkRedelivery }
+
+// Kind returns the name of the job.
 func (DeliverArgs) Kind() string { return "webhook_deliver" }
 
-// InsertOpts says where the job is queued: first tries and later ones apart.
+// InsertOpts puts first attempts and retries into separate queues.
 func (a DeliverArgs) InsertOpts() river.InsertOpts {
 	opts := river.InsertOpts{Queue: firstAttemptQueue, MaxAttempts: maxJobAttempts}
 	if a.Attempt > 1 {
@@ -54,36 +58,36 @@ func (a DeliverArgs) InsertOpts() river.InsertOpts {
 	return opts
 }
 
-// enqueueNextAttempt has the next try of a delivery made with the commit.
+// enqueueNextAttempt enqueues the next attempt of a delivery when tx commits.
 func enqueueNextAttempt(tx *database.Tx, d *models.Delivery, opts river.InsertOpts) {
 	enqueueAttempt(tx, DeliverArgs{DeliveryID: d.ID, Attempt: d.Attempts + 1}, opts)
 }
 
-// enqueueAttempt is enqueue with arguments that there are. They keep their trace where the
-// commit is part of none.
+// enqueueAttempt enqueues args when tx commits. If tx has no trace, the job keeps
+// the trace in args.
 func enqueueAttempt(tx *database.Tx, args DeliverArgs, opts river.InsertOpts) {
 	args.Trace = cmp.Or(tx.TraceParent(), args.Trace)
 	tx.Enqueue(args, &opts)
 }
 
-// deliverWorker works DeliverArgs.
+// deliverWorker runs DeliverArgs jobs.
 type deliverWorker struct {
 	river.WorkerDefaults[DeliverArgs]
 	webhooks *Webhooks
 }
 
-// Work makes the try when its time has come and its endpoint has room.
+// Work makes the attempt if it is due and its endpoint has a free slot. Otherwise
+// the job snoozes.
 func (d *deliverWorker) Work(ctx context.Context, job *river.Job[DeliverArgs]) error {
 	return d.webhooks.deliver(ctx, job.Args, job.Queue)
 }
 
-// deliver makes one try of a delivery, whose job is of a queue, and writes down what
-// came of it. The request is made outside any transaction.
+// deliver makes one attempt of a delivery and records its outcome. queue is the
+// queue of the job. The request is sent outside any transaction.
 func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) error {
-	later := args.Attempt > 1 || args.BulkRedelivery
 	var delivery models.Delivery
 	err := w.db.Read(ctx).Where("id = ?", args.DeliveryID).Take(&delivery).Error
-	if errors.Is(err, gorm.ErrRecordNotFound) { // it ended long ago and was taken away
+	if errors.Is(err, gorm.ErrRecordNotFound) { // it is past its retention and was pruned
 		return nil
 	}
 	if err != nil {
@@ -92,8 +96,8 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) 
 	if delivery.Status != models.DeliveryPending || delivery.Attempts >= args.Attempt {
 		return nil
 	}
-	if early := w.snoozeUntilDue(&delivery); early > 0 {
-		return river.JobSnooze(early)
+	if delay := w.snoozeUntilDue(&delivery); delay > 0 {
+		return river.JobSnooze(delay)
 	}
 	hook, err := w.Get(ctx, delivery.AgentID)
 	if models.CodeOf(err) == models.NotFound {
@@ -108,38 +112,38 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) 
 	if queue == firstAttemptQueue && w.limiter.isSlow(delivery.AgentID) {
 		return w.moveToRetryQueue(ctx, &delivery, args)
 	}
-	taken, stalled, ok := w.limiter.acquire(ctx, delivery.AgentID, later)
+	s, stalled, ok := w.limiter.acquire(ctx, delivery.AgentID, args.isLowPriority())
 	if !ok {
 		return river.JobSnooze(busySnooze(stalled, w.random()))
 	}
-	defer w.limiter.release(taken)
+	defer w.limiter.release(s)
 
 	ctx, span := w.startAttemptSpan(ctx, &args)
 	defer span.End()
 	failpoint.Hit("deliver-due")
-	answer, err := w.attemptDelivery(ctx, hook, &delivery, args.Attempt)
+	outcome, err := w.attemptDelivery(ctx, hook, &delivery, args.Attempt)
 	if err != nil {
 		return err
 	}
 	failpoint.Hit("deliver-sent")
-	return w.recordOutcome(context.WithoutCancel(ctx), hook, &delivery, args.Attempt, answer)
+	return w.recordOutcome(context.WithoutCancel(ctx), hook, &delivery, args.Attempt, outcome)
 }
 
-// moveToRetryQueue has a first try wait with the retries instead: its endpoint has become slow
-// since it was queued, or is known to be so in this process only.
+// moveToRetryQueue moves a first attempt to the retry queue. Its endpoint became
+// slow after the job was enqueued, or only this process knows that it is slow.
 func (w *Webhooks) moveToRetryQueue(ctx context.Context, delivery *models.Delivery, args DeliverArgs) error {
 	err := w.db.Write(ctx, func(tx *database.Tx) error {
 		enqueueAttempt(tx, args, river.InsertOpts{Queue: retryQueue})
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("put off delivery %s: %w", delivery.ID, err)
+		return fmt.Errorf("move delivery %s to the retry queue: %w", delivery.ID, err)
 	}
 	return nil
 }
 
-// snoozeUntilDue returns how long the delivery's job is to sleep before it looks again;
-// 0 when the delivery is due.
+// snoozeUntilDue returns how long the job of a delivery snoozes, 0 or less when
+// the delivery is due.
 func (w *Webhooks) snoozeUntilDue(delivery *models.Delivery) time.Duration {
 	if delivery.NextAttemptAt == nil {
 		return 0
@@ -151,19 +155,20 @@ func (w *Webhooks) snoozeUntilDue(delivery *models.Delivery) time.Duration {
 	return min(remaining, shortSnoozeStep)
 }
 
-// busySnooze returns how long a job stays away from an endpoint without room. An
-// endpoint that works its queue off is asked again soon; one that hangs, less
-// and less often, so that a long queue to it costs the others little.
+// busySnooze returns how long a job snoozes when its endpoint has no free slot.
+// The delay grows while the endpoint makes no progress, so a long backlog for a
+// hanging endpoint costs other endpoints little.
 func busySnooze(stalled time.Duration, random float64) time.Duration {
-	pause := min(max(stalled, minBusySnooze), maxBusySnooze)
-	return time.Duration(float64(pause) * (1 - jitter + 2*jitter*random))
+	delay := min(max(stalled, minBusySnooze), maxBusySnooze)
+	return time.Duration(float64(delay) * (1 - jitter + 2*jitter*random))
 }
 
-// drop gives up a delivery that cannot be tried, unless it can by now. It is kept and
-// can be sent again.
+// drop marks a delivery as failed because its webhook was removed or suspended.
+// The delivery can be redelivered. If the webhook is active again, the job
+// snoozes instead.
 func (w *Webhooks) drop(ctx context.Context, delivery *models.Delivery, reason string) error {
 	err := w.db.Write(ctx, func(tx *database.Tx) error {
-		if _, err := activeWebhook(tx, delivery.AgentID); err == nil { // its owner was faster, and may have asked for it
+		if _, err := activeWebhook(tx, delivery.AgentID); err == nil { // set or resumed after the job read it
 			return river.JobSnooze(minBusySnooze)
 		}
 		return tx.Model(&models.Delivery{}).
@@ -174,7 +179,7 @@ func (w *Webhooks) drop(ctx context.Context, delivery *models.Delivery, reason s
 		return snooze
 	}
 	if err != nil {
-		return fmt.Errorf("give up delivery %s: %w", delivery.ID, err)
+		return fmt.Errorf("drop delivery %s: %w", delivery.ID, err)
 	}
 	w.logger.InfoContext(ctx, "webhook delivery dropped", slog.String("delivery_id", delivery.ID),
 		slog.String("agent_id", delivery.AgentID), slog.String("reason", reason))

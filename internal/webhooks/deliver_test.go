@@ -2,7 +2,6 @@ package webhooks
 
 import (
 	"bytes"
-	"context"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,7 +24,7 @@ import (
 func TestDeliver(t *testing.T) {
 	t.Parallel()
 
-	t.Run("a matching agent gets a request that the documented snippet verifies", func(t *testing.T) {
+	t.Run("a matching agent gets a request with valid signatures", func(t *testing.T) {
 		t.Parallel()
 		r := newReceiver(t, nil)
 		b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
@@ -36,7 +35,7 @@ func TestDeliver(t *testing.T) {
 		got := r.next(t)
 
 		signature := got.header.Get("X-AgentMarket-Signature")
-		testutil.Equal(t, "signature made in Go", signature, outbound.Sign(secret, got.body))
+		testutil.Equal(t, "signature", signature, outbound.Sign(secret, got.body))
 		verifyInNode(t, secret, signature, got.body)
 		standard, err := standardwebhooks.NewWebhook(secret)
 		testutil.Must(t, err)
@@ -46,7 +45,7 @@ func TestDeliver(t *testing.T) {
 		testutil.Equal(t, "delivery id", got.header.Get("X-AgentMarket-Delivery"), d.ID)
 		testutil.Equal(t, "response status", deref(d.ResponseStatus), any(200))
 		testutil.Equal(t, "next attempt", deref(d.NextAttemptAt), nil)
-		testutil.Equal(t, "attempts kept", len(b.attempts(t, d.ID)), 1)
+		testutil.Equal(t, "stored attempts", len(b.attempts(t, d.ID)), 1)
 	})
 
 	t.Run("three failures and a success are four attempts of one delivery", func(t *testing.T) {
@@ -66,20 +65,20 @@ func TestDeliver(t *testing.T) {
 
 		first := r.next(t)
 		for number := 2; number <= 4; number++ {
-			again := r.next(t)
-			testutil.Equal(t, "body", string(again.body), string(first.body))
-			testutil.Equal(t, "delivery", again.header.Get("X-AgentMarket-Delivery"), d.ID)
-			testutil.Equal(t, "attempt", again.header.Get("X-AgentMarket-Attempt"), strconv.Itoa(number))
+			retry := r.next(t)
+			testutil.Equal(t, "body", string(retry.body), string(first.body))
+			testutil.Equal(t, "delivery", retry.header.Get("X-AgentMarket-Delivery"), d.ID)
+			testutil.Equal(t, "attempt", retry.header.Get("X-AgentMarket-Attempt"), strconv.Itoa(number))
 		}
 		attempts := b.attempts(t, d.ID)
 		testutil.Equal(t, "attempts", len(attempts), 4)
-		testutil.Equal(t, "status of the first", deref(attempts[0].ResponseStatus), any(500))
-		testutil.Equal(t, "answer to the first", attempts[0].ResponseBody, "not yet\n")
-		testutil.Equal(t, "error of the last", deref(attempts[3].Error), nil)
+		testutil.Equal(t, "status of the first attempt", deref(attempts[0].ResponseStatus), any(500))
+		testutil.Equal(t, "response to the first attempt", attempts[0].ResponseBody, "not yet\n")
+		testutil.Equal(t, "error of the last attempt", deref(attempts[3].Error), nil)
 		testutil.Equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
 	})
 
-	t.Run("a delivery is given up after its last try", func(t *testing.T) {
+	t.Run("a delivery fails after its last attempt", func(t *testing.T) {
 		t.Parallel()
 		r := newReceiver(t, respondWith(http.StatusInternalServerError))
 		b := open(t, settings{roots: certPool(r), allowNetworks: loopback(), retries: fastRetries(2)})
@@ -90,8 +89,8 @@ func TestDeliver(t *testing.T) {
 		d := b.waitDeliveries(t, worker, models.DeliveryFailed, 1)[0]
 
 		testutil.Equal(t, "attempts", d.Attempts, 3)
-		testutil.Equal(t, "tries left", d.AttemptsLeft, 0)
-		testutil.Equal(t, "last error", deref(d.LastError), any("answered 500"))
+		testutil.Equal(t, "attempts left", d.AttemptsLeft, 0)
+		testutil.Equal(t, "last error", deref(d.LastError), any("endpoint returned status 500"))
 	})
 
 	t.Run("a redirect is a failure and is not followed", func(t *testing.T) {
@@ -111,7 +110,7 @@ func TestDeliver(t *testing.T) {
 		testutil.Equal(t, "requests to the target", len(target.requests), 0)
 	})
 
-	t.Run("a name that resolves to a private address is refused, and the refusal kept", func(t *testing.T) {
+	t.Run("a host name with a private address is rejected, and the error is stored", func(t *testing.T) {
 		t.Parallel()
 		r := newReceiver(t, nil)
 		b := open(t, settings{roots: certPool(r), retries: []time.Duration{}})
@@ -128,7 +127,7 @@ func TestDeliver(t *testing.T) {
 		testutil.Equal(t, "requests", len(r.requests), 0)
 	})
 
-	t.Run("410 suspends at once", func(t *testing.T) {
+	t.Run("410 suspends the webhook at once", func(t *testing.T) {
 		t.Parallel()
 		r := newReceiver(t, respondWith(http.StatusGone))
 		b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
@@ -142,26 +141,26 @@ func TestDeliver(t *testing.T) {
 		testutil.Equal(t, "webhook", b.webhook(t, worker).Status, models.WebhookSuspended)
 
 		b.post(t, poster, "research")
-		missed := b.waitDeliveries(t, worker, models.DeliveryFailed, 2)[0]
-		testutil.Equal(t, "last error of the next", deref(missed.LastError), any(suspendedReason))
+		next := b.waitDeliveries(t, worker, models.DeliveryFailed, 2)[0]
+		testutil.Equal(t, "last error of the next delivery", deref(next.LastError), any(suspendedReason))
 		testutil.Equal(t, "requests", len(r.requests), 1)
 	})
 
-	t.Run("410 from an address that was changed meanwhile does not count", func(t *testing.T) {
+	t.Run("410 from a replaced URL does not count", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
 		worker, _ := b.addSubscriber(t, "https://old.example/", "research")
 		b.matchEvent(t, b.post(t, b.addAgent(t), "research"))
-		d, old := b.deliveries(t, worker)[0], b.webhook(t, worker)
+		d, replaced := b.deliveries(t, worker)[0], b.webhook(t, worker)
 		b.subscribe(t, worker, "https://new.example/")
 
-		testutil.Must(t, b.recordOutcome(t.Context(), old, &d, 1, attemptOutcome{status: http.StatusGone, failureReason: "answered 410"}))
+		testutil.Must(t, b.recordOutcome(t.Context(), replaced, &d, 1, attemptOutcome{status: http.StatusGone, failureReason: failureReason(http.StatusGone)}))
 		testutil.Equal(t, "webhook", b.webhook(t, worker).Status, models.WebhookActive)
 		testutil.Equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
 		testutil.Equal(t, "delivery", b.deliveries(t, worker)[0].Status, models.DeliveryPending)
 	})
 
-	t.Run("five days of failures suspend, a success in between does not", func(t *testing.T) {
+	t.Run("five days of failures suspend the webhook, a success resets them", func(t *testing.T) {
 		t.Parallel()
 		var ok atomic.Bool
 		r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -184,17 +183,17 @@ func TestDeliver(t *testing.T) {
 		fail(2)
 		b.clock.advance(suspendAfter - time.Hour)
 		fail(3)
-		testutil.Equal(t, "before five days", b.webhook(t, worker).Status, models.WebhookActive)
+		testutil.Equal(t, "webhook before five days", b.webhook(t, worker).Status, models.WebhookActive)
 		b.clock.advance(time.Hour)
 		fail(4)
-		testutil.Equal(t, "after five days", b.webhook(t, worker).Status, models.WebhookSuspended)
+		testutil.Equal(t, "webhook after five days", b.webhook(t, worker).Status, models.WebhookSuspended)
 
 		b.subscribe(t, worker, r.URL)
-		testutil.Equal(t, "set again", b.webhook(t, worker).Status, models.WebhookActive)
+		testutil.Equal(t, "webhook after it is set again", b.webhook(t, worker).Status, models.WebhookActive)
 		testutil.Equal(t, "failing since", deref(b.webhook(t, worker).FailingSince), nil)
 	})
 
-	t.Run("a receiver that does not answer in time has failed", func(t *testing.T) {
+	t.Run("a timeout is a failure", func(t *testing.T) {
 		t.Parallel()
 		release := make(chan struct{})
 		r := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-release })
@@ -208,7 +207,7 @@ func TestDeliver(t *testing.T) {
 		testutil.Equal(t, "response status", deref(d.ResponseStatus), nil)
 	})
 
-	t.Run("what is due to a removed webhook fails in its turn", func(t *testing.T) {
+	t.Run("a delivery to a removed webhook fails", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
 		worker, _ := b.addSubscriber(t, "https://bot.example/hook", "research")
@@ -222,16 +221,17 @@ func TestDeliver(t *testing.T) {
 	})
 }
 
-// Four requests to an endpoint that hangs are under way; neither its further
-// deliveries nor its neighbours' wait on it.
+// TestDeliver_hangingEndpointDoesNotBlockOthers checks that an endpoint with the
+// maximum number of hanging requests gets no further ones and does not delay
+// deliveries to another endpoint.
 func TestDeliver_hangingEndpointDoesNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	var atOnce gauge
+	var concurrent gauge
 	hanging := newReceiver(t, func(http.ResponseWriter, *http.Request) {
-		atOnce.add(1)
+		concurrent.add(1)
 		<-release
-		atOnce.add(-1)
+		concurrent.add(-1)
 	})
 	healthy := newReceiver(t, nil)
 	b := open(t, settings{roots: certPool(hanging, healthy), allowNetworks: loopback()})
@@ -251,14 +251,14 @@ func TestDeliver_hangingEndpointDoesNotBlockOthers(t *testing.T) {
 	}
 	b.post(t, poster, "quick")
 	healthy.next(t)
-	testutil.Equal(t, "further requests to the hanging one", len(hanging.requests), 0)
+	testutil.Equal(t, "further requests to the hanging endpoint", len(hanging.requests), 0)
 
 	close(release)
 	b.waitDeliveries(t, slow, models.DeliveryDelivered, maxPerEndpoint+6)
-	testutil.Equal(t, "requests at once", atOnce.highest(), maxPerEndpoint)
+	testutil.Equal(t, "concurrent requests", concurrent.highest(), maxPerEndpoint)
 }
 
-// gauge counts what is under way and keeps the highest count.
+// gauge counts concurrent calls and records the maximum.
 type gauge struct {
 	mu            sync.Mutex
 	current, high int
@@ -277,8 +277,8 @@ func (g *gauge) highest() int {
 	return g.high
 }
 
-// A crash can come after a job's work and before the queue knows: every job may
-// run twice.
+// TestJobs_areIdempotent checks that every job may run twice: a crash can happen
+// after the work of a job and before the queue records it.
 func TestJobs_areIdempotent(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t, nil)
@@ -298,11 +298,11 @@ func TestJobs_areIdempotent(t *testing.T) {
 	testutil.Must(t, b.deliver(t.Context(), args, retryQueue))
 	testutil.Equal(t, "requests", len(r.requests), 1)
 
-	t.Log("recorded: a second record of the same try changes nothing")
-	testutil.Must(t, b.recordOutcome(t.Context(), b.webhook(t, worker), &rows[0], 1, attemptOutcome{status: 500, failureReason: "answered 500"}))
+	t.Log("recorded: a second record of the same attempt changes nothing")
+	testutil.Must(t, b.recordOutcome(t.Context(), b.webhook(t, worker), &rows[0], 1, attemptOutcome{status: 500, failureReason: failureReason(500)}))
 	testutil.Equal(t, "status", b.deliveries(t, worker)[0].Status, models.DeliveryDelivered)
 
-	t.Log("sent and not recorded: the receiver knows the duplicate by its id")
+	t.Log("sent and not recorded: the receiver can detect the duplicate")
 	b.write(t, func(tx *database.Tx) error {
 		if err := tx.Delete(&models.Attempt{DeliveryID: rows[0].ID, Number: 1}).Error; err != nil {
 			return err
@@ -319,39 +319,25 @@ func TestJobs_areIdempotent(t *testing.T) {
 	testutil.Equal(t, "attempts", len(b.attempts(t, rows[0].ID)), 1)
 }
 
-// What a stop cuts off was no failure of the receiver: it is made again, as the
-// same try, after the next start.
-func TestStop_interruptedAttemptIsRepeated(t *testing.T) {
+// TestDrop_resumedWebhook checks that a delivery is not dropped when its webhook was
+// resumed after the job read it.
+func TestDrop_resumedWebhook(t *testing.T) {
 	t.Parallel()
-	var n atomic.Int32
-	release := make(chan struct{})
-	r := newReceiver(t, func(_ http.ResponseWriter, req *http.Request) {
-		if n.Add(1) == 1 {
-			select {
-			case <-release:
-			case <-req.Context().Done():
-			}
-		}
-	})
-	t.Cleanup(func() { close(release) })
-	b := open(t, settings{roots: certPool(r), allowNetworks: loopback()})
-	worker, _ := b.addSubscriber(t, r.URL, "research")
-	b.run(t)
-	b.post(t, b.addAgent(t), "research")
-	r.next(t)
-
-	over, cancel := context.WithCancel(t.Context())
-	cancel()
-	testutil.Must(t, b.Stop(over))
-	testutil.Equal(t, "attempts recorded", b.deliveries(t, worker)[0].Attempts, 0)
-
-	b.run(t)
-	d := b.waitDeliveries(t, worker, models.DeliveryDelivered, 1)[0]
-	testutil.Equal(t, "attempts", d.Attempts, 1)
-	testutil.Equal(t, "attempt header", r.next(t).header.Get("X-AgentMarket-Attempt"), "1")
+	b, worker, d := newPendingDelivery(t)
+	if err := b.drop(t.Context(), &d, suspendedReason); err == nil {
+		t.Error("the job of the delivery completes, want a snooze")
+	}
+	testutil.Equal(t, "status", b.deliveries(t, worker)[0].Status, models.DeliveryPending)
 }
 
-// waitSnoozed waits until a job was put off.
+func TestBusySnooze(t *testing.T) {
+	t.Parallel()
+	testutil.Equal(t, "endpoint that makes progress", busySnooze(time.Millisecond, 0.5), minBusySnooze)
+	testutil.Equal(t, "endpoint that hangs for 7 s", busySnooze(7*time.Second, 0.5), 7*time.Second)
+	testutil.Equal(t, "endpoint that hangs for an hour", busySnooze(time.Hour, 0.5), maxBusySnooze)
+}
+
+// waitSnoozed waits until a job has snoozed.
 func (b *bundle) waitSnoozed(t *testing.T) {
 	t.Helper()
 	for {
@@ -369,7 +355,7 @@ func (b *bundle) jobsInQueue(t *testing.T, queue string) int64 {
 	return n
 }
 
-// respondWith answers every request with a code.
+// respondWith returns a handler that responds with a status code.
 func respondWith(code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 }
@@ -379,9 +365,9 @@ func verifyInNode(t *testing.T, secret, signature string, body []byte) {
 	node, err := exec.LookPath("node")
 	if err != nil {
 		if os.Getenv("CI") != "" {
-			t.Fatal("node is needed to run the documented snippet")
+			t.Fatal("node is required to run the documented snippet")
 		}
-		t.Log("NOT RUN: the documented snippet, because there is no node here")
+		t.Log("NOT RUN: the documented snippet, node is not installed")
 		return
 	}
 	command := exec.CommandContext(t.Context(), node, "testdata/verify.mjs", secret, signature)

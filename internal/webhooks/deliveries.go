@@ -8,9 +8,9 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Deliveries returns up to first of the agent's deliveries, newest first: all of
-// them or those in one of the given states, from the start or those that come
-// after the delivery afterID.
+// Deliveries returns up to first deliveries of the agent, newest first. A
+// non-empty status selects deliveries in one of its states. A non-empty afterID
+// selects deliveries older than that one.
 func (w *Webhooks) Deliveries(ctx context.Context, agentID string, status []models.DeliveryStatus, first int, afterID string) ([]models.Delivery, error) {
 	query := w.db.Read(ctx).Where("agent_id = ?", agentID)
 	if len(status) > 0 {
@@ -26,7 +26,7 @@ func (w *Webhooks) Deliveries(ctx context.Context, agentID string, status []mode
 	return page, nil
 }
 
-// CountDeliveries returns how many of the agent's deliveries are in a state.
+// CountDeliveries returns the number of deliveries of the agent in a state.
 func (w *Webhooks) CountDeliveries(ctx context.Context, agentID string, status models.DeliveryStatus) (int, error) {
 	var n int64
 	err := w.db.Read(ctx).Model(&models.Delivery{}).Where("agent_id = ? AND status = ?", agentID, status).Count(&n).Error
@@ -36,8 +36,8 @@ func (w *Webhooks) CountDeliveries(ctx context.Context, agentID string, status m
 	return int(n), nil
 }
 
-// Delivery returns one of the agent's deliveries, NOT_FOUND for an unknown one
-// and for another's.
+// Delivery returns a delivery of the agent. It returns NOT_FOUND when the id is
+// unknown or belongs to another agent.
 func (w *Webhooks) Delivery(ctx context.Context, agentID, id string) (*models.Delivery, error) {
 	var delivery models.Delivery
 	err := w.db.Read(ctx).Where("id = ? AND agent_id = ?", id, agentID).Take(&delivery).Error
@@ -47,8 +47,8 @@ func (w *Webhooks) Delivery(ctx context.Context, agentID, id string) (*models.De
 	return &delivery, nil
 }
 
-// Attempts returns the tries of deliveries, delivery by delivery, of each the
-// first one first.
+// Attempts returns the stored attempts of deliveries, ordered by delivery id and
+// attempt number.
 func (w *Webhooks) Attempts(ctx context.Context, deliveryIDs ...string) ([]models.Attempt, error) {
 	var attempts []models.Attempt
 	if err := w.db.Read(ctx).Where("delivery_id IN ?", deliveryIDs).Order("delivery_id, number").Find(&attempts).Error; err != nil {
@@ -57,19 +57,19 @@ func (w *Webhooks) Attempts(ctx context.Context, deliveryIDs ...string) ([]model
 	return attempts, nil
 }
 
-// RequestBodies returns what is sent of each delivery, nil where its task is gone. The tasks
-// are those of the deliveries, in their order.
+// RequestBodies returns the request body of each delivery. tasks[i] is the task
+// of deliveries[i]; the body is nil when the task is nil.
 func (w *Webhooks) RequestBodies(deliveries []*models.Delivery, tasks []*models.Task) ([]*string, error) {
 	bodies := make([]*string, len(deliveries))
 	for i := range deliveries {
 		if tasks[i] == nil {
 			continue
 		}
-		content, err := requestBody(deliveries[i], tasks[i], w.marketplaceURL)
+		body, err := requestBody(deliveries[i], tasks[i], w.marketplaceURL)
 		if err != nil {
 			return nil, err
 		}
-		bodies[i] = new(string(content))
+		bodies[i] = new(string(body))
 	}
 	return bodies, nil
 }

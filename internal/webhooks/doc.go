@@ -1,44 +1,43 @@
-// Package webhooks tells agents of tasks that ask for what they can do, and of what
-// becomes of their own tasks when they ask for that.
+// Package webhooks delivers task events to agents over HTTPS. Agents with a
+// matching capability receive posted tasks. The poster and the worker of a task
+// receive the later events they subscribe to.
 //
-// The verb that posts a task calls [Webhooks.Announce] in its transaction, which
-// leaves one job. That job finds the agents whose capabilities overlap those of
-// the task, the poster apart, and leaves a delivery and a job for each. Such a
-// job sends one POST, outside any transaction, and writes down what came of it:
-// delivered, tried again later, or given up. Delivery is at least once: a crash
-// between the answer and its record sends the same delivery again, with the same
-// body and the same X-AgentMarket-Delivery, by which a receiver knows it.
+// The transaction that appends an event calls [Webhooks.Notify], which enqueues
+// one job. That job creates a delivery for each recipient and a job that sends
+// it. Each attempt sends one POST outside any transaction and then records its
+// outcome: delivered, retry later, or failed. Delivery is at least once: after a
+// crash between the response and its record, the same request is sent again with
+// the same body and the same X-AgentMarket-Delivery. Receivers use that header to
+// detect duplicates. Deliveries may arrive in any order.
 //
-// An event that was asked for goes the same way, to the poster and the worker of its
-// task, in jobs of kinds of their own.
+// # Requests
 //
-// # What is sent
-//
-// The body is JSON with its keys in a fixed order, the same bytes at every try:
+// The body is JSON with its keys in a fixed order. It is the same for every
+// attempt of a delivery:
 //
 //	{"event":"task.posted","task":{"id":…,"title":…,"description":…,"budget":…,"required_capabilities":[…],"created_at":…},"marketplace_url":…}
 //
 // The headers are
 //
-//	X-AgentMarket-Event      what it tells of, like task.posted
-//	X-AgentMarket-Signature  sha256= and the HMAC-SHA256 of the body in hex, keyed with the secret's text
-//	X-AgentMarket-Delivery   the id of the delivery, the same at every try
-//	X-AgentMarket-Attempt    which try this is, from 1
-//	X-AgentMarket-Timestamp  when it was sent, in Unix seconds
-//	webhook-id, webhook-timestamp, webhook-signature as in Standard Webhooks,
-//	keyed with the bytes that the secret's base64 part stands for
+//	X-AgentMarket-Event      the event, for example task.posted
+//	X-AgentMarket-Signature  sha256= and the hex HMAC-SHA256 of the body; the key is the text of the secret
+//	X-AgentMarket-Delivery   the delivery id, the same for every attempt
+//	X-AgentMarket-Attempt    the number of the attempt, from 1
+//	X-AgentMarket-Timestamp  the time of the request in Unix seconds
+//	webhook-id, webhook-timestamp, webhook-signature as in Standard Webhooks;
+//	the key is the decoded base64 part of the secret
 //
-// While a replaced secret still signs (see [Webhooks.Rotate]), webhook-signature
-// carries both signatures, and X-AgentMarket-Signature, which has room for one,
-// is made with the old secret until the overlap ends.
+// After [Webhooks.RotateSecret] the previous secret stays valid for an overlap.
+// During the overlap webhook-signature contains both signatures.
+// X-AgentMarket-Signature has room for one and uses the previous secret.
 //
-// # What counts
+// # Success and failure
 //
-// Only 2xx is a success, and redirects are not followed. 410 suspends the
-// webhook at once, five days of nothing but failures do so in the end, until its
-// owner resumes it. What is due to a suspended webhook is kept as failed and can be
-// sent again later.
+// Only a 2xx response is a success. Redirects are not followed. A 410 response
+// suspends the webhook at once, and five days without a success suspend it too,
+// until its owner resumes it. Deliveries to a suspended webhook are stored as
+// failed and can be redelivered.
 //
-// Addresses are dialled through package outbound only, which refuses those that
-// are not public. No order is promised.
+// Requests are sent by package outbound, which rejects addresses that are not
+// public.
 package webhooks

@@ -5,179 +5,158 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"agentmarket.space/server/internal/keyedsem"
 )
 
 const (
-	// maxPerEndpoint is how many requests to one agent are under way at most, and
-	// maxLowPriority how many of them for what is later: one is left for what is fresh,
-	// however many retries hang.
+	// maxPerEndpoint limits the concurrent requests to one agent. At most
+	// maxLowPriority of them are low priority (retries and bulk redeliveries), so
+	// one slot stays free for first attempts while retries hang.
 	maxPerEndpoint = 4
 	maxLowPriority = 3
-	// maxWaiting is how many more wait for one of them to end, half of them at most
-	// for what is later, and slotWaitTimeout how long. Without it an endpoint that answers at once would get four
-	// requests each time the job queue is looked at.
+	// maxWaiting limits the requests to one agent that wait for a slot; at most
+	// half of them are low priority. They wait for up to slotWaitTimeout. Without
+	// waiting, a fast endpoint would get four requests per poll of the job queue.
 	maxWaiting      = 28
 	slotWaitTimeout = fetchPollInterval
 )
 
-// endpointLimiter counts what is under way to each agent, and remembers whose requests took long.
+// endpointLimiter limits the concurrent requests to each agent. It also tracks
+// their latency; see [latencyPenalty].
 type endpointLimiter struct {
 	now              func() time.Time
+	slots            *keyedsem.Semaphore // of all requests
+	lowPrioritySlots *keyedsem.Semaphore // of low-priority requests, in addition to slots
+
 	mu               sync.Mutex
-	endpoints        map[string]*endpointState
+	endpoints        map[string]*endpointState // same keys as slots
 	penalties        map[string]latencyPenalty
-	prunePenaltiesAt int // debts there may be before those that are paid are forgotten
+	prunePenaltiesAt int // number of penalties at which expired ones are removed
 }
 
 func newEndpointLimiter(now func() time.Time) endpointLimiter {
-	return endpointLimiter{now: now, endpoints: map[string]*endpointState{}, penalties: map[string]latencyPenalty{}}
+	return endpointLimiter{
+		now:              now,
+		slots:            keyedsem.New(maxPerEndpoint, maxPerEndpoint+maxWaiting),
+		lowPrioritySlots: keyedsem.New(maxLowPriority, maxLowPriority+maxWaiting/2),
+		endpoints:        map[string]*endpointState{},
+		penalties:        map[string]latencyPenalty{},
+	}
 }
 
-// slot is a request that is under way to an agent.
+// slot is the place of one request to an agent. It waits until acquire sets
+// startedAt.
 type slot struct {
 	agentID     string
-	lowPriority bool
+	ticket      *keyedsem.Ticket
+	lowPriority *keyedsem.Ticket // nil for a request of normal priority
 	startedAt   time.Time
 }
 
-// endpointState is what is under way to one agent.
+// endpointState is the progress of the requests to one agent.
 type endpointState struct {
-	slots            chan struct{} // has room for maxPerEndpoint
-	startTimes       []time.Time   // when each of them began
-	lowPrioritySlots chan struct{} // those for what is later among them; has room for maxLowPriority
-	count            int           // under way or waiting
-	lowPriorityCount int           // those for what is later among them
-	lastProgress     time.Time     // when a request last ended
+	startTimes   []time.Time // of the running requests
+	lastProgress time.Time   // when a request last ended, or the first one entered
 }
 
-// acquire reserves a slot, for which it may wait a moment, and reports whether it
-// got one. When not, it tells how long the agent has made no progress. Later is for
-// what is later. Nobody waits for an agent that is slow.
-func (s *endpointLimiter) acquire(ctx context.Context, agentID string, later bool) (taken slot, stalled time.Duration, ok bool) {
-	l := s.register(agentID, later)
-	if l == nil {
-		return slot{}, s.stalledFor(agentID), false
+// acquire waits up to slotWaitTimeout for a slot for a request to an agent and
+// reports whether it got one. If not, stalled is the time since the agent last
+// made progress. lowPriority is true for retries; one slot is reserved for first
+// attempts. acquire does not wait when the agent is slow.
+func (l *endpointLimiter) acquire(ctx context.Context, agentID string, lowPriority bool) (s slot, stalled time.Duration, ok bool) {
+	s, ok = l.enter(agentID, lowPriority)
+	if !ok {
+		return slot{}, l.stalledFor(agentID), false
 	}
-	limited, cancel := context.WithTimeout(ctx, slotWaitTimeout)
+	ctx, cancel := context.WithTimeout(ctx, slotWaitTimeout)
 	defer cancel()
-	if s.isSlow(agentID) {
+	if l.isSlow(agentID) {
 		cancel()
 	}
-	if l.acquire(limited, later) {
-		return s.recordStart(l, agentID, later), 0, true
+	if (s.lowPriority == nil || s.lowPriority.Acquire(ctx)) && s.ticket.Acquire(ctx) {
+		l.recordStart(&s)
+		return s, 0, true
 	}
-	stalled = s.stalledFor(agentID)
-	s.unregister(agentID, later)
+	stalled = l.stalledFor(agentID)
+	l.leave(&s)
 	return slot{}, stalled, false
 }
 
-// recordStart notes when a request begins.
-func (s *endpointLimiter) recordStart(l *endpointState, agentID string, later bool) slot {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	taken := slot{agentID: agentID, lowPriority: later, startedAt: s.now()}
-	l.startTimes = append(l.startTimes, taken.startedAt)
-	return taken
+// enter returns a place for a request to an agent, or false when too many
+// requests to it run or wait.
+func (l *endpointLimiter) enter(agentID string, lowPriority bool) (slot, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := slot{agentID: agentID}
+	var ok bool
+	if s.ticket, ok = l.slots.Enter(agentID); !ok {
+		return slot{}, false
+	}
+	if lowPriority {
+		if s.lowPriority, ok = l.lowPrioritySlots.Enter(agentID); !ok {
+			s.ticket.Release()
+			return slot{}, false
+		}
+	}
+	if l.endpoints[agentID] == nil {
+		l.endpoints[agentID] = &endpointState{lastProgress: l.now()}
+	}
+	return s, true
 }
 
-// acquire waits for room until ctx ends, and reports whether there was some.
-func (l *endpointState) acquire(ctx context.Context, later bool) bool {
-	if later && !acquireSlot(ctx, l.lowPrioritySlots) {
-		return false
-	}
-	if acquireSlot(ctx, l.slots) {
-		return true
-	}
-	if later {
-		<-l.lowPrioritySlots
-	}
-	return false
+// recordStart records the start of a request.
+func (l *endpointLimiter) recordStart(s *slot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.startedAt = l.now()
+	state := l.endpoints[s.agentID]
+	state.startTimes = append(state.startTimes, s.startedAt)
 }
 
-// acquireSlot takes room that there is, however little time is left, or waits for some.
-func acquireSlot(ctx context.Context, room chan<- struct{}) bool {
-	select {
-	case room <- struct{}{}:
-		return true
-	default:
+// release frees the slot of a request that has ended.
+func (l *endpointLimiter) release(s slot) {
+	l.mu.Lock()
+	state := l.endpoints[s.agentID]
+	state.lastProgress = l.now()
+	if i := slices.Index(state.startTimes, s.startedAt); i >= 0 {
+		state.startTimes = slices.Delete(state.startTimes, i, i+1)
 	}
-	select {
-	case room <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	l.addPenalty(s.agentID, state.lastProgress.Sub(s.startedAt)-expectedLatency)
+	l.mu.Unlock()
+	l.leave(&s)
 }
 
-// register joins an agent's lane; nil when there is no room.
-func (s *endpointLimiter) register(agentID string, later bool) *endpointState {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.endpoints[agentID]
-	if l == nil {
-		l = &endpointState{slots: make(chan struct{}, maxPerEndpoint), lowPrioritySlots: make(chan struct{}, maxLowPriority), lastProgress: s.now()}
-		s.endpoints[agentID] = l
+// leave frees the tickets of a slot and the state of an agent without requests.
+func (l *endpointLimiter) leave(s *slot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.ticket.Release()
+	if s.lowPriority != nil {
+		s.lowPriority.Release()
 	}
-	if l.count == maxPerEndpoint+maxWaiting || later && l.lowPriorityCount == maxLowPriority+maxWaiting/2 {
-		return nil
-	}
-	l.count++
-	if later {
-		l.lowPriorityCount++
-	}
-	return l
-}
-
-func (s *endpointLimiter) unregister(agentID string, later bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.endpoints[agentID]
-	l.count--
-	if later {
-		l.lowPriorityCount--
-	}
-	if l.count == 0 {
-		delete(s.endpoints, agentID)
+	if l.slots.Tickets(s.agentID) == 0 {
+		delete(l.endpoints, s.agentID)
 	}
 }
 
-// stalledFor is how long an agent has made no progress. What one that is slow owes counts
-// as such.
-func (s *endpointLimiter) stalledFor(agentID string) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// stalledFor returns the time since an agent last made progress. For a slow agent
+// it is at least its penalty.
+func (l *endpointLimiter) stalledFor(agentID string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	stalled := time.Duration(0)
-	if l := s.endpoints[agentID]; l != nil {
-		stalled = s.now().Sub(l.lastProgress)
+	if state := l.endpoints[agentID]; state != nil {
+		stalled = l.now().Sub(state.lastProgress)
 	}
-	if owed := s.penalty(agentID); owed >= slowThreshold {
-		stalled = max(stalled, owed)
+	if penalty := l.penalty(agentID); penalty >= slowThreshold {
+		stalled = max(stalled, penalty)
 	}
 	return stalled
 }
 
-// isCrowded reports whether so many wait for an agent that more would only be sent
-// away again.
-func (s *endpointLimiter) isCrowded(agentID string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.endpoints[agentID]
-	return l != nil && l.count >= maxPerEndpoint+maxWaiting/2
-}
-
-// release gives a slot back.
-func (s *endpointLimiter) release(taken slot) {
-	s.mu.Lock()
-	l := s.endpoints[taken.agentID]
-	l.lastProgress = s.now()
-	if i := slices.Index(l.startTimes, taken.startedAt); i >= 0 {
-		l.startTimes = slices.Delete(l.startTimes, i, i+1)
-	}
-	s.addPenalty(taken.agentID, l.lastProgress.Sub(taken.startedAt)-expectedLatency)
-	s.mu.Unlock()
-	<-l.slots
-	if taken.lowPriority {
-		<-l.lowPrioritySlots
-	}
-	s.unregister(taken.agentID, taken.lowPriority)
+// isCrowded reports whether so many requests wait for an agent that further ones
+// would soon be rejected.
+func (l *endpointLimiter) isCrowded(agentID string) bool {
+	return l.slots.Tickets(agentID) >= maxPerEndpoint+maxWaiting/2
 }

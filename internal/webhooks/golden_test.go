@@ -23,14 +23,14 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// The request as it goes out, byte for byte but for the host and the line ends
-// of the header.
+// TestTaskPosted_golden compares the request bytes with a golden file, except for
+// the host and the line endings of the header.
 func TestTaskPosted_golden(t *testing.T) {
 	t.Parallel()
 	checkGolden(t, "testdata/task_posted.golden", func(*models.Delivery) {})
 }
 
-// What is sent of an event that was asked for.
+// TestTaskAssigned_golden does the same for a subscribed event.
 func TestTaskAssigned_golden(t *testing.T) {
 	t.Parallel()
 	checkGolden(t, "testdata/task_assigned.golden", func(d *models.Delivery) {
@@ -39,7 +39,7 @@ func TestTaskAssigned_golden(t *testing.T) {
 	})
 }
 
-// checkGolden compares what a delivery sends, changed, with a file.
+// checkGolden compares the request of a delivery, modified by change, with a file.
 func checkGolden(t *testing.T, file string, change func(*models.Delivery)) {
 	t.Helper()
 	const (
@@ -48,9 +48,9 @@ func checkGolden(t *testing.T, file string, change func(*models.Delivery)) {
 		taskID     = "01995000-0000-7000-8000-0000000000a1"
 	)
 	at := time.Date(2026, 3, 13, 12, 0, 1, 0, time.UTC)
-	wire := newRawReceiver(t)
-	b := open(t, settings{roots: certPool(wire.receiver), allowNetworks: loopback(), clock: &clock{fixed: at}})
-	agent, _ := b.addSubscriber(t, "https://"+wire.address+"/hook", "research")
+	raw := newRawReceiver(t)
+	b := open(t, settings{roots: certPool(raw.receiver), allowNetworks: loopback(), clock: &clock{fixed: at}})
+	agent, _ := b.addSubscriber(t, "https://"+raw.address+"/hook", "research")
 	poster := b.addAgentWithID(t, "01995000-0000-7000-8000-0000000000c1")
 	event := b.postTask(t, models.Task{
 		ID: taskID, PosterID: poster, Title: "Summarize <this> & that: \"naïve\" 概要",
@@ -70,9 +70,9 @@ func checkGolden(t *testing.T, file string, change func(*models.Delivery)) {
 	})
 
 	testutil.Must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: deliveryID, Attempt: 1}, firstAttemptQueue))
-	head, content, _ := strings.Cut(string(mustReceive(t, wire.requests)), "\r\n\r\n")
-	text := strings.ReplaceAll(head, "\r\n", "\n") + "\n\n" + content
-	text = strings.Replace(text, wire.address, "bot.example", 1)
+	header, body, _ := strings.Cut(string(mustReceive(t, raw.requests)), "\r\n\r\n")
+	text := strings.ReplaceAll(header, "\r\n", "\n") + "\n\n" + body
+	text = strings.Replace(text, raw.address, "bot.example", 1)
 
 	if *update {
 		testutil.Must(t, os.WriteFile(file, []byte(text), 0o644))
@@ -82,14 +82,14 @@ func checkGolden(t *testing.T, file string, change func(*models.Delivery)) {
 	testutil.Equal(t, "request", text, string(want))
 }
 
-// rawReceiver is a receiver that keeps the bytes as they come in.
+// rawReceiver records the raw bytes of a request.
 type rawReceiver struct {
-	receiver *receiver // whose certificate it shows
+	receiver *receiver // provides the certificate
 	address  string
 	requests chan []byte
 }
 
-// newRawReceiver starts a wire that takes one request.
+// newRawReceiver starts a rawReceiver that accepts one request.
 func newRawReceiver(t *testing.T) rawReceiver {
 	t.Helper()
 	w := rawReceiver{receiver: newReceiver(t, nil), requests: make(chan []byte, 1)}
@@ -122,7 +122,7 @@ func newRawReceiver(t *testing.T) rawReceiver {
 	return w
 }
 
-// standardSignature is the Standard Webhooks signature of what was received.
+// standardSignature returns the Standard Webhooks signature of a request.
 func standardSignature(t *testing.T, secret string, r receivedRequest) string {
 	t.Helper()
 	seconds, err := strconv.ParseInt(r.header.Get("webhook-timestamp"), 10, 64)

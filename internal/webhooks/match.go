@@ -16,33 +16,35 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// matchPageSize is how many deliveries one transaction makes; it holds up the writer
-// for about as many milliseconds as a twentieth of it.
+// matchPageSize is the number of deliveries that one transaction creates. 200
+// deliveries block other writers for about 10 ms.
 const matchPageSize = 200
 
-// suspendedReason is the last error of what is due to a suspended webhook.
+// suspendedReason is the last error of a delivery to a suspended webhook.
 const suspendedReason = "webhook suspended: resume it, then redeliver"
 
-// maxMergedEvents is how many events one job matches at most, about as many as share a
-// commit when many post at once.
+// maxMergedEvents limits the events of one job. It is about the number of events
+// that one group commit contains under load.
 const maxMergedEvents = 64
 
-// MatchArgs is the job that finds whom an event concerns. Those of one commit are
-// joined, since a job costs more than a match; tried again, each goes its own way.
+// MatchArgs is the job that finds the recipients of an event and creates their
+// deliveries. Jobs of one commit are merged, because a job costs more than a
+// match. A retry splits them again.
 type MatchArgs struct {
 	EventID int64               `json:"event_id"`
 	TaskID  string              `json:"task_id"`
 	Event   models.WebhookEvent `json:"event"`
-	// The parties and the time of the event. They are empty for a posted task.
+	// The parties of the task and the time of the event; empty for task.posted.
 	PosterID string      `json:"poster_id,omitempty"`
 	WorkerID *string     `json:"worker_id,omitempty"`
 	At       models.Time `json:"at,omitempty"`
-	Merged   []MatchArgs `json:"more,omitempty"` // joined ones, in the order of their events
-	NoMerge  bool        `json:"alone,omitempty"`
-	Trace    string      `json:"trace,omitempty"` // of who asked for it
+	Merged   []MatchArgs `json:"merged,omitempty"` // jobs merged into this one, in the order of their events
+	NoMerge  bool        `json:"no_merge,omitempty"`
+	Trace    string      `json:"trace,omitempty"` // traceparent of the caller
 }
 
-// Merge takes in a later job of the same commit.
+// Merge merges a later job of the same commit into a. It returns false when the
+// jobs must stay separate.
 func (a MatchArgs) Merge(later river.JobArgs) (river.JobArgs, bool) {
 	other, ok := later.(MatchArgs)
 	if !ok || a.NoMerge || other.NoMerge || len(a.Merged)+1 == maxMergedEvents {
@@ -52,17 +54,17 @@ func (a MatchArgs) Merge(later river.JobArgs) (river.JobArgs, bool) {
 	return a, true
 }
 
-// Kind names the job.
+// Kind returns the name of the job.
 func (MatchArgs) Kind() string { return "webhook_match" }
 
-// InsertOpts says where the job is queued.
+// InsertOpts puts the job into the match queue.
 func (MatchArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Queue: matchQueue, MaxAttempts: maxJobAttempts}
 }
 
-// Notify has an event that was appended to the log told with the commit: a posted
-// task to the agents that it suits, what became of one to its parties as far as they
-// ask for it. While no agent has a webhook there is nothing to do.
+// Notify enqueues the deliveries of an appended event when tx commits. A posted
+// task goes to agents with a matching capability, other task events to the parties
+// that subscribe to them. Notify does nothing while no agent has a webhook.
 func (w *Webhooks) Notify(tx *database.Tx, event *models.Event) error {
 	if event.Kind.WebhookEvent() != "" {
 		return w.notifyParties(tx, event)
@@ -71,27 +73,28 @@ func (w *Webhooks) Notify(tx *database.Tx, event *models.Event) error {
 		return nil
 	}
 	if !w.hasWebhooks.Load() {
-		var anyone bool
-		if err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM webhooks)", nil, &anyone); err != nil {
-			return fmt.Errorf("look for webhooks: %w", err)
+		var exist bool
+		if err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM webhooks)", nil, &exist); err != nil {
+			return fmt.Errorf("find webhooks: %w", err)
 		}
-		if !anyone {
+		if !exist {
 			return nil
 		}
-		tx.OnCommit(func() { w.hasWebhooks.Store(true) }) // a transaction sees its own webhook, which may not last
+		tx.OnCommit(func() { w.hasWebhooks.Store(true) }) // tx may see a webhook of its own that is rolled back
 	}
 	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted, Trace: tx.TraceParent()}, nil)
 	return nil
 }
 
-// matchWorker works MatchArgs.
+// matchWorker runs MatchArgs jobs.
 type matchWorker struct {
 	river.WorkerDefaults[MatchArgs]
 	webhooks *Webhooks
 }
 
-// Work makes the deliveries of its events. What failed with others is begun again
-// by itself: it neither holds them up nor runs out of time with them.
+// Work creates the deliveries of the events of a job. A retry of a merged job is
+// split into one job per event, so a failing event neither blocks the others nor
+// uses up their time.
 func (m *matchWorker) Work(ctx context.Context, job *river.Job[MatchArgs]) error {
 	first := job.Args
 	first.Merged = nil
@@ -101,29 +104,29 @@ func (m *matchWorker) Work(ctx context.Context, job *river.Job[MatchArgs]) error
 	}
 	tasks, err := m.webhooks.loadTasks(ctx, events)
 	if err != nil {
-		return fmt.Errorf("read tasks from event %d on: %w", job.Args.EventID, err)
+		return fmt.Errorf("read tasks of events from %d: %w", job.Args.EventID, err)
 	}
-	heard, err := m.webhooks.subscribedCapabilities(ctx, tasks)
+	subscribed, err := m.webhooks.subscribedCapabilities(ctx, tasks)
 	if err != nil {
-		return fmt.Errorf("look for who hears of events from %d on: %w", job.Args.EventID, err)
+		return fmt.Errorf("find subscribed capabilities of events from %d: %w", job.Args.EventID, err)
 	}
 	for _, event := range events {
-		if err := m.matchOne(ctx, event, tasks[event.TaskID], heard); err != nil {
+		if err := m.matchOne(ctx, event, tasks[event.TaskID], subscribed); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// matchOne makes the deliveries of one event. The task and heard are those of posted
-// tasks only.
-func (m *matchWorker) matchOne(ctx context.Context, event MatchArgs, task *models.Task, heard map[string]bool) error {
+// matchOne creates the deliveries of one event. It uses task and subscribed only
+// for posted tasks.
+func (m *matchWorker) matchOne(ctx context.Context, event MatchArgs, task *models.Task, subscribed map[string]bool) error {
 	posted := event.Event == models.HookPosted
 	if posted && task == nil {
-		return fmt.Errorf("the task of event %d is not there", event.EventID)
+		return fmt.Errorf("task of event %d not found", event.EventID)
 	}
-	if posted && !slices.ContainsFunc(task.Capabilities, func(word string) bool { return heard[word] }) {
-		return nil // a task that asks for nothing suits nobody
+	if posted && !slices.ContainsFunc(task.Capabilities, func(capability string) bool { return subscribed[capability] }) {
+		return nil // also for a task that requires no capability: it matches no agent
 	}
 	ctx, span := m.webhooks.tracer.StartChild(ctx, spanMatch, event.Trace)
 	defer span.End()
@@ -133,7 +136,7 @@ func (m *matchWorker) matchOne(ctx context.Context, event MatchArgs, task *model
 	return m.webhooks.match(ctx, event.EventID, task)
 }
 
-// splitMerged gives each event a job of its own.
+// splitMerged enqueues one job per event.
 func (w *Webhooks) splitMerged(ctx context.Context, events []MatchArgs) error {
 	return w.db.Write(ctx, func(tx *database.Tx) error {
 		for _, event := range events {
@@ -144,7 +147,8 @@ func (w *Webhooks) splitMerged(ctx context.Context, events []MatchArgs) error {
 	})
 }
 
-// loadTasks returns what the posted tasks among events ask for, by their ids.
+// loadTasks returns the tasks of the task.posted events by id. It reads only the
+// fields that matching needs.
 func (w *Webhooks) loadTasks(ctx context.Context, events []MatchArgs) (map[string]*models.Task, error) {
 	var ids []string
 	for _, event := range events {
@@ -159,7 +163,7 @@ func (w *Webhooks) loadTasks(ctx context.Context, events []MatchArgs) (map[strin
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close() //nolint:errcheck // what it could say, Err has said
+	defer rows.Close() //nolint:errcheck // rows.Err reports the error
 	tasks := make(map[string]*models.Task, len(ids))
 	for rows.Next() {
 		var task models.Task
@@ -175,76 +179,75 @@ func (w *Webhooks) loadTasks(ctx context.Context, events []MatchArgs) (map[strin
 	return tasks, database.TranslateReadError(ctx, rows.Err())
 }
 
-// capabilityPageSize is how many capabilities one statement looks for: SQLite joins 500
-// queries at most.
+// capabilityPageSize limits the capabilities in one statement. SQLite allows 500
+// SELECTs in a UNION.
 const capabilityPageSize = 100
 
-// subscribedCapabilities returns those of the capabilities that tasks ask for which some agent with
-// a webhook has.
+// subscribedCapabilities returns the required capabilities of tasks that at least
+// one agent with a webhook has.
 func (w *Webhooks) subscribedCapabilities(ctx context.Context, tasks map[string]*models.Task) (map[string]bool, error) {
-	words := map[string]bool{}
+	required := map[string]bool{}
 	for _, task := range tasks {
-		for _, word := range task.Capabilities {
-			words[word] = true
+		for _, capability := range task.Capabilities {
+			required[capability] = true
 		}
 	}
-	heard := make(map[string]bool, len(words))
-	for page := range slices.Chunk(slices.Sorted(maps.Keys(words)), capabilityPageSize) {
-		firsts, args := make([]string, len(page)), make([]any, len(page))
-		for i, word := range page {
-			firsts[i] = fmt.Sprintf("SELECT capability FROM (SELECT capability FROM agent_capabilities WHERE capability = ? AND notified = 1 LIMIT 1) AS first%d", i)
-			args[i] = word
+	subscribed := make(map[string]bool, len(required))
+	for page := range slices.Chunk(slices.Sorted(maps.Keys(required)), capabilityPageSize) {
+		selects, args := make([]string, len(page)), make([]any, len(page))
+		for i, capability := range page {
+			selects[i] = fmt.Sprintf("SELECT capability FROM (SELECT capability FROM agent_capabilities WHERE capability = ? AND notified = 1 LIMIT 1) AS first%d", i)
+			args[i] = capability
 		}
 		var found []string
-		if err := w.db.Read(ctx).Raw(strings.Join(firsts, " UNION ALL "), args...).Scan(&found).Error; err != nil {
+		if err := w.db.Read(ctx).Raw(strings.Join(selects, " UNION ALL "), args...).Scan(&found).Error; err != nil {
 			return nil, err
 		}
-		for _, word := range found {
-			heard[word] = true
+		for _, capability := range found {
+			subscribed[capability] = true
 		}
 	}
-	return heard, nil
+	return subscribed, nil
 }
 
-// recipient is an agent that an event concerns.
+// recipient is an agent that receives an event. GORM scans into its fields.
 type recipient struct {
 	AgentID      string
 	Status       models.WebhookStatus
 	FailingSince *models.Time
 }
 
-// match makes a delivery and its job for each agent that an event suits, page by
-// page in the order of their ids. Deliveries that exist are left alone, so it may
-// be run again at any point.
+// match creates a delivery and its job for each matching agent, page by page in
+// the order of agent ids. It is idempotent.
 func (w *Webhooks) match(ctx context.Context, eventID int64, task *models.Task) error {
-	told := models.Delivery{EventID: eventID, TaskID: task.ID, Event: models.HookPosted, CreatedAt: task.CreatedAt}
+	delivery := models.Delivery{EventID: eventID, TaskID: task.ID, Event: models.HookPosted, CreatedAt: task.CreatedAt}
 	after := ""
 	for {
 		page, err := w.recipients(ctx, task, after)
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		if err = w.db.Write(ctx, func(tx *database.Tx) error { return w.createDeliveries(tx, told, page) }); err != nil {
-			return fmt.Errorf("make deliveries of event %d: %w", eventID, err)
+		if err = w.db.Write(ctx, func(tx *database.Tx) error { return w.createDeliveries(tx, delivery, page) }); err != nil {
+			return fmt.Errorf("create deliveries of event %d: %w", eventID, err)
 		}
 		after = page[len(page)-1].AgentID
 	}
 }
 
-// recipients returns a page of the agents with a webhook that can do some of
-// what the task asks for.
+// recipients returns a page of agents that have a webhook and at least one of the
+// required capabilities of the task.
 func (w *Webhooks) recipients(ctx context.Context, task *models.Task, after string) ([]recipient, error) {
-	// The first of each capability: among them are the first of all.
-	var firsts []string
+	// The first agents of all capabilities together are among the first of each.
+	var selects []string
 	var args []any
 	for i, capability := range task.Capabilities {
-		firsts = append(firsts, fmt.Sprintf(`SELECT agent_id FROM (SELECT agent_id FROM agent_capabilities
+		selects = append(selects, fmt.Sprintf(`SELECT agent_id FROM (SELECT agent_id FROM agent_capabilities
 			WHERE capability = ? AND notified = 1 AND agent_id > ? AND agent_id <> ? ORDER BY agent_id LIMIT ?) AS first%d`, i))
 		args = append(args, capability, after, task.PosterID, matchPageSize)
 	}
 	var page []recipient
 	err := w.db.Read(ctx).Model(&models.Webhook{}).Select("agent_id", "status", "failing_since").
-		Where("agent_id IN ("+strings.Join(firsts, " UNION ")+")", args...).
+		Where("agent_id IN ("+strings.Join(selects, " UNION ")+")", args...).
 		Order("agent_id").Limit(matchPageSize).Find(&page).Error
 	if err != nil {
 		return nil, fmt.Errorf("find agents for task %s: %w", task.ID, err)
@@ -252,10 +255,10 @@ func (w *Webhooks) recipients(ctx context.Context, task *models.Task, after stri
 	return page, nil
 }
 
-// createDeliveries makes the deliveries that are missing of a page, alike but for whom they
-// are to, and a job for each one to an active webhook. One to a suspended webhook
-// fails at once and is kept to be sent later.
-func (w *Webhooks) createDeliveries(tx *database.Tx, told models.Delivery, page []recipient) error {
+// createDeliveries creates the missing deliveries to a page of recipients, as
+// copies of template, and a job for each delivery to an active webhook. A delivery
+// to a suspended webhook is stored as failed and can be redelivered.
+func (w *Webhooks) createDeliveries(tx *database.Tx, template models.Delivery, page []recipient) error {
 	page, err := reloadSuspended(tx, page)
 	if err != nil || len(page) == 0 {
 		return err
@@ -263,54 +266,56 @@ func (w *Webhooks) createDeliveries(tx *database.Tx, told models.Delivery, page 
 	rows := make([]models.Delivery, len(page))
 	ids := make([]string, len(page))
 	queues := make(map[string]string, len(page))
-	for i, to := range page {
+	for i, r := range page {
 		id, err := uuid.NewV7()
 		if err != nil {
 			return err
 		}
-		d := told
-		d.ID, d.AgentID, d.AttemptsLeft = id.String(), to.AgentID, w.attemptLimit()
+		d := template
+		d.ID, d.AgentID, d.AttemptsLeft = id.String(), r.AgentID, w.attemptLimit()
 		d.Status, d.NextAttemptAt = models.DeliveryPending, new(w.timestamp())
-		if to.Status == models.WebhookSuspended {
+		if r.Status == models.WebhookSuspended {
 			d.Status, d.LastError, d.NextAttemptAt = models.DeliveryFailed, new(suspendedReason), nil
 		}
-		rows[i], ids[i], queues[d.ID] = d, d.ID, w.queueFor(&to)
+		rows[i], ids[i], queues[d.ID] = d, d.ID, w.queueFor(&r)
 	}
 	if err := tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&rows).Error; err != nil {
 		return err
 	}
-	var made []string
-	err = tx.Model(&models.Delivery{}).Where("id IN ? AND status = ?", ids, models.DeliveryPending).Pluck("id", &made).Error
+	var created []string
+	err = tx.Model(&models.Delivery{}).Where("id IN ? AND status = ?", ids, models.DeliveryPending).Pluck("id", &created).Error
 	if err != nil {
 		return err
 	}
-	for _, id := range made {
-		enqueueNextAttempt(tx, &models.Delivery{ID: id, Event: told.Event}, river.InsertOpts{Queue: queues[id]})
+	for _, id := range created {
+		enqueueNextAttempt(tx, &models.Delivery{ID: id, Event: template.Event}, river.InsertOpts{Queue: queues[id]})
 	}
 	return nil
 }
 
-// reloadSuspended is a page as the transaction has it when some of it seemed suspended: its
-// owner may have resumed it meanwhile, and asked for what had failed.
+// reloadSuspended returns page, read again in tx if it contains a suspended
+// webhook: the owner may have resumed the webhook since the page was read, and
+// redelivered its failed deliveries.
 func reloadSuspended(tx *database.Tx, page []recipient) ([]recipient, error) {
 	var ids []string
 	suspended := false
-	for _, to := range page {
-		ids = append(ids, to.AgentID)
-		suspended = suspended || to.Status == models.WebhookSuspended
+	for _, r := range page {
+		ids = append(ids, r.AgentID)
+		suspended = suspended || r.Status == models.WebhookSuspended
 	}
 	if !suspended {
 		return page, nil
 	}
-	var now []recipient
-	err := tx.Model(&models.Webhook{}).Select("agent_id", "status", "failing_since").Where("agent_id IN ?", ids).Order("agent_id").Find(&now).Error
-	return now, err
+	var current []recipient
+	err := tx.Model(&models.Webhook{}).Select("agent_id", "status", "failing_since").Where("agent_id IN ?", ids).Order("agent_id").Find(&current).Error
+	return current, err
 }
 
-// queueFor is where the first try of a delivery waits: with those to endpoints that
-// answer, or where it holds up no other.
-func (w *Webhooks) queueFor(to *recipient) string {
-	if to.FailingSince != nil || w.limiter.isCrowded(to.AgentID) || w.limiter.isSlow(to.AgentID) {
+// queueFor returns the queue of the first attempt of a delivery. It is the retry
+// queue when the endpoint is failing, crowded or slow, so the attempt does not
+// delay first attempts to other endpoints.
+func (w *Webhooks) queueFor(r *recipient) string {
+	if r.FailingSince != nil || w.limiter.isCrowded(r.AgentID) || w.limiter.isSlow(r.AgentID) {
 		return retryQueue
 	}
 	return firstAttemptQueue

@@ -16,67 +16,69 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// suspendAfter is how long a webhook may do nothing but fail.
+// suspendAfter is how long a webhook may fail without a success before it is
+// suspended.
 const suspendAfter = 5 * 24 * time.Hour
 
-// maxStoredAttempts is how many tries of a delivery are kept, the last ones: its owner may
-// have it sent again as often as it likes.
+// maxStoredAttempts limits the stored attempts of a delivery to the latest ones.
+// Without it the table would grow with each redelivery.
 const maxStoredAttempts = 20
 
-// attemptOutcome is what came of one try.
+// attemptOutcome is the result of one attempt.
 type attemptOutcome struct {
 	startedAt       models.Time
 	latency         time.Duration
-	status          int // 0 when no answer came
+	status          int // 0 without a response
 	body            string
 	requestHeaders  []models.Header
-	responseHeaders []models.Header // the first of the answer's
-	failureReason   string          // why it does not count, empty for a success
-	retryAfter      time.Duration   // as the receiver asked
+	responseHeaders []models.Header // the first ones of the response
+	failureReason   string          // empty for a success
+	retryAfter      time.Duration   // requested by the receiver
 }
 
-func (a *attemptOutcome) outcome() Outcome {
+func (o *attemptOutcome) outcome() Outcome {
 	switch {
-	case a.failureReason == "":
+	case o.failureReason == "":
 		return Delivered
-	case a.status > 0:
+	case o.status > 0:
 		return Refused
 	default:
 		return Unanswered
 	}
 }
 
-// stateChange is what a try brought to an end.
+// stateChange is the effect of an outcome on the delivery and its webhook.
 type stateChange struct{ gaveUp, suspended bool }
 
-// recordOutcome writes one try down and decides what is next. A try that was written
-// down already changes nothing.
-func (w *Webhooks) recordOutcome(ctx context.Context, hook *models.Webhook, delivery *models.Delivery, number int, a attemptOutcome) error {
-	var end stateChange
+// recordOutcome records an attempt and schedules the next one, if any. It is
+// idempotent.
+func (w *Webhooks) recordOutcome(ctx context.Context, hook *models.Webhook, delivery *models.Delivery, number int, o attemptOutcome) error {
+	var change stateChange
 	err := w.db.Write(ctx, func(tx *database.Tx) (err error) {
-		end, err = w.applyOutcome(tx, hook, delivery.ID, number, a)
+		change, err = w.applyOutcome(tx, hook, delivery.ID, number, o)
 		failpoint.Hit("deliver-noted")
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("record try %d of delivery %s: %w", number, delivery.ID, err)
+		return fmt.Errorf("record attempt %d of delivery %s: %w", number, delivery.ID, err)
 	}
-	if end.gaveUp {
+	if change.gaveUp {
 		w.logger.WarnContext(ctx, "webhook delivery given up", slog.String("delivery_id", delivery.ID),
-			slog.String("agent_id", delivery.AgentID), slog.Int("attempts", number), slog.Int("response_status", a.status))
+			slog.String("agent_id", delivery.AgentID), slog.Int("attempts", number), slog.Int("response_status", o.status))
 	}
 	if w.onAttempt != nil {
-		w.onAttempt(AttemptReport{Outcome: a.outcome(), Duration: a.latency, GaveUp: end.gaveUp})
+		w.onAttempt(AttemptReport{Outcome: o.outcome(), Duration: o.latency, GaveUp: change.gaveUp})
 	}
-	if end.suspended {
-		w.logger.WarnContext(ctx, "webhook suspended", slog.String("agent_id", delivery.AgentID), slog.Int("response_status", a.status))
+	if change.suspended {
+		w.logger.WarnContext(ctx, "webhook suspended", slog.String("agent_id", delivery.AgentID), slog.Int("response_status", o.status))
 	}
 	return nil
 }
 
-// applyOutcome is settle in its transaction. It goes by the delivery as it is now: the
-// owner may have asked for it again meanwhile.
-func (w *Webhooks) applyOutcome(tx *database.Tx, hook *models.Webhook, deliveryID string, number int, a attemptOutcome) (stateChange, error) {
+// applyOutcome applies an outcome to the locked delivery in tx. It changes nothing
+// when the attempt is already recorded. It reads the delivery again because the
+// owner may have redelivered it during the request.
+func (w *Webhooks) applyOutcome(tx *database.Tx, hook *models.Webhook, deliveryID string, number int, o attemptOutcome) (stateChange, error) {
 	var d models.Delivery
 	err := tx.ForUpdate().Where("id = ? AND status = ? AND attempts = ?", deliveryID, models.DeliveryPending, number-1).Take(&d).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
@@ -85,7 +87,7 @@ func (w *Webhooks) applyOutcome(tx *database.Tx, hook *models.Webhook, deliveryI
 	if err != nil {
 		return stateChange{}, err
 	}
-	if err = tx.Create(a.attemptRow(d.ID, number)).Error; err != nil {
+	if err = tx.Create(o.attemptRow(d.ID, number)).Error; err != nil {
 		return stateChange{}, err
 	}
 	if number > maxStoredAttempts {
@@ -94,13 +96,13 @@ func (w *Webhooks) applyOutcome(tx *database.Tx, hook *models.Webhook, deliveryI
 		}
 	}
 	d.Attempts, d.AttemptsLeft = number, max(d.AttemptsLeft-1, 0)
-	d.LastAttemptAt, d.ResponseStatus, d.LastError, d.NextAttemptAt = &a.startedAt, a.responseStatus(), nil, nil
-	if a.failureReason == "" {
+	d.LastAttemptAt, d.ResponseStatus, d.LastError, d.NextAttemptAt = &o.startedAt, o.responseStatus(), nil, nil
+	if o.failureReason == "" {
 		d.Status = models.DeliveryDelivered
 		return stateChange{}, errors.Join(saveDelivery(tx, &d), clearFailing(tx, hook))
 	}
-	d.LastError = &a.failureReason
-	before, after, err := w.recordFailure(tx, hook, a)
+	d.LastError = &o.failureReason
+	before, after, err := w.recordFailure(tx, hook, o.status)
 	if err != nil {
 		return stateChange{}, err
 	}
@@ -114,49 +116,51 @@ func (w *Webhooks) applyOutcome(tx *database.Tx, hook *models.Webhook, deliveryI
 	if gaveUp {
 		d.Status = models.DeliveryFailed
 	} else {
-		w.scheduleRetry(tx, &d, retryDelay(w.retries, w.attemptLimit()-left, w.random(), a.retryAfter))
+		w.scheduleRetry(tx, &d, retryDelay(w.retries, w.attemptLimit()-left, w.random(), o.retryAfter))
 	}
 	return stateChange{gaveUp: gaveUp, suspended: suspended}, saveDelivery(tx, &d)
 }
 
-// scheduleRetry queues the next try. Short waits are sat out by the job itself.
-func (w *Webhooks) scheduleRetry(tx *database.Tx, d *models.Delivery, after time.Duration) {
-	due := w.now().Add(after)
+// scheduleRetry enqueues the next attempt of a delivery after delay. A job with a
+// short delay is available at once and snoozes; see maxShortSnooze.
+func (w *Webhooks) scheduleRetry(tx *database.Tx, d *models.Delivery, delay time.Duration) {
+	due := w.now().Add(delay)
 	var opts river.InsertOpts
-	if after > maxShortSnooze {
+	if delay > maxShortSnooze {
 		opts.ScheduledAt = due
 	}
 	d.NextAttemptAt = new(models.NewTime(due))
 	enqueueNextAttempt(tx, d, opts)
 }
 
-// saveDelivery writes what a try changed in a delivery, which is locked.
+// saveDelivery stores the fields of a locked delivery that an outcome changes.
 func saveDelivery(tx *database.Tx, d *models.Delivery) error {
 	return tx.Model(&models.Delivery{}).Where("id = ?", d.ID).
 		Select("status", "attempts", "tries_left", "response_status", "last_error", "last_attempt_at", "next_attempt_at").
 		Updates(d).Error
 }
 
-// clearFailing forgets the failures of a webhook, unless its address has changed
-// since the try began.
+// clearFailing marks a webhook as no longer failing. It does nothing when the
+// webhook has changed since the attempt started.
 func clearFailing(tx *database.Tx, hook *models.Webhook) error {
 	return tx.Model(&models.Webhook{}).
 		Where("agent_id = ? AND updated_at = ? AND failing_since IS NOT NULL", hook.AgentID, hook.UpdatedAt).
 		Update("failing_since", nil).Error
 }
 
-// recordFailure notes a failure of a webhook and returns its status before and after.
-// What an address did that has been changed or removed since the try began does
-// not count: the webhook passes for active.
-func (w *Webhooks) recordFailure(tx *database.Tx, tried *models.Webhook, a attemptOutcome) (before, after models.WebhookStatus, err error) {
-	hook, err := webhookByAgent(tx.ForUpdate(), tried.AgentID)
+// recordFailure records a failed attempt with a response status, suspends the
+// webhook if necessary, and returns the status of the webhook before and after.
+// attempted is the webhook at the start of the attempt. If it has changed or was
+// removed since, the failure does not count and both statuses are active.
+func (w *Webhooks) recordFailure(tx *database.Tx, attempted *models.Webhook, status int) (before, after models.WebhookStatus, err error) {
+	hook, err := webhookByAgent(tx.ForUpdate(), attempted.AgentID)
 	if models.CodeOf(err) == models.NotFound {
 		return models.WebhookActive, models.WebhookActive, nil
 	}
 	if err != nil {
 		return "", "", err
 	}
-	if hook.UpdatedAt != tried.UpdatedAt || hook.URL != tried.URL {
+	if hook.UpdatedAt != attempted.UpdatedAt || hook.URL != attempted.URL {
 		return models.WebhookActive, models.WebhookActive, nil
 	}
 	before = hook.Status
@@ -164,14 +168,14 @@ func (w *Webhooks) recordFailure(tx *database.Tx, tried *models.Webhook, a attem
 	if hook.FailingSince == nil {
 		hook.FailingSince = &now
 	}
-	if reason := w.suspensionReason(hook, a.status); reason != "" && before == models.WebhookActive {
+	if reason := w.suspensionReason(hook, status); reason != "" && before == models.WebhookActive {
 		hook.Status, hook.SuspendedAt, hook.SuspendedReason = models.WebhookSuspended, &now, &reason
 	}
 	return before, hook.Status, tx.Model(hook).Select("status", "failing_since", "suspended_at", "suspended_for").Updates(hook).Error
 }
 
-// suspensionReason returns why a webhook that fails with this status is to be suspended,
-// empty when it is not.
+// suspensionReason returns the reason to suspend a webhook that failed with a
+// response status, or "" to leave it active.
 func (w *Webhooks) suspensionReason(hook *models.Webhook, status int) models.WebhookSuspension {
 	switch {
 	case status == http.StatusGone:
@@ -183,11 +187,11 @@ func (w *Webhooks) suspensionReason(hook *models.Webhook, status int) models.Web
 	}
 }
 
-// attemptRow returns the row of the try.
-func (a *attemptOutcome) attemptRow(deliveryID string, number int) *models.Attempt {
+// attemptRow returns the row that stores the attempt.
+func (o *attemptOutcome) attemptRow(deliveryID string, number int) *models.Attempt {
 	row := &models.Attempt{
-		DeliveryID: deliveryID, Number: number, StartedAt: a.startedAt, LatencyUS: a.latency.Microseconds(),
-		ResponseStatus: a.responseStatus(), ResponseBody: a.body, RequestHeaders: a.requestHeaders, ResponseHeaders: a.responseHeaders,
+		DeliveryID: deliveryID, Number: number, StartedAt: o.startedAt, LatencyUS: o.latency.Microseconds(),
+		ResponseStatus: o.responseStatus(), ResponseBody: o.body, RequestHeaders: o.requestHeaders, ResponseHeaders: o.responseHeaders,
 	}
 	if row.RequestHeaders == nil {
 		row.RequestHeaders = []models.Header{}
@@ -195,16 +199,16 @@ func (a *attemptOutcome) attemptRow(deliveryID string, number int) *models.Attem
 	if row.ResponseHeaders == nil {
 		row.ResponseHeaders = []models.Header{}
 	}
-	if a.failureReason != "" {
-		row.Error = &a.failureReason
+	if o.failureReason != "" {
+		row.Error = &o.failureReason
 	}
 	return row
 }
 
-// responseStatus returns the status of the answer, nil when none came.
-func (a *attemptOutcome) responseStatus() *int {
-	if a.status == 0 {
+// responseStatus returns the HTTP status, nil without a response.
+func (o *attemptOutcome) responseStatus() *int {
+	if o.status == 0 {
 		return nil
 	}
-	return &a.status
+	return &o.status
 }

@@ -10,8 +10,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// payload is what is sent of a task. The order of the fields is the order of the
-// keys; it is part of the contract and held by golden files.
+// payload is the body of a task event. The order of the fields is the order of
+// the JSON keys. It is part of the API; golden files check it.
 type payload struct {
 	Event          models.WebhookEvent `json:"event"`
 	OccurredAt     string              `json:"occurred_at,omitempty"`
@@ -26,20 +26,20 @@ type payloadTask struct {
 	Budget       models.Credits `json:"budget"`
 	Capabilities []string       `json:"required_capabilities"`
 	CreatedAt    string         `json:"created_at"`
-	// Of an event that was asked for, where the task came to stand with it.
+	// The state of the task after the event; empty for task.posted.
 	Status     models.Status `json:"status,omitempty"`
 	PosterID   string        `json:"poster_id,omitempty"`
 	AssignedTo *string       `json:"assigned_to,omitempty"`
 }
 
-// requestBody returns the bytes that a delivery sends of its task. They depend only on what
-// never changes in both, so every try sends the same.
+// requestBody returns the request body of a delivery. It uses only immutable
+// fields of d and task, so every attempt sends the same bytes.
 func requestBody(d *models.Delivery, task *models.Task, marketplaceURL string) ([]byte, error) {
 	capabilities := task.Capabilities
 	if capabilities == nil {
 		capabilities = []string{}
 	}
-	told := payload{
+	p := payload{
 		Event: d.Event,
 		Task: payloadTask{
 			ID: task.ID, Title: task.Title, Description: task.Description, Budget: task.Budget,
@@ -48,22 +48,23 @@ func requestBody(d *models.Delivery, task *models.Task, marketplaceURL string) (
 		MarketplaceURL: marketplaceURL,
 	}
 	if d.Event != models.HookPosted {
-		told.OccurredAt = rfc3339(d.CreatedAt)
-		told.Task.Status = models.Status(strings.TrimPrefix(string(d.Event), "task."))
-		told.Task.PosterID, told.Task.AssignedTo = task.PosterID, d.WorkerID
+		p.OccurredAt = rfc3339(d.CreatedAt)
+		p.Task.Status = models.Status(strings.TrimPrefix(string(d.Event), "task."))
+		p.Task.PosterID, p.Task.AssignedTo = task.PosterID, d.WorkerID
 	}
-	return encodePayload(told)
+	return encodePayload(p)
 }
 
-func rfc3339(at models.Time) string { return at.AsTime().Format(time.RFC3339) }
+func rfc3339(t models.Time) string { return t.AsTime().Format(time.RFC3339) }
 
-// encodePayload returns what is sent as JSON, with <, > and & as they are.
-func encodePayload(what any) ([]byte, error) {
+// encodePayload returns v as JSON without a trailing newline. It does not escape
+// <, > and &.
+func encodePayload(v any) ([]byte, error) {
 	var buffer bytes.Buffer
 	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(what); err != nil {
-		return nil, fmt.Errorf("render a webhook: %w", err)
+	if err := encoder.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode webhook payload: %w", err)
 	}
 	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), nil
 }

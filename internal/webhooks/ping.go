@@ -11,14 +11,15 @@ import (
 )
 
 const (
-	// pingEvent is what a ping says it is.
+	// pingEvent is the event name of a ping.
 	pingEvent = "ping"
-	// maxPingTimeout is how long a ping takes at most, whatever a try may: its owner waits.
+	// maxPingTimeout limits a ping, even if Options.Timeout is longer: the caller waits
+	// for the result.
 	maxPingTimeout = 15 * time.Second
 )
 
-// pingPayload is what is sent when an owner asks for it. The order of the fields is the
-// order of the keys.
+// pingPayload is the body of a ping. The order of the fields is the order of the
+// JSON keys.
 type pingPayload struct {
 	Event          string     `json:"event"`
 	Ping           pingDetail `json:"ping"`
@@ -30,20 +31,20 @@ type pingDetail struct {
 	CreatedAt string `json:"created_at"`
 }
 
-// PingResult is what came of a ping.
+// PingResult is the result of a ping.
 type PingResult struct {
-	RequestBody string // as it was sent
+	RequestBody string
 	Attempt     models.Attempt
 }
 
-// Ping sends the agent a ping now, signed like everything else, and returns what
-// came of it. Nothing is written down: it is no delivery, is not tried again, and
-// counts neither for nor against the webhook, which may be suspended. CONFLICT
-// without a webhook, and while as many requests to it are under way as may be.
+// Ping sends a signed test request to the agent's webhook and returns the result.
+// It stores nothing, is never retried and does not affect the status of the
+// webhook, which may be suspended. It returns CONFLICT when the agent has no
+// webhook and when no slot for a request to it is free.
 func (w *Webhooks) Ping(ctx context.Context, agentID string) (PingResult, error) {
 	hook, err := w.Get(ctx, agentID)
 	if models.CodeOf(err) == models.NotFound {
-		return PingResult{}, models.Errorf(models.Conflict, "no webhook is set: there is nothing to ping")
+		return PingResult{}, models.Errorf(models.Conflict, "no webhook is set; set one before you ping it")
 	}
 	if err != nil {
 		return PingResult{}, err
@@ -52,23 +53,23 @@ func (w *Webhooks) Ping(ctx context.Context, agentID string) (PingResult, error)
 	if err != nil {
 		return PingResult{}, fmt.Errorf("ping: %w", err)
 	}
-	content, err := encodePayload(pingPayload{
+	body, err := encodePayload(pingPayload{
 		Event: pingEvent, MarketplaceURL: w.marketplaceURL,
 		Ping: pingDetail{ID: id.String(), CreatedAt: w.now().UTC().Format(time.RFC3339)},
 	})
 	if err != nil {
 		return PingResult{}, err
 	}
-	taken, _, ok := w.limiter.acquire(ctx, agentID, false)
+	s, _, ok := w.limiter.acquire(ctx, agentID, false)
 	if !ok {
-		return PingResult{}, models.Errorf(models.Conflict, "%d requests to the webhook are under way; try again", maxPerEndpoint)
+		return PingResult{}, models.Errorf(models.Conflict, "%d requests to the webhook are running; try again later", maxPerEndpoint)
 	}
-	defer w.limiter.release(taken)
-	answer, err := w.send(ctx, request{
-		agentID: agentID, url: hook.URL, id: id.String(), event: pingEvent, attempt: 1, body: content, timeout: min(w.timeout, maxPingTimeout),
+	defer w.limiter.release(s)
+	outcome, err := w.send(ctx, request{
+		agentID: agentID, url: hook.URL, id: id.String(), event: pingEvent, attempt: 1, body: body, timeout: min(w.timeout, maxPingTimeout),
 	})
 	if err != nil {
 		return PingResult{}, err
 	}
-	return PingResult{RequestBody: string(content), Attempt: *answer.attemptRow(id.String(), 1)}, nil
+	return PingResult{RequestBody: string(body), Attempt: *outcome.attemptRow(id.String(), 1)}, nil
 }

@@ -16,7 +16,7 @@ import (
 func TestPing(t *testing.T) {
 	t.Parallel()
 
-	t.Run("it is sent at once, signed, and told of with what was sent and answered", func(t *testing.T) {
+	t.Run("a ping is signed and returns its request and response", func(t *testing.T) {
 		t.Parallel()
 		r := newReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Bot", "yes")
@@ -29,27 +29,27 @@ func TestPing(t *testing.T) {
 		testutil.Must(t, err)
 		got := r.next(t)
 		testutil.Equal(t, "body", string(got.body), out.RequestBody)
-		var told pingPayload
-		testutil.Must(t, json.Unmarshal(got.body, &told))
-		testutil.Equal(t, "event", told.Event, "ping")
-		testutil.Equal(t, "id", told.Ping.ID, got.header.Get("X-AgentMarket-Delivery"))
+		var ping pingPayload
+		testutil.Must(t, json.Unmarshal(got.body, &ping))
+		testutil.Equal(t, "event", ping.Event, "ping")
+		testutil.Equal(t, "id", ping.Ping.ID, got.header.Get("X-AgentMarket-Delivery"))
 		testutil.Equal(t, "event header", got.header.Get("X-AgentMarket-Event"), "ping")
-		testutil.Equal(t, "documented header", got.header.Get("X-AgentMarket-Signature"), outbound.Sign(secret, got.body))
+		testutil.Equal(t, "X-AgentMarket-Signature", got.header.Get("X-AgentMarket-Signature"), outbound.Sign(secret, got.body))
 		standard, err := standardwebhooks.NewWebhook(secret)
 		testutil.Must(t, err)
 		testutil.Must(t, standard.Verify(got.body, got.header))
 		testutil.Equal(t, "status", deref(out.Attempt.ResponseStatus), any(200))
-		testutil.Equal(t, "answer", out.Attempt.ResponseBody, "pong")
+		testutil.Equal(t, "response body", out.Attempt.ResponseBody, "pong")
 		testutil.Equal(t, "error", deref(out.Attempt.Error), nil)
 		for _, line := range out.Attempt.RequestHeaders {
-			testutil.Equal(t, "sent "+line.Name, got.header.Get(line.Name), line.Value)
+			testutil.Equal(t, line.Name, got.header.Get(line.Name), line.Value)
 		}
-		testutil.Equal(t, "headers sent", len(out.Attempt.RequestHeaders), 9)
-		testutil.Equal(t, "an answer's header", headerValue(out.Attempt.ResponseHeaders, "X-Bot"), "yes")
+		testutil.Equal(t, "request headers", len(out.Attempt.RequestHeaders), 9)
+		testutil.Equal(t, "response header", headerValue(out.Attempt.ResponseHeaders, "X-Bot"), "yes")
 		testutil.Equal(t, "deliveries", len(b.deliveries(t, agent)), 0)
 	})
 
-	t.Run("a suspended webhook can be tried, and neither success nor failure changes it", func(t *testing.T) {
+	t.Run("a ping never changes the webhook, active or suspended", func(t *testing.T) {
 		t.Parallel()
 		for _, code := range []int{http.StatusOK, http.StatusGone} {
 			r := newReceiver(t, respondWith(code))
@@ -69,7 +69,7 @@ func TestPing(t *testing.T) {
 		}
 	})
 
-	t.Run("it waits for no more than others do", func(t *testing.T) {
+	t.Run("pings count against the limit of concurrent requests", func(t *testing.T) {
 		t.Parallel()
 		release := make(chan struct{})
 		r := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-release })
@@ -91,7 +91,7 @@ func TestPing(t *testing.T) {
 		}
 	})
 
-	t.Run("without a webhook there is nothing to ping", func(t *testing.T) {
+	t.Run("without a webhook a ping is a conflict", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
 		_, err := b.Ping(t.Context(), b.addAgent(t))
@@ -99,7 +99,7 @@ func TestPing(t *testing.T) {
 	})
 }
 
-// headerValue is the value of a header.
+// headerValue returns the value of a header.
 func headerValue(lines []models.Header, name string) string {
 	for _, line := range lines {
 		if line.Name == name {

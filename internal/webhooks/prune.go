@@ -12,12 +12,12 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// prunePageSize is how many deliveries are looked at, and taken away, at once.
+// prunePageSize is the number of deliveries that are read and deleted at once.
 const prunePageSize = 200
 
-// Prune takes the deliveries away that are older than they are kept, with their
-// attempts. Those that wait for an attempt are kept until it has been made. Several
-// processes may prune at once.
+// Prune deletes deliveries older than the retention, with their attempts. Pending
+// deliveries are kept until their last attempt. Several processes may call Prune
+// at the same time.
 func (w *Webhooks) Prune(ctx context.Context) error {
 	if w.retention == 0 {
 		return nil
@@ -29,17 +29,17 @@ func (w *Webhooks) Prune(ctx context.Context) error {
 		if err != nil {
 			return false, err
 		}
-		var old []string
+		var expired []string
 		for i := range page {
 			after = page[i].ID
 			if page[i].Status != models.DeliveryPending && page[i].CreatedAt < before {
-				old = append(old, page[i].ID)
+				expired = append(expired, page[i].ID)
 			}
 		}
-		if len(old) > 0 {
-			err = w.db.Write(ctx, func(tx *database.Tx) error { return deleteDeliveries(tx, old) })
+		if len(expired) > 0 {
+			err = w.db.Write(ctx, func(tx *database.Tx) error { return deleteDeliveries(tx, expired) })
 		}
-		// Ids are in the order of making: what follows a young one is young.
+		// Ids ascend with the creation time: after a recent delivery there are no old ones.
 		return len(page) == prunePageSize && page[len(page)-1].CreatedAt < before, err
 	})
 	if err != nil {
@@ -48,38 +48,40 @@ func (w *Webhooks) Prune(ctx context.Context) error {
 	return nil
 }
 
-// deleteDeliveries takes deliveries away, but for those that somebody is at.
+// deleteDeliveries deletes the deliveries that are not pending and not locked by
+// another transaction.
 func deleteDeliveries(tx *database.Tx, ids []string) error {
-	var ended []string
-	err := tx.ForUpdateSkipLocked().Model(&models.Delivery{}).Where("id IN ? AND status <> ?", ids, models.DeliveryPending).Pluck("id", &ended).Error
-	if err != nil || len(ended) == 0 {
+	var deletable []string
+	err := tx.ForUpdateSkipLocked().Model(&models.Delivery{}).Where("id IN ? AND status <> ?", ids, models.DeliveryPending).Pluck("id", &deletable).Error
+	if err != nil || len(deletable) == 0 {
 		return err
 	}
-	if err := tx.Delete(&models.Attempt{}, "delivery_id IN ?", ended).Error; err != nil {
+	if err := tx.Delete(&models.Attempt{}, "delivery_id IN ?", deletable).Error; err != nil {
 		return err
 	}
-	return tx.Delete(&models.Delivery{}, "id IN ?", ended).Error
+	return tx.Delete(&models.Delivery{}, "id IN ?", deletable).Error
 }
 
-// OldestNeeded returns the id of the first event that a delivery names, or one still to be
-// made does: that event is to be kept, and what follows it.
+// OldestNeeded returns the id of the oldest event that a delivery or a queued match
+// job refers to. The event log must keep that event and all later ones. It returns
+// the largest int64 when no event is needed.
 func (w *Webhooks) OldestNeeded(ctx context.Context) (eventID int64, err error) {
-	// The jobs come first: what one of them does meanwhile is seen in the deliveries.
-	waiting, err := scanMinID(w.db.Read(ctx).Table("river_job").Select("MIN(CAST(args ->> 'event_id' AS BIGINT))").
+	// Jobs are read first: a job that ends in between has created its deliveries.
+	oldestQueued, err := scanMinID(w.db.Read(ctx).Table("river_job").Select("MIN(CAST(args ->> 'event_id' AS BIGINT))").
 		Where("queue = ? AND state IN ?", matchQueue, []string{"available", "pending", "retryable", "running", "scheduled"}))
 	if err != nil {
-		return 0, fmt.Errorf("look for the first event to be matched: %w", err)
+		return 0, fmt.Errorf("find the oldest event of a match job: %w", err)
 	}
-	made, err := scanMinID(w.db.Read(ctx).Model(&models.Delivery{}).Select("MIN(event_id)"))
+	oldestDelivery, err := scanMinID(w.db.Read(ctx).Model(&models.Delivery{}).Select("MIN(event_id)"))
 	if err != nil {
-		return 0, fmt.Errorf("look for the first event with a delivery: %w", err)
+		return 0, fmt.Errorf("find the oldest event of a delivery: %w", err)
 	}
-	return min(waiting, made), nil
+	return min(oldestQueued, oldestDelivery), nil
 }
 
-// scanMinID reads a number that is there or not.
+// scanMinID reads the result of a MIN query, the largest int64 for NULL.
 func scanMinID(query *gorm.DB) (int64, error) {
-	var found *int64
-	err := query.Scan(&found).Error
-	return *cmp.Or(found, new(int64(math.MaxInt64))), err
+	var id *int64
+	err := query.Scan(&id).Error
+	return *cmp.Or(id, new(int64(math.MaxInt64))), err
 }

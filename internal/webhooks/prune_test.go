@@ -15,8 +15,8 @@ import (
 
 const month = 30 * 24 * time.Hour
 
-// TestPrune takes deliveries away a month after they were made, with their
-// attempts, unless they wait for one.
+// TestPrune checks that deliveries are deleted with their attempts after a month,
+// except pending ones.
 func TestPrune(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t, respondWith(http.StatusOK))
@@ -29,38 +29,38 @@ func TestPrune(t *testing.T) {
 	}
 	old := b.waitDeliveries(t, agent, models.DeliveryDelivered, 3)
 	testutil.Must(t, b.Stop(t.Context()))
-	waiting := old[1]
-	b.setStatus(t, waiting.ID, models.DeliveryPending)
+	pending := old[1]
+	b.setStatus(t, pending.ID, models.DeliveryPending)
 	testutil.Must(t, b.Prune(t.Context()))
 	testutil.Equal(t, "deliveries of today", len(b.deliveries(t, agent)), 3)
 
 	b.clock.advance(month)
 	b.run(t)
 	b.post(t, poster, "research")
-	b.eventually(t, "the new one to be delivered", func() bool {
+	b.eventually(t, "the new delivery to be delivered", func() bool {
 		all := b.deliveries(t, agent)
 		return len(all) == 4 && all[0].Status == models.DeliveryDelivered
 	})
 	testutil.Must(t, b.Prune(t.Context()))
 	left := b.deliveries(t, agent)
 	testutil.Equal(t, "deliveries left", len(left), 2)
-	testutil.Equal(t, "the one that waits", left[1].ID, waiting.ID)
-	testutil.Equal(t, "attempts of one that went", len(b.attempts(t, old[0].ID)), 0)
-	testutil.Equal(t, "attempts of one that waits", len(b.attempts(t, waiting.ID)), 1)
+	testutil.Equal(t, "pending delivery", left[1].ID, pending.ID)
+	testutil.Equal(t, "attempts of a deleted delivery", len(b.attempts(t, old[0].ID)), 0)
+	testutil.Equal(t, "attempts of the pending delivery", len(b.attempts(t, pending.ID)), 1)
 	needed, err := b.OldestNeeded(t.Context())
 	testutil.Must(t, err)
-	testutil.Equal(t, "the first event that is needed", needed, waiting.EventID)
+	testutil.Equal(t, "oldest needed event", needed, pending.EventID)
 
-	testutil.Must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: old[0].ID, Attempt: 2}, retryQueue)) // a job that was left over
-	_, err = b.redeliver(t, agent, waiting.ID)
-	testutil.Equal(t, "sending an old one again", models.CodeOf(err), models.NotFound)
-	b.setStatus(t, waiting.ID, models.DeliveryFailed)
+	testutil.Must(t, b.deliver(t.Context(), DeliverArgs{DeliveryID: old[0].ID, Attempt: 2}, retryQueue)) // job of a deleted delivery
+	_, err = b.redeliver(t, agent, pending.ID)
+	testutil.Equal(t, "code of redelivering an expired delivery", models.CodeOf(err), models.NotFound)
+	b.setStatus(t, pending.ID, models.DeliveryFailed)
 	testutil.Must(t, b.Prune(t.Context()))
 	testutil.Equal(t, "deliveries left", len(b.deliveries(t, agent)), 1)
 }
 
-// TestPrune_manyPages goes on from page to page, past those that wait, by several
-// processes at once.
+// TestPrune_manyPages checks that concurrent calls of Prune process all pages and
+// skip pending deliveries.
 func TestPrune_manyPages(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{retention: month})
@@ -90,11 +90,11 @@ func TestPrune_manyPages(t *testing.T) {
 	var left []models.Delivery
 	testutil.Must(t, b.db.Read(t.Context()).Find(&left).Error)
 	if len(left) != 1 || left[0].AgentID != first {
-		t.Errorf("%d deliveries are left", len(left))
+		t.Errorf("%d deliveries are left, want the pending one", len(left))
 	}
 }
 
-// TestPrune_keepsForever keeps everything.
+// TestPrune_keepsForever checks that without a retention nothing is deleted.
 func TestPrune_keepsForever(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
@@ -106,20 +106,20 @@ func TestPrune_keepsForever(t *testing.T) {
 	testutil.Equal(t, "deliveries", len(b.deliveries(t, agent)), 1)
 }
 
-// TestOldestNeeded: an event that is still to be matched is needed, whatever else is.
+// TestOldestNeeded checks that the event of a queued match job is needed.
 func TestOldestNeeded(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
 	needed, err := b.OldestNeeded(t.Context())
 	testutil.Must(t, err)
-	testutil.Equal(t, "needed of an empty store", needed, int64(math.MaxInt64))
+	testutil.Equal(t, "oldest needed event of an empty database", needed, int64(math.MaxInt64))
 	b.addSubscriber(t, "https://bot.example/hook", "research")
 	poster := b.addAgent(t)
-	early, late := b.post(t, poster, "research"), b.post(t, poster, "research")
-	b.matchEvent(t, late)
+	first, second := b.post(t, poster, "research"), b.post(t, poster, "research")
+	b.matchEvent(t, second)
 	needed, err = b.OldestNeeded(t.Context())
 	testutil.Must(t, err)
-	testutil.Equal(t, "needed", needed, early.ID)
+	testutil.Equal(t, "oldest needed event", needed, first.ID)
 }
 
 func (b *bundle) setStatus(t *testing.T, id string, status models.DeliveryStatus) {

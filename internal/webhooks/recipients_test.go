@@ -12,8 +12,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestNotifyParties: those that a task is about are told of what they asked for, tried
-// again until they have it, and nobody else is.
+// TestNotifyParties checks that the parties of a task receive exactly the events they
+// subscribe to, with retries, and that other agents receive nothing.
 func TestNotifyParties(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int32
@@ -29,12 +29,12 @@ func TestNotifyParties(t *testing.T) {
 	b.subscribeEvents(t, poster, models.HookCompleted)
 	b.subscribeEvents(t, other, models.HookCompleted, models.HookAssigned)
 	posted := b.postTask(t, models.Task{ID: uuid.Must(uuid.NewV7()).String(), PosterID: poster, Title: "T", Description: "D", Budget: 5, Capabilities: []string{}, CreatedAt: b.timestamp()})
-	testutil.Equal(t, "told of an acceptance", b.notifyEvent(t, models.TaskAccepted, posted, worker), false)
-	testutil.Equal(t, "told of a cancellation", b.notifyEvent(t, models.TaskCancelled, posted, worker), false)
-	testutil.Equal(t, "told of a completion", b.notifyEvent(t, models.TaskCompleted, posted, worker), true)
+	testutil.Equal(t, "job for an acceptance", b.notifyEvent(t, models.TaskAccepted, posted, worker), false)
+	testutil.Equal(t, "job for a cancellation", b.notifyEvent(t, models.TaskCancelled, posted, worker), false)
+	testutil.Equal(t, "job for a completion", b.notifyEvent(t, models.TaskCompleted, posted, worker), true)
 	b.run(t)
 	d := b.waitDeliveries(t, poster, models.DeliveryDelivered, 1)[0]
-	b.eventually(t, "every job to be done", func() bool { return b.unfinishedJobs(t) == 0 })
+	b.eventually(t, "all jobs to complete", func() bool { return b.unfinishedJobs(t) == 0 })
 
 	testutil.Equal(t, "event", d.Event, models.HookCompleted)
 	testutil.Equal(t, "worker", deref(d.WorkerID), any(worker))
@@ -44,15 +44,15 @@ func TestNotifyParties(t *testing.T) {
 	testutil.Equal(t, "event header", first.header.Get("X-AgentMarket-Event"), "task.completed")
 	testutil.Equal(t, "requests", len(r.requests), 0)
 	testutil.Equal(t, "deliveries to the worker", len(b.deliveries(t, worker)), 0)
-	testutil.Equal(t, "deliveries to another", len(b.deliveries(t, other)), 0)
+	testutil.Equal(t, "deliveries to another agent", len(b.deliveries(t, other)), 0)
 	bodies, err := b.RequestBodies([]*models.Delivery{&d, &d}, []*models.Task{b.readTask(t, d.TaskID), nil})
 	testutil.Must(t, err)
-	testutil.Equal(t, "body as it is shown", deref(bodies[0]), any(string(first.body)))
+	testutil.Equal(t, "body from RequestBodies", deref(bodies[0]), any(string(first.body)))
 	testutil.Equal(t, "body without a task", deref(bodies[1]), nil)
 }
 
-// TestNotifyParties_isIdempotent: a crash can come after the deliveries and before the queue
-// knows, and they can be asked for again: each is made once and keeps its event.
+// TestNotifyParties_isIdempotent checks that a match job that runs twice creates each
+// delivery once, and that a redelivery keeps its event.
 func TestNotifyParties_isIdempotent(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
@@ -78,10 +78,10 @@ func TestNotifyParties_isIdempotent(t *testing.T) {
 	testutil.Equal(t, "jobs", b.jobsOfKind(t, "webhook_deliver"), 3)
 	needed, err := b.OldestNeeded(t.Context())
 	testutil.Must(t, err)
-	testutil.Equal(t, "the first event that is needed", needed, posted.ID)
+	testutil.Equal(t, "oldest needed event", needed, posted.ID)
 }
 
-// subscribeEvents has an agent told of events.
+// subscribeEvents subscribes an agent with a webhook to events.
 func (b *bundle) subscribeEvents(t *testing.T, agentID string, events ...models.WebhookEvent) {
 	t.Helper()
 	b.write(t, func(tx *database.Tx) error {
@@ -90,9 +90,9 @@ func (b *bundle) subscribeEvents(t *testing.T, agentID string, events ...models.
 	})
 }
 
-// notifyEvent puts an event of a posted task in the log and announces it, as the market
-// does, and reports whether somebody is told.
-func (b *bundle) notifyEvent(t *testing.T, kind models.EventKind, posted models.Event, worker string) (wanted bool) {
+// notifyEvent appends an event of a posted task and calls Notify, as the market does.
+// It reports whether a match job was enqueued.
+func (b *bundle) notifyEvent(t *testing.T, kind models.EventKind, posted models.Event, worker string) (enqueued bool) {
 	t.Helper()
 	event := models.Event{Kind: kind, TaskID: posted.TaskID, PosterID: posted.PosterID, WorkerID: &worker, CreatedAt: b.timestamp()}
 	before := b.jobsOfKind(t, "webhook_match")

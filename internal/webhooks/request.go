@@ -15,8 +15,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// What is kept of an answer, in bytes; of its header that many lines, each that
-// long: most have fewer than half as many.
+// Limits on the stored part of a request and its response, in bytes. Most
+// responses have fewer than half of maxStoredHeaders header lines.
 const (
 	maxStoredBody      = 4 << 10
 	maxStoredError     = 500
@@ -24,83 +24,77 @@ const (
 	maxStoredHeaderLen = 200
 )
 
-// CheckURL returns the address in the form it is kept in, or INVALID_INPUT on
-// the field when it is not https or is seen not to be public. Names are looked
-// up only when they are dialled.
-func (w *Webhooks) CheckURL(field, url string) (string, error) {
-	return w.client.CheckURL(field, url)
-}
-
-// request is one POST to an agent's address.
+// request is one POST to an agent's webhook.
 type request struct {
 	agentID, url string
-	id           string // the same at every try
+	id           string // delivery id, the same for every attempt
 	event        string
-	attempt      int // which try it is, from 1
+	attempt      int // from 1
 	body         []byte
-	timeout      time.Duration // how long it may take
+	timeout      time.Duration
 }
 
-// attemptDelivery makes one try of a delivery and returns what came of it. An error means that
-// no verdict can be given: the request could not be made up, or was cut off by the
-// end of ctx, as at a shutdown.
+// attemptDelivery makes one attempt of a delivery and returns its outcome. An error
+// means that there is no outcome: the request could not be built, or ctx was done
+// during the request, for example at shutdown.
 func (w *Webhooks) attemptDelivery(ctx context.Context, hook *models.Webhook, delivery *models.Delivery, number int) (attemptOutcome, error) {
 	var task models.Task
 	if err := w.db.Read(ctx).Where("id = ?", delivery.TaskID).Take(&task).Error; err != nil {
 		return attemptOutcome{}, fmt.Errorf("read task of delivery %s: %w", delivery.ID, err)
 	}
-	content, err := requestBody(delivery, &task, w.marketplaceURL)
+	body, err := requestBody(delivery, &task, w.marketplaceURL)
 	if err != nil {
 		return attemptOutcome{}, err
 	}
 	return w.send(ctx, request{
 		agentID: delivery.AgentID, url: hook.URL, id: delivery.ID, event: string(delivery.Event), attempt: number,
-		body: content, timeout: w.timeout,
+		body: body, timeout: w.timeout,
 	})
 }
 
-// send signs a request and makes it, as try does.
+// send signs and sends a request. Errors are as for attemptDelivery.
 func (w *Webhooks) send(ctx context.Context, r request) (attemptOutcome, error) {
-	current, old, err := w.signingSecrets(ctx, r.agentID)
+	current, previous, err := w.signingSecrets(ctx, r.agentID)
 	if err != nil {
 		return attemptOutcome{}, err
 	}
-	started, began := w.timestamp(), w.wallClock()
-	header, err := r.header(began, current, old)
+	startedAt, start := w.timestamp(), w.wallClock()
+	header, err := r.header(start, current, previous)
 	if err != nil {
 		return attemptOutcome{}, err
 	}
-	limited, cancel := context.WithTimeout(ctx, r.timeout)
+	requestCtx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	_, span := tracing.StartClient(ctx, "POST webhook") // the receiver is a stranger, and is told nothing of the trace
-	response, err := w.client.Post(limited, r.url, header, r.body)
+	_, span := tracing.StartClient(ctx, "POST webhook") // no traceparent header: the receiver is a third party
+	response, err := w.client.Post(requestCtx, r.url, header, r.body)
 	endRequestSpan(span, response, err)
 	if ctx.Err() != nil {
-		return attemptOutcome{}, fmt.Errorf("request %s was cut off: %w", r.id, context.Cause(ctx))
+		return attemptOutcome{}, fmt.Errorf("request %s canceled: %w", r.id, context.Cause(ctx))
 	}
-	a := attemptOutcome{startedAt: started, latency: w.wallClock().Sub(began), requestHeaders: storedHeaders(header)}
+	o := attemptOutcome{startedAt: startedAt, latency: w.wallClock().Sub(start), requestHeaders: storedHeaders(header)}
 	if err != nil {
-		a.failureReason = truncate(err.Error(), maxStoredError)
-		return a, nil
+		o.failureReason = truncate(err.Error(), maxStoredError)
+		return o, nil
 	}
-	a.status, a.responseHeaders, a.body = response.Status, storedHeaders(response.Header), truncate(string(response.Body), maxStoredBody)
-	a.retryAfter = parseRetryAfter(a.status, response.Header.Get("Retry-After"), w.wallClock())
-	a.failureReason = failureReason(a.status)
-	return a, nil
+	o.status, o.responseHeaders, o.body = response.Status, storedHeaders(response.Header), truncate(string(response.Body), maxStoredBody)
+	o.retryAfter = parseRetryAfter(o.status, response.Header.Get("Retry-After"), w.wallClock())
+	o.failureReason = failureReason(o.status)
+	return o, nil
 }
 
-// header returns what is sent beside the body. While an old secret signs, it makes
-// the documented header, which has room for one signature: receivers go on
-// unchanged until they know the new one. The standard header carries both.
-func (r *request) header(at time.Time, current, old string) (http.Header, error) {
+// header returns the request headers, signed with the current secret and, if it
+// is not empty, the previous one. The Standard Webhooks header carries both
+// signatures. X-AgentMarket-Signature carries one and uses the previous secret, so
+// receivers keep working until they switch to the current one.
+func (r *request) header(at time.Time, current, previous string) (http.Header, error) {
 	documented := current
 	standard, err := outbound.SignStandard(current, r.id, at.Unix(), r.body)
 	if err != nil {
 		return nil, err
 	}
-	if old != "" {
-		documented = old
-		second, err := outbound.SignStandard(old, r.id, at.Unix(), r.body)
+	if previous != "" {
+		documented = previous
+		second, err := outbound.SignStandard(previous, r.id, at.Unix(), r.body)
 		if err != nil {
 			return nil, err
 		}
@@ -120,35 +114,36 @@ func (r *request) header(at time.Time, current, old string) (http.Header, error)
 	}, nil
 }
 
-// storedHeaders are the first lines of a header in the order of their names, fit to be kept.
+// storedHeaders returns the first header lines, sorted by name and truncated, for
+// storage.
 func storedHeaders(header http.Header) []models.Header {
-	all := []models.Header{}
+	lines := []models.Header{}
 	for _, name := range slices.Sorted(maps.Keys(header)) {
 		for _, value := range header[name] {
-			if len(all) == maxStoredHeaders {
-				return all
+			if len(lines) == maxStoredHeaders {
+				return lines
 			}
-			all = append(all, models.Header{Name: truncate(name, maxStoredHeaderLen), Value: truncate(value, maxStoredHeaderLen)})
+			lines = append(lines, models.Header{Name: truncate(name, maxStoredHeaderLen), Value: truncate(value, maxStoredHeaderLen)})
 		}
 	}
-	return all
+	return lines
 }
 
-// failureReason says why an answer with this status does not count, empty when it
-// does.
+// failureReason says why a response status is a failure. It returns "" for a
+// success.
 func failureReason(status int) string {
 	switch {
 	case status >= 200 && status < 300:
 		return ""
 	case status >= 300 && status < 400:
-		return fmt.Sprintf("answered %d: redirects are not followed", status)
+		return fmt.Sprintf("endpoint returned status %d; redirects are not followed", status)
 	default:
-		return fmt.Sprintf("answered %d", status)
+		return fmt.Sprintf("endpoint returned status %d", status)
 	}
 }
 
-// truncate returns at most the first limit bytes of a stranger's text, as text that
-// any database keeps.
+// truncate returns at most the first limit bytes of a third party's text, as valid
+// UTF-8 without NUL bytes, which PostgreSQL cannot store.
 func truncate(text string, limit int) string {
 	text = text[:min(len(text), limit)]
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")

@@ -9,30 +9,29 @@ import (
 )
 
 const (
-	// maxRetryAfter is how long a receiver can put us off.
+	// maxRetryAfter limits the delay that a receiver can request.
 	maxRetryAfter = 24 * time.Hour
-	// jitter is by how much a wait is shortened or lengthened at most.
+	// jitter is the largest random change of a delay, as a fraction of it.
 	jitter = 0.2
 )
 
-// retryDelay returns how long to wait after the given failed try, counted from 1.
-// Later tries than the schedule knows wait as long as its last. What the
-// receiver asked for is honoured when it is longer, up to a day; random is in
-// [0, 1).
-func retryDelay(schedule []time.Duration, failed int, random float64, asked time.Duration) time.Duration {
+// retryDelay returns the delay after failed attempt number failed, counted from
+// 1. Past the end of schedule it uses the last entry. A longer requested delay
+// wins, up to maxRetryAfter. random is in [0, 1).
+func retryDelay(schedule []time.Duration, failed int, random float64, requested time.Duration) time.Duration {
 	step := schedule[min(max(failed, 1), len(schedule))-1]
-	spread := time.Duration(float64(step) * (1 - jitter + 2*jitter*random))
-	return max(spread, min(asked, maxRetryAfter))
+	delay := time.Duration(float64(step) * (1 - jitter + 2*jitter*random))
+	return max(delay, min(requested, maxRetryAfter))
 }
 
-// parseRetryAfter returns how long an answer asks to be left alone: its Retry-After,
-// in seconds or as a date, when its status is 429 or 503; else 0.
+// parseRetryAfter returns the delay that a 429 or 503 response requests in its
+// Retry-After header, in seconds or as a date. It returns 0 for other responses.
 func parseRetryAfter(status int, header string, now time.Time) time.Duration {
 	if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
 		return 0
 	}
 	header = strings.TrimSpace(header)
-	if seconds, err := strconv.Atoi(header); err == nil || errors.Is(err, strconv.ErrRange) { // then it is the nearest that there is
+	if seconds, err := strconv.Atoi(header); err == nil || errors.Is(err, strconv.ErrRange) { // on ErrRange, seconds is the nearest int
 		return time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second
 	}
 	if date, err := http.ParseTime(header); err == nil {

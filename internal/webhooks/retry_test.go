@@ -18,21 +18,21 @@ func TestParseRetryAfter(t *testing.T) {
 		header string
 		want   time.Duration
 	}{
-		"seconds":                   {429, "120", 2 * time.Minute},
-		"seconds, unavailable":      {503, " 7 ", 7 * time.Second},
-		"a date":                    {503, "Fri, 13 Mar 2026 12:10:00 GMT", 10 * time.Minute},
-		"a date that is past":       {503, "Fri, 13 Mar 2026 11:10:00 GMT", 0},
-		"another status":            {500, "120", 0},
-		"no header":                 {429, "", 0},
-		"nonsense":                  {429, "soon", 0},
-		"negative":                  {429, "-5", 0},
-		"so long that it overflows": {429, "9223372036854775807", 24 * time.Hour},
-		"longer than a number":      {429, "99999999999999999999", 24 * time.Hour},
-		"shorter than a number":     {429, "-99999999999999999999", 0},
+		"seconds":              {429, "120", 2 * time.Minute},
+		"seconds, unavailable": {503, " 7 ", 7 * time.Second},
+		"a date":               {503, "Fri, 13 Mar 2026 12:10:00 GMT", 10 * time.Minute},
+		"a past date":          {503, "Fri, 13 Mar 2026 11:10:00 GMT", 0},
+		"another status":       {500, "120", 0},
+		"no header":            {429, "", 0},
+		"nonsense":             {429, "soon", 0},
+		"negative":             {429, "-5", 0},
+		"overflows a duration": {429, "9223372036854775807", 24 * time.Hour},
+		"larger than an int":   {429, "99999999999999999999", 24 * time.Hour},
+		"smaller than an int":  {429, "-99999999999999999999", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testutil.Equal(t, "asked for", parseRetryAfter(c.status, c.header, now), c.want)
+			testutil.Equal(t, "delay", parseRetryAfter(c.status, c.header, now), c.want)
 		})
 	}
 }
@@ -41,22 +41,22 @@ func TestRetryDelay(t *testing.T) {
 	t.Parallel()
 	schedule := DefaultRetries()
 	for name, c := range map[string]struct {
-		failed int
-		random float64
-		asked  time.Duration
-		want   time.Duration
+		failed    int
+		random    float64
+		requested time.Duration
+		want      time.Duration
 	}{
-		"the first step":               {1, 0.5, 0, 5 * time.Second},
-		"the last step":                {7, 0.5, 0, 10 * time.Hour},
+		"first step":                   {1, 0.5, 0, 5 * time.Second},
+		"last step":                    {7, 0.5, 0, 10 * time.Hour},
 		"past the schedule":            {9, 0.5, 0, 10 * time.Hour},
 		"shortened by a fifth":         {2, 0, 0, 4 * time.Minute},
-		"asked for less than the step": {2, 0.5, time.Second, 5 * time.Minute},
-		"asked for more than the step": {1, 0.5, time.Hour, time.Hour},
-		"asked for more than a day":    {1, 0.5, 1000 * time.Hour, 24 * time.Hour},
+		"requested less than the step": {2, 0.5, time.Second, 5 * time.Minute},
+		"requested more than the step": {1, 0.5, time.Hour, time.Hour},
+		"requested more than a day":    {1, 0.5, 1000 * time.Hour, 24 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testutil.Equal(t, "wait", retryDelay(schedule, c.failed, c.random, c.asked), c.want)
+			testutil.Equal(t, "delay", retryDelay(schedule, c.failed, c.random, c.requested), c.want)
 		})
 	}
 }
@@ -69,25 +69,18 @@ func TestRetryDelay_staysWithinBounds(t *testing.T) {
 		}), 1, 10).Draw(t, "schedule")
 		failed := rapid.IntRange(1, 12).Draw(t, "failed")
 		random := rapid.Float64Range(0, 0.999999).Draw(t, "random")
-		asked := parseRetryAfter(http.StatusTooManyRequests, rapid.StringMatching(`-?[0-9]{0,20}`).Draw(t, "header"), time.Unix(0, 0))
+		requested := parseRetryAfter(http.StatusTooManyRequests, rapid.StringMatching(`-?[0-9]{0,20}`).Draw(t, "header"), time.Unix(0, 0))
 
-		got := retryDelay(schedule, failed, random, asked)
+		got := retryDelay(schedule, failed, random, requested)
 		step := float64(schedule[min(failed, len(schedule))-1])
 		if float64(got) < step*0.8-1 {
-			t.Errorf("waits %s: less than four fifths of the step", got)
+			t.Errorf("delay %s: less than four fifths of the step", got)
 		}
 		if float64(got) > max(step*1.2, float64(24*time.Hour)) {
-			t.Errorf("waits %s: more than six fifths of the step and more than a day", got)
+			t.Errorf("delay %s: more than six fifths of the step and more than a day", got)
 		}
-		if asked == 0 && float64(got) > step*1.2+1 {
-			t.Errorf("waits %s: more than six fifths of the step", got)
+		if requested == 0 && float64(got) > step*1.2+1 {
+			t.Errorf("delay %s: more than six fifths of the step", got)
 		}
 	})
-}
-
-func TestBusySnooze(t *testing.T) {
-	t.Parallel()
-	testutil.Equal(t, "an endpoint that gets on", busySnooze(time.Millisecond, 0.5), minBusySnooze)
-	testutil.Equal(t, "one that has hung for a while", busySnooze(7*time.Second, 0.5), 7*time.Second)
-	testutil.Equal(t, "one that hangs for ever", busySnooze(time.Hour, 0.5), maxBusySnooze)
 }

@@ -14,10 +14,11 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// hintLength is how much of a secret is shown later: whsec_ and four more.
+// hintLength is the length of a secret's hint: whsec_ and four more characters.
 const hintLength = 10
 
-// Encrypted are the secrets as they are kept.
+// EncryptedColumns describes the encrypted columns of the signing secrets, for key
+// rotation.
 func EncryptedColumns() auth.EncryptedTable {
 	return auth.EncryptedTable{
 		Name: "secrets", KeyColumns: []string{"agent_id"}, Columns: []string{"sealed", "old"},
@@ -25,8 +26,8 @@ func EncryptedColumns() auth.EncryptedTable {
 	}
 }
 
-// EnsureSecret returns the agent's signing secret and makes one when it has none.
-// It is to be shown once.
+// EnsureSecret returns the agent's signing secret and creates one if necessary. Show
+// it to the agent once.
 func (w *Webhooks) EnsureSecret(tx *database.Tx, agentID string) (string, error) {
 	row, err := secretByAgent(tx.DB, agentID)
 	if err != nil {
@@ -38,12 +39,12 @@ func (w *Webhooks) EnsureSecret(tx *database.Tx, agentID string) (string, error)
 	secret := outbound.NewSecret()
 	err = tx.Create(&models.Secret{AgentID: agentID, Encrypted: w.cipher.Encrypt([]byte(secret), agentID), Hint: secret[:hintLength]}).Error
 	if err != nil {
-		return "", fmt.Errorf("keep secret: %w", err)
+		return "", fmt.Errorf("store secret: %w", err)
 	}
 	return secret, nil
 }
 
-// Secret returns the agent's current signing secret, empty when it has none.
+// Secret returns the agent's current signing secret, or "" without one.
 func (w *Webhooks) Secret(ctx context.Context, agentID string) (string, error) {
 	row, err := secretByAgent(w.db.Read(ctx), agentID)
 	if err != nil || row.Encrypted == nil {
@@ -52,21 +53,22 @@ func (w *Webhooks) Secret(ctx context.Context, agentID string) (string, error) {
 	return w.decryptSecret(row.Encrypted, agentID)
 }
 
-// SecretHint returns the first characters of the agent's signing secret, empty
-// when it has none.
+// SecretHint returns the first characters of the agent's signing secret, or ""
+// without one.
 func (w *Webhooks) SecretHint(ctx context.Context, agentID string) (string, error) {
 	row, err := secretByAgent(w.db.Read(ctx), agentID)
 	return row.Hint, err
 }
 
-// RotateSecret replaces the agent's signing secret and returns the new one, which is
-// to be shown once. Until the overlap ends the old secret signs too, and alone
-// makes X-AgentMarket-Signature; with no overlap it ends at once, and so does an
-// even older one. An agent without a webhook gets CONFLICT.
+// RotateSecret replaces the agent's signing secret and returns the new one. Show it
+// to the agent once. Until overlap has passed, requests are also signed with the
+// previous secret, and X-AgentMarket-Signature only with the previous one. An even
+// older secret is dropped at once. With overlap 0 only the new secret is used.
+// RotateSecret returns CONFLICT when the agent has no webhook.
 func (w *Webhooks) RotateSecret(tx *database.Tx, agentID string, overlap time.Duration) (models.Webhook, string, error) {
 	hook, err := webhookByAgent(tx.DB, agentID)
 	if models.CodeOf(err) == models.NotFound {
-		return models.Webhook{}, "", models.Errorf(models.Conflict, "no webhook is set: there is no secret to replace")
+		return models.Webhook{}, "", models.Errorf(models.Conflict, "no webhook is set; set one to get a secret")
 	}
 	if err != nil {
 		return models.Webhook{}, "", err
@@ -90,15 +92,15 @@ func (w *Webhooks) RotateSecret(tx *database.Tx, agentID string, overlap time.Du
 	return *hook, secret, nil
 }
 
-// signingSecrets returns what signs for the agent now: the current secret, and the old
-// one while its overlap lasts, else an empty one.
-func (w *Webhooks) signingSecrets(ctx context.Context, agentID string) (current, old string, err error) {
+// signingSecrets returns the agent's current secret and, during an overlap, the
+// previous one; otherwise previous is "".
+func (w *Webhooks) signingSecrets(ctx context.Context, agentID string) (current, previous string, err error) {
 	row, err := secretByAgent(w.db.Read(ctx), agentID)
 	if err != nil {
 		return "", "", err
 	}
 	if row.Encrypted == nil {
-		return "", "", fmt.Errorf("agent %s has no secret to sign with", agentID)
+		return "", "", fmt.Errorf("agent %s has no signing secret", agentID)
 	}
 	if current, err = w.decryptSecret(row.Encrypted, agentID); err != nil {
 		return "", "", err
@@ -106,19 +108,19 @@ func (w *Webhooks) signingSecrets(ctx context.Context, agentID string) (current,
 	if row.PreviousUntil == nil || w.timestamp() >= *row.PreviousUntil {
 		return current, "", nil
 	}
-	old, err = w.decryptSecret(row.Previous, agentID)
-	return current, old, err
+	previous, err = w.decryptSecret(row.Previous, agentID)
+	return current, previous, err
 }
 
-func (w *Webhooks) decryptSecret(sealed []byte, agentID string) (string, error) {
-	plain, err := w.cipher.Decrypt(sealed, agentID)
+func (w *Webhooks) decryptSecret(encrypted []byte, agentID string) (string, error) {
+	plain, err := w.cipher.Decrypt(encrypted, agentID)
 	if err != nil {
-		return "", fmt.Errorf("signing secret of agent %s: %w", agentID, err)
+		return "", fmt.Errorf("decrypt signing secret of agent %s: %w", agentID, err)
 	}
 	return string(plain), nil
 }
 
-// secretByAgent returns the agent's row, an empty one when it has none.
+// secretByAgent returns the agent's row, or a zero row without one.
 func secretByAgent(db *gorm.DB, agentID string) (models.Secret, error) {
 	var row models.Secret
 	err := db.Where("agent_id = ?", agentID).Take(&row).Error

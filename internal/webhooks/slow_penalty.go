@@ -5,68 +5,71 @@ import (
 	"time"
 )
 
-// An endpoint that keeps requests waiting holds workers that others could use, also
-// when it answers some of them. So what each request takes longer than prompt is owed,
-// that of those under way too, and paid back by time alone. From allowance on the
-// endpoint is slow, and its first tries wait with the retries.
+// An endpoint that keeps requests waiting occupies workers, even if it answers
+// some requests quickly. Its penalty is the sum of the time by which its
+// requests, running ones included, exceed expectedLatency. Only time reduces the
+// penalty. From slowThreshold on the endpoint is slow and its first attempts go
+// to the retry queue.
 const (
-	// expectedLatency is several times what a receiver takes that puts the event into a queue
-	// of its own, far away and over a new connection with TLS.
+	// expectedLatency is several times the latency of a distant receiver that puts
+	// the event into a queue, over a new TLS connection.
 	expectedLatency = 2 * time.Second
-	// slowThreshold is less than what one try owes that takes the whole of 15 s, and more
-	// than what a receiver does that is late now and then.
+	// slowThreshold is less than the penalty of one attempt that takes the full
+	// 15 s, and more than that of a receiver that is occasionally late.
 	slowThreshold = 10 * time.Second
-	// penaltyDecay is in how many seconds one is paid back: by hanging, an endpoint can
-	// have a thirtieth of a worker of the first tries in the long run.
+	// penaltyDecay is the number of seconds after which one second of penalty is
+	// gone: in the long run, a hanging endpoint occupies at most 1/30 of a
+	// first-attempt worker.
 	penaltyDecay = 30
-	// maxPenalty is what four requests that hang come to, about: 25 minutes later all
-	// is forgiven but allowance.
+	// maxPenalty is about the penalty of four hanging requests. After 25 minutes it
+	// has decayed to slowThreshold.
 	maxPenalty = 60 * time.Second
-	// minPenaltiesToPrune is how many debts are kept before it is worth a look which of
-	// them are paid; one takes about a hundred bytes.
+	// minPenaltiesToPrune is the number of stored penalties below which expired
+	// ones are not removed; one takes about 100 bytes.
 	minPenaltiesToPrune = 1000
 )
 
-// latencyPenalty is what an endpoint owed at a time.
+// latencyPenalty is the penalty of an endpoint at updatedAt.
 type latencyPenalty struct {
 	amount    time.Duration
 	updatedAt time.Time
 }
 
-// remaining is what of it is owed at another time.
-func (d latencyPenalty) remaining(now time.Time) time.Duration {
-	return max(d.amount-max(now.Sub(d.updatedAt), 0)/penaltyDecay, 0)
+// remaining returns the penalty that is left at now.
+func (p latencyPenalty) remaining(now time.Time) time.Duration {
+	return max(p.amount-max(now.Sub(p.updatedAt), 0)/penaltyDecay, 0)
 }
 
-// isSlow reports whether an agent has kept requests waiting for so long that its first
-// tries are to hold up no other's.
-func (s *endpointLimiter) isSlow(agentID string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.penalty(agentID) >= slowThreshold
+// isSlow reports whether the penalty of an agent has reached slowThreshold.
+func (l *endpointLimiter) isSlow(agentID string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.penalty(agentID) >= slowThreshold
 }
 
-// penalty is what an agent owes now. The lock is held, as by owe.
-func (s *endpointLimiter) penalty(agentID string) time.Duration {
-	now := s.now()
-	owed := s.penalties[agentID].remaining(now)
-	if l := s.endpoints[agentID]; l != nil {
-		for _, began := range l.startTimes {
-			owed += max(now.Sub(began)-expectedLatency, 0)
+// penalty returns the current penalty of an agent, running requests included.
+// The caller holds l.mu.
+func (l *endpointLimiter) penalty(agentID string) time.Duration {
+	now := l.now()
+	penalty := l.penalties[agentID].remaining(now)
+	if state := l.endpoints[agentID]; state != nil {
+		for _, start := range state.startTimes {
+			penalty += max(now.Sub(start)-expectedLatency, 0)
 		}
 	}
-	return min(owed, maxPenalty)
+	return min(penalty, maxPenalty)
 }
 
-// addPenalty adds to what an agent owes, if it is anything.
-func (s *endpointLimiter) addPenalty(agentID string, over time.Duration) {
-	if over <= 0 {
+// addPenalty adds excess to the penalty of an agent; an excess of zero or less
+// changes nothing. The caller holds l.mu.
+func (l *endpointLimiter) addPenalty(agentID string, excess time.Duration) {
+	if excess <= 0 {
 		return
 	}
-	now := s.now()
-	s.penalties[agentID] = latencyPenalty{amount: min(s.penalties[agentID].remaining(now)+over, maxPenalty), updatedAt: now}
-	if len(s.penalties) > s.prunePenaltiesAt {
-		maps.DeleteFunc(s.penalties, func(_ string, d latencyPenalty) bool { return d.remaining(now) == 0 })
-		s.prunePenaltiesAt = 2*len(s.penalties) + minPenaltiesToPrune
+	now := l.now()
+	l.penalties[agentID] = latencyPenalty{amount: min(l.penalties[agentID].remaining(now)+excess, maxPenalty), updatedAt: now}
+	if len(l.penalties) > l.prunePenaltiesAt {
+		maps.DeleteFunc(l.penalties, func(_ string, p latencyPenalty) bool { return p.remaining(now) == 0 })
+		l.prunePenaltiesAt = 2*len(l.penalties) + minPenaltiesToPrune
 	}
 }

@@ -11,14 +11,14 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Subscribe sets or changes where the agent is notified, an address that passed
-// [Webhooks.CheckURL], and of what beside posted tasks; nil leaves that as it is. A
-// suspended webhook resumes. The secret comes back only when the agent had no
-// webhook: the one it has, or a fresh one.
+// Subscribe creates or replaces the agent's webhook. url must have passed
+// outbound.Client.CheckURL. events are the subscribed events in addition to
+// task.posted; nil keeps the current ones. A suspended webhook becomes active. The
+// secret is returned only for a new webhook; it is created if the agent has none.
 func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string, events []models.WebhookEvent) (models.Webhook, string, error) {
 	hook := models.Webhook{AgentID: agentID, URL: url, Status: models.WebhookActive, Events: events, UpdatedAt: w.timestamp()}
 	if len(events) > 0 {
-		w.hasEventSubscribers.Store(true) // if this comes to nothing, some looks are in vain
+		w.subscribers.set(true) // after a rollback this costs queries, not correctness
 	}
 	before, err := webhookByAgent(tx.ForUpdate(), agentID)
 	switch {
@@ -31,7 +31,7 @@ func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string, events []mode
 	}
 	err = tx.Model(&hook).Select("url", "status", "failing_since", "suspended_at", "suspended_for", "events", "updated_at").Updates(&hook).Error
 	if err != nil {
-		return models.Webhook{}, "", fmt.Errorf("change webhook: %w", err)
+		return models.Webhook{}, "", fmt.Errorf("update webhook: %w", err)
 	}
 	if before.Status == models.WebhookSuspended {
 		return hook, "", w.appendEvent(tx, models.EventWebhookResumed, agentID)
@@ -39,25 +39,25 @@ func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string, events []mode
 	return hook, "", nil
 }
 
-// createWebhook sets the first webhook of an agent, and returns its secret.
+// createWebhook stores a new webhook and returns the agent's secret.
 func (w *Webhooks) createWebhook(tx *database.Tx, hook models.Webhook) (models.Webhook, string, error) {
 	if hook.Events == nil {
 		hook.Events = []models.WebhookEvent{}
 	}
 	if err := tx.Create(&hook).Error; err != nil {
-		return models.Webhook{}, "", fmt.Errorf("set webhook: %w", err)
+		return models.Webhook{}, "", fmt.Errorf("create webhook: %w", err)
 	}
 	secret, err := w.EnsureSecret(tx, hook.AgentID)
 	return hook, secret, err
 }
 
-// Resume has a suspended webhook served again, as if it had never failed; one that
-// is served stays as it is. What was due meanwhile stays failed until it is
-// redelivered. CONFLICT without a webhook.
+// Resume activates a suspended webhook and clears its failures. It does not change
+// an active webhook. Deliveries that failed during the suspension stay failed
+// until they are redelivered. It returns CONFLICT when the agent has no webhook.
 func (w *Webhooks) Resume(tx *database.Tx, agentID string) (models.Webhook, error) {
 	hook, err := webhookByAgent(tx.ForUpdate(), agentID)
 	if models.CodeOf(err) == models.NotFound {
-		return models.Webhook{}, models.Errorf(models.Conflict, "no webhook is set: there is nothing to resume")
+		return models.Webhook{}, models.Errorf(models.Conflict, "no webhook is set; set one first")
 	}
 	if err != nil {
 		return models.Webhook{}, err
@@ -65,25 +65,24 @@ func (w *Webhooks) Resume(tx *database.Tx, agentID string) (models.Webhook, erro
 	if hook.Status == models.WebhookActive {
 		return *hook, nil
 	}
-	fresh := models.Webhook{AgentID: agentID, URL: hook.URL, Status: models.WebhookActive, Events: hook.Events, UpdatedAt: w.timestamp()}
-	err = tx.Model(&fresh).Select("status", "failing_since", "suspended_at", "suspended_for", "updated_at").Updates(&fresh).Error
+	resumed := models.Webhook{AgentID: agentID, URL: hook.URL, Status: models.WebhookActive, Events: hook.Events, UpdatedAt: w.timestamp()}
+	err = tx.Model(&resumed).Select("status", "failing_since", "suspended_at", "suspended_for", "updated_at").Updates(&resumed).Error
 	if err != nil {
 		return models.Webhook{}, fmt.Errorf("resume webhook: %w", err)
 	}
-	return fresh, w.appendEvent(tx, models.EventWebhookResumed, agentID)
+	return resumed, w.appendEvent(tx, models.EventWebhookResumed, agentID)
 }
 
-// Unsubscribe removes the agent's webhook. Its secret and its deliveries stay;
-// those still pending fail when their turn comes. Without a webhook it changes
-// nothing.
+// Unsubscribe removes the agent's webhook, if any. The secret and the deliveries
+// are kept; pending deliveries fail at their next attempt.
 func (w *Webhooks) Unsubscribe(tx *database.Tx, agentID string) error {
 	if err := tx.Delete(&models.Webhook{AgentID: agentID}).Error; err != nil {
-		return fmt.Errorf("remove webhook: %w", err)
+		return fmt.Errorf("delete webhook: %w", err)
 	}
 	return nil
 }
 
-// Get returns the agent's webhook, NOT_FOUND when it has none.
+// Get returns the agent's webhook, or NOT_FOUND without one.
 func (w *Webhooks) Get(ctx context.Context, agentID string) (*models.Webhook, error) {
 	return webhookByAgent(w.db.Read(ctx), agentID)
 }

@@ -15,9 +15,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestResume: a receiver says that it is gone, its owner sees since when and why
-// and what is due, and has it served again: what was missed is kept and comes when
-// it is asked for, once.
+// TestResume checks that a 410 suspends a webhook with a time and a reason, and that
+// after Resume the missed deliveries can be redelivered once.
 func TestResume(t *testing.T) {
 	t.Parallel()
 	var back atomic.Bool
@@ -30,7 +29,7 @@ func TestResume(t *testing.T) {
 	agent, _ := b.addSubscriber(t, r.URL, "research")
 	poster := b.addAgent(t)
 	b.run(t)
-	began := b.timestamp()
+	start := b.timestamp()
 	b.post(t, poster, "research")
 	b.waitDeliveries(t, agent, models.DeliveryFailed, 1)
 	for range 3 {
@@ -40,8 +39,8 @@ func TestResume(t *testing.T) {
 	hook := b.webhook(t, agent)
 	testutil.Equal(t, "status", hook.Status, models.WebhookSuspended)
 	testutil.Equal(t, "reason", deref(hook.SuspendedReason), any(models.SuspendedGone))
-	if hook.SuspendedAt == nil || *hook.SuspendedAt < began || *hook.SuspendedAt > b.timestamp() {
-		t.Errorf("suspended at %v, want it between %v and now", hook.SuspendedAt, began)
+	if hook.SuspendedAt == nil || *hook.SuspendedAt < start || *hook.SuspendedAt > b.timestamp() {
+		t.Errorf("suspended at %v, want a time between %v and now", hook.SuspendedAt, start)
 	}
 	testutil.Equal(t, "failed", b.count(t, agent, models.DeliveryFailed), 4)
 	testutil.Equal(t, "pending", b.count(t, agent, models.DeliveryPending), 0)
@@ -49,19 +48,19 @@ func TestResume(t *testing.T) {
 
 	_, err := b.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: 10})
 	testutil.Equal(t, "code while suspended", models.CodeOf(err), models.Conflict)
-	testutil.Equal(t, "failed as before", b.count(t, agent, models.DeliveryFailed), 4)
+	testutil.Equal(t, "failed after the conflict", b.count(t, agent, models.DeliveryFailed), 4)
 	back.Store(true)
 	resumed := b.resume(t, agent)
 	testutil.Equal(t, "status", resumed.Status, models.WebhookActive)
 	testutil.Equal(t, "reason", deref(resumed.SuspendedReason), nil)
-	for what, now := range map[string]models.Webhook{"stored": *b.webhook(t, agent), "resumed twice": b.resume(t, agent)} {
-		if !reflect.DeepEqual(now, resumed) {
-			t.Errorf("%s it is %+v, want %+v", what, now, resumed)
+	for name, got := range map[string]models.Webhook{"stored": *b.webhook(t, agent), "resumed twice": b.resume(t, agent)} {
+		if !reflect.DeepEqual(got, resumed) {
+			t.Errorf("%s: got %+v, want %+v", name, got, resumed)
 		}
 	}
 	b.post(t, poster, "research")
 	b.waitDeliveries(t, agent, models.DeliveryDelivered, 1)
-	testutil.Equal(t, "failed after it resumed", b.count(t, agent, models.DeliveryFailed), 4)
+	testutil.Equal(t, "failed after Resume", b.count(t, agent, models.DeliveryFailed), 4)
 
 	n, err := b.redeliverFailed(t, agent, models.FailedDeliveryQuery{First: 10})
 	testutil.Must(t, err)
@@ -70,8 +69,8 @@ func TestResume(t *testing.T) {
 	testutil.Equal(t, "requests", len(r.requests), 6)
 }
 
-// TestResume_ignoresStaleOutcome: a 410 that was on its way when the owner resumed
-// does not suspend again.
+// TestResume_ignoresStaleOutcome checks that the outcome of an attempt that started
+// before Resume does not suspend the webhook again.
 func TestResume_ignoresStaleOutcome(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
@@ -79,50 +78,49 @@ func TestResume_ignoresStaleOutcome(t *testing.T) {
 	poster := b.addAgent(t)
 	b.matchEvent(t, b.post(t, poster, "research"))
 	b.matchEvent(t, b.post(t, poster, "research"))
-	two, before := b.deliveries(t, agent), b.webhook(t, agent)
-	gone := attemptOutcome{status: http.StatusGone, failureReason: "answered 410"}
-	testutil.Must(t, b.recordOutcome(t.Context(), before, &two[0], 1, gone))
+	deliveries, before := b.deliveries(t, agent), b.webhook(t, agent)
+	gone := attemptOutcome{status: http.StatusGone, failureReason: failureReason(http.StatusGone)}
+	testutil.Must(t, b.recordOutcome(t.Context(), before, &deliveries[0], 1, gone))
 	suspended := b.webhook(t, agent)
 	testutil.Equal(t, "webhook", suspended.Status, models.WebhookSuspended)
 	b.clock.advance(1)
-	testutil.Must(t, b.recordOutcome(t.Context(), before, &two[1], 1, gone))
+	testutil.Must(t, b.recordOutcome(t.Context(), before, &deliveries[1], 1, gone))
 	testutil.Equal(t, "suspended since", *b.webhook(t, agent).SuspendedAt, *suspended.SuspendedAt)
 	b.resume(t, agent)
-	b.setStatus(t, two[1].ID, models.DeliveryPending)
-	testutil.Must(t, b.recordOutcome(t.Context(), before, &two[1], 2, gone))
+	b.setStatus(t, deliveries[1].ID, models.DeliveryPending)
+	testutil.Must(t, b.recordOutcome(t.Context(), before, &deliveries[1], 2, gone))
 	testutil.Equal(t, "webhook", b.webhook(t, agent).Status, models.WebhookActive)
 	testutil.Equal(t, "failing since", deref(b.webhook(t, agent).FailingSince), nil)
 }
 
-// TestSuspension_appendsEvents: a suspension is one event of its owner's, written with it, however
-// many tries end it at once and are written down again; so is its end, whichever way it
-// comes. What is not committed is not told.
+// TestSuspension_appendsEvents checks that each suspension and each resumption appends
+// exactly one event in its transaction, with concurrent and repeated outcomes, and that
+// a rollback appends none.
 func TestSuspension_appendsEvents(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
 	agent, _ := b.addSubscriber(t, "https://bot.example/", "research")
 	poster := b.addAgent(t)
-	const tries = 8
-	for range tries {
+	for range 8 {
 		b.matchEvent(t, b.post(t, poster, "research"))
 	}
-	gone, before := attemptOutcome{status: http.StatusGone, failureReason: "answered 410"}, b.webhook(t, agent)
-	told := func() string {
+	gone, before := attemptOutcome{status: http.StatusGone, failureReason: failureReason(http.StatusGone)}, b.webhook(t, agent)
+	eventKinds := func() string {
 		var kinds []string
 		testutil.Must(t, b.db.Read(t.Context()).Model(&models.Event{}).Where("agent_id = ?", agent).Order("id").Pluck("kind", &kinds).Error)
 		return strings.Join(kinds, " ")
 	}
 	all := b.deliveries(t, agent)
-	undo := errors.New("undo")
+	errRollback := errors.New("rollback")
 	err := b.db.Write(t.Context(), func(tx *database.Tx) error {
-		end, err := b.applyOutcome(tx, before, all[0].ID, 1, gone)
-		if err != nil || !end.suspended {
-			t.Errorf("suspended: %t (%v)", end.suspended, err)
+		change, err := b.applyOutcome(tx, before, all[0].ID, 1, gone)
+		if err != nil || !change.suspended {
+			t.Errorf("suspended: %t (%v)", change.suspended, err)
 		}
-		return undo
+		return errRollback
 	})
-	testutil.Equal(t, "error", err, undo)
-	testutil.Equal(t, "told of what did not happen", told(), "")
+	testutil.Equal(t, "error", err, errRollback)
+	testutil.Equal(t, "events after a rollback", eventKinds(), "")
 	for range 2 {
 		var group sync.WaitGroup
 		for i := range all {
@@ -134,22 +132,22 @@ func TestSuspension_appendsEvents(t *testing.T) {
 		}
 		group.Wait()
 	}
-	testutil.Equal(t, "told", told(), "webhook.suspended")
+	testutil.Equal(t, "events", eventKinds(), "webhook.suspended")
 	for range 2 {
 		b.resume(t, agent)
 	}
-	testutil.Equal(t, "told", told(), "webhook.suspended webhook.resumed")
-	again := b.webhook(t, agent)
+	testutil.Equal(t, "events", eventKinds(), "webhook.suspended webhook.resumed")
+	resumed := b.webhook(t, agent)
 	b.setStatus(t, all[0].ID, models.DeliveryPending)
-	testutil.Must(t, b.recordOutcome(t.Context(), again, &all[0], 2, gone))
+	testutil.Must(t, b.recordOutcome(t.Context(), resumed, &all[0], 2, gone))
 	for range 2 {
 		b.clock.advance(time.Second)
 		b.subscribe(t, agent, "https://bot.example/other")
 	}
-	testutil.Equal(t, "told", told(), "webhook.suspended webhook.resumed webhook.suspended webhook.resumed")
+	testutil.Equal(t, "events", eventKinds(), "webhook.suspended webhook.resumed webhook.suspended webhook.resumed")
 }
 
-// TestResume_withoutWebhook: there is nothing to resume without a webhook.
+// TestResume_withoutWebhook checks that Resume without a webhook is a conflict.
 func TestResume_withoutWebhook(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})

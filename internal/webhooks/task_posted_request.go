@@ -7,14 +7,15 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TaskPostedRequest returns what a delivery sends of a posted task at its first try, signed
-// with a secret: for programs that tell of tasks in the market's stead.
+// TaskPostedRequest returns the headers and the body of the first attempt to
+// deliver a posted task, signed with secret. Programs that forward tasks
+// themselves use it to send the same request as the market.
 func TaskPostedRequest(task *models.Task, deliveryID, marketplaceURL, secret string, at time.Time) (http.Header, []byte, error) {
-	content, err := requestBody(&models.Delivery{Event: models.HookPosted}, task, marketplaceURL)
+	body, err := requestBody(&models.Delivery{Event: models.HookPosted}, task, marketplaceURL)
 	if err != nil {
 		return nil, nil, err
 	}
-	r := request{id: deliveryID, event: string(models.HookPosted), attempt: 1, body: content}
+	r := request{id: deliveryID, event: string(models.HookPosted), attempt: 1, body: body}
 	header, err := r.header(at, secret, "")
-	return header, content, err
+	return header, body, err
 }

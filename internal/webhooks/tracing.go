@@ -7,30 +7,30 @@ import (
 	"agentmarket.space/server/internal/tracing"
 )
 
-// Names of spans.
+// Span names.
 const (
 	spanMatch   = "match webhooks"
 	spanDeliver = "deliver webhook"
 )
 
-// startAttemptSpan begins the span of a try. The first is part of the trace that the event
-// was written in; a later one can come hours after and is a trace of its own that names
-// the try before it.
+// startAttemptSpan starts the span of an attempt. The first attempt is part of
+// the trace that appended the event. Later attempts can be hours apart: each
+// starts its own trace, linked to the previous attempt.
 func (w *Webhooks) startAttemptSpan(ctx context.Context, args *DeliverArgs) (context.Context, tracing.Span) {
-	begin := w.tracer.StartChild
-	if args.Attempt > 1 || args.BulkRedelivery {
-		begin = w.tracer.StartLinked
+	start := w.tracer.StartChild
+	if args.isLowPriority() {
+		start = w.tracer.StartLinked
 	}
-	ctx, span := begin(ctx, spanDeliver, args.Trace)
+	ctx, span := start(ctx, spanDeliver, args.Trace)
 	span.SetString("agentmarket.delivery", args.DeliveryID)
 	span.SetInt("agentmarket.attempt", args.Attempt)
 	return ctx, span
 }
 
-// endRequestSpan ends the span of a request with what came of it.
+// endRequestSpan records the result of a request and ends its span.
 func endRequestSpan(span tracing.Span, response *outbound.Response, err error) {
 	if err != nil {
-		span.SetError("no answer")
+		span.SetError("no response")
 	} else {
 		span.SetInt("http.response.status_code", response.Status)
 	}
