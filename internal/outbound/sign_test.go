@@ -1,0 +1,67 @@
+package outbound
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"agentmarket.space/server/internal/test/trust/trusttest"
+)
+
+// TestSign compares with figures made by other programs: openssl, and the
+// Standard Webhooks library.
+func TestSign(t *testing.T) {
+	t.Parallel()
+	// printf '{"event":"task.posted"}' | openssl dgst -sha256 -hmac secret
+	const want = "sha256=214967a8547963b254012474b6aa7a9ab744b4610f76c45bcd4259eb8941fbb8"
+	if got := Sign("secret", []byte(`{"event":"task.posted"}`)); got != want {
+		t.Errorf("signed %s, want %s", got, want)
+	}
+	secret := NewSecret()
+	if raw, ok := strings.CutPrefix(secret, "whsec_"); !ok || len(raw) != 44 || secret == NewSecret() {
+		t.Errorf("the secret %s is not whsec_ and 32 bytes in base64, or not random", secret)
+	}
+	now := time.Now()
+	signature, err := SignStandard(secret, "msg_1", now.Unix(), []byte("body"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if theirs, err := verifier.Sign("msg_1", now, []byte("body")); err != nil || theirs != signature {
+		t.Errorf("signed %s, the library %s (%v)", signature, theirs, err)
+	}
+	if _, err := SignStandard("whsec_!", "msg_1", 0, nil); err == nil {
+		t.Error("signed with a secret that is no base64")
+	}
+}
+
+// FuzzSign: what is signed with any secret of ours verifies, and with a byte more
+// or another secret it does not.
+func FuzzSign(f *testing.F) {
+	f.Add("msg_1", int64(1_700_000_000), []byte(`{"event":"task.posted"}`))
+	f.Add("", int64(0), []byte(nil))
+	f.Add("\x00.\n", int64(-1), []byte("\xff\xfe"))
+	secret, other := NewSecret(), NewSecret()
+	signed := 0
+	f.Fuzz(func(t *testing.T, id string, at int64, body []byte) {
+		signed++
+		standard, err := SignStandard(secret, id, at, body)
+		again, errAgain := SignStandard(secret, id, at, body)
+		if err != nil || errAgain != nil || standard != again {
+			t.Fatalf("signed %q and %q (%v, %v)", standard, again, err, errAgain)
+		}
+		more := append(bytes.Clone(body), 0)
+		wrong, err := SignStandard(other, id, at, body)
+		longer, errLonger := SignStandard(secret, id, at, more)
+		if err != nil || errLonger != nil || wrong == standard || longer == standard || Sign(secret, body) == Sign(secret, more) || Sign(secret, body) == Sign(other, body) {
+			t.Fatalf("two signatures are alike for %q", body)
+		}
+	})
+	trusttest.Report(f, "signatures", "%d signed texts: each verifies, and with a byte more or another secret it does not", signed)
+}
