@@ -15,10 +15,11 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// ClaudeOptions say how system prompts are run. Without a key they are not.
+// ClaudeOptions configures how system prompts run. Without an API key they do not
+// run.
 type ClaudeOptions struct {
 	APIKey    string
-	BaseURL   string // the service's own when empty
+	BaseURL   string // default: the Anthropic API
 	Model     string
 	MaxTokens int64
 }
@@ -31,19 +32,19 @@ func newClaudeClient(o ClaudeOptions) anthropic.Client {
 	return anthropic.NewClient(options...)
 }
 
-// runPrompt has the model answer the job under the agent's prompt.
+// runPrompt runs the job on the model with the agent's system prompt.
 func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (RunResult, error) {
 	message, err := e.createMessage(ctx, anthropic.MessageNewParams{
 		Model: e.options.Claude.Model, MaxTokens: e.options.Claude.MaxTokens,
 		System:   []anthropic.TextBlockParam{{Text: agent.SystemPrompt}},
 		Messages: []anthropic.MessageParam{anthropic.NewUserMessage(anthropic.NewTextBlock(job.Description))},
 	}, job.OnText)
-	var refused *anthropic.Error
+	var apiErr *anthropic.Error
 	switch {
-	case errors.As(err, &refused) && refused.StatusCode >= http.StatusBadRequest:
-		return RunResult{Tokens: new(int64)}, models.Errorf(models.ExecutionFailed, "the model's service answered %d", refused.StatusCode)
+	case errors.As(err, &apiErr) && apiErr.StatusCode >= http.StatusBadRequest:
+		return RunResult{Tokens: new(int64)}, models.Errorf(models.ExecutionFailed, "the model API returned status %d", apiErr.StatusCode)
 	case err != nil && ctx.Err() == nil:
-		return RunResult{}, models.Errorf(models.ExecutionFailed, "the model's service could not be reached, or broke off")
+		return RunResult{}, models.Errorf(models.ExecutionFailed, "the model API is unreachable or closed the connection")
 	case err != nil:
 		return RunResult{}, err
 	}
@@ -54,24 +55,24 @@ func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (RunResu
 		text.WriteString(message.Content[i].Text)
 	}
 	if text.Len() == 0 {
-		return RunResult{Tokens: &tokens}, models.Errorf(models.ExecutionFailed, "the model answered without text")
+		return RunResult{Tokens: &tokens}, models.Errorf(models.ExecutionFailed, "the model returned no text")
 	}
 	return RunResult{Result: text.String(), Tokens: &tokens}, nil
 }
 
-// createMessage asks the model, and tells written of each piece of text as it comes, if
-// anybody wants to know.
-func (e *Executor) createMessage(ctx context.Context, params anthropic.MessageNewParams, written func(string)) (*anthropic.Message, error) {
-	if written == nil {
+// createMessage sends a request to the model. If onText is not nil, it streams the
+// response and calls onText with each piece of text.
+func (e *Executor) createMessage(ctx context.Context, params anthropic.MessageNewParams, onText func(string)) (*anthropic.Message, error) {
+	if onText == nil {
 		return e.claude.Messages.New(ctx, params)
 	}
 	var response *http.Response
 	if err := e.claude.Post(ctx, "v1/messages", params, &response, option.WithJSONSet("stream", true)); err != nil {
 		return nil, err
 	}
-	defer response.Body.Close() //nolint:errcheck // it is read to its end
+	defer response.Body.Close() //nolint:errcheck // the body has been read
 	message := &anthropic.Message{}
-	if media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); media == "application/json" { // a gateway that knows no streams
+	if mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); mediaType == "application/json" { // a gateway without streaming
 		body, err := io.ReadAll(io.LimitReader(response.Body, maxResponseBytes))
 		if err != nil {
 			return nil, err
@@ -85,11 +86,11 @@ func (e *Executor) createMessage(ctx context.Context, params anthropic.MessageNe
 			return nil, err
 		}
 		if event.Delta.Text != "" {
-			written(event.Delta.Text)
+			onText(event.Delta.Text)
 		}
 	}
 	if message.StopReason == "" && stream.Err() == nil {
-		return nil, io.ErrUnexpectedEOF // a stream that is cut off ends like any other
+		return nil, io.ErrUnexpectedEOF // a truncated stream ends without an error
 	}
 	return message, stream.Err()
 }

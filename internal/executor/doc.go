@@ -1,5 +1,5 @@
-// Package executor runs an agent that was hired: at its HTTPS endpoint, through
-// the guarded client, or with its system prompt on Claude. What comes back is
-// treated as a stranger's: bounded in time and size, checked to be text. It
-// moves no money and writes nothing.
+// Package executor runs hired agents: it calls the HTTPS endpoint of an agent
+// through package outbound, or runs the system prompt of an agent on Claude.
+// Responses are untrusted: their time and size are limited, and the result must be
+// text. The package does not move credits and stores nothing.
 package executor

@@ -14,10 +14,11 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// executeEvent is what an endpoint is told of.
+// executeEvent is the event name of a request to an endpoint.
 const executeEvent = "task.execute"
 
-// executeRequest is what is sent to an endpoint.
+// executeRequest is the request body. The order of the fields is the order of the
+// JSON keys.
 type executeRequest struct {
 	Event          string             `json:"event"`
 	Task           executeRequestTask `json:"task"`
@@ -32,42 +33,44 @@ type executeRequestTask struct {
 	Deadline    models.Time    `json:"deadline"`
 }
 
-// runEndpoint posts the job to the agent's endpoint. It must answer 200 with
-// {"result": "…"} or with plain text, or 202 to hand in its result later.
+// runEndpoint posts the job to the agent's endpoint. The endpoint responds with
+// status 200 and {"result": "…"} or plain text, or with 202 to submit its result
+// later.
 func (e *Executor) runEndpoint(ctx context.Context, agent Agent, secret string, job Job) (RunResult, error) {
-	var body bytes.Buffer
-	encoder := json.NewEncoder(&body)
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
 	encoder.SetEscapeHTML(false)
 	err := encoder.Encode(executeRequest{Event: executeEvent, MarketplaceURL: e.options.MarketplaceURL, Task: executeRequestTask{
 		ID: job.TaskID, Description: job.Description, Budget: job.Budget, CreatedAt: job.CreatedAt, Deadline: job.Deadline,
 	}})
 	if err != nil {
-		return RunResult{}, fmt.Errorf("write the call: %w", err)
+		return RunResult{}, fmt.Errorf("encode execute request: %w", err)
 	}
-	content := bytes.TrimSuffix(body.Bytes(), []byte("\n"))
-	header, err := e.signedHeaders(secret, job.TaskID, content)
+	body := bytes.TrimSuffix(buffer.Bytes(), []byte("\n"))
+	header, err := e.signedHeaders(secret, job.TaskID, body)
 	if err != nil {
 		return RunResult{}, err
 	}
-	response, err := e.client.Post(ctx, agent.EndpointURL, header, content)
+	response, err := e.client.Post(ctx, agent.EndpointURL, header, body)
 	if err != nil {
-		return RunResult{}, models.Errorf(models.ExecutionFailed, "the agent's endpoint could not be used: %s", err)
+		return RunResult{}, models.Errorf(models.ExecutionFailed, "request to the agent's endpoint failed: %s", err)
 	}
 	if response.Status == http.StatusAccepted {
 		return RunResult{Promised: true}, nil
 	}
 	if response.Status != http.StatusOK {
-		return RunResult{}, models.Errorf(models.ExecutionFailed, "the agent's endpoint answered %d", response.Status)
+		return RunResult{}, models.Errorf(models.ExecutionFailed, "the agent's endpoint returned status %d", response.Status)
 	}
 	if len(response.Body) == maxResponseBytes {
-		return RunResult{}, models.Errorf(models.ExecutionFailed, "the agent's answer is too long")
+		return RunResult{}, models.Errorf(models.ExecutionFailed, "the agent's response is longer than %d MiB", maxResponseBytes>>20)
 	}
 	result, err := readResult(response)
 	return RunResult{Result: result}, err
 }
 
-// signedHeaders signs the call like a webhook.
-func (e *Executor) signedHeaders(secret, taskID string, content []byte) (http.Header, error) {
+// signedHeaders returns the request headers, signed like a webhook. With an empty
+// secret they are not signed.
+func (e *Executor) signedHeaders(secret, taskID string, body []byte) (http.Header, error) {
 	now := e.options.Now().Unix()
 	header := http.Header{
 		"Content-Type":            {"application/json"},
@@ -78,40 +81,41 @@ func (e *Executor) signedHeaders(secret, taskID string, content []byte) (http.He
 	if secret == "" {
 		return header, nil
 	}
-	standard, err := outbound.SignStandard(secret, taskID, now, content)
+	standard, err := outbound.SignStandard(secret, taskID, now, body)
 	if err != nil {
 		return nil, err
 	}
-	header[outbound.SignatureHeader] = []string{outbound.Sign(secret, content)} // in the documented case
+	header[outbound.SignatureHeader] = []string{outbound.Sign(secret, body)} // not Set, which changes the case of the name
 	header["webhook-id"] = []string{taskID}
 	header["webhook-timestamp"] = []string{strconv.FormatInt(now, 10)}
 	header["webhook-signature"] = []string{standard}
 	return header, nil
 }
 
-// readResult takes the result out of an answer: JSON must be an object with a text
-// as result, text is the result itself. What is neither, or is compressed, is none.
+// readResult returns the result in a response: the string "result" of a JSON object,
+// or the whole body of a text response. It returns EXECUTION_FAILED for other
+// content types and for compressed responses.
 func readResult(response *outbound.Response) (string, error) {
 	if coding := response.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return "", models.Errorf(models.ExecutionFailed, "the agent's answer is compressed, and nobody asked for that")
+		return "", models.Errorf(models.ExecutionFailed, "the agent's response is compressed; send it without Content-Encoding")
 	}
-	media := response.Header.Get("Content-Type")
-	if media == "" {
+	contentType := response.Header.Get("Content-Type")
+	if contentType == "" {
 		return string(response.Body), nil
 	}
-	media, _, err := mime.ParseMediaType(media)
+	mediaType, _, err := mime.ParseMediaType(contentType)
 	switch {
-	case err == nil && media == "application/json":
-	case err == nil && strings.HasPrefix(media, "text/"):
+	case err == nil && mediaType == "application/json":
+	case err == nil && strings.HasPrefix(mediaType, "text/"):
 		return string(response.Body), nil
 	default:
-		return "", models.Errorf(models.ExecutionFailed, "the agent's answer is neither JSON nor text")
+		return "", models.Errorf(models.ExecutionFailed, "the agent's response is neither JSON nor text")
 	}
-	var answer struct {
+	var body struct {
 		Result *string `json:"result"`
 	}
-	if err := json.Unmarshal(response.Body, &answer); err != nil || answer.Result == nil {
-		return "", models.Errorf(models.ExecutionFailed, `the agent's endpoint did not answer with {"result": "…"}`)
+	if err := json.Unmarshal(response.Body, &body); err != nil || body.Result == nil {
+		return "", models.Errorf(models.ExecutionFailed, `the agent's endpoint must respond with {"result": "…"}`)
 	}
-	return *answer.Result, nil
+	return *body.Result, nil
 }

@@ -14,56 +14,56 @@ import (
 const (
 	defaultTimeout       = 60 * time.Second
 	defaultMaxConcurrent = 32
-	// defaultPromptTimeout is how long the SDK's documentation recommends to wait for a
-	// message.
+	// defaultPromptTimeout is the timeout that the documentation of the SDK recommends.
 	defaultPromptTimeout = 10 * time.Minute
-	// maxResponseBytes is how much of an endpoint's answer is read: the longest result
-	// in JSON, where a character can take six bytes.
+	// maxResponseBytes limits the response of an endpoint. It has room for the longest
+	// result as JSON, where a character can take six bytes.
 	maxResponseBytes = 2 << 20
 )
 
-// Options are how agents are run.
+// Options configures an Executor.
 type Options struct {
 	Outbound       *outbound.Client
-	Timeout        time.Duration // of one run, its turn included unless nobody waits; 60 s when 0
-	PromptTimeout  time.Duration // of a prompt that nobody waits for, once it is its turn; 10 min when 0
-	MaxConcurrent  int           // how many run at once; 32 when 0
+	Timeout        time.Duration // of a run; includes the wait for a slot unless Job.Background; default 60 s
+	PromptTimeout  time.Duration // of a background prompt, without the wait for a slot; default 10 min
+	MaxConcurrent  int           // concurrent runs; default 32
 	MarketplaceURL string
 	Claude         ClaudeOptions
 	Now            func() time.Time
 }
 
-// Agent is who runs, and how: at its endpoint, or else with its prompt.
+// Agent is an agent to run, at its endpoint if it has one, otherwise with its
+// system prompt.
 type Agent struct {
 	ID           string
 	EndpointURL  string
 	SystemPrompt string
 }
 
-// Job is what it is hired for.
+// Job is the work of one run.
 type Job struct {
 	TaskID      string
-	HirerID     string // who hires
+	HirerID     string
 	Description string
 	Budget      models.Credits
 	CreatedAt   models.Time
-	Deadline    models.Time // until when a promise has to be kept
-	// Background is for a job that nobody waits for: an endpoint that gives no answer in
-	// time may still keep its promise, and a prompt has a time of its own.
+	Deadline    models.Time // of a promised result
+	// Background is true when no caller waits for the result. An endpoint that times
+	// out then counts as a promise, and a prompt uses PromptTimeout.
 	Background bool
-	// OnText is told what a prompt has the model write, piece by piece; nil has it
-	// answer at once.
+	// OnText receives the text of a prompt's result piece by piece. If it is nil, the
+	// result is not streamed.
 	OnText func(piece string)
 }
 
-// RunResult is what a run gave: a result, or the promise of one.
+// RunResult is the result of a run, or the promise of one.
 type RunResult struct {
 	Result string
-	// Promised says that the endpoint answered 202, or a patient job not at all: the
-	// agent hands in its result itself, until the deadline.
+	// Promised is true when the endpoint returned 202, or timed out for a background
+	// job. The agent submits its result itself before the deadline.
 	Promised bool
-	// Tokens is what a prompt took of the model, also when that was in vain; nil when
-	// it is not known.
+	// Tokens is the number of model tokens that a prompt used, also when the run
+	// failed; nil when unknown.
 	Tokens *int64
 }
 
@@ -91,56 +91,57 @@ func New(o Options) *Executor {
 	}
 }
 
-// CheckRunnable refuses an agent that cannot run here: CONFLICT when it has neither an
-// endpoint nor a prompt, UNAVAILABLE when it has a prompt and the server no key
-// for Claude.
+// CheckRunnable returns an error when agent cannot run on this server: CONFLICT when
+// it has neither an endpoint nor a system prompt, UNAVAILABLE when it has a system
+// prompt and the server has no API key for Claude.
 func (e *Executor) CheckRunnable(agent Agent) error {
 	switch {
 	case agent.EndpointURL != "":
 		return nil
 	case agent.SystemPrompt == "":
-		return models.Errorf(models.Conflict, "agent %s takes no direct hires: it has neither an endpoint nor a system prompt", agent.ID)
+		return models.Errorf(models.Conflict, "agent %s does not accept direct hires: it has neither an endpoint nor a system prompt", agent.ID)
 	case e.options.Claude.APIKey == "":
-		return models.Errorf(models.Unavailable, "agent %s runs on a system prompt, and this server has no key for the model (ANTHROPIC_API_KEY)", agent.ID)
+		return models.Errorf(models.Unavailable, "agent %s runs a system prompt, which needs ANTHROPIC_API_KEY to be set on this server", agent.ID)
 	default:
 		return nil
 	}
 }
 
-// Run runs the agent and returns its result, or that it promised one. The secret
-// signs what is sent to its endpoint; an empty one signs nothing.
-// EXECUTION_TIMEOUT when it takes too long, EXECUTION_FAILED for all else that
-// goes wrong.
+// Run runs agent and returns its result, or the promise of one. Requests to the
+// endpoint are signed with secret unless it is empty. Run returns
+// EXECUTION_TIMEOUT when the run or the wait for a slot takes too long, and
+// EXECUTION_FAILED for other failures.
 func (e *Executor) Run(ctx context.Context, agent Agent, secret string, job Job) (RunResult, error) {
-	waiting, cancel := context.WithCancel(ctx)
+	runCtx, cancel := context.WithCancel(ctx)
 	if !job.Background {
-		waiting, cancel = context.WithTimeout(ctx, e.options.Timeout)
+		runCtx, cancel = context.WithTimeout(ctx, e.options.Timeout)
 	}
 	defer cancel()
-	free, ok := e.limiter.acquire(waiting, job.HirerID, agent.ID)
+	release, ok := e.limiter.acquire(runCtx, job.HirerID, agent.ID)
 	if !ok {
-		return RunResult{}, models.Errorf(models.ExecutionTimeout, "too many agents are run at once; try again")
+		return RunResult{}, models.Errorf(models.ExecutionTimeout, "too many agents are running; try again later")
 	}
-	defer free()
+	defer release()
 	if agent.EndpointURL == "" {
-		writing, cutOff := context.WithTimeout(waiting, e.options.PromptTimeout)
-		defer cutOff()
-		outcome, err := e.runPrompt(writing, agent, job)
-		return outcome, timeoutError(writing, err)
+		promptCtx, cancelPrompt := context.WithTimeout(runCtx, e.options.PromptTimeout)
+		defer cancelPrompt()
+		result, err := e.runPrompt(promptCtx, agent, job)
+		return result, timeoutError(promptCtx, err)
 	}
-	calling, hangUp := context.WithTimeout(waiting, e.options.Timeout)
-	defer hangUp()
-	outcome, err := e.runEndpoint(calling, agent, secret, job)
-	if err != nil && job.Background && ctx.Err() == nil && calling.Err() != nil {
+	endpointCtx, cancelEndpoint := context.WithTimeout(runCtx, e.options.Timeout)
+	defer cancelEndpoint()
+	result, err := e.runEndpoint(endpointCtx, agent, secret, job)
+	if err != nil && job.Background && ctx.Err() == nil && endpointCtx.Err() != nil {
 		return RunResult{Promised: true}, nil
 	}
-	return outcome, timeoutError(calling, err)
+	return result, timeoutError(endpointCtx, err)
 }
 
-// timeoutError makes the error of a run that ctx ended one of being too slow.
+// timeoutError returns EXECUTION_TIMEOUT if err is the result of a timeout or of ctx
+// being done, otherwise err.
 func timeoutError(ctx context.Context, err error) error {
 	if err != nil && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)) {
-		return models.Errorf(models.ExecutionTimeout, "the agent did not answer in time")
+		return models.Errorf(models.ExecutionTimeout, "the agent did not respond in time")
 	}
 	return err
 }

@@ -17,6 +17,7 @@ import (
 
 	"agentmarket.space/server/internal/executor"
 	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -27,21 +28,18 @@ func newJob() executor.Job {
 	return executor.Job{TaskID: "task-1", Description: "Write a haiku <now>", Budget: 15, CreatedAt: now, Deadline: now.Add(time.Hour)}
 }
 
-// runEndpoint runs an agent whose endpoint answers so.
-func runEndpoint(t *testing.T, answer http.HandlerFunc) (string, error) {
+// runEndpoint runs a job on an agent whose endpoint is handler.
+func runEndpoint(t *testing.T, handler http.HandlerFunc) (string, error) {
 	t.Helper()
-	outcome, err := newEndpointAgent(t, longTimeout, answer).run(t.Context(), newJob())
+	outcome, err := newEndpointAgent(t, testutil.Timeout, handler).run(t.Context(), newJob())
 	return outcome.Result, err
 }
 
-const (
-	// longTimeout is how long an endpoint has that is to answer, and haste how long one
-	// has that will not.
-	longTimeout  = 20 * time.Second
-	shortTimeout = 300 * time.Millisecond
-)
+// shortTimeout is the timeout of runs that must time out. Other runs use
+// testutil.Timeout.
+const shortTimeout = 300 * time.Millisecond
 
-// endpointAgent is an agent with an endpoint and who runs it.
+// endpointAgent is an agent with an endpoint, and its executor.
 type endpointAgent struct {
 	*executor.Executor
 	agent executor.Agent
@@ -51,10 +49,11 @@ func (s endpointAgent) run(ctx context.Context, job executor.Job) (executor.RunR
 	return s.Run(ctx, s.agent, secret, job)
 }
 
-// newEndpointAgent is an agent whose endpoint answers so and has so long to.
-func newEndpointAgent(t *testing.T, within time.Duration, answer http.HandlerFunc) endpointAgent {
+// newEndpointAgent returns an agent whose endpoint is handler, with a timeout for a
+// run.
+func newEndpointAgent(t *testing.T, timeout time.Duration, handler http.HandlerFunc) endpointAgent {
 	t.Helper()
-	server := httptest.NewUnstartedServer(answer)
+	server := httptest.NewUnstartedServer(handler)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -62,12 +61,13 @@ func newEndpointAgent(t *testing.T, within time.Duration, answer http.HandlerFun
 	roots.AddCert(server.Certificate())
 	e := executor.New(executor.Options{
 		Outbound:       outbound.New(outbound.Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: roots}),
-		MarketplaceURL: "https://agentmarket.space", Timeout: within, Now: func() time.Time { return time.Unix(1773403200, 0) },
+		MarketplaceURL: "https://agentmarket.space", Timeout: timeout, Now: func() time.Time { return time.Unix(1773403200, 0) },
 	})
 	return endpointAgent{e, executor.Agent{ID: "a", EndpointURL: server.URL + "/execute"}}
 }
 
-// TestEndpoint is called with the job, signed like a webhook.
+// TestEndpoint checks the request to an endpoint, which is signed like a webhook, and
+// both forms of the result.
 func TestEndpoint(t *testing.T) {
 	t.Parallel()
 	result, err := runEndpoint(t, func(w http.ResponseWriter, r *http.Request) {
@@ -78,7 +78,7 @@ func TestEndpoint(t *testing.T) {
 		const want = `{"event":"task.execute","task":{"id":"task-1","description":"Write a haiku <now>","budget":15,` +
 			`"created_at":"2026-03-13T12:00:00Z","deadline":"2026-03-13T13:00:00Z"},"marketplace_url":"https://agentmarket.space"}`
 		if string(body) != want {
-			t.Errorf("was sent %s", body)
+			t.Errorf("body is %s", body)
 		}
 		for name, value := range map[string]string{
 			"Content-Type": "application/json", "X-AgentMarket-Event": "task.execute", "X-AgentMarket-Delivery": "task-1",
@@ -99,30 +99,30 @@ func TestEndpoint(t *testing.T) {
 	}
 }
 
-// TestEndpoint_fails in every way that an endpoint can; the caller is told a
-// code and why, and nothing of the inside.
+// TestEndpoint_fails checks the code and the message of each way in which an endpoint
+// can fail.
 func TestEndpoint_fails(t *testing.T) {
 	t.Parallel()
-	inJSON := func(text string) http.HandlerFunc {
+	respondJSON := func(text string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, text)
 		}
 	}
-	for says, answer := range map[string]http.HandlerFunc{
-		"answered 500": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
-		"answered 204": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) },
-		"answered 307": func(w http.ResponseWriter, r *http.Request) {
+	for want, handler := range map[string]http.HandlerFunc{
+		"returned status 500": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"returned status 204": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) },
+		"returned status 307": func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://127.0.0.1/", http.StatusTemporaryRedirect)
 		},
-		"could not be used":       func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"too long":                inJSON(`{"result":"` + strings.Repeat("a", 3<<20) + `"}`),
-		`with {"result": "…"}`:    inJSON(`{"result":7}`),
-		`not answer with {"resul`: inJSON(`{"answer":"x"}`),
-		"did not answer with":     inJSON(`nonsense`),
+		"endpoint failed":           func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"longer than 2 MiB":         respondJSON(`{"result":"` + strings.Repeat("a", 3<<20) + `"}`),
+		`with {"result": "…"}`:      respondJSON(`{"result":7}`),
+		`must respond with {"resul`: respondJSON(`{"answer":"x"}`),
+		"must respond with":         respondJSON(`nonsense`),
 	} {
-		if result, err := runEndpoint(t, answer); models.CodeOf(err) != models.ExecutionFailed || !strings.Contains(err.Error(), says) {
-			t.Errorf("got %q, %v, want %q", result, err, says)
+		if result, err := runEndpoint(t, handler); models.CodeOf(err) != models.ExecutionFailed || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %q, %v, want %q", result, err, want)
 		}
 	}
 	_, err := newEndpointAgent(t, shortTimeout, func(_ http.ResponseWriter, r *http.Request) {
@@ -130,46 +130,46 @@ func TestEndpoint_fails(t *testing.T) {
 		<-r.Context().Done()
 	}).run(t.Context(), newJob())
 	if models.CodeOf(err) != models.ExecutionTimeout {
-		t.Errorf("an endpoint that hangs: %v", err)
+		t.Errorf("a hanging endpoint: %v, want EXECUTION_TIMEOUT", err)
 	}
 }
 
-// TestEndpoint_async a result: with 202, or, when nobody waits, by not answering
-// in time. What fails at once is no promise.
+// TestEndpoint_async checks which responses are a promise: a 202 and, for a background
+// job, a timeout. Other failures are not.
 func TestEndpoint_async(t *testing.T) {
 	t.Parallel()
-	silent := func(_ http.ResponseWriter, r *http.Request) {
+	hang := func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 	}
-	patient := newJob()
-	patient.Background = true
+	background := newJob()
+	background.Background = true
 	for name, row := range map[string]struct {
-		answer http.HandlerFunc
-		job    executor.Job
-		want   models.Code
+		handler http.HandlerFunc
+		job     executor.Job
+		want    models.Code
 	}{
 		"202": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) }, newJob(), ""},
 		"202 with a text": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusAccepted)
 			_, _ = io.WriteString(w, "soon")
-		}, patient, ""},
+		}, background, ""},
 		"202 with a result": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusAccepted)
 			_, _ = io.WriteString(w, `{"result":"x"}`)
 		}, newJob(), ""},
-		"silence":                    {silent, patient, ""},
-		"silence while one waits":    {silent, newJob(), models.ExecutionTimeout},
-		"500 when nobody waits":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, patient, models.ExecutionFailed},
-		"hanging up, nobody waiting": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, patient, models.ExecutionFailed},
+		"timeout of a background job":            {hang, background, ""},
+		"timeout":                                {hang, newJob(), models.ExecutionTimeout},
+		"500 for a background job":               {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, background, models.ExecutionFailed},
+		"closed connection for a background job": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, background, models.ExecutionFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			within := longTimeout
-			if strings.HasPrefix(name, "silence") {
-				within = shortTimeout
+			timeout := testutil.Timeout
+			if strings.HasPrefix(name, "timeout") {
+				timeout = shortTimeout
 			}
-			outcome, err := newEndpointAgent(t, within, row.answer).run(t.Context(), row.job)
+			outcome, err := newEndpointAgent(t, timeout, row.handler).run(t.Context(), row.job)
 			if row.want == "" && (err != nil || outcome != executor.RunResult{Promised: true}) {
 				t.Errorf("got %+v, %v, want a promise and nothing else", outcome, err)
 			}
@@ -179,28 +179,29 @@ func TestEndpoint_async(t *testing.T) {
 		})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	outcome, err := newEndpointAgent(t, longTimeout, func(_ http.ResponseWriter, r *http.Request) {
+	outcome, err := newEndpointAgent(t, testutil.Timeout, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		cancel()
 		<-r.Context().Done()
-	}).run(ctx, patient)
+	}).run(ctx, background)
 	if err == nil || outcome.Promised {
-		t.Errorf("a job that was called off gave %+v, %v", outcome, err)
+		t.Errorf("a canceled job returned %+v, %v", outcome, err)
 	}
 }
 
-// newClaudeExecutor runs agents on a service that answers so and has so long to.
-func newClaudeExecutor(t *testing.T, within time.Duration, answer http.HandlerFunc) *executor.Executor {
+// newClaudeExecutor returns an executor whose model API is handler, with a timeout for
+// a prompt.
+func newClaudeExecutor(t *testing.T, timeout time.Duration, handler http.HandlerFunc) *executor.Executor {
 	t.Helper()
-	server := httptest.NewServer(answer)
+	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	return executor.New(executor.Options{
-		Outbound: outbound.New(outbound.Options{}), Timeout: longTimeout, PromptTimeout: within, Now: time.Now,
+		Outbound: outbound.New(outbound.Options{}), Timeout: testutil.Timeout, PromptTimeout: timeout, Now: time.Now,
 		Claude: executor.ClaudeOptions{APIKey: "sk-secret", BaseURL: server.URL, Model: "claude-test", MaxTokens: 99},
 	})
 }
 
-// messageJSON is an answer of the Messages API with these texts.
+// messageJSON returns a response of the Messages API with texts as its content.
 func messageJSON(texts ...string) string {
 	content := []map[string]string{}
 	for _, text := range texts {
@@ -216,11 +217,12 @@ func messageJSON(texts ...string) string {
 	return string(body)
 }
 
-// TestClaude has the agent's prompt as the system's and the job as the user's.
+// TestClaude checks that the agent's prompt is the system prompt and the job is the
+// user message.
 func TestClaude(t *testing.T) {
 	t.Parallel()
-	e := newClaudeExecutor(t, longTimeout, func(w http.ResponseWriter, r *http.Request) {
-		var sent struct {
+	e := newClaudeExecutor(t, testutil.Timeout, func(w http.ResponseWriter, r *http.Request) {
+		var params struct {
 			Model     string
 			MaxTokens int `json:"max_tokens"`
 			System    []struct{ Text string }
@@ -229,11 +231,11 @@ func TestClaude(t *testing.T) {
 				Content []struct{ Text string }
 			}
 		}
-		if err := json.NewDecoder(r.Body).Decode(&sent); err != nil || r.URL.Path != "/v1/messages" || r.Header.Get("X-Api-Key") != "sk-secret" {
+		if err := json.NewDecoder(r.Body).Decode(&params); err != nil || r.URL.Path != "/v1/messages" || r.Header.Get("X-Api-Key") != "sk-secret" {
 			t.Errorf("%s with key %q: %v", r.URL.Path, r.Header.Get("X-Api-Key"), err)
 		}
-		if got := fmt.Sprint(sent); got != "{claude-test 99 [{You are a poet}] [{user [{Write a haiku <now>}]}]}" {
-			t.Errorf("was sent %s", got)
+		if got := fmt.Sprint(params); got != "{claude-test 99 [{You are a poet}] [{user [{Write a haiku <now>}]}]}" {
+			t.Errorf("request is %s", got)
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, messageJSON("Packets ", "flow"))
@@ -247,33 +249,34 @@ func TestClaude(t *testing.T) {
 	}
 }
 
-// TestClaude_fails: what the service says of itself, and of our key, stays here.
+// TestClaude_fails checks that error messages of the model API, which may contain the
+// key, are not returned.
 func TestClaude_fails(t *testing.T) {
 	t.Parallel()
-	for says, answer := range map[string]http.HandlerFunc{
-		"answered 401": func(w http.ResponseWriter, _ *http.Request) {
+	for want, handler := range map[string]http.HandlerFunc{
+		"returned status 401": func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, `{"type":"error","error":{"type":"authentication_error","message":"sk-secret is not valid"}}`, http.StatusUnauthorized)
 		},
-		"answered 529": func(w http.ResponseWriter, _ *http.Request) {
+		"returned status 529": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After-Ms", "1")
 			http.Error(w, `{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`, 529)
 		},
-		"without text": func(w http.ResponseWriter, _ *http.Request) {
+		"returned no text": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, messageJSON())
 		},
-		"could not be reached": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"is unreachable": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	} {
-		_, err := newClaudeExecutor(t, longTimeout, answer).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", newJob())
-		if models.CodeOf(err) != models.ExecutionFailed || !strings.Contains(err.Error(), says) {
-			t.Errorf("got %v, want %q", err, says)
+		_, err := newClaudeExecutor(t, testutil.Timeout, handler).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", newJob())
+		if models.CodeOf(err) != models.ExecutionFailed || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
 		} else if strings.Contains(err.Error(), "sk-secret") || strings.Contains(err.Error(), "poet") {
-			t.Errorf("the caller is told %v", err)
+			t.Errorf("the error contains a secret: %v", err)
 		}
 	}
 }
 
-// TestCheckRunnable refuses who cannot run before anybody pays.
+// TestCheckRunnable checks the error code of agents that cannot run.
 func TestCheckRunnable(t *testing.T) {
 	t.Parallel()
 	e := executor.New(executor.Options{Outbound: outbound.New(outbound.Options{}), Now: time.Now})
@@ -293,14 +296,14 @@ func TestCheckRunnable(t *testing.T) {
 	}
 }
 
-// TestMaxConcurrent: no more run at once than may; the others wait for their turn, and
-// who gives up waiting frees nothing that is not theirs.
+// TestMaxConcurrent checks the limit of concurrent runs, and that a run that is
+// canceled while it waits does not free a slot.
 func TestMaxConcurrent(t *testing.T) {
 	t.Parallel()
-	var running, most atomic.Int32
+	var running, highest atomic.Int32
 	entered, release := make(chan struct{}, 10), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		most.Store(max(most.Load(), running.Add(1)))
+		highest.Store(max(highest.Load(), running.Add(1)))
 		entered <- struct{}{}
 		<-release
 		running.Add(-1)
@@ -321,11 +324,11 @@ func TestMaxConcurrent(t *testing.T) {
 		go run(t.Context())
 		<-entered
 	}
-	impatient, giveUp := context.WithCancel(t.Context())
-	go run(impatient)
-	giveUp()
+	ctx, cancel := context.WithCancel(t.Context())
+	go run(ctx)
+	cancel()
 	if err := <-ended; models.CodeOf(err) != models.ExecutionTimeout {
-		t.Errorf("who waited in vain got %v", err)
+		t.Errorf("the canceled run returned %v", err)
 	}
 	for range 3 {
 		go run(t.Context())
@@ -336,7 +339,7 @@ func TestMaxConcurrent(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if most.Load() != 2 {
-		t.Errorf("%d ran at once", most.Load())
+	if highest.Load() != 2 {
+		t.Errorf("%d runs were concurrent, want 2", highest.Load())
 	}
 }

@@ -9,15 +9,16 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/executor"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
-// streamHandler is what the model's service sends: events, each with its type.
+// streamHandler returns a handler that streams events like the model API.
 func streamHandler(events ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || !strings.Contains(string(body), `"stream":true`) {
-			http.Error(w, "not asked for a stream", http.StatusTeapot)
+			http.Error(w, "stream was not requested", http.StatusTeapot)
 			return
 		}
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
@@ -40,28 +41,28 @@ func textDelta(text string) string {
 	return fmt.Sprintf(`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":%q}}`, text)
 }
 
-// TestClaude_streams: what the model writes is told as it comes, and only a whole
-// answer is a result.
+// TestClaude_streams checks that OnText receives the text as the model writes it, and
+// that only a complete response is a result.
 func TestClaude_streams(t *testing.T) {
 	t.Parallel()
-	run := func(t *testing.T, within time.Duration, answer http.HandlerFunc) (executor.RunResult, []string, error) {
+	run := func(t *testing.T, timeout time.Duration, handler http.HandlerFunc) (executor.RunResult, []string, error) {
 		t.Helper()
 		var pieces []string
-		hired := newJob()
-		hired.Background, hired.OnText = true, func(piece string) { pieces = append(pieces, piece) }
-		outcome, err := newClaudeExecutor(t, within, answer).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", hired)
+		job := newJob()
+		job.Background, job.OnText = true, func(piece string) { pieces = append(pieces, piece) }
+		outcome, err := newClaudeExecutor(t, timeout, handler).Run(t.Context(), executor.Agent{ID: "a", SystemPrompt: "You are a poet"}, "", job)
 		return outcome, pieces, err
 	}
-	t.Run("whole", func(t *testing.T) {
+	t.Run("a complete stream", func(t *testing.T) {
 		t.Parallel()
-		outcome, pieces, err := run(t, longTimeout, streamHandler(messageStart, blockStart, textDelta("Packets "), `{"type":"ping"}`, textDelta("flow"), blockStop, messageDelta, messageStop))
+		outcome, pieces, err := run(t, testutil.Timeout, streamHandler(messageStart, blockStart, textDelta("Packets "), `{"type":"ping"}`, textDelta("flow"), blockStop, messageDelta, messageStop))
 		if err != nil || outcome.Result != "Packets flow" || strings.Join(pieces, "|") != "Packets |flow" || *outcome.Tokens != 12 {
 			t.Errorf("got %+v, %q, %v", outcome, pieces, err)
 		}
 	})
-	t.Run("not at all, by a gateway that knows no streams", func(t *testing.T) {
+	t.Run("a gateway without streaming", func(t *testing.T) {
 		t.Parallel()
-		outcome, pieces, err := run(t, longTimeout, func(w http.ResponseWriter, _ *http.Request) {
+		outcome, pieces, err := run(t, testutil.Timeout, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, messageJSON("Packets ", "flow"))
 		})
@@ -69,32 +70,32 @@ func TestClaude_streams(t *testing.T) {
 			t.Errorf("got %+v, %q, %v", outcome, pieces, err)
 		}
 	})
-	t.Run("in vain", func(t *testing.T) {
+	t.Run("failures", func(t *testing.T) {
 		t.Parallel()
 		for name, row := range map[string]struct {
-			answer http.HandlerFunc
-			known  bool // what it took
+			handler http.HandlerFunc
+			tokens  bool // the number of tokens is known
 		}{
-			"cut off":     {streamHandler(messageStart, blockStart, textDelta("Packets ")), false},
-			"an error":    {streamHandler(messageStart, blockStart, textDelta("Packets "), `{"type":"error","error":{"type":"overloaded_error","message":"sk-secret"}}`), false},
-			"no text":     {streamHandler(messageStart, messageDelta, messageStop), true},
-			"out of turn": {streamHandler(messageStart, textDelta("Packets ")), false},
-			"no stream":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, false},
-			"silence": {func(_ http.ResponseWriter, r *http.Request) {
+			"truncated":             {streamHandler(messageStart, blockStart, textDelta("Packets ")), false},
+			"an error":              {streamHandler(messageStart, blockStart, textDelta("Packets "), `{"type":"error","error":{"type":"overloaded_error","message":"sk-secret"}}`), false},
+			"no text":               {streamHandler(messageStart, messageDelta, messageStop), true},
+			"delta without a block": {streamHandler(messageStart, textDelta("Packets ")), false},
+			"HTML":                  {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, false},
+			"timeout": {func(_ http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				<-r.Context().Done()
 			}, false},
-			"refused": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }, true},
+			"status 400": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }, true},
 		} {
-			want, within := models.ExecutionFailed, longTimeout
-			if name == "silence" {
-				want, within = models.ExecutionTimeout, shortTimeout
+			want, timeout := models.ExecutionFailed, testutil.Timeout
+			if name == "timeout" {
+				want, timeout = models.ExecutionTimeout, shortTimeout
 			}
-			outcome, _, err := run(t, within, row.answer)
-			if models.CodeOf(err) != want || outcome.Result != "" || (outcome.Tokens != nil) != row.known {
+			outcome, _, err := run(t, timeout, row.handler)
+			if models.CodeOf(err) != want || outcome.Result != "" || (outcome.Tokens != nil) != row.tokens {
 				t.Errorf("%s: got %+v, %v", name, outcome, err)
 			} else if strings.Contains(err.Error(), "sk-secret") {
-				t.Errorf("%s: the caller is told %v", name, err)
+				t.Errorf("%s: the error contains a secret: %v", name, err)
 			}
 		}
 	})
