@@ -11,37 +11,37 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// lookupTimeout is how long a name may take to be looked up when an address is set.
+// lookupTimeout limits the lookup of a host name in CheckHost.
 const lookupTimeout = 2 * time.Second
 
-// CheckHost looks the host of an address up that passed [Client.CheckURL], and
-// returns INVALID_INPUT about the field when it leads to an address that may not be
-// called: who sets it hears of it now, and not from a failed attempt. A name that is
-// not found now passes. It is a courtesy; what counts is the guard at dialling, where
-// the name may lead elsewhere.
+// CheckHost looks up the host of a URL that passed [Client.CheckURL]. It returns
+// INVALID_INPUT for field when the host has an address that must not be called, so
+// the caller gets the error now instead of from a failed request. An unknown host
+// name passes. The check at dial time is the authoritative one: the name may resolve
+// to another address then.
 func (c *Client) CheckHost(ctx context.Context, field, raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return models.Invalid(field, "must be an address like https://example.com/path")
+		return models.Invalid(field, "must be a URL like https://example.com/path")
 	}
 	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	found, err := c.resolver.LookupNetIP(ctx, "ip", u.Hostname())
+	addresses, err := c.resolver.LookupNetIP(ctx, "ip", u.Hostname())
 	if err != nil {
-		return nil // it may be found when it is called
+		return nil // it may resolve later
 	}
-	for _, ip := range found {
+	for _, ip := range addresses {
 		if !c.isAllowed(ip) && !isPublic(ip) {
-			return models.Invalid(field, "must be at a public host: its name leads to an address that is not public")
+			return models.Invalid(field, "must have a public host: its name resolves to an address that is not public")
 		}
 	}
 	return nil
 }
 
-// isPublic reports whether an address is public.
+// isPublic reports whether ip is a public address.
 func isPublic(ip netip.Addr) bool {
 	network := "tcp6"
 	if ip = ip.Unmap(); ip.Is4() {

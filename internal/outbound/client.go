@@ -22,25 +22,25 @@ import (
 const (
 	connectTimeout = 5 * time.Second
 	maxHeaderBytes = 64 << 10
-	// defaultMaxResponse is how much of an answer's body is read.
+	// defaultMaxResponse is the number of bytes read from a response body.
 	defaultMaxResponse = 16 << 10
 )
 
-// ErrForbiddenAddress says that an address is not public, or that its port may
-// not be used.
+// ErrForbiddenAddress is the cause of an error for an address that is not public or a
+// port that is not allowed.
 var ErrForbiddenAddress = errors.New("the address is not public")
 
-// Options are what a client may do. The zero value calls port 443 of public
-// addresses.
+// Options configures a Client. The zero value allows port 443 of public addresses.
 type Options struct {
-	AllowNetworks []netip.Prefix // private networks that may be called, on any port
-	AllowPorts    []uint16       // on public addresses; 443 when empty
+	AllowNetworks []netip.Prefix // private networks that are allowed, on any port
+	AllowPorts    []uint16       // on public addresses; default 443
 	UserAgent     string
-	RootCAs       *x509.CertPool // whom to believe; the system's when nil
-	Resolver      *net.Resolver  // how names are looked up; as the system does when nil
+	RootCAs       *x509.CertPool // default: the certificates of the system
+	Resolver      *net.Resolver  // default: net.DefaultResolver
 }
 
-// Client calls strangers. It is safe for concurrent use.
+// Client sends requests to URLs that third parties provide. It is safe for concurrent
+// use.
 type Client struct {
 	http        *http.Client
 	networks    []netip.Prefix
@@ -50,7 +50,7 @@ type Client struct {
 	maxResponse int64
 }
 
-// New returns a client.
+// New returns a Client.
 func New(o Options) *Client {
 	if len(o.AllowPorts) == 0 {
 		o.AllowPorts = []uint16{443}
@@ -74,14 +74,16 @@ func New(o Options) *Client {
 	return c
 }
 
-// WithMaxResponse returns the same client that reads so many bytes of an answer.
+// WithMaxResponse returns a copy of c that reads up to limit bytes of a response body.
+// It shares the connections of c.
 func (c *Client) WithMaxResponse(limit int64) *Client {
-	other := *c
-	other.maxResponse = limit
-	return &other
+	clone := *c
+	clone.maxResponse = limit
+	return &clone
 }
 
-// guard is called with every address that is dialled, after names were resolved.
+// guard returns the dialer's control function, which checks every address after name
+// resolution and before the connection.
 func (c *Client) guard(public *ssrf.Guardian) func(network, address string, _ syscall.RawConn) error {
 	return func(network, address string, conn syscall.RawConn) error {
 		target, err := netip.ParseAddrPort(address)
@@ -95,31 +97,30 @@ func (c *Client) guard(public *ssrf.Guardian) func(network, address string, _ sy
 	}
 }
 
-// isAllowed reports whether the address is in a network that may be called though
-// it is private.
+// isAllowed reports whether ip is in one of the allowed private networks.
 func (c *Client) isAllowed(ip netip.Addr) bool {
 	ip = ip.Unmap()
 	return slices.ContainsFunc(c.networks, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
-// Response is an answer. Body is what was read of it: when it is as long as the
-// client reads, more may have followed.
+// Response is an HTTP response. Body is truncated to the limit of the client: if it
+// has exactly that length, the response may be longer.
 type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
 }
 
-// Post sends a body and returns the answer, whatever its status. The context's
-// deadline spans all of it, reading included. An error is a short text that
-// says what went wrong, fit to be shown to the owner of the address.
+// Post sends body and returns the response with any status. The deadline of ctx
+// includes reading the response. Error messages are short and safe to show to the
+// owner of the URL.
 func (c *Client) Post(ctx context.Context, url string, header http.Header, body []byte) (*Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
-		return nil, errors.New("the address cannot be called")
+		return nil, errors.New("the URL is not valid")
 	}
 	if request.URL.Scheme != "https" {
-		return nil, errors.New("the address must be https")
+		return nil, errors.New("the URL must use https")
 	}
 	request.Header = header.Clone()
 	if c.userAgent != "" {
@@ -130,53 +131,53 @@ func (c *Client) Post(ctx context.Context, url string, header http.Header, body 
 		return nil, describeError(err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode == http.StatusSwitchingProtocols { // what follows is no body, and reading it knows no deadline
+	if response.StatusCode == http.StatusSwitchingProtocols { // reading the new protocol would ignore the deadline
 		return &Response{Status: response.StatusCode, Header: response.Header}, nil
 	}
-	read, err := io.ReadAll(io.LimitReader(response.Body, c.maxResponse))
+	content, err := io.ReadAll(io.LimitReader(response.Body, c.maxResponse))
 	if err == nil {
-		err = ctx.Err() // a server that sees us hang up ends its answer, which then looks whole
+		err = ctx.Err() // a server may end its response early when ctx closes the connection
 	}
 	if err != nil {
 		return nil, describeError(err)
 	}
-	return &Response{Status: response.StatusCode, Header: response.Header, Body: read}, nil
+	return &Response{Status: response.StatusCode, Header: response.Header, Body: content}, nil
 }
 
-// callError is what went wrong in words for the owner of an address. It wraps the
-// cause for programs, and does not show it: it may name addresses of the inside.
-type callError struct {
+// requestError is the error of a request. Its message does not contain the cause,
+// which may name internal addresses.
+type requestError struct {
 	message string
 	cause   error
 }
 
-func (f *callError) Error() string { return f.message }
-func (f *callError) Unwrap() error { return f.cause }
+func (e *requestError) Error() string { return e.message }
+func (e *requestError) Unwrap() error { return e.cause }
 
-// describeError says in a few words why a call failed.
+// describeError returns err as a requestError with a short message.
 func describeError(err error) error {
 	var (
-		certificate *tls.CertificateVerificationError
-		record      tls.RecordHeaderError
-		dns         *net.DNSError
-		timeout     net.Error
+		certificateErr *tls.CertificateVerificationError
+		recordErr      tls.RecordHeaderError
+		dnsErr         *net.DNSError
+		netErr         net.Error
 	)
-	text := "the connection broke"
+	message := "the connection failed"
 	switch {
 	case errors.Is(err, ErrForbiddenAddress):
-		text = "the address is not public"
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		text = "no answer in time"
+		message = "the address is not public"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+		message = "the request timed out"
 	case errors.Is(err, context.Canceled):
-		text = "the call was cut off"
-	case errors.As(err, &certificate):
-		text = "the TLS certificate is not valid"
-	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		text = "it does not speak TLS"
-	case errors.As(err, &dns):
-		text = "the name cannot be resolved"
+		message = "the request was canceled"
+	case errors.As(err, &certificateErr):
+		message = "the TLS certificate is not valid"
+	case errors.As(err, &recordErr), errors.Is(err, http.ErrSchemeMismatch):
+		message = "the server does not speak TLS"
+	case errors.As(err, &dnsErr):
+		message = "the host name cannot be resolved"
 	case errors.Is(err, syscall.ECONNREFUSED):
-		text = "the connection was refused"
+		message = "the connection was refused"
 	}
-	return &callError{message: text, cause: err}
+	return &requestError{message: message, cause: err}
 }

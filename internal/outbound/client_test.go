@@ -19,7 +19,7 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// privateAddresses are addresses that no stranger may have us call.
+// privateAddresses returns addresses that must not be called.
 func privateAddresses() []string {
 	return []string{
 		"127.0.0.1", "127.1.2.3", "127.255.255.255", "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255",
@@ -31,7 +31,7 @@ func privateAddresses() []string {
 	}
 }
 
-// TestGuard: what is dialled decides, whatever name led there.
+// TestGuard checks the addresses and ports that the dialer allows.
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	guard := New(Options{}).guard(ssrf.New(ssrf.WithPorts(443)))
@@ -44,36 +44,36 @@ func TestGuard(t *testing.T) {
 	}
 	for _, address := range privateAddresses() {
 		if err := dial(address, "443"); !errors.Is(err, ErrForbiddenAddress) {
-			t.Errorf("%s may be called: %v", address, err)
+			t.Errorf("%s is allowed: %v", address, err)
 		}
 	}
 	public := []string{"1.1.1.1", "8.8.8.8", "93.184.215.14", "172.15.0.1", "172.32.0.1", "100.128.0.1", "2606:4700:4700::1111", "2a00:1450:4001:830::200e"}
 	for _, address := range public {
 		if err := dial(address, "443"); err != nil {
-			t.Errorf("%s may not be called: %v", address, err)
+			t.Errorf("%s is not allowed: %v", address, err)
 		}
 		if err := dial(address, "22"); !errors.Is(err, ErrForbiddenAddress) {
-			t.Errorf("%s may be called at port 22: %v", address, err)
+			t.Errorf("port 22 of %s is allowed: %v", address, err)
 		}
 	}
 	allowing := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}).guard(ssrf.New(ssrf.WithPorts(443)))
 	for _, address := range []string{"10.0.0.1:8443", "[::ffff:10.0.0.1]:80"} {
 		if err := allowing("tcp", address, nil); err != nil {
-			t.Errorf("%s may not be called though it is allowed: %v", address, err)
+			t.Errorf("%s is in an allowed network and not allowed: %v", address, err)
 		}
 	}
 	if err := allowing("tcp4", "127.0.0.1:443", nil); !errors.Is(err, ErrForbiddenAddress) {
-		t.Errorf("another network was allowed too: %v", err)
+		t.Errorf("an address outside the allowed network is allowed: %v", err)
 	}
 	trusttest.Report(t, "addresses", "%d forbidden addresses are refused, %d public ones are not", len(privateAddresses()), len(public))
 }
 
-// TestPost calls real servers over TLS that answer in every wrong way.
+// TestPost calls real TLS servers that misbehave in every known way.
 func TestPost(t *testing.T) {
 	t.Parallel()
-	inside := serveTLS(t, func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") })
+	target := serveTLS(t, func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") })
 	server := serveTLS(t, func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body) // only then does the server see the client go
+		body, err := io.ReadAll(r.Body) // the server detects a closed connection only after reading the body
 		if err != nil {
 			return
 		}
@@ -81,7 +81,7 @@ func TestPost(t *testing.T) {
 		case "/echo":
 			_, _ = w.Write(body)
 		case "/redirect":
-			http.Redirect(w, r, inside.URL, http.StatusTemporaryRedirect)
+			http.Redirect(w, r, target.URL, http.StatusTemporaryRedirect)
 		case "/endless":
 			for {
 				if _, err := w.Write(make([]byte, 32<<10)); err != nil {
@@ -104,10 +104,10 @@ func TestPost(t *testing.T) {
 			switchProtocols(w)
 		case "/compressed":
 			w.Header().Set("Content-Encoding", "gzip")
-			_, _ = w.Write([]byte("\x1f\x8bnot unpacked"))
+			_, _ = w.Write([]byte("\x1f\x8bnot decompressed"))
 		}
 	})
-	c := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: certPool(inside, server), UserAgent: "Test/1"})
+	c := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: certPool(target, server), UserAgent: "Test/1"})
 	post := func(client *Client, url string) (*Response, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
@@ -122,47 +122,47 @@ func TestPost(t *testing.T) {
 	if got, err := post(c.WithMaxResponse(1000), server.URL+"/endless"); err != nil || len(got.Body) != 1000 {
 		t.Errorf("endless: %v", err)
 	}
-	if got, err := post(c, server.URL+"/compressed"); err != nil || !strings.HasSuffix(string(got.Body), "not unpacked") {
+	if got, err := post(c, server.URL+"/compressed"); err != nil || !strings.HasSuffix(string(got.Body), "not decompressed") {
 		t.Errorf("compressed: %v, %v", got, err)
 	}
 	if got, err := post(c, server.URL+"/switched"); err != nil || got.Status != http.StatusSwitchingProtocols || len(got.Body) > 0 {
-		t.Errorf("another protocol: %v, %v", got, err)
+		t.Errorf("switched protocol: %v, %v", got, err)
 	}
 	closed := serveTLS(t, nil)
 	closed.Close()
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
-	stalled, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	stalled, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and sends nothing
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = stalled.Close() })
 	for name, row := range map[string]struct {
 		client    *Client
-		url, says string
+		url, want string
 	}{
-		"a slow body":              {c, server.URL + "/slow-body", "no answer in time"},
-		"silence":                  {c, server.URL + "/silent", "no answer in time"},
-		"a stalled handshake":      {c, "https://" + stalled.Addr().String(), "no answer in time"},
-		"a broken connection":      {c, server.URL + "/broken", "the connection broke"},
-		"endless headers":          {c, server.URL + "/headers", "the connection broke"},
-		"nobody there":             {c, closed.URL, "the connection was refused"},
-		"no TLS":                   {c, "https" + strings.TrimPrefix(plain.URL, "http"), "it does not speak TLS"},
-		"plain HTTP":               {c, plain.URL, "the address must be https"},
-		"a stranger's certificate": {New(Options{AllowNetworks: c.networks}), server.URL, "the TLS certificate is not valid"},
-		"a name that is none":      {c, "https://name.invalid/", "the name cannot be resolved"},
+		"a slow body":              {c, server.URL + "/slow-body", "the request timed out"},
+		"no response":              {c, server.URL + "/silent", "the request timed out"},
+		"a stalled handshake":      {c, "https://" + stalled.Addr().String(), "the request timed out"},
+		"a broken connection":      {c, server.URL + "/broken", "the connection failed"},
+		"endless headers":          {c, server.URL + "/headers", "the connection failed"},
+		"a closed port":            {c, closed.URL, "the connection was refused"},
+		"no TLS":                   {c, "https" + strings.TrimPrefix(plain.URL, "http"), "the server does not speak TLS"},
+		"plain HTTP":               {c, plain.URL, "the URL must use https"},
+		"an untrusted certificate": {New(Options{AllowNetworks: c.networks}), server.URL, "the TLS certificate is not valid"},
+		"an unknown host name":     {c, "https://name.invalid/", "the host name cannot be resolved"},
 		"a private address":        {New(Options{RootCAs: certPool(server)}), server.URL, "the address is not public"},
-		"a private name":           {New(Options{RootCAs: certPool(server)}), strings.Replace(server.URL, "127.0.0.1", "localhost", 1), "the address is not public"},
-		"no address":               {c, "https://[", "the address cannot be called"},
+		"a private host name":      {New(Options{RootCAs: certPool(server)}), strings.Replace(server.URL, "127.0.0.1", "localhost", 1), "the address is not public"},
+		"an invalid URL":           {c, "https://[", "the URL is not valid"},
 	} {
-		if got, err := post(row.client, row.url); err == nil || err.Error() != row.says {
-			t.Errorf("%s: got %v, %v, want %q", name, got, err, row.says)
+		if got, err := post(row.client, row.url); err == nil || err.Error() != row.want {
+			t.Errorf("%s: got %v, %v, want %q", name, got, err, row.want)
 		}
 	}
 }
 
-// switchProtocols answers 101 and then says nothing, until the client hangs up or a
-// time has passed in which it should have.
+// switchProtocols responds with status 101 and sends nothing else until the client
+// closes the connection or five seconds have passed.
 func switchProtocols(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -174,7 +174,7 @@ func switchProtocols(w http.ResponseWriter) {
 	_, _ = conn.Read(make([]byte, 1))
 }
 
-// serveTLS runs a server over TLS.
+// serveTLS starts a TLS server.
 func serveTLS(t *testing.T, handler http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	server := httptest.NewUnstartedServer(handler)

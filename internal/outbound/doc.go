@@ -1,7 +1,8 @@
-// Package outbound is the one HTTP client that may call addresses which
-// strangers gave: webhooks and the endpoints of agents. It refuses every address
-// that is not public at the moment of dialling, where names are resolved and
-// neither a redirect nor a second look-up can slip by; follows no redirect, asks
-// no proxy, verifies TLS, and bounds time and size. It signs what is sent. It
-// knows nothing of who is called or why.
+// Package outbound is the HTTP client for URLs that third parties provide: webhooks
+// and the endpoints of agents. It also signs the requests.
+//
+// The client rejects an address that is not public when it dials, after name
+// resolution, so neither a redirect nor a DNS change can bypass the check. It
+// follows no redirects, uses no proxy, verifies TLS, and limits the time and the
+// size of a response.
 package outbound

@@ -15,34 +15,34 @@ const (
 	secretBytes  = 32
 )
 
-// SignatureHeader is the header that carries the documented signature.
+// SignatureHeader is the header of the signature that [Sign] returns.
 const SignatureHeader = "X-AgentMarket-Signature"
 
-// NewSecret makes a signing secret: whsec_ and the base64 of 32 random bytes.
+// NewSecret returns a random signing secret: whsec_ and the base64 of 32 bytes.
 func NewSecret() string {
 	raw := make([]byte, secretBytes)
 	_, _ = rand.Read(raw)
 	return secretPrefix + base64.StdEncoding.EncodeToString(raw)
 }
 
-// Sign makes the documented signature of a body: sha256= and the hex of its
-// HMAC, keyed with the secret's text.
+// Sign returns the signature of body for [SignatureHeader]: sha256= and the hex
+// HMAC-SHA256. The key is the text of secret.
 func Sign(secret string, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)
 	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
 }
 
-// SignStandard makes a Standard Webhooks signature: v1, and the base64 of the
-// HMAC over id, time (Unix seconds) and body, keyed with the bytes that the
-// secret's base64 stands for.
-func SignStandard(secret, id string, at int64, body []byte) (string, error) {
+// SignStandard returns the Standard Webhooks signature of a request: "v1," and the
+// base64 HMAC-SHA256 of id, timestamp (in Unix seconds) and body. The key is the
+// decoded base64 part of secret. It returns an error when that part is not base64.
+func SignStandard(secret, id string, timestamp int64, body []byte) (string, error) {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, secretPrefix))
 	if err != nil {
-		return "", fmt.Errorf("signing secret: %w", err)
+		return "", fmt.Errorf("decode signing secret: %w", err)
 	}
 	mac := hmac.New(sha256.New, key)
-	mac.Write(fmt.Appendf(nil, "%s.%d.", id, at))
+	mac.Write(fmt.Appendf(nil, "%s.%d.", id, timestamp))
 	mac.Write(body)
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil)), nil
 }

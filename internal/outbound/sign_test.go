@@ -11,8 +11,8 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// TestSign compares with figures made by other programs: openssl, and the
-// Standard Webhooks library.
+// TestSign compares signatures with those of openssl and of the Standard Webhooks
+// library.
 func TestSign(t *testing.T) {
 	t.Parallel()
 	// printf '{"event":"task.posted"}' | openssl dgst -sha256 -hmac secret
@@ -33,16 +33,16 @@ func TestSign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if theirs, err := verifier.Sign("msg_1", now, []byte("body")); err != nil || theirs != signature {
-		t.Errorf("signed %s, the library %s (%v)", signature, theirs, err)
+	if want, err := verifier.Sign("msg_1", now, []byte("body")); err != nil || want != signature {
+		t.Errorf("signed %s, want %s (%v)", signature, want, err)
 	}
 	if _, err := SignStandard("whsec_!", "msg_1", 0, nil); err == nil {
-		t.Error("signed with a secret that is no base64")
+		t.Error("signed with a secret that is not base64")
 	}
 }
 
-// FuzzSign: what is signed with any secret of ours verifies, and with a byte more
-// or another secret it does not.
+// FuzzSign checks that signatures are deterministic and change with the body and with
+// the secret.
 func FuzzSign(f *testing.F) {
 	f.Add("msg_1", int64(1_700_000_000), []byte(`{"event":"task.posted"}`))
 	f.Add("", int64(0), []byte(nil))
@@ -52,15 +52,15 @@ func FuzzSign(f *testing.F) {
 	f.Fuzz(func(t *testing.T, id string, at int64, body []byte) {
 		signed++
 		standard, err := SignStandard(secret, id, at, body)
-		again, errAgain := SignStandard(secret, id, at, body)
-		if err != nil || errAgain != nil || standard != again {
-			t.Fatalf("signed %q and %q (%v, %v)", standard, again, err, errAgain)
+		second, errSecond := SignStandard(secret, id, at, body)
+		if err != nil || errSecond != nil || standard != second {
+			t.Fatalf("signed %q and %q (%v, %v)", standard, second, err, errSecond)
 		}
-		more := append(bytes.Clone(body), 0)
-		wrong, err := SignStandard(other, id, at, body)
-		longer, errLonger := SignStandard(secret, id, at, more)
-		if err != nil || errLonger != nil || wrong == standard || longer == standard || Sign(secret, body) == Sign(secret, more) || Sign(secret, body) == Sign(other, body) {
-			t.Fatalf("two signatures are alike for %q", body)
+		longerBody := append(bytes.Clone(body), 0)
+		otherSecret, err := SignStandard(other, id, at, body)
+		longer, errLonger := SignStandard(secret, id, at, longerBody)
+		if err != nil || errLonger != nil || otherSecret == standard || longer == standard || Sign(secret, body) == Sign(secret, longerBody) || Sign(secret, body) == Sign(other, body) {
+			t.Fatalf("two signatures of %q are equal", body)
 		}
 	})
 	trusttest.Report(f, "signatures", "%d signed texts: each verifies, and with a byte more or another secret it does not", signed)

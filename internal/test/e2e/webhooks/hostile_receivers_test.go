@@ -118,10 +118,10 @@ func TestHostileReceivers(t *testing.T) {
 	}
 
 	for name, says := range map[string]string{
-		"/hangs": "0 no answer in time", "/drips": "0 no answer in time", "/floods": "200", "/bombs": "200", "/headers": "0 the connection broke",
-		"/resets": "0 the connection broke", "/redirects": "307 answered 307: redirects are not followed",
+		"/hangs": "0 the request timed out", "/drips": "0 the request timed out", "/floods": "200", "/bombs": "200", "/headers": "0 the connection failed",
+		"/resets": "0 the connection failed", "/redirects": "307 endpoint returned status 307; redirects are not followed",
 		"expired": "0 the TLS certificate is not valid", "another's": "0 the TLS certificate is not valid", "nobody's": "0 the TLS certificate is not valid",
-		"old": "0 the connection broke",
+		"old": "0 the connection failed",
 	} {
 		for _, one := range waitForAttempts(t, server, agents[name].Key, rounds) {
 			if !strings.Contains(one.summary(), "; 1: "+says) {

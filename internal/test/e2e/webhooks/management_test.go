@@ -113,7 +113,7 @@ func TestRedeliver(t *testing.T) {
 	first := receiver.next(t)
 	receiver.next(t)
 	failed := waitForOutcome(t, server, agent.Key, task)
-	if got, want := failed.summary(), "FAILED after 2; 1: 502 answered 502; 2: 502 answered 502"; got != want {
+	if got, want := failed.summary(), "FAILED after 2; 1: 502 endpoint returned status 502; 2: 502 endpoint returned status 502"; got != want {
 		t.Errorf("it is %q, want %q", got, want)
 	}
 

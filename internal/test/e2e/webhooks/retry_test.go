@@ -57,7 +57,7 @@ func TestRetry(t *testing.T) {
 		}
 	}
 	done := waitForOutcome(t, server, agent.Key, task)
-	const want = "DELIVERED after 4; 1: 500 answered 500; 2: 0 the connection broke; 3: 0 no answer in time; 4: 200"
+	const want = "DELIVERED after 4; 1: 500 endpoint returned status 500; 2: 0 the connection failed; 3: 0 the request timed out; 4: 200"
 	if done.summary() != want || done.ID != first.header.Get("X-AgentMarket-Delivery") || done.NextAttemptAt != nil {
 		t.Errorf("it is %q, want %q: %+v", done.summary(), want, done)
 	}
@@ -79,8 +79,8 @@ func TestRedirect(t *testing.T) {
 	server := testserver.Start(t, append(receiver.env, shortRetries)...)
 	agent := registerAgent(server, receiver.url, "x")
 	task := mustPostTask(t, server, registerAgent(server, "").Key, "x")
-	const want = "FAILED after 5; 1: 301 answered 301: redirects are not followed; 2: 302 answered 302: redirects are not followed; " +
-		"3: 303 answered 303: redirects are not followed; 4: 307 answered 307: redirects are not followed; 5: 308 answered 308: redirects are not followed"
+	const want = "FAILED after 5; 1: 301 endpoint returned status 301; redirects are not followed; 2: 302 endpoint returned status 302; redirects are not followed; " +
+		"3: 303 endpoint returned status 303; redirects are not followed; 4: 307 endpoint returned status 307; redirects are not followed; 5: 308 endpoint returned status 308; redirects are not followed"
 	if done := waitForOutcome(t, server, agent.Key, task); done.summary() != want {
 		t.Errorf("it is %q", done.summary())
 	}
