@@ -164,7 +164,7 @@ func busySnooze(stalled time.Duration, random float64) time.Duration {
 }
 
 // drop marks a delivery as failed because its webhook was removed or suspended.
-// The delivery can be redelivered. If the webhook is active again, the job
+// The delivery can be redelivered. If the webhook is active by now, the job
 // snoozes instead.
 func (w *Webhooks) drop(ctx context.Context, delivery *models.Delivery, reason string) error {
 	err := w.db.Write(ctx, func(tx *database.Tx) error {

@@ -155,8 +155,8 @@ func (l *endpointLimiter) stalledFor(agentID string) time.Duration {
 	return stalled
 }
 
-// isCrowded reports whether so many requests wait for an agent that further ones
-// would soon be rejected.
+// isCrowded reports whether at least half of the waiting places of an agent are
+// taken. Further requests may find no place.
 func (l *endpointLimiter) isCrowded(agentID string) bool {
 	return l.slots.Tickets(agentID) >= maxPerEndpoint+maxWaiting/2
 }

@@ -80,7 +80,7 @@ func (w *Webhooks) Notify(tx *database.Tx, event *models.Event) error {
 		if !exist {
 			return nil
 		}
-		tx.OnCommit(func() { w.hasWebhooks.Store(true) }) // tx may see a webhook of its own that is rolled back
+		tx.OnCommit(func() { w.hasWebhooks.Store(true) }) // the webhook may be part of tx, which may roll back
 	}
 	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted, Trace: tx.TraceParent()}, nil)
 	return nil

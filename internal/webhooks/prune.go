@@ -39,7 +39,7 @@ func (w *Webhooks) Prune(ctx context.Context) error {
 		if len(expired) > 0 {
 			err = w.db.Write(ctx, func(tx *database.Tx) error { return deleteDeliveries(tx, expired) })
 		}
-		// Ids ascend with the creation time: after a recent delivery there are no old ones.
+		// Ids ascend with the creation time: all deliveries after a recent one are recent.
 		return len(page) == prunePageSize && page[len(page)-1].CreatedAt < before, err
 	})
 	if err != nil {

@@ -59,8 +59,8 @@ const (
 	subscribersExist
 )
 
-// none reports whether there are no subscribers. It calls lookup when the cache
-// is empty.
+// none reports whether no webhook subscribes to events. It calls lookup when the
+// cache is empty.
 func (c *subscriberCache) none(lookup func() (exist bool, err error)) (bool, error) {
 	if c.state.Load() == subscribersUnknown {
 		exist, err := lookup()

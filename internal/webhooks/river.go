@@ -10,8 +10,8 @@ import (
 	"github.com/riverqueue/river/rivertype"
 )
 
-// The job queues. Retries have a queue and workers of their own, so a backlog of
-// retries never delays first attempts. The retry queue also takes first attempts
+// The job queues. Retries have a separate queue and separate workers, so a backlog
+// of retries never delays first attempts. The retry queue also takes first attempts
 // to endpoints that are failing, slow or crowded; see [Webhooks.queueFor].
 const (
 	matchQueue        = "matches"

@@ -30,7 +30,7 @@ func TestSubscribe(t *testing.T) {
 		testutil.Equal(t, "row contains the plain secret", bytes.Contains(row.Encrypted, []byte(secret[6:])), false)
 	})
 
-	t.Run("an existing secret is kept", func(t *testing.T) {
+	t.Run("an existing secret does not change", func(t *testing.T) {
 		t.Parallel()
 		b := open(t, settings{})
 		agent := b.addAgent(t, "research")
