@@ -1,9 +1,7 @@
-// Package reference serves a page on which a person reads how the REST API works
-// and tries it: RapiDoc over the server's own OpenAPI document, and a box for the
-// API key.
+// Package reference serves a RapiDoc page for the REST API: its documentation, a form to
+// send requests, and a field for the API key.
 //
-// Everything the page needs is embedded. It sends nothing to any host but the one
-// that served it, so it works offline and a key typed into it stays between the
-// browser and this server. It knows the path of the document and nothing else of
-// the module.
+// All files of the page are embedded. The page connects only to the host that served
+// it: it works offline, and the API key is sent to no other server. The package knows
+// only the path of the OpenAPI document.
 package reference

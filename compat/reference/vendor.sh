@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fetches the library of the page again, at the version below, into assets/vendor.
-# The checksum of what it writes stands in assets/README.md, and a test compares
-# them. Run it after raising the version, then correct that table.
+# Downloads the library of the page, at the version below, to assets/vendor. A test
+# compares the files with the checksums in assets/README.md. To upgrade, change the
+# version, run this script and update that table.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -11,7 +11,7 @@ fetched=$(mktemp -d)
 trap 'rm -rf "$fetched"' EXIT
 npm install --silent --no-save --ignore-scripts --prefix "$fetched" "rapidoc@$rapidoc"
 
-# Its source map is not shipped, so the link to it goes.
+# Remove the link to the source map, which is not shipped.
 mkdir -p assets/vendor
 sed '/^\/\/# sourceMappingURL=/d' "$fetched/node_modules/rapidoc/dist/rapidoc-min.js" | gzip -9n >assets/vendor/rapidoc.js.gz
 

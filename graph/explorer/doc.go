@@ -1,9 +1,7 @@
-// Package explorer serves a page on which a person tries the GraphQL API by
-// hand: GraphiQL with the schema's documentation, live subscriptions over
-// graphql-transport-ws, and a box for the API key.
+// Package explorer serves a GraphiQL page for the GraphQL API: schema documentation,
+// live subscriptions over graphql-transport-ws, and a field for the API key.
 //
-// Everything the page needs is embedded. It sends nothing to any host but the
-// one that served it, which its Content-Security-Policy enforces, so it works
-// offline and a key typed into it stays between the browser and this server. It
-// knows the path of the GraphQL endpoint and nothing else of the module.
+// All files of the page are embedded. The page connects only to the host that served
+// it, which its Content-Security-Policy enforces: it works offline, and the API key is
+// sent to no other server. The package knows only the path of the GraphQL endpoint.
 package explorer

@@ -7,16 +7,16 @@ import (
 	"agentmarket.space/server/internal/pages"
 )
 
-// Path is where the page is served, and the folder of its files. A mux needs
-// two patterns for one Handler: Path and Path + "/".
+// Path is the URL path of the page and of the directory of its files. Register Handler
+// for both Path and Path + "/".
 const Path = "/explorer"
 
 //go:embed assets/index.html assets/*.js assets/*.css assets/*.svg assets/*.graphql assets/vendor/*.gz
 var assets embed.FS
 
-// Handler serves the explorer under Path, with a GraphQL endpoint at graphqlPath
-// on the same host, which answers HTTP and graphql-transport-ws alike. Files go
-// out compressed to whoever accepts gzip, with an ETag to revalidate by.
+// Handler serves the explorer under Path. graphqlPath is the path of the GraphQL
+// endpoint on the same host; it must support HTTP and graphql-transport-ws. Files have
+// an ETag and are compressed for clients that accept gzip.
 func Handler(graphqlPath string) http.Handler {
 	return pages.FolderHandler(Path, assets, map[string]string{"graphql": graphqlPath})
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fetches the libraries of the explorer page again, at the versions below, into
-# assets/vendor. The checksums of what it writes stand in assets/README.md, and a
-# test compares them. Run it after raising a version, then correct that table.
+# Downloads the libraries of the explorer page, at the versions below, to
+# assets/vendor. A test compares the files with the checksums in assets/README.md.
+# To upgrade, change a version, run this script and update that table.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-graphiql=4.1.2 # the last line with a UMD build; 5 brings 7 MB of Monaco and a bundler
+graphiql=4.1.2 # the last major version with a UMD build; 5 needs a bundler and 7 MB of Monaco
 react=18.3.1   # the last React with a UMD build
 
 fetched=$(mktemp -d)
@@ -13,11 +13,11 @@ trap 'rm -rf "$fetched"' EXIT
 npm install --silent --no-save --ignore-scripts --legacy-peer-deps --prefix "$fetched" \
   "graphiql@$graphiql" "react@$react" "react-dom@$react"
 
-# keep NAME: standard input, packed, becomes assets/vendor/NAME.gz.
+# keep NAME: compress standard input to assets/vendor/NAME.gz.
 keep() { gzip -9n >"assets/vendor/$1.gz"; }
 
-# Source maps are not shipped, so their links go. The 34 embedded fonts are most of
-# the style sheet (268 of 275 kB packed); the page uses the fonts of the system.
+# Remove the links to source maps, which are not shipped, and the 34 embedded fonts,
+# which are 268 of the 275 kB of the compressed style sheet. The page uses system fonts.
 mkdir -p assets/vendor
 packages=$fetched/node_modules
 sed '/^\/\/# sourceMappingURL=/d' "$packages/graphiql/dist/index.umd.js" | keep graphiql.js

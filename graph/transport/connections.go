@@ -7,58 +7,59 @@ import (
 	"time"
 )
 
-// connection is one connection that stays open.
+// connection is an open WebSocket or event stream.
 type connection struct {
 	address, key string
-	disconnect   func(code int, reason string) // closes it, without waiting
-	check        func(now time.Duration)       // see to it from time to time; nil when nobody need
+	disconnect   func(code int, reason string) // closes it; does not block
+	check        func(now time.Duration)       // called by every heartbeat; may be nil
 }
 
-// Reasons not to let a connection in.
+// Reasons to reject or close a connection.
 var (
 	errTooManyConnections = errors.New("too many connections")
-	errShuttingDown       = errors.New("the server is stopping")
-	errKeyRevoked         = errors.New("Unauthorized: the API key was revoked") //nolint:staticcheck // the reason that clients read
+	errShuttingDown       = errors.New("the server is shutting down")
+	errKeyRevoked         = errors.New("Unauthorized: the API key was revoked") //nolint:staticcheck // sent to clients as is
 )
 
-// closeCodeFor is what a socket that is not let in is closed with.
-func closeCodeFor(reason error) int {
+// closeCodeFor returns the close code for a rejected socket.
+func closeCodeFor(err error) int {
 	switch {
-	case errors.Is(reason, errShuttingDown):
+	case errors.Is(err, errShuttingDown):
 		return closeGoingAway
-	case errors.Is(reason, errKeyRevoked):
+	case errors.Is(err, errKeyRevoked):
 		return closeUnauthorized
 	default:
 		return closeTryAgainLater
 	}
 }
 
-// maxRevokedKeys is how many revoked keys are remembered: those whose
-// connections may have read the key before and not joined yet.
+// maxRevokedKeys is how many recently revoked keys are remembered. They reject
+// connections that were authenticated before the key was revoked and added after.
 const maxRevokedKeys = 128
 
-// addConnection counts a connection in; it stays counted until leave.
-func (t *Transports) addConnection(l *connection) error {
+// addConnection adds an open connection. It fails if a limit is reached, the key is
+// revoked or the server is shutting down. Call removeConnection when it is closed.
+func (t *Transports) addConnection(c *connection) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.stopped:
 		return errShuttingDown
-	case len(t.connections) >= t.options.MaxConnections, t.byAddr[l.address] >= t.options.MaxPerAddress:
+	case len(t.connections) >= t.options.MaxConnections, t.byAddr[c.address] >= t.options.MaxPerAddress:
 		return errTooManyConnections
 	}
-	if err := t.checkKey(l.key); err != nil {
+	if err := t.checkKey(c.key); err != nil {
 		return err
 	}
-	t.connections[l] = struct{}{}
-	t.byAddr[l.address]++
-	t.addKey(l.key)
+	t.connections[c] = struct{}{}
+	t.byAddr[c.address]++
+	t.addKey(c.key)
 	t.wg.Add(1)
 	t.startHeartbeat()
 	return nil
 }
 
-// checkKey says whether one more connection may have the key.
+// checkKey returns an error if the key is revoked or has too many connections.
 func (t *Transports) checkKey(key string) error {
 	switch {
 	case key == "":
@@ -77,92 +78,92 @@ func (t *Transports) addKey(key string) {
 	}
 }
 
-// setKey notes the key that a live connection has shown.
-func (t *Transports) setKey(l *connection, key string) error {
+// setKey changes the key of an open connection after it has authenticated.
+func (t *Transports) setKey(c *connection, key string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if key == l.key {
+	if key == c.key {
 		return nil
 	}
 	if err := t.checkKey(key); err != nil {
 		return err
 	}
-	t.releaseKey(l)
-	l.key = key
+	t.releaseKey(c)
+	c.key = key
 	t.addKey(key)
 	return nil
 }
 
-func (t *Transports) releaseKey(l *connection) {
-	if l.key == "" {
+func (t *Transports) releaseKey(c *connection) {
+	if c.key == "" {
 		return
 	}
-	if t.byKey[l.key]--; t.byKey[l.key] == 0 {
-		delete(t.byKey, l.key)
+	if t.byKey[c.key]--; t.byKey[c.key] == 0 {
+		delete(t.byKey, c.key)
 	}
 }
 
-func (t *Transports) removeConnection(l *connection) {
+func (t *Transports) removeConnection(c *connection) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.connections, l)
-	t.releaseKey(l)
-	if t.byAddr[l.address]--; t.byAddr[l.address] == 0 {
-		delete(t.byAddr, l.address)
+	delete(t.connections, c)
+	t.releaseKey(c)
+	if t.byAddr[c.address]--; t.byAddr[c.address] == 0 {
+		delete(t.byAddr, c.address)
 	}
 	t.wg.Done()
 }
 
-// Connections returns how many connections stay open now.
+// Connections returns the number of open connections.
 func (t *Transports) Connections() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.connections)
 }
 
-// ConnectionsCutOff returns how many connections were ended because their clients did not read.
+// ConnectionsCutOff returns the number of connections closed because their clients did
+// not read.
 func (t *Transports) ConnectionsCutOff() int64 { return t.cutOff.Load() }
 
-// CloseKey ends every connection that showed the key, and those that are about
-// to: sockets with 4401, which keeps clients from trying again. It does not wait
-// for them.
+// CloseKey closes every connection that authenticated with key, and rejects new ones.
+// Sockets are closed with 4401, so that clients do not reconnect. It does not block.
 func (t *Transports) CloseKey(key string) {
 	t.mu.Lock()
 	t.revokedKeys = append(t.revokedKeys, key)
 	t.revokedKeys = t.revokedKeys[max(0, len(t.revokedKeys)-maxRevokedKeys):]
 	t.mu.Unlock()
-	for _, l := range t.findConnections(func(l *connection) bool { return l.key == key }) {
-		l.disconnect(closeUnauthorized, errKeyRevoked.Error())
+	for _, c := range t.findConnections(func(c *connection) bool { return c.key == key }) {
+		c.disconnect(closeUnauthorized, errKeyRevoked.Error())
 	}
 }
 
-// Shutdown lets nobody in any more, ends every connection (sockets with 1001)
-// and waits until they are gone or ctx ends.
+// Shutdown rejects new connections, closes the open ones (sockets with 1001) and waits
+// until all are closed or ctx is done.
 func (t *Transports) Shutdown(ctx context.Context) {
 	t.mu.Lock()
 	t.stopped = true
 	t.mu.Unlock()
-	for _, l := range t.findConnections(func(*connection) bool { return true }) {
-		l.disconnect(closeGoingAway, errShuttingDown.Error())
+	for _, c := range t.findConnections(func(*connection) bool { return true }) {
+		c.disconnect(closeGoingAway, errShuttingDown.Error())
 	}
-	gone := make(chan struct{})
+	closed := make(chan struct{})
 	go func() {
 		t.wg.Wait()
-		close(gone)
+		close(closed)
 	}()
 	select {
-	case <-gone:
+	case <-closed:
 	case <-ctx.Done():
 	}
 }
 
-func (t *Transports) findConnections(wanted func(*connection) bool) []*connection {
+func (t *Transports) findConnections(match func(*connection) bool) []*connection {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var found []*connection
-	for l := range t.connections {
-		if wanted(l) {
-			found = append(found, l)
+	for c := range t.connections {
+		if match(c) {
+			found = append(found, c)
 		}
 	}
 	return found

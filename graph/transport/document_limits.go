@@ -14,58 +14,58 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Limits of a document. The depth lets the standard introspection query pass.
+// Document limits. The standard introspection query is within them.
 const (
 	maxDocumentSize   = 32 << 10 // bytes
-	MaxTokens         = 1000
+	MaxTokens         = 1000     // lexer tokens
 	maxDepth          = 15
 	maxAliases        = 30
 	maxDirectives     = 20
-	maxSelectionSize  = 100  // fields, or fragments, in one selection
-	maxFragments      = 50   // definitions
-	maxExpandedFields = 5000 // fields once every fragment is spread
-	passedCacheSize   = 1000 // documents that need not be measured again
+	maxSelectionSize  = 100  // fields and fragments in one selection set
+	maxFragments      = 50   // fragment definitions
+	maxExpandedFields = 5000 // fields after expanding all fragments
+	acceptedCacheSize = 1000 // size of the cache of accepted documents
 )
 
-// DocumentLimits refuses documents that would cost more to validate or to weigh than
-// any honest one. It measures them before validation, which takes time in the
-// square of a document's size, and before the complexity limit, which takes
-// exponential time on nested fragments. Each fragment is measured once. Add it
-// after the extension that fetches persisted documents.
+// DocumentLimits is a gqlgen extension that rejects oversized documents with
+// INVALID_INPUT. It runs before validation, whose time is quadratic in the size of the
+// document, and before the complexity limit, whose time is exponential for nested
+// fragments. It measures each fragment once. Add it after the extension that loads
+// persisted documents.
 type DocumentLimits struct {
-	passed *lru.Cache[[32]byte, struct{}]
+	accepted *lru.Cache[[32]byte, struct{}]
 }
 
-// NewDocumentLimits returns a guard.
+// NewDocumentLimits returns the extension.
 func NewDocumentLimits() (*DocumentLimits, error) {
-	passed, err := lru.New[[32]byte, struct{}](passedCacheSize)
-	return &DocumentLimits{passed: passed}, err
+	accepted, err := lru.New[[32]byte, struct{}](acceptedCacheSize)
+	return &DocumentLimits{accepted: accepted}, err
 }
 
-// ExtensionName names the guard for the executor.
-func (*DocumentLimits) ExtensionName() string { return "DocumentGuard" }
+// ExtensionName implements graphql.HandlerExtension.
+func (*DocumentLimits) ExtensionName() string { return "DocumentLimits" }
 
-// Validate accepts every schema.
+// Validate implements graphql.HandlerExtension.
 func (*DocumentLimits) Validate(graphql.ExecutableSchema) error { return nil }
 
-// MutateOperationParameters refuses a document past its limits. One that cannot
-// be parsed passes: the executor says what is wrong with it.
-func (g *DocumentLimits) MutateOperationParameters(_ context.Context, request *graphql.RawParams) *gqlerror.Error {
+// MutateOperationParameters rejects a document that exceeds a limit. It accepts
+// documents with syntax errors: the executor reports those.
+func (l *DocumentLimits) MutateOperationParameters(_ context.Context, request *graphql.RawParams) *gqlerror.Error {
 	if len(request.Query) > maxDocumentSize {
-		return limitError("it has %d bytes, at most %d are allowed", len(request.Query), maxDocumentSize)
+		return limitError("%d bytes exceed the limit of %d", len(request.Query), maxDocumentSize)
 	}
 	sum := sha256.Sum256([]byte(request.Query))
-	if g.passed.Contains(sum) {
+	if l.accepted.Contains(sum) {
 		return nil
 	}
 	document, err := parser.ParseQueryWithTokenLimit(&ast.Source{Input: request.Query}, MaxTokens)
 	if err != nil {
-		return nil //nolint:nilerr // the executor parses it again and tells
+		return nil //nolint:nilerr // the executor reports syntax errors
 	}
-	if refused := checkDocument(document); refused != nil {
-		return refused
+	if limitErr := checkDocument(document); limitErr != nil {
+		return limitErr
 	}
-	g.passed.Add(sum, struct{}{})
+	l.accepted.Add(sum, struct{}{})
 	return nil
 }
 
@@ -76,69 +76,70 @@ func limitError(format string, args ...any) *gqlerror.Error {
 	}
 }
 
-// selectionSize is what a selection amounts to.
+// selectionSize is the size of a selection set with its fragments expanded.
 type selectionSize struct{ depth, fields int }
 
 // documentMeasurer measures one document.
 type documentMeasurer struct {
 	fragments           map[string]*ast.FragmentDefinition
 	measured            map[string]selectionSize
-	visiting            map[string]bool // being measured: meeting one again is a cycle
+	visiting            map[string]bool // fragments being measured, to detect cycles
 	aliases, directives int
 	err                 *gqlerror.Error
 }
 
 func checkDocument(document *ast.QueryDocument) *gqlerror.Error {
 	if len(document.Fragments) > maxFragments {
-		return limitError("it defines %d fragments, at most %d are allowed", len(document.Fragments), maxFragments)
+		return limitError("%d fragments exceed the limit of %d", len(document.Fragments), maxFragments)
 	}
-	g := &documentMeasurer{fragments: map[string]*ast.FragmentDefinition{}, measured: map[string]selectionSize{}, visiting: map[string]bool{}}
+	m := &documentMeasurer{fragments: map[string]*ast.FragmentDefinition{}, measured: map[string]selectionSize{}, visiting: map[string]bool{}}
 	for _, fragment := range document.Fragments {
-		g.fragments[fragment.Name] = fragment
+		m.fragments[fragment.Name] = fragment
 	}
-	for _, fragment := range document.Fragments { // also those that nothing spreads: validation reads them
-		g.measureFragment(fragment.Name)
+	for _, fragment := range document.Fragments { // unused ones too: validation reads them
+		m.measureFragment(fragment.Name)
 	}
 	for _, operation := range document.Operations {
-		g.directives += len(operation.Directives)
-		total := g.measureSelection(operation.SelectionSet)
-		g.checkLimit("depth", total.depth, maxDepth)
-		g.checkLimit("number of fields", total.fields, maxExpandedFields)
+		m.directives += len(operation.Directives)
+		total := m.measureSelection(operation.SelectionSet)
+		m.checkLimit("depth", total.depth, maxDepth)
+		m.checkLimit("number of fields", total.fields, maxExpandedFields)
 	}
-	g.checkLimit("number of aliases", g.aliases, maxAliases)
-	g.checkLimit("number of directives", g.directives, maxDirectives)
-	return g.err
+	m.checkLimit("number of aliases", m.aliases, maxAliases)
+	m.checkLimit("number of directives", m.directives, maxDirectives)
+	return m.err
 }
 
-func (g *documentMeasurer) checkLimit(what string, is, most int) {
-	if is > most && g.err == nil {
-		g.err = limitError("its %s is over %d", what, most)
+func (m *documentMeasurer) checkLimit(name string, value, limit int) {
+	if value > limit && m.err == nil {
+		m.err = limitError("its %s exceeds %d", name, limit)
 	}
 }
 
-// measureSelection measures a selection; sums stop growing past their limit.
-func (g *documentMeasurer) measureSelection(set ast.SelectionSet) selectionSize {
-	g.checkLimit("number of fields in one selection", len(set), maxSelectionSize)
+// measureSelection returns the size of a selection set. The number of fields stops
+// growing just above its limit.
+func (m *documentMeasurer) measureSelection(set ast.SelectionSet) selectionSize {
+	m.checkLimit("number of fields in one selection", len(set), maxSelectionSize)
 	var total selectionSize
 	for _, selection := range set {
-		if g.err != nil {
+		if m.err != nil {
 			return total
 		}
 		var part selectionSize
 		switch s := selection.(type) {
 		case *ast.Field:
 			if s.Alias != s.Name {
-				g.aliases++
+				m.aliases++
 			}
-			g.directives += len(s.Directives)
-			part = g.measureSelection(s.SelectionSet)
+			m.directives += len(s.Directives)
+			part = m.measureSelection(s.SelectionSet)
 			part.depth, part.fields = part.depth+1, part.fields+1
 		case *ast.InlineFragment:
-			g.directives += len(s.Directives)
-			part = g.measureSelection(s.SelectionSet)
+			m.directives += len(s.Directives)
+			part = m.measureSelection(s.SelectionSet)
 		case *ast.FragmentSpread:
-			g.directives += len(s.Directives)
-			part = g.measureFragment(s.Name)
+			m.directives += len(s.Directives)
+			part = m.measureFragment(s.Name)
 		}
 		total.depth = max(total.depth, part.depth)
 		total.fields = min(total.fields+part.fields, maxExpandedFields+1)
@@ -146,19 +147,20 @@ func (g *documentMeasurer) measureSelection(set ast.SelectionSet) selectionSize 
 	return total
 }
 
-// measureFragment measures a fragment, once.
-func (g *documentMeasurer) measureFragment(name string) selectionSize {
-	if known, ok := g.measured[name]; ok {
-		return known
+// measureFragment returns the size of a fragment, from memory if it was measured
+// before.
+func (m *documentMeasurer) measureFragment(name string) selectionSize {
+	if size, ok := m.measured[name]; ok {
+		return size
 	}
-	definition := g.fragments[name]
-	if definition == nil || g.visiting[name] {
-		return selectionSize{} // validation refuses unknown fragments and cycles
+	definition := m.fragments[name]
+	if definition == nil || m.visiting[name] {
+		return selectionSize{} // validation rejects unknown fragments and cycles
 	}
-	g.visiting[name] = true
-	g.directives += len(definition.Directives)
-	total := g.measureSelection(definition.SelectionSet)
-	delete(g.visiting, name)
-	g.measured[name] = total
+	m.visiting[name] = true
+	m.directives += len(definition.Directives)
+	total := m.measureSelection(definition.SelectionSet)
+	delete(m.visiting, name)
+	m.measured[name] = total
 	return total
 }

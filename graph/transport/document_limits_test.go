@@ -15,8 +15,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// doublingFragments is a document of few bytes and 2^depth fields: each fragment spreads
-// the next one twice.
+// doublingFragments returns a short document with 2^depth fields: each fragment
+// spreads the next one twice.
 func doublingFragments(depth int) string {
 	var text strings.Builder
 	text.WriteString("{ ...f0 }")
@@ -27,58 +27,58 @@ func doublingFragments(depth int) string {
 	return text.String()
 }
 
-// TestDocumentLimits measures documents as attackers and as honest clients write them.
-// An empty refusal stands for a document that passes.
+// TestDocumentLimits tests documents of attackers and of regular clients. An empty
+// wantErr means that the document is accepted.
 func TestDocumentLimits(t *testing.T) {
 	t.Parallel()
 	everyOption := introspection.NewQuery(introspection.QueryOptions{OneOf: true})
-	for name, row := range map[string]struct{ document, refusal string }{
-		"a plain query":                      {"{ hello }", ""},
-		"the whole schema":                   {introspection.Query, ""},
-		"the whole schema, every option":     {everyOption, ""},
-		"no GraphQL":                         {"{", ""},
-		"a cycle, which validation refuses":  {"{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }", ""},
-		"a fragment of itself":               {"{ ...a } fragment a on Query { ...a ...a }", ""},
-		"a fragment that is not there":       {"{ ...a }", ""},
-		"a hundred fields":                   {"{" + strings.Repeat("hello ", 100) + "}", ""},
-		"more tokens than are parsed":        {"{" + strings.Repeat("hello ", 20_000/8) + "}", ""}, // the executor's limit refuses it
-		"one field too many":                 {"{" + strings.Repeat("hello ", 101) + "}", "fields in one selection is over 100"},
-		"one fragment too many spread":       {"{" + strings.Repeat("...a ", 101) + "} fragment a on Query { hello }", "fields in one selection is over 100"},
-		"more bytes than are looked at":      {"{" + strings.Repeat("hello ", 20_000) + "}", "at most 32768 are allowed"},
-		"thirty aliases":                     {"{" + aliasedFields(30) + "}", ""},
-		"one alias too many":                 {"{" + aliasedFields(31) + "}", "aliases is over 30"},
-		"aliases in fragments":               {"{ ...a ...b } fragment a on Query {" + aliasedFields(16) + "} fragment b on Query {" + aliasedFields(16) + "}", "aliases is over 30"},
-		"twenty directives":                  {"{ hello" + strings.Repeat(" @skip(if: false)", 20) + "}", ""},
-		"one directive too many":             {"{ hello" + strings.Repeat(" @a", 21) + "}", "directives is over 20"},
-		"directives on what is spread":       {"query" + strings.Repeat(" @a", 7) + "{ ...b" + strings.Repeat(" @a", 7) + " } fragment b on Query" + strings.Repeat(" @a", 7) + " { hello }", "directives is over 20"},
-		"directives on a bare fragment":      {"{ ..." + strings.Repeat(" @a", 21) + "{ hello } }", "directives is over 20"},
-		"fifteen deep":                       {nestedFields(15), ""},
-		"sixteen deep":                       {nestedFields(16), "depth is over 15"},
-		"deep by fragments":                  {"{ ...a } fragment a on Query " + nestedFields(16), "depth is over 15"},
-		"fifty-one fragments":                {"{ hello }" + strings.Repeat(" fragment a on Query { hello }", 51), "defines 51 fragments"},
-		"doubled fragments, 11 deep":         {doublingFragments(11), ""},
-		"doubled fragments, 26 deep":         {doublingFragments(26), "number of fields is over 5000"},
-		"doubled fragments, as deep as goes": {doublingFragments(48), "number of fields is over 5000"},
-		"doubled fragments in an operation that is not run": {
-			"query a { hello } query b " + doublingFragments(26), "number of fields is over 5000",
+	for name, tt := range map[string]struct{ document, wantErr string }{
+		"plain query":                           {"{ hello }", ""},
+		"introspection query":                   {introspection.Query, ""},
+		"introspection query, all options":      {everyOption, ""},
+		"syntax error":                          {"{", ""},
+		"fragment cycle, left to validation":    {"{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }", ""},
+		"fragment that spreads itself":          {"{ ...a } fragment a on Query { ...a ...a }", ""},
+		"unknown fragment":                      {"{ ...a }", ""},
+		"100 fields":                            {"{" + strings.Repeat("hello ", 100) + "}", ""},
+		"too many tokens, left to the executor": {"{" + strings.Repeat("hello ", 20_000/8) + "}", ""},
+		"101 fields":                            {"{" + strings.Repeat("hello ", 101) + "}", "fields in one selection exceeds 100"},
+		"101 fragment spreads":                  {"{" + strings.Repeat("...a ", 101) + "} fragment a on Query { hello }", "fields in one selection exceeds 100"},
+		"too many bytes":                        {"{" + strings.Repeat("hello ", 20_000) + "}", "exceed the limit of 32768"},
+		"30 aliases":                            {"{" + aliasedFields(30) + "}", ""},
+		"31 aliases":                            {"{" + aliasedFields(31) + "}", "aliases exceeds 30"},
+		"aliases in fragments":                  {"{ ...a ...b } fragment a on Query {" + aliasedFields(16) + "} fragment b on Query {" + aliasedFields(16) + "}", "aliases exceeds 30"},
+		"20 directives":                         {"{ hello" + strings.Repeat(" @skip(if: false)", 20) + "}", ""},
+		"21 directives":                         {"{ hello" + strings.Repeat(" @a", 21) + "}", "directives exceeds 20"},
+		"directives on fragments and spreads":   {"query" + strings.Repeat(" @a", 7) + "{ ...b" + strings.Repeat(" @a", 7) + " } fragment b on Query" + strings.Repeat(" @a", 7) + " { hello }", "directives exceeds 20"},
+		"directives on an inline fragment":      {"{ ..." + strings.Repeat(" @a", 21) + "{ hello } }", "directives exceeds 20"},
+		"depth 15":                              {nestedFields(15), ""},
+		"depth 16":                              {nestedFields(16), "depth exceeds 15"},
+		"depth 16 through a fragment":           {"{ ...a } fragment a on Query " + nestedFields(16), "depth exceeds 15"},
+		"51 fragments":                          {"{ hello }" + strings.Repeat(" fragment a on Query { hello }", 51), "51 fragments exceed the limit of 50"},
+		"doubled fragments, 11 deep":            {doublingFragments(11), ""},
+		"doubled fragments, 26 deep":            {doublingFragments(26), "number of fields exceeds 5000"},
+		"doubled fragments, 48 deep":            {doublingFragments(48), "number of fields exceeds 5000"},
+		"doubled fragments in an operation that is not executed": {
+			"query a { hello } query b " + doublingFragments(26), "number of fields exceeds 5000",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			guard, err := transport.NewDocumentLimits()
+			limits, err := transport.NewDocumentLimits()
 			testutil.Must(t, err)
-			began := time.Now()
-			for range 2 { // the second time it may be remembered
-				refused := guard.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: row.document})
+			start := time.Now()
+			for range 2 { // the second result may be cached
+				limitErr := limits.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: tt.document})
 				switch {
-				case row.refusal == "" && refused != nil:
-					t.Errorf("refused: %s", refused.Message)
-				case row.refusal != "" && (refused == nil || !strings.Contains(refused.Message, row.refusal)):
-					t.Errorf("the refusal is %v, want %s", refused, row.refusal)
+				case tt.wantErr == "" && limitErr != nil:
+					t.Errorf("unexpected error: %s", limitErr.Message)
+				case tt.wantErr != "" && (limitErr == nil || !strings.Contains(limitErr.Message, tt.wantErr)):
+					t.Errorf("got error %v, want %s", limitErr, tt.wantErr)
 				}
 			}
-			if took := time.Since(began); took > time.Second {
-				t.Errorf("it took %s to measure", took)
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("measuring took %s", took)
 			}
 		})
 	}
@@ -96,36 +96,36 @@ func nestedFields(depth int) string {
 	return strings.Repeat("{ self ", depth-1) + "{ hello }" + strings.Repeat(" }", depth-1)
 }
 
-// TestDocumentLimits_rejectsQuickly sends over HTTP the documents that validation and
-// weighing would take seconds for.
+// TestDocumentLimits_rejectsQuickly sends documents over HTTP that would take seconds
+// to validate.
 func TestDocumentLimits_rejectsQuickly(t *testing.T) {
 	t.Parallel()
-	d := startServer(t, nil)
+	server := startServer(t, nil)
 	for name, document := range map[string]string{
-		"doubled fragments":  doublingFragments(26),
-		"20000 fields":       "{" + strings.Repeat("hello ", 20_000) + "}",
-		"1000 tokens":        "{" + strings.Repeat("hello ", 2_000) + "}",
-		"20000 directives":   "{ hello" + strings.Repeat(" @aa", 20_000) + "}",
-		"fragments in rings": "{ ...a } fragment a on Query { ...b ...b } fragment b on Query { ...a ...a }",
-		"10000 levels":       strings.Repeat("{self", 5_000),
-		"unknown fields":     "{" + strings.Repeat("nothing ", 99) + "}",
+		"doubled fragments": doublingFragments(26),
+		"20000 fields":      "{" + strings.Repeat("hello ", 20_000) + "}",
+		"1000 tokens":       "{" + strings.Repeat("hello ", 2_000) + "}",
+		"20000 directives":  "{ hello" + strings.Repeat(" @aa", 20_000) + "}",
+		"fragment cycles":   "{ ...a } fragment a on Query { ...b ...b } fragment b on Query { ...a ...a }",
+		"10000 levels":      strings.Repeat("{self", 5_000),
+		"unknown fields":    "{" + strings.Repeat("nothing ", 99) + "}",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			began := time.Now()
-			got := d.post(t, document)
-			if took := time.Since(began); took > 2*time.Second {
-				t.Errorf("it took %s", took)
+			start := time.Now()
+			got := server.post(t, document)
+			if took := time.Since(start); took > 2*time.Second {
+				t.Errorf("the request took %s", took)
 			}
 			if !strings.HasPrefix(got.body, `{"errors":[`) || len(got.body) > 32<<10 {
-				t.Errorf("answered with %d bytes: %.200s", len(got.body), got.body)
+				t.Errorf("got %d bytes: %.200s", len(got.body), got.body)
 			}
 		})
 	}
 }
 
-// FuzzDocumentLimits: whatever is written, measuring it neither fails nor hangs, and what
-// passes has no more fields than it may have.
+// FuzzDocumentLimits measures any document. Measuring does not panic, and an accepted
+// document has at most 5000 fields.
 func FuzzDocumentLimits(f *testing.F) {
 	for _, document := range []string{
 		"{ hello }", introspection.Query, doublingFragments(11), doublingFragments(13), nestedFields(16), "{ ...a } fragment a on Query { ...a }",
@@ -133,10 +133,10 @@ func FuzzDocumentLimits(f *testing.F) {
 	} {
 		f.Add(document)
 	}
-	guard, err := transport.NewDocumentLimits()
+	limits, err := transport.NewDocumentLimits()
 	testutil.Must(f, err)
 	f.Fuzz(func(t *testing.T, text string) {
-		if guard.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: text}) != nil {
+		if limits.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: text}) != nil {
 			return
 		}
 		document, err := parser.ParseQueryWithTokenLimit(&ast.Source{Input: text}, transport.MaxTokens)
@@ -145,28 +145,28 @@ func FuzzDocumentLimits(f *testing.F) {
 		}
 		for _, operation := range document.Operations {
 			if n := countFields(document, operation.SelectionSet, 0, 6000); n > 5000 {
-				t.Errorf("%d fields pass", n)
+				t.Errorf("a document with %d fields was accepted", n)
 			}
 		}
 	})
 }
 
-// countFields counts fields the slow way, up to most. What is in a ring is not
-// counted again: validation refuses it.
-func countFields(document *ast.QueryDocument, set ast.SelectionSet, fields, most int, inside ...string) int {
+// countFields counts fields without caching, up to maxFields. It counts fragments of a
+// cycle once, because validation rejects cycles.
+func countFields(document *ast.QueryDocument, set ast.SelectionSet, fields, maxFields int, inside ...string) int {
 	for _, selection := range set {
-		if fields > most {
+		if fields > maxFields {
 			break
 		}
 		switch s := selection.(type) {
 		case *ast.Field:
-			fields = countFields(document, s.SelectionSet, fields+1, most, inside...)
+			fields = countFields(document, s.SelectionSet, fields+1, maxFields, inside...)
 		case *ast.InlineFragment:
-			fields = countFields(document, s.SelectionSet, fields, most, inside...)
+			fields = countFields(document, s.SelectionSet, fields, maxFields, inside...)
 		case *ast.FragmentSpread:
 			definition := document.Fragments.ForName(s.Name)
 			if definition != nil && !strings.Contains(strings.Join(inside, " ")+" ", s.Name+" ") {
-				fields = countFields(document, definition.SelectionSet, fields, most, append(inside, s.Name)...)
+				fields = countFields(document, definition.SelectionSet, fields, maxFields, append(inside, s.Name)...)
 			}
 		}
 	}

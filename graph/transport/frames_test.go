@@ -22,12 +22,12 @@ const (
 	maskBit = 0x80
 )
 
-// clientFrame is one frame as a client sends it: with a mask, of zeros.
+// clientFrame encodes a client frame, masked with zeros.
 func clientFrame(head byte, payload string) string {
 	return frameHeader(head, maskBit, len(payload)) + "\x00\x00\x00\x00" + payload
 }
 
-// frameHeader begins a frame whose length may be a lie.
+// frameHeader encodes a frame header. size need not match the payload.
 func frameHeader(head, mask byte, size int) string {
 	switch {
 	case size < 126:
@@ -39,11 +39,11 @@ func frameHeader(head, mask byte, size int) string {
 	}
 }
 
-// sendRaw puts bytes on the wire as they are.
-func (p *wsClient) sendRaw(bytes string) {
-	p.t.Helper()
-	_, err := io.WriteString(p.NetConn(), bytes)
-	testutil.Must(p.t, err)
+// sendRaw writes bytes to the connection.
+func (client *wsClient) sendRaw(bytes string) {
+	client.t.Helper()
+	_, err := io.WriteString(client.NetConn(), bytes)
+	testutil.Must(client.t, err)
 }
 
 const (
@@ -54,139 +54,138 @@ const (
 	closeFrame        = finBit | websocket.CloseMessage
 )
 
-// TestInvalidFrames: a peer that breaks the framing is told how, and nobody
-// beside it notices.
-func TestInvalidFrames(t *testing.T) { //nolint:tparallel // what is heard beside them is counted
+// TestInvalidFrames checks the close code for invalid frames, and that another client
+// is not affected.
+func TestInvalidFrames(t *testing.T) { //nolint:tparallel // the other client's events are counted
 	t.Parallel()
-	d := startServer(t, func(o *transport.Options) { o.ReadLimit = 4096 })
-	beside := d.connect(t)
-	beside.subscribe("a", "subscription { handed }")
-	script := <-d.schema.sources
-	for i, row := range []struct {
+	server := startServer(t, func(o *transport.Options) { o.ReadLimit = 4096 })
+	other := server.connect(t)
+	other.subscribe("a", "subscription { scripted }")
+	source := <-server.schema.sources
+	for i, tt := range []struct {
 		name, bytes string
 		code        int
 	}{
-		{"a frame without a mask", frameHeader(textFrame, 0, 2) + "{}", 1002},
-		{"a compressed frame", clientFrame(textFrame|rsv1Bit, "{}"), 1002},
-		{"a compressed ping", clientFrame(pingFrame|rsv1Bit, ""), 1002},
-		{"a kind of frame that there is not", clientFrame(finBit|3, ""), 1002},
-		{"a ping in parts", clientFrame(websocket.PingMessage, ""), 1002},
-		{"a ping that is too long", clientFrame(pingFrame, strings.Repeat("x", 126)), 1002},
-		{"a part of nothing", clientFrame(finBit|continuationFrame, "{}"), 1002},
-		{"a message within another", clientFrame(firstTextFrame, "{") + clientFrame(textFrame, "}"), 1002},
-		{"a close of one byte", clientFrame(closeFrame, "x"), 1005},
-		{"a close with a code that none may send", clientFrame(closeFrame, "\x03\xed"), 1002},
-		{"a close with a reason that is no text", clientFrame(closeFrame, "\x03\xe8\xff"), 1002},
-		{"parts that are too much together", clientFrame(firstTextFrame, "") + strings.Repeat(clientFrame(continuationFrame, strings.Repeat(" ", 1000)), 5), 1009},
-		{"a length of a terabyte", frameHeader(textFrame, maskBit, 1<<40) + "\x00\x00\x00\x00", 1009},
-		{"a binary message in parts", clientFrame(websocket.BinaryMessage, "{") + clientFrame(finBit|continuationFrame, "}"), 1003},
-		{"a letter cut in two by the end", clientFrame(firstTextFrame, `{"type":"ping","payload":{"a":"`+"\xe2\x82") + clientFrame(finBit|continuationFrame, `"}}`), 1007},
+		{"unmasked frame", frameHeader(textFrame, 0, 2) + "{}", 1002},
+		{"compressed frame", clientFrame(textFrame|rsv1Bit, "{}"), 1002},
+		{"compressed ping", clientFrame(pingFrame|rsv1Bit, ""), 1002},
+		{"unknown opcode", clientFrame(finBit|3, ""), 1002},
+		{"fragmented ping", clientFrame(websocket.PingMessage, ""), 1002},
+		{"ping too long", clientFrame(pingFrame, strings.Repeat("x", 126)), 1002},
+		{"continuation without a start", clientFrame(finBit|continuationFrame, "{}"), 1002},
+		{"message inside a fragmented message", clientFrame(firstTextFrame, "{") + clientFrame(textFrame, "}"), 1002},
+		{"close frame of one byte", clientFrame(closeFrame, "x"), 1005},
+		{"close frame with a reserved code", clientFrame(closeFrame, "\x03\xed"), 1002},
+		{"close frame with an invalid reason", clientFrame(closeFrame, "\x03\xe8\xff"), 1002},
+		{"fragments too large in total", clientFrame(firstTextFrame, "") + strings.Repeat(clientFrame(continuationFrame, strings.Repeat(" ", 1000)), 5), 1009},
+		{"length of a terabyte", frameHeader(textFrame, maskBit, 1<<40) + "\x00\x00\x00\x00", 1009},
+		{"fragmented binary message", clientFrame(websocket.BinaryMessage, "{") + clientFrame(finBit|continuationFrame, "}"), 1003},
+		{"incomplete UTF-8 at the end", clientFrame(firstTextFrame, `{"type":"ping","payload":{"a":"`+"\xe2\x82") + clientFrame(finBit|continuationFrame, `"}}`), 1007},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			p := d.connect(t)
-			p.sendRaw(row.bytes)
-			p.expectClose(row.code)
-			script.push(strconv.Itoa(i))
-			beside.expect(scriptedMessage(i))
+		t.Run(tt.name, func(t *testing.T) {
+			client := server.connect(t)
+			client.sendRaw(tt.bytes)
+			client.expectClose(tt.code)
+			source.push(strconv.Itoa(i))
+			other.expect(scriptedMessage(i))
 		})
 	}
-	t.Run("a length below zero", func(t *testing.T) {
-		p := d.connect(t)
-		p.sendRaw(string([]byte{textFrame, maskBit | 127}) + strings.Repeat("\xff", 12))
-		if _, _, err := p.ReadMessage(); err == nil {
-			t.Error("the socket goes on")
+	t.Run("negative length", func(t *testing.T) {
+		client := server.connect(t)
+		client.sendRaw(string([]byte{textFrame, maskBit | 127}) + strings.Repeat("\xff", 12))
+		if _, _, err := client.ReadMessage(); err == nil {
+			t.Error("the socket is open")
 		}
 	})
-	t.Run("a message in parts is one, with control frames in between", func(t *testing.T) {
-		p := d.connect(t)
+	t.Run("fragmented message with control frames in between", func(t *testing.T) {
+		client := server.connect(t)
 		pongs := 0
-		p.SetPongHandler(func(payload string) error {
+		client.SetPongHandler(func(payload string) error {
 			if pongs++; payload != "here?" {
-				t.Errorf("the pong says %q", payload)
+				t.Errorf("got pong %q", payload)
 			}
 			return nil
 		})
-		p.sendRaw(clientFrame(firstTextFrame, `{"type":`) + clientFrame(pingFrame, "here?") + clientFrame(continuationFrame, `"pi`) + clientFrame(finBit|continuationFrame, `ng"}`))
-		p.expect(`{"type":"pong","payload":null}`)
+		client.sendRaw(clientFrame(firstTextFrame, `{"type":`) + clientFrame(pingFrame, "here?") + clientFrame(continuationFrame, `"pi`) + clientFrame(finBit|continuationFrame, `ng"}`))
+		client.expect(`{"type":"pong","payload":null}`)
 		if pongs != 1 {
-			t.Errorf("%d pongs came", pongs)
+			t.Errorf("got %d pongs, want 1", pongs)
 		}
-		p.sendRaw(clientFrame(closeFrame, "\x03\xe8bye"))
-		p.expectClose(1000)
+		client.sendRaw(clientFrame(closeFrame, "\x03\xe8bye"))
+		client.expectClose(1000)
 	})
 }
 
-// TestIncompleteFrame: a peer that stops in the middle of a frame is let go as a dead
-// one is.
+// TestIncompleteFrame checks that a peer that stops in the middle of a frame times out
+// like one that sends no pong.
 func TestIncompleteFrame(t *testing.T) {
 	t.Parallel()
-	d := startServer(t, func(o *transport.Options) { o.PingInterval = 20 * time.Millisecond })
+	server := startServer(t, func(o *transport.Options) { o.PingInterval = 20 * time.Millisecond })
 	for _, bytes := range []string{frameHeader(textFrame, maskBit, 100), frameHeader(textFrame, maskBit, 100) + "\x00\x00\x00\x00{", string(rune(textFrame & 0x7f))} {
-		p := d.connect(t)
-		p.SetPingHandler(func(string) error { return nil }) // an answer would be the rest of the frame
-		p.sendRaw(bytes)
-		p.expectClose(1001)
+		client := server.connect(t)
+		client.SetPingHandler(func(string) error { return nil }) // a pong would continue the frame
+		client.sendRaw(bytes)
+		client.expectClose(1001)
 	}
-	testutil.Eventually(t, "nothing is left", func() bool { return d.transports.Connections() == 0 })
+	testutil.Eventually(t, "all sockets to close", func() bool { return server.transports.Connections() == 0 })
 }
 
-// TestFrameSizes: messages whose length is written in one, three and nine
-// bytes come whole.
+// TestFrameSizes receives messages whose length is encoded in 1, 3 and 9 bytes.
 func TestFrameSizes(t *testing.T) {
 	t.Parallel()
-	d := startServer(t, nil)
-	p := d.connect(t)
-	around := len(`{"id":"a","type":"next","payload":{"data":{"large":""}}}`)
-	for _, size := range []int{0, 125 - around, 126 - around, 1<<16 - 1 - around, 1<<16 - around, 1 << 20} {
-		p.subscribe("a", fmt.Sprintf("subscription { large(size: %d) }", size))
-		p.expect(`{"id":"a","type":"next","payload":{"data":{"large":"`+strings.Repeat("x", size)+`"}}}`, `{"id":"a","type":"complete"}`)
+	server := startServer(t, nil)
+	client := server.connect(t)
+	overhead := len(`{"id":"a","type":"next","payload":{"data":{"large":""}}}`)
+	for _, size := range []int{0, 125 - overhead, 126 - overhead, 1<<16 - 1 - overhead, 1<<16 - overhead, 1 << 20} {
+		client.subscribe("a", fmt.Sprintf("subscription { large(size: %d) }", size))
+		client.expect(`{"id":"a","type":"next","payload":{"data":{"large":"`+strings.Repeat("x", size)+`"}}}`, `{"id":"a","type":"complete"}`)
 	}
 }
 
-// TestTooManyOperations: a client that begins ten thousand operations at once gets
-// as many as it may have, and an error for each of the others.
+// TestTooManyOperations starts 10 000 operations at once. The limit applies, and each
+// operation over the limit gets an error.
 func TestTooManyOperations(t *testing.T) {
 	t.Parallel()
-	d := startServer(t, nil)
-	const many, allowed = 10_000, 50
-	p, other := d.connect(t), d.connect(t)
+	server := startServer(t, nil)
+	const total, allowed = 10_000, 50
+	client, other := server.connect(t), server.connect(t)
 	go func() {
-		for i := range many {
+		for i := range total {
 			message := fmt.Sprintf(`{"id":"%d","type":"subscribe","payload":{"query":"subscription { silence }"}}`, i)
-			if p.WriteMessage(websocket.TextMessage, []byte(message)) != nil {
+			if client.WriteMessage(websocket.TextMessage, []byte(message)) != nil {
 				return
 			}
 		}
 	}()
-	for i := range many - allowed {
+	for i := range total - allowed {
 		if i%1000 == 0 {
 			other.expectNoMessage()
 		}
 		want := fmt.Sprintf(`{"id":"%d","type":"error","payload":[{"message":"too many operations on this socket","extensions":{"code":"TOO_MANY_OPERATIONS"}}]}`, allowed+i)
-		p.expect(want)
+		client.expect(want)
 	}
-	p.expectNoMessage()
+	client.expectNoMessage()
 }
 
-// TestTooManyOperations_slowReader: one that does the same and reads none of the answers
-// is held back, and then cut off.
+// TestTooManyOperations_slowReader does not read the errors. The server stops reading
+// from the client and then disconnects it.
 func TestTooManyOperations_slowReader(t *testing.T) {
 	t.Parallel()
-	d := startServer(t, func(o *transport.Options) { o.WriteTimeout = 100 * time.Millisecond })
-	p, other := d.connect(t), d.connect(t)
-	id := strings.Repeat("x", 10_000) // comes back in each answer
+	server := startServer(t, func(o *transport.Options) { o.WriteTimeout = 100 * time.Millisecond })
+	client, other := server.connect(t), server.connect(t)
+	id := strings.Repeat("x", 10_000) // repeated in each error
 	for i := 0; ; i++ {
-		err := p.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"id":"%d%s","type":"subscribe","payload":{"query":"subscription { silence }"}}`, i, id))
+		err := client.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"id":"%d%s","type":"subscribe","payload":{"query":"subscription { silence }"}}`, i, id))
 		if err != nil {
 			break
 		}
 	}
-	testutil.Eventually(t, "it is cut off", func() bool { return d.transports.Connections() == 1 })
+	testutil.Eventually(t, "the client to be disconnected", func() bool { return server.transports.Connections() == 1 })
 	other.expectNoMessage()
 }
 
-// FuzzSocketBytes: whatever comes after the handshake, the server ends the socket when
-// the client has nothing more to say, and serves others.
+// FuzzSocketBytes writes any bytes after the handshake. The server closes the socket
+// when the client has closed its side, and continues to serve others.
 func FuzzSocketBytes(f *testing.F) {
 	for _, bytes := range []string{
 		clientFrame(textFrame, initMessage), clientFrame(textFrame, initMessage) + clientFrame(textFrame, subscribeSilence), clientFrame(firstTextFrame, `{"type":`) + clientFrame(pingFrame, "x") + clientFrame(finBit|continuationFrame, `"ping"}`),
@@ -194,19 +193,19 @@ func FuzzSocketBytes(f *testing.F) {
 	} {
 		f.Add([]byte(bytes))
 	}
-	d := startServer(f, nil)
+	server := startServer(f, nil)
 	f.Fuzz(func(t *testing.T, bytes []byte) {
-		p := d.dial(t, modern)
-		conn, ok := p.NetConn().(*net.TCPConn)
+		client := server.dial(t, modern)
+		conn, ok := client.NetConn().(*net.TCPConn)
 		if !ok {
-			t.Fatal("no TCP connection")
+			t.Fatal("not a TCP connection")
 		}
 		_, _ = conn.Write(bytes)
 		_ = conn.CloseWrite()
 		if _, err := io.Copy(io.Discard, conn); err != nil && strings.Contains(err.Error(), "timeout") {
-			t.Errorf("the socket goes on: %v", err)
+			t.Errorf("the socket is open: %v", err)
 		}
-		testutil.Must(t, p.Close())
-		d.connect(t).expectNoMessage()
+		testutil.Must(t, client.Close())
+		server.connect(t).expectNoMessage()
 	})
 }

@@ -13,8 +13,7 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// FuzzBody: whatever is posted, the answer is JSON with a status that blames the
-// client, or a result.
+// FuzzBody posts any body. The response is JSON with status 200, 400 or 413.
 func FuzzBody(f *testing.F) {
 	for _, body := range []string{
 		requestBody("{ hello }"), requestBody("{"), "{", "[]", "null", `{"query":1}`, `{"query":"{ hello }","variables":[]}`,
@@ -23,18 +22,18 @@ func FuzzBody(f *testing.F) {
 	} {
 		f.Add([]byte(body))
 	}
-	d := startServer(f, nil)
+	server := startServer(f, nil)
 	statuses := []int{http.StatusOK, http.StatusBadRequest, http.StatusRequestEntityTooLarge}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got := d.do(t, http.MethodPost, "", string(body), "Content-Type", jsonType, "Accept", graphqlType)
+		got := server.do(t, http.MethodPost, "", string(body), "Content-Type", jsonType, "Accept", graphqlType)
 		if !slices.Contains(statuses, got.status) || !json.Valid([]byte(got.body)) {
-			t.Errorf("answered %d %s", got.status, got.body)
+			t.Errorf("got %d %s", got.status, got.body)
 		}
 	})
 }
 
-// FuzzFrame: whatever a client says on a socket, the server answers or closes
-// the socket with a code of the protocol, and stays as it is.
+// FuzzFrame sends any message on a socket. The server responds or closes the socket
+// with a code of the protocol.
 func FuzzFrame(f *testing.F) {
 	for _, text := range []string{
 		initMessage, `{"type":"ping","payload":{"a":[1]}}`, `{"type":"complete","id":"a"}`, subscribeSilence, "{", "[]", "\xff", `{"type":7}`,
@@ -45,33 +44,33 @@ func FuzzFrame(f *testing.F) {
 		f.Add([]byte(text), true)
 		f.Add([]byte(text), false)
 	}
-	d := startServer(f, nil)
+	server := startServer(f, nil)
 	codes := []int{1000, 1007, 1009, 4400, 4401, 4403, 4409, 4429}
 	frames := 0
-	f.Fuzz(func(t *testing.T, text []byte, old bool) {
+	f.Fuzz(func(t *testing.T, text []byte, useLegacy bool) {
 		frames++
-		protocol, question := modern, `{"type":"ping"}`
-		if old {
-			protocol, question = legacy, `{"type":"start","id":"last","payload":{"query":"{ hello }"}}`
+		protocol, ping := modern, `{"type":"ping"}`
+		if useLegacy {
+			protocol, ping = legacy, `{"type":"start","id":"last","payload":{"query":"{ hello }"}}`
 		}
-		p := d.dial(t, protocol)
-		defer func() { testutil.Must(t, p.Close()) }()
-		p.send(initMessage)
-		if p.WriteMessage(websocket.TextMessage, text) != nil {
+		client := server.dial(t, protocol)
+		defer func() { testutil.Must(t, client.Close()) }()
+		client.send(initMessage)
+		if client.WriteMessage(websocket.TextMessage, text) != nil {
 			return
 		}
-		_ = p.WriteMessage(websocket.TextMessage, []byte(question))
+		_ = client.WriteMessage(websocket.TextMessage, []byte(ping))
 		for {
-			var answer struct{ ID, Type string }
-			err := p.ReadJSON(&answer)
-			if closed, ok := errors.AsType[*websocket.CloseError](err); ok {
-				if !slices.Contains(codes, closed.Code) {
-					t.Errorf("closed with %v", closed)
+			var reply struct{ ID, Type string }
+			err := client.ReadJSON(&reply)
+			if closeErr, ok := errors.AsType[*websocket.CloseError](err); ok {
+				if !slices.Contains(codes, closeErr.Code) {
+					t.Errorf("closed with %v", closeErr)
 				}
 				return
 			}
 			testutil.Must(t, err)
-			if answer.Type == "pong" || answer.ID == "last" {
+			if reply.Type == "pong" || reply.ID == "last" {
 				return
 			}
 		}

@@ -2,24 +2,24 @@ package transport
 
 import "time"
 
-// checksPerTimeout is how often a heartbeat looks at a connection within the
-// shortest of the times that it may take for something.
+// checksPerTimeout is how many times each connection is checked within the
+// shortest timeout.
 const checksPerTimeout = 4
 
-// now is the time since the transports began.
+// now returns the time since the transports were created.
 func (t *Transports) now() time.Duration {
-	return time.Since(t.started) //nolint:forbidigo // it is about connections, not about the market
+	return time.Since(t.started) //nolint:forbidigo // connection timeouts use real time, not the market's clock
 }
 
-// checkConnections looks at every connection, for as long as there are any. One timer serves
-// them all.
+// checkConnections checks every connection. One timer serves all connections and stops
+// when there are none.
 func (t *Transports) checkConnections() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	for l := range t.connections {
-		if l.check != nil {
-			l.check(now)
+	for c := range t.connections {
+		if c.check != nil {
+			c.check(now)
 		}
 	}
 	t.heartbeatRunning = len(t.connections) > 0
@@ -28,7 +28,7 @@ func (t *Transports) checkConnections() {
 	}
 }
 
-// startHeartbeat is called with the lock held.
+// startHeartbeat starts the timer unless it is running. The caller holds mu.
 func (t *Transports) startHeartbeat() {
 	if t.heartbeatRunning {
 		return
@@ -37,6 +37,7 @@ func (t *Transports) startHeartbeat() {
 	t.heartbeatTimer = time.AfterFunc(t.heartbeatInterval(), t.checkConnections)
 }
 
+// heartbeatInterval returns the time between two checks.
 func (t *Transports) heartbeatInterval() time.Duration {
 	o := &t.options
 	return min(o.InitTimeout, o.PingInterval, o.WriteTimeout) / checksPerTimeout

@@ -19,73 +19,74 @@ const (
 	typeJSON    = "application/json"
 )
 
-// plainHTTP serves queries and mutations over HTTP, as the GraphQL-over-HTTP
-// specification has it.
+// plainHTTP serves queries and mutations as the GraphQL-over-HTTP specification says.
 type plainHTTP struct{ *Transports }
 
-// Supports takes what no other transport takes.
+// Supports returns true: plainHTTP is the last transport and serves all other
+// requests.
 func (*plainHTTP) Supports(*http.Request) bool { return true }
 
-// Do answers one request.
+// Do serves one request.
 func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
 	t.setHeaders(w)
-	media := negotiateMediaType(r.Header.Values("Accept"))
-	if media == "" {
-		t.respondError(w, typeJSON, &requestError{http.StatusNotAcceptable, models.InvalidInput, "the answer is " + typeGraphQL + " or " + typeJSON})
+	mediaType := negotiateMediaType(r.Header.Values("Accept"))
+	if mediaType == "" {
+		t.respondError(w, typeJSON, &requestError{http.StatusNotAcceptable, models.InvalidInput, "the Accept header must allow " + typeGraphQL + " or " + typeJSON})
 		return
 	}
 	buffer := getBuffer()
 	defer putBuffer(buffer)
-	if refused := readRequestText(w, r, t.options.MaxBody, buffer); refused != nil {
-		t.respondError(w, media, refused)
+	if reqErr := readRequestText(w, r, t.options.MaxBody, buffer); reqErr != nil {
+		t.respondError(w, mediaType, reqErr)
 		return
 	}
-	asked := hashRequest(r, buffer.Bytes())
-	if body := t.lookupCache(r.Context(), asked); body != nil {
-		writeBody(w, media, http.StatusOK, body)
+	hash := hashRequest(r, buffer.Bytes())
+	if body := t.lookupCache(r.Context(), hash); body != nil {
+		writeBody(w, mediaType, http.StatusOK, body)
 		return
 	}
-	params, refused := readParams(r, buffer.Bytes())
-	if refused != nil {
-		t.respondError(w, media, refused)
+	params, reqErr := readParams(r, buffer.Bytes())
+	if reqErr != nil {
+		t.respondError(w, mediaType, reqErr)
 		return
 	}
 	panicked := t.recoverPanic(r.Context(), func() gqlerror.List {
-		t.execute(w, r, exec, &httpRequest{params, media, asked})
+		t.execute(w, r, exec, &httpRequest{params, mediaType, hash})
 		return nil
 	})
 	if panicked != nil {
-		t.respond(w, media, http.StatusInternalServerError, &graphql.Response{Errors: panicked})
+		t.respond(w, mediaType, http.StatusInternalServerError, &graphql.Response{Errors: panicked})
 	}
 }
 
-// httpRequest is what a request asks for, and in which form.
+// httpRequest is a parsed request and the media type of its response.
 type httpRequest struct {
 	params    *graphql.RawParams
 	mediaType string
 	hash      RequestHash
 }
 
-func (t *plainHTTP) lookupCache(ctx context.Context, asked RequestHash) []byte {
+func (t *plainHTTP) lookupCache(ctx context.Context, hash RequestHash) []byte {
 	if t.options.Cache == nil {
 		return nil
 	}
-	return t.options.Cache.Lookup(ctx, asked)
+	return t.options.Cache.Lookup(ctx, hash)
 }
 
-// execute runs the operation of a request and answers; it answers last.
-func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, q *httpRequest) {
-	opCtx, errs := prepareOperation(r.Context(), exec, q.params)
+// execute runs the operation of a request. Writing the response is its last step, so
+// that Do can still send an error after a panic.
+func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, req *httpRequest) {
+	opCtx, errs := prepareOperation(r.Context(), exec, req.params)
 	if errs != nil {
-		t.respond(w, q.mediaType, requestErrorStatus(q.mediaType), &graphql.Response{Errors: errs})
+		t.respond(w, req.mediaType, requestErrorStatus(req.mediaType), &graphql.Response{Errors: errs})
 		return
 	}
 	if opCtx.Operation.Operation == ast.Subscription {
-		t.respondError(w, q.mediaType, badRequest("subscribe over a WebSocket, or accept text/event-stream"))
+		t.respondError(w, req.mediaType, badRequest("subscribe over a WebSocket, or accept text/event-stream"))
 		return
 	}
-	if refused := rejectMutationByGET(w, r, opCtx); refused != nil {
-		t.respondError(w, q.mediaType, refused)
+	if reqErr := rejectMutationByGET(w, r, opCtx); reqErr != nil {
+		t.respondError(w, req.mediaType, reqErr)
 		return
 	}
 	responses, ctx := exec.DispatchOperation(r.Context(), opCtx)
@@ -95,26 +96,27 @@ func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql
 	}
 	status := http.StatusOK
 	if response.Data == nil {
-		status = requestErrorStatus(q.mediaType)
+		status = requestErrorStatus(req.mediaType)
 	}
 	if t.options.AddHeaders != nil {
 		t.options.AddHeaders(ctx, w.Header())
 	}
 	if t.options.Cache != nil && opCtx.Operation.Operation == ast.Query && len(response.Errors) == 0 {
-		t.options.Cache.Store(ctx, q.hash)
+		t.options.Cache.Store(ctx, req.hash)
 	}
-	t.respond(w, q.mediaType, status, response)
+	t.respond(w, req.mediaType, status, response)
 }
 
-// setHeaders sets what every answer has. It may be the caller's own, and caches on
-// the way know nothing of the key that says who that is.
+// setHeaders sets the headers of every response. no-store is required because a
+// response can depend on the API key, which shared caches do not look at.
 func (*plainHTTP) setHeaders(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Add("Vary", "Accept")
 }
 
-// rejectMutationByGET refuses a mutation that a mere link could set off.
+// rejectMutationByGET returns an error for a mutation by GET, which a link on any page
+// could trigger.
 func rejectMutationByGET(w http.ResponseWriter, r *http.Request, opCtx *graphql.OperationContext) *requestError {
 	if opCtx.Operation.Operation != ast.Mutation || r.Method == http.MethodPost {
 		return nil
@@ -123,35 +125,35 @@ func rejectMutationByGET(w http.ResponseWriter, r *http.Request, opCtx *graphql.
 	return &requestError{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use POST for mutations"}
 }
 
-// requestErrorStatus is the status of a request that was not executed.
-func requestErrorStatus(media string) int {
-	if media == typeJSON {
+// requestErrorStatus returns the status of a request that was not executed.
+func requestErrorStatus(mediaType string) int {
+	if mediaType == typeJSON {
 		return http.StatusOK
 	}
 	return http.StatusBadRequest
 }
 
-func (t *plainHTTP) respondError(w http.ResponseWriter, media string, r *requestError) {
-	t.respond(w, media, r.status, &graphql.Response{Errors: errorList(r)})
+func (t *plainHTTP) respondError(w http.ResponseWriter, mediaType string, r *requestError) {
+	t.respond(w, mediaType, r.status, &graphql.Response{Errors: errorList(r)})
 }
 
-func (*plainHTTP) respond(w http.ResponseWriter, media string, status int, response *graphql.Response) {
+func (*plainHTTP) respond(w http.ResponseWriter, mediaType string, status int, response *graphql.Response) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 	writeResponse(buffer, response)
 	setRetryAfter(w.Header(), response.Errors)
-	writeBody(w, media, status, buffer.Bytes())
+	writeBody(w, mediaType, status, buffer.Bytes())
 }
 
-func writeBody(w http.ResponseWriter, media string, status int, body []byte) {
+func writeBody(w http.ResponseWriter, mediaType string, status int, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", media+"; charset=utf-8")
+	h.Set("Content-Type", mediaType+"; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body)
 }
 
-// setRetryAfter repeats in a header when trying again makes sense.
+// setRetryAfter copies the retryAfter extension of an error to the Retry-After header.
 func setRetryAfter(h http.Header, errs gqlerror.List) {
 	for _, err := range errs {
 		if seconds, ok := err.Extensions["retryAfter"].(int); ok {
@@ -161,29 +163,29 @@ func setRetryAfter(h http.Header, errs gqlerror.List) {
 	}
 }
 
-// negotiateMediaType picks the type of the answer: the one served that the client likes
-// best, the first of several, JSON for clients that do not say, none when
-// nothing fits.
+// negotiateMediaType returns the supported media type that the Accept header ranks
+// highest, the first one on a tie. It returns JSON for an empty header and "" if no
+// supported type is acceptable.
 func negotiateMediaType(accept []string) string {
 	list := strings.Join(accept, ",")
 	if strings.Trim(list, " ,") == "" {
 		return typeJSON
 	}
 	var best string
-	var liking float64
+	var bestQ float64
 	for entry := range strings.SplitSeq(list, ",") {
-		media, q := parseAcceptEntry(entry)
-		if q > liking {
-			best, liking = media, q
+		mediaType, q := parseAcceptEntry(entry)
+		if q > bestQ {
+			best, bestQ = mediaType, q
 		}
 	}
 	return best
 }
 
-// parseAcceptEntry returns the type that an entry of an Accept header gets, and how
-// much the client likes it: 0 when it is not served.
-func parseAcceptEntry(entry string) (media string, q float64) {
-	wanted, params, err := mime.ParseMediaType(strings.TrimSpace(entry))
+// parseAcceptEntry returns the supported media type that an entry of an Accept header
+// matches, and its weight. The weight is 0 for an unsupported type.
+func parseAcceptEntry(entry string) (mediaType string, q float64) {
+	requested, params, err := mime.ParseMediaType(strings.TrimSpace(entry))
 	if charset := params["charset"]; err != nil || charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return "", 0
 	}
@@ -193,7 +195,7 @@ func parseAcceptEntry(entry string) (media string, q float64) {
 			return "", 0
 		}
 	}
-	switch wanted {
+	switch requested {
 	case typeGraphQL:
 		return typeGraphQL, q
 	case typeJSON, "application/*", "*/*":

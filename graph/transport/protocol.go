@@ -2,34 +2,36 @@ package transport
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"slices"
 	"strconv"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/gqlerror"
+
+	"agentmarket.space/server/models"
 )
 
-// protocol is how two sides of a socket speak.
+// protocol is a WebSocket subprotocol.
 type protocol struct {
 	name                              string
-	startType, stopType               string // the client's words for an operation
-	dataType, errorType, completeType string // the server's
-	terminateType                     string // the client's word for the end of the socket, empty for none
-	keepAliveType                     string // the server's sign of life, empty for none
+	startType, stopType               string // client message types that start and stop an operation
+	dataType, errorType, completeType string // server message types
+	terminateType                     string // client message type that closes the socket; "" for none
+	keepAliveType                     string // server heartbeat message type; "" for none
 	ackMessages                       []string
-	connectionError                   func(*gqlerror.Error) []byte // told before the socket of a refused init closes
-	singleError                       bool                         // an error's payload is one error, not a list
+	connectionError                   func(*gqlerror.Error) []byte // message sent before closing after a failed init; nil for none
+	singleError                       bool                         // the payload of an error message is one error, not a list
 }
 
-// The protocols: graphql-transport-ws, and the one of subscriptions-transport-ws
-// before it.
+// The supported protocols. legacy is the protocol of subscriptions-transport-ws.
 var (
-	modern = &protocol{ //nolint:gochecknoglobals // a constant in all but name
+	modern = &protocol{ //nolint:gochecknoglobals // a constant
 		name: "graphql-transport-ws", startType: "subscribe", stopType: "complete", dataType: "next", errorType: "error", completeType: "complete",
 		ackMessages: []string{`{"type":"connection_ack"}`},
 	}
-	legacy = &protocol{ //nolint:gochecknoglobals // a constant in all but name
+	legacy = &protocol{ //nolint:gochecknoglobals // a constant
 		name: "graphql-ws", startType: "start", stopType: "stop", dataType: "data", errorType: "error", completeType: "complete",
 		terminateType: "connection_terminate", keepAliveType: "ka", ackMessages: []string{`{"type":"connection_ack"}`, `{"type":"ka"}`},
 		connectionError: func(err *gqlerror.Error) []byte {
@@ -39,8 +41,8 @@ var (
 	}
 )
 
-// protocolByName returns the protocol that was agreed on; a client that named none
-// speaks the older one.
+// protocolByName returns the negotiated protocol. A client that named none uses the
+// legacy protocol.
 func protocolByName(name string) *protocol {
 	if name == modern.name {
 		return modern
@@ -48,7 +50,7 @@ func protocolByName(name string) *protocol {
 	return legacy
 }
 
-// negotiateProtocol returns the first protocol offered that is spoken here.
+// negotiateProtocol returns the first supported protocol in offered, or "".
 func negotiateProtocol(offered []string) string {
 	for _, name := range offered {
 		if slices.Contains([]string{modern.name, legacy.name}, name) {
@@ -58,31 +60,31 @@ func negotiateProtocol(offered []string) string {
 	return ""
 }
 
-// clientMessage is what a client says.
+// clientMessage is a message from the client.
 type clientMessage struct {
 	Type    string          `json:"type"`
 	ID      *string         `json:"id"`
 	Payload json.RawMessage `json:"payload"`
 }
 
-// handleMessage answers one message and reports whether the socket goes on.
+// handleMessage handles one client message. It returns false if it closed the socket.
 func (s *socket) handleMessage(text []byte) bool {
-	var m clientMessage
-	if decodeJSON(text, &m) != nil || m.Type == "" {
+	var msg clientMessage
+	if decodeJSON(text, &msg) != nil || msg.Type == "" {
 		s.close(closeBadMessage, "Invalid message received")
 		return false
 	}
-	switch m.Type {
+	switch msg.Type {
 	case "connection_init":
 		var payload map[string]any
-		if len(m.Payload) > 0 && decodeJSON(m.Payload, &payload) != nil {
+		if len(msg.Payload) > 0 && decodeJSON(msg.Payload, &payload) != nil {
 			s.close(closeBadMessage, "The payload of connection_init must be an object")
 			return false
 		}
 		return s.handleInit(payload)
 	case "ping":
 		if s.protocol == modern {
-			s.send(s.ctx, outgoingMessage{text: pongMessage(m.Payload)})
+			s.send(s.ctx, outgoingMessage{text: pongMessage(msg.Payload)})
 			return true
 		}
 	case "pong":
@@ -90,12 +92,12 @@ func (s *socket) handleMessage(text []byte) bool {
 			return true
 		}
 	case s.protocol.startType:
-		return s.handleSubscribe(&m)
+		return s.handleSubscribe(&msg)
 	case s.protocol.stopType:
-		if m.ID == nil {
+		if msg.ID == nil {
 			break
 		}
-		s.stopOperation(*m.ID)
+		s.stopOperation(*msg.ID)
 		return true
 	case s.protocol.terminateType:
 		s.close(closeNormal, "")
@@ -105,23 +107,63 @@ func (s *socket) handleMessage(text []byte) bool {
 	return false
 }
 
-// handleSubscribe begins the operation of a message and reports whether the socket
-// goes on.
-func (s *socket) handleSubscribe(m *clientMessage) bool {
+// sessionContext returns the context that Options.Init returned, or nil before
+// connection_init.
+func (s *socket) sessionContext() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.session
+}
+
+// handleInit handles connection_init. It returns false if it closed the socket.
+func (s *socket) handleInit(payload map[string]any) bool {
+	if s.sessionContext() != nil {
+		s.close(closeSecondInit, "Too many initialisation requests")
+		return false
+	}
+	o := &s.transports.options
+	session, err := o.Init(s.ctx, payload)
+	if err != nil {
+		presented := o.PresentError(s.ctx, err)
+		if s.protocol.connectionError != nil {
+			s.send(s.ctx, outgoingMessage{text: s.protocol.connectionError(presented)})
+		}
+		if models.CodeOf(err) == models.Internal {
+			s.close(closeInternal, presented.Message)
+			return false
+		}
+		s.close(closeForbidden, "Forbidden")
+		return false
+	}
+	if err := s.transports.setKey(s.connection, o.Key(session)); err != nil {
+		s.close(closeCodeFor(err), err.Error())
+		return false
+	}
+	s.mu.Lock()
+	s.session = session
+	s.mu.Unlock()
+	for _, frame := range s.protocol.ackMessages {
+		s.send(s.ctx, outgoingMessage{text: []byte(frame)})
+	}
+	return true
+}
+
+// handleSubscribe starts an operation. It returns false if it closed the socket.
+func (s *socket) handleSubscribe(msg *clientMessage) bool {
 	if s.sessionContext() == nil {
 		s.close(closeUnauthorized, "Unauthorized")
 		return false
 	}
-	if m.ID == nil || *m.ID == "" || len(m.Payload) == 0 {
+	if msg.ID == nil || *msg.ID == "" || len(msg.Payload) == 0 {
 		s.close(closeBadMessage, "An operation needs an id and a payload")
 		return false
 	}
-	params, refused := readJSONParams(m.Payload)
-	if refused != nil {
-		s.close(closeBadMessage, refused.message)
+	params, reqErr := readJSONParams(msg.Payload)
+	if reqErr != nil {
+		s.close(closeBadMessage, reqErr.message)
 		return false
 	}
-	s.startOperation(*m.ID, params)
+	s.startOperation(*msg.ID, params)
 	return true
 }
 
@@ -148,7 +190,7 @@ func (p *protocol) errorMessage(id string, errs gqlerror.List) []byte {
 	})
 }
 
-// endMessage tells how an operation ended.
+// endMessage returns the last message of an operation: errors, or complete.
 func (p *protocol) endMessage(id string, errs gqlerror.List) []byte {
 	if len(errs) > 0 {
 		return p.errorMessage(id, errs)
@@ -156,12 +198,12 @@ func (p *protocol) endMessage(id string, errs gqlerror.List) []byte {
 	return encodeMessage(id, p.completeType, nil)
 }
 
-// dataPrefix is what stands before the payload of each response of an operation.
+// dataPrefix returns the bytes of a data message before its payload.
 func (p *protocol) dataPrefix(id string) []byte {
 	return bytes.TrimSuffix(encodeMessage(id, p.dataType, func(*bytes.Buffer) {}), dataSuffix)
 }
 
-// encodeMessage writes a message.
+// encodeMessage encodes a message. payload writes its payload; nil leaves it out.
 func encodeMessage(id, kind string, payload func(*bytes.Buffer)) []byte {
 	buffer := getBuffer()
 	defer putBuffer(buffer)

@@ -10,16 +10,14 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/99designs/gqlgen/graphql"
-	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"agentmarket.space/server/models"
 )
 
-// requestError is a request that is not a GraphQL request, and its HTTP status.
+// requestError is an invalid GraphQL-over-HTTP request and the HTTP status for it.
 type requestError struct {
 	status  int
 	code    models.Code
@@ -32,12 +30,12 @@ func badRequest(text string) *requestError {
 	return &requestError{http.StatusBadRequest, models.InvalidInput, text}
 }
 
-// RequestHash is the same for requests that say the same, whoever sends them and
-// whichever answers they accept.
+// RequestHash identifies the contents of a request: its query string or body. It does
+// not depend on the caller or on the Accept header.
 type RequestHash [sha256.Size]byte
 
-// readRequestText reads what a request says, its query string or its body, into buffer.
-// What is wrong with it is told without repeating any of it.
+// readRequestText reads the query string or the body of a request dst buffer. Its
+// errors do not contain any part of the request.
 func readRequestText(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *bytes.Buffer) *requestError {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
@@ -53,19 +51,19 @@ func readRequestText(w http.ResponseWriter, r *http.Request, maxBody int64, buff
 
 func readBody(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *bytes.Buffer) *requestError {
 	if !isJSON(r.Header.Get("Content-Type")) {
-		return &requestError{http.StatusUnsupportedMediaType, models.UnsupportedMedia, "send the request as application/json in UTF-8"}
+		return &requestError{http.StatusUnsupportedMediaType, models.UnsupportedMedia, "the Content-Type must be application/json in UTF-8"}
 	}
 	if _, err := io.Copy(buffer, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 			return &requestError{http.StatusRequestEntityTooLarge, models.PayloadTooLarge, "the request is too large"}
 		}
-		return badRequest("the request could not be read")
+		return badRequest("could not read the request body")
 	}
 	return nil
 }
 
 func isJSON(contentType string) bool {
-	if contentType == typeJSON { // parsing it costs more than the rest of reading
+	if contentType == typeJSON { // the common case; parsing costs more than reading the body
 		return true
 	}
 	media, params, err := mime.ParseMediaType(contentType)
@@ -73,23 +71,23 @@ func isJSON(contentType string) bool {
 	return err == nil && media == typeJSON && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
-// hashRequest identifies what a request says in text.
+// hashRequest returns the hash of a request with this query string or body.
 func hashRequest(r *http.Request, text []byte) RequestHash {
 	if r.Method == http.MethodPost {
 		return sha256.Sum256(text)
 	}
-	return sha256.Sum256(append([]byte("?"), text...)) // no body begins so
+	return sha256.Sum256(append([]byte("?"), text...)) // no JSON body starts with "?"
 }
 
-// readParams reads the parameters of a request from its text.
-func readParams(r *http.Request, text []byte) (params *graphql.RawParams, refused *requestError) {
+// readParams parses a query string or a body.
+func readParams(r *http.Request, text []byte) (params *graphql.RawParams, reqErr *requestError) {
 	if r.Method == http.MethodPost {
-		params, refused = readJSONParams(text)
+		params, reqErr = readJSONParams(text)
 	} else {
-		params, refused = readURLParams(r.URL.Query())
+		params, reqErr = readURLParams(r.URL.Query())
 	}
-	if refused != nil {
-		return nil, refused
+	if reqErr != nil {
+		return nil, reqErr
 	}
 	if params.Query == "" && params.Extensions["persistedQuery"] == nil {
 		return nil, badRequest("the request has no query")
@@ -98,17 +96,17 @@ func readParams(r *http.Request, text []byte) (params *graphql.RawParams, refuse
 	return params, nil
 }
 
-// readRequest reads the parameters of a GET or POST request.
+// readRequest reads and parses a GET or POST request.
 func readRequest(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphql.RawParams, *requestError) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
-	if refused := readRequestText(w, r, maxBody, buffer); refused != nil {
-		return nil, refused
+	if reqErr := readRequestText(w, r, maxBody, buffer); reqErr != nil {
+		return nil, reqErr
 	}
 	return readParams(r, buffer.Bytes())
 }
 
-// readURLParams reads the parameters from an address.
+// readURLParams parses the parameters of a GET request.
 func readURLParams(values url.Values) (*graphql.RawParams, *requestError) {
 	params := &graphql.RawParams{Query: values.Get("query"), OperationName: values.Get("operationName")}
 	for _, name := range []string{"query", "operationName", "variables", "extensions", "documentId"} {
@@ -125,12 +123,12 @@ func readURLParams(values url.Values) (*graphql.RawParams, *requestError) {
 	return params, setDocumentID(params, values.Get("documentId"))
 }
 
-// readJSONParams reads the parameters of a JSON object.
+// readJSONParams parses a JSON object of request parameters.
 func readJSONParams(body []byte) (*graphql.RawParams, *requestError) {
 	trimmed := bytes.TrimLeft(body, " \t\r\n")
 	switch {
 	case len(trimmed) > 0 && trimmed[0] == '[':
-		return nil, badRequest("batches are not served: send one request at a time")
+		return nil, badRequest("batching is not supported: send one request at a time")
 	case len(trimmed) == 0 || trimmed[0] != '{':
 		return nil, badRequest("the request must be a JSON object")
 	case !utf8.Valid(body):
@@ -156,14 +154,14 @@ func readJSONParams(body []byte) (*graphql.RawParams, *requestError) {
 	return params, setDocumentID(params, request.DocumentID)
 }
 
-// setDocumentID has a request ask for its document by an id, when it gives one, as
-// the appendix on persisted documents of GraphQL over HTTP has it.
+// setDocumentID makes a request with a documentId a persisted query, as specified by
+// the appendix on persisted documents of GraphQL over HTTP.
 func setDocumentID(params *graphql.RawParams, id string) *requestError {
 	if id == "" {
 		return nil
 	}
 	if params.Query != "" {
-		return badRequest("give either query or documentId")
+		return badRequest("send either query or documentId, not both")
 	}
 	if params.Extensions == nil {
 		params.Extensions = map[string]any{}
@@ -172,75 +170,15 @@ func setDocumentID(params *graphql.RawParams, id string) *requestError {
 	return nil
 }
 
-// decodeJSON reads exactly one JSON value. Numbers stay as they were written.
-func decodeJSON(text []byte, into any) error {
+// decodeJSON decodes exactly one JSON value. Numbers keep their original text.
+func decodeJSON(text []byte, dst any) error {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
-	if err := decoder.Decode(into); err != nil {
-		return err //nolint:wrapcheck // only its kind is looked at
+	if err := decoder.Decode(dst); err != nil {
+		return err //nolint:wrapcheck // callers only check its type
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("more than one value")
 	}
 	return nil
-}
-
-// writeResponse writes a response as JSON. Data that the executor has rendered
-// is copied as it is; a request that was not executed has no data entry.
-func writeResponse(buffer *bytes.Buffer, response *graphql.Response) {
-	separator := byte('{')
-	entry := func(name string) {
-		buffer.WriteByte(separator)
-		separator = ','
-		buffer.WriteString(name)
-	}
-	if len(response.Errors) > 0 {
-		entry(`"errors":`)
-		writeJSON(buffer, response.Errors)
-	}
-	if response.Data != nil {
-		entry(`"data":`)
-		buffer.Write(response.Data)
-	}
-	if len(response.Extensions) > 0 {
-		entry(`"extensions":`)
-		writeJSON(buffer, response.Extensions)
-	}
-	if separator == '{' {
-		buffer.WriteByte('{')
-	}
-	buffer.WriteByte('}')
-}
-
-func writeJSON(buffer *bytes.Buffer, value any) {
-	text, err := json.Marshal(value)
-	if err != nil { // an extension that no JSON can hold is a fault of ours
-		text = []byte("null")
-	}
-	buffer.Write(text)
-}
-
-// errorList makes the errors of a refusal.
-func errorList(r *requestError) gqlerror.List {
-	return gqlerror.List{{Message: r.message, Extensions: map[string]any{"code": string(r.code)}}}
-}
-
-const maxPooledBuffer = 64 << 10
-
-var bufferPool = sync.Pool{New: func() any { return new(bytes.Buffer) }} //nolint:gochecknoglobals // a pool is shared by its nature
-
-func getBuffer() *bytes.Buffer {
-	buffer, ok := bufferPool.Get().(*bytes.Buffer)
-	if !ok {
-		return new(bytes.Buffer)
-	}
-	return buffer
-}
-
-func putBuffer(buffer *bytes.Buffer) {
-	if buffer.Cap() > maxPooledBuffer {
-		return
-	}
-	buffer.Reset()
-	bufferPool.Put(buffer)
 }

@@ -5,23 +5,23 @@ import (
 	"slices"
 )
 
-// outgoingMessage is a text that waits to be written.
+// outgoingMessage is a message in the send queue.
 type outgoingMessage struct {
 	text      []byte
-	operation *operation // the operation that it is of; nil for none
-	final     bool       // the operation ends with it
+	operation *operation // the operation that sent it; nil for none
+	final     bool       // the last message of the operation
 }
 
-// send queues a text; it waits while the queue is full and gives up with ctx or
-// the socket. A text of an operation that has ended is dropped.
-func (s *socket) send(ctx context.Context, what outgoingMessage) {
+// send queues a message. It blocks while the queue is full, until ctx is done or the
+// socket is closed. It drops the message if its operation has ended.
+func (s *socket) send(ctx context.Context, msg outgoingMessage) {
 	for {
-		room, done := s.enqueue(what) //nolint:contextcheck // who writes does so for the socket
+		space, done := s.enqueue(msg) //nolint:contextcheck // the writer uses the socket's context
 		if done {
 			return
 		}
 		select {
-		case <-room:
+		case <-space:
 		case <-ctx.Done():
 			return
 		case <-s.ctx.Done():
@@ -30,12 +30,12 @@ func (s *socket) send(ctx context.Context, what outgoingMessage) {
 	}
 }
 
-// enqueue queues or drops a text, or, when there is no room, returns what tells
-// when there is.
-func (s *socket) enqueue(what outgoingMessage) (room <-chan struct{}, done bool) {
+// enqueue queues or drops a message and returns true. If the queue is full, it returns
+// false and a channel that is closed when there is space.
+func (s *socket) enqueue(msg outgoingMessage) (space <-chan struct{}, done bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if what.operation != nil && s.findOperation(what.operation.id) != what.operation {
+	if msg.operation != nil && s.findOperation(msg.operation.id) != msg.operation {
 		return nil, true
 	}
 	if len(s.queue) >= maxQueuedMessages || s.queuedBytes >= maxQueuedBytes {
@@ -44,30 +44,31 @@ func (s *socket) enqueue(what outgoingMessage) (room <-chan struct{}, done bool)
 		}
 		return s.space, false
 	}
-	s.queue = append(s.queue, what)
-	s.queuedBytes += len(what.text)
-	if what.final {
-		s.removeOperation(what.operation)
+	s.queue = append(s.queue, msg)
+	s.queuedBytes += len(msg.text)
+	if msg.final {
+		s.removeOperation(msg.operation)
 	}
 	s.startWriter()
 	return nil, true
 }
 
-// dropQueued drops what waits of operations with an id, which have ended.
+// dropQueued drops the queued messages of operations with an id. The operations must
+// have ended.
 func (s *socket) dropQueued(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue = slices.DeleteFunc(s.queue, func(what outgoingMessage) bool {
-		of := what.operation != nil && what.operation.id == id
-		if of {
-			s.queuedBytes -= len(what.text)
+	s.queue = slices.DeleteFunc(s.queue, func(msg outgoingMessage) bool {
+		drop := msg.operation != nil && msg.operation.id == id
+		if drop {
+			s.queuedBytes -= len(msg.text)
 		}
-		return of
+		return drop
 	})
 	s.signalSpace()
 }
 
-// signalSpace has those go on who wait for room, if there is some. The lock is held.
+// signalSpace wakes blocked senders if the queue has space. The caller holds mu.
 func (s *socket) signalSpace() {
 	if s.space != nil && len(s.queue) < maxQueuedMessages {
 		close(s.space)

@@ -25,32 +25,31 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// fakeSchema is a schema whose operations do what a test of a transport needs. What is
-// run is the first field of the operation.
+// fakeSchema is a schema with one operation for each situation that the tests need. It
+// executes the first field of an operation only.
 type fakeSchema struct {
 	schema  *ast.Schema
-	unblock chan struct{} // closed to let stuck mutations end
-	// scripts are the sources of subscriptions to handed, as they begin.
-	sources chan *scriptedSource
+	unblock chan struct{}        // closed to end stuck mutations
+	sources chan *scriptedSource // the sources of new subscriptions to scripted
 }
 
 const fakeSchemaSDL = `
 	type Query { hello: String! echo(text: String): String self: Query! panic: String wait: String }
 	type Mutation { change: String! stuck: String! }
 	type Subscription {
-		"0, 1, 2 and so on: so many, then the end."
+		"The numbers from 0 to count-1."
 		numbers(count: Int!): Int!
-		"Nothing, until the client leaves."
+		"No events."
 		silence: Int!
-		"20 kB again and again, until the client leaves."
+		"Strings of 20 kB without end."
 		flood: String!
-		"One number, and then a panic."
+		"One number, then a panic."
 		panic: Int!
-		"Refused at once."
+		"Always FORBIDDEN."
 		refused: Int!
-		"What a script says."
-		handed: Int!
-		"So many bytes, and then the end."
+		"The commands of a scriptedSource."
+		scripted: Int!
+		"One string of size bytes."
 		large(size: Int!): String!
 	}`
 
@@ -68,10 +67,10 @@ func (s *fakeSchema) Exec(ctx context.Context) graphql.ResponseHandler {
 	operation := graphql.GetOperationContext(ctx)
 	field, ok := operation.Operation.SelectionSet[0].(*ast.Field)
 	if !ok {
-		return graphql.OneShot(graphql.ErrorResponse(ctx, "begin with a field"))
+		return graphql.OneShot(graphql.ErrorResponse(ctx, "the operation must start with a field"))
 	}
 	arguments := field.ArgumentMap(operation.Variables)
-	if field.Name == "handed" {
+	if field.Name == "scripted" {
 		s.attachSource(ctx)
 		return nil
 	}
@@ -132,14 +131,14 @@ func dataResponse(field string, value any) *graphql.Response {
 
 func presentError(ctx context.Context, err error) *gqlerror.Error {
 	presented := graphql.DefaultErrorPresenter(ctx, err)
-	if known, ok := errors.AsType[*gqlerror.Error](err); !ok || known.Err != nil {
-		refusal := models.AsError(err)
-		presented = &gqlerror.Error{Message: refusal.Message, Extensions: map[string]any{"code": string(refusal.Code)}}
+	if gqlErr, ok := errors.AsType[*gqlerror.Error](err); !ok || gqlErr.Err != nil {
+		domainErr := models.AsError(err)
+		presented = &gqlerror.Error{Message: domainErr.Message, Extensions: map[string]any{"code": string(domainErr.Code)}}
 	}
 	return presented
 }
 
-// testServer is a server of the toy schema at a real address.
+// testServer is a server of the fake schema on a local port.
 type testServer struct {
 	*httptest.Server
 	transports *transport.Transports
@@ -148,15 +147,15 @@ type testServer struct {
 
 type apiKeyContextKey struct{}
 
-// startServer serves the toy schema. The API key "bad" is refused, "fault" makes the
-// look-up fail, "panic" makes it panic; any other is good.
+// startServer serves the fake schema. Init rejects the API key "bad", fails for
+// "fault", panics for "panic" and accepts any other key.
 func startServer(tb testing.TB, change func(*transport.Options)) *testServer {
 	tb.Helper()
 	options := transport.Options{
 		Init: func(ctx context.Context, payload map[string]any) (context.Context, error) {
 			switch key := payload["apiKey"]; key {
 			case "bad":
-				return nil, models.Errorf(models.Unauthenticated, "the API key is not known")
+				return nil, models.Errorf(models.Unauthenticated, "unknown API key")
 			case "fault":
 				return nil, errors.New("the secret is hunter2")
 			case "panic":
@@ -180,43 +179,43 @@ func startServer(tb testing.TB, change func(*transport.Options)) *testServer {
 	guard, err := transport.NewDocumentLimits()
 	testutil.Must(tb, err)
 	schema := newFakeSchema()
-	server := handler.New(schema)
-	server.SetParserTokenLimit(transport.MaxTokens)
-	server.SetErrorPresenter(presentError)
-	server.Use(extension.AutomaticPersistedQuery{Cache: graphql.MapCache[string]{}})
-	server.Use(guard)
-	d := &testServer{transports: transport.New(options), schema: schema}
-	d.transports.Mount(server)
-	d.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	gqlServer := handler.New(schema)
+	gqlServer.SetParserTokenLimit(transport.MaxTokens)
+	gqlServer.SetErrorPresenter(presentError)
+	gqlServer.Use(extension.AutomaticPersistedQuery{Cache: graphql.MapCache[string]{}})
+	gqlServer.Use(guard)
+	server := &testServer{transports: transport.New(options), schema: schema}
+	server.transports.Mount(gqlServer)
+	server.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
 		if key := r.Header.Get("X-API-Key"); key != "" {
 			ctx = context.WithValue(ctx, apiKeyContextKey{}, key)
 		}
-		server.ServeHTTP(w, r.WithContext(ctx))
+		gqlServer.ServeHTTP(w, r.WithContext(ctx))
 	}))
 	tb.Cleanup(func() {
-		d.transports.Shutdown(context.WithoutCancel(tb.Context()))
-		d.Close()
+		server.transports.Shutdown(context.WithoutCancel(tb.Context()))
+		server.Close()
 	})
-	return d
+	return server
 }
 
-// httpResponse is what an HTTP request came back with.
+// httpResponse is the response to an HTTP request.
 type httpResponse struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// do sends a request. Headers are pairs of name and value.
-func (d *testServer) do(t *testing.T, method, query, body string, headers ...string) httpResponse {
+// do sends a request. headers are pairs of name and value.
+func (server *testServer) do(t *testing.T, method, query, body string, headers ...string) httpResponse {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, d.URL+"/graphql"+query, strings.NewReader(body))
+	request, err := http.NewRequestWithContext(t.Context(), method, server.URL+"/graphql"+query, strings.NewReader(body))
 	testutil.Must(t, err)
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
 	}
-	response, err := d.Client().Do(request)
+	response, err := server.Client().Do(request)
 	testutil.Must(t, err)
 	defer func() { testutil.Must(t, response.Body.Close()) }()
 	var text bytes.Buffer
@@ -225,10 +224,10 @@ func (d *testServer) do(t *testing.T, method, query, body string, headers ...str
 	return httpResponse{response.StatusCode, response.Header, text.String()}
 }
 
-// post sends a document.
-func (d *testServer) post(t *testing.T, document string, headers ...string) httpResponse {
+// post sends a document by POST.
+func (server *testServer) post(t *testing.T, document string, headers ...string) httpResponse {
 	t.Helper()
-	return d.do(t, http.MethodPost, "", requestBody(document), append([]string{"Content-Type", "application/json"}, headers...)...)
+	return server.do(t, http.MethodPost, "", requestBody(document), append([]string{"Content-Type", "application/json"}, headers...)...)
 }
 
 func requestBody(document string) string {

@@ -8,15 +8,15 @@ import (
 	"sync"
 )
 
-// hijackWriter takes over the connection of a request for the WebSocket library, which
-// writes the answer to the handshake and, when the peer breaks the protocol, a
-// close frame. All else is written here.
+// hijackWriter hijacks the connection of a request for the WebSocket library. The
+// library writes the handshake response and a close frame after a protocol error; all
+// other frames are written by this package.
 type hijackWriter struct {
 	http.ResponseWriter
 	conn *socketConn
 }
 
-// Hijack takes the connection over, behind wrapped writers too.
+// Hijack takes over the connection. It also works through wrapped response writers.
 func (h *hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(h.ResponseWriter).Hijack()
 	h.conn = &socketConn{Conn: conn}
@@ -25,29 +25,29 @@ func (h *hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 var errCloseSent = errors.New("a close frame was sent")
 
-// socketConn is a socket's connection. Nothing follows a close frame on it.
+// socketConn is the connection of a socket. It writes no frame after a close frame.
 type socketConn struct {
 	net.Conn
 	mu               sync.Mutex
 	upgraded, closed bool
 }
 
-// Write is the library's: once the handshake is over, what it writes is a close
-// frame.
-func (w *socketConn) Write(frame []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closed = w.upgraded
-	return w.Conn.Write(frame) //nolint:wrapcheck // net.Conn's contract
+// Write is called by the WebSocket library. After the handshake, the library only
+// writes close frames.
+func (c *socketConn) Write(frame []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = c.upgraded
+	return c.Conn.Write(frame) //nolint:wrapcheck // net.Conn's contract
 }
 
-// writeFrames writes whole frames.
-func (w *socketConn) writeFrames(frames []byte) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
+// writeFrames writes complete frames. It returns errCloseSent after a close frame.
+func (c *socketConn) writeFrames(frames []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
 		return errCloseSent
 	}
-	_, err := w.Conn.Write(frames)
-	return err //nolint:wrapcheck // only that it failed matters
+	_, err := c.Conn.Write(frames)
+	return err //nolint:wrapcheck // callers only check for nil
 }

@@ -16,74 +16,74 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// scriptedSource is a source that says what it is told to: numbers, 1 for ever, and the
-// words end, fail and panic. From the word seek on it looks for something in vain;
-// with the word hold it keeps who asks until it is let go.
+// scriptedSource is a source whose responses are commands pushed by the test: a number
+// is sent, repeat sends 1 forever, poll requests another poll without a response,
+// block blocks until unblock is closed, and end, fail and panic end the subscription.
 type scriptedSource struct {
 	wake    func()
 	closed  chan struct{}
-	blocked chan struct{} // closed once it holds
+	blocked chan struct{} // closed when the block command has started
 	unblock chan struct{}
 
 	mu       sync.Mutex
 	commands []string
 }
 
-// attachSource hands the subscription of ctx over to a script.
+// attachSource attaches a scriptedSource to the subscription of ctx.
 func (s *fakeSchema) attachSource(ctx context.Context) {
 	transport.AttachSource(ctx, func(wake func()) transport.Source {
-		begun := &scriptedSource{wake: wake, closed: make(chan struct{}), blocked: make(chan struct{}), unblock: make(chan struct{})}
-		s.sources <- begun
-		return begun
+		newSource := &scriptedSource{wake: wake, closed: make(chan struct{}), blocked: make(chan struct{}), unblock: make(chan struct{})}
+		s.sources <- newSource
+		return newSource
 	})
 }
 
-func (s *scriptedSource) push(words ...string) {
-	s.mu.Lock()
-	s.commands = append(s.commands, words...)
-	s.mu.Unlock()
-	s.wake()
+func (source *scriptedSource) push(commands ...string) {
+	source.mu.Lock()
+	source.commands = append(source.commands, commands...)
+	source.mu.Unlock()
+	source.wake()
 }
 
-func (s *scriptedSource) Next(ctx context.Context) (payload []byte, over bool, errs gqlerror.List) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.commands) == 0 {
+func (source *scriptedSource) Next(ctx context.Context) (payload []byte, done bool, errs gqlerror.List) {
+	source.mu.Lock()
+	defer source.mu.Unlock()
+	if len(source.commands) == 0 {
 		return nil, false, nil
 	}
-	word := s.commands[0]
-	switch word {
-	case "for ever":
-		return transport.MarshalResponse(dataResponse("handed", 1)), false, nil
-	case "seek":
-		s.wake()
+	command := source.commands[0]
+	switch command {
+	case "repeat":
+		return transport.MarshalResponse(dataResponse("scripted", 1)), false, nil
+	case "poll":
+		source.wake()
 		return nil, false, nil
 	}
-	s.commands = s.commands[1:]
-	switch word {
+	source.commands = source.commands[1:]
+	switch command {
 	case "end":
 		return nil, true, nil
 	case "fail":
 		return nil, true, gqlerror.List{presentError(ctx, models.Errorf(models.SlowConsumer, "too slow"))}
 	case "panic":
 		panic("the secret is hunter2")
-	case "hold":
-		close(s.blocked)
-		<-s.unblock
-		return transport.MarshalResponse(dataResponse("handed", "too late")), false, nil
+	case "block":
+		close(source.blocked)
+		<-source.unblock
+		return transport.MarshalResponse(dataResponse("scripted", "too late")), false, nil
 	default:
-		return transport.MarshalResponse(dataResponse("handed", json.RawMessage(word))), false, nil
+		return transport.MarshalResponse(dataResponse("scripted", json.RawMessage(command))), false, nil
 	}
 }
 
-// Close panics when it is called twice.
-func (s *scriptedSource) Close() { close(s.closed) }
+// Close panics if it is called twice.
+func (source *scriptedSource) Close() { close(source.closed) }
 
-func (s *scriptedSource) expectClosed(t *testing.T) {
+func (source *scriptedSource) expectClosed(t *testing.T) {
 	t.Helper()
-	testutil.Eventually(t, "the source is closed", func() bool {
+	testutil.Eventually(t, "the source to close", func() bool {
 		select {
-		case <-s.closed:
+		case <-source.closed:
 			return true
 		default:
 			return false
@@ -92,151 +92,151 @@ func (s *scriptedSource) expectClosed(t *testing.T) {
 }
 
 func scriptedMessage(number int) string {
-	return `{"id":"a","type":"next","payload":{"data":{"handed":` + strconv.Itoa(number) + `}}}`
+	return `{"id":"a","type":"next","payload":{"data":{"scripted":` + strconv.Itoa(number) + `}}}`
 }
 
-// TestSource: a subscription that was handed over says what its source has, when
-// it has it, and ends in every way there is with its source closed once.
-func TestSource(t *testing.T) { //nolint:tparallel // each takes the script that it began
+// TestSource checks that a source's responses are sent in order and that the source is
+// closed exactly once, however the subscription ends.
+func TestSource(t *testing.T) { //nolint:tparallel // each subtest receives the source that it started
 	t.Parallel()
-	d := startServer(t, nil)
-	begin := func(t *testing.T) (*wsClient, *scriptedSource) {
+	server := startServer(t, nil)
+	start := func(t *testing.T) (*wsClient, *scriptedSource) {
 		t.Helper()
-		p := d.connect(t)
-		p.subscribe("a", "subscription { handed }")
-		s := <-d.schema.sources
-		for i := range 3 { // one after the other, and two at once
-			s.push(strconv.Itoa(2*i), strconv.Itoa(2*i+1))
-			p.expect(scriptedMessage(2*i), scriptedMessage(2*i+1))
+		client := server.connect(t)
+		client.subscribe("a", "subscription { scripted }")
+		source := <-server.schema.sources
+		for i := range 3 { // two responses per wakeup
+			source.push(strconv.Itoa(2*i), strconv.Itoa(2*i+1))
+			client.expect(scriptedMessage(2*i), scriptedMessage(2*i+1))
 		}
-		return p, s
+		return client, source
 	}
-	const begun = 6
+	const next = 6
 
-	for name, row := range map[string]struct {
-		end   func(*wsClient, *scriptedSource)
-		hears string
+	for name, tt := range map[string]struct {
+		end  func(*wsClient, *scriptedSource)
+		want string
 	}{
-		"it is over":         {func(_ *wsClient, s *scriptedSource) { s.push("end") }, `{"id":"a","type":"complete"}`},
-		"it breaks off":      {func(_ *wsClient, s *scriptedSource) { s.push("fail") }, `{"id":"a","type":"error","payload":[{"message":"too slow","extensions":{"code":"SLOW_CONSUMER"}}]}`},
-		"it panics":          {func(_ *wsClient, s *scriptedSource) { s.push("panic") }, `{"id":"a","type":"error","payload":[{"message":"internal error","extensions":{"code":"INTERNAL"}}]}`},
-		"the client ends it": {func(p *wsClient, _ *scriptedSource) { p.send(`{"id":"a","type":"complete"}`) }, ""},
+		"complete":              {func(_ *wsClient, source *scriptedSource) { source.push("end") }, `{"id":"a","type":"complete"}`},
+		"error":                 {func(_ *wsClient, source *scriptedSource) { source.push("fail") }, `{"id":"a","type":"error","payload":[{"message":"too slow","extensions":{"code":"SLOW_CONSUMER"}}]}`},
+		"panic":                 {func(_ *wsClient, source *scriptedSource) { source.push("panic") }, `{"id":"a","type":"error","payload":[{"message":"internal error","extensions":{"code":"INTERNAL"}}]}`},
+		"stopped by the client": {func(client *wsClient, _ *scriptedSource) { client.send(`{"id":"a","type":"complete"}`) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, s := begin(t)
-			s.push(strconv.Itoa(begun))
-			p.expect(scriptedMessage(begun))
-			row.end(p, s)
-			if row.hears != "" {
-				p.expect(row.hears)
+			client, source := start(t)
+			source.push(strconv.Itoa(next))
+			client.expect(scriptedMessage(next))
+			tt.end(client, source)
+			if tt.want != "" {
+				client.expect(tt.want)
 			}
-			s.expectClosed(t)
-			s.push("7") // too late
-			p.expectNoMessage()
-			p.subscribe("a", "{ hello }") // its id may be used again
-			p.expect(`{"id":"a","type":"next","payload":{"data":{"hello":"world"}}}`, `{"id":"a","type":"complete"}`)
+			source.expectClosed(t)
+			source.push("7") // after the end
+			client.expectNoMessage()
+			client.subscribe("a", "{ hello }") // the id can be reused
+			client.expect(`{"id":"a","type":"next","payload":{"data":{"hello":"world"}}}`, `{"id":"a","type":"complete"}`)
 		})
 	}
-	t.Run("the socket goes", func(t *testing.T) {
-		p, s := begin(t)
-		testutil.Must(t, p.Close())
-		s.expectClosed(t)
+	t.Run("socket closed", func(t *testing.T) {
+		client, source := start(t)
+		testutil.Must(t, client.Close())
+		source.expectClosed(t)
 	})
-	t.Run("more than is written at once", func(t *testing.T) {
-		p, s := begin(t)
-		const many = 2000
-		var words, texts []string
-		for i := range many {
-			words, texts = append(words, strconv.Itoa(i)), append(texts, scriptedMessage(i))
+	t.Run("more than one write", func(t *testing.T) {
+		client, source := start(t)
+		const count = 2000
+		var commands, texts []string
+		for i := range count {
+			commands, texts = append(commands, strconv.Itoa(i)), append(texts, scriptedMessage(i))
 		}
-		s.push(words...)
-		p.expect(texts...)
+		source.push(commands...)
+		client.expect(texts...)
 	})
-	t.Run("two on one socket take turns", func(t *testing.T) {
-		p, first := begin(t)
-		p.subscribe("b", "subscription { handed }")
-		second := <-d.schema.sources
-		first.push("for ever")
+	t.Run("two sources on one socket alternate", func(t *testing.T) {
+		client, first := start(t)
+		client.subscribe("b", "subscription { scripted }")
+		second := <-server.schema.sources
+		first.push("repeat")
 		second.push("2")
 		for {
-			_, text, err := p.ReadMessage() // in vain if the first never lets go
+			_, text, err := client.ReadMessage() // times out if only the first source is polled
 			testutil.Must(t, err)
 			if strings.Contains(string(text), `"id":"b"`) {
 				return
 			}
 		}
 	})
-	t.Run("one that seeks keeps nobody, and is let go", func(t *testing.T) {
-		p, seeking := begin(t)
-		seeking.push("seek")
-		p.expectNoMessage()
-		p.subscribe("b", "subscription { handed }")
-		second := <-d.schema.sources
+	t.Run("polling source does not block others", func(t *testing.T) {
+		client, polling := start(t)
+		polling.push("poll")
+		client.expectNoMessage()
+		client.subscribe("b", "subscription { scripted }")
+		second := <-server.schema.sources
 		second.push("2", "end")
-		p.expect(strings.Replace(scriptedMessage(2), `"a"`, `"b"`, 1), `{"id":"b","type":"complete"}`)
-		p.send(`{"id":"a","type":"complete"}`)
-		seeking.expectClosed(t)
-		p.expectNoMessage()
+		client.expect(strings.Replace(scriptedMessage(2), `"a"`, `"b"`, 1), `{"id":"b","type":"complete"}`)
+		client.send(`{"id":"a","type":"complete"}`)
+		polling.expectClosed(t)
+		client.expectNoMessage()
 	})
-	t.Run("one that seeks shows life over server-sent events, and is let go", func(t *testing.T) {
-		d := startServer(t, func(o *transport.Options) { o.PingInterval = 20 * time.Millisecond })
+	t.Run("polling source over server-sent events sends heartbeats", func(t *testing.T) {
+		server := startServer(t, func(o *transport.Options) { o.PingInterval = 20 * time.Millisecond })
 		ctx, cancel := context.WithCancel(t.Context())
-		stream := d.openStream(ctx, t, "", "subscription { handed }")
-		s := <-d.schema.sources
-		s.push("seek")
+		stream := server.openStream(ctx, t, "", "subscription { scripted }")
+		source := <-server.schema.sources
+		source.push("poll")
 		stream.expectHeartbeats(3)
 		cancel()
-		s.expectClosed(t)
+		source.expectClosed(t)
 	})
-	t.Run("what it has for a client that has ended it is not said", func(t *testing.T) {
-		p, s := begin(t)
-		s.push("hold")
-		<-s.blocked
-		p.send(`{"id":"a","type":"complete"}`)
-		s.expectClosed(t)
-		p.subscribe("a", "{ hello }")
-		close(s.unblock)
-		p.expect(`{"id":"a","type":"next","payload":{"data":{"hello":"world"}}}`, `{"id":"a","type":"complete"}`)
+	t.Run("response after the client has stopped the operation is dropped", func(t *testing.T) {
+		client, source := start(t)
+		source.push("block")
+		<-source.blocked
+		client.send(`{"id":"a","type":"complete"}`)
+		source.expectClosed(t)
+		client.subscribe("a", "{ hello }")
+		close(source.unblock)
+		client.expect(`{"id":"a","type":"next","payload":{"data":{"hello":"world"}}}`, `{"id":"a","type":"complete"}`)
 	})
-	t.Run("over server-sent events", func(t *testing.T) {
-		stream := d.openStream(t.Context(), t, "", "subscription { handed }")
-		s := <-d.schema.sources
-		s.push("1", "2")
-		s.push("fail")
-		want := nextEvent(`{"data":{"handed":1}}`) + nextEvent(`{"data":{"handed":2}}`) +
+	t.Run("server-sent events", func(t *testing.T) {
+		stream := server.openStream(t.Context(), t, "", "subscription { scripted }")
+		source := <-server.schema.sources
+		source.push("1", "2")
+		source.push("fail")
+		want := nextEvent(`{"data":{"scripted":1}}`) + nextEvent(`{"data":{"scripted":2}}`) +
 			nextEvent(`{"errors":[{"message":"too slow","extensions":{"code":"SLOW_CONSUMER"}}]}`) + completeEvent
 		if got := stream.readAll(); got != want {
-			t.Errorf("read %s, want %s", got, want)
+			t.Errorf("got %s, want %s", got, want)
 		}
-		s.expectClosed(t)
+		source.expectClosed(t)
 	})
-	t.Run("the reader of server-sent events goes", func(t *testing.T) {
+	t.Run("server-sent events, client disconnects", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		d.openStream(ctx, t, "", "subscription { handed }")
-		s := <-d.schema.sources
+		server.openStream(ctx, t, "", "subscription { scripted }")
+		source := <-server.schema.sources
 		cancel()
-		s.expectClosed(t)
+		source.expectClosed(t)
 	})
 }
 
-// TestSource_shutdown: the server's end closes sources too, and waits for that.
+// TestSource_shutdown checks that Shutdown closes sources before it returns.
 func TestSource_shutdown(t *testing.T) {
 	t.Parallel()
-	d := startServer(t, nil)
-	p := d.connect(t)
-	p.subscribe("a", "subscription { handed }")
-	s := <-d.schema.sources
-	ended := make(chan struct{})
+	server := startServer(t, nil)
+	client := server.connect(t)
+	client.subscribe("a", "subscription { scripted }")
+	source := <-server.schema.sources
+	done := make(chan struct{})
 	go func() {
-		defer close(ended)
-		d.transports.Shutdown(context.WithoutCancel(t.Context()))
+		defer close(done)
+		server.transports.Shutdown(context.WithoutCancel(t.Context()))
 	}()
-	p.expectClose(1001)
-	testutil.Must(t, p.Close())
-	<-ended
+	client.expectClose(1001)
+	testutil.Must(t, client.Close())
+	<-done
 	select {
-	case <-s.closed:
+	case <-source.closed:
 	default:
-		t.Error("the source is open")
+		t.Error("the source is not closed")
 	}
 }

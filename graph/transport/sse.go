@@ -15,22 +15,22 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// eventStream serves operations as server-sent events, one a connection
-// (graphql-sse, distinct connections mode).
+// eventStream serves operations as server-sent events, one operation per connection
+// (the distinct connections mode of graphql-sse).
 type eventStream struct{ *Transports }
 
-// Supports takes requests that accept an event stream.
+// Supports reports whether the client accepts an event stream.
 func (*eventStream) Supports(r *http.Request) bool {
 	return strings.Contains(strings.Join(r.Header.Values("Accept"), ","), "text/event-stream")
 }
 
-// Do streams one operation to its end.
+// Do streams the responses of one operation until it ends.
 func (t *eventStream) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
 	plain := &plainHTTP{t.Transports}
 	plain.setHeaders(w)
-	params, refused := readRequest(w, r, t.options.MaxBody)
-	if refused != nil {
-		plain.respondError(w, typeJSON, refused)
+	params, reqErr := readRequest(w, r, t.options.MaxBody)
+	if reqErr != nil {
+		plain.respondError(w, typeJSON, reqErr)
 		return
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
@@ -44,19 +44,19 @@ func (t *eventStream) Do(w http.ResponseWriter, r *http.Request, exec graphql.Gr
 		plain.respond(w, typeJSON, http.StatusBadRequest, &graphql.Response{Errors: errs})
 		return
 	}
-	if refused := rejectMutationByGET(w, r, opCtx); refused != nil {
-		plain.respondError(w, typeJSON, refused)
+	if reqErr := rejectMutationByGET(w, r, opCtx); reqErr != nil {
+		plain.respondError(w, typeJSON, reqErr)
 		return
 	}
-	l := &connection{address: t.options.Address(ctx), key: t.options.Key(ctx), disconnect: func(code int, reason string) {
+	conn := &connection{address: t.options.Address(ctx), key: t.options.Key(ctx), disconnect: func(code int, reason string) {
 		cancel(&closeError{code, reason})
 	}}
-	if err := t.addConnection(l); err != nil {
+	if err := t.addConnection(conn); err != nil {
 		w.Header().Set("Retry-After", "5")
 		plain.respondError(w, typeJSON, &requestError{http.StatusServiceUnavailable, models.Unavailable, err.Error()})
 		return
 	}
-	defer t.removeConnection(l)
+	defer t.removeConnection(conn)
 	t.serve(ctx, cancel, w, func(wake func(), next func(*graphql.Response)) (source Source, errs gqlerror.List) {
 		errs = t.recoverPanic(ctx, func() (errs gqlerror.List) {
 			source, errs = executeOperation(ctx, exec, opCtx, wake, next)
@@ -66,12 +66,12 @@ func (t *eventStream) Do(w http.ResponseWriter, r *http.Request, exec graphql.Gr
 	})
 }
 
-// operationFunc runs an operation. Its responses are handed to next, unless it goes
-// on as a source.
+// operationFunc runs an operation. It passes each response to next, or returns a
+// Source that supplies the responses.
 type operationFunc func(wake func(), next func(*graphql.Response)) (Source, gqlerror.List)
 
-// serve writes each response of an operation as an event, and comments in
-// between that show life. A client that does not read is given up.
+// serve writes each response of an operation as an event, and comments as heartbeats.
+// It ends the stream if a write fails or times out.
 func (t *eventStream) serve(ctx context.Context, cancel context.CancelCauseFunc, w http.ResponseWriter, run operationFunc) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
@@ -96,16 +96,16 @@ func (t *eventStream) serve(ctx context.Context, cancel context.CancelCauseFunc,
 	send(streamEnd(context.Cause(ctx)))
 }
 
-// writeEvents hands out the events of an operation to its end.
+// writeEvents sends the events and heartbeats of an operation until it ends.
 func (t *eventStream) writeEvents(ctx context.Context, run operationFunc, send func([]byte)) {
-	woken := make(chan struct{}, 1)
+	wakeups := make(chan struct{}, 1)
 	wake := func() {
 		select {
-		case woken <- struct{}{}:
+		case wakeups <- struct{}{}:
 		default:
 		}
 	}
-	events, handed := startOperation(ctx, wake, run)
+	events, sources := startOperation(ctx, wake, run)
 	var source Source
 	ticker := time.NewTicker(t.options.PingInterval / 2)
 	defer ticker.Stop()
@@ -116,11 +116,11 @@ func (t *eventStream) writeEvents(ctx context.Context, run operationFunc, send f
 				return
 			}
 			send(text)
-		case source = <-handed:
-			defer source.Close() // the only one
+		case source = <-sources:
+			defer source.Close() // there is at most one source
 			events = nil
 			wake()
-		case <-woken:
+		case <-wakeups:
 			if source != nil && t.drainSource(ctx, source, send) {
 				return
 			}
@@ -132,8 +132,8 @@ func (t *eventStream) writeEvents(ctx context.Context, run operationFunc, send f
 	}
 }
 
-// sourceDone tells when the stream of a source is at its end. Without a source it is
-// whoever runs the operation that says so.
+// sourceDone returns a channel that is closed when the stream of a source must end. It
+// returns nil without a source: the channel of events is closed then.
 func sourceDone(ctx context.Context, source Source) <-chan struct{} {
 	if source == nil {
 		return nil
@@ -141,10 +141,10 @@ func sourceDone(ctx context.Context, source Source) <-chan struct{} {
 	return ctx.Done()
 }
 
-// startOperation runs an operation and returns its events, and the source that it goes
-// on as, if it does.
+// startOperation runs an operation. It returns a channel of its events, and a channel
+// that receives the source if the operation continues as one.
 func startOperation(ctx context.Context, wake func(), run operationFunc) (<-chan []byte, <-chan Source) {
-	events, handed := make(chan []byte), make(chan Source, 1)
+	events, sources := make(chan []byte), make(chan Source, 1)
 	emit := func(text []byte) {
 		select {
 		case events <- text:
@@ -154,7 +154,7 @@ func startOperation(ctx context.Context, wake func(), run operationFunc) (<-chan
 	go func() {
 		source, errs := run(wake, func(response *graphql.Response) { emit(nextEvent(MarshalResponse(response))) })
 		if source != nil {
-			handed <- source
+			sources <- source
 			return
 		}
 		if len(errs) > 0 {
@@ -162,17 +162,18 @@ func startOperation(ctx context.Context, wake func(), run operationFunc) (<-chan
 		}
 		close(events)
 	}()
-	return events, handed
+	return events, sources
 }
 
-// drainSource hands out what a source has, and reports whether it is over.
+// drainSource sends the responses that a source has ready. It returns true if the
+// stream has ended.
 func (t *eventStream) drainSource(ctx context.Context, source Source, send func([]byte)) bool {
 	for ctx.Err() == nil {
 		var texts []byte
-		over := false
-		for len(texts) < chunkSize && !over {
-			payload, isOver, errs := t.pullSource(ctx, source)
-			if over = isOver; len(errs) > 0 && ctx.Err() == nil {
+		done := false
+		for len(texts) < chunkSize && !done {
+			payload, last, errs := t.pullSource(ctx, source)
+			if done = last; len(errs) > 0 && ctx.Err() == nil {
 				payload = MarshalResponse(&graphql.Response{Errors: errs})
 			}
 			if payload == nil {
@@ -183,28 +184,28 @@ func (t *eventStream) drainSource(ctx context.Context, source Source, send func(
 		if len(texts) > 0 {
 			send(texts)
 		}
-		if over || len(texts) == 0 {
-			return over
+		if done || len(texts) == 0 {
+			return done
 		}
 	}
 	return true
 }
 
-// streamEnd is how a stream ends. One that the server cuts off because it stops has
-// no complete event: the client sees that it was cut and connects again.
+// streamEnd returns the last bytes of a stream. There is no complete event when the
+// server shuts down, so that the client reconnects.
 func streamEnd(cause error) []byte {
 	complete := []byte("event: complete\ndata:\n\n")
 	if cause == nil {
 		return complete
 	}
-	if end, ok := cause.(*closeError); ok && end.code == closeUnauthorized { //nolint:errorlint // made here, never wrapped
-		refused := errorList(&requestError{http.StatusUnauthorized, models.Unauthenticated, end.reason})
-		return append(nextEvent(MarshalResponse(&graphql.Response{Errors: refused})), complete...)
+	if closeErr, ok := cause.(*closeError); ok && closeErr.code == closeUnauthorized { //nolint:errorlint // created in this package, never wrapped
+		errs := errorList(&requestError{http.StatusUnauthorized, models.Unauthenticated, closeErr.reason})
+		return append(nextEvent(MarshalResponse(&graphql.Response{Errors: errs})), complete...)
 	}
 	return nil
 }
 
-// nextEvent makes a payload a next event.
+// nextEvent encodes a payload as a next event.
 func nextEvent(payload []byte) []byte {
 	return slices.Concat([]byte("event: next\ndata: "), payload, []byte("\n\n"))
 }

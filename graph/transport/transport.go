@@ -12,46 +12,47 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
 
-// Options are what the transports need to know. Every limit has a default.
+// Options configure the transports. Every limit has a default.
 type Options struct {
-	// Init checks the payload of connection_init and returns the context that
-	// the socket's operations run in; an error closes the socket with 4403.
+	// Init validates the payload of connection_init and returns the context for the
+	// socket's operations. If it fails, the socket is closed with 4403, or with 1011
+	// for an INTERNAL error.
 	Init func(ctx context.Context, payload map[string]any) (context.Context, error)
-	// BeforeOperation is asked before each operation on a socket.
+	// BeforeOperation is called before each operation on a socket; an error rejects
+	// the operation. It may be nil.
 	BeforeOperation func(ctx context.Context) error
-	// Key names the API key in a context, empty for none; see CloseKey.
+	// Key returns the API key of a context, or "". See CloseKey.
 	Key func(ctx context.Context) string
-	// Address is where the request of a context came from.
+	// Address returns the client address of a context.
 	Address func(ctx context.Context) string
-	// PresentError turns an error into the one that a client sees.
+	// PresentError converts an error to the one sent to the client.
 	PresentError func(ctx context.Context, err error) *gqlerror.Error
-	// AddHeaders adds to the headers of an HTTP answer; it may be nil.
+	// AddHeaders adds HTTP response headers. It may be nil.
 	AddHeaders func(ctx context.Context, h http.Header)
-	// ResponseCache knows requests over HTTP that were answered before; it may be nil.
+	// Cache holds responses to HTTP requests. It may be nil.
 	Cache ResponseCache
-	// CheckOrigin says whether a page of the request's origin may connect.
+	// CheckOrigin reports whether a WebSocket handshake from the request's origin is
+	// allowed.
 	CheckOrigin func(r *http.Request) bool
 	Logger      *slog.Logger
 
-	MaxBody        int64         // of an HTTP request, in bytes; 1 MiB
-	ReadLimit      int64         // of a socket's message, in bytes; 64 KiB
-	InitTimeout    time.Duration // until connection_init; 5 s
-	PingInterval   time.Duration // 20 s; a peer silent for two and a half is dead, event streams show life twice in one
-	WriteTimeout   time.Duration // of some 16 KiB; 5 s
-	MaxOperations  int           // at once on one socket; 50
-	MaxConnections int           // in all; 50 000
-	MaxPerAddress  int           // 10 000
-	MaxPerKey      int           // 1 000
+	MaxBody        int64         // HTTP request body in bytes; default 1 MiB
+	ReadLimit      int64         // WebSocket message in bytes; default 64 KiB
+	InitTimeout    time.Duration // until connection_init; default 5 s
+	PingInterval   time.Duration // default 20 s; a socket times out after 2.5 intervals, an event stream sends two heartbeats per interval
+	WriteTimeout   time.Duration // per chunk of about 16 KiB; default 5 s
+	MaxOperations  int           // concurrent operations per socket; default 50
+	MaxConnections int           // open connections; default 50 000
+	MaxPerAddress  int           // open connections per client address; default 10 000
+	MaxPerKey      int           // open connections per API key; default 1 000
 }
 
-// ResponseCache is finished answers to queries.
+// ResponseCache is a cache of query responses.
 type ResponseCache interface {
-	// Lookup returns the body that a request is answered with, nil when it must be
-	// executed.
-	Lookup(ctx context.Context, asked RequestHash) []byte
-	// Store is told of a query that was executed without an error, and in which
-	// context.
-	Store(ctx context.Context, asked RequestHash)
+	// Lookup returns the cached response body for a request, or nil on a miss.
+	Lookup(ctx context.Context, hash RequestHash) []byte
+	// Store records that a query was executed in ctx without an error.
+	Store(ctx context.Context, hash RequestHash)
 }
 
 func (o *Options) setDefaults() {
@@ -66,15 +67,15 @@ func (o *Options) setDefaults() {
 	setDefault(&o.MaxPerKey, 1000)
 }
 
-func setDefault[T comparable](field *T, standard T) {
+func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
-		*field = standard
+		*field = value
 	}
 }
 
-// Transports are the transports of one server. They share their connections'
-// limits and their end.
+// Transports are the HTTP, WebSocket and server-sent events transports of one server.
+// They share connection limits and shutdown.
 type Transports struct {
 	options     Options
 	mu          sync.Mutex
@@ -87,11 +88,11 @@ type Transports struct {
 	cutOff      atomic.Int64
 
 	started          time.Time
-	heartbeatTimer   *time.Timer // see beat
+	heartbeatTimer   *time.Timer // see checkConnections
 	heartbeatRunning bool
 }
 
-// New returns transports.
+// New returns transports with the given options.
 func New(o Options) *Transports {
 	o.setDefaults()
 	return &Transports{
@@ -100,7 +101,8 @@ func New(o Options) *Transports {
 	}
 }
 
-// Mount adds the transports to a server in the order they are to be asked.
+// Mount adds the transports to a server. Their order matters: the first one that
+// supports a request serves it.
 func (t *Transports) Mount(server *handler.Server) {
 	server.AddTransport(&webSocket{t})
 	server.AddTransport(&eventStream{t})

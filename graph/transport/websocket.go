@@ -28,37 +28,37 @@ const (
 	closeInitTimeout       = 4408
 	closeDuplicateID       = 4409
 	closeSecondInit        = 4429
-	closeSilently          = 0   // the peer has been told already, or cannot be
-	readBufferSize         = 256 // bytes; what an idle socket keeps
+	closeSilently          = 0   // send no close frame
+	readBufferSize         = 256 // bytes per idle socket
 	drainTimeout           = time.Second
-	maxSilentHalfIntervals = 5 // half ping intervals until a silent peer is dead
+	maxSilentHalfIntervals = 5 // half ping intervals without a sign of life until a peer times out
 	handshakeTimeout       = 5 * time.Second
 )
 
-// webSocket serves operations over sockets.
+// webSocket serves operations over WebSocket connections.
 type webSocket struct{ *Transports }
 
-// Supports takes requests to upgrade.
+// Supports reports whether r is a WebSocket handshake.
 func (*webSocket) Supports(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
 
-// Do upgrades the connection and returns: a goroutine of the socket's own reads
-// on, so that net/http keeps nothing for it.
+// Do upgrades the connection, starts a goroutine that reads from it, and returns, so
+// that net/http can release the request's memory.
 func (t *webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
 	if offered := websocket.Subprotocols(r); len(offered) > 0 && negotiateProtocol(offered) == "" {
-		http.Error(w, "speak graphql-transport-ws or graphql-ws", http.StatusBadRequest)
+		http.Error(w, "unsupported subprotocol: use graphql-transport-ws or graphql-ws", http.StatusBadRequest)
 		return
 	}
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: handshakeTimeout, ReadBufferSize: readBufferSize, WriteBufferPool: writeBufferPool,
 		Subprotocols: []string{modern.name, legacy.name}, CheckOrigin: t.options.CheckOrigin,
 	}
-	taken := &hijackWriter{ResponseWriter: w}
-	ws, err := upgrader.Upgrade(taken, r, nil)
+	hijacked := &hijackWriter{ResponseWriter: w}
+	ws, err := upgrader.Upgrade(hijacked, r, nil)
 	if err != nil {
-		return // it has answered
+		return // Upgrade has written the response
 	}
-	taken.conn.upgraded = true
-	s := &socket{transports: t.Transports, ws: ws, conn: taken.conn, protocol: protocolByName(ws.Subprotocol()), exec: exec}
+	hijacked.conn.upgraded = true
+	s := &socket{transports: t.Transports, ws: ws, conn: hijacked.conn, protocol: protocolByName(ws.Subprotocol()), exec: exec}
 	s.open(context.WithoutCancel(r.Context()))
 	if err := t.addConnection(s.connection); err != nil {
 		s.close(closeCodeFor(err), err.Error())
@@ -68,32 +68,32 @@ func (t *webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 	go s.readLoop()
 }
 
-var writeBufferPool = &sync.Pool{} //nolint:gochecknoglobals // a pool is shared by its nature
+var writeBufferPool = &sync.Pool{} //nolint:gochecknoglobals // a pool must be shared
 
-// socket is one live WebSocket. One goroutine reads; another writes, for as long
-// as there is something to write. It ends with its context, whose cause is a
-// farewell. Whatever is sent goes through its outbox.
+// socket is an open WebSocket. One goroutine reads messages. Another one writes and
+// exists only while there is something to write. The socket ends when its context
+// does; the cause of the context is a *closeError if a close frame must be sent.
 type socket struct {
 	socketWriter
 	transports *Transports
 	connection *connection
-	ws         *websocket.Conn // only reads
+	ws         *websocket.Conn // for reading only
 	conn       *socketConn
 	protocol   *protocol
 	exec       graphql.GraphExecutor
 
-	ctx          context.Context //nolint:containedctx // of the socket; operations get theirs from it
+	ctx          context.Context //nolint:containedctx // the lifetime of the socket
 	cancel       context.CancelCauseFunc
-	operationsWG sync.WaitGroup // those with a goroutine
-	openedAt     time.Duration  // since the transports began
-	silentChecks atomic.Int64   // looks at it since the peer last showed life
-	lastPing     time.Duration  // guarded by transports.mu
+	operationsWG sync.WaitGroup // operations with a goroutine
+	openedAt     time.Duration  // see Transports.now
+	silentChecks atomic.Int64   // checks since the last sign of life of the peer
+	lastPing     time.Duration  // guarded by t.mu
 
-	session          context.Context //nolint:containedctx // what Init made of the socket's context; nil before; guarded by mu
+	session          context.Context //nolint:containedctx // returned by Options.Init, nil before that; guarded by mu
 	activeOperations []*operation    // guarded by mu
 }
 
-// open makes a socket ready to be read.
+// open initializes a socket whose peer was connected in ctx.
 func (s *socket) open(ctx context.Context) {
 	t := s.transports
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
@@ -107,17 +107,17 @@ func (s *socket) open(ctx context.Context) {
 	s.ws.SetCloseHandler(func(code int, _ string) error { s.close(code, ""); return nil })
 }
 
-// closeError is what the peer is told at the end.
+// closeError is the code and reason of a close frame.
 type closeError struct {
 	code   int
 	reason string
 }
 
-func (f *closeError) Error() string { return f.reason }
+func (e *closeError) Error() string { return e.reason }
 
-// readLoop handles one message and leaves the next one to another goroutine: to
-// handle one takes a deep stack, which a socket that is idle need not keep. At
-// the socket's end it cleans up.
+// readLoop handles one message and then continues in a new goroutine: handling a
+// message grows the stack, which an idle socket should not keep. When the socket is
+// closed, it cleans up.
 func (s *socket) readLoop() {
 	if s.readMessage() {
 		go s.readLoop()
@@ -131,18 +131,18 @@ func (s *socket) readLoop() {
 	s.transports.removeConnection(s.connection)
 }
 
-// readMessage reads a message and handles it. It reports whether the socket goes on.
-func (s *socket) readMessage() (goesOn bool) {
+// readMessage reads and handles one message. It returns false if the socket is closed.
+func (s *socket) readMessage() (open bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.transports.options.Logger.ErrorContext(s.ctx, "panic in a socket", slog.Any("panic", p))
+			s.transports.options.Logger.ErrorContext(s.ctx, "websocket panic", slog.Any("panic", p))
 			s.close(closeInternal, "internal error")
-			goesOn = false
+			open = false
 		}
 	}()
 	kind, reader, err := s.ws.NextReader()
 	if err != nil {
-		s.close(closeSilently, "") // the library has told the peer what it did wrong
+		s.close(closeSilently, "") // the library has sent a close frame for a protocol error
 		return false
 	}
 	buffer := getBuffer()
@@ -165,9 +165,9 @@ func (s *socket) readMessage() (goesOn bool) {
 
 func (s *socket) markAlive() { s.silentChecks.Store(0) }
 
-// check ends what took too long, and pings when it is time. A peer counts as dead
-// after so many looks and not after so much time: a process that was stopped for
-// a minute comes back to peers that are alive. The transports' lock is held.
+// check closes the socket on a timeout and sends pings. A silent peer times out after
+// a number of checks, not after a duration: peers stay connected if the process itself
+// was suspended. It is called with Transports.mu held.
 func (s *socket) check(now time.Duration) {
 	o := &s.transports.options
 	silent := time.Duration(s.silentChecks.Add(1)) * s.transports.heartbeatInterval()
@@ -178,23 +178,23 @@ func (s *socket) check(now time.Duration) {
 	case now-s.openedAt > o.InitTimeout && s.sessionContext() == nil:
 		s.close(closeInitTimeout, "Connection initialisation timeout")
 	case silent > o.PingInterval*maxSilentHalfIntervals/2:
-		s.close(closeGoingAway, "no sign of life")
+		s.close(closeGoingAway, "ping timeout")
 	case now-s.lastPing >= o.PingInterval:
 		s.lastPing = now
 		s.queuePing()
 	}
 }
 
-// close ends the socket; the writer tells the peer why. The first call counts.
-// It does not wait, not even for a write that is stuck: that has a second left.
+// close closes the socket; the writer sends the close frame. Calls after the first one
+// have no effect. It does not block: a write in progress gets one more second.
 func (s *socket) close(code int, reason string) {
 	s.cancel(&closeError{code, reason})
 	_ = s.conn.SetWriteDeadline(time.Now().Add(drainTimeout)) //nolint:forbidigo // a real connection's deadline
 	s.wakeWriter()
 }
 
-// drain lets the peer read the close frame before the connection goes: what it
-// still sends is thrown away for a moment.
+// drain closes the connection after giving the peer a moment to read the close frame.
+// It discards what the peer still sends.
 func (s *socket) drain() {
 	s.writerDone.Wait()
 	s.setReadTimeout(drainTimeout)

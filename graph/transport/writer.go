@@ -15,39 +15,39 @@ import (
 )
 
 const (
-	maxQueuedMessages = 64        // frames that wait for one client, beside what its sources keep
-	maxQueuedBytes    = 256 << 10 // the same in bytes
-	chunkSize         = 16 << 10  // bytes that are written at once, and a frame more; a stuck socket keeps that
-	maxCloseReason    = 120       // bytes; a control frame has room for 123 (RFC 6455, 5.5)
+	maxQueuedMessages = 64        // queued messages per socket, in addition to what its sources buffer
+	maxQueuedBytes    = 256 << 10 // queued bytes per socket
+	chunkSize         = 16 << 10  // bytes per write, exceeded by at most one frame; a blocked socket holds as much
+	maxCloseReason    = 120       // bytes; a close frame has room for 123 (RFC 6455, 5.5)
 
-	// The header of a frame (RFC 6455, 5.2).
+	// Frame headers (RFC 6455, 5.2).
 	finBit          = 0x80
-	maxShortPayload = 125 // bytes of a payload with the shortest header
-	length16        = 126 // says that two bytes of length follow
-	length64        = 127 // says that eight do
+	maxShortPayload = 125 // bytes of payload with a 2-byte header
+	length16        = 126 // a 2-byte length follows
+	length64        = 127 // an 8-byte length follows
 )
 
-// errPeerNotReading is why a socket ends whose peer does not read.
-var errPeerNotReading = errors.New("the peer does not read")
+// errPeerNotReading is the cause of a socket closed by a write timeout.
+var errPeerNotReading = errors.New("the peer is not reading")
 
-// socketWriter is what a socket has to say. A goroutine writes for as long as there
-// is something to write: what is ready goes out at once, in as few writes as it
-// fits into.
+// socketWriter is the sending half of a socket. A goroutine writes while there is
+// something to write. It sends data at once, in as few writes as possible.
 type socketWriter struct {
 	mu          sync.Mutex
-	writing     bool              // a goroutine is at it, or was the last one
-	queue       []outgoingMessage // texts that wait
-	queuedBytes int               // their bytes
-	space       chan struct{}     // closed when there is room again; nil while nobody waits
-	pendingPong []byte            // the payload of the pong that is owed; nil for none
+	writing     bool              // the writer runs, or has run for the last time
+	queue       []outgoingMessage // the send queue
+	queuedBytes int               // size of the queue in bytes
+	space       chan struct{}     // closed when the queue has space; nil if no sender waits
+	pendingPong []byte            // payload of the pong to send; nil for none
 	pendingPing bool
-	nextTurn    int // the running operation whose turn it is
+	nextTurn    int // index of the operation polled last
 
-	writeStarted atomic.Int64   // when the write under way began, as the transports count time; 0 for none
-	writerDone   sync.WaitGroup // done when nothing will be written any more
+	writeStarted atomic.Int64   // start of the current write, see Transports.now; 0 for none
+	writerDone   sync.WaitGroup // done when the writer has stopped for the last time
 }
 
-// queuePong answers a ping of the peer. Of several only the latest needs an answer.
+// queuePong queues a pong. It replaces a queued one: only the latest ping needs a
+// response (RFC 6455, 5.5.3).
 func (s *socket) queuePong(payload string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,7 +55,7 @@ func (s *socket) queuePong(payload string) {
 	s.startWriter()
 }
 
-// queuePing asks whether the peer is there.
+// queuePing queues a ping.
 func (s *socket) queuePing() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,14 +63,14 @@ func (s *socket) queuePing() {
 	s.startWriter()
 }
 
-// wakeWriter has the writer look for what there is to do.
+// wakeWriter starts the writer.
 func (s *socket) wakeWriter() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.startWriter()
 }
 
-// startWriter has something written. The lock is held.
+// startWriter starts the writer unless it is running. The caller holds mu.
 func (s *socket) startWriter() {
 	if !s.writing {
 		s.writing = true
@@ -78,7 +78,8 @@ func (s *socket) startWriter() {
 	}
 }
 
-// runWriter writes what there is, and at the socket's end the farewell.
+// runWriter writes frames until there are none. When the socket is closed, it sends
+// the close frame.
 func (s *socket) runWriter() {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
@@ -97,7 +98,7 @@ func (s *socket) runWriter() {
 	s.sendCloseFrame(buffer, err)
 }
 
-// tryStopWriter has the writer end unless there is more to do.
+// tryStopWriter marks the writer as stopped unless there is more to write.
 func (s *socket) tryStopWriter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,24 +109,24 @@ func (s *socket) tryStopWriter() bool {
 	return true
 }
 
-// writeFrames writes whole frames.
+// writeFrames writes complete frames.
 func (s *socket) writeFrames(frames []byte) error {
 	s.writeStarted.Store(int64(s.transports.now()))
 	defer s.writeStarted.Store(0)
 	return s.conn.writeFrames(frames)
 }
 
-// currentWriteTime is for how long the write under way has taken.
+// currentWriteTime returns how long the current write has taken, or 0.
 func (s *socket) currentWriteTime(now time.Duration) time.Duration {
-	since := time.Duration(s.writeStarted.Load())
-	if since == 0 {
+	start := time.Duration(s.writeStarted.Load())
+	if start == 0 {
 		return 0
 	}
-	return now - since
+	return now - start
 }
 
-// disconnectStuck ends the socket of a peer that does not read: a write that is stuck fails.
-// By now it may have got through, and the writer rests: then another one leaves.
+// disconnectStuck closes the socket of a peer that does not read. It makes a blocked
+// write fail. It also wakes the writer, because the write may just have succeeded.
 func (s *socket) disconnectStuck() {
 	if s.ctx.Err() == nil {
 		s.transports.cutOff.Add(1)
@@ -135,26 +136,25 @@ func (s *socket) disconnectStuck() {
 	s.wakeWriter()
 }
 
-// collectFrames fills a buffer with about a chunk of frames: what is queued, then what
-// sources have, each operation in its turn. Less than a chunk it is when a source
-// is at something that takes long: that goes out first.
+// collectFrames appends about one chunk of frames to buffer: queued messages first,
+// then responses of sources in round-robin order. It stops early when a source needs
+// more time, so that the frames so far are sent first.
 func (s *socket) collectFrames(buffer *bytes.Buffer) {
 	s.collectQueued(buffer, chunkSize)
 	for buffer.Len() < chunkSize {
-		this := s.takeReady()
-		if this == nil {
+		op := s.takeReady()
+		if op == nil {
 			return
 		}
-		s.collectFromSource(buffer, this)
-		if s.isPending(this) {
+		s.collectFromSource(buffer, op)
+		if s.isPending(op) {
 			return
 		}
 	}
 }
 
-// collectQueued moves control frames and queued texts up to a number of bytes
-// into a buffer.
-func (s *socket) collectQueued(buffer *bytes.Buffer, most int) {
+// collectQueued moves control frames and queued messages to buffer, up to maxBytes.
+func (s *socket) collectQueued(buffer *bytes.Buffer, maxBytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pendingPong != nil {
@@ -168,7 +168,7 @@ func (s *socket) collectQueued(buffer *bytes.Buffer, most int) {
 		}
 		appendFrame(buffer, websocket.PingMessage)
 	}
-	for len(s.queue) > 0 && buffer.Len() < most {
+	for len(s.queue) > 0 && buffer.Len() < maxBytes {
 		text := s.queue[0].text
 		appendFrame(buffer, websocket.TextMessage, text)
 		s.queuedBytes -= len(text)
@@ -178,70 +178,68 @@ func (s *socket) collectQueued(buffer *bytes.Buffer, most int) {
 	s.signalSpace()
 }
 
-// takeReady returns the operation whose turn it is of those whose source may have
-// something, nil for none.
+// takeReady returns the next operation whose source may have a response, or nil.
 func (s *socket) takeReady() *operation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range s.activeOperations {
 		s.nextTurn = (s.nextTurn + 1) % len(s.activeOperations)
-		if this := s.activeOperations[s.nextTurn]; this.ready() {
-			this.pending = false
-			return this
+		if op := s.activeOperations[s.nextTurn]; op.ready() {
+			op.pending = false
+			return op
 		}
 	}
 	return nil
 }
 
-func (s *socket) isPending(this *operation) bool {
+func (s *socket) isPending(op *operation) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return this.pending
+	return op.pending
 }
 
 // isRunning reports whether an operation has not ended.
-func (s *socket) isRunning(this *operation) bool {
+func (s *socket) isRunning(op *operation) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.findOperation(this.id) == this
+	return s.findOperation(op.id) == op
 }
 
-// collectFromSource fills a buffer with what an operation's source has. What it has
-// when the client has ended the operation meanwhile is dropped.
-func (s *socket) collectFromSource(buffer *bytes.Buffer, this *operation) {
+// collectFromSource appends the responses that a source has ready. It drops a response
+// if the client has stopped the operation.
+func (s *socket) collectFromSource(buffer *bytes.Buffer, op *operation) {
 	session := s.sessionContext()
 	for buffer.Len() < chunkSize {
-		payload, over, errs := s.transports.pullSource(session, this.source)
+		payload, done, errs := s.transports.pullSource(session, op.source)
 		switch {
-		case over && s.endOperation(this) && s.ctx.Err() == nil:
-			appendFrame(buffer, websocket.TextMessage, s.protocol.endMessage(this.id, errs))
+		case done && s.endOperation(op) && s.ctx.Err() == nil:
+			appendFrame(buffer, websocket.TextMessage, s.protocol.endMessage(op.id, errs))
 			return
-		case over || payload == nil || !s.isRunning(this):
+		case done || payload == nil || !s.isRunning(op):
 			return
 		}
-		appendFrame(buffer, websocket.TextMessage, this.dataPrefix, payload, dataSuffix)
+		appendFrame(buffer, websocket.TextMessage, op.dataPrefix, payload, dataSuffix)
 	}
-	s.wakeOperation(this) // there may be more
+	s.wakeOperation(op) // the source may have more
 }
 
-// dataSuffix is what follows the payload in a message.
-var dataSuffix = []byte{'}'} //nolint:gochecknoglobals // a constant in all but name
+// dataSuffix follows the payload of a data message.
+var dataSuffix = []byte{'}'} //nolint:gochecknoglobals // a constant
 
-// sendCloseFrame sends what was still queued and the close frame within a second, and
-// has the reader wait that long for the peer to take them. After a write that
-// failed there is nothing more to say.
-func (s *socket) sendCloseFrame(buffer *bytes.Buffer, failed error) {
+// sendCloseFrame sends the queued messages and the close frame within drainTimeout,
+// and gives the peer as long to read them. It sends nothing after a failed write.
+func (s *socket) sendCloseFrame(buffer *bytes.Buffer, writeErr error) {
 	defer s.writerDone.Done()
 	defer s.setReadTimeout(drainTimeout)
-	end, ok := errors.AsType[*closeError](context.Cause(s.ctx))
+	closeErr, ok := errors.AsType[*closeError](context.Cause(s.ctx))
 	switch {
-	case !ok || failed != nil:
+	case !ok || writeErr != nil:
 		_ = s.conn.Close()
-	case end.code != closeSilently:
+	case closeErr.code != closeSilently:
 		buffer.Reset()
 		s.collectQueued(buffer, 2*maxQueuedBytes)
-		reason := strings.ToValidUTF8(end.reason[:min(len(end.reason), maxCloseReason)], "")
-		appendFrame(buffer, websocket.CloseMessage, websocket.FormatCloseMessage(end.code, reason))
+		reason := strings.ToValidUTF8(closeErr.reason[:min(len(closeErr.reason), maxCloseReason)], "")
+		appendFrame(buffer, websocket.CloseMessage, websocket.FormatCloseMessage(closeErr.code, reason))
 		_ = s.writeFrames(buffer.Bytes())
 	}
 }
@@ -250,8 +248,7 @@ func (s *socket) setReadTimeout(d time.Duration) {
 	_ = s.conn.SetReadDeadline(time.Now().Add(d)) //nolint:forbidigo // a real connection's deadline
 }
 
-// appendFrame adds a whole frame, unmasked as a server's are, whose payload is
-// given in parts.
+// appendFrame appends an unmasked frame. Its payload is the concatenation of parts.
 func appendFrame(buffer *bytes.Buffer, kind byte, parts ...[]byte) {
 	size := 0
 	for _, part := range parts {

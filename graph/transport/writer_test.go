@@ -12,26 +12,26 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// TestSocket_disconnectsStuckPeer: a write that took too long may get through just before its socket is
-// cut off. The socket is gone nevertheless, though nobody writes any more.
+// TestSocket_disconnectsStuckPeer checks that a socket is closed even if its slow
+// write succeeds just before the write timeout and the writer has stopped.
 func TestSocket_disconnectsStuckPeer(t *testing.T) {
 	t.Parallel()
 	s := openSocket(t)
 	s.disconnectStuck()
-	gone := make(chan struct{})
+	closed := make(chan struct{})
 	go func() {
-		defer close(gone)
+		defer close(closed)
 		s.transports.wg.Wait()
 	}()
-	waitFor(t, gone, "the socket is gone")
+	waitFor(t, closed, "the socket to close")
 }
 
-// TestSocket_dropsQueuedMessages: what waits of operations that the client has ended is dropped, and
-// makes room for what others say.
+// TestSocket_dropsQueuedMessages checks that stopping an operation drops its queued
+// messages and makes space for others.
 func TestSocket_dropsQueuedMessages(t *testing.T) {
 	t.Parallel()
 	s := openSocket(t)
-	s.writing = true // nobody is: all waits
+	s.writing = true // no writer runs: messages stay queued
 	ended, other := &operation{id: "a", cancel: func() {}}, &operation{id: "b", cancel: func() {}}
 	s.addOperation(ended)
 	s.addOperation(other)
@@ -39,32 +39,32 @@ func TestSocket_dropsQueuedMessages(t *testing.T) {
 		s.send(t.Context(), outgoingMessage{text: []byte("next"), operation: ended})
 	}
 	s.send(t.Context(), outgoingMessage{text: []byte("complete"), operation: ended, final: true})
-	waited := make(chan struct{})
+	sent := make(chan struct{})
 	go func() {
-		defer close(waited)
+		defer close(sent)
 		s.send(t.Context(), outgoingMessage{text: []byte("other"), operation: other})
 	}()
 	for !s.hasBlockedSender() {
 		runtime.Gosched()
 	}
 	s.stopOperation("a")
-	waitFor(t, waited, "there is room")
+	waitFor(t, sent, "the blocked sender")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writing = false
 	if len(s.queue) != 1 || s.queue[0].operation != other || s.queuedBytes != len("other") {
-		t.Errorf("%d texts of %d bytes wait, want the one of the other operation", len(s.queue), s.queuedBytes)
+		t.Errorf("got %d queued messages (%d bytes), want only the other operation's", len(s.queue), s.queuedBytes)
 	}
 }
 
-// hasBlockedSender reports whether somebody waits for room.
+// hasBlockedSender reports whether a sender waits for space.
 func (s *socket) hasBlockedSender() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.space != nil
 }
 
-// openSocket opens a socket whose peer says nothing.
+// openSocket opens a socket whose peer sends nothing.
 func openSocket(t *testing.T) *socket {
 	t.Helper()
 	transports := New(Options{
@@ -73,13 +73,13 @@ func openSocket(t *testing.T) *socket {
 	opened := make(chan *socket, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		upgrader := websocket.Upgrader{}
-		taken := &hijackWriter{ResponseWriter: w}
-		ws, err := upgrader.Upgrade(taken, r, nil)
+		hijacked := &hijackWriter{ResponseWriter: w}
+		ws, err := upgrader.Upgrade(hijacked, r, nil)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		s := &socket{transports: transports, ws: ws, conn: taken.conn, protocol: modern}
+		s := &socket{transports: transports, ws: ws, conn: hijacked.conn, protocol: modern}
 		s.open(context.WithoutCancel(r.Context()))
 		if err := transports.addConnection(s.connection); err != nil {
 			t.Error(err)
@@ -102,6 +102,6 @@ func waitFor(t *testing.T, done <-chan struct{}, what string) {
 	select {
 	case <-done:
 	case <-time.After(10 * time.Second):
-		t.Fatalf("waited too long until %s", what)
+		t.Fatalf("timed out waiting for %s", what)
 	}
 }

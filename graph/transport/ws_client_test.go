@@ -19,18 +19,20 @@ const (
 	legacy      = "graphql-ws"
 	initMessage = `{"type":"connection_init"}`
 	ackMessage  = `{"type":"connection_ack"}`
+
+	subscribeSilence = `{"id":"1","type":"subscribe","payload":{"query":"subscription { silence }"}}`
 )
 
-// wsClient is the client's end of a socket.
+// wsClient is a WebSocket client.
 type wsClient struct {
 	*websocket.Conn
 	t *testing.T
 }
 
-// dial opens a socket that speaks a protocol.
-func (d *testServer) dial(t *testing.T, protocol string) *wsClient {
+// dial opens a socket with a subprotocol.
+func (server *testServer) dial(t *testing.T, protocol string) *wsClient {
 	t.Helper()
-	conn, response, err := d.tryDial(t.Context(), nil, protocol)
+	conn, response, err := server.tryDial(t.Context(), nil, protocol)
 	testutil.Must(t, err)
 	testutil.Must(t, response.Body.Close())
 	t.Cleanup(func() { _ = conn.Close() })
@@ -38,59 +40,66 @@ func (d *testServer) dial(t *testing.T, protocol string) *wsClient {
 	return &wsClient{conn, t}
 }
 
-func (d *testServer) tryDial(ctx context.Context, header http.Header, protocols ...string) (*websocket.Conn, *http.Response, error) {
+func (server *testServer) tryDial(ctx context.Context, header http.Header, protocols ...string) (*websocket.Conn, *http.Response, error) {
 	dialer := websocket.Dialer{Subprotocols: protocols}
-	return dialer.DialContext(ctx, "ws"+strings.TrimPrefix(d.URL, "http"), header)
+	return dialer.DialContext(ctx, "ws"+strings.TrimPrefix(server.URL, "http"), header)
 }
 
-// connect opens a socket and has it acknowledged.
-func (d *testServer) connect(t *testing.T) *wsClient {
+// connect opens a socket and completes connection_init.
+func (server *testServer) connect(t *testing.T) *wsClient {
 	t.Helper()
-	p := d.dial(t, modern)
-	p.send(initMessage)
-	p.expect(ackMessage)
-	return p
+	client := server.dial(t, modern)
+	client.send(initMessage)
+	client.expect(ackMessage)
+	return client
 }
 
-// send sends messages as they are.
-func (p *wsClient) send(messages ...string) {
-	p.t.Helper()
+// send sends text messages.
+func (client *wsClient) send(messages ...string) {
+	client.t.Helper()
 	for _, message := range messages {
-		testutil.Must(p.t, p.WriteMessage(websocket.TextMessage, []byte(message)))
+		testutil.Must(client.t, client.WriteMessage(websocket.TextMessage, []byte(message)))
 	}
 }
 
-// subscribe begins an operation.
-func (p *wsClient) subscribe(id, document string) {
-	p.t.Helper()
-	p.send(fmt.Sprintf(`{"id":%q,"type":"subscribe","payload":%s}`, id, requestBody(document)))
+// subscribe starts an operation.
+func (client *wsClient) subscribe(id, document string) {
+	client.t.Helper()
+	client.send(fmt.Sprintf(`{"id":%q,"type":"subscribe","payload":%s}`, id, requestBody(document)))
 }
 
-// expect wants these messages next, in this order.
-func (p *wsClient) expect(messages ...string) {
-	p.t.Helper()
+// expect reads the next messages and compares them.
+func (client *wsClient) expect(messages ...string) {
+	client.t.Helper()
 	for _, want := range messages {
-		testutil.Must(p.t, p.SetReadDeadline(time.Now().Add(testutil.Timeout)))
-		_, got, err := p.ReadMessage()
+		testutil.Must(client.t, client.SetReadDeadline(time.Now().Add(testutil.Timeout)))
+		_, got, err := client.ReadMessage()
 		if err != nil || string(got) != want {
-			p.t.Fatalf("heard %s (%v), want %s", got, err, want)
+			client.t.Fatalf("got %s (%v), want %s", got, err, want)
 		}
 	}
 }
 
-// expectClose wants the socket closed with a code; messages before that are let
-// pass. It returns the reason.
-func (p *wsClient) expectClose(code int) string {
-	p.t.Helper()
+// expectNoMessage checks that no message arrives before the response to a ping.
+func (client *wsClient) expectNoMessage() {
+	client.t.Helper()
+	client.send(`{"type":"ping"}`)
+	client.expect(`{"type":"pong","payload":null}`)
+}
+
+// expectClose reads until the socket is closed, checks the code and returns the
+// reason.
+func (client *wsClient) expectClose(code int) string {
+	client.t.Helper()
 	for {
-		_, _, err := p.ReadMessage()
+		_, _, err := client.ReadMessage()
 		if err == nil {
 			continue
 		}
-		closed, ok := errors.AsType[*websocket.CloseError](err)
-		if !ok || closed.Code != code {
-			p.t.Fatalf("the socket ended with %v, want %d", err, code)
+		closeErr, ok := errors.AsType[*websocket.CloseError](err)
+		if !ok || closeErr.Code != code {
+			client.t.Fatalf("socket closeErr with %v, want %d", err, code)
 		}
-		return closed.Text
+		return closeErr.Text
 	}
 }

@@ -1,12 +1,12 @@
-// The page's own part: the key that requests carry, where they go, dark and light.
+// Sets up RapiDoc: the API key, the server, and the dark and light themes.
 'use strict';
 
 (async () => {
   const reference = document.getElementById('reference');
   const keyBox = document.getElementById('api-key');
 
-  // The key lives as long as the tab, and is the explorer's too: sessionStorage,
-  // never localStorage.
+  // The key is kept until the tab is closed and shared with the explorer:
+  // sessionStorage, never localStorage.
   const storedKey = 'agentmarket:api-key';
   const useKey = () => reference.setAttribute('api-key-value', keyBox.value.trim() || '-');
   keyBox.value = sessionStorage.getItem(storedKey) ?? '';
@@ -20,19 +20,19 @@
   const useTheme = () => {
     reference.setAttribute('theme', dark.matches ? 'dark' : 'light');
     reference.setAttribute('nav-bg-color', dark.matches ? '#22252b' : '#f4f5f7');
-    reference.setAttribute('nav-text-color', dark.matches ? '#c9cdd4' : '#3d434c'); // its own is too faint to read
+    reference.setAttribute('nav-text-color', dark.matches ? '#c9cdd4' : '#3d434c'); // the default has too little contrast
   };
   dark.addEventListener('change', useTheme);
   useTheme();
 
-  // The document names the public address. What is tried here goes to where the page
-  // came from, which is the only place it may call.
+  // The document contains the public URL. Send requests to the origin of the page
+  // instead, the only host that its policy allows.
   await customElements.whenDefined('rapi-doc');
-  const answer = await fetch(reference.dataset.openapi);
-  const description = await answer.json();
+  const response = await fetch(reference.dataset.openapi);
+  const description = await response.json();
   description.servers = [{ url: location.origin }];
 
-  // RapiDoc shows named examples only, and makes some up where there are none.
+  // RapiDoc shows only named examples and generates others: name the documented ones.
   const name = ({ content = {} }) => Object.values(content).forEach((media) => {
     if (media.example !== undefined) media.examples = { Documented: { value: media.example } };
   });
@@ -42,7 +42,7 @@
   await reference.loadSpec(description);
   await reference.updateComplete;
 
-  // RapiDoc gives its fields no names for those who cannot see where they stand.
+  // RapiDoc's fields have no labels for screen readers.
   const { shadowRoot } = reference;
   shadowRoot.querySelector('nav').setAttribute('aria-label', 'Routes');
   for (const request of shadowRoot.querySelectorAll('api-request')) {

@@ -1,4 +1,4 @@
-// The page's own part: where requests go, which key they carry, what is shown first.
+// Sets up GraphiQL: the endpoint, the API key and the default query.
 'use strict';
 
 (async () => {
@@ -8,7 +8,7 @@
   const socket = new URL(endpoint);
   socket.protocol = endpoint.protocol === 'https:' ? 'wss:' : 'ws:';
 
-  // The key lives as long as the tab: sessionStorage, never localStorage.
+  // The key is kept until the tab is closed: sessionStorage, never localStorage.
   const storedKey = 'agentmarket:api-key';
   const keyHeaders = () => {
     const key = sessionStorage.getItem(storedKey);
@@ -16,8 +16,8 @@
   };
   const rememberKey = (event) => sessionStorage.setItem(storedKey, event.target.value.trim());
 
-  // A fetcher is made for each operation, so each goes out with the key of that
-  // moment. A subscription opens a socket of its own and closes it with itself.
+  // Each operation creates a fetcher, so that it uses the current key. Each
+  // subscription has its own socket.
   const fetcher = (operation, options) =>
     GraphiQL.createFetcher({
       url: endpoint.href,
@@ -37,7 +37,7 @@
       autoComplete: 'off',
       spellCheck: false,
       placeholder: 'none: public data only',
-      title: 'Sent as X-API-Key. Forgotten when this tab is closed.',
+      title: 'Sent as X-API-Key. Deleted when this tab is closed.',
       defaultValue: sessionStorage.getItem(storedKey) ?? '',
       onChange: rememberKey,
     }),
