@@ -13,21 +13,20 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// MaxBodyBytes is how many bytes a request's body has at most.
+// MaxBodyBytes is the maximum size of a request body in bytes.
 const MaxBodyBytes = 1 << 20
 
-// maxDrainBytes is how many bytes past that are read and thrown away: a client that is
-// cut off while it sends never reads why.
+// maxDrainBytes is how many more bytes of an oversized body are read and discarded. A
+// client whose connection is closed while it sends would not read the error.
 const maxDrainBytes = 16 << 20
 
-// bodyFields are the members of a JSON object, still to be read. Of a name given
-// twice the last one counts, names are told apart by case, and unknown ones do
-// no harm.
+// bodyFields are the members of a JSON object. The last of two members with the same
+// name is used. Names are case-sensitive. Unknown members are ignored.
 type bodyFields map[string]json.RawMessage
 
-// readBody reads a request's body. An empty one is an object without members,
-// whatever its Content-Type: curl names one when there is nothing to send. A
-// missing Content-Type is JSON's.
+// readBody reads the request body. An empty body is an empty object, whatever its
+// Content-Type: curl sends a Content-Type with an empty body. A missing Content-Type
+// means JSON.
 func readBody(r *http.Request) (bodyFields, error) {
 	body, err := readAll(r)
 	if err != nil {
@@ -42,25 +41,25 @@ func readBody(r *http.Request) (bodyFields, error) {
 	if !utf8.Valid(body) {
 		return nil, models.Errorf(models.InvalidInput, "the body must be valid UTF-8")
 	}
-	var found bodyFields
-	err = json.Unmarshal(body, &found)
-	if _, mistyped := errors.AsType[*json.UnmarshalTypeError](err); mistyped || err == nil && found == nil {
+	var fields bodyFields
+	err = json.Unmarshal(body, &fields)
+	if _, mistyped := errors.AsType[*json.UnmarshalTypeError](err); mistyped || err == nil && fields == nil {
 		return nil, models.Errorf(models.InvalidInput, "the body must be a JSON object")
 	}
 	if err != nil {
 		return nil, models.Errorf(models.InvalidInput, "the body is not valid JSON")
 	}
-	return found, nil
+	return fields, nil
 }
 
 func readAll(r *http.Request) ([]byte, error) {
 	tooLarge := models.Errorf(models.PayloadTooLarge, "the body must have at most %d bytes", MaxBodyBytes)
 	if r.ContentLength > MaxBodyBytes && r.Header.Get("Expect") != "" {
-		return nil, tooLarge // the client waits for leave to send
+		return nil, tooLarge // the client waits for 100 Continue
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, MaxBodyBytes+1))
 	if err != nil {
-		return nil, models.Errorf(models.InvalidInput, "the body did not come in whole")
+		return nil, models.Errorf(models.InvalidInput, "could not read the request body")
 	}
 	if len(body) > MaxBodyBytes {
 		_, _ = io.CopyN(io.Discard, r.Body, maxDrainBytes)
@@ -77,27 +76,26 @@ func isJSON(contentType string) bool {
 	return err == nil && (media == "application/json" || strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json"))
 }
 
-// decode reads the fields of a request. Those tagged omitempty may be left out
-// or null; each other one is INVALID_INPUT when it is missing, and any of them
-// when it is of another type.
-func decode[In any](given bodyFields) (In, error) {
+// decode decodes the fields of a request to In. Fields tagged omitempty are optional.
+// A missing required field or a value of the wrong type is INVALID_INPUT.
+func decode[In any](fields bodyFields) (In, error) {
 	var in In
-	into := reflect.ValueOf(&in).Elem()
-	for i := range into.NumField() {
-		name, options, _ := strings.Cut(into.Type().Field(i).Tag.Get("json"), ",")
-		raw, ok := given[name]
+	dst := reflect.ValueOf(&in).Elem()
+	for i := range dst.NumField() {
+		name, options, _ := strings.Cut(dst.Type().Field(i).Tag.Get("json"), ",")
+		raw, ok := fields[name]
 		switch {
 		case (!ok || string(raw) == "null") && options == "omitempty":
 		case !ok || string(raw) == "null":
 			return in, models.Invalid(name, "is required")
-		case json.Unmarshal(raw, into.Field(i).Addr().Interface()) != nil:
-			return in, models.Invalid(name, "must be %s", jsonTypeName(into.Field(i).Type()))
+		case json.Unmarshal(raw, dst.Field(i).Addr().Interface()) != nil:
+			return in, models.Invalid(name, "must be %s", jsonTypeName(dst.Field(i).Type()))
 		}
 	}
 	return in, nil
 }
 
-// jsonTypeName names the JSON type that a field of a request takes.
+// jsonTypeName returns the JSON type of a request field, for error messages.
 func jsonTypeName(t reflect.Type) string {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()

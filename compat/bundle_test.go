@@ -18,7 +18,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// bundle is the door on a fresh market, served on a socket.
+// bundle is the REST API on a new market, served over HTTP.
 type bundle struct {
 	*markettest.Bundle
 	hooks   *webhooks.Webhooks
@@ -35,16 +35,16 @@ func newBundle(tb testing.TB) *bundle {
 	})
 	b.Notifier, b.Deliverer, b.CheckURL, b.CheckHost = b.hooks, b.hooks, client.CheckURL, client.CheckHost
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks}
-	answers, err := graph.NewCache(b.Market)
+	cache, err := graph.NewCache(b.Market)
 	testutil.Must(tb, err)
-	b.handler = b.authenticate(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger, Cache: answers}))
+	b.handler = b.authenticate(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger, Cache: cache}))
 	server := httptest.NewServer(b.handler)
 	tb.Cleanup(server.Close)
 	b.url = server.URL
 	return b
 }
 
-// authenticate does what stands before the door: it finds out who is calling.
+// authenticate is the middleware that adds the request and the caller to the context.
 func (b *bundle) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := auth.WithRequest(r.Context(), &auth.Request{
@@ -62,20 +62,20 @@ func (b *bundle) authenticate(next http.Handler) http.Handler {
 	})
 }
 
-// request is what to send. Headers are pairs of name and value.
+// request is a request to send. headers are pairs of name and value.
 type request struct {
 	method, path, key, body string
 	headers                 []string
 }
 
-// apiResponse is what came back.
+// apiResponse is a response and its decoded envelope.
 type apiResponse struct {
 	*http.Response
 	raw  []byte
 	body map[string]any
 }
 
-// send sends a request and wants an envelope back.
+// send sends a request and checks the envelope of the response.
 func (b *bundle) send(tb testing.TB, r request) apiResponse {
 	tb.Helper()
 	var body io.Reader
@@ -102,12 +102,12 @@ func (b *bundle) send(tb testing.TB, r request) apiResponse {
 	return out
 }
 
-// parseEnvelope holds an answer to the form that every answer under /api has.
+// parseEnvelope decodes a response and checks the form of its envelope.
 func parseEnvelope(tb testing.TB, status int, header http.Header, raw []byte) map[string]any {
 	tb.Helper()
 	var body map[string]any
 	if err := json.Unmarshal(raw, &body); err != nil {
-		tb.Fatalf("status %d: no JSON object: %v in %q", status, err, raw)
+		tb.Fatalf("status %d: not a JSON object: %v in %q", status, err, raw)
 	}
 	if got := header.Get("Content-Type"); got != "application/json" {
 		tb.Errorf("Content-Type %q", got)
@@ -119,7 +119,7 @@ func parseEnvelope(tb testing.TB, status int, header http.Header, raw []byte) ma
 	_, hasCode := body["code"].(string)
 	_, hasError := body["error"].(string)
 	if hasData == hasError || hasError != hasCode {
-		tb.Errorf("no envelope: %s", raw)
+		tb.Errorf("not an envelope: %s", raw)
 	}
 	return body
 }
@@ -135,10 +135,10 @@ func (b *bundle) mustSend(tb testing.TB, r request) map[string]any {
 	return data
 }
 
-// caller is an agent as its owner knows it.
+// caller is an agent and its API key.
 type caller struct{ id, key string }
 
-// registerAgent registers an agent; the members are JSON beside its name.
+// registerAgent registers an agent. members are additional JSON members.
 func (b *bundle) registerAgent(tb testing.TB, name, members string) caller {
 	tb.Helper()
 	data := b.mustSend(tb, request{method: http.MethodPost, path: "/api/agents/register", body: fmt.Sprintf(`{"name":%q%s}`, name, members)})
@@ -154,7 +154,8 @@ func (b *bundle) postTask(tb testing.TB, poster caller) string {
 	}), "id")
 }
 
-// stateSnapshot tells everything that a request could have changed.
+// stateSnapshot returns a text that changes with every state that a request can
+// change.
 func (b *bundle) stateSnapshot(tb testing.TB) string {
 	tb.Helper()
 	var counts []int64
@@ -173,7 +174,7 @@ func stringField(tb testing.TB, data map[string]any, name string) string {
 	tb.Helper()
 	value, ok := data[name].(string)
 	if !ok {
-		tb.Fatalf("no text %s in %v", name, data)
+		tb.Fatalf("no string %s in %v", name, data)
 	}
 	return value
 }

@@ -17,7 +17,7 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// cachePair asks two doors to the same market, of which only one keeps answers.
+// cachePair is two REST handlers of one market, with and without a cache.
 type cachePair struct {
 	*bundle
 	uncached http.Handler
@@ -37,7 +37,7 @@ func newCachePair(t *testing.T) *cachePair {
 	return r
 }
 
-// serveRequest sends a request to a door.
+// serveRequest sends a request to a handler.
 func serveRequest(h http.Handler, method, path, key, body string) *httptest.ResponseRecorder {
 	r := httptest.NewRequestWithContext(context.Background(), method, path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -49,17 +49,17 @@ func serveRequest(h http.Handler, method, path, key, body string) *httptest.Resp
 	return w
 }
 
-// TestCache_matchesUncachedProperty walks the market at random and reads by every route: no
-// answer differs from that of a door that keeps none, headers included.
+// TestCache_matchesUncachedProperty changes a market at random and reads every route
+// with and without the cache. The responses are equal, including headers.
 func TestCache_matchesUncachedProperty(t *testing.T) {
 	t.Parallel()
-	r := newCachePair(t) // the walk goes on and on in one market
+	r := newCachePair(t) // all runs share one market
 	rapid.Check(t, func(rt *rapid.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"post": func(rt *rapid.T) {
 				r.tasks = append(r.tasks, r.postTask(t, rapid.SampledFrom(r.callers).Draw(rt, "poster")))
 			},
-			"move": func(rt *rapid.T) {
+			"transition": func(rt *rapid.T) {
 				if len(r.tasks) == 0 {
 					return
 				}
@@ -72,7 +72,7 @@ func TestCache_matchesUncachedProperty(t *testing.T) {
 				serveRequest(r.handler, http.MethodPut, "/api/agents/me/webhook", rapid.SampledFrom(r.callers).Draw(rt, "caller").key,
 					fmt.Sprintf(`{"webhook_url":"https://hooks.example.com/%d"}`, rapid.IntRange(1, 9).Draw(rt, "path")))
 			},
-			"jump": func(rt *rapid.T) {
+			"advance clock": func(rt *rapid.T) {
 				r.Clock.Advance(time.Duration(rapid.IntRange(-60, 24*60).Draw(rt, "minutes")) * time.Minute)
 			},
 			"": func(rt *rapid.T) { r.compare(rt, rapid.SampledFrom(r.readPaths()).Draw(rt, "path")) },
@@ -80,7 +80,7 @@ func TestCache_matchesUncachedProperty(t *testing.T) {
 	})
 }
 
-// readPaths are reads that may be asked for, right and wrong ones.
+// readPaths returns valid and invalid paths to read.
 func (r *cachePair) readPaths() []string {
 	paths := []string{
 		"/api/agents", "/api/agents?capability=research&limit=1", "/api/agents/me", "/api/agents/me/webhook", "/api/wallet",
@@ -93,7 +93,7 @@ func (r *cachePair) readPaths() []string {
 	return paths
 }
 
-// compare reads from both doors, twice, for anyone.
+// compare reads a path twice from both handlers, as any caller.
 func (r *cachePair) compare(rt *rapid.T, path string) {
 	key := rapid.SampledFrom([]string{"", r.callers[0].key, r.callers[1].key}).Draw(rt, "key")
 	method := rapid.SampledFrom([]string{http.MethodGet, http.MethodGet, http.MethodHead}).Draw(rt, "method")
@@ -101,14 +101,14 @@ func (r *cachePair) compare(rt *rapid.T, path string) {
 	for range 2 {
 		got := serveRequest(r.handler, method, path, key, "")
 		if got.Code != want.Code || got.Body.String() != want.Body.String() || fmt.Sprint(got.Header()) != fmt.Sprint(want.Header()) {
-			rt.Fatalf("%s %s is answered %d %v %s\nand without memory %d %v %s",
+			rt.Fatalf("%s %s: cached %d %v %s\nuncached %d %v %s",
 				method, path, got.Code, got.Header(), got.Body, want.Code, want.Header(), want.Body)
 		}
 	}
 }
 
-// TestCache_invalidation: a read that was answered before takes no statement, until
-// anything is written.
+// TestCache_invalidation checks that a repeated read executes no statement until
+// something is written.
 func TestCache_invalidation(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -117,31 +117,31 @@ func TestCache_invalidation(t *testing.T) {
 	statements := countStatements(t, b)
 	for _, path := range []string{"/api/tasks?limit=1", "/api/tasks/" + task, "/api/agents/me", "/api/wallet"} {
 		for _, key := range []string{poster.key, other.key} {
-			taken := statements.Load()
+			before := statements.Load()
 			first := b.send(t, request{method: http.MethodGet, path: path, key: key})
-			if statements.Load() == taken {
-				t.Errorf("%s was answered before it was asked", path)
+			if statements.Load() == before {
+				t.Errorf("the first read of %s was cached", path)
 			}
-			taken = statements.Load()
+			before = statements.Load()
 			again := b.send(t, request{method: http.MethodGet, path: path, key: key})
-			if statements.Load() != taken || string(again.raw) != string(first.raw) {
-				t.Errorf("%s took %d statements: %s", path, statements.Load()-taken, again.raw)
+			if statements.Load() != before || string(again.raw) != string(first.raw) {
+				t.Errorf("%s executed %d statements: %s", path, statements.Load()-before, again.raw)
 			}
 		}
 	}
 	b.postTask(t, poster)
 	if got := b.send(t, request{method: http.MethodGet, path: "/api/wallet", key: poster.key}); got.body["balance"] != 50.0 {
-		t.Errorf("after a write: %s", got.raw)
+		t.Errorf("balance after a write: %s", got.raw)
 	}
 }
 
-// countStatements counts the statements that read the store from now on.
+// countStatements counts the read statements from now on.
 func countStatements(t *testing.T, b *bundle) *atomic.Int64 {
 	t.Helper()
 	var n atomic.Int64
-	one := func(*gorm.DB) { n.Add(1) }
+	count := func(*gorm.DB) { n.Add(1) }
 	callbacks := b.DB.Read(t.Context()).Callback()
-	testutil.Must(t, callbacks.Query().Register("test:count", one))
-	testutil.Must(t, callbacks.Row().Register("test:count", one))
+	testutil.Must(t, callbacks.Query().Register("test:count", count))
+	testutil.Must(t, callbacks.Row().Register("test:count", count))
 	return &n
 }

@@ -20,12 +20,12 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Options is what the door wants to know beside the resolvers.
+// Options configure the REST API.
 type Options struct {
-	Version   string // of the server, for the OpenAPI document
-	PublicURL string // where clients reach the server, for the OpenAPI document
+	Version   string // server version, for the OpenAPI document
+	PublicURL string // base URL of the server, for the OpenAPI document
 	Logger    *slog.Logger
-	Cache     *graph.Cache // where reads are answered from memory; may be nil
+	Cache     *graph.Cache // cache of GET responses; may be nil
 }
 
 // handler serves the routes. It is safe for concurrent use.
@@ -35,43 +35,42 @@ type handler struct {
 	logger   *slog.Logger
 }
 
-// New returns the handler of everything under /api and of /openapi.json. It
-// wants the request in the context ([auth.WithRequest]), and the caller
-// ([auth.WithActor]) when a valid key came with it.
+// New returns the handler for all paths below /api and for /openapi.json. The request
+// context must have the request ([auth.WithRequest]) and, if the API key is valid, the
+// caller ([auth.WithActor]).
 func New(resolver *graph.Resolver, opts Options) http.Handler {
-	d := &handler{resolver: resolver, cache: opts.Cache, logger: opts.Logger}
-	routes := d.routes()
+	h := &handler{resolver: resolver, cache: opts.Cache, logger: opts.Logger}
+	routes := h.routes()
 	paths := map[string]map[string]http.HandlerFunc{
-		"/openapi.json": {http.MethodGet: d.serveOpenAPI(opts)},
+		"/openapi.json": {http.MethodGet: h.serveOpenAPI(opts)},
 	}
 	for _, rt := range routes {
 		if paths[rt.path] == nil {
 			paths[rt.path] = map[string]http.HandlerFunc{}
 		}
-		paths[rt.path][rt.method] = d.serve(rt)
+		paths[rt.path][rt.method] = h.serve(rt)
 	}
 	mux := http.NewServeMux()
 	for pattern, methods := range paths {
-		mux.HandleFunc(pattern, d.byMethod(methods))
+		mux.HandleFunc(pattern, h.byMethod(methods))
 	}
-	mux.HandleFunc("/", d.notFound)
+	mux.HandleFunc("/", h.notFound)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The mux would redirect a path like /api//tasks, with a body of its own.
+		// The mux would redirect a path like /api//tasks without an envelope.
 		if escaped := r.URL.EscapedPath(); path.Clean(escaped) != escaped {
-			d.notFound(w, r)
+			h.notFound(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
 }
 
-func (d *handler) notFound(w http.ResponseWriter, r *http.Request) {
-	d.writeError(w, r, models.Errorf(models.NotFound, "there is no such route; /openapi.json lists them"))
+func (h *handler) notFound(w http.ResponseWriter, r *http.Request) {
+	h.writeError(w, r, models.Errorf(models.NotFound, "no such route; see /openapi.json for all routes"))
 }
 
-// byMethod picks the handler of a path by the request's method. HEAD is served
-// as GET.
-func (d *handler) byMethod(methods map[string]http.HandlerFunc) http.HandlerFunc {
+// byMethod returns a handler that dispatches on the method. It serves HEAD like GET.
+func (h *handler) byMethod(methods map[string]http.HandlerFunc) http.HandlerFunc {
 	if get, ok := methods[http.MethodGet]; ok {
 		methods[http.MethodHead] = get
 	}
@@ -82,14 +81,15 @@ func (d *handler) byMethod(methods map[string]http.HandlerFunc) http.HandlerFunc
 			return
 		}
 		w.Header().Set("Allow", allowed)
-		d.writeError(w, r, models.Errorf(models.MethodNotAllowed, "this route takes %s", allowed))
+		h.writeError(w, r, models.Errorf(models.MethodNotAllowed, "method not allowed; use %s", allowed))
 	}
 }
 
-// bufferPool are for answers on their way out.
-var bufferPool = sync.Pool{New: func() any { return new(bytes.Buffer) }} //nolint:gochecknoglobals // memory to be used again
+// bufferPool holds buffers for response bodies.
+var bufferPool = sync.Pool{New: func() any { return new(bytes.Buffer) }} //nolint:gochecknoglobals // a pool must be shared
 
-// successEnvelope is the envelope of an answer, which serve writes.
+// successEnvelope is the envelope of a successful response. It describes what serve
+// writes.
 type successEnvelope struct {
 	Success bool            `json:"success"`
 	Data    any             `json:"data"`
@@ -99,50 +99,50 @@ type successEnvelope struct {
 // call is one request to a route.
 type call struct {
 	request *http.Request
-	fields  bodyFields // of the body
-	link    string     // of the answer: to the next page
-	// accepted is answered with 202 instead of what the route returns, and headers
-	// go with it.
+	fields  bodyFields // members of the request body
+	link    string     // Link header of the response
+	// accepted, if set, is sent with status 202 and headers instead of the route's
+	// result.
 	accepted *acceptedResponse
 	headers  http.Header
-	// balance is the caller's when the route has learned it; nil has it read.
+	// balance is the caller's balance if the route knows it; otherwise it is read.
 	balance *models.Credits
 }
 
-// id is the {id} in the path.
+// id returns the {id} of the path.
 func (c *call) id() string { return c.request.PathValue("id") }
 
-// serve answers a route's requests, reads from memory when nothing has changed.
-func (d *handler) serve(rt route) http.HandlerFunc {
+// serve returns the handler of a route. GET responses are cached.
+func (h *handler) serve(rt route) http.HandlerFunc {
 	name := rt.method + " " + rt.path
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
 		tracing.FromContext(ctx).Rename(name)
 		c := &call{request: r}
-		var answered *graph.Response
+		var resp *graph.Response
 		if rt.method == http.MethodGet {
-			answered = d.cache.Get(ctx, graph.KeyFor(ctx, "REST "+r.URL.RequestURI(), !rt.public), func(ctx context.Context) *graph.Response {
-				return d.respond(ctx, &rt, c)
+			resp = h.cache.Get(ctx, graph.KeyFor(ctx, "REST "+r.URL.RequestURI(), !rt.public), func(ctx context.Context) *graph.Response {
+				return h.respond(ctx, &rt, c)
 			})
 		} else {
-			answered = d.respond(ctx, &rt, c)
+			resp = h.respond(ctx, &rt, c)
 		}
-		if answered.Err != nil {
-			d.writeError(w, r, answered.Err)
+		if resp.Err != nil {
+			h.writeError(w, r, resp.Err)
 			return
 		}
-		balance := answered.Balance
+		balance := resp.Balance
 		if balance == nil {
-			balance = d.balance(ctx)
+			balance = h.balance(ctx)
 		}
-		if answered.Link != "" {
-			w.Header().Set("Link", answered.Link)
+		if resp.Link != "" {
+			w.Header().Set("Link", resp.Link)
 		}
-		buffer := bufferPool.Get().(*bytes.Buffer) //nolint:errcheck,forcetypeassert // it holds nothing else
+		buffer := bufferPool.Get().(*bytes.Buffer) //nolint:errcheck,forcetypeassert // the pool holds only buffers
 		defer bufferPool.Put(buffer)
 		buffer.Reset()
 		buffer.WriteString(`{"success":true,"data":`)
-		buffer.Write(answered.Body)
+		buffer.Write(resp.Body)
 		if balance != nil {
 			buffer.WriteString(`,"balance":`)
 			buffer.Write(strconv.AppendInt(buffer.AvailableBuffer(), int64(*balance), 10))
@@ -157,8 +157,8 @@ func (d *handler) serve(rt route) http.HandlerFunc {
 	}
 }
 
-// respond serves a request. The body is what goes into the envelope.
-func (d *handler) respond(ctx context.Context, rt *route, c *call) *graph.Response {
+// respond calls the route. The body of the response is the data of the envelope.
+func (h *handler) respond(ctx context.Context, rt *route, c *call) *graph.Response {
 	data, err := rt.call(ctx, c)
 	if err != nil {
 		return &graph.Response{Err: err}
@@ -170,28 +170,28 @@ func (d *handler) respond(ctx context.Context, rt *route, c *call) *graph.Respon
 	return &graph.Response{Body: body, Link: c.link, Balance: c.balance, Err: err, Cacheable: err == nil}
 }
 
-// writeError answers with an error and logs what is no refusal.
-func (d *handler) writeError(w http.ResponseWriter, r *http.Request, err error) {
+// writeError sends an error and logs internal errors.
+func (h *handler) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
 	if models.CodeOf(err) == models.Internal && ctx.Err() == nil {
-		d.logger.ErrorContext(ctx, "request failed", slog.Any("error", err),
+		h.logger.ErrorContext(ctx, "request failed", slog.Any("error", err),
 			slog.String("path", r.Pattern), slog.String("request_id", auth.RequestFrom(ctx).ID))
 	}
-	WriteError(w, r, err, d.balance(ctx))
+	WriteError(w, r, err, h.balance(ctx))
 }
 
-// balance is what the caller can spend; nil for an anonymous one. An answer goes
-// out without it rather than not at all.
-func (d *handler) balance(ctx context.Context) *models.Credits {
+// balance returns the caller's available balance, or nil for an anonymous caller. If
+// the lookup fails, the response is sent without a balance.
+func (h *handler) balance(ctx context.Context) *models.Credits {
 	actor, ok := auth.FromContext(ctx)
 	if !ok {
 		return nil
 	}
-	return d.cache.Get(ctx, graph.KeyFor(ctx, "REST balance", true), func(ctx context.Context) *graph.Response {
-		wallet, err := d.resolver.Viewer().Wallet(ctx, &generated.Viewer{Agent: &models.Agent{ID: actor.AgentID}})
+	return h.cache.Get(ctx, graph.KeyFor(ctx, "REST balance", true), func(ctx context.Context) *graph.Response {
+		wallet, err := h.resolver.Viewer().Wallet(ctx, &generated.Viewer{Agent: &models.Agent{ID: actor.AgentID}})
 		if err != nil {
 			if ctx.Err() == nil {
-				d.logger.ErrorContext(ctx, "cannot read a balance", slog.Any("error", err),
+				h.logger.ErrorContext(ctx, "balance lookup failed", slog.Any("error", err),
 					slog.String("request_id", auth.RequestFrom(ctx).ID))
 			}
 			return &graph.Response{Err: err}
@@ -200,7 +200,7 @@ func (d *handler) balance(ctx context.Context) *models.Credits {
 	}).Balance
 }
 
-// encodeJSON writes JSON as it is to be read: <, > and & are not escaped.
+// encodeJSON encodes a value without escaping <, > and &.
 func encodeJSON(v any) ([]byte, error) {
 	var buffer bytes.Buffer
 	encoder := json.NewEncoder(&buffer)
@@ -209,8 +209,8 @@ func encodeJSON(v any) ([]byte, error) {
 	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), err
 }
 
-// writeJSON sends an answer. It is nobody else's and true only now: no cache keeps
-// it.
+// writeJSON sends a response body. no-store is required because the response can
+// depend on the API key.
 func writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
@@ -220,5 +220,5 @@ func writeJSON(w http.ResponseWriter, r *http.Request, status int, body []byte) 
 		h.Set("Idempotency-Replayed", "true")
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // an error means that the client is gone
+	_, _ = w.Write(body) // fails only if the client has disconnected
 }

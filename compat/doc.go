@@ -1,11 +1,9 @@
-// Package compat is the REST door: the documented routes under /api as one
-// table, each a translation to a resolver of the GraphQL schema and back. From
-// the same table come the answers to unknown paths and methods and the OpenAPI
-// document.
+// Package compat serves the REST API: the documented routes below /api and the OpenAPI
+// document. All of them come from one table of routes. Each route calls a resolver of
+// the GraphQL schema and converts its result.
 //
-// Every answer is an envelope: success, data or error and code, and the
-// caller's balance whenever a valid key came with the request. The door holds
-// no rule of the marketplace; what it refuses by itself is only what cannot be
-// translated: bodies that are no JSON object, fields of the wrong type, numbers
-// that are none. Who is calling is found out before it.
+// Every response is a JSON envelope: success, data or error and code, and the caller's
+// balance if the request had a valid API key. The package has no marketplace rules. It
+// only rejects requests that it cannot convert, such as a body that is not a JSON object
+// or a field of the wrong type. Callers are authenticated before the handler runs.
 package compat

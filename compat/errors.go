@@ -10,7 +10,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// HTTPStatus is the HTTP status of a refusal.
+// HTTPStatus returns the HTTP status of an error code.
 func HTTPStatus(code models.Code) int {
 	switch code {
 	case models.InvalidInput:
@@ -49,43 +49,43 @@ func HTTPStatus(code models.Code) int {
 	return http.StatusInternalServerError
 }
 
-// Advice says what a client makes of a refusal.
+// Advice returns a sentence that tells a client how to handle an error code.
 func Advice(code models.Code) string {
 	switch code {
 	case models.InvalidInput:
-		return "Correct the request; the message names the field."
+		return "Fix the request; the message names the field."
 	case models.Unauthenticated:
-		return "Send a key that this server knows, as `X-API-Key`."
+		return "Send a valid API key in the `X-API-Key` header."
 	case models.InsufficientFunds:
-		return "Offer less, or earn first; `balance` is what you have."
+		return "Lower the budget or earn credits first; `balance` is your current balance."
 	case models.Forbidden:
-		return "Leave it: it is not yours to do."
+		return "You are not allowed to do this. Do not retry."
 	case models.NotFound:
-		return "Check the id and the path: there is no such thing, or not for you."
+		return "Check the id and the path: it does not exist, or you have no access to it."
 	case models.MethodNotAllowed:
-		return "Use a method that `Allow` names."
+		return "Use a method that the `Allow` header lists."
 	case models.Conflict:
-		return "Read the task again: it has moved on, or the same request is still being answered."
+		return "Read the task again: its status has changed, or the same request is still being processed."
 	case models.CursorExpired:
-		return "List what is open and subscribe without `after`: events after that cursor are gone."
+		return "List the open tasks and subscribe without `after`: the events after that cursor have been deleted."
 	case models.PayloadTooLarge:
-		return "Send less."
+		return "Send a smaller request."
 	case models.UnsupportedMedia:
 		return "Send JSON, with `Content-Type: application/json`."
 	case models.IdempotencyReused:
-		return "Take a new `Idempotency-Key`: this one was sent with another request."
+		return "Use a new `Idempotency-Key`: this one was used for a different request."
 	case models.RateLimited:
-		return "Wait as long as `Retry-After` says."
+		return "Wait for the number of seconds in `Retry-After`."
 	case models.ExecutionFailed:
-		return "The hired agent failed and your budget is back. Hire another, or try later."
+		return "The hired agent failed and your budget was returned. Hire another agent or try again later."
 	case models.ExecutionTimeout:
-		return "The hired agent was too slow and your budget is back. Do not wait next time, or hire another."
+		return "The hired agent timed out and your budget was returned. Use `Prefer: respond-async` or hire another agent."
 	case models.Unavailable:
-		return "Try again after `Retry-After`, or some seconds, with the same `Idempotency-Key`."
+		return "Retry with the same `Idempotency-Key` after `Retry-After`, or after a few seconds."
 	case models.SlowConsumer:
-		return "Read faster; subscribe again with the last cursor as `after`."
+		return "Subscribe again with the last cursor as `after`, and read faster."
 	case models.Internal:
-		return "Our fault. Try again with the same `Idempotency-Key`; tell the operator the `X-Request-Id`."
+		return "Server error. Retry with the same `Idempotency-Key`; report the `X-Request-Id` to the operator."
 	}
 	return ""
 }
@@ -98,36 +98,35 @@ type errorEnvelope struct {
 	Balance *models.Credits `json:"balance,omitempty"`
 }
 
-// WriteError answers a request with an error in the envelope, for the routes
-// and for what stands before them. An error that is no refusal is answered as
-// INTERNAL with nothing of its cause; it is the caller's to log. The balance is
-// the calling agent's, nil when there is none.
+// WriteError sends an error in the envelope. It is also used by the middleware. An
+// error without a code is sent as INTERNAL, without its text; logging it is up to the
+// caller. balance is the calling agent's balance, nil for none.
 func WriteError(w http.ResponseWriter, r *http.Request, err error, balance *models.Credits) {
-	refusal := models.AsError(err)
+	domainErr := models.AsError(err)
 	h := w.Header()
-	if refusal.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(refusal.RetryAfter.Seconds()))))
+	if domainErr.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(domainErr.RetryAfter.Seconds()))))
 	}
-	if refusal.Code == models.Unauthenticated {
+	if domainErr.Code == models.Unauthenticated {
 		h.Set("WWW-Authenticate", `Bearer realm="agentmarket"`)
 	}
-	body, err := encodeJSON(errorEnvelope{Error: restMessage(refusal), Code: refusal.Code, Balance: balance})
+	body, err := encodeJSON(errorEnvelope{Error: restMessage(domainErr), Code: domainErr.Code, Balance: balance})
 	if err != nil {
-		body = nil // strings and a number always encode
+		body = nil // cannot happen: strings and a number always encode
 	}
-	writeJSON(w, r, HTTPStatus(refusal.Code), body)
+	writeJSON(w, r, HTTPStatus(domainErr.Code), body)
 }
 
-// restMessage is the refusal's text with the field at fault as REST calls it.
-func restMessage(refusal *models.Error) string {
-	rest, ok := strings.CutPrefix(refusal.Message, refusal.Field+" ")
-	if refusal.Field == "" || !ok {
-		return refusal.Message
+// restMessage returns the text of an error with the REST name of its field.
+func restMessage(domainErr *models.Error) string {
+	rest, ok := strings.CutPrefix(domainErr.Message, domainErr.Field+" ")
+	if domainErr.Field == "" || !ok {
+		return domainErr.Message
 	}
-	return restFieldName(refusal.Field) + " " + rest
+	return restFieldName(domainErr.Field) + " " + rest
 }
 
-// restFieldName is the REST name of a field of the schema.
+// restFieldName returns the REST name of a field of the GraphQL schema.
 func restFieldName(field string) string {
 	switch field {
 	case "url":

@@ -6,7 +6,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// The examples of the documentation, with the fields that it leaves out.
+// The documented examples, with all fields.
 const (
 	exampleAgentID  = "0195f0a4-7c00-7000-8000-000000000001"
 	examplePosterID = "0195f0a4-7c00-7000-8000-000000000002"
@@ -23,7 +23,7 @@ func registerExample() example {
 			EndpointURL: new("https://my-bot.com/execute"), SystemPrompt: new("You are a research assistant"),
 			WebhookURL: new("https://my-bot.com/webhooks"), OwnerEmail: new("me@example.com"),
 		},
-		data: registrationResponse{ //nolint:gosec // an example, no credentials
+		data: registrationResponse{ //nolint:gosec // an example, not credentials
 			ID: exampleAgentID, Name: "ResearchBot", APIKey: "hex-string-save-this",
 			Capabilities: []string{"research", "summarization"}, WebhookSecret: new("whsec_save-this-too"),
 		},
@@ -93,7 +93,7 @@ func exampleWebhookView() webhookView {
 	return webhookView{WebhookURL: new(".../callback"), Status: models.WebhookActive, Events: []models.WebhookEvent{models.HookPosted}, Deliveries: &webhookDeliveries{}}
 }
 
-func exampleWebhook(shown string) webhookResponse { return webhookResponse{WebhookURL: &shown} }
+func exampleWebhook(masked string) webhookResponse { return webhookResponse{WebhookURL: &masked} }
 
 func extendExample() example {
 	return example{request: extendTaskRequest{LeaseMinutes: new(120)}, data: exampleTask(models.Assigned), balance: 85}

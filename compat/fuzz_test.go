@@ -20,18 +20,18 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// verifyInterval is after how many inputs the books are recomputed: each takes as long
-// as many inputs do.
+// verifyInterval is the number of inputs between two verifications of the ledger,
+// which take as long as many inputs.
 const verifyInterval = 64
 
-// verifyLedger recomputes the ledger while other tests than that of the bundle use it.
+// verifyLedger verifies the ledger and reports to tb, not to the test of the bundle.
 func (b *bundle) verifyLedger(tb testing.TB) {
 	tb.Helper()
 	(&markettest.Bundle{T: tb, DB: b.DB}).VerifyLedger()
 }
 
-// FuzzBody sends any body to any route that takes one: there is always an
-// envelope and never a fault of the server, and the books are right.
+// FuzzBody sends any body to every route that has one. The response is always an
+// envelope without a server error, and the ledger is consistent.
 func FuzzBody(f *testing.F) {
 	b := newBundle(f)
 	poster, worker := b.registerAgent(f, "Poster", ""), b.registerAgent(f, "Worker", `,"endpoint_url":"https://worker.example.com/run"`)
@@ -53,15 +53,15 @@ func FuzzBody(f *testing.F) {
 		}
 	}
 	inputs := 0
-	f.Fuzz(func(t *testing.T, which uint8, contentType string, body []byte) {
-		rt := routes[int(which)%len(routes)]
+	f.Fuzz(func(t *testing.T, index uint8, contentType string, body []byte) {
+		rt := routes[int(index)%len(routes)]
 		r := httptest.NewRequest(rt.method, strings.ReplaceAll(rt.path, "{id}", task), strings.NewReader(string(body)))
 		r.Header.Set("Content-Type", contentType)
 		r.Header.Set("X-Api-Key", worker.key)
 		w := httptest.NewRecorder()
 		b.handler.ServeHTTP(w, r)
-		answer := parseEnvelope(t, w.Code, w.Header(), w.Body.Bytes())
-		if balance, ok := answer["balance"].(float64); !ok || balance < 0 || w.Code >= 500 {
+		resp := parseEnvelope(t, w.Code, w.Header(), w.Body.Bytes())
+		if balance, ok := resp["balance"].(float64); !ok || balance < 0 || w.Code >= 500 {
 			t.Errorf("%s: %d %s", rt.name, w.Code, w.Body)
 		}
 		if inputs++; inputs%verifyInterval == 0 {
@@ -72,12 +72,12 @@ func FuzzBody(f *testing.F) {
 	trusttest.Report(f, "bodies", "%d bodies to %d routes: an answer to each, the books right", inputs, len(routes))
 }
 
-// FuzzDocument sends any document with any variables: the answer is JSON and never
-// that the server is at a loss, and the books are right.
+// FuzzDocument sends any document with any variables. The response is JSON without an
+// internal error, and the ledger is consistent.
 func FuzzDocument(f *testing.F) {
 	var steps atomic.Int64
-	_, d, actors := newDualAPI(f, nil, &steps, 2)
-	task := d.postTask(f, caller{key: d.keys[actors[0].AgentID]})
+	_, api, actors := newDualAPI(f, nil, &steps, 2)
+	task := api.postTask(f, caller{key: api.keys[actors[0].AgentID]})
 	for _, document := range sampleDocuments(task) {
 		f.Add(document, []byte(`{"a":2,"b":true}`))
 	}
@@ -87,40 +87,40 @@ func FuzzDocument(f *testing.F) {
 	} {
 		f.Add(document, []byte(`{"a":null,"b":"no"}`))
 	}
-	key, inputs := d.keys[actors[1].AgentID], 0
+	key, inputs := api.keys[actors[1].AgentID], 0
 	f.Fuzz(func(t *testing.T, document string, variables []byte) {
 		quoted, err := json.Marshal(document)
 		testutil.Must(t, err)
-		got := serveRequest(d.graphql, http.MethodPost, "/graphql", key, fmt.Sprintf(`{"query":%s,"variables":%s}`, quoted, variables))
-		var answer struct {
+		got := serveRequest(api.graphql, http.MethodPost, "/graphql", key, fmt.Sprintf(`{"query":%s,"variables":%s}`, quoted, variables))
+		var resp struct {
 			Errors []struct{ Extensions struct{ Code models.Code } }
 		}
-		err = json.Unmarshal(got.Body.Bytes(), &answer)
-		for _, one := range answer.Errors {
-			if one.Extensions.Code == models.Internal {
-				err = errorFor(one.Extensions.Code, "at a loss")
+		err = json.Unmarshal(got.Body.Bytes(), &resp)
+		for _, gqlErr := range resp.Errors {
+			if gqlErr.Extensions.Code == models.Internal {
+				err = errorFor(gqlErr.Extensions.Code, "internal error")
 			}
 		}
 		if err != nil || got.Code >= http.StatusInternalServerError {
-			t.Errorf("%q with %q is answered %d %s (%v)", document, variables, got.Code, got.Body, err)
+			t.Errorf("%q with %q: got %d %s (%v)", document, variables, got.Code, got.Body, err)
 		}
 		if inputs++; inputs%verifyInterval == 0 {
-			d.verifyLedger(t)
+			api.verifyLedger(t)
 		}
 	})
-	d.verifyLedger(f)
+	api.verifyLedger(f)
 	trusttest.Report(f, "documents", "%d documents: an answer to each, the books right", inputs)
 }
 
-// FuzzFilter asks both doors for the same tasks, however odd the filter: they list the
-// same or both refuse. Any other query string of REST has an envelope too.
+// FuzzFilter lists tasks with the same filter over REST and GraphQL. Both return the
+// same tasks or the same error. It also sends any query string to the REST lists.
 func FuzzFilter(f *testing.F) {
 	var steps atomic.Int64
-	_, d, actors := newDualAPI(f, nil, &steps, 2)
-	poster, worker := caller{key: d.keys[actors[0].AgentID]}, caller{key: d.keys[actors[1].AgentID]}
-	d.postTask(f, poster)
-	taken := d.postTask(f, poster)
-	d.mustSend(f, request{method: http.MethodPost, path: "/api/tasks/" + taken + "/accept", key: worker.key})
+	_, api, actors := newDualAPI(f, nil, &steps, 2)
+	poster, worker := caller{key: api.keys[actors[0].AgentID]}, caller{key: api.keys[actors[1].AgentID]}
+	api.postTask(f, poster)
+	assigned := api.postTask(f, poster)
+	api.mustSend(f, request{method: http.MethodPost, path: "/api/tasks/" + assigned + "/accept", key: worker.key})
 	for _, query := range []string{"", "limit=1&status=open&status=assigned", "capability=%zz", "limit=&cursor=&capability=", "status=no", "limit=1e3", "cursor=%00", "a;b", "capability=research&capability=x"} {
 		f.Add(query, "research", uint8(1), 20, "")
 	}
@@ -133,45 +133,45 @@ func FuzzFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, query, capability string, status uint8, limit int, cursor string) {
 		inputs++
 		for _, path := range []string{"/api/tasks", "/api/agents"} {
-			got := serveRaw(d.handler, http.MethodGet, path, []byte(query), worker.key, nil)
+			got := serveRaw(api.handler, http.MethodGet, path, []byte(query), worker.key, nil)
 			if parseEnvelope(t, got.Code, got.Header(), got.Body.Bytes()); got.Code >= http.StatusInternalServerError {
-				t.Errorf("%s?%q is answered %d %s", path, query, got.Code, got.Body)
+				t.Errorf("%s?%q: got %d %s", path, query, got.Code, got.Body)
 			}
 		}
 		if !utf8.ValidString(capability) || !utf8.ValidString(cursor) {
-			return // GraphQL cannot be asked for it
+			return // JSON cannot contain invalid UTF-8
 		}
-		rest, refused := d.listTasksREST(t, capability, status, limit, cursor)
-		graphql, alsoRefused := d.listTasksGraphQL(t, capability, status, limit, cursor)
-		if refused != alsoRefused || !slices.Equal(rest, graphql) {
-			t.Errorf("capability %q, status %d, limit %d, cursor %q: REST lists %v %s, GraphQL %v %s", capability, status, limit, cursor, rest, refused, graphql, alsoRefused)
+		rest, restCode := api.listTasksREST(t, capability, status, limit, cursor)
+		graphql, gqlCode := api.listTasksGraphQL(t, capability, status, limit, cursor)
+		if restCode != gqlCode || !slices.Equal(rest, graphql) {
+			t.Errorf("capability %q, status %d, limit %d, cursor %q: REST returns %v %s, GraphQL %v %s", capability, status, limit, cursor, rest, restCode, graphql, gqlCode)
 		}
 		listed += len(rest)
 	})
 	trusttest.Report(f, "filters", "%d filters: both doors list the same, %d tasks in all, or both refuse", inputs, listed)
 }
 
-// statusFilter is a state to filter by, or none.
+// statusFilter returns a status, or "" for no filter.
 func statusFilter(status uint8) models.Status {
 	return append(models.Statuses(), "")[int(status)%(len(models.Statuses())+1)]
 }
 
-func (d *dualAPI) listTasksREST(t *testing.T, capability string, status uint8, limit int, cursor string) (ids []string, refused models.Code) {
+func (api *dualAPI) listTasksREST(t *testing.T, capability string, status uint8, limit int, cursor string) (ids []string, code models.Code) {
 	t.Helper()
 	query := url.Values{"capability": {capability}, "status": {string(statusFilter(status))}, "limit": {strconv.Itoa(limit)}, "cursor": {cursor}}
-	got := serveRaw(d.handler, http.MethodGet, "/api/tasks", []byte(query.Encode()), "", nil)
-	var answer struct {
+	got := serveRaw(api.handler, http.MethodGet, "/api/tasks", []byte(query.Encode()), "", nil)
+	var resp struct {
 		Code models.Code
 		Data []struct{ ID string }
 	}
-	testutil.Must(t, json.Unmarshal(got.Body.Bytes(), &answer))
-	for _, task := range answer.Data {
+	testutil.Must(t, json.Unmarshal(got.Body.Bytes(), &resp))
+	for _, task := range resp.Data {
 		ids = append(ids, task.ID)
 	}
-	return ids, answer.Code
+	return ids, resp.Code
 }
 
-func (d *dualAPI) listTasksGraphQL(t *testing.T, capability string, status uint8, limit int, cursor string) (ids []string, refused models.Code) {
+func (api *dualAPI) listTasksGraphQL(t *testing.T, capability string, status uint8, limit int, cursor string) (ids []string, code models.Code) {
 	t.Helper()
 	filter, variables := map[string]any{}, map[string]any{"first": min(max(limit, 1), market.MaxPageSize)}
 	if capability != "" {
@@ -187,18 +187,18 @@ func (d *dualAPI) listTasksGraphQL(t *testing.T, capability string, status uint8
 		"query": `query($first: Int, $after: String, $filter: TaskFilter) { tasks(first: $first, after: $after, filter: $filter) { nodes { id } } }`, "variables": variables,
 	})
 	testutil.Must(t, err)
-	var answer struct {
+	var resp struct {
 		Data struct {
 			Tasks struct{ Nodes []struct{ ID string } }
 		}
 		Errors []struct{ Extensions struct{ Code models.Code } }
 	}
-	testutil.Must(t, json.Unmarshal(serveRequest(d.graphql, http.MethodPost, "/graphql", "", string(body)).Body.Bytes(), &answer))
-	for _, task := range answer.Data.Tasks.Nodes {
+	testutil.Must(t, json.Unmarshal(serveRequest(api.graphql, http.MethodPost, "/graphql", "", string(body)).Body.Bytes(), &resp))
+	for _, task := range resp.Data.Tasks.Nodes {
 		ids = append(ids, task.ID)
 	}
-	if len(answer.Errors) > 0 {
-		refused = answer.Errors[0].Extensions.Code
+	if len(resp.Errors) > 0 {
+		code = resp.Errors[0].Extensions.Code
 	}
-	return ids, refused
+	return ids, code
 }

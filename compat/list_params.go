@@ -11,10 +11,10 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// defaultPageSize is how many items a list has when the request does not say.
+// defaultPageSize is the number of items of a list without a limit parameter.
 const defaultPageSize = 20
 
-// listParams is what a request asks a list for.
+// listParams are the query parameters of a list.
 type listParams struct {
 	query      url.Values
 	first      *int
@@ -22,8 +22,8 @@ type listParams struct {
 	capability *string
 }
 
-// listParams reads limit, which is clamped to what a page may have, cursor and
-// capability. An empty parameter is one left out.
+// listParams parses limit, which is clamped to 1..market.MaxPageSize, cursor and
+// capability. An empty parameter is the same as none.
 func (c *call) listParams() (listParams, error) {
 	query, err := url.ParseQuery(c.request.URL.RawQuery)
 	if err != nil {
@@ -39,28 +39,28 @@ func (c *call) listParams() (listParams, error) {
 	return listParams{query: query, first: &limit, after: optionalParam(query, "cursor"), capability: optionalParam(query, "capability")}, nil
 }
 
-// statuses reads the wanted status, which may be given more than once.
-func (l listParams) statuses() ([]models.Status, error) {
-	var states []models.Status
-	for _, text := range l.query["status"] {
+// statuses parses the status parameters.
+func (p listParams) statuses() ([]models.Status, error) {
+	var statuses []models.Status
+	for _, text := range p.query["status"] {
 		if text == "" {
 			continue
 		}
 		if !slices.Contains(models.Statuses(), models.Status(text)) {
 			return nil, models.Invalid("status", "must be one of %v", models.Statuses())
 		}
-		states = append(states, models.Status(text))
+		statuses = append(statuses, models.Status(text))
 	}
-	return states, nil
+	return statuses, nil
 }
 
-// setNextLink points to the page after this one, when there is one.
-func (c *call) setNextLink(l listParams, page *generated.PageInfo) {
+// setNextLink sets the Link to the next page if there is one.
+func (c *call) setNextLink(params listParams, page *generated.PageInfo) {
 	if !page.HasNextPage {
 		return
 	}
-	l.query.Set("cursor", *page.EndCursor)
-	c.link = "<" + c.request.URL.EscapedPath() + "?" + l.query.Encode() + `>; rel="next"`
+	params.query.Set("cursor", *page.EndCursor)
+	c.link = "<" + c.request.URL.EscapedPath() + "?" + params.query.Encode() + `>; rel="next"`
 }
 
 func optionalParam(query url.Values, name string) *string {

@@ -13,57 +13,56 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// TestMalformedRequests sends what strangers might: requests of every kind with bytes
-// changed, lost, doubled and put in. No handler panics, none is at a loss for an
-// answer, and the books are right afterwards. "make fuzz" goes on from here, by
-// what the code was seen to do.
+// TestMalformedRequests sends randomly corrupted requests. No handler panics, no
+// response is an internal error, and the ledger is consistent afterwards. "make fuzz"
+// continues with inputs guided by coverage.
 func TestMalformedRequests(t *testing.T) {
 	t.Parallel()
 	inputs := trusttest.Scale(500, 20_000, 5_000_000)
 	var steps atomic.Int64
-	_, d, actors := newDualAPI(t, nil, &steps, 2)
-	d.Settings.StartingCredits = 1_000_000_000
-	task := d.postTask(t, caller{key: d.keys[actors[0].AgentID]})
+	_, api, actors := newDualAPI(t, nil, &steps, 2)
+	api.Settings.StartingCredits = 1_000_000_000
+	task := api.postTask(t, caller{key: api.keys[actors[0].AgentID]})
 	seeds := sampleRequests(task, actors[1].AgentID)
-	random, refused := rand.New(rand.NewPCG(uint64(inputs), 2)), 0
+	rng, rejected := rand.New(rand.NewPCG(uint64(inputs), 2)), 0
 	for n := range inputs {
-		s := seeds[random.IntN(len(seeds))]
-		key := d.keys[actors[random.IntN(2)].AgentID]
-		s.query, s.body = corrupt(random, s.query), corrupt(random, s.body)
-		handler, path := d.handler, s.path
+		req := seeds[rng.IntN(len(seeds))]
+		key := api.keys[actors[rng.IntN(2)].AgentID]
+		req.query, req.body = corrupt(rng, req.query), corrupt(rng, req.body)
+		handler, path := api.handler, req.path
 		if path == "/graphql" {
-			handler = d.graphql
-		} else if random.IntN(8) == 0 {
-			path = "/" + strings.TrimLeft(string(corrupt(random, []byte(path))), "/")
+			handler = api.graphql
+		} else if rng.IntN(8) == 0 {
+			path = "/" + strings.TrimLeft(string(corrupt(rng, []byte(path))), "/")
 		}
-		if random.IntN(8) == 0 {
-			key = string(corrupt(random, []byte(key)))
+		if rng.IntN(8) == 0 {
+			key = string(corrupt(rng, []byte(key)))
 		}
-		got := serveRaw(handler, s.method, path, s.query, key, s.body)
-		if got.Code >= http.StatusInternalServerError && got.Code != http.StatusBadGateway { // 502: the hired agent's fault
-			t.Fatalf("input %d: %s %q?%q %q is answered %d %s", n, s.method, path, s.query, s.body, got.Code, got.Body)
+		got := serveRaw(handler, req.method, path, req.query, key, req.body)
+		if got.Code >= http.StatusInternalServerError && got.Code != http.StatusBadGateway { // 502: the hired agent failed
+			t.Fatalf("input %d: %s %q?%q %q got %d %s", n, req.method, path, req.query, req.body, got.Code, got.Body)
 		}
 		if bytes.Contains(got.Body.Bytes(), []byte(`"INTERNAL"`)) {
-			t.Fatalf("input %d: %s %q?%q %q is answered %s", n, s.method, path, s.query, s.body, got.Body)
+			t.Fatalf("input %d: %s %q?%q %q got %s", n, req.method, path, req.query, req.body, got.Body)
 		}
 		if got.Code != http.StatusOK {
-			refused++
+			rejected++
 		}
 	}
-	d.VerifyLedger()
-	if refused == 0 || refused == inputs {
-		t.Errorf("%d of %d were refused: these are no strangers", refused, inputs)
+	api.VerifyLedger()
+	if rejected == 0 || rejected == inputs {
+		t.Errorf("%d of %d requests were rejected, want some but not all", rejected, inputs)
 	}
-	trusttest.Report(t, "strangers", "%d garbled requests, %d of them refused: no panic, no 5xx, the books right", inputs, refused)
+	trusttest.Report(t, "strangers", "%d garbled requests, %d of them refused: no panic, no 5xx, the books right", inputs, rejected)
 }
 
-// rawRequest is a request before it is garbled.
+// rawRequest is a request to corrupt.
 type rawRequest struct {
 	method, path string
 	query, body  []byte
 }
 
-// sampleRequests has a request for each route and for each kind of document.
+// sampleRequests returns a request for each route and for each sample document.
 func sampleRequests(task, agent string) (all []rawRequest) {
 	for _, line := range []string{
 		`POST /api/agents/register {"name":"A","description":"D","capabilities":["a","b"],"price_per_task":10,"webhook_url":"https://a.example.com/x","owner_email":"a@example.com"}`,
@@ -78,21 +77,21 @@ func sampleRequests(task, agent string) (all []rawRequest) {
 		`PUT /api/agents/me/webhook {"webhook_url":"https://b.example.com:443/hook?x=1#y"}`, `DELETE /api/agents/me/webhook {}`,
 	} {
 		method, rest, _ := strings.Cut(line, " ")
-		path, given, _ := strings.Cut(rest, " ")
-		s := rawRequest{method: method, path: path, body: []byte(given)}
+		path, args, _ := strings.Cut(rest, " ")
+		req := rawRequest{method: method, path: path, body: []byte(args)}
 		if method == http.MethodGet {
-			s.query, s.body = s.body, nil
+			req.query, req.body = req.body, nil
 		}
-		all = append(all, s)
+		all = append(all, req)
 	}
 	for _, document := range sampleDocuments(task) {
-		body, _ := json.Marshal(map[string]any{"query": document, "variables": map[string]any{"a": 2, "b": true}}) //nolint:errchkjson // texts and numbers
+		body, _ := json.Marshal(map[string]any{"query": document, "variables": map[string]any{"a": 2, "b": true}}) //nolint:errchkjson // strings and numbers
 		all = append(all, rawRequest{method: http.MethodPost, path: "/graphql", body: body})
 	}
 	return all
 }
 
-// sampleDocuments has one of each kind.
+// sampleDocuments returns one document of each kind.
 func sampleDocuments(task string) []string {
 	return []string{
 		`{ viewer { agent { id } wallet { balance heldBalance entries(first: 3) { nodes { amount } } } } }`,
@@ -107,34 +106,34 @@ func sampleDocuments(task string) []string {
 	}
 }
 
-// corrupt changes some bytes, and leaves one text in eight as it is.
-func corrupt(random *rand.Rand, text []byte) []byte {
-	words := []string{
+// corrupt changes some bytes. One text in eight stays the same.
+func corrupt(rng *rand.Rand, text []byte) []byte {
+	tokens := []string{
 		"\x00", "\xff", `\u0000`, `\ud800`, `"`, "{", "}", "[[", "]", ":", ",", "null", "-1", "1e400", "99999999999999999999", "0x1", "%zz", "&", "'", "../", "\n", "@", "$a", "...F", "😀",
 	}
 	out := bytes.Clone(text)
-	for range random.IntN(8) {
-		at := random.IntN(len(out) + 1)
-		end := min(len(out), at+random.IntN(9))
-		switch random.IntN(5) {
-		case 0: // put in
-			out = append(out[:at:at], append([]byte(words[random.IntN(len(words))]), out[at:]...)...)
-		case 1: // lose
+	for range rng.IntN(8) {
+		at := rng.IntN(len(out) + 1)
+		end := min(len(out), at+rng.IntN(9))
+		switch rng.IntN(5) {
+		case 0: // insert
+			out = append(out[:at:at], append([]byte(tokens[rng.IntN(len(tokens))]), out[at:]...)...)
+		case 1: // delete
 			out = append(out[:at:at], out[end:]...)
-		case 2: // double
+		case 2: // duplicate
 			out = append(out[:end:end], out[at:]...)
-		case 3: // change
+		case 3: // flip a bit
 			if at < len(out) {
-				out[at] ^= 1 << random.IntN(8)
+				out[at] ^= 1 << rng.IntN(8)
 			}
-		default: // many of the same
-			out = append(out[:at:at], append(bytes.Repeat(out[at:end], 1+random.IntN(40)), out[at:]...)...)
+		default: // repeat
+			out = append(out[:at:at], append(bytes.Repeat(out[at:end], 1+rng.IntN(40)), out[at:]...)...)
 		}
 	}
 	return out
 }
 
-// serveRaw sends a request as it is, however wrong.
+// serveRaw sends a request without validating or encoding it.
 func serveRaw(h http.Handler, method, path string, query []byte, key string, body []byte) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, "/", bytes.NewReader(body))
 	r.URL.Path, r.URL.RawQuery = path, string(query)

@@ -25,7 +25,7 @@ const (
 	errorSchemaName = "Failure"
 )
 
-// OpenAPIDocument is the OpenAPI document of the routes, as JSON.
+// OpenAPIDocument returns the OpenAPI 3.1 document of the routes as JSON.
 func OpenAPIDocument(opts Options) ([]byte, error) {
 	body, err := json.Marshal(buildOpenAPI((&handler{}).routes(), opts))
 	if err != nil {
@@ -34,8 +34,8 @@ func OpenAPIDocument(opts Options) ([]byte, error) {
 	return body, nil
 }
 
-// serveOpenAPI serves the OpenAPI document. It is rendered once, when it is asked for.
-func (d *handler) serveOpenAPI(opts Options) http.HandlerFunc {
+// serveOpenAPI serves the OpenAPI document, which it renders on the first request.
+func (h *handler) serveOpenAPI(opts Options) http.HandlerFunc {
 	render := sync.OnceValues(func() (*pages.File, error) {
 		body, err := OpenAPIDocument(opts)
 		return pages.NewFile("openapi.json", body), err
@@ -43,7 +43,7 @@ func (d *handler) serveOpenAPI(opts Options) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		file, err := render()
 		if err != nil {
-			d.writeError(w, r, err)
+			h.writeError(w, r, err)
 			return
 		}
 		file.ServeHTTP(w, r)
@@ -60,14 +60,14 @@ func buildOpenAPI(routes []route, opts Options) *huma.OpenAPI {
 			Title: "AgentMarket", Version: opts.Version,
 			Description: "A marketplace where AI agents find, hire and pay each other. Pass your API key via the X-API-Key header. " +
 				"All responses include `balance` (your current credits) when authenticated. " +
-				"Send an `Idempotency-Key` header to make a retry of a write safe.",
+				"Send an `Idempotency-Key` header to retry a write safely.",
 		},
 		Servers: []*huma.Server{{URL: opts.PublicURL}},
 		Paths:   map[string]*huma.PathItem{},
 		Components: &huma.Components{
 			Schemas: registry,
 			SecuritySchemes: map[string]*huma.SecurityScheme{
-				apiKeyScheme: {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The api_key that registering returned."},
+				apiKeyScheme: {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The api_key returned by registration."},
 			},
 		},
 	}
@@ -82,15 +82,15 @@ func buildOpenAPI(routes []route, opts Options) *huma.OpenAPI {
 		*operationAt(doc.Paths[rt.path], rt.method) = rt.describeOperation(registry)
 	}
 	for _, schema := range registry.Map() {
-		schema.AdditionalProperties = nil                                               // what is not named here is ignored, or may come
-		if status := schema.Properties["status"]; status != nil && status.Enum == nil { // a task's
+		schema.AdditionalProperties = nil                                               // unknown members are ignored in requests and may be added to responses
+		if status := schema.Properties["status"]; status != nil && status.Enum == nil { // the status of a task
 			status.Enum = enumValues(models.Statuses())
 		}
 	}
 	return doc
 }
 
-// schemaName is a type's name without the word that tells it apart in Go.
+// schemaName returns the schema name of a Go type: its name without "Response".
 func schemaName(t reflect.Type, hint string) string {
 	return strings.TrimSuffix(huma.DefaultSchemaNamer(t, hint), "Response")
 }
@@ -138,7 +138,7 @@ func (rt *route) describeOperation(registry huma.Registry) *huma.Operation {
 	return op
 }
 
-// commonErrorCodes are the refusals that any route of its kind may answer with.
+// commonErrorCodes returns the codes that every route of this kind can return.
 func (rt *route) commonErrorCodes() []models.Code {
 	codes := []models.Code{models.Unauthenticated, models.RateLimited, models.Internal}
 	if rt.method != http.MethodGet {
@@ -150,7 +150,7 @@ func (rt *route) commonErrorCodes() []models.Code {
 	return codes
 }
 
-// describeParameters describes what a request says beside its body.
+// describeParameters describes the path, query and header parameters.
 func (rt *route) describeParameters() []*huma.Param {
 	var params []*huma.Param
 	if strings.Contains(rt.path, "{id}") {
@@ -162,68 +162,68 @@ func (rt *route) describeParameters() []*huma.Param {
 	if rt.method != http.MethodGet {
 		params = append(params, &huma.Param{
 			Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-			Description: "Of your choice: the same key and body get the same answer for 24 hours.",
+			Description: "A unique key of your choice. Requests with the same key and body get the same response for 24 hours.",
 		})
 	}
 	if rt.supportsAsync {
 		params = append(params, &huma.Param{
 			Name: "Prefer", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-			Description: "respond-async: do not wait for the result; the answer is 202 with the task.",
+			Description: "respond-async: do not wait for the result; the response is 202 with the task id.",
 		})
 	}
 	return params
 }
 
-// describeQueryParam describes a parameter of a list.
+// describeQueryParam describes a query parameter of a list.
 func describeQueryParam(name string) *huma.Param {
 	param := &huma.Param{Name: name, In: "query", Schema: &huma.Schema{Type: huma.TypeString}}
 	switch name {
 	case "capability":
-		param.Description = "Only with this capability."
+		param.Description = "Filter by capability."
 	case "status":
-		param.Description, param.Schema.Enum = "Only in this state.", enumValues(models.Statuses())
+		param.Description, param.Schema.Enum = "Filter by status. Can be repeated.", enumValues(models.Statuses())
 	case "limit":
-		least, most := 1.0, float64(market.MaxPageSize)
-		param.Description = "How many to return; clamped to what is allowed."
-		param.Schema = &huma.Schema{Type: huma.TypeInteger, Default: defaultPageSize, Minimum: &least, Maximum: &most}
+		minimum, maximum := 1.0, float64(market.MaxPageSize)
+		param.Description = "Number of items to return. Values out of range are clamped."
+		param.Schema = &huma.Schema{Type: huma.TypeInteger, Default: defaultPageSize, Minimum: &minimum, Maximum: &maximum}
 	case "cursor":
-		param.Description = "Where to read on: as in the Link header of the page before."
+		param.Description = "Cursor of the next page, from the Link header of the previous page."
 	}
 	return param
 }
 
-// describeSuccess describes the envelope of a route's answer.
+// describeSuccess describes the 200 response of a route.
 func (rt *route) describeSuccess(registry huma.Registry) *huma.Response {
 	data := registry.Schema(rt.response, true, rt.name)
 	data.Nullable = false
 	response := &huma.Response{
-		Description: "Done.",
+		Description: "Success.",
 		Content: map[string]*huma.MediaType{mediaJSON: {
 			Schema: envelopeSchema(map[string]*huma.Schema{"data": data}, true, "success", "data"),
 		}},
 	}
 	if len(rt.queryParams) > 0 {
 		response.Headers = map[string]*huma.Param{"Link": {
-			Description: `The next page, with rel="next", when there is one.`, Schema: &huma.Schema{Type: huma.TypeString},
+			Description: `URL of the next page, with rel="next". Not sent with the last page.`, Schema: &huma.Schema{Type: huma.TypeString},
 		}}
 	}
-	shown := successEnvelope{Success: true, Data: rt.example.data}
+	out := successEnvelope{Success: true, Data: rt.example.data}
 	if rt.example.balance > 0 {
-		shown.Balance = &rt.example.balance
+		out.Balance = &rt.example.balance
 	}
-	response.Content[mediaJSON].Example = shown
+	response.Content[mediaJSON].Example = out
 	return response
 }
 
-// describeAccepted describes the answer about a hire that goes on.
+// describeAccepted describes the 202 response to a hire.
 func describeAccepted(registry huma.Registry) *huma.Response {
 	text := &huma.Schema{Type: huma.TypeString}
 	balance := models.Credits(70)
 	return &huma.Response{
-		Description: "The hire goes on: you preferred not to wait, or the agent promised its result and needs longer. The task at Location tells how it ends.",
+		Description: "The hire is still running: you asked not to wait, or the agent needs more time. Read the task at Location for its result.",
 		Headers: map[string]*huma.Param{
-			"Location":           {Description: "The task.", Schema: text},
-			"Preference-Applied": {Description: "respond-async, when that is why.", Schema: text},
+			"Location":           {Description: "Path of the task.", Schema: text},
+			"Preference-Applied": {Description: "respond-async, if the request asked for it.", Schema: text},
 		},
 		Content: map[string]*huma.MediaType{mediaJSON: {
 			Schema:  envelopeSchema(map[string]*huma.Schema{"data": registry.Schema(reflect.TypeFor[acceptedResponse](), true, "")}, true, "success", "data"),
@@ -232,24 +232,25 @@ func describeAccepted(registry huma.Registry) *huma.Response {
 	}
 }
 
-// errorSchema describes the envelope of an error.
+// errorSchema returns the schema of an error envelope.
 func errorSchema() *huma.Schema {
 	return envelopeSchema(map[string]*huma.Schema{
-		"error": {Type: huma.TypeString, Description: "What is wrong, for people."},
-		"code":  {Type: huma.TypeString, Description: "What is wrong, for programs.", Enum: enumValues(ErrorCodes())},
+		"error": {Type: huma.TypeString, Description: "Human-readable message. It can change."},
+		"code":  {Type: huma.TypeString, Description: "Error code, for programs.", Enum: enumValues(ErrorCodes())},
 	}, false, "success", "error", "code")
 }
 
-// envelopeSchema describes an answer with these members beside success and balance.
+// envelopeSchema returns the schema of an envelope with these members, success and
+// balance.
 func envelopeSchema(members map[string]*huma.Schema, success bool, required ...string) *huma.Schema {
 	members["success"] = &huma.Schema{Type: huma.TypeBoolean, Enum: []any{success}}
 	members["balance"] = &huma.Schema{
-		Type: huma.TypeInteger, Format: "int64", Description: "Your current credits; there when a valid key came with the request.",
+		Type: huma.TypeInteger, Format: "int64", Description: "Your current credits. Present if the request had a valid API key.",
 	}
 	return &huma.Schema{Type: huma.TypeObject, Properties: members, Required: required}
 }
 
-// ErrorCodes are the refusals that REST knows.
+// ErrorCodes returns the error codes of the REST API.
 func ErrorCodes() []models.Code {
 	return []models.Code{
 		models.InvalidInput, models.Unauthenticated, models.InsufficientFunds, models.Forbidden, models.NotFound,

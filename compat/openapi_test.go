@@ -11,8 +11,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// The document is served, parses, says OpenAPI 3.1, describes exactly the
-// routes of the table, and points nowhere that is not there.
+// TestOpenAPI checks that the document is OpenAPI 3.1, describes exactly the routes of
+// the table, and has no broken references.
 func TestOpenAPI(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -44,12 +44,12 @@ func TestOpenAPI(t *testing.T) {
 	schemas := objectField(t, objectField(t, document, "components"), "schemas")
 	for ref := range collectRefs(document) {
 		if name, ok := strings.CutPrefix(ref, "#/components/schemas/"); !ok || schemas[name] == nil {
-			t.Errorf("%s leads nowhere; there are %v", ref, slices.Sorted(maps.Keys(schemas)))
+			t.Errorf("broken reference %s; the schemas are %v", ref, slices.Sorted(maps.Keys(schemas)))
 		}
 	}
 }
 
-// Examples are of the types they stand for.
+// TestOpenAPI_examples validates the examples against their schemas.
 func TestOpenAPI_examples(t *testing.T) {
 	t.Parallel()
 	routes := (&handler{}).routes()
@@ -57,18 +57,18 @@ func TestOpenAPI_examples(t *testing.T) {
 	for _, rt := range routes {
 		op := *operationAt(document.Paths[rt.path], rt.method)
 		for status, response := range op.Responses {
-			if shown := response.Content[mediaJSON]; status < "300" {
-				validateSchema(t, rt.name+" answer "+status, document, shown.Schema, jsonRoundTrip(t, shown.Example))
+			if content := response.Content[mediaJSON]; status < "300" {
+				validateSchema(t, rt.name+" response "+status, document, content.Schema, jsonRoundTrip(t, content.Example))
 			}
 		}
 		if op.RequestBody != nil {
-			asked := op.RequestBody.Content[mediaJSON]
-			validateSchema(t, rt.name+" request", document, asked.Schema, jsonRoundTrip(t, asked.Example))
+			body := op.RequestBody.Content[mediaJSON]
+			validateSchema(t, rt.name+" request", document, body.Schema, jsonRoundTrip(t, body.Example))
 		}
 	}
 }
 
-// jsonRoundTrip is a value as it is after it went over the wire.
+// jsonRoundTrip encodes and decodes a value.
 func jsonRoundTrip(t *testing.T, v any) any {
 	t.Helper()
 	raw, err := json.Marshal(v)
@@ -87,7 +87,7 @@ func objectField(t *testing.T, in map[string]any, name string) map[string]any {
 	return out
 }
 
-// collectRefs finds every $ref below a value.
+// collectRefs returns every $ref in a value.
 func collectRefs(v any) map[string]bool {
 	found := map[string]bool{}
 	switch v := v.(type) {

@@ -12,30 +12,30 @@ import (
 func TestTaskResult_visibility(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
-	poster, worker, stranger := b.registerAgent(t, "Poster", ""), b.registerAgent(t, "Worker", ""), b.registerAgent(t, "Stranger", "")
+	poster, worker, other := b.registerAgent(t, "Poster", ""), b.registerAgent(t, "Worker", ""), b.registerAgent(t, "Stranger", "")
 	task := b.postTask(t, poster)
 	b.mustSend(t, request{method: "POST", path: "/api/tasks/" + task + "/accept", key: worker.key})
 	b.mustSend(t, request{method: "POST", path: "/api/tasks/" + task + "/complete", key: worker.key, body: `{"result":"<b>done & dusted</b>"}`})
 
-	t.Run("poster and worker see it, as it was written", func(t *testing.T) {
+	t.Run("poster and worker see the result unescaped", func(t *testing.T) {
 		t.Parallel()
-		for _, who := range []caller{poster, worker} {
-			res := b.send(t, request{method: "GET", path: "/api/tasks/" + task, key: who.key})
+		for _, agent := range []caller{poster, worker} {
+			res := b.send(t, request{method: "GET", path: "/api/tasks/" + task, key: agent.key})
 			if !strings.Contains(string(res.raw), `"result":"<b>done & dusted</b>"`) {
 				t.Errorf("got %s", res.raw)
 			}
 		}
 	})
-	t.Run("strangers do not", func(t *testing.T) {
+	t.Run("others do not see the result", func(t *testing.T) {
 		t.Parallel()
-		for _, key := range []string{stranger.key, ""} {
+		for _, key := range []string{other.key, ""} {
 			res := b.send(t, request{method: "GET", path: "/api/tasks/" + task, key: key})
 			if strings.Contains(string(res.raw), "dusted") {
 				t.Errorf("got %s", res.raw)
 			}
 		}
 	})
-	t.Run("lists show it to nobody", func(t *testing.T) {
+	t.Run("lists have no results", func(t *testing.T) {
 		t.Parallel()
 		res := b.send(t, request{method: "GET", path: "/api/tasks?status=completed", key: poster.key})
 		if list, ok := res.body["data"].([]any); !ok || len(list) != 1 || strings.Contains(string(res.raw), "dusted") {
@@ -44,21 +44,21 @@ func TestTaskResult_visibility(t *testing.T) {
 	})
 }
 
-// A direct hire is between two agents: for anybody else it is not there.
+// TestExecute_visibility checks that only the poster and the worker can see a hire.
 func TestExecute_visibility(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
-	poster, stranger := b.registerAgent(t, "Poster", ""), b.registerAgent(t, "Stranger", "")
+	poster, other := b.registerAgent(t, "Poster", ""), b.registerAgent(t, "Stranger", "")
 	worker := b.registerAgent(t, "Worker", `,"endpoint_url":"https://worker.example.com/run"`)
 	hire := stringField(t, b.mustSend(t, request{
 		method: "POST", path: "/api/execute", key: poster.key,
 		body: `{"agent_id":"` + worker.id + `","task_description":"Do it","budget":15}`,
 	}), "task_id")
-	for _, who := range []caller{poster, worker} {
-		testutil.Equal(t, "result", stringField(t, b.mustSend(t, request{method: "GET", path: "/api/tasks/" + hire, key: who.key}), "result"), "done")
+	for _, agent := range []caller{poster, worker} {
+		testutil.Equal(t, "result", stringField(t, b.mustSend(t, request{method: "GET", path: "/api/tasks/" + hire, key: agent.key}), "result"), "done")
 	}
-	for _, key := range []string{stranger.key, ""} {
-		testutil.Equal(t, "for others", b.send(t, request{method: "GET", path: "/api/tasks/" + hire, key: key}).StatusCode, http.StatusNotFound)
+	for _, key := range []string{other.key, ""} {
+		testutil.Equal(t, "status for others", b.send(t, request{method: "GET", path: "/api/tasks/" + hire, key: key}).StatusCode, http.StatusNotFound)
 	}
 	res := b.send(t, request{method: "GET", path: "/api/tasks"})
 	testutil.Equal(t, "list", string(res.raw), `{"success":true,"data":[]}`)
@@ -73,9 +73,9 @@ func TestAgent_hidesPrivateFields(t *testing.T) {
 		{method: "GET", path: "/api/agents"},
 	} {
 		res := b.send(t, r)
-		for _, hidden := range []string{agent.key, "me@example.com", "secret prompt", "shy.example.com", "whsec_"} {
-			if strings.Contains(string(res.raw), hidden) {
-				t.Errorf("%s shows %s: %s", r.path, hidden, res.raw)
+		for _, secret := range []string{agent.key, "me@example.com", "secret prompt", "shy.example.com", "whsec_"} {
+			if strings.Contains(string(res.raw), secret) {
+				t.Errorf("%s shows %s: %s", r.path, secret, res.raw)
 			}
 		}
 	}
@@ -103,7 +103,7 @@ func TestListPagination(t *testing.T) {
 		link := res.Header.Get("Link")
 		return strings.Join(found, " "), strings.TrimSuffix(strings.TrimPrefix(link, "<"), `>; rel="next"`)
 	}
-	t.Run("the link leads through all of it, newest first", func(t *testing.T) {
+	t.Run("links lead through all pages, newest first", func(t *testing.T) {
 		t.Parallel()
 		var all []string
 		for path := "/api/agents?capability=coding&limit=2"; path != ""; {
@@ -122,13 +122,13 @@ func TestListPagination(t *testing.T) {
 			testutil.Equal(t, "limit "+limit, got, want)
 		}
 	})
-	t.Run("a filter that finds nothing gives an empty list", func(t *testing.T) {
+	t.Run("no match returns an empty list", func(t *testing.T) {
 		t.Parallel()
 		for _, capability := range []string{"%25", "_oding", "cod", "'+OR+1=1--", "coding%22"} {
 			testutil.Equal(t, capability, string(b.send(t, request{method: "GET", path: "/api/agents?capability=" + capability}).raw), `{"success":true,"data":[]}`)
 		}
 	})
-	t.Run("capabilities are told apart by nothing but letters", func(t *testing.T) {
+	t.Run("capability ignores case and surrounding spaces", func(t *testing.T) {
 		t.Parallel()
 		got, _ := page(t, "/api/agents?capability=%20CODING%20")
 		testutil.Equal(t, "found", got, "five four three two one")
@@ -145,15 +145,16 @@ func TestIdempotencyKey(t *testing.T) {
 			body: `{"title":"` + title + `","description":"All of it","budget":25}`,
 		})
 	}
-	first, again, other := post("One"), post("One"), post("Another")
-	testutil.Equal(t, "first is replayed", first.Header.Get("Idempotency-Replayed"), "")
-	testutil.Equal(t, "second is replayed", again.Header.Get("Idempotency-Replayed"), "true")
-	testutil.Equal(t, "second answer", string(again.raw), string(first.raw))
+	first, replay, other := post("One"), post("One"), post("Another")
+	testutil.Equal(t, "first Idempotency-Replayed", first.Header.Get("Idempotency-Replayed"), "")
+	testutil.Equal(t, "second Idempotency-Replayed", replay.Header.Get("Idempotency-Replayed"), "true")
+	testutil.Equal(t, "second body", string(replay.raw), string(first.raw))
 	testutil.Equal(t, "another body", other.StatusCode, http.StatusUnprocessableEntity)
 	testutil.Equal(t, "code", stringField(t, other.body, "code"), "IDEMPOTENCY_KEY_REUSED")
 }
 
-// Every answer to a valid key has the caller's balance.
+// TestBalance_inEveryResponse checks that every response to a valid key has the
+// caller's balance.
 func TestBalance_inEveryResponse(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -169,7 +170,7 @@ func TestBalance_inEveryResponse(t *testing.T) {
 		{method: "DELETE", path: "/api/wallet"},
 		{method: "GET", path: "/api/tasks?status=unknown"},
 		{method: "POST", path: "/api/tasks", body: "{"},
-		{method: "POST", path: "/api/tasks", body: `{"title":"Too dear","description":"It is","budget":76}`},
+		{method: "POST", path: "/api/tasks", body: `{"title":"Too expensive","description":"D","budget":76}`},
 		{method: "POST", path: "/api/tasks/" + task + "/accept"},
 	} {
 		testutil.Equal(t, r.method+" "+r.path+" without a key", b.send(t, r).body["balance"], nil)
@@ -188,7 +189,8 @@ func TestHead(t *testing.T) {
 	}
 }
 
-// What curl and other clients send without being asked.
+// TestContentType sends the content types that curl and other clients send by default,
+// and unsupported ones.
 func TestContentType(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -219,7 +221,7 @@ func TestOptionalFields(t *testing.T) {
 	register := func(body string) map[string]any {
 		return b.mustSend(t, request{method: "POST", path: "/api/agents/register", body: body})
 	}
-	t.Run("null is as good as nothing", func(t *testing.T) {
+	t.Run("null is the same as omitted", func(t *testing.T) {
 		t.Parallel()
 		data := register(`{"name":"Bot","description":null,"capabilities":null,"price_per_task":null,"endpoint_url":null,"system_prompt":null,"webhook_url":null,"owner_email":null}`)
 		if list, ok := data["capabilities"].([]any); !ok || len(list) != 0 {
@@ -228,18 +230,18 @@ func TestOptionalFields(t *testing.T) {
 		testutil.Equal(t, "secret", data["webhook_secret"], nil)
 		testutil.Equal(t, "price", b.mustSend(t, request{method: "GET", path: "/api/agents/" + stringField(t, data, "id")})["price_per_task"], any(10.0))
 	})
-	t.Run("unknown members are passed over and the last of two counts", func(t *testing.T) {
+	t.Run("unknown members are ignored, the last duplicate is used", func(t *testing.T) {
 		t.Parallel()
 		testutil.Equal(t, "name", stringField(t, register(`{"name":"One","NAME":"Two","admin":true,"id":1,"name":"Three"}`), "name"), "Three")
 	})
 }
 
-// What a webhook tells of stays as it was asked for until something else is.
+// TestWebhook_events checks that a request without events keeps the current events.
 func TestWebhook_events(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	agent := b.registerAgent(t, "Bot", "")
-	for _, row := range []struct {
+	for _, tc := range []struct {
 		events string // as a member of the request
 		want   []any
 	}{
@@ -251,10 +253,10 @@ func TestWebhook_events(t *testing.T) {
 		{`,"events":["task.expired"]`, []any{"task.posted", "task.expired"}},
 		{`,"events":[]`, []any{"task.posted"}},
 	} {
-		b.mustSend(t, request{method: "PUT", path: "/api/agents/me/webhook", key: agent.key, body: `{"webhook_url":"https://bot.example.com/hook"` + row.events + `}`})
-		shown := b.mustSend(t, request{method: "GET", path: "/api/agents/me/webhook", key: agent.key})["events"]
-		if !reflect.DeepEqual(shown, any(row.want)) {
-			t.Errorf("after %q it tells of %v, want %v", row.events, shown, row.want)
+		b.mustSend(t, request{method: "PUT", path: "/api/agents/me/webhook", key: agent.key, body: `{"webhook_url":"https://bot.example.com/hook"` + tc.events + `}`})
+		events := b.mustSend(t, request{method: "GET", path: "/api/agents/me/webhook", key: agent.key})["events"]
+		if !reflect.DeepEqual(events, any(tc.want)) {
+			t.Errorf("after %q: got events %v, want %v", tc.events, events, tc.want)
 		}
 	}
 }

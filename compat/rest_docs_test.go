@@ -16,9 +16,9 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestRESTDocs holds docs/api/rest.md to the routes: their fields as the OpenAPI
-// document has them, their refusals, and the transcripts as examples. -update writes
-// what is missing.
+// TestRESTDocs compares docs/api/rest.md with the routes: their fields from the
+// OpenAPI document, their error codes and their transcripts. -update writes the
+// differences.
 func TestRESTDocs(t *testing.T) {
 	t.Parallel()
 	const path = "../docs/api/rest.md"
@@ -29,14 +29,14 @@ func TestRESTDocs(t *testing.T) {
 	assertGolden(t, path, page)
 }
 
-// replaceSection puts text between two marks of a page.
-func replaceSection(t *testing.T, page, mark, text string) string {
+// replaceSection replaces the text between two markers of a page.
+func replaceSection(t *testing.T, page, marker, text string) string {
 	t.Helper()
-	begin, end := "<!-- "+mark+" -->\n", "<!-- /"+mark+" -->\n"
+	begin, end := "<!-- "+marker+" -->\n", "<!-- /"+marker+" -->\n"
 	before, rest, begins := strings.Cut(page, begin)
 	_, after, ends := strings.Cut(rest, end)
 	if !begins || !ends {
-		t.Fatalf("the page has no place for %s", mark)
+		t.Fatalf("the page has no markers for %s", marker)
 	}
 	return before + begin + text + end + after
 }
@@ -55,9 +55,9 @@ func routeSections(t *testing.T) string {
 	document := buildOpenAPI((&handler{}).routes(), Options{})
 	var out strings.Builder
 	tag := ""
-	for _, of := range document.Tags {
+	for _, docTag := range document.Tags {
 		for _, rt := range (&handler{}).routes() {
-			if rt.tag != of.Name {
+			if rt.tag != docTag.Name {
 				continue
 			}
 			if tag != rt.tag {
@@ -70,12 +70,12 @@ func routeSections(t *testing.T) string {
 	return out.String()
 }
 
-// writeRouteSection tells of one route.
+// writeRouteSection writes the section of one route.
 func writeRouteSection(t *testing.T, out *strings.Builder, rt *route, document *huma.OpenAPI) {
 	t.Helper()
 	key := ""
 	if rt.requiresKey {
-		key = " Needs a key."
+		key = " Requires an API key."
 	}
 	fmt.Fprintf(out, "### %s %s\n\n%s%s\n\n", rt.method, rt.path, rt.summary, key)
 	var rows strings.Builder
@@ -96,93 +96,93 @@ func writeRouteSection(t *testing.T, out *strings.Builder, rt *route, document *
 		fmt.Fprintf(out, "| field | type | |\n|---|---|---|\n%s\n", rows.String())
 	}
 	if rt.supportsAsync {
-		out.WriteString("With `Prefer: respond-async` the answer is 202 with the task's id, at once; see [execution](../execution.md).\n\n")
+		out.WriteString("With `Prefer: respond-async` the response is 202 with the task's id, without waiting for the result. See [execution](../execution.md).\n\n")
 	}
 	if len(rt.errorCodes) > 0 {
-		var own []string
+		var codes []string
 		for _, code := range rt.errorCodes {
-			own = append(own, fmt.Sprintf("`%s` %d", code, HTTPStatus(code)))
+			codes = append(codes, fmt.Sprintf("`%s` %d", code, HTTPStatus(code)))
 		}
-		fmt.Fprintf(out, "Refused with %s.\n\n", strings.Join(own, ", "))
+		fmt.Fprintf(out, "Errors: %s.\n\n", strings.Join(codes, ", "))
 	}
 	fmt.Fprintf(out, "```http\n%s```\n\n", findTranscript(t, rt))
 }
 
-// fieldRow tells of one field.
-func fieldRow(name string, schema *huma.Schema, required bool, says string) string {
-	kind := schema.Type
+// fieldRow returns the table row of one field.
+func fieldRow(name string, schema *huma.Schema, required bool, description string) string {
+	typ := schema.Type
 	if schema.Type == huma.TypeArray {
-		kind = "array of strings"
+		typ = "array of strings"
 	}
 	if schema.Format != "" && schema.Format != "int64" {
-		kind += ", " + schema.Format
+		typ += ", " + schema.Format
 	}
-	facts := []string{}
+	notes := []string{}
 	if required {
-		facts = append(facts, "required")
+		notes = append(notes, "required")
 	}
-	facts = append(facts, constraints(schema)...)
-	if says != "" {
-		facts = append(facts, says)
+	notes = append(notes, constraints(schema)...)
+	if description != "" {
+		notes = append(notes, description)
 	}
-	return fmt.Sprintf("| `%s` | %s | %s |\n", name, kind, strings.Join(facts, "; "))
+	return fmt.Sprintf("| `%s` | %s | %s |\n", name, typ, strings.Join(notes, "; "))
 }
 
-// constraints are what a value is held to.
-func constraints(schema *huma.Schema) (facts []string) {
+// constraints describes the valid values of a schema.
+func constraints(schema *huma.Schema) (notes []string) {
 	if schema.MaxLength != nil {
-		least := 0
+		minLength := 0
 		if schema.MinLength != nil {
-			least = *schema.MinLength
+			minLength = *schema.MinLength
 		}
-		facts = append(facts, fmt.Sprintf("%d to %d characters", least, *schema.MaxLength))
+		notes = append(notes, fmt.Sprintf("%d to %d characters", minLength, *schema.MaxLength))
 	}
 	if schema.MaxItems != nil {
-		facts = append(facts, fmt.Sprintf("at most %d", *schema.MaxItems))
+		notes = append(notes, fmt.Sprintf("at most %d", *schema.MaxItems))
 	}
 	if schema.Minimum != nil && schema.Maximum != nil {
-		facts = append(facts, fmt.Sprintf("%.0f to %.0f", *schema.Minimum, *schema.Maximum))
+		notes = append(notes, fmt.Sprintf("%.0f to %.0f", *schema.Minimum, *schema.Maximum))
 	}
-	words := schema.Enum
+	values := schema.Enum
 	if schema.Items != nil {
-		words = append(words, schema.Items.Enum...)
+		values = append(values, schema.Items.Enum...)
 	}
-	if len(words) > 0 {
+	if len(values) > 0 {
 		var all []string
-		for _, word := range words {
-			all = append(all, fmt.Sprintf("`%v`", word))
+		for _, value := range values {
+			all = append(all, fmt.Sprintf("`%v`", value))
 		}
-		facts = append(facts, "of "+strings.Join(all, ", "))
+		notes = append(notes, "one of "+strings.Join(all, ", "))
 	}
 	if schema.Default != nil {
-		facts = append(facts, fmt.Sprintf("%v when left out", reflect.Indirect(reflect.ValueOf(schema.Default))))
+		notes = append(notes, fmt.Sprintf("default %v", reflect.Indirect(reflect.ValueOf(schema.Default))))
 	}
-	return facts
+	return notes
 }
 
-// findTranscript is what was said on a route, as the server itself said it.
+// findTranscript returns the transcript of a route, as recorded from the server.
 func findTranscript(t *testing.T, rt *route) string {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.txt")
 	testutil.Must(t, err)
-	asks := regexp.MustCompile("^" + rt.method + " " + strings.ReplaceAll(regexp.QuoteMeta(rt.path), `\{id\}`, `\{[a-z-]+\}`) + `(\?\S*)?\n`)
+	request := regexp.MustCompile("^" + rt.method + " " + strings.ReplaceAll(regexp.QuoteMeta(rt.path), `\{id\}`, `\{[a-z-]+\}`) + `(\?\S*)?\n`)
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		testutil.Must(t, err)
-		if asks.Match(text) {
+		if request.Match(text) {
 			return strings.ReplaceAll(string(text), "\n\n200 OK\n", "\n\nHTTP/1.1 200 OK\n")
 		}
 	}
-	t.Fatalf("nothing was said on %s %s", rt.method, rt.path)
+	t.Fatalf("no transcript of %s %s", rt.method, rt.path)
 	return ""
 }
 
-// TestAdvice: each code that a client can meet comes with what to do.
+// TestAdvice checks that each error code has an advice.
 func TestAdvice(t *testing.T) {
 	t.Parallel()
 	for _, code := range append(ErrorCodes(), models.CursorExpired, models.SlowConsumer) {
 		if advice := Advice(code); !strings.HasSuffix(advice, ".") {
-			t.Errorf("the advice on %s is %q", code, advice)
+			t.Errorf("advice for %s: %q", code, advice)
 		}
 	}
 }

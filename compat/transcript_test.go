@@ -22,23 +22,23 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// transcriptRecorder records exchanges. Ids and keys get names, so that a transcript reads
-// the same each time.
+// transcriptRecorder records requests and responses. It replaces ids and keys by
+// names, so that transcripts are the same in every run.
 type transcriptRecorder struct {
 	*bundle
 	transcripts    map[string]*bytes.Buffer // by file name
-	replacements   []string                 // pairs, for a replacer
-	recordedRoutes map[string]bool          // routes
+	replacements   []string                 // pairs for strings.NewReplacer
+	recordedRoutes map[string]bool          // by route name
 }
 
-// nameAgent gives an agent names in transcripts.
+// nameAgent sets the name of an agent in transcripts.
 func (s *transcriptRecorder) nameAgent(name string, agent caller) caller {
 	s.replacements = append(s.replacements, agent.id, "{"+name+"}", agent.key, "{key of "+name+"}")
 	return agent
 }
 
-// record sends a request, keeps the exchange under a file name, and returns the
-// answer's data.
+// record sends a request, records it under a file name and returns the data of the
+// response.
 func (s *transcriptRecorder) record(t *testing.T, file string, r request) map[string]any {
 	t.Helper()
 	if r.body != "" {
@@ -70,7 +70,7 @@ func (s *transcriptRecorder) record(t *testing.T, file string, r request) map[st
 	return data
 }
 
-// assertMatchesOpenAPI holds an answer to what the OpenAPI document says of its route.
+// assertMatchesOpenAPI validates a response against the OpenAPI document.
 func (s *transcriptRecorder) assertMatchesOpenAPI(t *testing.T, r request, res apiResponse) {
 	t.Helper()
 	document := buildOpenAPI((&handler{}).routes(), Options{})
@@ -85,7 +85,7 @@ func (s *transcriptRecorder) assertMatchesOpenAPI(t *testing.T, r request, res a
 		validateSchema(t, rt.name, document, schema, res.body)
 		return
 	}
-	t.Errorf("%s %s is no route of the table", r.method, r.path)
+	t.Errorf("%s %s is not in the table of routes", r.method, r.path)
 }
 
 func validateSchema(t *testing.T, what string, document *huma.OpenAPI, schema *huma.Schema, value any) {
@@ -94,7 +94,7 @@ func validateSchema(t *testing.T, what string, document *huma.OpenAPI, schema *h
 	result := &huma.ValidateResult{}
 	huma.Validate(document.Components.Schemas, schema, huma.NewPathBuffer([]byte{}, 0), huma.ModeReadFromServer, value, result)
 	for _, err := range result.Errors {
-		t.Errorf("%s does not fit the OpenAPI document: %v", what, err)
+		t.Errorf("%s does not match the OpenAPI document: %v", what, err)
 	}
 }
 
@@ -105,8 +105,8 @@ func indentJSON(t *testing.T, raw []byte) string {
 	return out.String()
 }
 
-// Every figure of the documentation holds in one story: the poster falls from
-// 100 to 75, the worker goes from 85 to 107, a hire for 15 leaves 70.
+// TestTranscripts reproduces the balances of the documentation in one scenario: the
+// poster goes from 100 to 75, the worker from 85 to 107, and a hire for 15 leaves 70.
 func TestTranscripts(t *testing.T) {
 	t.Parallel()
 	s := &transcriptRecorder{bundle: newBundle(t), transcripts: map[string]*bytes.Buffer{}, recordedRoutes: map[string]bool{}}

@@ -6,19 +6,19 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// walletResponse is what an agent has.
+// walletResponse is the caller's wallet.
 type walletResponse struct {
 	AgentID     string         `json:"agent_id" format:"uuid"`
-	Balance     models.Credits `json:"balance" doc:"Free to spend."`
-	HeldBalance models.Credits `json:"held_balance" doc:"Set aside for the agent's open tasks."`
+	Balance     models.Credits `json:"balance" doc:"Credits available to spend."`
+	HeldBalance models.Credits `json:"held_balance" doc:"Credits set aside for the agent's open tasks."`
 }
 
-func (d *handler) getWallet(ctx context.Context, c *call, _ noBody) (walletResponse, error) {
-	viewer, err := d.viewer(ctx)
+func (h *handler) getWallet(ctx context.Context, c *call, _ noBody) (walletResponse, error) {
+	viewer, err := h.viewer(ctx)
 	if err != nil {
 		return walletResponse{}, err
 	}
-	wallet, err := d.resolver.Viewer().Wallet(ctx, viewer)
+	wallet, err := h.resolver.Viewer().Wallet(ctx, viewer)
 	if err != nil {
 		return walletResponse{}, err
 	}
