@@ -46,7 +46,7 @@ func TestGuideFacts(t *testing.T) {
 		c.MinBudget, c.StartingCredits, c.RateLimits, c.AnthropicAPIKey = 7, 345, "on", "sk-ant-planted"
 	})
 	skill := b.do(t, http.MethodGet, "/skill.md", "").body
-	for _, want := range []string{"http://market.example/api/tasks", "7 to 1000000000 credits", "345 credits", "100 a second, 200 at once", "60 at once", "`system_prompt`", "`walletChanged`"} {
+	for _, want := range []string{"http://market.example/api/tasks", "7 to 1000000000 credits", "345 credits", "100 per second, burst 200", "burst 60", "`system_prompt`", "`walletChanged`"} {
 		if !strings.Contains(skill, want) {
 			t.Errorf("skill.md does not say %q", want)
 		}

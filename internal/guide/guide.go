@@ -12,7 +12,7 @@ import (
 	"agentmarket.space/server/internal/pages"
 )
 
-// Where the texts are served.
+// URL paths of the documents.
 const (
 	SkillPath  = "/skill.md"
 	LLMsPath   = "/llms.txt"
@@ -22,11 +22,11 @@ const (
 //go:embed templates
 var templates embed.FS
 
-// Skill serves skill.md: how an agent registers, finds work, is paid, has work done
-// and hears of it.
+// Skill serves skill.md: instructions for agents to register, find work, get paid,
+// post tasks and subscribe to events.
 func Skill(facts Facts) (http.Handler, error) { return textHandler("skill.md", facts) }
 
-// LLMs serves llms.txt, in the form of llmstxt.org: what this is, and links.
+// LLMs serves llms.txt in the format of llmstxt.org: a summary and links.
 func LLMs(facts Facts) (http.Handler, error) { return textHandler("llms.txt", facts) }
 
 func textHandler(name string, facts Facts) (http.Handler, error) {
@@ -36,18 +36,19 @@ func textHandler(name string, facts Facts) (http.Handler, error) {
 	}
 	var out bytes.Buffer
 	if err := parsed.Execute(&out, &facts); err != nil {
-		return nil, fmt.Errorf("write %s: %w", name, err)
+		return nil, fmt.Errorf("render %s: %w", name, err)
 	}
 	return pages.NewFile(name, out.Bytes()), nil
 }
 
-// formatDurations writes a list of durations.
+// formatDuration formats a duration in its largest whole unit, such as "7 days" or "90
+// s".
 func formatDurations(all []time.Duration) string {
-	words := make([]string, len(all))
+	texts := make([]string, len(all))
 	for i, d := range all {
-		words[i] = formatDuration(d)
+		texts[i] = formatDuration(d)
 	}
-	return strings.Join(words, ", ")
+	return strings.Join(texts, ", ")
 }
 
 // formatDuration writes a time as people say it, in its largest whole unit: 7 days, 90 s.

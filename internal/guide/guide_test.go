@@ -11,7 +11,7 @@ import (
 	"agentmarket.space/server/internal/guide"
 )
 
-// testFacts are those of a server with every setting of its own.
+// testFacts returns facts with a value for every field.
 func testFacts() guide.Facts {
 	return guide.Facts{
 		URL: "https://market.example.com", Version: "v1.2.3", StartingCredits: 50, MinBudget: 5, MaxBudget: 900, FeePercent: 10,
@@ -39,52 +39,53 @@ func serve(t *testing.T, handler http.Handler, err error, accept string) (*http.
 	return w.Result(), w.Body.String()
 }
 
-// TestSkill: every fact is told, and what does not hold on a server is not.
+// TestSkill checks that skill.md contains every fact, and leaves out what the server
+// does not have.
 func TestSkill(t *testing.T) {
 	t.Parallel()
 	handler, err := guide.Skill(testFacts())
 	response, text := serve(t, handler, err, "")
 	if got := response.Header.Get("Content-Type"); got != "text/markdown; charset=utf-8" {
-		t.Errorf("it is %s", got)
+		t.Errorf("got Content-Type %s", got)
 	}
 	for _, want := range []string{
 		"---\nname: agentmarket\ndescription: ", "\nversion: \"v1.2.3\"\n---\n", "you start with 50 credits", "5 to 900 credits", "90 % of it",
-		"36 hours to be taken", "`lease_until`, 90 min unless", "result 45 s at most", "the agent has 2 hours", "the same for 1 day",
-		"comes first, for 30 days", "after 5 s, 1 min, 1.5s.", "within 10 s", "`X-AgentMarket-Signature` is `sha256=`", "wss://market.example.com/graphql",
-		"50 a second, 70 at once", "6 at once, one every 1 min", "| `GET /api/tasks` | no | List tasks. |", "| `POST /api/tasks` | yes | Post one. |",
-		"- `taskPosted`: Tasks as they are posted.", "told of `task.posted` and", "`task.assigned`, `task.completed`.", "| `CONFLICT` | 409 | Read it again. |",
+		"expires after 36 hours unless", "`lease_until`, 90 min from now unless", "waits up to 45 s for the result", "the agent has 2 hours", "the same response for 1 day",
+		"are kept for 30 days", "after 5 s, 1 min, 1.5s.", "within 10 s", "`X-AgentMarket-Signature` is `sha256=`", "wss://market.example.com/graphql",
+		"50 per second, burst 70", "one per 1 min, burst 6", "| `GET /api/tasks` | no | List tasks. |", "| `POST /api/tasks` | yes | Post one. |",
+		"- `taskPosted`: Tasks as they are posted.", "always get `task.posted`.", "`task.assigned`, `task.completed`.", "| `CONFLICT` | 409 | Read it again. |",
 		"https://market.example.com/schema.graphqls",
 	} {
 		if !strings.Contains(text, want) {
-			t.Errorf("it does not say %q", want)
+			t.Errorf("skill.md does not contain %q", want)
 		}
 	}
-	bare := testFacts()
-	bare.StartingCredits, bare.EventRetention, bare.SchemaIsPublic, bare.RequestLimit, bare.RegistrationLimit = 0, 0, false, nil, nil
-	handler, err = guide.Skill(bare)
+	minimal := testFacts()
+	minimal.StartingCredits, minimal.EventRetention, minimal.SchemaIsPublic, minimal.RequestLimit, minimal.RegistrationLimit = 0, 0, false, nil, nil
+	handler, err = guide.Skill(minimal)
 	_, text = serve(t, handler, err, "")
-	for _, not := range []string{"you start with", "comes first,", "schema.graphqls", "at once, one every", "system_prompt", "<no value>", "%!"} {
-		if strings.Contains(text, not) {
-			t.Errorf("it says %q", not)
+	for _, unwanted := range []string{"you start with", "Events are kept", "schema.graphqls", "registrations per network", "system_prompt", "<no value>", "%!"} {
+		if strings.Contains(text, unwanted) {
+			t.Errorf("skill.md contains %q", unwanted)
 		}
 	}
 	if !strings.Contains(text, "| requests | not limited |") {
-		t.Error("it does not say that requests are not limited")
+		t.Error("skill.md does not say that requests are not limited")
 	}
 }
 
-// TestLLMs: the file has the form of llmstxt.org: a title, a summary in a quote, and
-// under each heading nothing but links.
+// TestLLMs checks the format of llmstxt.org: a title, a quoted summary, and only links
+// below the headings.
 func TestLLMs(t *testing.T) {
 	t.Parallel()
 	handler, err := guide.LLMs(testFacts())
 	response, text := serve(t, handler, err, "")
 	if got := response.Header.Get("Content-Type"); got != "text/plain; charset=utf-8" {
-		t.Errorf("it is %s", got)
+		t.Errorf("got Content-Type %s", got)
 	}
 	head, sections, _ := strings.Cut(text, "\n## ")
 	if lines := strings.Split(head, "\n"); !strings.HasPrefix(lines[0], "# ") || !strings.HasPrefix(lines[2], "> ") {
-		t.Errorf("it begins with %q", head)
+		t.Errorf("the file starts with %q", head)
 	}
 	links := 0
 	for i, line := range strings.Split("## "+sections, "\n") {
@@ -92,18 +93,18 @@ func TestLLMs(t *testing.T) {
 		case strings.HasPrefix(line, "- [") && strings.Contains(line, "](https://market.example.com/"):
 			links++
 		case line != "" && !strings.HasPrefix(line, "## "):
-			t.Errorf("line %d under the headings is %q", i+1, line)
+			t.Errorf("unexpected line %d below the headings: %q", i+1, line)
 		}
 	}
 	if links < 8 {
-		t.Errorf("it has %d links", links)
+		t.Errorf("got %d links, want at least 8", links)
 	}
 }
 
-// TestIndex: everybody is told where everything is, in what they can read.
+// TestIndex checks the representations of the root.
 func TestIndex(t *testing.T) {
 	t.Parallel()
-	handler, err := guide.Index(testFacts(), "the lines")
+	handler, err := guide.Index(testFacts(), "plain text")
 	for accept, want := range map[string]string{
 		"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": "text/html; charset=utf-8",
 		"application/json": "application/json",
@@ -112,24 +113,24 @@ func TestIndex(t *testing.T) {
 	} {
 		response, text := serve(t, handler, err, accept)
 		if got := response.Header.Get("Content-Type"); got != want {
-			t.Errorf("who accepts %q gets %s, want %s", accept, got, want)
+			t.Errorf("Accept: %q: got %s, want %s", accept, got, want)
 		}
 		if vary := response.Header.Values("Vary"); strings.Join(vary, ", ") != "Accept, Accept-Encoding" {
-			t.Errorf("it varies by %q", vary)
+			t.Errorf("got Vary %q", vary)
 		}
 		switch want {
 		case "application/json":
-			var places map[string]string
-			if err := json.Unmarshal([]byte(text), &places); err != nil || places["live"] != "wss://market.example.com/graphql" || places["skill"] != "https://market.example.com/skill.md" {
+			var links map[string]string
+			if err := json.Unmarshal([]byte(text), &links); err != nil || links["live"] != "wss://market.example.com/graphql" || links["skill"] != "https://market.example.com/skill.md" {
 				t.Errorf("%v in %s", err, text)
 			}
 		case "text/plain; charset=utf-8":
-			if text != "the lines\n" {
-				t.Errorf("the lines are %q", text)
+			if text != "plain text\n" {
+				t.Errorf("got %q", text)
 			}
 		default:
 			if !strings.Contains(text, "https://market.example.com/skill.md") || !strings.Contains(response.Header.Get("Content-Security-Policy"), "style-src 'sha256-") {
-				t.Errorf("the page is %v\n%s", response.Header, text)
+				t.Errorf("got %v\n%s", response.Header, text)
 			}
 		}
 	}

@@ -13,9 +13,9 @@ import (
 	"agentmarket.space/server/internal/pages"
 )
 
-// Index serves the root, which says where everything is: a page for browsers, JSON
-// for who asks for that, and the plain lines for everybody else.
-func Index(facts Facts, lines string) (http.Handler, error) {
+// Index serves the root: an HTML page for browsers, JSON for clients that accept it,
+// and plainText for others.
+func Index(facts Facts, plainText string) (http.Handler, error) {
 	page, policy, err := renderWelcome(facts)
 	if err != nil {
 		return nil, err
@@ -24,8 +24,8 @@ func Index(facts Facts, lines string) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	data := pages.NewFile("places.json", append(object, '\n'))
-	plain := pages.NewFile("places.txt", []byte(lines+"\n"))
+	data := pages.NewFile("links.json", append(object, '\n'))
+	plain := pages.NewFile("links.txt", []byte(plainText+"\n"))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Accept")
 		switch accept := strings.Join(r.Header.Values("Accept"), ","); {
@@ -40,25 +40,25 @@ func Index(facts Facts, lines string) (http.Handler, error) {
 	}), nil
 }
 
-// links is where everything is, for programs.
+// links returns the URLs of the server by name.
 func (f *Facts) links() map[string]string {
-	places := map[string]string{
+	links := map[string]string{
 		"name": "AgentMarket", "version": f.Version,
 		"rest": f.URL + "/api", "openapi": f.URL + "/openapi.json", "docs": f.URL + "/docs",
 		"graphql": f.URL + "/graphql", "live": f.WebSocketURL(), "explorer": f.URL + "/explorer",
 		"skill": f.URL + SkillPath, "llms": f.URL + LLMsPath,
 	}
 	if f.SchemaIsPublic {
-		places["schema"] = f.URL + SchemaPath
+		links["schema"] = f.URL + SchemaPath
 	}
-	return places
+	return links
 }
 
-// WebSocketURL is where GraphQL's WebSocket is.
+// WebSocketURL returns the URL of the GraphQL WebSocket.
 func (f *Facts) WebSocketURL() string { return "ws" + strings.TrimPrefix(f.URL, "http") + "/graphql" }
 
-// renderWelcome makes the page for browsers, and the policy that lets it have its own style
-// and nothing else.
+// renderWelcome renders the page for browsers and the Content-Security-Policy that
+// allows its inline style.
 func renderWelcome(facts Facts) (page *pages.File, policy string, err error) {
 	style, err := templates.ReadFile("templates/welcome.css")
 	if err != nil {
@@ -70,7 +70,7 @@ func renderWelcome(facts Facts) (page *pages.File, policy string, err error) {
 	}
 	var out bytes.Buffer
 	if err := parsed.Execute(&out, &facts); err != nil {
-		return nil, "", fmt.Errorf("write the page at the root: %w", err)
+		return nil, "", fmt.Errorf("render the welcome page: %w", err)
 	}
 	html := bytes.Replace(out.Bytes(), []byte("<style></style>"), []byte("<style>"+string(style)+"</style>"), 1)
 	sum := sha256.Sum256(style)

@@ -14,25 +14,26 @@ import (
 	"time"
 )
 
-// File is one thing to read, at one address. It is packed when it is first asked
-// for, and then only its packed bytes are kept: hardly a client asks for the others.
+// File is a static file. It is compressed on the first request. Only the compressed
+// bytes are kept, because almost all clients accept gzip.
 type File struct {
 	contentType string
 	content     func() gzipped
 }
 
-// gzipped are a file's bytes, as gzip has them, and their tag without quotes.
+// gzipped is a compressed file and its ETag without quotes.
 type gzipped struct {
 	bytes []byte
 	etag  string
 }
 
-// NewFile makes a file. Its name says what it is, as in style.css; one that ends in
-// .gz has been packed already, and is served under its name without that.
+// NewFile returns a file with the content type of its name's extension. If the name
+// ends in .gz, content is already compressed and the type is that of the name without
+// .gz.
 func NewFile(name string, content []byte) *File {
-	name, isPacked := strings.CutSuffix(name, ".gz")
+	name, isCompressed := strings.CutSuffix(name, ".gz")
 	return &File{contentType(name), sync.OnceValue(func() gzipped {
-		if !isPacked {
+		if !isCompressed {
 			content = compress(content)
 		}
 		sum := sha256.Sum256(content)
@@ -40,16 +41,17 @@ func NewFile(name string, content []byte) *File {
 	})}
 }
 
-// ServeHTTP answers GET and HEAD with the file, or with 304 who has it already.
+// ServeHTTP serves GET and HEAD requests. It responds with 304 if the client's copy is
+// current.
 func (f *File) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
-		http.Error(w, "this is only read", http.StatusMethodNotAllowed)
+		http.Error(w, "method not allowed; use GET or HEAD", http.StatusMethodNotAllowed)
 		return
 	}
 	header.Set("Content-Type", f.contentType)
-	header.Set("Cache-Control", "no-cache") // kept, but asked for again by its ETag
+	header.Set("Cache-Control", "no-cache") // cached, but revalidated by ETag
 	header.Add("Vary", "Accept-Encoding")
 	file := f.content()
 	body, tag := file.bytes, file.etag+"-gzip"
@@ -58,7 +60,7 @@ func (f *File) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		var err error
 		if body, err = decompress(file.bytes); err != nil {
-			http.Error(w, "this file is broken", http.StatusInternalServerError)
+			http.Error(w, "could not decompress the file", http.StatusInternalServerError)
 			return
 		}
 		tag = file.etag
@@ -67,7 +69,8 @@ func (f *File) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 }
 
-// contentType does not ask the system's tables, which differ between machines.
+// contentType returns the media type of a file name. It does not use the system's
+// tables, which differ between machines.
 func contentType(name string) string {
 	switch path.Ext(name) {
 	case ".js":
@@ -90,22 +93,22 @@ func contentType(name string) string {
 }
 
 func compress(content []byte) []byte {
-	var packed bytes.Buffer
-	w := gzip.NewWriter(&packed)
-	_, _ = w.Write(content) // a buffer takes everything
+	var compressed bytes.Buffer
+	w := gzip.NewWriter(&compressed)
+	_, _ = w.Write(content) // writes to a buffer do not fail
 	_ = w.Close()
-	return packed.Bytes()
+	return compressed.Bytes()
 }
 
-func decompress(packed []byte) ([]byte, error) {
-	r, err := gzip.NewReader(bytes.NewReader(packed))
+func decompress(compressed []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(compressed))
 	if err != nil {
 		return nil, err
 	}
 	return io.ReadAll(r)
 }
 
-// acceptsGzip reads Accept-Encoding: gzip counts unless its weight is zero.
+// acceptsGzip reports whether Accept-Encoding lists gzip with a non-zero weight.
 func acceptsGzip(header http.Header) bool {
 	for _, line := range header.Values("Accept-Encoding") {
 		for coding := range strings.SplitSeq(line, ",") {

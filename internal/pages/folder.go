@@ -9,27 +9,28 @@ import (
 	"strings"
 )
 
-// contentSecurityPolicy lets a page load and call its own host only. Styles may be inline because
-// the libraries insert style elements; scripts may not.
+// contentSecurityPolicy allows resources and requests of the page's own host only.
+// Inline styles are allowed because the libraries insert style elements. Inline
+// scripts are not.
 const contentSecurityPolicy = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
 	"connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// FolderHandler serves the files of assets by their last names under a path, and its
-// index.html at the path itself. In that one a word in two pairs of braces stands
-// for what fill has under it. A mux needs two patterns: at and at + "/".
+// FolderHandler serves the files of assets by their base names below prefix, and
+// index.html at prefix itself. It replaces each {{name}} in index.html with the value
+// of name, escaped for HTML. Register the handler for both prefix and prefix + "/".
 //
-// It panics when a file cannot be read: then the program was built wrong.
-func FolderHandler(at string, assets fs.FS, fill map[string]string) http.Handler {
-	files, err := loadFiles(assets, fill)
+// It panics if a file cannot be read, which means that the binary is broken.
+func FolderHandler(prefix string, assets fs.FS, values map[string]string) http.Handler {
+	files, err := loadFiles(assets, values)
 	if err != nil {
-		panic(fmt.Errorf("read the embedded files of %s: %w", at, err))
+		panic(fmt.Errorf("read embedded files of %s: %w", prefix, err))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header.Set("Content-Security-Policy", contentSecurityPolicy)
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "no-referrer")
-		file, ok := files[strings.Trim(strings.TrimPrefix(r.URL.Path, at), "/")]
+		file, ok := files[strings.Trim(strings.TrimPrefix(r.URL.Path, prefix), "/")]
 		if !ok {
 			http.NotFound(w, r)
 			return
@@ -38,8 +39,8 @@ func FolderHandler(at string, assets fs.FS, fill map[string]string) http.Handler
 	})
 }
 
-// loadFiles reads files by the name they are asked for. The page itself is named "".
-func loadFiles(assets fs.FS, fill map[string]string) (map[string]*File, error) {
+// loadFiles returns the files by base name. The name of index.html is "".
+func loadFiles(assets fs.FS, values map[string]string) (map[string]*File, error) {
 	files := map[string]*File{}
 	err := fs.WalkDir(assets, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -49,19 +50,19 @@ func loadFiles(assets fs.FS, fill map[string]string) (map[string]*File, error) {
 		if err != nil {
 			return err
 		}
-		served := strings.TrimSuffix(path.Base(name), ".gz")
-		if served == "index.html" {
-			served, content = "", []byte(fillPlaceholders(string(content), fill))
+		base := strings.TrimSuffix(path.Base(name), ".gz")
+		if base == "index.html" {
+			base, content = "", []byte(fillPlaceholders(string(content), values))
 		}
-		files[served] = NewFile(path.Base(name), content)
+		files[base] = NewFile(path.Base(name), content)
 		return nil
 	})
 	return files, err
 }
 
-// fillPlaceholders puts values, escaped for HTML, where a page has their names.
-func fillPlaceholders(page string, fill map[string]string) string {
-	for name, value := range fill {
+// fillPlaceholders replaces each {{name}} with its value, escaped for HTML.
+func fillPlaceholders(page string, values map[string]string) string {
+	for name, value := range values {
 		page = strings.ReplaceAll(page, "{{"+name+"}}", html.EscapeString(value))
 	}
 	return page

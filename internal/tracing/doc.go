@@ -1,8 +1,7 @@
-// Package tracing tells, as OpenTelemetry spans, where the time of a request goes and
-// what followed from it: the operation, its transactions, the webhooks and the runs of
-// agents. It is off unless there is somewhere to send them, and costs a look into the
-// context then.
+// Package tracing records OpenTelemetry spans of requests, operations, transactions,
+// webhook deliveries and agent runs. Without a collector it is a no-op that costs one
+// context lookup per span.
 //
-// Spans say what was done and how it ended, in words of ours: no key, no secret and
-// nothing that a client wrote is ever in them but the id of its request.
+// Span names and attributes never contain keys, secrets or client input, except the
+// request id.
 package tracing

@@ -10,35 +10,33 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// tracerName names the program as what makes the spans.
+// tracerName is the instrumentation scope of the spans.
 const tracerName = "agentmarket.space/server"
 
-// Span is a piece of work with a beginning and an end. The zero value is one that is
-// not noted.
+// Span is a traced operation. The zero value records nothing.
 type Span struct{ span trace.Span }
 
-// Start begins a piece of the work that ctx is about, and returns the context of what is
-// a piece of that. Work that is not traced has none. It may begin after the whole has
-// ended.
+// Start starts a child of the span in ctx and returns a context with it. It returns
+// ctx and a zero Span if ctx has no sampled span. The parent may have ended.
 func Start(ctx context.Context, name string) (context.Context, Span) {
 	return start(ctx, name, trace.SpanKindInternal)
 }
 
-// StartClient is Start for a call to another program.
+// StartClient is like Start for a request to another program.
 func StartClient(ctx context.Context, name string) (context.Context, Span) {
 	return start(ctx, name, trace.SpanKindClient)
 }
 
 func start(ctx context.Context, name string, kind trace.SpanKind) (context.Context, Span) {
-	whole := trace.SpanFromContext(ctx)
-	if !whole.SpanContext().IsSampled() {
+	parent := trace.SpanFromContext(ctx)
+	if !parent.SpanContext().IsSampled() {
 		return ctx, Span{}
 	}
-	ctx, span := whole.TracerProvider().Tracer(tracerName).Start(ctx, name, trace.WithSpanKind(kind))
+	ctx, span := parent.TracerProvider().Tracer(tracerName).Start(ctx, name, trace.WithSpanKind(kind))
 	return ctx, Span{span}
 }
 
-// FromContext is the span that ctx is about.
+// FromContext returns the recording span of ctx, or a zero Span.
 func FromContext(ctx context.Context) Span {
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		return Span{span}
@@ -46,8 +44,8 @@ func FromContext(ctx context.Context) Span {
 	return Span{}
 }
 
-// WithoutSpan returns a context that is about no work any more: what begins in it is a
-// trace of its own.
+// WithoutSpan returns a context without a span. Spans started from it begin a new
+// trace.
 func WithoutSpan(ctx context.Context) context.Context {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ctx
@@ -55,57 +53,56 @@ func WithoutSpan(ctx context.Context) context.Context {
 	return trace.ContextWithSpan(ctx, nil)
 }
 
-// IsRecording reports whether anything that is said of the span is kept.
+// IsRecording reports whether attributes of the span are recorded.
 func (s Span) IsRecording() bool { return s.span != nil }
 
-// Rename gives the span another name.
+// Rename sets the name of the span.
 func (s Span) Rename(name string) {
 	if s.span != nil {
 		s.span.SetName(name)
 	}
 }
 
-// SetString notes a text.
+// SetString sets a string attribute.
 func (s Span) SetString(name, text string) {
 	if s.span != nil {
 		s.span.SetAttributes(attribute.String(name, text))
 	}
 }
 
-// SetInt notes a number.
+// SetInt sets an integer attribute.
 func (s Span) SetInt(name string, n int) {
 	if s.span != nil {
 		s.span.SetAttributes(attribute.Int(name, n))
 	}
 }
 
-// SetError notes that it failed, and with which code.
+// SetError sets the status of the span to an error with a code.
 func (s Span) SetError(code string) {
 	if s.span != nil {
 		s.span.SetStatus(codes.Error, code)
 	}
 }
 
-// End ends it.
+// End ends the span.
 func (s Span) End() {
 	if s.span != nil {
 		s.span.End()
 	}
 }
 
-// StartRequest begins the trace of a request, or goes on with the one that its traceparent
-// names. It is called by its method and its door until its route is known: a stranger may
-// write anything into a path, and into a tracestate, which is left out. A nil tracer
-// begins none.
-func (t *Tracer) StartRequest(r *http.Request, method, door string) (context.Context, Span) {
+// StartRequest starts a server span for a request. It continues the trace of the
+// traceparent header; tracestate is ignored. The name is the method and route, because
+// a path is client input; see Rename. A nil tracer records nothing.
+func (t *Tracer) StartRequest(r *http.Request, method, route string) (context.Context, Span) {
 	if t == nil {
 		return r.Context(), Span{}
 	}
 	ctx := trace.ContextWithRemoteSpanContext(r.Context(), parseTraceparent(r.Header.Get("traceparent")))
-	return t.start(ctx, method+" "+door, trace.WithSpanKind(trace.SpanKindServer))
+	return t.start(ctx, method+" "+route, trace.WithSpanKind(trace.SpanKindServer))
 }
 
-// Start begins a piece of what ctx is about, or a trace when it is about nothing.
+// Start starts a child of the span in ctx, or a new trace.
 func (t *Tracer) Start(ctx context.Context, name string) (context.Context, Span) {
 	if t == nil {
 		return ctx, Span{}
@@ -113,8 +110,9 @@ func (t *Tracer) Start(ctx context.Context, name string) (context.Context, Span)
 	return t.start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
 }
 
-// StartChild begins work that was asked for by what [Traceparent] returned. Nothing is noted
-// when that was empty.
+// StartChild starts a consumer span as a child of a span in another process or an
+// earlier job, named by parent; see [Traceparent]. It records nothing if parent is
+// empty.
 func (t *Tracer) StartChild(ctx context.Context, name, parent string) (context.Context, Span) {
 	if t == nil || parent == "" {
 		return ctx, Span{}
@@ -122,8 +120,8 @@ func (t *Tracer) StartChild(ctx context.Context, name, parent string) (context.C
 	return t.start(trace.ContextWithRemoteSpanContext(ctx, parseTraceparent(parent)), name, trace.WithSpanKind(trace.SpanKindConsumer))
 }
 
-// StartLinked is StartChild for work that comes long after: it is a trace of its own, which
-// names what asked for it.
+// StartLinked is like StartChild, but starts a new trace that links to parent. Use it
+// for work that can happen long after parent has ended.
 func (t *Tracer) StartLinked(ctx context.Context, name, parent string) (context.Context, Span) {
 	if t == nil || parent == "" {
 		return ctx, Span{}
@@ -136,8 +134,8 @@ func (t *Tracer) start(ctx context.Context, name string, options ...trace.SpanSt
 	return ctx, Span{span}
 }
 
-// Traceparent names what ctx is about for whoever goes on with it elsewhere, as the W3C's
-// traceparent does; empty when it is not traced.
+// Traceparent returns the W3C traceparent of the span in ctx, or "" if it is not
+// sampled.
 func Traceparent(ctx context.Context) string {
 	if !trace.SpanContextFromContext(ctx).IsSampled() {
 		return ""
@@ -148,6 +146,6 @@ func Traceparent(ctx context.Context) string {
 }
 
 func parseTraceparent(parent string) trace.SpanContext {
-	none := context.Background() //nolint:forbidigo // only what is written into it is read
-	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(none, propagation.MapCarrier{"traceparent": parent}))
+	ctx := context.Background() //nolint:forbidigo // only carries the extracted span context
+	return trace.SpanContextFromContext(propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": parent}))
 }

@@ -14,47 +14,48 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// flushTimeout is how long the last spans may take to be sent.
+// flushTimeout bounds the export of the remaining spans in Close.
 const flushTimeout = 5 * time.Second
 
-// Tracer begins traces and sends their spans to a collector. A nil one begins none. It
-// is safe for concurrent use.
+// Tracer exports spans to a collector. A nil Tracer records nothing. It is safe for
+// concurrent use.
 type Tracer struct{ provider *sdktrace.TracerProvider }
 
-// Options say where spans go and who sends them.
+// Options configure a Tracer.
 type Options struct {
-	Endpoint string // of a collector that speaks OTLP over HTTP; /v1/traces is added
-	Version  string // of the program
-	Instance string // of the program, among its replicas
+	Endpoint string // base URL of an OTLP/HTTP collector, without /v1/traces
+	Version  string // program version
+	Instance string // id of this replica
 	Logger   *slog.Logger
 }
 
-// Open returns a tracer. A collector that is not there is no error: what cannot be sent
-// is dropped and logged. Headers, certificates, sampling and the name of the service are
-// as the variables of the OpenTelemetry specification say, OTEL_EXPORTER_OTLP_HEADERS,
-// OTEL_TRACES_SAMPLER and so on.
+// Open returns a tracer. It does not connect to the collector: spans that cannot be
+// exported are dropped and logged. Headers, certificates, sampling and the service
+// name are read from the environment variables of the OpenTelemetry specification,
+// such as OTEL_EXPORTER_OTLP_HEADERS and OTEL_TRACES_SAMPLER.
 func Open(ctx context.Context, o Options) (*Tracer, error) {
 	address, err := url.JoinPath(o.Endpoint, "v1/traces")
 	if err != nil {
-		return nil, fmt.Errorf("open traces: %w", err)
+		return nil, fmt.Errorf("open OTLP trace exporter: %w", err)
 	}
 	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(address))
 	if err != nil {
-		return nil, fmt.Errorf("open traces: %w", err)
+		return nil, fmt.Errorf("open OTLP trace exporter: %w", err)
 	}
-	about, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(
+	res, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(
 		attribute.String("service.name", "agentmarket"), attribute.String("service.version", o.Version), attribute.String("service.instance.id", o.Instance),
 	), resource.WithFromEnv())
 	if err != nil {
-		return nil, fmt.Errorf("open traces: %w", err)
+		return nil, fmt.Errorf("open OTLP trace exporter: %w", err)
 	}
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { // the library has one for the whole process
-		o.Logger.Warn("traces", slog.Any("error", err))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { // the error handler is global
+		o.Logger.Warn("trace export failed", slog.Any("error", err))
 	}))
-	return &Tracer{sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))}, nil
+	return &Tracer{sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(res))}, nil
 }
 
-// Close sends what is left, for a few seconds at most. A nil tracer has nothing.
+// Close exports the remaining spans, for at most flushTimeout. It does nothing for a
+// nil tracer.
 func (t *Tracer) Close(ctx context.Context) error {
 	if t == nil {
 		return nil
@@ -62,7 +63,7 @@ func (t *Tracer) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	if err := t.provider.Shutdown(ctx); err != nil {
-		return fmt.Errorf("send the last spans: %w", err)
+		return fmt.Errorf("export remaining spans: %w", err)
 	}
 	return nil
 }
