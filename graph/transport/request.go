@@ -34,7 +34,7 @@ func badRequest(text string) *requestError {
 // not depend on the caller or on the Accept header.
 type RequestHash [sha256.Size]byte
 
-// readRequestText reads the query string or the body of a request dst buffer. Its
+// readRequestText reads the query string or the body of a request into buffer. Its
 // errors do not contain any part of the request.
 func readRequestText(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *bytes.Buffer) *requestError {
 	switch r.Method {

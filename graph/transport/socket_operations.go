@@ -118,8 +118,8 @@ func (s *socket) wakeOperation(op *operation) {
 	s.startWriter()
 }
 
-// stopOperation stops the operation with an id i the client's request and drops its
-// queued messages. The client can reuse the id i once.
+// stopOperation stops the operation with an id at the client's request and drops its
+// queued messages. The client can reuse the id at once.
 func (s *socket) stopOperation(id string) {
 	s.mu.Lock()
 	op := s.findOperation(id)

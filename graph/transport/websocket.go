@@ -87,7 +87,7 @@ type socket struct {
 	operationsWG sync.WaitGroup // operations with a goroutine
 	openedAt     time.Duration  // see Transports.now
 	silentChecks atomic.Int64   // checks since the last sign of life of the peer
-	lastPing     time.Duration  // guarded by t.mu
+	lastPing     time.Duration  // guarded by Transports.mu
 
 	session          context.Context //nolint:containedctx // returned by Options.Init, nil before that; guarded by mu
 	activeOperations []*operation    // guarded by mu

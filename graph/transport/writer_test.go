@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestSocket_disconnectsStuckPeer checks that a socket is closed even if its slow
@@ -101,7 +103,7 @@ func waitFor(t *testing.T, done <-chan struct{}, what string) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(testutil.Timeout):
 		t.Fatalf("timed out waiting for %s", what)
 	}
 }
