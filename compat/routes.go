@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"reflect"
+	"slices"
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/models"
@@ -92,10 +93,14 @@ const (
 	tagWebhooks = "Webhooks"
 )
 
-// routes returns the table. The first thirteen routes are the documented ones. The
-// others make more of the GraphQL API available over REST.
+// routes returns the table.
 func (h *handler) routes() []route {
-	const get, post, put, del = http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete
+	return slices.Concat(h.documentedRoutes(), h.additionalRoutes())
+}
+
+// documentedRoutes returns the routes of the documented API.
+func (h *handler) documentedRoutes() []route {
+	const get, post, put = http.MethodGet, http.MethodPost, http.MethodPut
 	return []route{
 		withHandler(route{
 			method: post, path: "/api/agents/register", name: "registerAgent", tag: tagAgents,
@@ -174,7 +179,13 @@ func (h *handler) routes() []route {
 				data:    exampleWebhook("...gentmarket"), balance: 85,
 			},
 		}, h.setWebhook),
+	}
+}
 
+// additionalRoutes returns routes that make more of the GraphQL API available over REST.
+func (h *handler) additionalRoutes() []route {
+	const post, del = http.MethodPost, http.MethodDelete
+	return []route{
 		withHandler(route{
 			method: del, path: "/api/agents/me/webhook", name: "removeWebhook", tag: tagWebhooks, requiresKey: true,
 			summary: "Remove your webhook.",

@@ -178,16 +178,6 @@ func TestSource(t *testing.T) { //nolint:tparallel // each subtest receives the 
 		polling.expectClosed(t)
 		client.expectNoMessage()
 	})
-	t.Run("polling source over server-sent events sends heartbeats", func(t *testing.T) {
-		server := startServer(t, func(o *transport.Options) { o.PingInterval = 20 * time.Millisecond })
-		ctx, cancel := context.WithCancel(t.Context())
-		stream := server.openStream(ctx, t, "", "subscription { scripted }")
-		source := <-server.schema.sources
-		source.push("poll")
-		stream.expectHeartbeats(3)
-		cancel()
-		source.expectClosed(t)
-	})
 	t.Run("response after the client has stopped the operation is dropped", func(t *testing.T) {
 		client, source := start(t)
 		source.push("block")
@@ -198,7 +188,23 @@ func TestSource(t *testing.T) { //nolint:tparallel // each subtest receives the 
 		close(source.unblock)
 		client.expect(`{"id":"a","type":"next","payload":{"data":{"hello":"world"}}}`, `{"id":"a","type":"complete"}`)
 	})
-	t.Run("server-sent events", func(t *testing.T) {
+}
+
+// TestSource_eventStream tests sources over server-sent events.
+func TestSource_eventStream(t *testing.T) { //nolint:tparallel // each subtest receives the source that it started
+	t.Parallel()
+	server := startServer(t, nil)
+	t.Run("polling source sends heartbeats", func(t *testing.T) {
+		server := startServer(t, func(o *transport.Options) { o.PingInterval = 20 * time.Millisecond })
+		ctx, cancel := context.WithCancel(t.Context())
+		stream := server.openStream(ctx, t, "", "subscription { scripted }")
+		source := <-server.schema.sources
+		source.push("poll")
+		stream.expectHeartbeats(3)
+		cancel()
+		source.expectClosed(t)
+	})
+	t.Run("error", func(t *testing.T) {
 		stream := server.openStream(t.Context(), t, "", "subscription { scripted }")
 		source := <-server.schema.sources
 		source.push("1", "2")
@@ -210,7 +216,7 @@ func TestSource(t *testing.T) { //nolint:tparallel // each subtest receives the 
 		}
 		source.expectClosed(t)
 	})
-	t.Run("server-sent events, client disconnects", func(t *testing.T) {
+	t.Run("client disconnects", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		server.openStream(ctx, t, "", "subscription { scripted }")
 		source := <-server.schema.sources
