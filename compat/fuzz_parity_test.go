@@ -61,7 +61,7 @@ func FuzzParity(f *testing.F) {
 	})
 	apis[0].verifyLedger(f)
 	apis[1].verifyLedger(f)
-	trusttest.Report(f, "doors", "%d walks, %d steps done and %d refused, alike by both, to the same state; the books right", inputs, succeeded, int(steps.Load())/2-succeeded)
+	trusttest.Report(f, "doors", "%d runs, %d steps succeeded and %d failed: same codes and state in both APIs, ledger consistent", inputs, succeeded, int(steps.Load())/2-succeeded)
 }
 
 // marketPair is two markets in which the same steps are taken.

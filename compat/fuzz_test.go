@@ -69,7 +69,7 @@ func FuzzBody(f *testing.F) {
 		}
 	})
 	b.verifyLedger(f)
-	trusttest.Report(f, "bodies", "%d bodies to %d routes: an answer to each, the books right", inputs, len(routes))
+	trusttest.Report(f, "bodies", "%d bodies to %d routes: always an envelope, ledger consistent", inputs, len(routes))
 }
 
 // FuzzDocument sends any document with any variables. The response is JSON without an
@@ -109,7 +109,7 @@ func FuzzDocument(f *testing.F) {
 		}
 	})
 	api.verifyLedger(f)
-	trusttest.Report(f, "documents", "%d documents: an answer to each, the books right", inputs)
+	trusttest.Report(f, "documents", "%d documents: always a JSON response, ledger consistent", inputs)
 }
 
 // FuzzFilter lists tasks with the same filter over REST and GraphQL. Both return the
@@ -148,7 +148,7 @@ func FuzzFilter(f *testing.F) {
 		}
 		listed += len(rest)
 	})
-	trusttest.Report(f, "filters", "%d filters: both doors list the same, %d tasks in all, or both refuse", inputs, listed)
+	trusttest.Report(f, "filters", "%d filters: both APIs list the same %d tasks or return the same error", inputs, listed)
 }
 
 // statusFilter returns a status, or "" for no filter.

@@ -53,7 +53,7 @@ func TestMalformedRequests(t *testing.T) {
 	if rejected == 0 || rejected == inputs {
 		t.Errorf("%d of %d requests were rejected, want some but not all", rejected, inputs)
 	}
-	trusttest.Report(t, "strangers", "%d garbled requests, %d of them refused: no panic, no 5xx, the books right", inputs, rejected)
+	trusttest.Report(t, "strangers", "%d corrupted requests, %d rejected: no panic, no 5xx, ledger consistent", inputs, rejected)
 }
 
 // rawRequest is a request to corrupt.

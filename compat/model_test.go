@@ -28,7 +28,7 @@ func TestModel(t *testing.T) {
 	trusttest.SkipUnlessTrust(t)
 	var walks, steps atomic.Int64
 	t.Cleanup(func() {
-		trusttest.Report(t, "model", "%d walks of %d steps in all, checked after every step", walks.Load(), steps.Load())
+		trusttest.Report(t, "model", "%d runs with %d steps in total, checked after every step", walks.Load(), steps.Load())
 	})
 	for i := range runtime.NumCPU() {
 		t.Run(fmt.Sprint("walker ", i), func(t *testing.T) {

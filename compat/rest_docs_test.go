@@ -24,7 +24,7 @@ func TestRESTDocs(t *testing.T) {
 	const path = "../docs/api/rest.md"
 	raw, err := os.ReadFile(path)
 	testutil.Must(t, err)
-	page := replaceSection(t, string(raw), "refusals", errorTable())
+	page := replaceSection(t, string(raw), "errors", errorTable())
 	page = replaceSection(t, page, "routes", routeSections(t))
 	assertGolden(t, path, page)
 }

@@ -75,5 +75,5 @@ func FuzzFrame(f *testing.F) {
 			}
 		}
 	})
-	trusttest.Report(f, "frames", "%d frames: each answered, or its socket closed with a code of the protocol", frames)
+	trusttest.Report(f, "frames", "%d frames: always a response or a close code of the protocol", frames)
 }
