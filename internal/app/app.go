@@ -14,6 +14,7 @@ import (
 
 	"agentmarket.space/server/compat"
 	"agentmarket.space/server/graph"
+	"agentmarket.space/server/internal/audit"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/config"
 	"agentmarket.space/server/internal/database"
@@ -49,6 +50,7 @@ type App struct {
 	events         *events.Log
 	disconnectNATS func() // leaves NATS
 	keys           *auth.Keys
+	audit          *audit.Log
 	market         *market.Market
 	webhooks       *webhooks.Webhooks
 	graph          *graph.Server
@@ -134,8 +136,9 @@ func (a *App) wire(ctx context.Context, box *auth.Cipher, trusted *graph.Trusted
 			APIKey: a.config.AnthropicAPIKey, BaseURL: a.config.AnthropicBaseURL, Model: a.config.ClaudeModel, MaxTokens: a.config.ClaudeMaxTokens,
 		},
 	})}
+	a.audit = audit.New(a.db, a.now)
 	a.market = market.New(market.Deps{
-		DB: a.db, Events: a.events, Keys: keys, Cipher: box, Notifier: a.webhooks, Deliverer: a.webhooks, DeliveryStore: a.webhooks, Runner: runner,
+		DB: a.db, Events: a.events, Keys: keys, Cipher: box, Audit: a.audit, Notifier: a.webhooks, Deliverer: a.webhooks, DeliveryStore: a.webhooks, Runner: runner,
 		CheckURL: client.CheckURL, CheckHost: client.CheckHost, Now: a.now, Logger: a.logger,
 	}, a.marketSettings())
 	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: a.version}
@@ -154,7 +157,7 @@ func (a *App) wire(ctx context.Context, box *auth.Cipher, trusted *graph.Trusted
 	keys.OnRevoked = a.graph.CloseKey
 	keys.OnUnknownKey = func(ctx context.Context) {
 		a.metrics.invalidKeys.Inc()
-		a.market.RecordRejection(ctx, models.KeyRefused, models.Unauthenticated)
+		a.audit.CountRejection(ctx, models.KeyRefused, models.Unauthenticated)
 	}
 	a.metrics.registerCollectors(a, answers, a.version)
 	rest := compat.New(resolver, compat.Options{Version: a.version, PublicURL: a.config.PublicURL, Logger: a.logger, Cache: answers})
@@ -229,7 +232,7 @@ func (a *App) routes(rest http.Handler, read map[string]http.Handler, keys *auth
 
 // serviceRoutes is everything else that is served but what is only read, by its path.
 func (a *App) serviceRoutes(door *authMiddleware, rest http.Handler, operatorKey string) map[string]http.Handler {
-	operator := &operatorAPI{authMiddleware: door, key: operatorKey, market: a.market, clock: a.development.Clock}
+	operator := &operatorAPI{authMiddleware: door, key: operatorKey, market: a.market, audit: a.audit, clock: a.development.Clock}
 	return map[string]http.Handler{
 		"GET /livez":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }),
 		"GET /readyz":   http.HandlerFunc(a.handleReady),
@@ -352,7 +355,7 @@ func (a *App) shutdown(ctx context.Context, server *http.Server) error {
 		err = server.Close()
 	}
 	a.market.WaitExecutions(ctx)
-	return errors.Join(err, a.webhooks.Stop(ctx), a.market.FlushRejections(ctx))
+	return errors.Join(err, a.webhooks.Stop(ctx), a.audit.Flush(ctx))
 }
 
 // Close releases the store and sends the last spans. Run must have returned.

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"agentmarket.space/server/compat"
+	"agentmarket.space/server/internal/audit"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/config"
 	"agentmarket.space/server/internal/market"
@@ -31,6 +32,7 @@ type operatorAPI struct {
 
 	key    string // empty when there is none: then there is no such door
 	market *market.Market
+	audit  *audit.Log
 	clock  *Clock // nil unless it can be moved
 }
 
@@ -90,7 +92,7 @@ func (o *operatorAPI) requireKey(next http.Handler) http.Handler {
 		if err == nil {
 			err = models.Errorf(models.Unauthenticated, "the operator's key is needed: send it as Authorization: Bearer")
 		}
-		o.market.RecordRejection(r.Context(), models.OperatorRefused, models.CodeOf(err))
+		o.audit.CountRejection(r.Context(), models.OperatorRefused, models.CodeOf(err))
 		compat.WriteError(w, r, err, nil)
 	})
 }
@@ -102,7 +104,7 @@ func (*operatorAPI) notFound(w http.ResponseWriter, r *http.Request) {
 // listAudit answers with a page of the audit log: ?actor= of one actor alone, ?limit=
 // entries, ?before= the number that the page before ended with.
 func (o *operatorAPI) listAudit(w http.ResponseWriter, r *http.Request) {
-	q := market.AuditQuery{Actor: r.FormValue("actor"), Limit: defaultAuditPage}
+	q := audit.Query{Actor: r.FormValue("actor"), Limit: defaultAuditPage}
 	var err error
 	if text := r.FormValue("limit"); text != "" {
 		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 1 || q.Limit > maxAuditPage {
@@ -116,7 +118,7 @@ func (o *operatorAPI) listAudit(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	entries, err := o.market.ReadAuditLog(r.Context(), q)
+	entries, err := o.audit.Read(r.Context(), q)
 	o.respond(w, r, entries, err)
 }
 

@@ -76,7 +76,7 @@ func TestOperatorAPI(t *testing.T) {
 		b.do(t, http.MethodGet, "/api/agents/me", "", "X-API-Key", wrong)
 		b.do(t, http.MethodGet, "/operator/audit", "", "X-API-Key", wrong)
 	}
-	if err := b.market.FlushRejections(t.Context()); err != nil {
+	if err := b.audit.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	var seen []string

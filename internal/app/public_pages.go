@@ -9,6 +9,7 @@ import (
 	"agentmarket.space/server/graph"
 	"agentmarket.space/server/graph/explorer"
 	"agentmarket.space/server/internal/guide"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/pages"
@@ -51,7 +52,7 @@ func (a *App) guideFacts() guide.Facts {
 		URL: c.PublicURL, Version: a.version,
 		StartingCredits: c.StartingCredits, MinBudget: c.MinBudget, MaxBudget: models.MaxBudget, FeePercent: models.FeePercent,
 		OpenFor: c.OpenFor, Lease: c.Lease, ExecuteTimeout: c.EndpointTimeout, AsyncDeadline: c.ExecutionDeadline,
-		IdempotencyKeyTTL: market.IdempotencyKeyTTL, EventRetention: c.KeepEvents,
+		IdempotencyKeyTTL: idempotency.KeyTTL, EventRetention: c.KeepEvents,
 		WebhookRetries: c.WebhookRetries, WebhookTimeout: c.WebhookTimeout, SignatureHeader: outbound.SignatureHeader,
 		SystemPromptsEnabled: c.AnthropicAPIKey != "", SchemaIsPublic: c.Introspection == "on",
 		MaxBody: compat.MaxBodyBytes, MaxPage: market.MaxPageSize,

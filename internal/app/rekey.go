@@ -11,9 +11,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"agentmarket.space/server/internal/audit"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
-	"agentmarket.space/server/internal/market"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
 )
@@ -47,7 +48,7 @@ func Rekey(ctx context.Context, r RekeyOptions, logger *slog.Logger, tell func(a
 	if err != nil {
 		return "", fmt.Errorf("secret key: %w", err)
 	}
-	if err := reencryptSecrets(ctx, db, box, logger, tell); err != nil || r.SecretKey != "" {
+	if err := reencryptSecrets(ctx, db, box, tell); err != nil || r.SecretKey != "" {
 		return "", err
 	}
 	return replaceKey(keyPath(r.Database))
@@ -78,20 +79,22 @@ func (r *RekeyOptions) sealer() (*auth.Cipher, error) {
 }
 
 // reencryptSecrets goes through all that is sealed.
-func reencryptSecrets(ctx context.Context, db *database.DB, box *auth.Cipher, logger *slog.Logger, tell func(auth.ReencryptProgress)) error {
+func reencryptSecrets(ctx context.Context, db *database.DB, box *auth.Cipher, tell func(auth.ReencryptProgress)) error {
 	if !db.IsShared() { // what is replaced is not to be left in the file
 		err := db.Write(ctx, func(tx *database.Tx) error { return tx.Exec("PRAGMA secure_delete = ON").Error })
 		if err != nil {
 			return err
 		}
 	}
-	for _, table := range []auth.EncryptedTable{webhooks.EncryptedColumns(), market.EncryptedColumns()} {
+	for _, table := range []auth.EncryptedTable{webhooks.EncryptedColumns(), idempotency.EncryptedColumns()} {
 		if err := auth.Reencrypt(ctx, db, box, table, tell); err != nil {
 			return err
 		}
 	}
-	books := market.New(market.Deps{DB: db, Now: time.Now, Logger: logger}, market.Settings{})
-	return db.Write(ctx, func(tx *database.Tx) error { return books.RecordOperatorAction(tx, models.SecretsReencrypted, "") })
+	log := audit.New(db, time.Now)
+	return db.Write(ctx, func(tx *database.Tx) error {
+		return log.Record(ctx, tx, models.OperatorActor, models.SecretsReencrypted, "")
+	})
 }
 
 // replaceKey puts the new key in the place of the old one, which gets a name of its

@@ -6,6 +6,7 @@ import (
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/database/failpoint"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/models"
 )
@@ -15,7 +16,7 @@ import (
 // escrow; nobody's balance changes. FORBIDDEN for the poster, CONFLICT when the
 // task is not open: of many callers one wins.
 func (m *Market) Accept(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
-	return idempotent(ctx, m, actor.AgentID, "acceptTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "acceptTask", taskID, func(tx *database.Tx) (TaskResult, error) {
 		task, err := loadTask(tx, actor, taskID)
 		if err != nil {
 			return TaskResult{}, err

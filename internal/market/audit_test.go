@@ -2,16 +2,12 @@ package market_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"agentmarket.space/server/internal/auth"
-	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/markettest"
@@ -115,143 +111,6 @@ func checkCode(err error, code models.Code) error {
 		return fmt.Errorf("got %w, want %s", err, code)
 	}
 	return nil
-}
-
-// TestAudit_rollsBackWithTransaction: what is undone leaves no entry, and what is done always does,
-// however many do it at once.
-func TestAudit_rollsBackWithTransaction(t *testing.T) {
-	t.Parallel()
-	b := markettest.New(t)
-	undo := errors.New("undone")
-	err := b.DB.Write(t.Context(), func(tx *database.Tx) error {
-		if err := b.RecordOperatorAction(tx, models.SecretsReencrypted, ""); err != nil {
-			return err
-		}
-		return undo
-	})
-	if !errors.Is(err, undo) || len(auditLines(t, b)) != 0 {
-		t.Errorf("%v, and the log says %q", err, auditLines(t, b))
-	}
-	var group sync.WaitGroup
-	for range 20 {
-		group.Go(func() { b.NewAgent("x") })
-	}
-	group.Wait()
-	if got := auditLines(t, b); len(got) != 20 {
-		t.Errorf("20 agents were registered, and the log says %q", got)
-	}
-}
-
-// TestAudit_appendOnly: the database itself refuses to change an entry, or to take away one
-// of today. What is older than it is kept goes by itself.
-func TestAudit_appendOnly(t *testing.T) {
-	t.Parallel()
-	b := markettest.New(t)
-	b.NewAgent("x")
-	testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
-		return tx.Create(&models.AuditEntry{CreatedAt: models.NewTime(time.Now()), Action: models.AuditRead, Outcome: models.AuditOK, Count: 1}).Error
-	}))
-	for _, statement := range []string{"UPDATE audit_entries SET actor = 'another'", "DELETE FROM audit_entries", "DELETE FROM audit_entries WHERE seq = 2"} {
-		if err := b.DB.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec(statement).Error }); err == nil {
-			t.Errorf("%s: done", statement)
-		}
-	}
-	b.Clock.Advance(91 * 24 * time.Hour)
-	mustPrune(t, b)
-	if n := len(auditLines(t, b)); n != 2 {
-		t.Errorf("kept for ever, %d entries are left", n)
-	}
-	b.Settings.KeepAudit = 90 * 24 * time.Hour
-	mustPrune(t, b)
-	if got := auditLines(t, b); len(got) != 1 || !strings.Contains(got[0], "audit.read") {
-		t.Errorf("after its time the log says %q", got)
-	}
-}
-
-// TestAudit_countsRejections are counted together, and no more kinds of them than are told
-// apart are kept in mind.
-func TestAudit_countsRejections(t *testing.T) {
-	t.Parallel()
-	b := markettest.New(t)
-	from := func(address string) context.Context {
-		return auth.WithRequest(t.Context(), &auth.Request{ID: "r", Address: address})
-	}
-	var group sync.WaitGroup
-	for range 8 {
-		group.Go(func() {
-			for range 100 {
-				b.RecordRejection(from("192.0.2.1"), models.KeyRefused, models.Unauthenticated)
-			}
-		})
-	}
-	group.Wait()
-	if n := len(auditLines(t, b)); n != 0 {
-		t.Errorf("%d entries were written by strangers", n)
-	}
-	for range 2 {
-		testutil.Must(t, b.FlushRejections(t.Context()))
-	}
-	if got := auditLines(t, b); len(got) != 1 || got[0] != " | key.refused |  | 192.0.2.1 |  | UNAUTHENTICATED | 800" {
-		t.Errorf("the log says %q", got)
-	}
-	for i := range 3000 {
-		b.RecordRejection(from(fmt.Sprintf("198.51.%d.%d", i/250, i%250)), models.KeyRefused, models.Unauthenticated)
-	}
-	testutil.Must(t, b.FlushRejections(t.Context()))
-	got := auditLines(t, b)[1:]
-	if len(got) != 1001 || got[1000] != " | key.refused |  | elsewhere |  | UNAUTHENTICATED | 2000" {
-		t.Errorf("%d entries, the last %q", len(got), got[len(got)-1])
-	}
-	closed, cancel := context.WithCancel(t.Context())
-	cancel()
-	b.RecordRejection(from("192.0.2.1"), models.OperatorRefused, models.Unauthenticated)
-	if err := b.FlushRejections(closed); err == nil {
-		t.Error("written without a store")
-	}
-	testutil.Must(t, b.FlushRejections(t.Context()))
-	if last := auditLines(t, b); !strings.Contains(last[len(last)-1], "operator.refused |  | 192.0.2.1") {
-		t.Errorf("what could not be written is lost: %q", last[len(last)-1])
-	}
-}
-
-// TestAudit_keepsRejectionsWithoutStore: for as long as the store is away, and strangers go on
-// being refused while it is tried, no more kinds of refusals are kept in mind than
-// otherwise, wherever they come from, and none is lost.
-func TestAudit_keepsRejectionsWithoutStore(t *testing.T) {
-	t.Parallel()
-	b := markettest.New(t)
-	away, cancel := context.WithCancel(t.Context())
-	cancel()
-	times := int64(0)
-	refuse := func() {
-		times++
-		request := &auth.Request{ID: "r", Address: fmt.Sprintf("198.%d.%d.%d", times/62_500, times/250%250, times%250)}
-		b.RecordRejection(auth.WithRequest(t.Context(), request), models.KeyRefused, models.Unauthenticated)
-	}
-	clock, fresh := b.Now, 0
-	b.Now = func() time.Time { // the entries are being written
-		for ; fresh > 0; fresh-- {
-			refuse()
-		}
-		return clock()
-	}
-	for range 5 {
-		refuse()
-		fresh = 800
-		if err := b.FlushRejections(away); err == nil {
-			t.Error("written without a store")
-		}
-	}
-	testutil.Must(t, b.FlushRejections(t.Context()))
-	var entries []models.AuditEntry
-	testutil.Must(t, b.DB.Read(t.Context()).Find(&entries).Error)
-	counted := int64(0)
-	for _, e := range entries {
-		counted += e.Count
-	}
-	if len(entries) != 1001 || counted != times || times < 4000 {
-		t.Errorf("%d entries of %d refusals, want 1001 of %d", len(entries), counted, times)
-	}
 }
 
 // TestRevokeKeys ends an agent's keys for the operator, and says so in the log.

@@ -6,6 +6,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/models"
 )
@@ -15,7 +16,7 @@ import (
 // can be spent again. FORBIDDEN for anyone else, CONFLICT when the task is in other
 // hands or has ended.
 func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
-	out, err := idempotent(ctx, m, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+	out, err := idempotency.Run(ctx, m.idempotency, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
 		task, err := loadTask(tx, actor, taskID)
 		if err != nil {
 			return TaskResult{}, err
@@ -33,7 +34,7 @@ func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (T
 		return TaskResult{Task: task, Wallet: wallet}, err
 	})
 	if errors.Is(err, errDirectHire) {
-		return idempotent(ctx, m, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+		return idempotency.Run(ctx, m.idempotency, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
 			return m.cancelHire(tx, taskID)
 		})
 	}
@@ -43,7 +44,7 @@ func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (T
 // cancelHire takes back a hire of the caller. Who waits for it is told; what its
 // agent answers from then on is refused.
 func (m *Market) cancelHire(tx *database.Tx, taskID string) (TaskResult, error) {
-	c, err := m.findClaim(tx, taskID)
+	c, err := m.idempotency.ForTask(tx, taskID)
 	if err != nil {
 		return TaskResult{}, err
 	}
@@ -62,7 +63,7 @@ func (m *Market) cancelHire(tx *database.Tx, taskID string) (TaskResult, error) 
 		return TaskResult{}, err
 	}
 	tx.OnCommit(func() { m.executions.cancel(taskID) })
-	return TaskResult{Task: *task, Wallet: wallet}, saveResponse(tx, c, storedResponse[TaskResult]{Error: models.AsError(finalError(task))})
+	return TaskResult{Task: *task, Wallet: wallet}, idempotency.Save(tx, c, idempotency.Response[TaskResult]{Error: models.AsError(finalError(task))})
 }
 
 // settleRefunded ends a task without a result and gives its budget back to its

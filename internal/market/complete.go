@@ -10,6 +10,7 @@ import (
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/database/failpoint"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/models"
 )
@@ -26,7 +27,7 @@ func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result 
 		return TaskResult{}, err
 	}
 	in := completeInput{taskID, result}
-	out, err := idempotent(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
+	out, err := idempotency.Run(ctx, m.idempotency, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
 		task, err := m.loadAssigned(tx, actor, taskID)
 		if err != nil {
 			return TaskResult{}, err
@@ -35,7 +36,7 @@ func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result 
 		return TaskResult{Task: task, Wallet: wallet}, err
 	})
 	if errors.Is(err, errDirectHire) {
-		return idempotent(ctx, m, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
+		return idempotency.Run(ctx, m.idempotency, actor.AgentID, "completeTask", in, func(tx *database.Tx) (TaskResult, error) {
 			return m.finishHire(tx, actor, taskID, result, nil)
 		})
 	}
@@ -49,7 +50,7 @@ var errDirectHire = errors.New("the task is a direct hire")
 // finishHire hands in the result of a hire, or that there will be none, be it promised
 // or be the agent still called.
 func (m *Market) finishHire(tx *database.Tx, actor auth.Actor, taskID, result string, failure error) (TaskResult, error) {
-	c, err := m.findClaim(tx, taskID)
+	c, err := m.idempotency.ForTask(tx, taskID)
 	if err != nil {
 		return TaskResult{}, err
 	}

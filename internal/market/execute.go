@@ -7,6 +7,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/models"
 )
@@ -49,7 +50,7 @@ type StartExecutionInput struct {
 func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput) (TaskResult, error) {
 	waiting, cancel := context.WithTimeout(ctx, m.Settings.ExecuteTimeout)
 	defer cancel()
-	c, err := m.newClaim(ctx, actor.AgentID, "execute", in)
+	c, err := m.idempotency.NewClaim(ctx, actor.AgentID, "execute", in)
 	if err != nil {
 		return TaskResult{}, err
 	}
@@ -77,7 +78,7 @@ func (m *Market) StartExecution(ctx context.Context, actor auth.Actor, in StartE
 	if err != nil {
 		return TaskResult{}, err
 	}
-	c, err := m.newClaim(ctx, actor.AgentID, "startExecution", in)
+	c, err := m.idempotency.NewClaim(ctx, actor.AgentID, "startExecution", in)
 	if err != nil {
 		return TaskResult{}, err
 	}
@@ -113,7 +114,7 @@ type hire struct {
 // createHire writes a hire, which run is to be called for, or finds what was answered to the
 // same key before. The claim of a patient one is answered with it, any other when it is
 // settled.
-func (m *Market) createHire(ctx context.Context, c *claim, actor auth.Actor, in ExecuteInput, h *hire) error {
+func (m *Market) createHire(ctx context.Context, c *idempotency.Claim, actor auth.Actor, in ExecuteInput, h *hire) error {
 	if err := m.checkHire(actor, in); err != nil {
 		return err
 	}
@@ -127,9 +128,13 @@ func (m *Market) createHire(ctx context.Context, c *claim, actor auth.Actor, in 
 	}()
 	err := m.DB.Write(ctx, func(tx *database.Tx) error {
 		h.promised = false
-		kept, err := claimOrReplay[TaskResult](ctx, tx, c)
-		if h.replayed = kept != nil; h.replayed || err != nil {
-			return m.replayPromised(ctx, tx, c, h, unpackResponse(&h.result, kept, err))
+		stored, err := idempotency.Acquire[TaskResult](ctx, tx, c)
+		if h.replayed = stored != nil; h.replayed {
+			h.result, err = stored.Unpack()
+			return err
+		}
+		if err != nil {
+			return m.replayPromised(ctx, tx, c, h, err)
 		}
 		if h.agent, err = m.loadHirable(tx, in); err != nil {
 			return err
@@ -138,9 +143,9 @@ func (m *Market) createHire(ctx context.Context, c *claim, actor auth.Actor, in 
 			return err
 		}
 		if h.background {
-			return saveResponse(tx, c, storedResponse[TaskResult]{Value: h.result})
+			return idempotency.Save(tx, c, idempotency.Response[TaskResult]{Value: h.result})
 		}
-		return c.bindTask(tx, h.result.Task.ID)
+		return c.BindTask(tx, h.result.Task.ID)
 	})
 	written = err == nil && !h.replayed
 	return err
@@ -149,12 +154,13 @@ func (m *Market) createHire(ctx context.Context, c *claim, actor auth.Actor, in 
 // replayPromised makes the refusal of a key whose hire is under way the hire as it is, if
 // its agent promised a result: that can take long, and the caller has to learn
 // the task's id.
-func (m *Market) replayPromised(ctx context.Context, tx *database.Tx, c *claim, h *hire, err error) error {
-	if err == nil || c == nil || c.runningTaskID == nil {
+func (m *Market) replayPromised(ctx context.Context, tx *database.Tx, c *idempotency.Claim, h *hire, err error) error {
+	taskID, ok := c.RunningTask()
+	if !ok {
 		return err
 	}
 	var task models.Task
-	if failed := tx.Take(&task, "id = ?", *c.runningTaskID).Error; failed != nil {
+	if failed := tx.Take(&task, "id = ?", taskID).Error; failed != nil {
 		return failed
 	}
 	if task.Replica != nil || task.StatusAt(m.now()) != models.Assigned {

@@ -5,6 +5,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/models"
 )
 
@@ -19,7 +20,7 @@ type extendInput struct {
 // moves nearer. FORBIDDEN for anyone else, CONFLICT when the task is not
 // assigned.
 func (m *Market) Extend(ctx context.Context, actor auth.Actor, taskID string, leaseMinutes *int) (models.Task, error) {
-	return idempotent(ctx, m, actor.AgentID, "extendTask", extendInput{taskID, leaseMinutes}, func(tx *database.Tx) (models.Task, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "extendTask", extendInput{taskID, leaseMinutes}, func(tx *database.Tx) (models.Task, error) {
 		task, err := m.loadAssigned(tx, actor, taskID)
 		if err != nil {
 			return task, err

@@ -7,9 +7,11 @@ import (
 
 	"github.com/google/uuid"
 
+	"agentmarket.space/server/internal/audit"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/events"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/models"
 )
 
@@ -48,6 +50,7 @@ type Deps struct {
 	Events        *events.Log
 	Keys          *auth.Keys
 	Cipher        *auth.Cipher
+	Audit         *audit.Log
 	Notifier      Notifier
 	Deliverer     Deliverer
 	DeliveryStore DeliveryStore
@@ -67,16 +70,19 @@ type Market struct {
 	Deps
 	Settings     Settings
 	executions   executions
+	idempotency  *idempotency.Store
 	sweepRetries sweepRetries
 	stopping     chan struct{} // closed by Hurry
 	windows      validityWindows
 	blocked      blockedNetworks
-	rejections   rejectionCounter // of refusals, for the audit log
 }
 
 // New returns a market on its parts.
 func New(parts Deps, settings Settings) *Market {
-	return &Market{Deps: parts, Settings: settings, stopping: make(chan struct{})}
+	return &Market{
+		Deps: parts, Settings: settings, idempotency: idempotency.NewStore(parts.DB, parts.Cipher, parts.Now),
+		stopping: make(chan struct{}),
+	}
 }
 
 func (m *Market) now() models.Time { return models.NewTime(m.Now()) }
@@ -163,4 +169,16 @@ func readWallet(tx *database.Tx, agentID string) (models.Wallet, error) {
 	var wallet models.Wallet
 	err := tx.Take(&wallet, "agent_id = ?", agentID).Error
 	return wallet, err
+}
+
+// checkUnlessReplayed calls check, which depends on something outside the database,
+// unless the request's Idempotency-Key was used before in scope: a replay does not
+// depend on the check. It reports whether a replay is expected. If the key turns out
+// to have expired meanwhile, the caller returns [idempotency.ErrExpired].
+func (m *Market) checkUnlessReplayed(ctx context.Context, scope string, check func() error) (replay bool, err error) {
+	replay, err = m.idempotency.Used(ctx, scope)
+	if replay || err != nil {
+		return replay, err
+	}
+	return false, check()
 }

@@ -9,6 +9,7 @@ import (
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/database/failpoint"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/models"
 )
@@ -31,7 +32,7 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 	if err != nil {
 		return TaskResult{}, err
 	}
-	return idempotent(ctx, m, actor.AgentID, "postTask", in, func(tx *database.Tx) (TaskResult, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "postTask", in, func(tx *database.Tx) (TaskResult, error) {
 		if err := insertTask(tx, &task); err != nil {
 			return TaskResult{}, err
 		}

@@ -7,6 +7,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/models"
 )
 
@@ -27,10 +28,10 @@ func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChan
 	if err != nil {
 		return models.Agent{}, err
 	}
-	return idempotent(ctx, m, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
 		var agent models.Agent
 		if kept {
-			return agent, errKeyExpired()
+			return agent, idempotency.ErrExpired()
 		}
 		if err := tx.ForUpdate().Take(&agent, "id = ?", actor.AgentID).Error; err != nil {
 			return agent, err
@@ -44,7 +45,7 @@ func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChan
 			}
 		}
 		if fields := in.auditedFields(); fields != "" {
-			if err := m.recordAudit(ctx, tx, actor.AgentID, models.AgentChanged, fields); err != nil {
+			if err := m.Audit.Record(ctx, tx, actor.AgentID, models.AgentChanged, fields); err != nil {
 				return agent, err
 			}
 		}
@@ -112,7 +113,7 @@ func setIfGiven[T any](field *T, given *T) {
 
 // RotateKey gives the caller a new API key and ends the old one at once.
 func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error) {
-	return idempotent(ctx, m, actor.AgentID, "rotateApiKey", struct{}{}, func(tx *database.Tx) (string, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "rotateApiKey", struct{}{}, func(tx *database.Tx) (string, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return "", err
 		}
@@ -122,7 +123,7 @@ func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error
 		if err := m.Keys.Revoke(tx, actor.AgentID); err != nil {
 			return "", err
 		}
-		if err := m.recordAudit(ctx, tx, actor.AgentID, models.KeyRotated, actor.AgentID); err != nil {
+		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.KeyRotated, actor.AgentID); err != nil {
 			return "", err
 		}
 		return m.Keys.Create(tx, actor.AgentID)
@@ -148,6 +149,6 @@ func (m *Market) RevokeKeys(ctx context.Context, agentID string) error {
 		if err := m.Keys.Revoke(tx, agentID); err != nil {
 			return err
 		}
-		return m.recordAudit(ctx, tx, models.OperatorActor, models.KeysRevoked, agentID)
+		return m.Audit.Record(ctx, tx, models.OperatorActor, models.KeysRevoked, agentID)
 	})
 }

@@ -5,14 +5,10 @@ import (
 	"errors"
 	"log/slog"
 
-	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/events"
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/models"
 )
-
-// pruneBatch is how many rows one transaction forgets.
-const pruneBatch = 500
 
 // DeliveryStore are the deliveries of events.
 type DeliveryStore interface {
@@ -28,7 +24,7 @@ type DeliveryStore interface {
 // depends on when it runs, and several processes may prune at once.
 func (m *Market) Prune(ctx context.Context) error {
 	counted, err := ledger.UpdateTotals(ctx, m.DB)
-	return errors.Join(err, m.FlushRejections(ctx), m.pruneExpired(ctx), m.pruneEvents(ctx, counted))
+	return errors.Join(err, m.Audit.Flush(ctx), m.pruneExpired(ctx), m.pruneEvents(ctx, counted))
 }
 
 // pruneEvents takes deliveries away and then the events that none of those left
@@ -48,38 +44,12 @@ func (m *Market) pruneEvents(ctx context.Context, counted int64) error {
 	return err
 }
 
-// pruneExpired drops idempotency keys that are no longer honoured, and networks that
-// have all their registrations back.
+// pruneExpired deletes expired idempotency keys, old entries of the audit log, and
+// networks that have all their registrations back.
 func (m *Market) pruneExpired(ctx context.Context) error {
 	return errors.Join(
-		m.deleteExpired(ctx, &models.IdempotencyKey{}, "scope, key", "created_at", m.now().Add(-IdempotencyKeyTTL)),
-		m.deleteExpired(ctx, &models.Registrant{}, "network", "full_at", m.now()),
-		m.pruneAudit(ctx),
+		m.idempotency.Prune(ctx),
+		m.DB.DeleteExpired(ctx, &models.Registrant{}, "network", "full_at", m.now()),
+		m.Audit.Prune(ctx, m.Settings.KeepAudit),
 	)
-}
-
-// pruneAudit drops the entries of the audit log that are older than they are kept.
-func (m *Market) pruneAudit(ctx context.Context) error {
-	if m.Settings.KeepAudit == 0 {
-		return nil
-	}
-	return m.deleteExpired(ctx, &models.AuditEntry{}, "seq", "created_at", m.now().Add(-m.Settings.KeepAudit))
-}
-
-// deleteExpired drops the rows of a table whose time is not after another.
-func (m *Market) deleteExpired(ctx context.Context, row any, key, time string, last models.Time) error {
-	return database.RunThrottled(ctx, func() (more bool, err error) {
-		var some []models.Time
-		err = m.DB.Read(ctx).Model(row).Where(time+" <= ?", last).Limit(1).Pluck(time, &some).Error
-		if err != nil || len(some) == 0 {
-			return false, err
-		}
-		err = m.DB.Write(ctx, func(tx *database.Tx) error {
-			oldest := tx.ForUpdateSkipLocked().Model(row).Select(key).Where(time+" <= ?", last).Order(time).Limit(pruneBatch)
-			gone := tx.Where("("+key+") IN (?)", oldest).Delete(row)
-			more = gone.RowsAffected == pruneBatch
-			return gone.Error
-		})
-		return more, err
-	})
 }

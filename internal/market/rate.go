@@ -7,6 +7,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/models"
 )
 
@@ -28,7 +29,7 @@ func (m *Market) Rate(ctx context.Context, actor auth.Actor, in RateTaskInput) (
 	if err := checkText("comment", deref(in.Comment), 0, maxComment); err != nil {
 		return models.Task{}, err
 	}
-	return idempotent(ctx, m, actor.AgentID, "rateTask", in, func(tx *database.Tx) (models.Task, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "rateTask", in, func(tx *database.Tx) (models.Task, error) {
 		task, err := loadTask(tx, actor, in.TaskID)
 		if err != nil {
 			return task, err

@@ -5,6 +5,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/models"
 )
@@ -30,6 +31,10 @@ type Registration struct {
 	Wallet        models.Wallet
 }
 
+// minAnonymousKeyLength makes the Idempotency-Key of a registration hard to guess: its
+// stored response holds an API key, and no API key is needed to replay it.
+const minAnonymousKeyLength = 16
+
 // Register makes an agent with its key, its wallet and its first credits.
 // INVALID_INPUT for a bad field, RATE_LIMITED for a client that registers too
 // many.
@@ -45,11 +50,11 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 	if err := m.checkBlocked(ctx, request); err != nil {
 		return Registration{}, m.recordRateLimited(ctx, err)
 	}
-	out, err := idempotent(ctx, m, registrationScope(request), "register", in, func(tx *database.Tx) (Registration, error) {
+	out, err := idempotency.Run(ctx, m.idempotency, registrationScope(request), "register", in, func(tx *database.Tx) (Registration, error) {
 		if err := m.limitRegistrations(tx, request.Network()); err != nil {
 			return Registration{}, err
 		}
-		if err := m.recordAudit(ctx, tx, agent.ID, models.AgentRegistered, agent.ID); err != nil {
+		if err := m.Audit.Record(ctx, tx, agent.ID, models.AgentRegistered, agent.ID); err != nil {
 			return Registration{}, err
 		}
 		return m.register(tx, agent, webhookURL)
@@ -60,7 +65,7 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 // recordRateLimited counts a registration that was one too many, and passes its error on.
 func (m *Market) recordRateLimited(ctx context.Context, err error) error {
 	if err != nil && models.CodeOf(err) == models.RateLimited {
-		m.RecordRejection(ctx, models.RegistrationRefused, models.RateLimited)
+		m.Audit.CountRejection(ctx, models.RegistrationRefused, models.RateLimited)
 	}
 	return err
 }

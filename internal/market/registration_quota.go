@@ -56,13 +56,8 @@ func (m *Market) checkBlocked(ctx context.Context, request *auth.Request) error 
 	if wait == 0 {
 		return nil
 	}
-	if request.IdempotencyKey != "" {
-		var kept int64
-		err := m.DB.Read(ctx).Model(&models.IdempotencyKey{}).Limit(1).
-			Where("scope = ? AND key = ?", registrationScope(request), request.IdempotencyKey).Count(&kept).Error
-		if err != nil || kept > 0 {
-			return err
-		}
+	if used, err := m.idempotency.Used(ctx, registrationScope(request)); used || err != nil {
+		return err
 	}
 	return errTooManyRegistrations(wait)
 }

@@ -6,6 +6,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/models"
 )
@@ -15,7 +16,7 @@ import (
 // back has failed, and its budget can be spent again. FORBIDDEN for anyone else,
 // CONFLICT when the task is not assigned.
 func (m *Market) Release(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
-	out, err := idempotent(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+	out, err := idempotency.Run(ctx, m.idempotency, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
 		task, err := m.loadAssigned(tx, actor, taskID)
 		if err != nil {
 			return TaskResult{}, err
@@ -36,7 +37,7 @@ func (m *Market) Release(ctx context.Context, actor auth.Actor, taskID string) (
 		return TaskResult{Task: task, Wallet: wallet}, err
 	})
 	if errors.Is(err, errDirectHire) {
-		return idempotent(ctx, m, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
+		return idempotency.Run(ctx, m.idempotency, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
 			return m.finishHire(tx, actor, taskID, "", errNoResult())
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/database/failpoint"
 	"agentmarket.space/server/internal/events"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/models"
 )
 
@@ -17,7 +18,7 @@ import (
 // promised a result: then the task is the agent's until its deadline, whatever
 // becomes of this process. What others made of the task meanwhile stays, and is
 // returned.
-func (m *Market) runHire(ctx context.Context, c *claim, h *hire) (out TaskResult, promised bool, err error) {
+func (m *Market) runHire(ctx context.Context, c *idempotency.Claim, h *hire) (out TaskResult, promised bool, err error) {
 	task := h.result.Task
 	running := m.executions.start(ctx, task.ID)
 	defer m.executions.finish(task.ID)
@@ -35,7 +36,7 @@ func (m *Market) runHire(ctx context.Context, c *claim, h *hire) (out TaskResult
 	settle := func() error {
 		return m.DB.Write(context.WithoutCancel(ctx), func(tx *database.Tx) error {
 			out, promised, told = TaskResult{}, false, failure
-			held, err := c.lockKey(tx)
+			held, err := c.Lock(tx)
 			if err != nil {
 				return err
 			}
@@ -165,13 +166,13 @@ func (m *Market) recordPromise(tx *database.Tx, task *models.Task, deadline mode
 
 // settleHire pays the worker of a direct task, or refunds its poster when there
 // is a failure, and keeps the answer under the claim. Both are locked.
-func (m *Market) settleHire(tx *database.Tx, c *claim, task *models.Task, result string, failure error) (TaskResult, error) {
+func (m *Market) settleHire(tx *database.Tx, c *idempotency.Claim, task *models.Task, result string, failure error) (TaskResult, error) {
 	if failure != nil {
 		wallet, err := m.settleRefunded(tx, task, models.Failed, models.TaskFailed)
 		if err != nil {
 			return TaskResult{}, err
 		}
-		return TaskResult{Task: *task, Wallet: wallet}, saveResponse(tx, c, storedResponse[TaskResult]{Error: models.AsError(failure)})
+		return TaskResult{Task: *task, Wallet: wallet}, idempotency.Save(tx, c, idempotency.Response[TaskResult]{Error: models.AsError(failure)})
 	}
 	if _, err := m.settlePaid(tx, task, result); err != nil {
 		return TaskResult{}, err
@@ -180,7 +181,7 @@ func (m *Market) settleHire(tx *database.Tx, c *claim, task *models.Task, result
 	if err != nil {
 		return TaskResult{}, err
 	}
-	return out, saveResponse(tx, c, storedResponse[TaskResult]{Value: out})
+	return out, idempotency.Save(tx, c, idempotency.Response[TaskResult]{Value: out})
 }
 
 // awaitResult waits for the end of a hire whose agent promised a result, and returns

@@ -150,7 +150,7 @@ func (m *Market) endTask(tx *database.Tx, due dueTask) (ended bool, err error) {
 // failHire settles a direct hire that nobody else will settle, unless somebody has, or
 // the agent promised its result meanwhile: then it is no longer due.
 func (m *Market) failHire(tx *database.Tx, taskID string, failure *models.Error, due func(*models.Task) bool) (bool, error) {
-	c, err := m.findClaim(tx, taskID)
+	c, err := m.idempotency.ForTask(tx, taskID)
 	if err != nil {
 		return false, err
 	}

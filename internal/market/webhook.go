@@ -9,6 +9,7 @@ import (
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/idempotency"
 	"agentmarket.space/server/models"
 )
 
@@ -60,14 +61,14 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address strin
 			return WebhookResult{}, err
 		}
 	}
-	return idempotent(ctx, m, actor.AgentID, "setWebhook", setWebhookInput{address, events}, func(tx *database.Tx) (WebhookResult, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "setWebhook", setWebhookInput{address, events}, func(tx *database.Tx) (WebhookResult, error) {
 		if kept {
-			return WebhookResult{}, errKeyExpired()
+			return WebhookResult{}, idempotency.ErrExpired()
 		}
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		if err := m.recordAudit(ctx, tx, actor.AgentID, models.WebhookSet, urlHost(address)); err != nil {
+		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.WebhookSet, urlHost(address)); err != nil {
 			return WebhookResult{}, err
 		}
 		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, address, events)
@@ -77,11 +78,11 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address strin
 
 // RemoveWebhook stops notifying the caller.
 func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
-	_, err := idempotent(ctx, m, actor.AgentID, "removeWebhook", struct{}{}, func(tx *database.Tx) (struct{}, error) {
+	_, err := idempotency.Run(ctx, m.idempotency, actor.AgentID, "removeWebhook", struct{}{}, func(tx *database.Tx) (struct{}, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return struct{}{}, err
 		}
-		if err := m.recordAudit(ctx, tx, actor.AgentID, models.WebhookRemoved, actor.AgentID); err != nil {
+		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.WebhookRemoved, actor.AgentID); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, m.Deliverer.Unsubscribe(tx, actor.AgentID)
@@ -95,11 +96,11 @@ func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinu
 	if overlapMinutes < 0 || overlapMinutes > int(maxSecretOverlap.Minutes()) {
 		return WebhookResult{}, models.Invalid("overlapMinutes", "must be from 0 to %d", int(maxSecretOverlap.Minutes()))
 	}
-	return idempotent(ctx, m, actor.AgentID, "rotateWebhookSecret", overlapMinutes, func(tx *database.Tx) (WebhookResult, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "rotateWebhookSecret", overlapMinutes, func(tx *database.Tx) (WebhookResult, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		if err := m.recordAudit(ctx, tx, actor.AgentID, models.SecretRotated, actor.AgentID); err != nil {
+		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.SecretRotated, actor.AgentID); err != nil {
 			return WebhookResult{}, err
 		}
 		webhook, secret, err := m.Deliverer.RotateSecret(tx, actor.AgentID, time.Duration(overlapMinutes)*time.Minute)
@@ -110,11 +111,11 @@ func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinu
 // ResumeWebhook has the caller's webhook served again that was suspended. CONFLICT
 // when none is set.
 func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.Webhook, error) {
-	return idempotent(ctx, m, actor.AgentID, "resumeWebhook", struct{}{}, func(tx *database.Tx) (models.Webhook, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "resumeWebhook", struct{}{}, func(tx *database.Tx) (models.Webhook, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return models.Webhook{}, err
 		}
-		if err := m.recordAudit(ctx, tx, actor.AgentID, models.WebhookResumed, actor.AgentID); err != nil {
+		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.WebhookResumed, actor.AgentID); err != nil {
 			return models.Webhook{}, err
 		}
 		return m.Deliverer.Resume(tx, actor.AgentID)
@@ -123,11 +124,11 @@ func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.We
 
 // Redeliver has a delivery to the caller made again. NOT_FOUND for others'.
 func (m *Market) Redeliver(ctx context.Context, actor auth.Actor, deliveryID string) (models.Delivery, error) {
-	return idempotent(ctx, m, actor.AgentID, "redeliverWebhook", deliveryID, func(tx *database.Tx) (models.Delivery, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "redeliverWebhook", deliveryID, func(tx *database.Tx) (models.Delivery, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return models.Delivery{}, err
 		}
-		if err := m.recordAudit(ctx, tx, actor.AgentID, models.DeliveryRepeated, deliveryID); err != nil {
+		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.DeliveryRepeated, deliveryID); err != nil {
 			return models.Delivery{}, err
 		}
 		return m.Deliverer.Redeliver(tx, actor.AgentID, deliveryID)
@@ -164,13 +165,13 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 	if len(ids) > 0 {
 		out.LastID = ids[len(ids)-1]
 	}
-	return idempotent(ctx, m, actor.AgentID, "redeliverWebhooks", in, func(tx *database.Tx) (RedeliveryResult, error) {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "redeliverWebhooks", in, func(tx *database.Tx) (RedeliveryResult, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return RedeliveryResult{}, err
 		}
 		n, err := m.Deliverer.RedeliverFailed(tx, actor.AgentID, ids)
 		if err == nil && n > 0 {
-			err = m.recordAudit(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.LastID)
+			err = m.Audit.Record(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.LastID)
 		}
 		return RedeliveryResult{Count: n, LastID: out.LastID, HasMore: out.HasMore}, err
 	})

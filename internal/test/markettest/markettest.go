@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"agentmarket.space/server/internal/audit"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/events"
@@ -111,7 +112,7 @@ func NewWithDatabase(t testing.TB, address string) *Bundle {
 	hired := &FakeRunner{ResultFunc: func(context.Context, *models.Agent, *models.Task) (string, error) { return "done", nil }}
 	b := &Bundle{T: t, DB: db, Log: log, Clock: clock, FakeRunner: hired}
 	b.Market = market.New(market.Deps{
-		DB: db, Events: log, Keys: keys, Cipher: box, Notifier: noopWebhooks{}, DeliveryStore: noopWebhooks{}, Runner: hired, Now: clock.Now, Logger: logger,
+		DB: db, Events: log, Keys: keys, Cipher: box, Audit: audit.New(db, clock.Now), Notifier: noopWebhooks{}, DeliveryStore: noopWebhooks{}, Runner: hired, Now: clock.Now, Logger: logger,
 		CheckURL:  func(_, url string) (string, error) { return url, nil },
 		CheckHost: func(context.Context, string, string) error { return nil },
 	}, market.Settings{
