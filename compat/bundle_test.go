@@ -11,6 +11,7 @@ import (
 
 	"agentmarket.space/server/graph"
 	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/testutil"
@@ -28,12 +29,14 @@ type bundle struct {
 
 func newBundle(tb testing.TB) *bundle {
 	tb.Helper()
-	b := &bundle{Bundle: markettest.New(tb)}
+	b := &bundle{}
 	client := outbound.New(outbound.Options{Resolver: markettest.OfflineResolver()})
-	b.hooks = webhooks.New(webhooks.Options{
-		DB: b.DB, Events: b.Log, Client: client, Cipher: b.Cipher, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
+	b.Bundle = markettest.New(tb, func(deps *market.Deps) {
+		b.hooks = webhooks.New(webhooks.Options{
+			DB: deps.DB, Events: deps.Events, Client: client, Cipher: deps.Cipher, MarketplaceURL: "https://agentmarket.space", Now: deps.Now, Logger: deps.Logger,
+		})
+		deps.Webhooks, deps.CheckURL, deps.CheckHost = b.hooks, client.CheckURL, client.CheckHost
 	})
-	b.Notifier, b.Deliverer, b.CheckURL, b.CheckHost = b.hooks, b.hooks, client.CheckURL, client.CheckHost
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks}
 	cache, err := graph.NewCache(b.Market)
 	testutil.Must(tb, err)

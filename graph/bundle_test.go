@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/outbound"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/testutil"
@@ -40,13 +41,15 @@ func newBundle(t *testing.T) *bundle {
 // newBundleWith opens a door with options; its keys and its logger are the market's.
 func newBundleWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 	t.Helper()
-	b := &bundle{Bundle: markettest.New(t)}
+	b := &bundle{}
 	calls.Resolver = markettest.OfflineResolver()
 	client := outbound.New(calls)
-	b.hooks = webhooks.New(webhooks.Options{
-		DB: b.DB, Events: b.Log, Client: client, Cipher: b.Cipher, MarketplaceURL: "https://agentmarket.space", Now: b.Clock.Now, Logger: b.Logger,
+	b.Bundle = markettest.New(t, func(deps *market.Deps) {
+		b.hooks = webhooks.New(webhooks.Options{
+			DB: deps.DB, Events: deps.Events, Client: client, Cipher: deps.Cipher, MarketplaceURL: "https://agentmarket.space", Now: deps.Now, Logger: deps.Logger,
+		})
+		deps.Webhooks, deps.CheckURL, deps.CheckHost = b.hooks, client.CheckURL, client.CheckHost
 	})
-	b.Notifier, b.Deliverer, b.CheckURL, b.CheckHost = b.hooks, b.hooks, client.CheckURL, client.CheckHost
 	b.resolver = &Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks, PublicURL: "https://market.example.com", Version: "1.2.3"}
 	o.Keys, o.Logger = b.Keys, b.Logger
 	var err error

@@ -138,7 +138,7 @@ func (a *App) wire(ctx context.Context, box *auth.Cipher, trusted *graph.Trusted
 	})}
 	a.audit = audit.New(a.db, a.now)
 	a.market = market.New(market.Deps{
-		DB: a.db, Events: a.events, Keys: keys, Cipher: box, Audit: a.audit, Notifier: a.webhooks, Deliverer: a.webhooks, DeliveryStore: a.webhooks, Runner: runner,
+		DB: a.db, Events: a.events, Keys: keys, Cipher: box, Audit: a.audit, Webhooks: a.webhooks, Runner: runner,
 		CheckURL: client.CheckURL, CheckHost: client.CheckHost, Now: a.now, Logger: a.logger,
 	}, a.marketSettings())
 	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: a.version}

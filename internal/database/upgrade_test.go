@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -112,10 +111,9 @@ func play(t *testing.T) *played {
 
 // use does everything that can be done in the market.
 func (p *played) use(t *testing.T) {
-	b := markettest.NewWithDatabase(t, p.address)
+	b, hooks := openWithWebhooks(t, p.address, p.client())
 	p.poster, p.worker = b.NewAgent("x"), b.NewAgent("x", "y")
 	b.NewAgent("x") // has no webhook
-	hooks := notifying(b, p.client())
 	testutil.Must(t, hooks.Start(t.Context()))
 	for path, agent := range map[string]auth.Actor{"/poster": p.poster, "/worker": p.worker} {
 		_, err := b.SetWebhook(t.Context(), agent, p.receiver.URL+path, nil)
@@ -173,11 +171,14 @@ func (p *played) client() *outbound.Client {
 	return outbound.New(outbound.Options{RootCAs: roots, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 }
 
-// notifying has the market keep webhooks for real.
-func notifying(b *markettest.Bundle, client *outbound.Client) *webhooks.Webhooks {
-	hooks := webhooks.New(webhooks.Options{DB: b.DB, Events: b.Log, Client: client, Cipher: b.Cipher, Now: b.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
-	b.Notifier, b.Deliverer = hooks, hooks
-	return hooks
+// openWithWebhooks opens a market that delivers webhooks with client.
+func openWithWebhooks(t *testing.T, address string, client *outbound.Client) (b *markettest.Bundle, hooks *webhooks.Webhooks) {
+	t.Helper()
+	b = markettest.NewWithDatabase(t, address, func(deps *market.Deps) {
+		hooks = webhooks.New(webhooks.Options{DB: deps.DB, Events: deps.Events, Client: client, Cipher: deps.Cipher, Now: deps.Now, Logger: deps.Logger})
+		deps.Webhooks = hooks
+	})
+	return b, hooks
 }
 
 // hears waits for the next that is notified.
@@ -223,7 +224,7 @@ func (p *played) verified(t *testing.T, address string, version int64) (report l
 // was played, and goes on.
 func (p *played) upgrade(t *testing.T, address string) {
 	t.Helper()
-	b := markettest.NewWithDatabase(t, address)
+	b, hooks := openWithWebhooks(t, address, p.client())
 	b.Clock.Advance(brief)
 	for i, got := range p.listed(t, b) {
 		if !reflect.DeepEqual(got, p.lists[i]) {
@@ -235,7 +236,6 @@ func (p *played) upgrade(t *testing.T, address string) {
 	if tasks == 0 || noted != tasks {
 		t.Errorf("%d of %d tasks have what the migration adds", noted, tasks)
 	}
-	hooks := notifying(b, p.client())
 	testutil.Must(t, hooks.Start(t.Context()))
 	task := b.NewTask(p.poster, 10, "x")
 	p.hears(t, "/worker")

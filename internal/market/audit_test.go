@@ -31,8 +31,7 @@ func auditLines(t *testing.T, b *markettest.Bundle) (lines []string) {
 // refused, it is none.
 func TestAudit(t *testing.T) {
 	t.Parallel()
-	b := markettest.New(t)
-	notifying(b, outbound.New(outbound.Options{}))
+	b, _ := newWithWebhooks(t, outbound.New(outbound.Options{}))
 	agent := b.NewAgent("x")
 	request := func(key string) context.Context {
 		return auth.WithRequest(t.Context(), &auth.Request{ID: "r1", Address: "192.0.2.1", IdempotencyKey: key})

@@ -3,7 +3,6 @@ package market_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,11 +27,11 @@ import (
 //	go run ./internal/engines/with go test -run '^$' -bench Post -cpu 32 -count 6 ./market
 func BenchmarkPost(b *testing.B) {
 	address := services.NewDatabase(b)
-	m := markettest.NewWithDatabase(b, address)
-	box, err := auth.NewCipher([]byte("a key for tests only"))
-	testutil.Must(b, err)
-	hooks := webhooks.New(webhooks.Options{DB: m.DB, Cipher: box, Now: m.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
-	m.Notifier = hooks
+	var hooks *webhooks.Webhooks
+	m := markettest.NewWithDatabase(b, address, func(deps *market.Deps) {
+		hooks = webhooks.New(webhooks.Options{DB: deps.DB, Cipher: deps.Cipher, Now: deps.Now, Logger: deps.Logger})
+		deps.Webhooks = hooks
+	})
 	m.Settings.StartingCredits = models.MaxBudget
 	posters := make([]auth.Actor, 1000)
 	for i := range posters {

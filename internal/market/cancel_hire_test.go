@@ -5,24 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"agentmarket.space/server/internal/database"
-	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
-
-// acceptedHook does something with a hire before it is committed: nothing comes earlier.
-type acceptedHook struct {
-	market.Notifier
-	do func(taskID string)
-}
-
-func (a acceptedHook) Notify(_ *database.Tx, event *models.Event) error {
-	if event.Kind == models.TaskAccepted {
-		a.do(*event.TaskID)
-	}
-	return nil
-}
 
 // TestCancel_hire: who hired takes it back as long as it is under way. Of a
 // cancellation and what ends a hire otherwise exactly one wins.
@@ -62,7 +47,12 @@ func TestCancel_hire(t *testing.T) {
 	t.Run("that is about to run, which is cut off too", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
-		h.Notifier = acceptedHook{h.Notifier, h.CancelExecution}
+		h.FakeWebhooks.NotifyFunc = func(event *models.Event) error { // before the hire is committed
+			if event.Kind == models.TaskAccepted {
+				h.CancelExecution(*event.TaskID)
+			}
+			return nil
+		}
 		out, err := h.startHire(t, "")
 		testutil.Must(t, err)
 		ended := make(chan struct{})

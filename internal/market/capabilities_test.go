@@ -23,8 +23,7 @@ func addCapability(b *markettest.Bundle, agentID, capability string) error {
 // values that lists and webhooks read.
 func TestCapabilities(t *testing.T) {
 	t.Parallel()
-	b := markettest.New(t)
-	notifying(b, nil)
+	b, _ := newWithWebhooks(t, nil)
 	poster, agent := b.NewAgent(), b.NewAgent()
 	rated := b.NewTask(poster, 5)
 	mustAccept(t, b, agent, rated)
@@ -60,8 +59,7 @@ func TestCapabilities(t *testing.T) {
 // the same time leave every row right.
 func TestCapabilities_concurrentUpdates(t *testing.T) {
 	t.Parallel()
-	b := markettest.New(t)
-	notifying(b, nil)
+	b, _ := newWithWebhooks(t, nil)
 	poster, agent := b.NewAgent(), b.NewAgent("x", "y")
 	const rounds = 8
 	done := make([]models.Task, rounds)

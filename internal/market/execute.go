@@ -91,7 +91,7 @@ func (m *Market) StartExecution(ctx context.Context, actor auth.Actor, in StartE
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 		defer cancel()
 		if _, _, err := m.runHire(limited, nil, &h); err != nil && models.CodeOf(err) == models.Internal {
-			m.Logger.ErrorContext(ctx, "a hire ended with an error", slog.Any("error", err), slog.String("task_id", h.result.Task.ID))
+			m.deps.Logger.ErrorContext(ctx, "a hire ended with an error", slog.Any("error", err), slog.String("task_id", h.result.Task.ID))
 		}
 	})
 	return h.result, nil
@@ -126,7 +126,7 @@ func (m *Market) createHire(ctx context.Context, c *idempotency.Claim, actor aut
 			m.executions.finish(h.taskID)
 		}
 	}()
-	err := m.DB.Write(ctx, func(tx *database.Tx) error {
+	err := m.deps.DB.Write(ctx, func(tx *database.Tx) error {
 		h.promised = false
 		stored, err := idempotency.Acquire[TaskResult](ctx, tx, c)
 		if h.replayed = stored != nil; h.replayed {
@@ -190,7 +190,7 @@ func (m *Market) loadHirable(tx *database.Tx, in ExecuteInput) (*models.Agent, e
 	if err := tx.Take(agent, "id = ?", in.AgentID).Error; err != nil {
 		return nil, database.NotFound(err, "agent", in.AgentID)
 	}
-	if err := m.Runner.CheckRunnable(agent); err != nil {
+	if err := m.deps.Runner.CheckRunnable(agent); err != nil {
 		return nil, err
 	}
 	if in.Budget < agent.PricePerTask {
@@ -210,7 +210,7 @@ func (m *Market) insertHire(tx *database.Tx, actor auth.Actor, in ExecuteInput, 
 	task := models.Task{
 		ID: h.taskID, PosterID: actor.AgentID, WorkerID: &h.agent.ID, Title: "Direct hire", Description: in.TaskDescription,
 		Budget: in.Budget, Capabilities: []string{}, Origin: models.Direct, Status: models.Assigned, Attempt: 1,
-		OpenUntil: lease, LeaseUntil: &lease, CreatedAt: now, AcceptedAt: &now, Replica: new(m.DB.ReplicaID()), Tokens: tokens,
+		OpenUntil: lease, LeaseUntil: &lease, CreatedAt: now, AcceptedAt: &now, Replica: new(m.deps.DB.ReplicaID()), Tokens: tokens,
 	}
 	if err := insertTask(tx, &task); err != nil {
 		return TaskResult{}, err

@@ -143,7 +143,7 @@ func (q AgentQuery) where(db *gorm.DB) (*gorm.DB, error) {
 
 // ListAgents returns a page of agents.
 func (m *Market) ListAgents(ctx context.Context, q AgentQuery, page Page) (ListResult[models.Agent], error) {
-	query, err := q.where(m.DB.Read(ctx))
+	query, err := q.where(m.deps.DB.Read(ctx))
 	if err != nil {
 		return ListResult[models.Agent]{}, err
 	}
@@ -164,7 +164,7 @@ func (m *Market) ListAgents(ctx context.Context, q AgentQuery, page Page) (ListR
 
 // CountAgents returns how many agents the query finds.
 func (m *Market) CountAgents(ctx context.Context, q AgentQuery) (int, error) {
-	return countRows(q.where(m.DB.Read(ctx)))
+	return countRows(q.where(m.deps.DB.Read(ctx)))
 }
 
 // TaskQuery is which tasks to list. Zero fields ask for nothing. Direct hires
@@ -285,7 +285,7 @@ func (m *Market) taskQueries(ctx context.Context, q TaskQuery, now models.Time) 
 	}
 	var parts []*gorm.DB
 	for _, s := range all {
-		query, err := q.where(q.fromTables(m.DB.Read(ctx), s, now).Where(s.condition, s.args...))
+		query, err := q.where(q.fromTables(m.deps.DB.Read(ctx), s, now).Where(s.condition, s.args...))
 		if err != nil {
 			return nil, err
 		}
@@ -345,7 +345,7 @@ func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (ListRes
 	}
 	query := parts[0]
 	if len(parts) > 1 {
-		if query, err = q.Order.paginate(m.DB.Read(ctx).Table("(?) AS tasks", unionAll(m.DB.Read(ctx), parts)).Select(taskColumns), "tasks.id", page); err != nil {
+		if query, err = q.Order.paginate(m.deps.DB.Read(ctx).Table("(?) AS tasks", unionAll(m.deps.DB.Read(ctx), parts)).Select(taskColumns), "tasks.id", page); err != nil {
 			return ListResult[models.Task]{}, err
 		}
 	}
@@ -380,7 +380,7 @@ func (m *Market) CountTasks(ctx context.Context, q TaskQuery) (int, error) {
 		parts[i] = parts[i].Select("COUNT(*) AS n")
 	}
 	var total int // by one statement: a task that moves meanwhile counts once
-	err = m.DB.Read(ctx).Table("(?) AS counts", unionAll(m.DB.Read(ctx), parts)).Select("COALESCE(SUM(n), 0)").Scan(&total).Error
+	err = m.deps.DB.Read(ctx).Table("(?) AS counts", unionAll(m.deps.DB.Read(ctx), parts)).Select("COALESCE(SUM(n), 0)").Scan(&total).Error
 	return total, err
 }
 
@@ -412,14 +412,14 @@ func (m *Market) ListEntries(ctx context.Context, q EntryQuery, page Page) (List
 	account := models.AvailableAccount(q.AgentID)
 	var parts []*gorm.DB
 	for _, side := range []string{"debit_account", "credit_account"} {
-		part, err := q.where(m.DB.Read(ctx).Table("transfers").Where(side+" = ?", account), page)
+		part, err := q.where(m.deps.DB.Read(ctx).Table("transfers").Where(side+" = ?", account), page)
 		if err != nil {
 			return ListResult[models.Transfer]{}, err
 		}
 		parts = append(parts, part)
 	}
 	var transfers []models.Transfer
-	err := m.DB.Read(ctx).Table("(?) AS transfers", unionAll(m.DB.Read(ctx), parts)).
+	err := m.deps.DB.Read(ctx).Table("(?) AS transfers", unionAll(m.deps.DB.Read(ctx), parts)).
 		Order("seq DESC").Limit(page.First + 1).Find(&transfers).Error
 	return newListResult(transfers, page), err
 }

@@ -32,34 +32,20 @@ type Settings struct {
 	RegisterBurst int
 }
 
-// Notifier tells agents of events at the address they gave.
-type Notifier interface {
-	// Subscribe sets an agent's address, and of what it is told beside posted tasks
-	// unless that is nil. The secret is empty when the agent had one set before.
-	Subscribe(tx *database.Tx, agentID, url string, events []models.WebhookEvent) (webhook models.Webhook, secret string, err error)
-	// EnsureSecret returns the agent's secret and makes it when there is none.
-	EnsureSecret(tx *database.Tx, agentID string) (string, error)
-	// Notify has an event that was appended delivered to whom it concerns, with the
-	// commit.
-	Notify(tx *database.Tx, event *models.Event) error
-}
-
-// Deps is what a market is made of.
+// Deps are the dependencies of a [Market].
 type Deps struct {
-	DB            *database.DB
-	Events        *events.Log
-	Keys          *auth.Keys
-	Cipher        *auth.Cipher
-	Audit         *audit.Log
-	Notifier      Notifier
-	Deliverer     Deliverer
-	DeliveryStore DeliveryStore
-	Runner        Runner
-	// CheckURL normalises an address that will be called, or refuses it with
-	// INVALID_INPUT about the field.
+	DB       *database.DB
+	Events   *events.Log
+	Keys     *auth.Keys
+	Cipher   *auth.Cipher // encrypts stored responses
+	Audit    *audit.Log
+	Webhooks Webhooks
+	Runner   Runner
+	// CheckURL normalises a URL that the server will call. INVALID_INPUT, with the name
+	// of the field, for a URL that must not be called.
 	CheckURL func(field, url string) (string, error)
-	// CheckHost looks such an address up and refuses it alike when its name leads to
-	// where nothing may be called.
+	// CheckHost resolves the host of such a URL. INVALID_INPUT for one with an address
+	// that must not be called.
 	CheckHost func(ctx context.Context, field, url string) error
 	Now       func() time.Time
 	Logger    *slog.Logger
@@ -67,25 +53,29 @@ type Deps struct {
 
 // Market is the marketplace. It is safe for concurrent use.
 type Market struct {
-	Deps
-	Settings     Settings
-	executions   executions
+	Settings Settings
+
+	deps         Deps
 	idempotency  *idempotency.Store
+	executions   executions
+	stopping     chan struct{} // closed by StopWaiting
 	sweepRetries sweepRetries
-	stopping     chan struct{} // closed by Hurry
 	windows      validityWindows
 	blocked      blockedNetworks
 }
 
-// New returns a market on its parts.
-func New(parts Deps, settings Settings) *Market {
+// New returns a market with its dependencies and settings.
+func New(deps Deps, settings Settings) *Market {
 	return &Market{
-		Deps: parts, Settings: settings, idempotency: idempotency.NewStore(parts.DB, parts.Cipher, parts.Now),
+		Settings: settings, deps: deps, idempotency: idempotency.NewStore(deps.DB, deps.Cipher, deps.Now),
 		stopping: make(chan struct{}),
 	}
 }
 
-func (m *Market) now() models.Time { return models.NewTime(m.Now()) }
+// Now returns the time of the market's clock.
+func (m *Market) Now() time.Time { return m.deps.Now() }
+
+func (m *Market) now() models.Time { return models.NewTime(m.deps.Now()) }
 
 // newID returns a UUIDv7: ids sort in the order they were made.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
@@ -99,19 +89,19 @@ func (m *Market) newTaskEvent(kind models.EventKind, task *models.Task) models.E
 func (m *Market) appendEvent(tx *database.Tx, kind models.EventKind, task *models.Task) error {
 	event := m.newTaskEvent(kind, task)
 	if kind.WebhookEvent() == "" {
-		return m.Events.AppendNoID(tx, event)
+		return m.deps.Events.AppendNoID(tx, event)
 	}
-	if err := m.Events.Append(tx, &event); err != nil {
+	if err := m.deps.Events.Append(tx, &event); err != nil {
 		return err
 	}
-	return m.Notifier.Notify(tx, &event)
+	return m.deps.Webhooks.Notify(tx, &event)
 }
 
 // appendWalletEvent appends the event of a transfer that changed an agent's balance. It
 // comes after the transfer, with the wallet locked: then the events of a wallet
 // are in the order of its transfers.
 func (m *Market) appendWalletEvent(tx *database.Tx, agentID, transferID string) error {
-	return m.Events.AppendNoID(tx, models.Event{
+	return m.deps.Events.AppendNoID(tx, models.Event{
 		Kind: models.WalletChanged, AgentID: &agentID, TransferID: &transferID, CreatedAt: m.now(),
 	})
 }

@@ -41,7 +41,7 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 		}
 		failpoint.Hit("post-written")
 		posted := m.newTaskEvent(models.TaskPosted, &task)
-		if err := m.Events.Append(tx, &posted); err != nil {
+		if err := m.deps.Events.Append(tx, &posted); err != nil {
 			return TaskResult{}, err
 		}
 		wallet, err := ledger.Hold(tx, m.now(), &task)
@@ -52,7 +52,7 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 			return TaskResult{}, err
 		}
 		failpoint.Hit("post-held")
-		return TaskResult{Task: task, Wallet: wallet}, m.Notifier.Notify(tx, &posted)
+		return TaskResult{Task: task, Wallet: wallet}, m.deps.Webhooks.Notify(tx, &posted)
 	})
 }
 

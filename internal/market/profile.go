@@ -40,12 +40,12 @@ func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChan
 			return agent, err
 		}
 		if in.EndpointURL != nil && agent.EndpointURL != "" {
-			if _, err := m.Notifier.EnsureSecret(tx, agent.ID); err != nil {
+			if _, err := m.deps.Webhooks.EnsureSecret(tx, agent.ID); err != nil {
 				return agent, err
 			}
 		}
 		if fields := in.auditedFields(); fields != "" {
-			if err := m.Audit.Record(ctx, tx, actor.AgentID, models.AgentChanged, fields); err != nil {
+			if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.AgentChanged, fields); err != nil {
 				return agent, err
 			}
 		}
@@ -63,7 +63,7 @@ func (m *Market) checkEndpoint(ctx context.Context, in AgentChanges) error {
 	if in.EndpointURL == nil || *in.EndpointURL == "" {
 		return nil
 	}
-	return m.CheckHost(ctx, "endpointUrl", *in.EndpointURL)
+	return m.deps.CheckHost(ctx, "endpointUrl", *in.EndpointURL)
 }
 
 // auditedFields names what is changed of where an agent's work is sent and how it is done.
@@ -102,7 +102,7 @@ func (m *Market) lockAgent(tx *database.Tx, actor auth.Actor) error {
 	if err := tx.QueryRowForUpdate("SELECT id FROM agents WHERE id = ?", []any{actor.AgentID}, &id); err != nil {
 		return err
 	}
-	return m.Keys.RequireActive(tx, actor)
+	return m.deps.Keys.RequireActive(tx, actor)
 }
 
 func setIfGiven[T any](field *T, given *T) {
@@ -117,16 +117,16 @@ func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error
 		if err := m.lockAgent(tx, actor); err != nil {
 			return "", err
 		}
-		if err := m.Events.AppendNoID(tx, models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.now()}); err != nil {
+		if err := m.deps.Events.AppendNoID(tx, models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.now()}); err != nil {
 			return "", err
 		}
-		if err := m.Keys.Revoke(tx, actor.AgentID); err != nil {
+		if err := m.deps.Keys.Revoke(tx, actor.AgentID); err != nil {
 			return "", err
 		}
-		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.KeyRotated, actor.AgentID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.KeyRotated, actor.AgentID); err != nil {
 			return "", err
 		}
-		return m.Keys.Create(tx, actor.AgentID)
+		return m.deps.Keys.Create(tx, actor.AgentID)
 	})
 }
 
@@ -134,7 +134,7 @@ func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error
 // sockets. NOT_FOUND for an unknown agent. The agent itself stays, with its tasks and
 // its credits.
 func (m *Market) RevokeKeys(ctx context.Context, agentID string) error {
-	return m.DB.Write(ctx, func(tx *database.Tx) error {
+	return m.deps.DB.Write(ctx, func(tx *database.Tx) error {
 		var id string
 		err := tx.QueryRowForUpdate("SELECT id FROM agents WHERE id = ?", []any{agentID}, &id)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -143,12 +143,12 @@ func (m *Market) RevokeKeys(ctx context.Context, agentID string) error {
 		if err != nil {
 			return err
 		}
-		if err := m.Events.AppendNoID(tx, models.Event{Kind: models.KeyRevoked, AgentID: &agentID, CreatedAt: m.now()}); err != nil {
+		if err := m.deps.Events.AppendNoID(tx, models.Event{Kind: models.KeyRevoked, AgentID: &agentID, CreatedAt: m.now()}); err != nil {
 			return err
 		}
-		if err := m.Keys.Revoke(tx, agentID); err != nil {
+		if err := m.deps.Keys.Revoke(tx, agentID); err != nil {
 			return err
 		}
-		return m.Audit.Record(ctx, tx, models.OperatorActor, models.KeysRevoked, agentID)
+		return m.deps.Audit.Record(ctx, tx, models.OperatorActor, models.KeysRevoked, agentID)
 	})
 }

@@ -10,36 +10,28 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// DeliveryStore are the deliveries of events.
-type DeliveryStore interface {
-	// Prune takes those away that are older than they are kept.
-	Prune(ctx context.Context) error
-	// OldestNeeded returns the id of the first event that is still to be kept for them.
-	OldestNeeded(ctx context.Context) (eventID int64, err error)
-}
-
 // Prune takes away what is older than it is kept: idempotency keys, networks that
 // registered agents, entries of the audit log, deliveries, events. It counts the ledger
 // first, which goes by the events, and writes the refusals that were counted. Nothing
 // depends on when it runs, and several processes may prune at once.
 func (m *Market) Prune(ctx context.Context) error {
-	counted, err := ledger.UpdateTotals(ctx, m.DB)
-	return errors.Join(err, m.Audit.Flush(ctx), m.pruneExpired(ctx), m.pruneEvents(ctx, counted))
+	counted, err := ledger.UpdateTotals(ctx, m.deps.DB)
+	return errors.Join(err, m.deps.Audit.Flush(ctx), m.pruneExpired(ctx), m.pruneEvents(ctx, counted))
 }
 
 // pruneEvents takes deliveries away and then the events that none of those left
 // names, as far as the ledger has counted them.
 func (m *Market) pruneEvents(ctx context.Context, counted int64) error {
-	if err := m.DeliveryStore.Prune(ctx); err != nil || m.Settings.KeepEvents == 0 {
+	if err := m.deps.Webhooks.Prune(ctx); err != nil || m.Settings.KeepEvents == 0 {
 		return err
 	}
-	needed, err := m.DeliveryStore.OldestNeeded(ctx)
+	needed, err := m.deps.Webhooks.OldestNeeded(ctx)
 	if err != nil {
 		return err
 	}
-	pruned, err := m.Events.Prune(ctx, events.PruneBounds{Time: m.now().Add(-m.Settings.KeepEvents), ID: needed, Seq: counted + 1})
+	pruned, err := m.deps.Events.Prune(ctx, events.PruneBounds{Time: m.now().Add(-m.Settings.KeepEvents), ID: needed, Seq: counted + 1})
 	if pruned > 0 {
-		m.Logger.InfoContext(ctx, "took old events away", slog.Int("events", pruned))
+		m.deps.Logger.InfoContext(ctx, "took old events away", slog.Int("events", pruned))
 	}
 	return err
 }
@@ -49,7 +41,7 @@ func (m *Market) pruneEvents(ctx context.Context, counted int64) error {
 func (m *Market) pruneExpired(ctx context.Context) error {
 	return errors.Join(
 		m.idempotency.Prune(ctx),
-		m.DB.DeleteExpired(ctx, &models.Registrant{}, "network", "full_at", m.now()),
-		m.Audit.Prune(ctx, m.Settings.KeepAudit),
+		m.deps.DB.DeleteExpired(ctx, &models.Registrant{}, "network", "full_at", m.now()),
+		m.deps.Audit.Prune(ctx, m.Settings.KeepAudit),
 	)
 }

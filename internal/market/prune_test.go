@@ -1,7 +1,6 @@
 package market_test
 
 import (
-	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -81,12 +80,12 @@ func TestPrune_keepsForever(t *testing.T) {
 	b.Settings.KeepEvents = 24 * time.Hour
 	var first int64
 	testutil.Must(t, b.DB.Read(t.Context()).Raw("SELECT id FROM events WHERE kind = 'task.posted'").Scan(&first).Error)
-	b.DeliveryStore = deliveryStoreFrom(first)
+	b.FakeWebhooks.OldestNeededFunc = func() (int64, error) { return first, nil }
 	mustPrune(t, b)
 	if n := countEvents(t, b); n != 2 {
 		t.Errorf("the log has %d events, and a delivery names the second", n)
 	}
-	b.DeliveryStore = failingDeliveryStore{}
+	b.FakeWebhooks.OldestNeededFunc = func() (int64, error) { return 0, errBroken }
 	if err := b.Prune(t.Context()); !errors.Is(err, errBroken) {
 		t.Errorf("got %v", err)
 	}
@@ -122,16 +121,4 @@ func wantTotals(t *testing.T, b *markettest.Bundle, issued, fees models.Credits)
 	}
 }
 
-// deliveryStoreFrom is what goes by an event.
-type deliveryStoreFrom int64
-
-func (deliveryStoreFrom) Prune(context.Context) error                   { return nil }
-func (n deliveryStoreFrom) OldestNeeded(context.Context) (int64, error) { return int64(n), nil }
-
 var errBroken = errors.New("broken")
-
-// failingDeliveryStore cannot be asked what it needs.
-type failingDeliveryStore struct{}
-
-func (failingDeliveryStore) Prune(context.Context) error                 { return nil }
-func (failingDeliveryStore) OldestNeeded(context.Context) (int64, error) { return 0, errBroken }

@@ -12,7 +12,7 @@ import (
 // Agent returns one agent, or NOT_FOUND.
 func (m *Market) Agent(ctx context.Context, id string) (*models.Agent, error) {
 	var agent models.Agent
-	if err := m.DB.ReadRows(ctx, "agents", id).Take(&agent, "id = ?", id).Error; err != nil {
+	if err := m.deps.DB.ReadRows(ctx, "agents", id).Take(&agent, "id = ?", id).Error; err != nil {
 		return nil, database.NotFound(err, "agent", id)
 	}
 	return &agent, nil
@@ -21,14 +21,14 @@ func (m *Market) Agent(ctx context.Context, id string) (*models.Agent, error) {
 // Agents returns the agents with these ids in any order.
 func (m *Market) Agents(ctx context.Context, ids []string) ([]models.Agent, error) {
 	var agents []models.Agent
-	err := m.DB.ReadRows(ctx, "agents", ids...).Find(&agents, "id IN ?", ids).Error
+	err := m.deps.DB.ReadRows(ctx, "agents", ids...).Find(&agents, "id IN ?", ids).Error
 	return agents, err
 }
 
 // Task returns one task as it stands now, or NOT_FOUND; a direct hire is there
 // for its two agents only. The viewer is empty for an anonymous caller.
 func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, error) {
-	tasks, err := scanTasks(m.DB.ReadRows(ctx, "tasks", id).Raw("SELECT "+taskColumns+" FROM tasks WHERE id = ?", id), 1)
+	tasks, err := scanTasks(m.deps.DB.ReadRows(ctx, "tasks", id).Raw("SELECT "+taskColumns+" FROM tasks WHERE id = ?", id), 1)
 	if err == nil && len(tasks) == 0 {
 		err = gorm.ErrRecordNotFound
 	}
@@ -53,7 +53,7 @@ func (m *Market) currentTask(ctx context.Context, task *models.Task) models.Task
 // Tasks returns the tasks with these ids as they stand now, in any order. It
 // checks nobody's right to see them.
 func (m *Market) Tasks(ctx context.Context, ids []string) ([]models.Task, error) {
-	tasks, err := scanTasks(m.DB.ReadRows(ctx, "tasks", ids...).Table("tasks").Select(taskColumns).Where("tasks.id IN ?", ids), len(ids))
+	tasks, err := scanTasks(m.deps.DB.ReadRows(ctx, "tasks", ids...).Table("tasks").Select(taskColumns).Where("tasks.id IN ?", ids), len(ids))
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func (m *Market) Tasks(ctx context.Context, ids []string) ([]models.Task, error)
 // Wallet returns an agent's wallet.
 func (m *Market) Wallet(ctx context.Context, agentID string) (*models.Wallet, error) {
 	var wallet models.Wallet
-	if err := m.DB.ReadRows(ctx, "wallets", agentID).Take(&wallet, "agent_id = ?", agentID).Error; err != nil {
+	if err := m.deps.DB.ReadRows(ctx, "wallets", agentID).Take(&wallet, "agent_id = ?", agentID).Error; err != nil {
 		return nil, database.NotFound(err, "wallet", agentID)
 	}
 	return &wallet, nil
@@ -77,7 +77,7 @@ func (m *Market) Wallet(ctx context.Context, agentID string) (*models.Wallet, er
 func (m *Market) Transfer(ctx context.Context, agentID, id string) (*models.Transfer, error) {
 	var transfer models.Transfer
 	account := models.AvailableAccount(agentID)
-	err := m.DB.Read(ctx).Take(&transfer, "id = ? AND (debit_account = ? OR credit_account = ?)", id, account, account).Error
+	err := m.deps.DB.Read(ctx).Take(&transfer, "id = ? AND (debit_account = ? OR credit_account = ?)", id, account, account).Error
 	if err != nil {
 		return nil, database.NotFound(err, "ledger entry", id)
 	}

@@ -54,7 +54,7 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 		if err := m.limitRegistrations(tx, request.Network()); err != nil {
 			return Registration{}, err
 		}
-		if err := m.Audit.Record(ctx, tx, agent.ID, models.AgentRegistered, agent.ID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, agent.ID, models.AgentRegistered, agent.ID); err != nil {
 			return Registration{}, err
 		}
 		return m.register(tx, agent, webhookURL)
@@ -65,7 +65,7 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 // recordRateLimited counts a registration that was one too many, and passes its error on.
 func (m *Market) recordRateLimited(ctx context.Context, err error) error {
 	if err != nil && models.CodeOf(err) == models.RateLimited {
-		m.Audit.CountRejection(ctx, models.RegistrationRefused, models.RateLimited)
+		m.deps.Audit.CountRejection(ctx, models.RegistrationRefused, models.RateLimited)
 	}
 	return err
 }
@@ -79,7 +79,7 @@ func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string
 		return out, err
 	}
 	var err error
-	if out.APIKey, err = m.Keys.Create(tx, agent.ID); err != nil {
+	if out.APIKey, err = m.deps.Keys.Create(tx, agent.ID); err != nil {
 		return out, err
 	}
 	if out.WebhookSecret, err = m.setUpWebhook(tx, &agent, webhookURL); err != nil {
@@ -99,10 +99,10 @@ func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string
 func (m *Market) setUpWebhook(tx *database.Tx, agent *models.Agent, webhookURL string) (*string, error) {
 	switch {
 	case webhookURL != "":
-		_, secret, err := m.Notifier.Subscribe(tx, agent.ID, webhookURL, nil)
+		_, secret, err := m.deps.Webhooks.Subscribe(tx, agent.ID, webhookURL, nil)
 		return &secret, err
 	case agent.EndpointURL != "":
-		secret, err := m.Notifier.EnsureSecret(tx, agent.ID)
+		secret, err := m.deps.Webhooks.EnsureSecret(tx, agent.ID)
 		return &secret, err
 	default:
 		return nil, nil //nolint:nilnil // without an address there is nothing to sign
@@ -125,7 +125,7 @@ func (m *Market) newAgent(in RegisterAgentInput) (agent models.Agent, webhookURL
 		return agent, "", err
 	}
 	if webhookURL = deref(in.WebhookURL); webhookURL != "" {
-		webhookURL, err = m.CheckURL("webhookUrl", webhookURL)
+		webhookURL, err = m.deps.CheckURL("webhookUrl", webhookURL)
 	}
 	return agent, webhookURL, err
 }
@@ -149,7 +149,7 @@ func (m *Market) checkAgent(agent *models.Agent) (err error) {
 		return err
 	}
 	if agent.EndpointURL != "" {
-		agent.EndpointURL, err = m.CheckURL("endpointUrl", agent.EndpointURL)
+		agent.EndpointURL, err = m.deps.CheckURL("endpointUrl", agent.EndpointURL)
 	}
 	return err
 }

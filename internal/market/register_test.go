@@ -95,7 +95,7 @@ func TestRegister_rateLimit(t *testing.T) {
 		if kept.FullAt.AsTime() != b.Clock.Now().Add(time.Minute) {
 			t.Errorf("one registration and 99 repetitions are counted until %s", kept.FullAt)
 		}
-		b.Notifier = failingNotifier{b.Notifier}
+		b.FakeWebhooks.SubscribeFunc = func() error { return errBroken }
 		ctx := auth.WithRequest(t.Context(), &auth.Request{Address: "192.0.2.1"})
 		if _, err := b.Register(ctx, market.RegisterAgentInput{Name: "A", WebhookURL: new("https://a.example")}); !errors.Is(err, errBroken) {
 			t.Fatalf("got %v", err)
@@ -178,12 +178,4 @@ func TestRegister_rateLimitProperty(t *testing.T) {
 			}
 		}
 	})
-}
-
-// failingNotifier is a notifier that takes no address.
-type failingNotifier struct{ market.Notifier }
-
-// Subscribe fails.
-func (failingNotifier) Subscribe(*database.Tx, string, string, []models.WebhookEvent) (models.Webhook, string, error) {
-	return models.Webhook{}, "", errBroken
 }

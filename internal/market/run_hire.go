@@ -34,7 +34,7 @@ func (m *Market) runHire(ctx context.Context, c *idempotency.Claim, h *hire) (ou
 	}
 	var told error
 	settle := func() error {
-		return m.DB.Write(context.WithoutCancel(ctx), func(tx *database.Tx) error {
+		return m.deps.DB.Write(context.WithoutCancel(ctx), func(tx *database.Tx) error {
 			out, promised, told = TaskResult{}, false, failure
 			held, err := c.Lock(tx)
 			if err != nil {
@@ -79,11 +79,11 @@ func (m *Market) runHire(ctx context.Context, c *idempotency.Claim, h *hire) (ou
 func (m *Market) callAgent(ctx context.Context, h *hire, task *models.Task, terms RunOptions) (outcome RunResult, failure error) {
 	defer func() {
 		if r := recover(); r != nil {
-			m.Logger.ErrorContext(ctx, "a hire panicked", slog.Any("panic", r), slog.String("task_id", task.ID), slog.String("stack", string(debug.Stack())))
+			m.deps.Logger.ErrorContext(ctx, "a hire panicked", slog.Any("panic", r), slog.String("task_id", task.ID), slog.String("stack", string(debug.Stack())))
 			outcome, failure = RunResult{}, errNoResult()
 		}
 	}()
-	return m.Runner.Run(ctx, h.agent, task, terms)
+	return m.deps.Runner.Run(ctx, h.agent, task, terms)
 }
 
 // How long a hire in the background waits before it asks the store again to write
@@ -101,7 +101,7 @@ func (m *Market) retrySettle(ctx context.Context, taskID string, write func() er
 		if err == nil || models.CodeOf(err) != models.Unavailable && models.CodeOf(err) != models.Internal {
 			return err
 		}
-		m.Logger.ErrorContext(ctx, "cannot settle a hire yet", slog.Any("error", err), slog.String("task_id", taskID))
+		m.deps.Logger.ErrorContext(ctx, "cannot settle a hire yet", slog.Any("error", err), slog.String("task_id", taskID))
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -189,7 +189,7 @@ func (m *Market) settleHire(tx *database.Tx, c *idempotency.Claim, task *models.
 func (m *Market) awaitResult(ctx context.Context, actor auth.Actor, out TaskResult) (TaskResult, error) {
 	id := out.Task.ID
 	woken := make(chan struct{}, 1)
-	feed := m.Events.OpenFeed(events.Interest{
+	feed := m.deps.Events.OpenFeed(events.Interest{
 		Topics: []events.Topic{events.AgentTopic(actor.AgentID)},
 		Filter: func(e *models.Event) bool { return e.TaskID != nil && *e.TaskID == id },
 	}, nil, func(*models.Event) {

@@ -44,7 +44,7 @@ func (s *sweep) endOverdue(ctx context.Context) error {
 	now, after := s.market.now(), dueTask{}
 	for {
 		var page []dueTask
-		err := s.market.DB.Read(ctx).Raw(`
+		err := s.market.deps.DB.Read(ctx).Raw(`
 			SELECT id, origin, open_until AS due FROM tasks WHERE status = 'open' AND open_until <= ? AND (open_until, id) > (?, ?)
 			UNION ALL
 			SELECT id, origin, lease_until FROM tasks WHERE status = 'assigned' AND lease_until <= ? AND (lease_until, id) > (?, ?)
@@ -68,7 +68,7 @@ func (s *sweep) endOverdue(ctx context.Context) error {
 // has lost. A process that only seemed to be gone finds its hire ended and pays nobody.
 func (s *sweep) failOrphaned(ctx context.Context) error {
 	var ids []string
-	err := s.market.DB.Read(ctx).Raw(`SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct'
+	err := s.market.deps.DB.Read(ctx).Raw(`SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct'
 		AND replica > '' AND replica NOT IN (SELECT id FROM replicas)`).Scan(&ids).Error
 	if err != nil {
 		return err
@@ -91,8 +91,8 @@ const minLostAge = time.Minute
 // told of a failure, and the store had kept them after all.
 func (m *Market) findLostHires(ctx context.Context) (ids []string, err error) {
 	var own []string
-	err = m.DB.Read(ctx).Raw("SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct' AND replica = ? AND created_at <= ?",
-		m.DB.ReplicaID(), m.now().Add(-minLostAge)).Scan(&own).Error
+	err = m.deps.DB.Read(ctx).Raw("SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct' AND replica = ? AND created_at <= ?",
+		m.deps.DB.ReplicaID(), m.now().Add(-minLostAge)).Scan(&own).Error
 	for _, id := range own {
 		if !m.executions.isRunning(id) {
 			ids = append(ids, id)
@@ -119,7 +119,7 @@ func (m *Market) runEvery(ctx context.Context, interval, most time.Duration, nam
 		err := do(limited)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			m.Logger.ErrorContext(ctx, "cannot tidy up", slog.String("part", name), slog.Any("error", err))
+			m.deps.Logger.ErrorContext(ctx, "cannot tidy up", slog.String("part", name), slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():

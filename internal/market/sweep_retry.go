@@ -62,12 +62,12 @@ func (s *sweep) tryEnd(ctx context.Context, task dueTask) {
 		return
 	}
 	ended := false
-	err := s.market.DB.Write(ctx, func(tx *database.Tx) (err error) {
+	err := s.market.deps.DB.Write(ctx, func(tx *database.Tx) (err error) {
 		ended, err = s.market.endTask(tx, task)
 		return err
 	})
 	if err == nil && ended && task.orphaned {
-		s.market.Logger.WarnContext(ctx, "refunded a hire that was cut off", slog.String("task_id", task.ID))
+		s.market.deps.Logger.WarnContext(ctx, "refunded a hire that was cut off", slog.String("task_id", task.ID))
 	}
 	if err == nil || ctx.Err() != nil {
 		return

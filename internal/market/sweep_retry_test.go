@@ -9,23 +9,20 @@ import (
 	"time"
 
 	"agentmarket.space/server/internal/database"
-	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/services"
 	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
-// taskRejectingNotifier is told of events, in the transaction of what happened, and refuses those of
-// some tasks.
-type taskRejectingNotifier struct {
-	market.Notifier
+// expiryRejecter rejects the expiry of some tasks, in the transaction that expires them.
+type expiryRejecter struct {
 	mu        sync.Mutex
 	rejected  map[string]bool
 	attempted []string // of the tasks it was told of
 }
 
-func (p *taskRejectingNotifier) Notify(_ *database.Tx, event *models.Event) error {
+func (p *expiryRejecter) notify(event *models.Event) error {
 	if event.Kind != models.TaskExpired {
 		return nil
 	}
@@ -39,7 +36,7 @@ func (p *taskRejectingNotifier) Notify(_ *database.Tx, event *models.Event) erro
 }
 
 // takeAttempted returns in which order tasks were tried since it was called last.
-func (p *taskRejectingNotifier) takeAttempted() []string {
+func (p *expiryRejecter) takeAttempted() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer func() { p.attempted = nil }()
@@ -47,7 +44,7 @@ func (p *taskRejectingNotifier) takeAttempted() []string {
 }
 
 // acceptAll has the tasks no longer refused.
-func (p *taskRejectingNotifier) acceptAll() {
+func (p *expiryRejecter) acceptAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rejected = nil
@@ -59,8 +56,8 @@ func (p *taskRejectingNotifier) acceptAll() {
 func TestSweep_skipsFailingTasks(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
-	p := &taskRejectingNotifier{Notifier: b.Notifier, rejected: map[string]bool{}}
-	b.Notifier = p
+	p := &expiryRejecter{rejected: map[string]bool{}}
+	b.FakeWebhooks.NotifyFunc = p.notify
 	b.Settings.StartingCredits = 10_000
 	poster := b.NewAgent()
 	const poisoned = 203

@@ -31,7 +31,7 @@ func (e ValidityWindow) Cacheable() bool { return e.exclusive }
 // ValidityWindow returns the present epoch. What is read after the call is of that epoch
 // or, when a later call returns another, perhaps of a later one.
 func (m *Market) ValidityWindow(ctx context.Context) (ValidityWindow, error) {
-	version, alone := m.DB.DataVersion()
+	version, alone := m.deps.DB.DataVersion()
 	if !alone {
 		return ValidityWindow{}, nil
 	}
@@ -42,7 +42,7 @@ func (m *Market) ValidityWindow(ctx context.Context) (ValidityWindow, error) {
 		return kept, nil
 	}
 	epoch := ValidityWindow{version: version, exclusive: true}
-	err := m.DB.Read(ctx).Raw(`SELECT COALESCE(MIN(turn), ?) FROM (
+	err := m.deps.DB.Read(ctx).Raw(`SELECT COALESCE(MIN(turn), ?) FROM (
 		SELECT MIN(open_until) AS turn FROM tasks WHERE status = 'open' AND open_until > ?
 		UNION ALL SELECT MIN(open_until) FROM tasks WHERE status = 'assigned' AND lease_until <= ? AND open_until > ?
 		UNION ALL SELECT MIN(lease_until) FROM tasks WHERE status = 'assigned' AND lease_until > ?) AS turns`,
@@ -65,7 +65,7 @@ type ReadSet struct {
 
 // TrackReads returns a context, and what the reads in it go by. They begin in the epoch.
 func (m *Market) TrackReads(ctx context.Context, epoch ValidityWindow) (context.Context, *ReadSet) {
-	ctx, seen := m.DB.TrackReads(ctx)
+	ctx, seen := m.deps.DB.TrackReads(ctx)
 	return ctx, &ReadSet{window: epoch, reads: seen}
 }
 

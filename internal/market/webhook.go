@@ -16,20 +16,34 @@ import (
 // maxSecretOverlap is how long a replaced secret may keep signing.
 const maxSecretOverlap = 24 * time.Hour
 
-// Deliverer keeps how agents are notified.
-type Deliverer interface {
-	// Unsubscribe removes an agent's address.
+// Webhooks delivers events to the URLs that agents subscribe.
+type Webhooks interface {
+	// Subscribe sets an agent's URL, and the events it gets in addition to posted tasks
+	// unless events is nil. The secret is empty if the agent had one already.
+	Subscribe(tx *database.Tx, agentID, url string, events []models.WebhookEvent) (webhook models.Webhook, secret string, err error)
+	// Unsubscribe removes an agent's URL.
 	Unsubscribe(tx *database.Tx, agentID string) error
-	// RotateSecret replaces an agent's secret; both sign until the overlap ends.
-	RotateSecret(tx *database.Tx, agentID string, overlap time.Duration) (models.Webhook, string, error)
-	// Resume has an agent's suspended address served again.
+	// Resume resumes deliveries to an agent's suspended URL.
 	Resume(tx *database.Tx, agentID string) (models.Webhook, error)
-	// Redeliver has a delivery made again.
+	// EnsureSecret returns the agent's secret and creates it if there is none.
+	EnsureSecret(tx *database.Tx, agentID string) (string, error)
+	// RotateSecret replaces an agent's secret. Both secrets sign until the overlap ends.
+	RotateSecret(tx *database.Tx, agentID string, overlap time.Duration) (models.Webhook, string, error)
+
+	// Notify delivers an appended event to its recipients after the commit.
+	Notify(tx *database.Tx, event *models.Event) error
+	// Redeliver sends a delivery again.
 	Redeliver(tx *database.Tx, agentID, deliveryID string) (models.Delivery, error)
-	// FailedDeliveries returns a page of the agent's deliveries that were given up.
+	// FailedDeliveries returns a page of the agent's failed deliveries.
 	FailedDeliveries(ctx context.Context, agentID string, in models.FailedDeliveryQuery) (ids []string, more bool, err error)
-	// RedeliverFailed has those of them made again that are still given up.
+	// RedeliverFailed sends those of the deliveries again that are still failed, and
+	// returns their number.
 	RedeliverFailed(tx *database.Tx, agentID string, ids []string) (int, error)
+
+	// Prune deletes expired deliveries.
+	Prune(ctx context.Context) error
+	// OldestNeeded returns the id of the oldest event that a delivery refers to.
+	OldestNeeded(ctx context.Context) (eventID int64, err error)
 }
 
 // WebhookResult is an agent's webhook and, when one was made, its secret.
@@ -48,11 +62,11 @@ type setWebhookInput struct {
 // tasks; nil leaves that as it is. INVALID_INPUT for an address that may not be
 // called and for an event that there is not.
 func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address string, events []models.WebhookEvent) (WebhookResult, error) {
-	address, err := m.CheckURL("url", address)
+	address, err := m.deps.CheckURL("url", address)
 	if err != nil {
 		return WebhookResult{}, err
 	}
-	kept, err := m.checkUnlessReplayed(ctx, actor.AgentID, func() error { return m.CheckHost(ctx, "url", address) })
+	kept, err := m.checkUnlessReplayed(ctx, actor.AgentID, func() error { return m.deps.CheckHost(ctx, "url", address) })
 	if err != nil {
 		return WebhookResult{}, err
 	}
@@ -68,10 +82,10 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address strin
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.WebhookSet, urlHost(address)); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.WebhookSet, urlHost(address)); err != nil {
 			return WebhookResult{}, err
 		}
-		webhook, secret, err := m.Notifier.Subscribe(tx, actor.AgentID, address, events)
+		webhook, secret, err := m.deps.Webhooks.Subscribe(tx, actor.AgentID, address, events)
 		return newWebhookResult(webhook, secret), err
 	})
 }
@@ -82,10 +96,10 @@ func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return struct{}{}, err
 		}
-		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.WebhookRemoved, actor.AgentID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.WebhookRemoved, actor.AgentID); err != nil {
 			return struct{}{}, err
 		}
-		return struct{}{}, m.Deliverer.Unsubscribe(tx, actor.AgentID)
+		return struct{}{}, m.deps.Webhooks.Unsubscribe(tx, actor.AgentID)
 	})
 	return err
 }
@@ -100,10 +114,10 @@ func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinu
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.SecretRotated, actor.AgentID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.SecretRotated, actor.AgentID); err != nil {
 			return WebhookResult{}, err
 		}
-		webhook, secret, err := m.Deliverer.RotateSecret(tx, actor.AgentID, time.Duration(overlapMinutes)*time.Minute)
+		webhook, secret, err := m.deps.Webhooks.RotateSecret(tx, actor.AgentID, time.Duration(overlapMinutes)*time.Minute)
 		return newWebhookResult(webhook, secret), err
 	})
 }
@@ -115,10 +129,10 @@ func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.We
 		if err := m.lockAgent(tx, actor); err != nil {
 			return models.Webhook{}, err
 		}
-		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.WebhookResumed, actor.AgentID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.WebhookResumed, actor.AgentID); err != nil {
 			return models.Webhook{}, err
 		}
-		return m.Deliverer.Resume(tx, actor.AgentID)
+		return m.deps.Webhooks.Resume(tx, actor.AgentID)
 	})
 }
 
@@ -128,10 +142,10 @@ func (m *Market) Redeliver(ctx context.Context, actor auth.Actor, deliveryID str
 		if err := m.lockAgent(tx, actor); err != nil {
 			return models.Delivery{}, err
 		}
-		if err := m.Audit.Record(ctx, tx, actor.AgentID, models.DeliveryRepeated, deliveryID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.DeliveryRepeated, deliveryID); err != nil {
 			return models.Delivery{}, err
 		}
-		return m.Deliverer.Redeliver(tx, actor.AgentID, deliveryID)
+		return m.deps.Webhooks.Redeliver(tx, actor.AgentID, deliveryID)
 	})
 }
 
@@ -157,7 +171,7 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 	case in.Until != nil && *in.Until <= in.Since:
 		return RedeliveryResult{}, models.Invalid("until", "must be later than since")
 	}
-	ids, more, err := m.Deliverer.FailedDeliveries(ctx, actor.AgentID, in)
+	ids, more, err := m.deps.Webhooks.FailedDeliveries(ctx, actor.AgentID, in)
 	if err != nil {
 		return RedeliveryResult{}, err
 	}
@@ -169,9 +183,9 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 		if err := m.lockAgent(tx, actor); err != nil {
 			return RedeliveryResult{}, err
 		}
-		n, err := m.Deliverer.RedeliverFailed(tx, actor.AgentID, ids)
+		n, err := m.deps.Webhooks.RedeliverFailed(tx, actor.AgentID, ids)
 		if err == nil && n > 0 {
-			err = m.Audit.Record(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.LastID)
+			err = m.deps.Audit.Record(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.LastID)
 		}
 		return RedeliveryResult{Count: n, LastID: out.LastID, HasMore: out.HasMore}, err
 	})

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -50,11 +49,14 @@ func (r *webhookReceiver) eventsOf(task models.Task) []string {
 	return slices.Sorted(slices.Values(r.byTask[task.ID]))
 }
 
-// notifying has the market keep webhooks for real.
-func notifying(b *markettest.Bundle, client *outbound.Client) *webhooks.Webhooks {
-	hooks := webhooks.New(webhooks.Options{DB: b.DB, Events: b.Log, Client: client, Cipher: b.Cipher, Now: b.Clock.Now, Logger: slog.New(slog.DiscardHandler)})
-	b.Notifier, b.Deliverer = hooks, hooks
-	return hooks
+// newWithWebhooks opens a market that delivers webhooks with client.
+func newWithWebhooks(t *testing.T, client *outbound.Client) (b *markettest.Bundle, hooks *webhooks.Webhooks) {
+	t.Helper()
+	b = markettest.New(t, func(deps *market.Deps) {
+		hooks = webhooks.New(webhooks.Options{DB: deps.DB, Events: deps.Events, Client: client, Cipher: deps.Cipher, Now: deps.Now, Logger: deps.Logger})
+		deps.Webhooks = hooks
+	})
+	return b, hooks
 }
 
 // TestWebhookEvents: what becomes of a task is told to its poster and its worker as far as
@@ -62,12 +64,11 @@ func notifying(b *markettest.Bundle, client *outbound.Client) *webhooks.Webhooks
 func TestWebhookEvents(t *testing.T) {
 	t.Parallel()
 	r := &webhookReceiver{byTask: map[string][]string{}}
-	b := markettest.New(t)
 	receiver := httptest.NewTLSServer(r)
 	t.Cleanup(receiver.Close)
 	roots := x509.NewCertPool()
 	roots.AddCert(receiver.Certificate())
-	hooks := notifying(b, outbound.New(outbound.Options{RootCAs: roots, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}))
+	b, hooks := newWithWebhooks(t, outbound.New(outbound.Options{RootCAs: roots, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}))
 	poster, worker, silent, gone := b.NewAgent(), b.NewAgent(), b.NewAgent(), b.NewAgent()
 	listen := func(agent auth.Actor, path string, events []models.WebhookEvent) {
 		t.Helper()

@@ -16,17 +16,18 @@ import (
 // refused when it is set, by whoever owns it, and then nothing is changed.
 func TestCheckHost(t *testing.T) {
 	t.Parallel()
-	b := markettest.New(t)
+	const inside = "https://inside.example.com/"
+	b := markettest.New(t, func(deps *market.Deps) {
+		deps.CheckHost = func(_ context.Context, field, url string) error {
+			if url == inside {
+				return models.Invalid(field, "must be at a public host")
+			}
+			return nil
+		}
+	})
 	agent := b.NewAgent("x")
 	before, err := b.Market.Agent(t.Context(), agent.AgentID)
 	testutil.Must(t, err)
-	const inside = "https://inside.example.com/"
-	b.CheckHost = func(_ context.Context, field, url string) error {
-		if url == inside {
-			return models.Invalid(field, "must be at a public host")
-		}
-		return nil
-	}
 	_, err = b.SetWebhook(t.Context(), agent, inside, nil)
 	if models.CodeOf(err) != models.InvalidInput {
 		t.Errorf("a webhook: %v", err)
@@ -52,15 +53,16 @@ func TestCheckHost(t *testing.T) {
 // request, and one that is no longer kept, are looked up like none.
 func TestCheckHost_skippedOnReplay(t *testing.T) {
 	t.Parallel()
-	b := markettest.New(t)
-	agent := b.NewAgent("x")
-	looks, moved := 0, false
-	b.CheckHost = func(_ context.Context, field, _ string) error {
-		if looks++; moved {
-			return models.Invalid(field, "must be at a public host")
+	checks, moved := 0, false
+	b := markettest.New(t, func(deps *market.Deps) {
+		deps.CheckHost = func(_ context.Context, field, _ string) error {
+			if checks++; moved {
+				return models.Invalid(field, "must be at a public host")
+			}
+			return nil
 		}
-		return nil
-	}
+	})
+	agent := b.NewAgent("x")
 	const address = "https://bot.example.com/"
 	changes := map[string]func(ctx context.Context, url string) error{
 		"webhook": func(ctx context.Context, url string) error {
@@ -73,7 +75,7 @@ func TestCheckHost_skippedOnReplay(t *testing.T) {
 		},
 	}
 	for what, change := range changes {
-		looks, moved = 0, false
+		checks, moved = 0, false
 		with := func(key string) context.Context {
 			return auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: key})
 		}
@@ -85,8 +87,8 @@ func TestCheckHost_skippedOnReplay(t *testing.T) {
 			t.Errorf("%s: it was not replayed", what)
 		}
 		wantCode(t, change(with(what), address+"other"), models.IdempotencyReused)
-		if looks != 1 {
-			t.Errorf("%s: looked up %d times, want once", what, looks)
+		if checks != 1 {
+			t.Errorf("%s: looked up %d times, want once", what, checks)
 		}
 		wantCode(t, change(with(what+" of another request"), address), models.InvalidInput)
 		wantCode(t, change(with("\xff"), address), models.InvalidInput)

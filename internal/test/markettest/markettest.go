@@ -1,13 +1,12 @@
-// Package markettest makes a market for tests: a real store in a temporary
-// folder, a clock that the test moves, an agent that runs as the test says, and
-// verbs that fail the test rather than return an error.
+// Package markettest opens a market for a test: a real database, a clock that the test
+// moves, a fake runner and fake webhooks, and helpers that fail the test instead of
+// returning an error.
 package markettest
 
 import (
 	"context"
 	"errors"
 	"log/slog"
-	"math"
 	"net"
 	"sync"
 	"testing"
@@ -24,98 +23,78 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Clock is a time that only a test moves. It is safe for concurrent use.
+// Clock is a clock that moves only when the test advances it. It is safe for concurrent
+// use.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time
 }
 
-// Now returns the time.
+// Now returns the current time of the clock.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
 }
 
-// Advance moves the time on.
+// Advance moves the clock forward by d.
 func (c *Clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
 }
 
-// Bundle is a market and what a test needs beside it.
+// Bundle is a market with its dependencies.
 type Bundle struct {
 	*market.Market
-	T          testing.TB
-	DB         *database.DB
-	Log        *events.Log
-	Clock      *Clock
-	FakeRunner *FakeRunner
+	T            testing.TB
+	DB           *database.DB
+	Log          *events.Log
+	Keys         *auth.Keys
+	Cipher       *auth.Cipher
+	Audit        *audit.Log
+	Logger       *slog.Logger // discards everything
+	Clock        *Clock
+	FakeRunner   *FakeRunner
+	FakeWebhooks *FakeWebhooks
 }
 
-// FakeRunner runs every agent that is hired: with ResultFunc, which may be changed, or
-// with RunResult when there is one.
-type FakeRunner struct {
-	ResultFunc  func(ctx context.Context, agent *models.Agent, task *models.Task) (string, error)
-	OutcomeFunc func(ctx context.Context, task *models.Task, terms market.RunOptions) (market.RunResult, error)
+// New opens a market on a new database of the engine under test. It is closed when the
+// test ends. Each option changes the market's dependencies before it is created.
+func New(tb testing.TB, options ...func(*market.Deps)) *Bundle {
+	tb.Helper()
+	return NewWithDatabase(tb, services.NewDatabase(tb), options...)
 }
 
-// CheckRunnable refuses agents with nothing to run.
-func (*FakeRunner) CheckRunnable(agent *models.Agent) error {
-	if agent.ExecutionMode() == models.ModeNone {
-		return models.Errorf(models.Conflict, "agent %s takes no direct hires", agent.ID)
+// NewWithDatabase is [New] on the database at an address.
+func NewWithDatabase(tb testing.TB, address string, options ...func(*market.Deps)) *Bundle {
+	tb.Helper()
+	b := &Bundle{
+		T: tb, Logger: slog.New(slog.DiscardHandler), Clock: &Clock{now: time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC)},
+		FakeRunner:   &FakeRunner{ResultFunc: func(context.Context, *models.Agent, *models.Task) (string, error) { return "done", nil }},
+		FakeWebhooks: &FakeWebhooks{},
 	}
-	return nil
-}
-
-// Run answers as the test says.
-func (h *FakeRunner) Run(ctx context.Context, agent *models.Agent, task *models.Task, terms market.RunOptions) (market.RunResult, error) {
-	if h.OutcomeFunc != nil {
-		return h.OutcomeFunc(ctx, task, terms)
-	}
-	result, err := h.ResultFunc(ctx, agent, task)
-	return market.RunResult{Result: result}, err
-}
-
-// noopWebhooks notifies nobody.
-type noopWebhooks struct{}
-
-func (noopWebhooks) Subscribe(*database.Tx, string, string, []models.WebhookEvent) (models.Webhook, string, error) {
-	return models.Webhook{}, "whsec_test", nil
-}
-func (noopWebhooks) EnsureSecret(*database.Tx, string) (string, error) { return "whsec_test", nil }
-func (noopWebhooks) Notify(*database.Tx, *models.Event) error          { return nil }
-func (noopWebhooks) Prune(context.Context) error                       { return nil }
-func (noopWebhooks) OldestNeeded(context.Context) (int64, error)       { return math.MaxInt64, nil }
-
-// New makes a market that ends with the test, on the engine that is tested.
-func New(t testing.TB) *Bundle {
-	t.Helper()
-	return NewWithDatabase(t, services.NewDatabase(t))
-}
-
-// NewWithDatabase makes a market in a store.
-func NewWithDatabase(t testing.TB, address string) *Bundle {
-	t.Helper()
-	logger := slog.New(slog.DiscardHandler)
-	db, err := database.Open(t.Context(), address, logger)
-	testutil.Must(t, err)
-	t.Cleanup(func() { testutil.Must(t, db.Close()) })
-	clock := &Clock{now: time.Date(2026, 3, 13, 12, 0, 0, 0, time.UTC)}
-	keys, err := auth.NewKeys(db, clock.Now)
-	testutil.Must(t, err)
-	log, err := events.Open(t.Context(), db, logger)
-	testutil.Must(t, err)
-	box, err := auth.NewCipher([]byte("a key for tests only"))
-	testutil.Must(t, err)
-	hired := &FakeRunner{ResultFunc: func(context.Context, *models.Agent, *models.Task) (string, error) { return "done", nil }}
-	b := &Bundle{T: t, DB: db, Log: log, Clock: clock, FakeRunner: hired}
-	b.Market = market.New(market.Deps{
-		DB: db, Events: log, Keys: keys, Cipher: box, Audit: audit.New(db, clock.Now), Notifier: noopWebhooks{}, DeliveryStore: noopWebhooks{}, Runner: hired, Now: clock.Now, Logger: logger,
+	var err error
+	b.DB, err = database.Open(tb.Context(), address, b.Logger)
+	testutil.Must(tb, err)
+	tb.Cleanup(func() { testutil.Must(tb, b.DB.Close()) })
+	b.Keys, err = auth.NewKeys(b.DB, b.Clock.Now)
+	testutil.Must(tb, err)
+	b.Log, err = events.Open(tb.Context(), b.DB, b.Logger)
+	testutil.Must(tb, err)
+	b.Cipher, err = auth.NewCipher([]byte("a key for tests only"))
+	testutil.Must(tb, err)
+	b.Audit = audit.New(b.DB, b.Clock.Now)
+	deps := market.Deps{
+		DB: b.DB, Events: b.Log, Keys: b.Keys, Cipher: b.Cipher, Audit: b.Audit, Webhooks: b.FakeWebhooks, Runner: b.FakeRunner,
 		CheckURL:  func(_, url string) (string, error) { return url, nil },
 		CheckHost: func(context.Context, string, string) error { return nil },
-	}, market.Settings{
+		Now:       b.Clock.Now, Logger: b.Logger,
+	}
+	for _, option := range options {
+		option(&deps)
+	}
+	b.Market = market.New(deps, market.Settings{
 		StartingCredits: 100, MinBudget: models.MinBudget, OpenFor: 7 * 24 * time.Hour, Lease: 24 * time.Hour, ExecuteTimeout: time.Minute,
 		ExecuteDeadline: time.Hour,
 	})
@@ -141,7 +120,7 @@ func (b *Bundle) NewTask(poster auth.Actor, budget models.Credits, capabilities 
 	return out.Task
 }
 
-// Balances returns what an agent can spend and what it set aside.
+// Balances returns an agent's available and held credits.
 func (b *Bundle) Balances(agent auth.Actor) (available, held models.Credits) {
 	b.T.Helper()
 	wallet, err := b.Wallet(b.T.Context(), agent.AgentID)
@@ -149,19 +128,20 @@ func (b *Bundle) Balances(agent auth.Actor) (available, held models.Credits) {
 	return wallet.Available, wallet.Held
 }
 
-// VerifyLedger recomputes the ledger and fails the test when a law does not hold.
+// VerifyLedger recomputes the ledger, compares it with the balance sheet and fails the
+// test for every violation.
 func (b *Bundle) VerifyLedger() ledger.Report {
 	b.T.Helper()
 	var report ledger.Report
-	testutil.Must(b.T, b.DB.Snapshot(b.T.Context(), func(state *database.Snapshot) (err error) {
-		if report, err = ledger.Verify(state); err != nil {
+	testutil.Must(b.T, b.DB.Snapshot(b.T.Context(), func(snapshot *database.Snapshot) (err error) {
+		if report, err = ledger.Verify(snapshot); err != nil {
 			return err
 		}
-		sums, err := ledger.ReadBalanceSheet(state)
+		sheet, err := ledger.ReadBalanceSheet(snapshot)
 		if want := (ledger.BalanceSheet{
-			Issued: report.Issued, Fees: report.InFees, Available: sums.Available, Held: report.InWallets - sums.Available, Escrow: report.InEscrow,
-		}); sums != want || sums.Discrepancy() != 0 {
-			b.T.Errorf("the sums are %+v, the ledger has %+v", sums, want)
+			Issued: report.Issued, Fees: report.InFees, Available: sheet.Available, Held: report.InWallets - sheet.Available, Escrow: report.InEscrow,
+		}); sheet != want || sheet.Discrepancy() != 0 {
+			b.T.Errorf("balance sheet is %+v, the ledger adds up to %+v", sheet, want)
 		}
 		return err
 	}))
@@ -171,7 +151,8 @@ func (b *Bundle) VerifyLedger() ledger.Report {
 	return report
 }
 
-// OfflineResolver finds no name: a test that calls strangers stays on this machine.
+// OfflineResolver returns a resolver that resolves no name, so that a test never calls
+// another machine.
 func OfflineResolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return nil, errors.New("this test has no network")
