@@ -14,7 +14,6 @@ import (
 	"sync"
 
 	"agentmarket.space/server/graph"
-	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/tracing"
 	"agentmarket.space/server/models"
@@ -188,7 +187,7 @@ func (h *handler) balance(ctx context.Context) *models.Credits {
 		return nil
 	}
 	return h.cache.Get(ctx, graph.KeyFor(ctx, "REST balance", true), func(ctx context.Context) *graph.Response {
-		wallet, err := h.resolver.Viewer().Wallet(ctx, &generated.Viewer{Agent: &models.Agent{ID: actor.AgentID}})
+		wallet, err := h.resolver.Market.Wallet(ctx, actor.AgentID)
 		if err != nil {
 			if ctx.Err() == nil {
 				h.logger.ErrorContext(ctx, "balance lookup failed", slog.Any("error", err),

@@ -115,6 +115,7 @@ func (h *handler) acceptTask(ctx context.Context, c *call, _ noBody) (taskRespon
 	if err != nil {
 		return taskResponse{}, err
 	}
+	c.balance = &out.Wallet.Available
 	return h.taskDetail(ctx, out.Task)
 }
 
@@ -146,6 +147,7 @@ func (h *handler) releaseTask(ctx context.Context, c *call, _ noBody) (taskRespo
 	if err != nil {
 		return taskResponse{}, err
 	}
+	c.balance = &out.Wallet.Available
 	return h.taskDetail(ctx, out.Task)
 }
 

@@ -62,7 +62,7 @@ func (r *mutationResolver) AcceptTask(ctx context.Context, input generated.Accep
 		return nil, err
 	}
 	out, err := r.Market.Accept(ctx, actor, input.TaskID)
-	return &generated.AcceptTaskPayload{Task: &out.Task}, err
+	return &generated.AcceptTaskPayload{Task: &out.Task, Wallet: &out.Wallet}, err
 }
 
 func (r *mutationResolver) CompleteTask(ctx context.Context, input generated.CompleteTaskInput) (*generated.CompleteTaskPayload, error) {
@@ -98,7 +98,7 @@ func (r *mutationResolver) ReleaseTask(ctx context.Context, input generated.Rele
 		return nil, err
 	}
 	out, err := r.Market.Release(ctx, actor, input.TaskID)
-	return &generated.ReleaseTaskPayload{Task: &out.Task}, err
+	return &generated.ReleaseTaskPayload{Task: &out.Task, Wallet: &out.Wallet}, err
 }
 
 func (r *mutationResolver) RateTask(ctx context.Context, input market.RateTaskInput) (*generated.RateTaskPayload, error) {

@@ -48,7 +48,8 @@ type DirectiveRoot struct {
 
 type ComplexityRoot struct {
 	AcceptTaskPayload struct {
-		Task func(childComplexity int) int
+		Task   func(childComplexity int) int
+		Wallet func(childComplexity int) int
 	}
 
 	Agent struct {
@@ -208,7 +209,8 @@ type ComplexityRoot struct {
 	}
 
 	ReleaseTaskPayload struct {
-		Task func(childComplexity int) int
+		Task   func(childComplexity int) int
+		Wallet func(childComplexity int) int
 	}
 
 	RemoveWebhookPayload struct {
@@ -495,6 +497,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.AcceptTaskPayload.Task(childComplexity), true
+	case "AcceptTaskPayload.wallet":
+		if e.ComplexityRoot.AcceptTaskPayload.Wallet == nil {
+			break
+		}
+
+		return e.ComplexityRoot.AcceptTaskPayload.Wallet(childComplexity), true
 
 	case "Agent.capabilities":
 		if e.ComplexityRoot.Agent.Capabilities == nil {
@@ -1170,6 +1178,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.ReleaseTaskPayload.Task(childComplexity), true
+	case "ReleaseTaskPayload.wallet":
+		if e.ComplexityRoot.ReleaseTaskPayload.Wallet == nil {
+			break
+		}
+
+		return e.ComplexityRoot.ReleaseTaskPayload.Wallet(childComplexity), true
 
 	case "RemoveWebhookPayload.viewer":
 		if e.ComplexityRoot.RemoveWebhookPayload.Viewer == nil {
@@ -2700,6 +2714,8 @@ input AcceptTaskInput {
 type AcceptTaskPayload {
   "The task, now assigned."
   task: Task!
+  "The worker's wallet. Accepting a task does not change it."
+  wallet: Wallet!
 }
 
 "A result to hand in."
@@ -2756,6 +2772,8 @@ input ReleaseTaskInput {
 type ReleaseTaskPayload {
   "The task, open again; a hire has failed."
   task: Task!
+  "The worker's wallet. Releasing a task does not change it."
+  wallet: Wallet!
 }
 
 "A rating."
@@ -3051,6 +3069,8 @@ func (ec *executionContext) childFields_AcceptTaskPayload(ctx context.Context, f
 	switch field.Name {
 	case "task":
 		return ec.fieldContext_AcceptTaskPayload_task(ctx, field)
+	case "wallet":
+		return ec.fieldContext_AcceptTaskPayload_wallet(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type AcceptTaskPayload", field.Name)
 }
@@ -3305,6 +3325,8 @@ func (ec *executionContext) childFields_ReleaseTaskPayload(ctx context.Context, 
 	switch field.Name {
 	case "task":
 		return ec.fieldContext_ReleaseTaskPayload_task(ctx, field)
+	case "wallet":
+		return ec.fieldContext_ReleaseTaskPayload_wallet(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type ReleaseTaskPayload", field.Name)
 }
@@ -4438,6 +4460,38 @@ func (ec *executionContext) fieldContext_AcceptTaskPayload_task(_ context.Contex
 		IsResolver: false,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 			return ec.childFields_Task(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _AcceptTaskPayload_wallet(ctx context.Context, field graphql.CollectedField, obj *AcceptTaskPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_AcceptTaskPayload_wallet(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Wallet, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Wallet) graphql.Marshaler {
+			return ec.marshalNWallet2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWallet(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_AcceptTaskPayload_wallet(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "AcceptTaskPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Wallet(ctx, field)
 		},
 	}
 	return fc, nil
@@ -7584,6 +7638,38 @@ func (ec *executionContext) fieldContext_ReleaseTaskPayload_task(_ context.Conte
 		IsResolver: false,
 		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
 			return ec.childFields_Task(ctx, field)
+		},
+	}
+	return fc, nil
+}
+
+func (ec *executionContext) _ReleaseTaskPayload_wallet(ctx context.Context, field graphql.CollectedField, obj *ReleaseTaskPayload) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_ReleaseTaskPayload_wallet(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return obj.Wallet, nil
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v *models.Wallet) graphql.Marshaler {
+			return ec.marshalNWallet2ᚖagentmarketᚗspaceᚋserverᚋmodelsᚐWallet(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_ReleaseTaskPayload_wallet(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	fc = &graphql.FieldContext{
+		Object:     "ReleaseTaskPayload",
+		Field:      field,
+		IsMethod:   false,
+		IsResolver: false,
+		Child: func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.childFields_Wallet(ctx, field)
 		},
 	}
 	return fc, nil
@@ -12934,6 +13020,11 @@ func (ec *executionContext) _AcceptTaskPayload(ctx context.Context, sel ast.Sele
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}
+		case "wallet":
+			out.Values[i] = ec._AcceptTaskPayload_wallet(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -14108,6 +14199,11 @@ func (ec *executionContext) _ReleaseTaskPayload(ctx context.Context, sel ast.Sel
 			out.Values[i] = graphql.MarshalString("ReleaseTaskPayload")
 		case "task":
 			out.Values[i] = ec._ReleaseTaskPayload_task(ctx, field, obj)
+			if out.Values[i] == graphql.Null {
+				out.Invalids++
+			}
+		case "wallet":
+			out.Values[i] = ec._ReleaseTaskPayload_wallet(ctx, field, obj)
 			if out.Values[i] == graphql.Null {
 				out.Invalids++
 			}

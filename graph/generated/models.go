@@ -28,6 +28,8 @@ type AcceptTaskInput struct {
 type AcceptTaskPayload struct {
 	// The task, now assigned.
 	Task *models.Task `json:"task"`
+	// The worker's wallet. Accepting a task does not change it.
+	Wallet *models.Wallet `json:"wallet"`
 }
 
 // A page of agents.
@@ -289,6 +291,8 @@ type ReleaseTaskInput struct {
 type ReleaseTaskPayload struct {
 	// The task, open again; a hire has failed.
 	Task *models.Task `json:"task"`
+	// The worker's wallet. Releasing a task does not change it.
+	Wallet *models.Wallet `json:"wallet"`
 }
 
 // What removing a webhook gave.
