@@ -12,34 +12,47 @@ import (
 )
 
 const (
-	// sweepPageSize is how many tasks one pass over the store ends at most.
+	// sweepPageSize is how many tasks a sweep reads at once.
 	sweepPageSize = 200
-	// sweepTimeout and pruneTimeout are how long Run sweeps and prunes at once. What is
-	// left is there next time.
+	// sweepTimeout and pruneTimeout bound one sweep and one prune. The next one continues
+	// with the rest.
 	sweepTimeout, pruneTimeout = 30 * time.Second, time.Minute
-	// sweepsPerPrune is how many sweeps there are to one pruning.
+	// sweepsPerPrune is the number of sweep intervals between two prunes.
 	sweepsPerPrune = 10
+	// minLostAge is the age at which a hire of this process that is not running here
+	// counts as lost.
+	minLostAge = time.Minute
 )
 
-// Sweep ends what time has ended: it refunds open and lapsed tasks whose offer
-// is over, and direct hires whose deadline has come or whose process is gone. Nothing
-// depends on when it runs: until then every verb goes by the clock. Several
-// processes may sweep at once.
+// Sweep ends the tasks whose time is over: it refunds open and lapsed tasks after their
+// offer, and direct hires after their deadline or when the process that ran them has
+// stopped. No operation relies on it, because all of them go by the clock. Several
+// processes may sweep at the same time.
 //
-// A task that cannot be ended holds up no other: the error names it, and it is tried
-// again after a minute, when all others have had their turn.
+// A task that cannot be ended does not delay any other. The error names it, and it is
+// tried again after a minute.
 func (m *Market) Sweep(ctx context.Context) error {
-	s := &sweep{market: m, lastTried: m.sweepRetries.load(), failed: map[string]models.Time{}}
-	err := errors.Join(s.endOverdue(ctx), s.failOrphaned(ctx))
-	for _, task := range s.deferred {
-		s.tryEnd(ctx, task)
-	}
-	m.sweepRetries.save(ctx, s)
-	return errors.Join(err, s.err())
+	m.sweepRetries.expire(m.now())
+	s := &sweep{market: m}
+	return errors.Join(s.endOverdue(ctx), s.failOrphaned(ctx), s.errs.err())
 }
 
-// endOverdue ends the tasks whose time has come, page by page in the order of their times:
-// what stays is not met again.
+// sweep is one run of [Market.Sweep].
+type sweep struct {
+	market *Market
+	errs   sweepErrors
+}
+
+// dueTask is a task to end.
+type dueTask struct {
+	ID       string
+	Origin   models.Origin
+	Due      models.Time
+	orphaned bool // a hire that no process runs any more
+}
+
+// endOverdue ends the tasks whose time is over, page by page in the order of their due
+// times, so that no page repeats a task that could not be ended.
 func (s *sweep) endOverdue(ctx context.Context) error {
 	now, after := s.market.now(), dueTask{}
 	for {
@@ -55,7 +68,7 @@ func (s *sweep) endOverdue(ctx context.Context) error {
 			return err
 		}
 		for _, task := range page {
-			s.process(ctx, task)
+			s.end(ctx, task)
 		}
 		if len(page) < sweepPageSize || ctx.Err() != nil {
 			return ctx.Err()
@@ -64,8 +77,8 @@ func (s *sweep) endOverdue(ctx context.Context) error {
 	}
 }
 
-// failOrphaned ends the hires that a process that is gone left running, and those that this one
-// has lost. A process that only seemed to be gone finds its hire ended and pays nobody.
+// failOrphaned fails the hires of stopped processes, and the lost hires of this process.
+// A process that was only taken for stopped finds its hire ended and pays nobody.
 func (s *sweep) failOrphaned(ctx context.Context) error {
 	var ids []string
 	err := s.market.deps.DB.Read(ctx).Raw(`SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct'
@@ -78,17 +91,33 @@ func (s *sweep) failOrphaned(ctx context.Context) error {
 		return err
 	}
 	for _, id := range append(ids, lost...) {
-		s.process(ctx, dueTask{ID: id, orphaned: true})
+		s.end(ctx, dueTask{ID: id, orphaned: true})
 	}
 	return nil
 }
 
-// minLostAge is how old a hire of this process is at least when it is found that
-// nobody runs it.
-const minLostAge = time.Minute
+// end ends a task, unless it is postponed.
+func (s *sweep) end(ctx context.Context, task dueTask) {
+	m := s.market
+	if ctx.Err() != nil || m.sweepRetries.postponed(task.ID) {
+		return
+	}
+	ended := false
+	err := m.deps.DB.Write(ctx, func(tx *database.Tx) (err error) {
+		ended, err = m.endTask(tx, task)
+		return err
+	})
+	switch {
+	case err == nil && ended && task.orphaned:
+		m.deps.Logger.WarnContext(ctx, "refunded a hire that was cut off", slog.String("task_id", task.ID))
+	case err != nil && ctx.Err() == nil:
+		m.sweepRetries.postpone(task.ID, m.now())
+		s.errs.add(task.ID, err)
+	}
+}
 
-// findLostHires returns the direct hires that this process wrote but does not run: it was
-// told of a failure, and the store had kept them after all.
+// findLostHires returns the direct hires that this process wrote but does not run. The
+// commit was reported as failed, but the database kept it.
 func (m *Market) findLostHires(ctx context.Context) (ids []string, err error) {
 	var own []string
 	err = m.deps.DB.Read(ctx).Raw("SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct' AND replica = ? AND created_at <= ?",
@@ -101,7 +130,7 @@ func (m *Market) findLostHires(ctx context.Context) (ids []string, err error) {
 	return ids, err
 }
 
-// RunMaintenance sweeps at every interval until ctx ends, and prunes beside it.
+// RunMaintenance sweeps at every interval, and prunes at every tenth, until ctx is done.
 func (m *Market) RunMaintenance(ctx context.Context, interval time.Duration) {
 	var group sync.WaitGroup
 	group.Go(func() { m.runEvery(ctx, sweepsPerPrune*interval, pruneTimeout, "prune", m.Prune) })
@@ -109,17 +138,17 @@ func (m *Market) RunMaintenance(ctx context.Context, interval time.Duration) {
 	group.Wait()
 }
 
-// runEvery does something at every interval until ctx ends. It gives up when that
-// takes long: a connection to the store can die without a sign.
-func (m *Market) runEvery(ctx context.Context, interval, most time.Duration, name string, do func(context.Context) error) {
+// runEvery calls fn at every interval until ctx is done, each time with a timeout: a
+// connection to the database can hang without an error.
+func (m *Market) runEvery(ctx context.Context, interval, timeout time.Duration, name string, fn func(context.Context) error) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
-		limited, cancel := context.WithTimeout(ctx, most)
-		err := do(limited)
+		limited, cancel := context.WithTimeout(ctx, timeout)
+		err := fn(limited)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			m.deps.Logger.ErrorContext(ctx, "cannot tidy up", slog.String("part", name), slog.Any("error", err))
+			m.deps.Logger.ErrorContext(ctx, "maintenance failed", slog.String("part", name), slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -129,8 +158,7 @@ func (m *Market) runEvery(ctx context.Context, interval, most time.Duration, nam
 	}
 }
 
-// endTask ends one task as the clock says, or because nobody runs it, and reports whether
-// that was so still.
+// endTask ends a task that is overdue or orphaned, and reports whether it still was.
 func (m *Market) endTask(tx *database.Tx, due dueTask) (ended bool, err error) {
 	switch {
 	case due.orphaned:
@@ -147,10 +175,10 @@ func (m *Market) endTask(tx *database.Tx, due dueTask) (ended bool, err error) {
 	return err == nil, err
 }
 
-// failHire settles a direct hire that nobody else will settle, unless somebody has, or
-// the agent promised its result meanwhile: then it is no longer due.
+// failHire settles a direct hire as failed if it has not ended and is still due: its
+// agent may have promised a result since the sweep read it.
 func (m *Market) failHire(tx *database.Tx, taskID string, failure *models.Error, due func(*models.Task) bool) (bool, error) {
-	c, err := m.idempotency.ForTask(tx, taskID)
+	claim, err := m.idempotency.ForTask(tx, taskID)
 	if err != nil {
 		return false, err
 	}
@@ -158,6 +186,6 @@ func (m *Market) failHire(tx *database.Tx, taskID string, failure *models.Error,
 	if err != nil || task.Status.Ended() || !due(task) {
 		return false, err
 	}
-	_, err = m.settleHire(tx, c, task, "", failure)
+	_, err = m.settleHire(tx, claim, task, "", failure)
 	return err == nil, err
 }

@@ -1,114 +1,77 @@
 package market
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
-	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/models"
 )
 
 const (
-	// maxRememberedFailures is how many tasks are remembered that could not be ended: so many
-	// are no accident, and one takes a hundred bytes.
-	maxRememberedFailures = 1000
-	// maxReportedErrors is how many of them one error names.
-	maxReportedErrors = 10
-	// sweepRetryDelay is how long one of them is left alone: nothing but somebody who looks
-	// into it will help it, and each try is a line in the log.
+	// sweepRetryDelay is how long a task that could not be ended waits for the next try.
+	// Each try can be a line in the log, and only an operator can fix the cause.
 	sweepRetryDelay = time.Minute
+	// maxSweepRetries bounds how many such tasks are remembered. Tasks beyond that are
+	// tried in every sweep.
+	maxSweepRetries = 1000
+	// maxSweepErrors bounds how many of them one error names.
+	maxSweepErrors = 10
 )
 
-// dueTask is a task to be ended.
-type dueTask struct {
-	ID       string
-	Origin   models.Origin
-	Due      models.Time
-	orphaned bool // because nobody runs it, not because its time has come
-}
-
-// sweep is one pass over what is to be ended.
-type sweep struct {
-	market    *Market
-	lastTried map[string]models.Time // what sweeps before could not end, and when that was tried last
-	deferred  []dueTask              // those of them that are to be tried again: they come last
-	failed    map[string]models.Time // the same after this one
-	errs      []error                // why, of the first
-	failures  int                    // how many it cannot end
-}
-
-// process ends a task, unless that was tried in vain: then it is left alone for a while, and
-// waits until the others have had their turn.
-func (s *sweep) process(ctx context.Context, task dueTask) {
-	tried, inVain := s.lastTried[task.ID]
-	if !inVain {
-		s.tryEnd(ctx, task)
-		return
-	}
-	if now := s.market.now(); tried <= now && now < tried.Add(sweepRetryDelay) {
-		s.failed[task.ID] = tried
-		return
-	}
-	s.deferred = append(s.deferred, task)
-}
-
-// tryEnd ends a task, once in a sweep.
-func (s *sweep) tryEnd(ctx context.Context, task dueTask) {
-	if _, tried := s.failed[task.ID]; tried || ctx.Err() != nil {
-		return
-	}
-	ended := false
-	err := s.market.deps.DB.Write(ctx, func(tx *database.Tx) (err error) {
-		ended, err = s.market.endTask(tx, task)
-		return err
-	})
-	if err == nil && ended && task.orphaned {
-		s.market.deps.Logger.WarnContext(ctx, "refunded a hire that was cut off", slog.String("task_id", task.ID))
-	}
-	if err == nil || ctx.Err() != nil {
-		return
-	}
-	if s.failures++; len(s.failed) < maxRememberedFailures {
-		s.failed[task.ID] = s.market.now()
-	}
-	if len(s.errs) < maxReportedErrors {
-		s.errs = append(s.errs, fmt.Errorf("end task %s: %w", task.ID, err))
-	}
-}
-
-// err is what could not be ended, and why.
-func (s *sweep) err() error {
-	if more := s.failures - len(s.errs); more > 0 {
-		return errors.Join(errors.Join(s.errs...), fmt.Errorf("and %d more tasks", more))
-	}
-	return errors.Join(s.errs...)
-}
-
-// sweepRetries are the tasks that sweeps could not end, and when that was tried last.
+// sweepRetries remembers the tasks that could not be ended, for example because a trigger
+// rejects the change, and when to try each of them again.
 type sweepRetries struct {
-	mu        sync.Mutex
-	lastTried map[string]models.Time
+	mu  sync.Mutex
+	due map[string]models.Time
 }
 
-func (u *sweepRetries) load() map[string]models.Time {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.lastTried
+// expire forgets the tasks that are due, and those postponed before the clock was set
+// back.
+func (r *sweepRetries) expire(now models.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.due, func(_ string, due models.Time) bool { return due <= now || due > now.Add(sweepRetryDelay) })
 }
 
-// save remembers what a sweep could not end, and of one that ran out of time what the
-// sweep before it could not: it may not have come to that.
-func (u *sweepRetries) save(ctx context.Context, s *sweep) {
-	for id, tried := range s.lastTried {
-		if _, again := s.failed[id]; !again && ctx.Err() != nil && len(s.failed) < maxRememberedFailures {
-			s.failed[id] = tried
-		}
+// postponed reports whether a task is to be skipped.
+func (r *sweepRetries) postponed(taskID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.due[taskID]
+	return ok
+}
+
+// postpone skips a task for sweepRetryDelay.
+func (r *sweepRetries) postpone(taskID string, now models.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.due == nil {
+		r.due = map[string]models.Time{}
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.lastTried = s.failed
+	if len(r.due) < maxSweepRetries {
+		r.due[taskID] = now.Add(sweepRetryDelay)
+	}
+}
+
+// sweepErrors collects the errors of one sweep.
+type sweepErrors struct {
+	first []error
+	count int
+}
+
+func (e *sweepErrors) add(taskID string, err error) {
+	if e.count++; len(e.first) < maxSweepErrors {
+		e.first = append(e.first, fmt.Errorf("end task %s: %w", taskID, err))
+	}
+}
+
+// err returns the first errors and the number of the others; nil if there are none.
+func (e *sweepErrors) err() error {
+	if more := e.count - len(e.first); more > 0 {
+		return errors.Join(errors.Join(e.first...), fmt.Errorf("and %d more tasks", more))
+	}
+	return errors.Join(e.first...)
 }
