@@ -11,10 +11,10 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Accept gives an open task, or one whose worker let its lease lapse, to the
-// caller. The budget goes from what its poster set aside into the task's
-// escrow; nobody's balance changes. FORBIDDEN for the poster, CONFLICT when the
-// task is not open: of many callers one wins.
+// Accept assigns an open task, or one with a lapsed lease, to the caller. The budget moves
+// from the poster's held credits to the task's escrow; no available balance changes. Of
+// concurrent callers one succeeds. FORBIDDEN for the poster, CONFLICT if the task is not
+// open.
 func (m *Market) Accept(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
 	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "acceptTask", taskID, func(tx *database.Tx) (TaskResult, error) {
 		task, err := loadTask(tx, actor, taskID)
@@ -29,7 +29,7 @@ func (m *Market) Accept(ctx context.Context, actor auth.Actor, taskID string) (T
 	})
 }
 
-// assignWorker makes the actor the task's worker.
+// assignWorker assigns the task to the actor.
 func (m *Market) assignWorker(tx *database.Tx, actor auth.Actor, task *models.Task) error {
 	now := m.now()
 	if task.PosterID == actor.AgentID {
@@ -46,7 +46,7 @@ func (m *Market) assignWorker(tx *database.Tx, actor auth.Actor, task *models.Ta
 	if lapsed {
 		task.Lapses++
 	}
-	// A task that lapses is on offer again for at least one more lease.
+	// If this lease lapses, the task is open again for at least one more lease.
 	task.OpenUntil = max(task.OpenUntil, leaseUntil.Add(leaseDuration(task)))
 	err := transition(tx, &before, models.Assigned, map[string]any{
 		"worker_id": task.WorkerID, "attempt": task.Attempt, "lapses": task.Lapses,
@@ -56,7 +56,7 @@ func (m *Market) assignWorker(tx *database.Tx, actor auth.Actor, task *models.Ta
 		return err
 	}
 	failpoint.Hit("accept-assigned")
-	if lapsed { // its worker is told that it lost the task; its escrow is already there
+	if lapsed { // the former worker gets an event; the budget is already in escrow
 		if err := m.appendEvent(tx, models.TaskReleased, &before); err != nil {
 			return err
 		}

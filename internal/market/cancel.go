@@ -11,10 +11,9 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Cancel takes back a task that the caller posted, as long as it is open or its
-// worker let the lease lapse, or a hire for as long as it is under way; the budget
-// can be spent again. FORBIDDEN for anyone else, CONFLICT when the task is in other
-// hands or has ended.
+// Cancel cancels a task of the caller and refunds its budget. A posted task can be
+// cancelled while it is open or its lease has lapsed, a hire until it ends. FORBIDDEN for
+// any other agent, CONFLICT if the task is assigned to a worker or has ended.
 func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
 	out, err := idempotency.Run(ctx, m.idempotency, actor.AgentID, "cancelTask", taskID, func(tx *database.Tx) (TaskResult, error) {
 		task, err := loadTask(tx, actor, taskID)
@@ -41,10 +40,10 @@ func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (T
 	return out, err
 }
 
-// cancelHire takes back a hire of the caller. Who waits for it is told; what its
-// agent answers from then on is refused.
+// cancelHire cancels a hire of the caller and aborts its run. Callers that wait for it
+// get CONFLICT, and so does the agent if it completes the task later.
 func (m *Market) cancelHire(tx *database.Tx, taskID string) (TaskResult, error) {
-	c, err := m.idempotency.ForTask(tx, taskID)
+	claim, err := m.idempotency.ForTask(tx, taskID)
 	if err != nil {
 		return TaskResult{}, err
 	}
@@ -55,19 +54,19 @@ func (m *Market) cancelHire(tx *database.Tx, taskID string) (TaskResult, error) 
 	if status := task.StatusAt(m.now()); status != models.Assigned {
 		return TaskResult{}, errWrongStatus(task, status)
 	}
-	if task.Tokens != nil { // who has read what the model writes must not have the budget back
-		return TaskResult{}, models.Errorf(models.Conflict, "task %s is being done by the model, which ends by itself within minutes", task.ID)
+	if task.Tokens != nil { // the caller may have read the text already, so it gets no refund
+		return TaskResult{}, models.Errorf(models.Conflict, "task %s runs on the model and cannot be cancelled; it ends within minutes", task.ID)
 	}
 	wallet, err := m.settleRefunded(tx, task, models.Cancelled, models.TaskCancelled)
 	if err != nil {
 		return TaskResult{}, err
 	}
 	tx.OnCommit(func() { m.executions.cancel(taskID) })
-	return TaskResult{Task: *task, Wallet: wallet}, idempotency.Save(tx, c, idempotency.Response[TaskResult]{Error: models.AsError(finalError(task))})
+	return TaskResult{Task: *task, Wallet: wallet}, idempotency.Save(tx, claim, idempotency.Response[TaskResult]{Error: models.AsError(finalError(task))})
 }
 
-// settleRefunded ends a task without a result and gives its budget back to its
-// poster, whose wallet it returns.
+// settleRefunded ends a task without a result, refunds its poster and returns the
+// poster's wallet.
 func (m *Market) settleRefunded(tx *database.Tx, task *models.Task, end models.Status, kind models.EventKind) (models.Wallet, error) {
 	now := m.now()
 	before := *task

@@ -15,13 +15,13 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// completeInput is the input of Complete, for its fingerprint.
+// completeInput is the fingerprint of Complete.
 type completeInput struct{ TaskID, Result string }
 
-// Complete hands in the caller's result and pays it: nine tenths of the budget,
-// rounded down, go to the worker, the rest to the platform. The worker may be
-// late as long as nobody else took the task, but not with a hire: that ends at its
-// deadline. FORBIDDEN for anyone else, CONFLICT when the task is not assigned.
+// Complete submits the caller's result and pays the caller 90 % of the budget, rounded
+// down; the rest is the platform's fee. A worker with a lapsed lease can still complete
+// the task until another agent accepts it. A direct hire ends at its deadline. FORBIDDEN
+// for any other agent, CONFLICT if the task is not assigned.
 func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result string) (TaskResult, error) {
 	if err := checkText("result", result, 1, maxResult); err != nil {
 		return TaskResult{}, err
@@ -43,14 +43,14 @@ func (m *Market) Complete(ctx context.Context, actor auth.Actor, taskID, result 
 	return out, err
 }
 
-// errDirectHire says that a task is a direct hire, whose poster may wait for the answer
-// to an Idempotency-Key: that is locked before the task is.
+// errDirectHire is returned for a direct hire, before anything is written. The operation
+// starts over, because a hire's idempotency key must be locked before its task.
 var errDirectHire = errors.New("the task is a direct hire")
 
-// finishHire hands in the result of a hire, or that there will be none, be it promised
-// or be the agent still called.
+// finishHire settles a hire for its agent, with a result or a failure. The agent can
+// have promised the result, or its endpoint call can still be running.
 func (m *Market) finishHire(tx *database.Tx, actor auth.Actor, taskID, result string, failure error) (TaskResult, error) {
-	c, err := m.idempotency.ForTask(tx, taskID)
+	claim, err := m.idempotency.ForTask(tx, taskID)
 	if err != nil {
 		return TaskResult{}, err
 	}
@@ -59,32 +59,32 @@ func (m *Market) finishHire(tx *database.Tx, actor auth.Actor, taskID, result st
 		return TaskResult{}, err
 	}
 	if *task.WorkerID != actor.AgentID {
-		return TaskResult{}, models.Errorf(models.Forbidden, "only the agent that was hired can do that with task %s", taskID)
+		return TaskResult{}, models.Errorf(models.Forbidden, "only the hired agent can do that with task %s", taskID)
 	}
 	if status := task.StatusAt(m.now()); status != models.Assigned {
 		return TaskResult{}, errWrongStatus(&task, status)
 	}
-	if _, err := m.settleHire(tx, c, &task, result, failure); err != nil {
+	if _, err := m.settleHire(tx, claim, &task, result, failure); err != nil {
 		return TaskResult{}, err
 	}
 	wallet, err := readWallet(tx, actor.AgentID)
 	return TaskResult{Task: task, Wallet: wallet}, err
 }
 
-// loadAssigned loads a marketplace task for a verb of its worker. A lapsed one is
-// still the worker's until another takes it or it expires.
+// loadAssigned loads a marketplace task for an operation of its worker. A task with a
+// lapsed lease still belongs to its worker until another agent accepts it or it expires.
 func (m *Market) loadAssigned(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
 	task, err := loadTask(tx, actor, taskID)
 	if err != nil {
 		return task, err
 	}
 	if task.Origin == models.Direct {
-		return task, fmt.Errorf("%w: %w", errDirectHire, models.Errorf(models.Conflict, "task %s is a direct hire: that is not for it", taskID))
+		return task, fmt.Errorf("%w: %w", errDirectHire, models.Errorf(models.Conflict, "task %s is a direct hire; this operation is for posted tasks", taskID))
 	}
-	mine := task.WorkerID != nil && *task.WorkerID == actor.AgentID
+	owned := task.WorkerID != nil && *task.WorkerID == actor.AgentID
 	status := task.StatusAt(m.now())
 	switch {
-	case task.Status == models.Assigned && mine && !status.Ended():
+	case task.Status == models.Assigned && owned && !status.Ended():
 		return task, nil
 	case status == models.Assigned:
 		return task, models.Errorf(models.Forbidden, "another agent works on task %s", taskID)
@@ -93,8 +93,7 @@ func (m *Market) loadAssigned(tx *database.Tx, actor auth.Actor, taskID string) 
 	}
 }
 
-// settlePaid ends a task with its result and pays its worker, whose wallet it
-// returns.
+// settlePaid completes a task, pays its worker and returns the worker's wallet.
 func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (models.Wallet, error) {
 	now := m.now()
 	before := *task

@@ -1,10 +1,12 @@
-// Package market holds the verbs of the marketplace: register, post, accept,
-// complete, cancel, release, extend, rate, execute, and the lists. One file a
-// verb, one transaction a verb: a verb checks, changes the task, appends its
-// events and moves the credits, and either all of it is on the disk when it
-// returns or none of it.
+// Package market implements the operations of the marketplace: register, post, accept,
+// complete, cancel, release, extend, rate, execute, and the lists. Each operation has a
+// file and runs in one transaction: it validates its input, changes the task, appends
+// events and moves credits. When it returns, either all of that is committed or none.
 //
-// Doors (GraphQL, REST) translate and call; every rule is here or below. No
-// verb talks to the network inside its transaction; the one that hires an agent
-// does so between two of them.
+// GraphQL and REST only translate; every rule is here or in a package below. No
+// transaction makes network calls. Hiring an agent uses two transactions and calls the
+// agent between them.
+//
+// Lock order: idempotency key, registrant, task, agent, secret, webhook, delivery, wallet.
+// The wallet comes last, so that its lock is held shortly.
 package market

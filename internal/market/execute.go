@@ -12,129 +12,127 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// settleGrace is how long after its time-out a direct hire is refunded by the
-// sweep, when the process that ran it has not settled it.
+// settleGrace is the time after the timeout of a synchronous hire at which the sweep
+// refunds it, if the process that ran it has not settled it.
 const settleGrace = 30 * time.Second
 
-// maxDeadline is the most that a hired agent can be given: a day, for as long as
-// the answer to an Idempotency-Key is kept.
+// maxDeadline bounds the deadline of a hire. It equals [idempotency.KeyTTL], so that the
+// key of a hire does not expire before the hire ends.
 const maxDeadline = 24 * time.Hour
 
-// ExecuteInput is whom to hire and for what. Budget is what is paid, in
-// credits, at least the agent's price.
+// ExecuteInput describes a direct hire. Budget is the payment, at least the agent's
+// price.
 type ExecuteInput struct {
 	AgentID         string
 	TaskDescription string
 	Budget          models.Credits
 }
 
-// StartExecutionInput is whom to hire, for what, and how long the agent has.
+// StartExecutionInput describes a direct hire in the background.
 type StartExecutionInput struct {
 	AgentID         string
 	TaskDescription string
 	Budget          models.Credits
-	DeadlineMinutes *int // 1 to 1440; the server's own when nil
+	DeadlineMinutes *int // 1 to 1440; nil for the server's default
 }
 
-// Execute hires an agent and waits for its result: the budget goes into escrow,
-// the agent runs with no transaction open, then it is paid, or the budget is
-// given back. A caller that hangs up changes nothing of that. An agent that
-// promises its result is waited for as long as any other; the task that is
-// returned is still assigned when that was not enough, and nothing has failed.
+// Execute hires an agent and waits for its result. The budget moves to escrow, the agent
+// runs outside of any transaction, and then the agent is paid or the budget refunded. The
+// hire goes on if the caller disconnects. If the agent promises its result and the wait
+// times out, Execute returns the task, which is still assigned, and no error.
 //
-// INVALID_INPUT for a budget below the agent's price, FORBIDDEN for hiring
-// oneself, CONFLICT or UNAVAILABLE for an agent that cannot run: then nobody is
-// called. RATE_LIMITED and UNAVAILABLE when [Spending] is used up. EXECUTION_FAILED
-// and EXECUTION_TIMEOUT when it ran in vain, CONFLICT when the hire was cancelled
-// meanwhile.
+// These errors are returned before the agent is called: INVALID_INPUT for a budget below
+// the agent's price, FORBIDDEN for hiring oneself, CONFLICT or UNAVAILABLE for an agent
+// that cannot run, INSUFFICIENT_CREDITS, and RATE_LIMITED or UNAVAILABLE if
+// [SpendingLimits] are used up. EXECUTION_FAILED and EXECUTION_TIMEOUT if the run failed,
+// CONFLICT if the hire was cancelled during it.
 func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput) (TaskResult, error) {
-	waiting, cancel := context.WithTimeout(ctx, m.Settings.ExecuteTimeout)
+	waitCtx, cancel := context.WithTimeout(ctx, m.Settings.ExecuteTimeout)
 	defer cancel()
-	c, err := m.idempotency.NewClaim(ctx, actor.AgentID, "execute", in)
+	claim, err := m.idempotency.NewClaim(ctx, actor.AgentID, "execute", in)
 	if err != nil {
 		return TaskResult{}, err
 	}
 	h := hire{deadline: m.now().Add(m.Settings.ExecuteDeadline), lease: m.Settings.ExecuteTimeout + settleGrace}
-	if err = m.createHire(ctx, c, actor, in, &h); err != nil {
+	if err = m.createHire(ctx, claim, actor, in, &h); err != nil {
 		return h.result, err
 	}
 	out, promised := h.result, h.promised
 	if !h.replayed {
-		out, promised, err = m.runHire(context.WithoutCancel(ctx), c, &h)
+		out, promised, err = m.runHire(context.WithoutCancel(ctx), claim, &h)
 	}
 	if !promised || err != nil {
 		return out, err
 	}
-	return m.awaitResult(waiting, actor, out)
+	return m.awaitResult(waitCtx, actor, out)
 }
 
-// StartExecution hires an agent and returns the task at once: the agent runs in
-// the background, and is paid or not as by [Market.Execute]. An endpoint that
-// gives no answer while it is called may complete the task itself until its
-// deadline; then the budget is given back. It is refused as Execute is, before
-// anybody is called.
+// StartExecution hires an agent and returns the task at once. The agent runs in the
+// background and is settled as by [Market.Execute]. An agent whose endpoint call times
+// out can complete the task until the deadline; after that the budget is refunded. Errors
+// are those of Execute before the agent is called.
 func (m *Market) StartExecution(ctx context.Context, actor auth.Actor, in StartExecutionInput) (TaskResult, error) {
-	within, err := minutesOrDefault("deadlineMinutes", in.DeadlineMinutes, maxDeadline, m.Settings.ExecuteDeadline)
+	timeout, err := minutesOrDefault("deadlineMinutes", in.DeadlineMinutes, maxDeadline, m.Settings.ExecuteDeadline)
 	if err != nil {
 		return TaskResult{}, err
 	}
-	c, err := m.idempotency.NewClaim(ctx, actor.AgentID, "startExecution", in)
+	claim, err := m.idempotency.NewClaim(ctx, actor.AgentID, "startExecution", in)
 	if err != nil {
 		return TaskResult{}, err
 	}
-	h := hire{background: true, deadline: m.now().Add(within), lease: within}
-	err = m.createHire(ctx, c, actor, ExecuteInput{AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget}, &h)
+	h := hire{background: true, deadline: m.now().Add(timeout), lease: timeout}
+	err = m.createHire(ctx, claim, actor, ExecuteInput{AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget}, &h)
 	if err != nil || h.replayed {
 		return h.result, err
 	}
 	m.executions.group.Go(func() {
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 		defer cancel()
 		if _, _, err := m.runHire(limited, nil, &h); err != nil && models.CodeOf(err) == models.Internal {
-			m.deps.Logger.ErrorContext(ctx, "a hire ended with an error", slog.Any("error", err), slog.String("task_id", h.result.Task.ID))
+			m.deps.Logger.ErrorContext(ctx, "hire ended with an error", slog.Any("error", err), slog.String("task_id", h.result.Task.ID))
 		}
 	})
 	return h.result, nil
 }
 
-// hire is a hire on its way.
+// hire is a direct hire from its creation to its settlement.
 type hire struct {
 	background bool
 	deadline   models.Time   // of a promised result
 	lease      time.Duration // until the sweep refunds it
-	taskID     string        // of its task
+	taskID     string
 
-	// As it was written:
+	// Set by createHire:
 	agent    *models.Agent
 	result   TaskResult
-	replayed bool // it was written for the same key before, and nothing is to be run
-	promised bool // and its agent has promised a result
+	replayed bool // the key was used before; there is nothing to run
+	promised bool // the replayed hire is running, and its agent has promised a result
 }
 
-// createHire writes a hire, which run is to be called for, or finds what was answered to the
-// same key before. The claim of a patient one is answered with it, any other when it is
-// settled.
-func (m *Market) createHire(ctx context.Context, c *idempotency.Claim, actor auth.Actor, in ExecuteInput, h *hire) error {
+// createHire creates a hire, for which the caller calls runHire, or replays the response
+// of the same key. A background hire's response is stored at once, that of a synchronous
+// hire when it is settled.
+func (m *Market) createHire(ctx context.Context, claim *idempotency.Claim, actor auth.Actor, in ExecuteInput, h *hire) error {
 	if err := m.checkHire(actor, in); err != nil {
 		return err
 	}
 	h.taskID = newID()
 	m.executions.register(h.taskID)
-	written := false
+	created := false
 	defer func() {
-		if !written {
+		if !created {
 			m.executions.finish(h.taskID)
 		}
 	}()
 	err := m.deps.DB.Write(ctx, func(tx *database.Tx) error {
 		h.promised = false
-		stored, err := idempotency.Acquire[TaskResult](ctx, tx, c)
+		stored, err := idempotency.Acquire[TaskResult](ctx, tx, claim)
 		if h.replayed = stored != nil; h.replayed {
 			h.result, err = stored.Unpack()
 			return err
 		}
 		if err != nil {
-			return m.replayPromised(ctx, tx, c, h, err)
+			return m.replayPromised(ctx, tx, claim, h, err)
 		}
 		if h.agent, err = m.loadHirable(tx, in); err != nil {
 			return err
@@ -143,37 +141,36 @@ func (m *Market) createHire(ctx context.Context, c *idempotency.Claim, actor aut
 			return err
 		}
 		if h.background {
-			return idempotency.Save(tx, c, idempotency.Response[TaskResult]{Value: h.result})
+			return idempotency.Save(tx, claim, idempotency.Response[TaskResult]{Value: h.result})
 		}
-		return c.BindTask(tx, h.result.Task.ID)
+		return claim.BindTask(tx, h.result.Task.ID)
 	})
-	written = err == nil && !h.replayed
+	created = err == nil && !h.replayed
 	return err
 }
 
-// replayPromised makes the refusal of a key whose hire is under way the hire as it is, if
-// its agent promised a result: that can take long, and the caller has to learn
-// the task's id.
-func (m *Market) replayPromised(ctx context.Context, tx *database.Tx, c *idempotency.Claim, h *hire, err error) error {
-	taskID, ok := c.RunningTask()
+// replayPromised replaces the CONFLICT of a key whose hire is running with the hire, if its
+// agent has promised a result: the result can take hours, and the caller needs the
+// task's id.
+func (m *Market) replayPromised(ctx context.Context, tx *database.Tx, claim *idempotency.Claim, h *hire, err error) error {
+	taskID, ok := claim.RunningTask()
 	if !ok {
 		return err
 	}
 	var task models.Task
-	if failed := tx.Take(&task, "id = ?", taskID).Error; failed != nil {
-		return failed
+	if readErr := tx.Take(&task, "id = ?", taskID).Error; readErr != nil {
+		return readErr
 	}
 	if task.Replica != nil || task.StatusAt(m.now()) != models.Assigned {
 		return err
 	}
-	var failed error
-	h.result, failed = m.withPosterWallet(tx, &task)
+	h.result, err = m.withPosterWallet(tx, &task)
 	h.replayed, h.promised = true, true
 	auth.RequestFrom(ctx).Replayed.Store(true)
-	return failed
+	return err
 }
 
-// checkHire refuses a hire that can never be.
+// checkHire validates a hire without the database.
 func (m *Market) checkHire(actor auth.Actor, in ExecuteInput) error {
 	if err := checkText("taskDescription", in.TaskDescription, 1, maxDescription); err != nil {
 		return err
@@ -184,7 +181,7 @@ func (m *Market) checkHire(actor auth.Actor, in ExecuteInput) error {
 	return m.checkBudget("budget", in.Budget)
 }
 
-// loadHirable loads the agent and refuses one that cannot be hired as it is now.
+// loadHirable loads the agent and checks that it can be hired for the budget.
 func (m *Market) loadHirable(tx *database.Tx, in ExecuteInput) (*models.Agent, error) {
 	agent := &models.Agent{}
 	if err := tx.Take(agent, "id = ?", in.AgentID).Error; err != nil {
@@ -199,7 +196,7 @@ func (m *Market) loadHirable(tx *database.Tx, in ExecuteInput) (*models.Agent, e
 	return agent, nil
 }
 
-// insertHire writes the direct task and pays its budget into escrow.
+// insertHire inserts the task of a hire and moves its budget to escrow.
 func (m *Market) insertHire(tx *database.Tx, actor auth.Actor, in ExecuteInput, h *hire) (TaskResult, error) {
 	tokens, err := m.reserveTokens(tx, actor.AgentID, h.agent, in)
 	if err != nil {

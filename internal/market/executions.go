@@ -5,36 +5,36 @@ import (
 	"sync"
 )
 
-// maxBufferedText is how many bytes of what a model writes are kept to be read on the
-// way: what 4096 tokens come to several times over. More is in the result only.
+// maxBufferedText bounds the bytes of generated text that are buffered for watchers,
+// several times the size of 4096 tokens. Text beyond it is in the result only.
 const maxBufferedText = 64 << 10
 
-// executions are the hires that run in this process, and who watches some.
+// executions tracks the hires that run in this process, and the watchers of their text.
 type executions struct {
 	group sync.WaitGroup
 
 	mu       sync.Mutex
-	byTask   map[string]*execution // by task
+	byTask   map[string]*execution
 	watchers map[string]map[*TextWatcher]struct{}
 }
 
-// execution is a hire that runs or is about to.
+// execution is a hire that runs or is about to run.
 type execution struct {
-	cancel    context.CancelFunc // nil until it begins
+	cancel    context.CancelFunc // nil until it starts
 	cancelled bool
 	text      []byte
 }
 
-// TextWatcher is a look at what a hire's model writes. It costs nothing while nothing is
-// written, and holds nothing that was.
+// TextWatcher reads the text that the model of a running hire generates. The text is
+// buffered once per hire, not per watcher.
 type TextWatcher struct {
 	executions *executions
 	taskID     string
 	wake       func()
 }
 
-// register notes a run before its hire is committed, so that no cancellation comes too
-// early for it. end ends it, whether it began or not.
+// register adds an execution before its hire is committed, so that a cancellation right
+// after the commit finds it. Every registered execution must be finished.
 func (r *executions) register(taskID string) {
 	r.group.Add(1)
 	r.mu.Lock()
@@ -45,20 +45,20 @@ func (r *executions) register(taskID string) {
 	r.byTask[taskID] = &execution{}
 }
 
-// start returns the context of an expected run. It has ended already when the run was
-// cut off meanwhile.
+// start returns the context of a registered execution. The context is cancelled already
+// if the execution was.
 func (r *executions) start(ctx context.Context, taskID string) context.Context {
-	ctx, stop := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	run := r.byTask[taskID]
-	if run.cancel = stop; run.cancelled {
-		stop()
+	if run.cancel = cancel; run.cancelled {
+		cancel()
 	}
 	return ctx
 }
 
-// finish ends a run, and its context with it.
+// finish removes an execution and cancels its context.
 func (r *executions) finish(taskID string) {
 	r.cancel(taskID)
 	r.mu.Lock()
@@ -67,7 +67,7 @@ func (r *executions) finish(taskID string) {
 	r.group.Done()
 }
 
-// isRunning reports whether a hire runs in this process, or is about to.
+// isRunning reports whether a hire runs in this process or is about to run.
 func (r *executions) isRunning(taskID string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +75,7 @@ func (r *executions) isRunning(taskID string) bool {
 	return ok
 }
 
-// cancel cuts a run off, if it is one of this process, whether it has begun or not.
+// cancel cancels an execution, started or not, if it is in this process.
 func (r *executions) cancel(taskID string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -88,14 +88,14 @@ func (r *executions) cancel(taskID string) {
 	}
 }
 
-// publishText adds a piece to what a run has written and wakes who watches.
+// publishText appends a piece of text to an execution and wakes its watchers.
 func (r *executions) publishText(taskID, piece string) {
-	for _, watch := range r.bufferText(taskID, piece) {
-		watch.wake()
+	for _, watcher := range r.bufferText(taskID, piece) {
+		watcher.wake()
 	}
 }
 
-func (r *executions) bufferText(taskID, piece string) (watching []*TextWatcher) {
+func (r *executions) bufferText(taskID, piece string) (watchers []*TextWatcher) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	run, ok := r.byTask[taskID]
@@ -103,14 +103,15 @@ func (r *executions) bufferText(taskID, piece string) (watching []*TextWatcher) 
 		return nil
 	}
 	run.text = append(run.text, piece...)
-	for watch := range r.watchers[taskID] {
-		watching = append(watching, watch)
+	for watcher := range r.watchers[taskID] {
+		watchers = append(watchers, watcher)
 	}
-	return watching
+	return watchers
 }
 
-// TextWatcher has wake called when a hire's model has written more, for as long as it
-// runs in this process. It must neither wait nor watch. Whoever watches closes it.
+// WatchText returns a watcher that calls wake when the model of a hire has generated more
+// text, while the hire runs in this process. Wake must not block and must not use the
+// watcher. The caller closes the watcher.
 func (m *Market) WatchText(taskID string, wake func()) *TextWatcher {
 	r := &m.executions
 	w := &TextWatcher{executions: r, taskID: taskID, wake: wake}
@@ -126,19 +127,19 @@ func (m *Market) WatchText(taskID string, wake func()) *TextWatcher {
 	return w
 }
 
-// TextAfter returns what was written after so many bytes, empty when nothing was or the
-// run is over.
-func (w *TextWatcher) TextAfter(bytes int) string {
+// TextAfter returns the text after the first n bytes. It is empty if there is none, or if
+// the hire does not run here any more.
+func (w *TextWatcher) TextAfter(n int) string {
 	w.executions.mu.Lock()
 	defer w.executions.mu.Unlock()
 	run, ok := w.executions.byTask[w.taskID]
-	if !ok || len(run.text) <= bytes {
+	if !ok || len(run.text) <= n {
 		return ""
 	}
-	return string(run.text[bytes:])
+	return string(run.text[n:])
 }
 
-// Close ends the watch.
+// Close removes the watcher.
 func (w *TextWatcher) Close() {
 	w.executions.mu.Lock()
 	defer w.executions.mu.Unlock()
@@ -149,11 +150,11 @@ func (w *TextWatcher) Close() {
 	}
 }
 
-// StopWaiting has nobody wait any more for a result that was promised: the server stops,
-// and the hire goes on without it. It is called once.
+// StopWaiting makes calls of Execute that wait for a promised result return at once, for a
+// server that shuts down. The hires go on. Call it once.
 func (m *Market) StopWaiting() { close(m.stopping) }
 
-// WaitExecutions returns when no hire runs, or when ctx ends.
+// WaitExecutions blocks until no hire runs in this process or ctx is done.
 func (m *Market) WaitExecutions(ctx context.Context) {
 	done := make(chan struct{})
 	go func() {

@@ -1,4 +1,4 @@
 package market
 
-// CancelExecution cuts a hire off as its cancellation does once that is committed.
+// CancelExecution cancels the execution of a task, as Cancel does after its commit.
 func (m *Market) CancelExecution(taskID string) { m.executions.cancel(taskID) }

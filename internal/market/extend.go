@@ -9,16 +9,15 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// extendInput is the input of Extend, for its fingerprint.
+// extendInput is the fingerprint of Extend.
 type extendInput struct {
 	TaskID  string
 	Minutes *int
 }
 
-// Extend gives the caller more time for a task that it works on: so many
-// minutes from now, the task's own lease when leaseMinutes is nil. Its end never
-// moves nearer. FORBIDDEN for anyone else, CONFLICT when the task is not
-// assigned.
+// Extend extends the lease of a task that is assigned to the caller to leaseMinutes from
+// now, or to the task's own lease if leaseMinutes is nil. It never shortens a lease.
+// FORBIDDEN for any other agent, CONFLICT if the task is not assigned.
 func (m *Market) Extend(ctx context.Context, actor auth.Actor, taskID string, leaseMinutes *int) (models.Task, error) {
 	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "extendTask", extendInput{taskID, leaseMinutes}, func(tx *database.Tx) (models.Task, error) {
 		task, err := m.loadAssigned(tx, actor, taskID)

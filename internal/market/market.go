@@ -15,19 +15,19 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Settings are the terms that the marketplace trades on.
+// Settings configure a [Market].
 type Settings struct {
 	StartingCredits models.Credits // granted at registration, may be 0
-	MinBudget       models.Credits // the least budget of a task, 2 or more
-	OpenFor         time.Duration  // how long a task stays open unless it says otherwise
-	Lease           time.Duration  // how long a worker has unless the task says otherwise
-	ExecuteTimeout  time.Duration  // how long who hires waits for a result, and an endpoint may take to answer
-	ExecuteDeadline time.Duration  // how long a hired agent has that promised its result; longer than ExecuteTimeout
-	KeepEvents      time.Duration  // how long events can be read again, 0 for ever
+	MinBudget       models.Credits // minimum budget of a task, at least 2
+	OpenFor         time.Duration  // default time that a task stays open
+	Lease           time.Duration  // default time that a worker has
+	ExecuteTimeout  time.Duration  // how long Execute waits for a result, and the timeout of an endpoint
+	ExecuteDeadline time.Duration  // default deadline of a promised result; longer than ExecuteTimeout
+	KeepEvents      time.Duration  // retention of events; 0 keeps all
 	Spending        SpendingLimits
-	KeepAudit       time.Duration // how long the audit log is kept, 0 for ever
-	// RegisterEvery is how often a network may register an agent in the long run,
-	// and RegisterBurst how many at once; 0 limits nothing.
+	KeepAudit       time.Duration // retention of the audit log; 0 keeps all
+	// RegisterEvery is the interval at which a network regains one registration, and
+	// RegisterBurst the most it can have; a RegisterEvery of 0 disables the limit.
 	RegisterEvery time.Duration
 	RegisterBurst int
 }
@@ -77,15 +77,16 @@ func (m *Market) Now() time.Time { return m.deps.Now() }
 
 func (m *Market) now() models.Time { return models.NewTime(m.deps.Now()) }
 
-// newID returns a UUIDv7: ids sort in the order they were made.
+// newID returns a UUIDv7. Ids sort by creation time.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
-// newTaskEvent is one about a task.
+// newTaskEvent returns an event about a task.
 func (m *Market) newTaskEvent(kind models.EventKind, task *models.Task) models.Event {
 	return models.Event{Kind: kind, TaskID: &task.ID, PosterID: &task.PosterID, WorkerID: task.WorkerID, CreatedAt: m.now()}
 }
 
-// appendEvent appends an event about a task and announces it when agents may ask for such.
+// appendEvent appends an event about a task, and notifies webhooks if they can subscribe
+// to its kind.
 func (m *Market) appendEvent(tx *database.Tx, kind models.EventKind, task *models.Task) error {
 	event := m.newTaskEvent(kind, task)
 	if kind.WebhookEvent() == "" {
@@ -97,23 +98,23 @@ func (m *Market) appendEvent(tx *database.Tx, kind models.EventKind, task *model
 	return m.deps.Webhooks.Notify(tx, &event)
 }
 
-// appendWalletEvent appends the event of a transfer that changed an agent's balance. It
-// comes after the transfer, with the wallet locked: then the events of a wallet
-// are in the order of its transfers.
+// appendWalletEvent appends the event of a transfer that changed an agent's balance. Call
+// it after the transfer, while the wallet is locked, so that the events of a wallet are
+// in the order of its transfers.
 func (m *Market) appendWalletEvent(tx *database.Tx, agentID, transferID string) error {
 	return m.deps.Events.AppendNoID(tx, models.Event{
 		Kind: models.WalletChanged, AgentID: &agentID, TransferID: &transferID, CreatedAt: m.now(),
 	})
 }
 
-// TaskResult is what a verb on a task gives: the task, and the caller's wallet.
+// TaskResult is the result of an operation on a task: the task, and the caller's wallet.
 type TaskResult struct {
 	Task   models.Task
 	Wallet models.Wallet
 }
 
-// loadTask reads a task for a verb of the actor and locks it. A task that the actor
-// may not know of is NOT_FOUND.
+// loadTask locks and returns a task for an operation of the actor. NOT_FOUND for another
+// agent's direct hire.
 func loadTask(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
 	task, err := lockTask(tx, taskID)
 	if err != nil {
@@ -125,14 +126,15 @@ func loadTask(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, er
 	return *task, nil
 }
 
-// lockTask loads a task, whoever may know of it, and locks it.
+// lockTask locks and returns a task without checking who may see it.
 func lockTask(tx *database.Tx, taskID string) (*models.Task, error) {
 	task := &models.Task{}
 	return task, tx.ForUpdate().Take(task, "id = ?", taskID).Error
 }
 
-// transition puts a task in its next state, guarded by the one it was loaded in:
-// of two verbs that loaded the same task only one gets past here.
+// transition changes a task's status and other columns, if the row still has the status
+// and the attempt that it was loaded with. Of two concurrent operations only one
+// succeeds; the other gets CONFLICT.
 func transition(tx *database.Tx, before *models.Task, next models.Status, columns map[string]any) error {
 	if !before.Status.CanBecome(next) {
 		return errWrongStatus(before, before.Status)
@@ -145,7 +147,7 @@ func transition(tx *database.Tx, before *models.Task, next models.Status, column
 		return result.Error
 	}
 	if result.RowsAffected != 1 {
-		return models.Errorf(models.Conflict, "task %s changed meanwhile", before.ID)
+		return models.Errorf(models.Conflict, "task %s was changed by another request", before.ID)
 	}
 	return nil
 }
@@ -154,7 +156,7 @@ func errWrongStatus(task *models.Task, status models.Status) *models.Error {
 	return models.Errorf(models.Conflict, "task %s is %s", task.ID, status)
 }
 
-// readWallet reads the actor's wallet as the transaction has it.
+// readWallet returns an agent's wallet as seen by the transaction.
 func readWallet(tx *database.Tx, agentID string) (models.Wallet, error) {
 	var wallet models.Wallet
 	err := tx.Take(&wallet, "agent_id = ?", agentID).Error

@@ -14,8 +14,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// PostTaskInput is a task to post. Budget is in credits, lengths are in
-// characters.
+// PostTaskInput describes a task to post.
 type PostTaskInput struct {
 	Title                string
 	Description          string
@@ -25,8 +24,8 @@ type PostTaskInput struct {
 	LeaseMinutes         *int
 }
 
-// Post puts a task on the market and sets its budget aside. INVALID_INPUT for a
-// bad field, INSUFFICIENT_CREDITS when the caller cannot pay.
+// Post creates an open task and holds its budget in the caller's wallet. INVALID_INPUT for
+// an invalid field, INSUFFICIENT_CREDITS if the caller cannot pay the budget.
 func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (TaskResult, error) {
 	task, err := m.newTask(actor, in)
 	if err != nil {
@@ -56,7 +55,7 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 	})
 }
 
-// newTask checks what was given and returns the task it describes.
+// newTask validates the input and returns the task it describes.
 func (m *Market) newTask(actor auth.Actor, in PostTaskInput) (models.Task, error) {
 	now := m.now()
 	task := models.Task{
@@ -85,7 +84,7 @@ func (m *Market) newTask(actor auth.Actor, in PostTaskInput) (models.Task, error
 	return task, err
 }
 
-// insertTask writes a new task.
+// insertTask inserts a new task.
 func insertTask(tx *database.Tx, t *models.Task) error {
 	capabilities, err := json.Marshal(t.Capabilities)
 	if err != nil {
@@ -98,18 +97,17 @@ func insertTask(tx *database.Tx, t *models.Task) error {
 		t.Attempt, t.LeaseFor, t.OpenUntil, t.LeaseUntil, t.CreatedAt, t.AcceptedAt, t.Replica, t.Tokens)
 }
 
-// indexCapabilities writes the rows that the filter by capability finds a task
-// by.
+// indexCapabilities inserts the rows that the capability filter uses.
 func indexCapabilities(tx *database.Tx, task *models.Task) error {
-	for _, word := range task.Capabilities {
-		if err := tx.ExecOne("INSERT INTO task_capabilities (capability, task_id) VALUES (?, ?)", word, task.ID); err != nil {
+	for _, capability := range task.Capabilities {
+		if err := tx.ExecOne("INSERT INTO task_capabilities (capability, task_id) VALUES (?, ?)", capability, task.ID); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// leaseDuration is how long a worker of the task has.
+// leaseDuration returns how long a worker of the task has.
 func leaseDuration(task *models.Task) time.Duration {
 	return time.Duration(task.LeaseFor) * time.Microsecond
 }

@@ -11,8 +11,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// AgentChanges is what to change in a profile; nil leaves a field as it is, an
-// empty text clears one that may be empty.
+// AgentChanges are changes to an agent. A nil field stays as it is, an empty string
+// clears an optional one.
 type AgentChanges struct {
 	Name         *string
 	Description  *string
@@ -22,15 +22,15 @@ type AgentChanges struct {
 	SystemPrompt *string
 }
 
-// UpdateAgent changes the caller's profile. INVALID_INPUT for a bad field.
+// UpdateAgent changes the caller's agent. INVALID_INPUT for an invalid field.
 func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChanges) (models.Agent, error) {
-	kept, err := m.checkUnlessReplayed(ctx, actor.AgentID, func() error { return m.checkEndpoint(ctx, in) })
+	replay, err := m.checkUnlessReplayed(ctx, actor.AgentID, func() error { return m.checkEndpoint(ctx, in) })
 	if err != nil {
 		return models.Agent{}, err
 	}
 	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
 		var agent models.Agent
-		if kept {
+		if replay {
 			return agent, idempotency.ErrExpired()
 		}
 		if err := tx.ForUpdate().Take(&agent, "id = ?", actor.AgentID).Error; err != nil {
@@ -58,7 +58,7 @@ func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChan
 	})
 }
 
-// checkEndpoint refuses an endpoint whose name leads to where nothing may be called.
+// checkEndpoint checks the host of a new endpoint.
 func (m *Market) checkEndpoint(ctx context.Context, in AgentChanges) error {
 	if in.EndpointURL == nil || *in.EndpointURL == "" {
 		return nil
@@ -66,7 +66,7 @@ func (m *Market) checkEndpoint(ctx context.Context, in AgentChanges) error {
 	return m.deps.CheckHost(ctx, "endpointUrl", *in.EndpointURL)
 }
 
-// auditedFields names what is changed of where an agent's work is sent and how it is done.
+// auditedFields returns the names of the changed fields that the audit log records.
 func (in *AgentChanges) auditedFields() string {
 	switch {
 	case in.EndpointURL != nil && in.SystemPrompt != nil:
@@ -80,7 +80,7 @@ func (in *AgentChanges) auditedFields() string {
 	}
 }
 
-// applyChanges applies what was given to the agent and checks the outcome.
+// applyChanges applies the changes to agent and validates the result.
 func (m *Market) applyChanges(agent *models.Agent, in AgentChanges) (err error) {
 	setIfGiven(&agent.Name, in.Name)
 	setIfGiven(&agent.Description, in.Description)
@@ -95,8 +95,8 @@ func (m *Market) applyChanges(agent *models.Agent, in AgentChanges) (err error) 
 	return m.checkAgent(agent)
 }
 
-// lockAgent has what one agent changes of itself happen one after another, and
-// refuses a caller whose key was revoked before its turn came.
+// lockAgent serializes the caller's changes to its own agent. UNAUTHENTICATED if the
+// caller's key was revoked while it waited for the lock.
 func (m *Market) lockAgent(tx *database.Tx, actor auth.Actor) error {
 	var id string
 	if err := tx.QueryRowForUpdate("SELECT id FROM agents WHERE id = ?", []any{actor.AgentID}, &id); err != nil {
@@ -105,13 +105,13 @@ func (m *Market) lockAgent(tx *database.Tx, actor auth.Actor) error {
 	return m.deps.Keys.RequireActive(tx, actor)
 }
 
-func setIfGiven[T any](field *T, given *T) {
-	if given != nil {
-		*field = *given
+func setIfGiven[T any](field, value *T) {
+	if value != nil {
+		*field = *value
 	}
 }
 
-// RotateKey gives the caller a new API key and ends the old one at once.
+// RotateKey returns a new API key for the caller and revokes the old one at once.
 func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error) {
 	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "rotateApiKey", struct{}{}, func(tx *database.Tx) (string, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
@@ -130,9 +130,8 @@ func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error
 	})
 }
 
-// RevokeKeys ends every key of an agent for the operator, and with them its open
-// sockets. NOT_FOUND for an unknown agent. The agent itself stays, with its tasks and
-// its credits.
+// RevokeKeys revokes every key of an agent for the operator, which also closes its
+// connections. The agent keeps its tasks and credits. NOT_FOUND for an unknown agent.
 func (m *Market) RevokeKeys(ctx context.Context, agentID string) error {
 	return m.deps.DB.Write(ctx, func(tx *database.Tx) error {
 		var id string

@@ -10,18 +10,17 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Prune takes away what is older than it is kept: idempotency keys, networks that
-// registered agents, entries of the audit log, deliveries, events. It counts the ledger
-// first, which goes by the events, and writes the refusals that were counted. Nothing
-// depends on when it runs, and several processes may prune at once.
+// Prune deletes expired idempotency keys, registration quotas, audit entries, deliveries
+// and events. It first updates the ledger totals, which read the events, and flushes the
+// audit log. No operation relies on it, and several processes may prune at the same time.
 func (m *Market) Prune(ctx context.Context) error {
-	counted, err := ledger.UpdateTotals(ctx, m.deps.DB)
-	return errors.Join(err, m.deps.Audit.Flush(ctx), m.pruneExpired(ctx), m.pruneEvents(ctx, counted))
+	countedSeq, err := ledger.UpdateTotals(ctx, m.deps.DB)
+	return errors.Join(err, m.deps.Audit.Flush(ctx), m.pruneExpired(ctx), m.pruneEvents(ctx, countedSeq))
 }
 
-// pruneEvents takes deliveries away and then the events that none of those left
-// names, as far as the ledger has counted them.
-func (m *Market) pruneEvents(ctx context.Context, counted int64) error {
+// pruneEvents deletes expired deliveries, and then the expired events that no delivery
+// refers to and that the ledger totals include.
+func (m *Market) pruneEvents(ctx context.Context, countedSeq int64) error {
 	if err := m.deps.Webhooks.Prune(ctx); err != nil || m.Settings.KeepEvents == 0 {
 		return err
 	}
@@ -29,9 +28,9 @@ func (m *Market) pruneEvents(ctx context.Context, counted int64) error {
 	if err != nil {
 		return err
 	}
-	pruned, err := m.deps.Events.Prune(ctx, events.PruneBounds{Time: m.now().Add(-m.Settings.KeepEvents), ID: needed, Seq: counted + 1})
+	pruned, err := m.deps.Events.Prune(ctx, events.PruneBounds{Time: m.now().Add(-m.Settings.KeepEvents), ID: needed, Seq: countedSeq + 1})
 	if pruned > 0 {
-		m.deps.Logger.InfoContext(ctx, "took old events away", slog.Int("events", pruned))
+		m.deps.Logger.InfoContext(ctx, "pruned events", slog.Int("count", pruned))
 	}
 	return err
 }

@@ -11,17 +11,15 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// RateTaskInput is a poster's judgement of a completed task, 1 (poor) to 5
-// (excellent).
+// RateTaskInput is a poster's rating of a completed task, from 1 (poor) to 5 (excellent).
 type RateTaskInput struct {
 	TaskID  string
 	Score   int
 	Comment *string
 }
 
-// Rate notes the caller's judgement of a completed task that it posted, once.
-// FORBIDDEN for anyone else, CONFLICT when the task is not completed or was
-// rated before.
+// Rate rates a completed task of the caller. A task can be rated once. FORBIDDEN for any
+// agent but the poster, CONFLICT if the task is not completed or is rated already.
 func (m *Market) Rate(ctx context.Context, actor auth.Actor, in RateTaskInput) (models.Task, error) {
 	if in.Score < 1 || in.Score > 5 {
 		return models.Task{}, models.Invalid("score", "must be from 1 to 5")

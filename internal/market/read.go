@@ -9,7 +9,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Agent returns one agent, or NOT_FOUND.
+// Agent returns an agent. NOT_FOUND for an unknown id.
 func (m *Market) Agent(ctx context.Context, id string) (*models.Agent, error) {
 	var agent models.Agent
 	if err := m.deps.DB.ReadRows(ctx, "agents", id).Take(&agent, "id = ?", id).Error; err != nil {
@@ -18,15 +18,16 @@ func (m *Market) Agent(ctx context.Context, id string) (*models.Agent, error) {
 	return &agent, nil
 }
 
-// Agents returns the agents with these ids in any order.
+// Agents returns the agents with the given ids, in any order.
 func (m *Market) Agents(ctx context.Context, ids []string) ([]models.Agent, error) {
 	var agents []models.Agent
 	err := m.deps.DB.ReadRows(ctx, "agents", ids...).Find(&agents, "id IN ?", ids).Error
 	return agents, err
 }
 
-// Task returns one task as it stands now, or NOT_FOUND; a direct hire is there
-// for its two agents only. The viewer is empty for an anonymous caller.
+// Task returns the current state of a task. NOT_FOUND for an unknown id, and for a direct
+// hire unless the viewer is one of its two agents. viewerID is empty for an anonymous
+// caller.
 func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, error) {
 	tasks, err := scanTasks(m.deps.DB.ReadRows(ctx, "tasks", id).Raw("SELECT "+taskColumns+" FROM tasks WHERE id = ?", id), 1)
 	if err == nil && len(tasks) == 0 {
@@ -43,15 +44,16 @@ func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, e
 	return &task, nil
 }
 
-// currentTask returns a task as it is to be shown now, to a read in ctx.
+// currentTask returns the current state of a task, and limits how long the read in ctx
+// can be cached.
 func (m *Market) currentTask(ctx context.Context, task *models.Task) models.Task {
 	now := m.now()
 	database.SetReadExpiry(ctx, now, task.NextDeadline(now))
 	return task.AsOf(now)
 }
 
-// Tasks returns the tasks with these ids as they stand now, in any order. It
-// checks nobody's right to see them.
+// Tasks returns the current state of the tasks with the given ids, in any order. It does
+// not check who may see them.
 func (m *Market) Tasks(ctx context.Context, ids []string) ([]models.Task, error) {
 	tasks, err := scanTasks(m.deps.DB.ReadRows(ctx, "tasks", ids...).Table("tasks").Select(taskColumns).Where("tasks.id IN ?", ids), len(ids))
 	if err != nil {
@@ -63,7 +65,7 @@ func (m *Market) Tasks(ctx context.Context, ids []string) ([]models.Task, error)
 	return tasks, nil
 }
 
-// Wallet returns an agent's wallet.
+// Wallet returns an agent's wallet. NOT_FOUND for an unknown agent.
 func (m *Market) Wallet(ctx context.Context, agentID string) (*models.Wallet, error) {
 	var wallet models.Wallet
 	if err := m.deps.DB.ReadRows(ctx, "wallets", agentID).Take(&wallet, "agent_id = ?", agentID).Error; err != nil {
@@ -72,8 +74,8 @@ func (m *Market) Wallet(ctx context.Context, agentID string) (*models.Wallet, er
 	return &wallet, nil
 }
 
-// Transfer returns a transfer that changed what the agent can spend, or
-// NOT_FOUND.
+// Transfer returns a transfer that changed the agent's available balance. NOT_FOUND for
+// any other id.
 func (m *Market) Transfer(ctx context.Context, agentID, id string) (*models.Transfer, error) {
 	var transfer models.Transfer
 	account := models.AvailableAccount(agentID)

@@ -10,20 +10,20 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// RegisterAgentInput is who registers. Lengths are in characters.
+// RegisterAgentInput describes a new agent.
 type RegisterAgentInput struct {
 	Name         string
 	Description  *string
 	Capabilities []string
-	PricePerTask models.Credits // 0 stands for [models.DefaultPrice]
+	PricePerTask models.Credits // 0 for [models.DefaultPrice]
 	EndpointURL  *string
 	SystemPrompt *string
 	WebhookURL   *string
 	OwnerEmail   *string
 }
 
-// Registration is what registering gave. APIKey is shown this once;
-// WebhookSecret is nil without an address to send to.
+// Registration is the result of [Market.Register]. APIKey is not shown again.
+// WebhookSecret is nil for an agent with neither a webhook nor an endpoint.
 type Registration struct {
 	Agent         models.Agent
 	APIKey        string
@@ -35,9 +35,9 @@ type Registration struct {
 // stored response holds an API key, and no API key is needed to replay it.
 const minAnonymousKeyLength = 16
 
-// Register makes an agent with its key, its wallet and its first credits.
-// INVALID_INPUT for a bad field, RATE_LIMITED for a client that registers too
-// many.
+// Register creates an agent with an API key and a wallet with the starting credits.
+// INVALID_INPUT for an invalid field, RATE_LIMITED for a network that has used up its
+// registrations.
 func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registration, error) {
 	agent, webhookURL, err := m.newAgent(in)
 	if err != nil {
@@ -62,7 +62,7 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 	return out, m.recordRateLimited(ctx, err)
 }
 
-// recordRateLimited counts a registration that was one too many, and passes its error on.
+// recordRateLimited counts a RATE_LIMITED error in the audit log, and returns err.
 func (m *Market) recordRateLimited(ctx context.Context, err error) error {
 	if err != nil && models.CodeOf(err) == models.RateLimited {
 		m.deps.Audit.CountRejection(ctx, models.RegistrationRefused, models.RateLimited)
@@ -94,8 +94,8 @@ func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string
 	return out, m.appendWalletEvent(tx, agent.ID, ledger.GrantID(agent.ID))
 }
 
-// setUpWebhook notes where the agent is notified and returns the secret that signs
-// what is sent to it.
+// setUpWebhook sets the agent's webhook, if it has one, and returns the secret that signs
+// requests to its webhook and endpoint.
 func (m *Market) setUpWebhook(tx *database.Tx, agent *models.Agent, webhookURL string) (*string, error) {
 	switch {
 	case webhookURL != "":
@@ -105,11 +105,12 @@ func (m *Market) setUpWebhook(tx *database.Tx, agent *models.Agent, webhookURL s
 		secret, err := m.deps.Webhooks.EnsureSecret(tx, agent.ID)
 		return &secret, err
 	default:
-		return nil, nil //nolint:nilnil // without an address there is nothing to sign
+		return nil, nil //nolint:nilnil // there is nothing to sign
 	}
 }
 
-// newAgent checks what was given and returns the agent it describes.
+// newAgent validates the input and returns the agent it describes, and its normalised
+// webhook URL.
 func (m *Market) newAgent(in RegisterAgentInput) (agent models.Agent, webhookURL string, err error) {
 	agent = models.Agent{
 		ID: newID(), Name: in.Name, Description: deref(in.Description), PricePerTask: in.PricePerTask,
@@ -130,8 +131,7 @@ func (m *Market) newAgent(in RegisterAgentInput) (agent models.Agent, webhookURL
 	return agent, webhookURL, err
 }
 
-// checkAgent refuses an agent with a field out of bounds, and normalises its
-// endpoint.
+// checkAgent validates the fields of an agent and normalises its endpoint.
 func (m *Market) checkAgent(agent *models.Agent) (err error) {
 	if err = checkText("name", agent.Name, 1, maxName); err != nil {
 		return err
@@ -154,7 +154,7 @@ func (m *Market) checkAgent(agent *models.Agent) (err error) {
 	return err
 }
 
-// setCapabilities replaces the rows that say what the agent can do.
+// setCapabilities replaces the rows of the agent's capabilities.
 func setCapabilities(tx *database.Tx, agent *models.Agent) error {
 	if err := tx.Delete(&models.AgentCapability{}, "agent_id = ?", agent.ID).Error; err != nil {
 		return err
@@ -163,8 +163,8 @@ func setCapabilities(tx *database.Tx, agent *models.Agent) error {
 		return nil
 	}
 	rows := make([]models.AgentCapability, len(agent.Capabilities))
-	for i, word := range agent.Capabilities {
-		rows[i] = models.AgentCapability{Capability: word, AgentID: agent.ID}
+	for i, capability := range agent.Capabilities {
+		rows[i] = models.AgentCapability{Capability: capability, AgentID: agent.ID}
 	}
 	return tx.Create(&rows).Error
 }

@@ -11,19 +11,20 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// maxBlockedNetworks is how many refused networks are remembered. When one is forgotten
-// its next attempt costs a transaction.
+// maxBlockedNetworks bounds how many blocked networks are remembered. A forgotten network
+// costs one transaction at its next attempt.
 const maxBlockedNetworks = 10_000
 
-// blockedNetworks are the networks that may not register for a while. A refusal is not
-// written down, so that its time stands until somebody else of the network
-// registers, which makes it later: who is refused here would be by the database.
+// blockedNetworks caches the networks that have used up their registrations, so that
+// further attempts need no transaction. The cached time is never too late: a rejected
+// attempt writes nothing, and a registration by another process only delays the time in
+// the database.
 type blockedNetworks struct {
 	mu    sync.Mutex
 	until map[string]models.Time
 }
 
-// block notes until when a network is refused.
+// block rejects a network until a time.
 func (r *blockedNetworks) block(network string, until models.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -33,12 +34,12 @@ func (r *blockedNetworks) block(network string, until models.Time) {
 	r.until[network] = until
 }
 
-// retryAfter returns for how long a network is refused still.
+// retryAfter returns how long a network is still blocked, 0 if it is not.
 func (r *blockedNetworks) retryAfter(network string, now models.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	until, noted := r.until[network]
-	if noted && until <= now {
+	until, ok := r.until[network]
+	if ok && until <= now {
 		delete(r.until, network)
 	}
 	return max(0, until.AsTime().Sub(now.AsTime()))
@@ -48,9 +49,8 @@ func errTooManyRegistrations(wait time.Duration) error {
 	return models.RateLimitError(wait, "too many agents were registered from this address")
 }
 
-// checkBlocked refuses without a transaction a network that was refused not long
-// ago: a limit that costs as much as what it limits is none. A request that was
-// answered before is let through to its answer.
+// checkBlocked returns RATE_LIMITED for a blocked network without a transaction. A replay
+// of an earlier request passes.
 func (m *Market) checkBlocked(ctx context.Context, request *auth.Request) error {
 	wait := m.blocked.retryAfter(request.Network(), m.now())
 	if wait == 0 {
@@ -62,13 +62,13 @@ func (m *Market) checkBlocked(ctx context.Context, request *auth.Request) error 
 	return errTooManyRegistrations(wait)
 }
 
-// registrationScope is in which an Idempotency-Key of a registration is known: a
-// client may come back from another address of its own.
+// registrationScope returns the scope of the Idempotency-Key of a registration: the
+// client's network, because its address may change between requests.
 func registrationScope(request *auth.Request) string { return "address:" + request.Network() }
 
-// limitRegistrations takes one registration of a network, and keeps it when the
-// transaction is committed only. RATE_LIMITED when there is none left. It comes
-// first: who is refused costs one statement.
+// limitRegistrations uses up one registration of a network, if the transaction commits.
+// RATE_LIMITED if there is none left. Call it first, so that a rejected request costs one
+// statement.
 func (m *Market) limitRegistrations(tx *database.Tx, network string) error {
 	every := m.Settings.RegisterEvery
 	if every == 0 {
@@ -83,11 +83,11 @@ func (m *Market) limitRegistrations(tx *database.Tx, network string) error {
 	if err != nil {
 		return fmt.Errorf("limit registrations: %w", err)
 	}
-	most := now.Add(time.Duration(m.Settings.RegisterBurst) * every)
-	if fullAt <= most {
+	latest := now.Add(time.Duration(m.Settings.RegisterBurst) * every)
+	if fullAt <= latest {
 		return nil
 	}
-	wait := fullAt.AsTime().Sub(most.AsTime())
+	wait := fullAt.AsTime().Sub(latest.AsTime())
 	m.blocked.block(network, now.Add(wait))
 	return errTooManyRegistrations(wait)
 }

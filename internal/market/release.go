@@ -11,10 +11,9 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Release gives a task that the caller works on back to the market: it is open
-// again and its budget is set aside in the poster's wallet. A hire that is given
-// back has failed, and its budget can be spent again. FORBIDDEN for anyone else,
-// CONFLICT when the task is not assigned.
+// Release gives up a task that is assigned to the caller. The task is open again, and its
+// budget is held in the poster's wallet. A released hire fails and its budget is
+// refunded. FORBIDDEN for any other agent, CONFLICT if the task is not assigned.
 func (m *Market) Release(ctx context.Context, actor auth.Actor, taskID string) (TaskResult, error) {
 	out, err := idempotency.Run(ctx, m.idempotency, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
 		task, err := m.loadAssigned(tx, actor, taskID)

@@ -14,51 +14,50 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// runHire runs the hired agent and settles the task by its outcome, unless the agent
-// promised a result: then the task is the agent's until its deadline, whatever
-// becomes of this process. What others made of the task meanwhile stays, and is
-// returned.
-func (m *Market) runHire(ctx context.Context, c *idempotency.Claim, h *hire) (out TaskResult, promised bool, err error) {
+// runHire runs the hired agent and settles the task. If the agent promises a result, the
+// task stays assigned until its deadline, even if this process stops. If the task was
+// ended by another request during the run, runHire returns that outcome.
+func (m *Market) runHire(ctx context.Context, claim *idempotency.Claim, h *hire) (out TaskResult, promised bool, err error) {
 	task := h.result.Task
-	running := m.executions.start(ctx, task.ID)
+	runCtx := m.executions.start(ctx, task.ID)
 	defer m.executions.finish(task.ID)
-	terms := RunOptions{Background: h.background, Deadline: h.deadline}
+	opts := RunOptions{Background: h.background, Deadline: h.deadline}
 	if h.background {
-		terms.OnText = func(piece string) { m.executions.publishText(task.ID, piece) }
+		opts.OnText = func(piece string) { m.executions.publishText(task.ID, piece) }
 	}
 	failpoint.Hit("execute-hired")
-	outcome, failure := m.callAgent(running, h, &task, terms)
+	result, failure := m.callAgent(runCtx, h, &task, opts)
 	failpoint.Hit("execute-ran")
-	if failure == nil && !outcome.Promised {
-		failure = checkResult(outcome.Result)
+	if failure == nil && !result.Promised {
+		failure = checkResult(result.Result)
 	}
-	var told error
+	var returnErr error
 	settle := func() error {
 		return m.deps.DB.Write(context.WithoutCancel(ctx), func(tx *database.Tx) error {
-			out, promised, told = TaskResult{}, false, failure
-			held, err := c.Lock(tx)
+			out, promised, returnErr = TaskResult{}, false, failure
+			lockedClaim, err := claim.Lock(tx)
 			if err != nil {
 				return err
 			}
-			now, err := lockTask(tx, task.ID)
+			current, err := lockTask(tx, task.ID)
 			if err != nil {
 				return err
 			}
-			if err := recordTokens(tx, task.ID, outcome.Tokens); err != nil {
+			if err := recordTokens(tx, task.ID, result.Tokens); err != nil {
 				return err
 			}
-			switch status := now.StatusAt(m.now()); {
-			case now.Status != models.Assigned: // others were there first
-				told = finalError(now)
-				out, err = m.withPosterWallet(tx, now)
+			switch status := current.StatusAt(m.now()); {
+			case current.Status != models.Assigned: // ended by another request
+				returnErr = finalError(current)
+				out, err = m.withPosterWallet(tx, current)
 			case status != models.Assigned:
-				told = errDeadlineExceeded()
-				out, err = m.settleHire(tx, held, now, "", told)
-			case outcome.Promised && failure == nil:
+				returnErr = errDeadlineExceeded()
+				out, err = m.settleHire(tx, lockedClaim, current, "", returnErr)
+			case result.Promised && failure == nil:
 				promised = true
-				out, err = m.recordPromise(tx, now, h.deadline)
+				out, err = m.recordPromise(tx, current, h.deadline)
 			default:
-				out, err = m.settleHire(tx, held, now, outcome.Result, failure)
+				out, err = m.settleHire(tx, lockedClaim, current, result.Result, failure)
 			}
 			failpoint.Hit("execute-settled")
 			return err
@@ -72,37 +71,36 @@ func (m *Market) runHire(ctx context.Context, c *idempotency.Claim, h *hire) (ou
 	if err != nil {
 		return TaskResult{}, false, err
 	}
-	return out, promised, told
+	return out, promised, returnErr
 }
 
-// callAgent runs the agent. A panic is a failure of this hire alone.
-func (m *Market) callAgent(ctx context.Context, h *hire, task *models.Task, terms RunOptions) (outcome RunResult, failure error) {
+// callAgent runs the agent. A panic fails only this hire.
+func (m *Market) callAgent(ctx context.Context, h *hire, task *models.Task, opts RunOptions) (result RunResult, failure error) {
 	defer func() {
 		if r := recover(); r != nil {
-			m.deps.Logger.ErrorContext(ctx, "a hire panicked", slog.Any("panic", r), slog.String("task_id", task.ID), slog.String("stack", string(debug.Stack())))
-			outcome, failure = RunResult{}, errNoResult()
+			m.deps.Logger.ErrorContext(ctx, "hire panicked", slog.Any("panic", r), slog.String("task_id", task.ID), slog.String("stack", string(debug.Stack())))
+			result, failure = RunResult{}, errNoResult()
 		}
 	}()
-	return m.deps.Runner.Run(ctx, h.agent, task, terms)
+	return m.deps.Runner.Run(ctx, h.agent, task, opts)
 }
 
-// How long a hire in the background waits before it asks the store again to write
-// down what came of it: longer each time.
+// Backoff of retrySettle; it doubles with each attempt.
 const (
 	minSettleBackoff = time.Second
 	maxSettleBackoff = 30 * time.Second
 )
 
-// retrySettle writes until the store takes it or refuses it, ctx ends or the server stops:
-// what an agent has done is not lost because the store was away.
-func (m *Market) retrySettle(ctx context.Context, taskID string, write func() error) error {
-	for pause := minSettleBackoff; ; pause = min(2*pause, maxSettleBackoff) {
-		err := write()
+// retrySettle retries settle while the database is unavailable, until ctx is done or the
+// server stops, so that an agent's result is not lost.
+func (m *Market) retrySettle(ctx context.Context, taskID string, settle func() error) error {
+	for backoff := minSettleBackoff; ; backoff = min(2*backoff, maxSettleBackoff) {
+		err := settle()
 		if err == nil || models.CodeOf(err) != models.Unavailable && models.CodeOf(err) != models.Internal {
 			return err
 		}
-		m.deps.Logger.ErrorContext(ctx, "cannot settle a hire yet", slog.Any("error", err), slog.String("task_id", taskID))
-		timer := time.NewTimer(pause)
+		m.deps.Logger.ErrorContext(ctx, "could not settle a hire; retrying", slog.Any("error", err), slog.String("task_id", taskID))
+		timer := time.NewTimer(backoff)
 		select {
 		case <-timer.C:
 			continue
@@ -122,7 +120,7 @@ func errNoResult() *models.Error {
 	return models.Errorf(models.ExecutionFailed, "the agent gave no result; the budget was given back")
 }
 
-// finalError is what a hire that has ended is answered with; nil when it has a result.
+// finalError returns the error of an ended hire, nil if it was completed.
 func finalError(task *models.Task) error {
 	switch {
 	case task.Status == models.Completed:
@@ -136,7 +134,7 @@ func finalError(task *models.Task) error {
 	}
 }
 
-// withPosterWallet is a hire as it is, with its poster's wallet.
+// withPosterWallet returns a hire with its poster's wallet.
 func (m *Market) withPosterWallet(tx *database.Tx, task *models.Task) (TaskResult, error) {
 	wallet, err := readWallet(tx, task.PosterID)
 	return TaskResult{Task: *task, Wallet: wallet}, err
@@ -149,8 +147,8 @@ func checkResult(result string) error {
 	return nil
 }
 
-// recordPromise leaves the task to the agent until the deadline. No process runs it any
-// more, so that none can take it down with it.
+// recordPromise keeps the task assigned until the deadline. It clears the task's process,
+// so that the task does not fail when this process stops.
 func (m *Market) recordPromise(tx *database.Tx, task *models.Task, deadline models.Time) (TaskResult, error) {
 	before := *task
 	task.Replica, task.LeaseUntil, task.OpenUntil = nil, &deadline, deadline
@@ -164,15 +162,15 @@ func (m *Market) recordPromise(tx *database.Tx, task *models.Task, deadline mode
 	return m.withPosterWallet(tx, task)
 }
 
-// settleHire pays the worker of a direct task, or refunds its poster when there
-// is a failure, and keeps the answer under the claim. Both are locked.
-func (m *Market) settleHire(tx *database.Tx, c *idempotency.Claim, task *models.Task, result string, failure error) (TaskResult, error) {
+// settleHire pays the worker of a hire, or refunds its poster if failure is not nil, and
+// stores the response. The caller holds the locks of the claim and the task.
+func (m *Market) settleHire(tx *database.Tx, claim *idempotency.Claim, task *models.Task, result string, failure error) (TaskResult, error) {
 	if failure != nil {
 		wallet, err := m.settleRefunded(tx, task, models.Failed, models.TaskFailed)
 		if err != nil {
 			return TaskResult{}, err
 		}
-		return TaskResult{Task: *task, Wallet: wallet}, idempotency.Save(tx, c, idempotency.Response[TaskResult]{Error: models.AsError(failure)})
+		return TaskResult{Task: *task, Wallet: wallet}, idempotency.Save(tx, claim, idempotency.Response[TaskResult]{Error: models.AsError(failure)})
 	}
 	if _, err := m.settlePaid(tx, task, result); err != nil {
 		return TaskResult{}, err
@@ -181,11 +179,11 @@ func (m *Market) settleHire(tx *database.Tx, c *idempotency.Claim, task *models.
 	if err != nil {
 		return TaskResult{}, err
 	}
-	return out, idempotency.Save(tx, c, idempotency.Response[TaskResult]{Value: out})
+	return out, idempotency.Save(tx, claim, idempotency.Response[TaskResult]{Value: out})
 }
 
-// awaitResult waits for the end of a hire whose agent promised a result, and returns
-// the hire as it stands then, or once ctx ends or [Market.Hurry] is called.
+// awaitResult waits until a hire with a promised result has ended, ctx is done or
+// [Market.StopWaiting] is called, and returns the hire's current state.
 func (m *Market) awaitResult(ctx context.Context, actor auth.Actor, out TaskResult) (TaskResult, error) {
 	id := out.Task.ID
 	woken := make(chan struct{}, 1)
@@ -200,12 +198,12 @@ func (m *Market) awaitResult(ctx context.Context, actor auth.Actor, out TaskResu
 	})
 	defer feed.Close()
 	for {
-		now, err := m.readHire(ctx, actor, id)
+		current, err := m.readHire(ctx, actor, id)
 		if err == nil {
-			out = now
+			out = current
 		}
 		if ctx.Err() != nil {
-			return out, nil // the end of waiting is no failure
+			return out, nil // the hire goes on after the timeout
 		}
 		if err != nil {
 			return TaskResult{}, err
@@ -215,10 +213,10 @@ func (m *Market) awaitResult(ctx context.Context, actor auth.Actor, out TaskResu
 		}
 		event, err := feed.Next(ctx)
 		if err != nil {
-			return out, nil // who can no longer be told waits no longer
+			return out, nil // the feed is closed; the hire goes on
 		}
 		if event != nil {
-			continue // what happened is read anew
+			continue
 		}
 		select {
 		case <-woken:
@@ -229,7 +227,7 @@ func (m *Market) awaitResult(ctx context.Context, actor auth.Actor, out TaskResu
 	}
 }
 
-// readHire reads a hire as its poster sees it.
+// readHire reads a hire and the wallet of its poster.
 func (m *Market) readHire(ctx context.Context, poster auth.Actor, taskID string) (TaskResult, error) {
 	task, err := m.Task(ctx, poster.AgentID, taskID)
 	if err != nil {

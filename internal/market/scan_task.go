@@ -11,21 +11,21 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// taskColumns are what scanTask reads, in its order.
+// taskColumns are the columns that scanTask scans, in its order.
 const taskColumns = `tasks.id, tasks.poster_id, tasks.worker_id, tasks.title, tasks.description, tasks.budget, tasks.capabilities,
 	tasks.origin, tasks.status, tasks.attempt, tasks.lapses, tasks.lease_for, tasks.open_until, tasks.lease_until, tasks.result,
 	tasks.rating_score, tasks.rating_comment, tasks.rated_at, tasks.created_at, tasks.accepted_at, tasks.completed_at,
 	tasks.closed_at, tasks.replica, tasks.tokens`
 
-// scanTasks reads the tasks, likely so many, that a query of taskColumns finds.
-// Done through gorm, filling in the fields takes as long as finding the rows.
-func scanTasks(query *gorm.DB, likely int) ([]models.Task, error) {
+// scanTasks returns the tasks of a query for taskColumns, with room for capacity. It
+// scans without gorm, whose reflection takes as long as the query.
+func scanTasks(query *gorm.DB, capacity int) ([]models.Task, error) {
 	rows, err := query.Rows()
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close() //nolint:errcheck // what it could say, Err has said
-	tasks := make([]models.Task, 0, likely)
+	defer rows.Close() //nolint:errcheck // Err reports it
+	tasks := make([]models.Task, 0, capacity)
 	for rows.Next() {
 		tasks = append(tasks, models.Task{})
 		if err := scanTask(rows, &tasks[len(tasks)-1]); err != nil {

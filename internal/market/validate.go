@@ -10,8 +10,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Limits of what agents may write, in characters unless said otherwise. The
-// schema's descriptions give the same figures.
+// Limits of input fields, in characters unless noted. The schema's descriptions repeat
+// them.
 const (
 	maxName                 = 100
 	maxAgentDescription     = 2000
@@ -21,46 +21,51 @@ const (
 	maxDescription          = 50_000
 	maxResult               = 200_000
 	maxComment              = 1000
-	maxCapabilities         = 50 // words of an agent
-	maxRequiredCapabilities = 20 // words of a task
+	maxCapabilities         = 50 // of an agent
+	maxRequiredCapabilities = 20 // of a task
 	maxCapabilityLength     = 50
 	maxOpenFor              = 90 * 24 * time.Hour
 	maxLease                = 30 * 24 * time.Hour
 )
 
-// checkText refuses text that is not valid, or not between two lengths.
-func checkText(field, text string, least, most int) error {
+// checkText returns INVALID_INPUT for invalid text and for text that is empty with a
+// positive minLen or longer than maxLen characters.
+func checkText(field, text string, minLen, maxLen int) error {
 	switch n := utf8.RuneCountInString(text); {
 	case !utf8.ValidString(text):
 		return models.Invalid(field, "must be valid UTF-8")
 	case strings.ContainsRune(text, 0):
 		return models.Invalid(field, "must not have NUL characters")
-	case least > 0 && strings.TrimSpace(text) == "":
+	case minLen > 0 && strings.TrimSpace(text) == "":
 		return models.Invalid(field, "must not be empty")
-	case n > most:
-		return models.Invalid(field, "must have at most %d characters, not %d", most, n)
+	case n > maxLen:
+		return models.Invalid(field, "must have at most %d characters, not %d", maxLen, n)
 	}
 	return nil
 }
 
-// NormalizeCapabilities returns capabilities as they are kept: lower case, without blanks at
-// their ends, without repeats, in the order given.
-func NormalizeCapabilities(field string, words []string, most int) ([]string, error) {
-	kept := make([]string, 0, len(words))
-	for _, word := range words {
-		word = strings.ToLower(strings.TrimSpace(word))
-		if err := checkText(field, word, 1, maxCapabilityLength); err != nil {
+// NormalizeCapabilities returns capabilities in lower case, trimmed and without
+// duplicates, in the given order. INVALID_INPUT for an invalid capability and for more
+// than limit.
+func NormalizeCapabilities(field string, capabilities []string, limit int) ([]string, error) {
+	normalized := make([]string, 0, len(capabilities))
+	for _, capability := range capabilities {
+		capability = normalizeCapability(capability)
+		if err := checkText(field, capability, 1, maxCapabilityLength); err != nil {
 			return nil, err
 		}
-		if !slices.Contains(kept, word) {
-			kept = append(kept, word)
+		if !slices.Contains(normalized, capability) {
+			normalized = append(normalized, capability)
 		}
-		if len(kept) > most {
-			return nil, models.Invalid(field, "must have at most %d words", most)
+		if len(normalized) > limit {
+			return nil, models.Invalid(field, "must have at most %d words", limit)
 		}
 	}
-	return kept, nil
+	return normalized, nil
 }
+
+// normalizeCapability returns a capability in its stored form.
+func normalizeCapability(text string) string { return strings.ToLower(strings.TrimSpace(text)) }
 
 func checkEmail(field, email string) error {
 	if email == "" {
@@ -89,13 +94,14 @@ func (m *Market) checkBudget(field string, budget models.Credits) error {
 	return nil
 }
 
-// minutesOrDefault returns a number of minutes as a duration, the default without one.
-func minutesOrDefault(field string, n *int, most, standard time.Duration) (time.Duration, error) {
+// minutesOrDefault returns n minutes, or the default if n is nil. INVALID_INPUT for a
+// number below 1 or above limit.
+func minutesOrDefault(field string, n *int, limit, defaultDuration time.Duration) (time.Duration, error) {
 	if n == nil {
-		return standard, nil
+		return defaultDuration, nil
 	}
-	if *n < 1 || *n > int(most.Minutes()) {
-		return 0, models.Invalid(field, "must be from 1 to %d minutes", int(most.Minutes()))
+	if *n < 1 || *n > int(limit.Minutes()) {
+		return 0, models.Invalid(field, "must be from 1 to %d minutes", int(limit.Minutes()))
 	}
 	return time.Duration(*n) * time.Minute, nil
 }

@@ -13,7 +13,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// maxSecretOverlap is how long a replaced secret may keep signing.
+// maxSecretOverlap is the longest time that a replaced secret can keep signing.
 const maxSecretOverlap = 24 * time.Hour
 
 // Webhooks delivers events to the URLs that agents subscribe.
@@ -46,27 +46,27 @@ type Webhooks interface {
 	OldestNeeded(ctx context.Context) (eventID int64, err error)
 }
 
-// WebhookResult is an agent's webhook and, when one was made, its secret.
+// WebhookResult is an agent's webhook, and its secret if it was just created.
 type WebhookResult struct {
 	Webhook models.Webhook
 	Secret  *string
 }
 
-// setWebhookInput is the input of SetWebhook, for its fingerprint.
+// setWebhookInput is the fingerprint of SetWebhook.
 type setWebhookInput struct {
 	URL    string
 	Events []models.WebhookEvent
 }
 
-// SetWebhook sets or changes where the caller is notified, and of what beside posted
-// tasks; nil leaves that as it is. INVALID_INPUT for an address that may not be
-// called and for an event that there is not.
-func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address string, events []models.WebhookEvent) (WebhookResult, error) {
-	address, err := m.deps.CheckURL("url", address)
+// SetWebhook sets the caller's webhook URL, and the events it gets in addition to posted
+// tasks; nil events keep the current ones. INVALID_INPUT for a URL that must not be
+// called and for an unknown event.
+func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string, events []models.WebhookEvent) (WebhookResult, error) {
+	url, err := m.deps.CheckURL("url", url)
 	if err != nil {
 		return WebhookResult{}, err
 	}
-	kept, err := m.checkUnlessReplayed(ctx, actor.AgentID, func() error { return m.deps.CheckHost(ctx, "url", address) })
+	replay, err := m.checkUnlessReplayed(ctx, actor.AgentID, func() error { return m.deps.CheckHost(ctx, "url", url) })
 	if err != nil {
 		return WebhookResult{}, err
 	}
@@ -75,22 +75,22 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, address strin
 			return WebhookResult{}, err
 		}
 	}
-	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "setWebhook", setWebhookInput{address, events}, func(tx *database.Tx) (WebhookResult, error) {
-		if kept {
+	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "setWebhook", setWebhookInput{url, events}, func(tx *database.Tx) (WebhookResult, error) {
+		if replay {
 			return WebhookResult{}, idempotency.ErrExpired()
 		}
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.WebhookSet, urlHost(address)); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.WebhookSet, urlHost(url)); err != nil {
 			return WebhookResult{}, err
 		}
-		webhook, secret, err := m.deps.Webhooks.Subscribe(tx, actor.AgentID, address, events)
+		webhook, secret, err := m.deps.Webhooks.Subscribe(tx, actor.AgentID, url, events)
 		return newWebhookResult(webhook, secret), err
 	})
 }
 
-// RemoveWebhook stops notifying the caller.
+// RemoveWebhook removes the caller's webhook.
 func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
 	_, err := idempotency.Run(ctx, m.idempotency, actor.AgentID, "removeWebhook", struct{}{}, func(tx *database.Tx) (struct{}, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
@@ -104,8 +104,8 @@ func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
 	return err
 }
 
-// RotateSecret replaces the secret that signs what is sent to the caller. Both
-// sign for so many minutes, 0 to 1440.
+// RotateSecret replaces the caller's signing secret. Both secrets sign for
+// overlapMinutes, 0 to 1440. INVALID_INPUT for another number.
 func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinutes int) (WebhookResult, error) {
 	if overlapMinutes < 0 || overlapMinutes > int(maxSecretOverlap.Minutes()) {
 		return WebhookResult{}, models.Invalid("overlapMinutes", "must be from 0 to %d", int(maxSecretOverlap.Minutes()))
@@ -122,8 +122,8 @@ func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinu
 	})
 }
 
-// ResumeWebhook has the caller's webhook served again that was suspended. CONFLICT
-// when none is set.
+// ResumeWebhook resumes deliveries to the caller's suspended webhook. CONFLICT if there is
+// no webhook.
 func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.Webhook, error) {
 	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "resumeWebhook", struct{}{}, func(tx *database.Tx) (models.Webhook, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
@@ -136,7 +136,7 @@ func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.We
 	})
 }
 
-// Redeliver has a delivery to the caller made again. NOT_FOUND for others'.
+// Redeliver sends a delivery to the caller again. NOT_FOUND for another agent's delivery.
 func (m *Market) Redeliver(ctx context.Context, actor auth.Actor, deliveryID string) (models.Delivery, error) {
 	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "redeliverWebhook", deliveryID, func(tx *database.Tx) (models.Delivery, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
@@ -149,19 +149,19 @@ func (m *Market) Redeliver(ctx context.Context, actor auth.Actor, deliveryID str
 	})
 }
 
-// maxRedeliveries is how many deliveries one call has made again, in a transaction that
-// others wait for: a thousand took 80 to 190 ms on SQLite on two busy cores.
+// maxRedeliveries bounds one call of RedeliverFailed, because other writers wait for its
+// transaction: 1000 deliveries took 80 to 190 ms on SQLite with two busy cores.
 const maxRedeliveries = 200
 
-// RedeliveryResult is what redelivering a page gave.
+// RedeliveryResult is the result of [Market.RedeliverFailed].
 type RedeliveryResult struct {
 	Count   int
-	LastID  string // the last delivery that was looked at, empty for none
+	LastID  string // of the last delivery of the page; empty for an empty page
 	HasMore bool
 }
 
-// RedeliverFailed has a page of the caller's deliveries made again that were given
-// up. INVALID_INPUT for a page that cannot be.
+// RedeliverFailed sends a page of the caller's failed deliveries again. INVALID_INPUT for
+// an invalid page.
 func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in models.FailedDeliveryQuery) (RedeliveryResult, error) {
 	switch {
 	case in.First < 1 || in.First > maxRedeliveries:
@@ -191,15 +191,15 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 	})
 }
 
-// isID reports whether a text is an id in the one spelling that ids have.
+// isID reports whether text is a UUID in its canonical form.
 func isID(text string) bool {
 	id, err := uuid.Parse(text)
 	return err == nil && id.String() == text
 }
 
-// urlHost is where an address leads, without what in it may be secret.
-func urlHost(address string) string {
-	u, err := url.Parse(address)
+// urlHost returns the host of a URL, without its path and query, which can be secret.
+func urlHost(text string) string {
+	u, err := url.Parse(text)
 	if err != nil {
 		return ""
 	}
