@@ -31,7 +31,7 @@ func TestFill(t *testing.T) {
 	if err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'wallets%'").Scan(&triggers); err != nil || triggers == 0 {
 		t.Errorf("%d triggers were put back: %v", triggers, err)
 	}
-	for _, statement := range []string{"DROP TRIGGER wallets_explained", "UPDATE wallets SET available = available + 1 WHERE rowid = 7"} {
+	for _, statement := range []string{"DROP TRIGGER wallets_match_transfers", "UPDATE wallets SET available = available + 1 WHERE rowid = 7"} {
 		if _, err := db.ExecContext(t.Context(), statement); err != nil {
 			t.Fatal(err)
 		}

@@ -220,7 +220,7 @@ func TestWebhookLifecycle(t *testing.T) {
 	b.mustQuery(t, worker, `mutation { pingWebhook { delivered requestBody attempt { number responseStatus responseBody error } } }`).
 		assertFields(t, "pingWebhook.delivered", "true", "pingWebhook.attempt.responseStatus", "200", "pingWebhook.attempt.responseBody", "thanks")
 	testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
-		return tx.Exec("UPDATE webhooks SET status = 'suspended', suspended_for = 'gone', suspended_at = ? WHERE agent_id = ?", models.NewTime(b.Clock.Now()), worker.id).Error
+		return tx.Exec("UPDATE webhooks SET status = 'suspended', suspended_reason = 'gone', suspended_at = ? WHERE agent_id = ?", models.NewTime(b.Clock.Now()), worker.id).Error
 	}))
 	b.mustQuery(t, worker, "{ viewer { "+hook+" } }").
 		assertFields(t, "viewer.webhook.status", "SUSPENDED", "viewer.webhook.suspendedReason", "GONE", "viewer.webhook.pendingCount", "0", "viewer.webhook.failedCount", "0")

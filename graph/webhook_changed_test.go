@@ -20,7 +20,7 @@ func TestWebhookChanged(t *testing.T) {
 	suspend := func(c caller) {
 		t.Helper()
 		testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
-			if err := tx.Exec("UPDATE webhooks SET status = 'suspended', suspended_at = 1, suspended_for = 'gone' WHERE agent_id = ?", c.id).Error; err != nil {
+			if err := tx.Exec("UPDATE webhooks SET status = 'suspended', suspended_at = 1, suspended_reason = 'gone' WHERE agent_id = ?", c.id).Error; err != nil {
 				return err
 			}
 			return b.Log.AppendNoID(tx, models.Event{Kind: models.EventWebhookSuspended, AgentID: &c.id, CreatedAt: models.NewTime(b.Clock.Now())})

@@ -60,7 +60,7 @@ type AgentCapability struct {
 	Capability   string `gorm:"primaryKey"`
 	AgentID      string `gorm:"primaryKey"`
 	PricePerTask Credits
-	HasWebhook   int `gorm:"column:notified"` // 1 when the agent has a webhook
+	HasWebhook   int // 1 when the agent has a webhook
 }
 
 // APIKey is what is kept of a key: its SHA-256 and whose it is.

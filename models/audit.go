@@ -15,7 +15,7 @@ const (
 	WebhookResumed      AuditAction = "webhook.resumed"
 	SecretRotated       AuditAction = "secret.rotated"
 	DeliveryRepeated    AuditAction = "delivery.repeated" // of a page its object is the last one
-	SecretsReencrypted  AuditAction = "secrets.resealed"
+	SecretsReencrypted  AuditAction = "secrets.reencrypted"
 	OperatorRefused     AuditAction = "operator.refused"
 	AuditRead           AuditAction = "audit.read"
 	RegistrationRefused AuditAction = "registration.refused"
@@ -37,5 +37,5 @@ type AuditEntry struct {
 	Address   string      `json:"address"`    // of the client; of refusals its network
 	RequestID string      `json:"request_id"` // empty for refusals
 	Outcome   string      `json:"outcome"`
-	Count     int64       `gorm:"column:times" json:"times"` // how often, since the entry before
+	Count     int64       `json:"times"` // how often, since the entry before
 }

@@ -6,7 +6,7 @@ type IdempotencyKey struct {
 	Scope       string `gorm:"primaryKey"`
 	Key         string `gorm:"primaryKey"`
 	Fingerprint []byte
-	Response    []byte `gorm:"column:answer"`
+	Response    []byte
 	TaskID      *string
 	CreatedAt   Time
 }

@@ -63,11 +63,11 @@ type Webhook struct {
 	AgentID         string `gorm:"primaryKey"`
 	URL             string
 	Status          WebhookStatus
-	FailingSince    *Time              // the first failure since the last success
-	SuspendedAt     *Time              // nil while it is served, as SuspendedReason
-	SuspendedReason *WebhookSuspension `gorm:"column:suspended_for"`
-	Events          []WebhookEvent     `gorm:"serializer:json"`      // asked for beside HookPosted; never nil
-	UpdatedAt       Time               `gorm:"autoUpdateTime:false"` // when it was last set or resumed; gorm would put seconds in it
+	FailingSince    *Time // the first failure since the last success
+	SuspendedAt     *Time // nil while it is served, as SuspendedReason
+	SuspendedReason *WebhookSuspension
+	Events          []WebhookEvent `gorm:"serializer:json"`      // asked for beside HookPosted; never nil
+	UpdatedAt       Time           `gorm:"autoUpdateTime:false"` // when it was last set or resumed; gorm would put seconds in it
 }
 
 // MaskedURL is the address with all but its end hidden.
@@ -80,10 +80,10 @@ func (w *Webhook) AllEvents() []WebhookEvent { return append([]WebhookEvent{Hook
 // Previous signs in addition until PreviousUntil.
 type Secret struct {
 	AgentID       string `gorm:"primaryKey"`
-	Encrypted     []byte `gorm:"column:sealed"`
+	Encrypted     []byte
 	Hint          string // the first characters, to tell secrets apart
-	Previous      []byte `gorm:"column:old"`
-	PreviousUntil *Time  `gorm:"column:old_until"`
+	Previous      []byte
+	PreviousUntil *Time
 }
 
 // DeliveryStatus says where a delivery stands.
@@ -107,7 +107,7 @@ type Delivery struct {
 	WorkerID       *string // of the event, nil of a posted task
 	Status         DeliveryStatus
 	Attempts       int // made so far
-	AttemptsLeft   int `gorm:"column:tries_left"` // before the delivery is given up
+	AttemptsLeft   int // before the delivery is given up
 	ResponseStatus *int
 	LastError      *string
 	CreatedAt      Time

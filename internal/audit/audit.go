@@ -59,7 +59,7 @@ func (l *Log) Read(ctx context.Context, q Query) ([]models.AuditEntry, error) {
 // with the address and the id of the request in ctx.
 func (l *Log) Record(ctx context.Context, tx *database.Tx, actor string, action models.AuditAction, object string) error {
 	request := auth.RequestFrom(ctx)
-	return tx.ExecOne(`INSERT INTO audit_entries (created_at, actor, action, object, address, request_id, outcome, times) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+	return tx.ExecOne(`INSERT INTO audit_entries (created_at, actor, action, object, address, request_id, outcome, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 		models.NewTime(l.now()), actor, action, object, request.Address, request.ID, models.AuditOK, 1)
 }
 

@@ -15,7 +15,7 @@ import (
 
 // secretsTable are those of the store's agents, as webhooks keeps them.
 func secretsTable() auth.EncryptedTable {
-	return auth.EncryptedTable{Name: "secrets", KeyColumns: []string{"agent_id"}, Columns: []string{"sealed", "old"}, Label: func(key []string) string { return key[0] }}
+	return auth.EncryptedTable{Name: "secrets", KeyColumns: []string{"agent_id"}, Columns: []string{"encrypted", "previous"}, Label: func(key []string) string { return key[0] }}
 }
 
 // encryptSecrets gives so many agents a secret each, that box seals; every third has an old
@@ -53,7 +53,7 @@ func TestReencrypt(t *testing.T) {
 		for i := range agents / 10 {
 			id := fmt.Sprintf("agent-%04d", 10*i)
 			testutil.Must(t, b.db.Write(t.Context(), func(tx *database.Tx) error {
-				return tx.Model(&models.Secret{AgentID: id}).Update("sealed", both.Encrypt([]byte("replaced"), id)).Error
+				return tx.Model(&models.Secret{AgentID: id}).Update("encrypted", both.Encrypt([]byte("replaced"), id)).Error
 			}))
 		}
 	})
@@ -92,7 +92,7 @@ func TestReencrypt_unknownKey(t *testing.T) {
 	testutil.Must(t, err)
 	before := b.storedSecrets()
 	err = auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(auth.ReencryptProgress) { t.Error("told of a page") })
-	if err == nil || !strings.Contains(err.Error(), "sealed of agent-0000") || strings.Contains(err.Error(), "secret of") {
+	if err == nil || !strings.Contains(err.Error(), "encrypted of agent-0000") || strings.Contains(err.Error(), "secret of") {
 		t.Errorf("got %v", err)
 	}
 	if b.storedSecrets() != before {

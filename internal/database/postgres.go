@@ -341,7 +341,7 @@ func isTransient(err error) bool {
 func (s *postgresStore) assignCursors(ctx context.Context, notify bool) (some bool, err error) {
 	for {
 		var numbered int64
-		if err := s.internalPool.QueryRow(ctx, "SELECT number_events($1, $2)", cursorBatchSize, notify).Scan(&numbered); err != nil {
+		if err := s.internalPool.QueryRow(ctx, "SELECT assign_cursors($1, $2)", cursorBatchSize, notify).Scan(&numbered); err != nil {
 			return some, fmt.Errorf("number events: %w", err)
 		}
 		some = some || numbered > 0

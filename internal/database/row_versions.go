@@ -39,7 +39,7 @@ func (c *rowVersions) bucket(table, id string) uint32 {
 	return uint32(maphash.Comparable(c.seed, [2]string{table, id}) % bucketCount)
 }
 
-// recordChange is what the triggers call, as note_change, for a row that has changed.
+// recordChange is what the triggers call, as record_change, for a row that has changed.
 func (c *rowVersions) recordChange(table, id string) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -70,7 +70,7 @@ func triggerSQL() string {
 	var all strings.Builder
 	for table, key := range trackedTables {
 		for verb, row := range map[string]string{"INSERT": "NEW", "UPDATE": "NEW", "DELETE": "OLD"} {
-			fmt.Fprintf(&all, "CREATE TEMP TRIGGER changed_%[1]s_%[2]s AFTER %[2]s ON main.%[1]s BEGIN SELECT note_change('%[1]s', %[3]s.%[4]s); END;\n",
+			fmt.Fprintf(&all, "CREATE TEMP TRIGGER changed_%[1]s_%[2]s AFTER %[2]s ON main.%[1]s BEGIN SELECT record_change('%[1]s', %[3]s.%[4]s); END;\n",
 				table, verb, row, key)
 		}
 	}

@@ -26,7 +26,7 @@ func newConnector(file string, params url.Values, watched *rowVersions) (driver.
 	opened := &connector{dsn: file + "?" + params.Encode(), driver: &sqlite3.SQLiteDriver{}}
 	if watched != nil {
 		opened.driver.ConnectHook = func(conn *sqlite3.SQLiteConn) error {
-			err := conn.RegisterFunc("note_change", watched.recordChange, false)
+			err := conn.RegisterFunc("record_change", watched.recordChange, false)
 			if again := watched.reconnectTriggers(); err == nil && again != "" {
 				_, err = conn.Exec(again, nil)
 			}

@@ -46,11 +46,11 @@ func newConnector(file string, params url.Values, watched *rowVersions) (driver.
 		_, err := conn.ExecContext(context.Background(), again, nil) //nolint:forbidigo // it is the connection's own
 		return err
 	})
-	return opened, opened.driver.RegisterScalarFunction("note_change", 2, func(_ *modernc.FunctionContext, args []driver.Value) (driver.Value, error) {
+	return opened, opened.driver.RegisterScalarFunction("record_change", 2, func(_ *modernc.FunctionContext, args []driver.Value) (driver.Value, error) {
 		table, ok := args[0].(string)
 		id, also := args[1].(string)
 		if !ok || !also {
-			return nil, fmt.Errorf("note_change of a %T and a %T", args[0], args[1])
+			return nil, fmt.Errorf("record_change of a %T and a %T", args[0], args[1])
 		}
 		return watched.recordChange(table, id), nil
 	})

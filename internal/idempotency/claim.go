@@ -97,7 +97,7 @@ func Save[Out any](tx *database.Tx, c *Claim, response Response[Out]) error {
 	if err != nil {
 		return fmt.Errorf("store a response: %w", err)
 	}
-	return tx.ExecOne("UPDATE idempotency_keys SET answer = ? WHERE scope = ? AND key = ?", c.cipher.Encrypt(plain, c.label()), c.row.Scope, c.row.Key)
+	return tx.ExecOne("UPDATE idempotency_keys SET response = ? WHERE scope = ? AND key = ?", c.cipher.Encrypt(plain, c.label()), c.row.Scope, c.row.Key)
 }
 
 // BindTask records which task the operation works on, so that [Store.ForTask] finds the
@@ -136,7 +136,7 @@ func (c *Claim) RunningTask() (taskID string, ok bool) {
 // nil when there is none.
 func (s *Store) ForTask(tx *database.Tx, taskID string) (*Claim, error) {
 	var row models.IdempotencyKey
-	err := tx.ForUpdate().Take(&row, "task_id = ? AND answer IS NULL", taskID).Error
+	err := tx.ForUpdate().Take(&row, "task_id = ? AND response IS NULL", taskID).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		return nil, nil //nolint:nilnil // most tasks have no claim
 	}
@@ -149,7 +149,7 @@ func (s *Store) ForTask(tx *database.Tx, taskID string) (*Claim, error) {
 // EncryptedColumns describes the stored responses for re-encryption.
 func EncryptedColumns() auth.EncryptedTable {
 	return auth.EncryptedTable{
-		Name: "idempotency_keys", KeyColumns: []string{"scope", "key"}, Columns: []string{"answer"},
+		Name: "idempotency_keys", KeyColumns: []string{"scope", "key"}, Columns: []string{"response"},
 		Label: func(key []string) string { return label(key[0], key[1]) },
 	}
 }

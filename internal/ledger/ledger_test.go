@@ -89,21 +89,21 @@ func TestDatabase_rejectsInvalidChanges(t *testing.T) {
 			id, kind, debit, credit, amount, task, balance)
 	}
 	const (
-		follow    = "a transfer must follow its task"
-		overdraft = "an escrow cannot pay what it does not hold"
+		follow    = "a transfer must match the state of its task"
+		overdraft = "an escrow cannot pay more than it holds"
 	)
 	for _, row := range []struct{ name, statement, says string }{
-		{"credits from nowhere", "UPDATE wallets SET available = available + 1, last_seq = last_seq + 1 WHERE agent_id = 'POSTER'", "a wallet changes only by a transfer"},
-		{"an overdraft", "UPDATE wallets SET available = -1 WHERE agent_id = 'POSTER'", "a wallet changes only by a transfer"},
-		{"a new wallet with credits", "INSERT INTO wallets (agent_id, available) VALUES ('stranger', 5)", "a new wallet is empty"},
+		{"credits from nowhere", "UPDATE wallets SET available = available + 1, last_seq = last_seq + 1 WHERE agent_id = 'POSTER'", "a wallet must match its transfers"},
+		{"an overdraft", "UPDATE wallets SET available = -1 WHERE agent_id = 'POSTER'", "a wallet must match its transfers"},
+		{"a new wallet with credits", "INSERT INTO wallets (agent_id, available) VALUES ('stranger', 5)", "a new wallet must be empty"},
 		{"a wallet without an agent", "INSERT INTO wallets (agent_id) VALUES ('stranger')", "violates foreign key constraint"},
-		{"a wallet removed", "DELETE FROM wallets WHERE agent_id = 'POSTER'", "wallets are kept"},
+		{"a wallet removed", "DELETE FROM wallets WHERE agent_id = 'POSTER'", "wallets cannot be deleted"},
 		{"a transfer altered", "UPDATE transfers SET amount = 1", "transfers are immutable"},
 		{"a transfer removed", "DELETE FROM transfers", "transfers are immutable"},
 		{"transfers replaced", services.ForEngine("INSERT OR REPLACE INTO transfers SELECT * FROM transfers", "TRUNCATE transfers CASCADE"), "transfers are immutable"},
 		{"a second grant", transfer("grant:POSTER", "grant", "issuance", "available:POSTER", 100, "NULL"), "duplicated key not allowed"},
-		{"a grant under another name", transfer("grant:again", "grant", "issuance", "available:POSTER", 100, "NULL"), "a grant goes from issuance to an agent, once"},
-		{"a grant from another's wallet", transfer("grant:POSTER", "grant", "available:WORKER", "available:POSTER", 100, "NULL"), "a grant goes from issuance to an agent, once"},
+		{"a grant under another name", transfer("grant:again", "grant", "issuance", "available:POSTER", 100, "NULL"), "a grant must go from issuance to an agent, once per agent"},
+		{"a grant from another's wallet", transfer("grant:POSTER", "grant", "available:WORKER", "available:POSTER", 100, "NULL"), "a grant must go from issuance to an agent, once per agent"},
 		{"a second payout", transfer("payout:COMPLETED", "payout", "escrow:COMPLETED", "available:WORKER", 22, "'COMPLETED'"), overdraft},
 		{"a payout before completion", transfer("payout:ASSIGNED", "payout", "escrow:ASSIGNED", "available:WORKER", 18, "'ASSIGNED'"), follow},
 		{"a payout to another", transfer("payout:COMPLETED", "payout", "escrow:COMPLETED", "available:POSTER", 22, "'COMPLETED'"), overdraft},
@@ -123,15 +123,15 @@ func TestDatabase_rejectsInvalidChanges(t *testing.T) {
 		{"a transfer of nothing", transfer("hold:OPEN", "hold", "available:POSTER", "held:POSTER", 0, "'OPEN'"), follow},
 		{"a transfer without a task", transfer("fee:none", "fee", "escrow:none", "fees", 1, "NULL"), overdraft},
 		{"a kind that is unknown", transfer("gift:1", "gift", "available:POSTER", "available:WORKER", 1, "'OPEN'"), follow},
-		{"a task with another budget", "UPDATE tasks SET budget = 11 WHERE id = 'OPEN'", "what a task asks for is fixed"},
-		{"an ended task opened again", "UPDATE tasks SET status = 'assigned' WHERE id = 'COMPLETED'", "illegal move of a task"},
-		{"another worker after the end", "UPDATE tasks SET worker_id = NULL WHERE id = 'COMPLETED'", "a task that has ended is fixed"},
-		{"a task removed", "DELETE FROM tasks WHERE id = 'OPEN'", "tasks are kept"},
+		{"a task with another budget", "UPDATE tasks SET budget = 11 WHERE id = 'OPEN'", "the terms of a task cannot change"},
+		{"an ended task opened again", "UPDATE tasks SET status = 'assigned' WHERE id = 'COMPLETED'", "invalid change of task status"},
+		{"another worker after the end", "UPDATE tasks SET worker_id = NULL WHERE id = 'COMPLETED'", "a task that has ended cannot change"},
+		{"a task removed", "DELETE FROM tasks WHERE id = 'OPEN'", "tasks cannot be deleted"},
 		{"a task for its own poster", "UPDATE tasks SET status = 'assigned', attempt = 1, worker_id = 'POSTER' WHERE id = 'OPEN'", services.ForEngine("CHECK", "check constraint")},
 		{"an event altered", "UPDATE events SET kind = 'task.posted'", "events are immutable"},
-		{"events replaced", services.ForEngine("INSERT OR REPLACE INTO events (seq, kind, created_at) SELECT seq, kind, created_at FROM events", "TRUNCATE events CASCADE"), "events are kept until"},
-		{"the horizon removed", services.ForEngine("DELETE FROM event_horizon", "TRUNCATE event_horizon"), "there is one horizon"},
-		{"the sums removed", services.ForEngine("DELETE FROM ledger_sums", "TRUNCATE ledger_sums"), "the sums of the ledger only grow"},
+		{"events replaced", services.ForEngine("INSERT OR REPLACE INTO events (seq, kind, created_at) SELECT seq, kind, created_at FROM events", "TRUNCATE events CASCADE"), "events after the horizon cannot be deleted"},
+		{"the horizon removed", services.ForEngine("DELETE FROM event_horizon", "TRUNCATE event_horizon"), "event_horizon must have exactly one row"},
+		{"the sums removed", services.ForEngine("DELETE FROM ledger_sums", "TRUNCATE ledger_sums"), "the ledger totals can only grow"},
 		{"half a credit", "UPDATE agents SET price_per_task = '1.5'", services.ForEngine("cannot store REAL value in INTEGER column", "invalid input syntax for type bigint")},
 	} {
 		if err := s.exec(t, row.statement); err == nil || !strings.Contains(err.Error(), row.says) {
@@ -160,7 +160,7 @@ func TestVerify(t *testing.T) {
 		{"an event removed", "DELETE FROM events WHERE kind = 'task.completed'", "task COMPLETED is completed but no event says so"},
 		{"a capability of another agent's standing", "INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task) VALUES ('x', 'WORKER', 1, 10)", "capability x of agent WORKER says 1"},
 		{"a capability of another price", "INSERT INTO agent_capabilities (capability, agent_id, price_per_task) VALUES ('x', 'WORKER', 9)", "capability x of agent WORKER says 0"},
-		{"a capability with a webhook that is not", "INSERT INTO agent_capabilities (capability, agent_id, price_per_task, notified) VALUES ('x', 'WORKER', 10, 1)", "capability x of agent WORKER says 0"},
+		{"a capability with a webhook that is not", "INSERT INTO agent_capabilities (capability, agent_id, price_per_task, has_webhook) VALUES ('x', 'WORKER', 10, 1)", "capability x of agent WORKER says 0"},
 		{"a capability of a task that has moved on", "INSERT INTO task_capabilities (capability, task_id) VALUES ('x', 'COMPLETED')", "capability x of task COMPLETED says open, it is completed"},
 		{"credits issued to nobody", "UPDATE transfers SET amount = 150 WHERE id = 'grant:POSTER'", "250 credits were issued but wallets, escrow and fees hold 200"},
 	} {

@@ -120,8 +120,8 @@ func TestTransfers_rejectDuplicates(t *testing.T) {
 	}
 	unique := services.ForEngine("UNIQUE constraint failed: transfers.id", "transfers_id_key")
 	const (
-		follow    = "a transfer must follow its task"
-		overdraft = "an escrow cannot pay what it does not hold"
+		follow    = "a transfer must match the state of its task"
+		overdraft = "an escrow cannot pay more than it holds"
 	)
 	for name, row := range map[string]struct {
 		move transferFunc
@@ -167,7 +167,7 @@ func TestPay_concurrent(t *testing.T) {
 		group.Go(func() {
 			if err := s.DB.Write(t.Context(), s.completeAndPay); err == nil {
 				paid.Add(1)
-			} else if !strings.Contains(err.Error(), "an escrow cannot pay what it does not hold") {
+			} else if !strings.Contains(err.Error(), "an escrow cannot pay more than it holds") {
 				t.Error(err)
 			}
 		})

@@ -92,10 +92,10 @@ func invariants() []invariant {
 		{"nothing is left of the log up to its horizon", `
 			SELECT 'event ' || e.seq || ' is left from before the horizon' FROM events e WHERE e.seq <= (SELECT seq FROM event_horizon)`},
 		{"a capability says of its agent or its task what is so", `
-			SELECT 'capability ' || c.capability || ' of agent ' || c.agent_id || ' says ' || c.reputation || ', ' || c.price_per_task || ' and ' || c.notified
+			SELECT 'capability ' || c.capability || ' of agent ' || c.agent_id || ' says ' || c.reputation || ', ' || c.price_per_task || ' and ' || c.has_webhook
 				|| ', so are ' || a.reputation || ', ' || a.price_per_task || ' and ' || CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
 			FROM agent_capabilities c JOIN agents a ON a.id = c.agent_id LEFT JOIN webhooks w ON w.agent_id = a.id
-			WHERE c.reputation <> a.reputation OR c.price_per_task <> a.price_per_task OR c.notified <> CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
+			WHERE c.reputation <> a.reputation OR c.price_per_task <> a.price_per_task OR c.has_webhook <> CASE WHEN w.agent_id IS NULL THEN 0 ELSE 1 END
 			UNION ALL SELECT 'capability ' || c.capability || ' of task ' || c.task_id || ' says ' || c.status || ', it is ' || t.status
 			FROM task_capabilities c JOIN tasks t ON t.id = c.task_id WHERE c.status <> t.status`},
 	}

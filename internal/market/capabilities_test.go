@@ -37,7 +37,7 @@ func TestCapabilities(t *testing.T) {
 		t.Helper()
 		testutil.Must(t, addCapability(b, agent.AgentID, capability))
 		var got string
-		testutil.Must(t, b.DB.Read(t.Context()).Raw(`SELECT CAST(reputation AS INTEGER) || ' ' || price_per_task || ' ' || notified
+		testutil.Must(t, b.DB.Read(t.Context()).Raw(`SELECT CAST(reputation AS INTEGER) || ' ' || price_per_task || ' ' || has_webhook
 			FROM agent_capabilities WHERE agent_id = ? AND capability = ?`, agent.AgentID, capability).Scan(&got).Error)
 		if got != columns {
 			t.Errorf("%s has %q, want %q", capability, got, columns)

@@ -203,7 +203,7 @@ func historyStatements() []string {
 		`INSERT INTO agents (id, name, description, capabilities, price_per_task, endpoint_url, system_prompt, owner_email, rating_sum, rating_count, completed_count, created_at)
 		SELECT AGENT(i), 'Agent', '', '["common"]', 1 + i * 31 % 50, '', '', '', i * 7 % 5 + 1, 1,
 			(SELECT COUNT(*) FROM n t WHERE t.worker = AGENT(n.i) AND t.status = 'completed'), at FROM n WHERE i < AGENTS`,
-		`INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task, notified) SELECT 'common', id, reputation, price_per_task, id = AGENT(0) FROM agents
+		`INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task, has_webhook) SELECT 'common', id, reputation, price_per_task, id = AGENT(0) FROM agents
 		UNION ALL SELECT 'rare', id, reputation, price_per_task, id = AGENT(0) FROM agents WHERE id < AGENT(5)`,
 		`INSERT INTO webhooks (agent_id, url, events, status, updated_at) VALUES (AGENT(0), 'https://hook.example.com', '[]', 'active', 0)`,
 		`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status, attempt, lease_for, open_until, lease_until, result, created_at, accepted_at, completed_at, closed_at)
@@ -228,7 +228,7 @@ func historyStatements() []string {
 		`INSERT INTO events (kind, agent_id, transfer_id, created_at) SELECT 'wallet.changed', agent, id, at FROM moves WHERE agent IS NOT NULL`,
 		`INSERT INTO events (kind, task_id, poster_id, created_at) SELECT 'task.posted', task, poster, at FROM n`,
 		`INSERT INTO events (kind, task_id, poster_id, worker_id, created_at) SELECT 'task.' || status, task, poster, CASE status WHEN 'completed' THEN worker END, at FROM n WHERE status <> 'open'`,
-		`INSERT INTO deliveries (id, agent_id, event_id, event, task_id, status, attempts, tries_left, created_at)
+		`INSERT INTO deliveries (id, agent_id, event_id, event, task_id, status, attempts, attempts_left, created_at)
 		SELECT task, AGENT(0), (SELECT MAX(seq) FROM events) - TASKS + i, 'task.posted', task, CASE WHEN i < 5 THEN 'failed' ELSE 'delivered' END, 1, 0, at FROM n WHERE i % 2 = 0`,
 		`UPDATE ledger_sums SET seq = (SELECT MAX(seq) FROM events), issued = (SELECT SUM(amount) FROM transfers WHERE kind = 'grant'),
 			fees = (SELECT SUM(amount) FROM transfers WHERE kind = 'fee')`,

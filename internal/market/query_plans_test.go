@@ -92,7 +92,7 @@ func TestQueryPlans_webhooksAndEvents(t *testing.T) {
 		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID, Event: models.HookAssigned, PosterID: agent.AgentID}, nil)
 		return nil
 	}))
-	seen.waitFor(t, "notified = 1")
+	seen.waitFor(t, "has_webhook = 1")
 	seen.waitFor(t, "events LIKE")
 	testutil.Must(t, hooks.Stop(t.Context()))
 	_, err = b.DB.AssignCursors(t.Context(), false)

@@ -58,7 +58,7 @@ func checkGolden(t *testing.T, file string, change func(*models.Delivery)) {
 		CreatedAt: models.NewTime(time.Date(2026, 3, 13, 12, 0, 0, 123456000, time.UTC)),
 	})
 	b.write(t, func(tx *database.Tx) error {
-		err := tx.Model(&models.Secret{AgentID: agent}).Update("sealed", b.cipher.Encrypt([]byte(secret), agent)).Error
+		err := tx.Model(&models.Secret{AgentID: agent}).Update("encrypted", b.cipher.Encrypt([]byte(secret), agent)).Error
 		if err != nil {
 			return err
 		}

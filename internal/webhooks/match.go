@@ -196,7 +196,7 @@ func (w *Webhooks) subscribedCapabilities(ctx context.Context, tasks map[string]
 	for page := range slices.Chunk(slices.Sorted(maps.Keys(required)), capabilityPageSize) {
 		selects, args := make([]string, len(page)), make([]any, len(page))
 		for i, capability := range page {
-			selects[i] = fmt.Sprintf("SELECT capability FROM (SELECT capability FROM agent_capabilities WHERE capability = ? AND notified = 1 LIMIT 1) AS first%d", i)
+			selects[i] = fmt.Sprintf("SELECT capability FROM (SELECT capability FROM agent_capabilities WHERE capability = ? AND has_webhook = 1 LIMIT 1) AS first%d", i)
 			args[i] = capability
 		}
 		var found []string
@@ -242,7 +242,7 @@ func (w *Webhooks) recipients(ctx context.Context, task *models.Task, after stri
 	var args []any
 	for i, capability := range task.Capabilities {
 		selects = append(selects, fmt.Sprintf(`SELECT agent_id FROM (SELECT agent_id FROM agent_capabilities
-			WHERE capability = ? AND notified = 1 AND agent_id > ? AND agent_id <> ? ORDER BY agent_id LIMIT ?) AS first%d`, i))
+			WHERE capability = ? AND has_webhook = 1 AND agent_id > ? AND agent_id <> ? ORDER BY agent_id LIMIT ?) AS first%d`, i))
 		args = append(args, capability, after, task.PosterID, matchPageSize)
 	}
 	var page []recipient

@@ -136,7 +136,7 @@ func (w *Webhooks) scheduleRetry(tx *database.Tx, d *models.Delivery, delay time
 // saveDelivery stores the fields of a locked delivery that an outcome changes.
 func saveDelivery(tx *database.Tx, d *models.Delivery) error {
 	return tx.Model(&models.Delivery{}).Where("id = ?", d.ID).
-		Select("status", "attempts", "tries_left", "response_status", "last_error", "last_attempt_at", "next_attempt_at").
+		Select("status", "attempts", "attempts_left", "response_status", "last_error", "last_attempt_at", "next_attempt_at").
 		Updates(d).Error
 }
 
@@ -171,7 +171,7 @@ func (w *Webhooks) recordFailure(tx *database.Tx, attempted *models.Webhook, sta
 	if reason := w.suspensionReason(hook, status); reason != "" && before == models.WebhookActive {
 		hook.Status, hook.SuspendedAt, hook.SuspendedReason = models.WebhookSuspended, &now, &reason
 	}
-	return before, hook.Status, tx.Model(hook).Select("status", "failing_since", "suspended_at", "suspended_for").Updates(hook).Error
+	return before, hook.Status, tx.Model(hook).Select("status", "failing_since", "suspended_at", "suspended_reason").Updates(hook).Error
 }
 
 // suspensionReason returns the reason to suspend a webhook that failed with a

@@ -28,7 +28,7 @@ func (w *Webhooks) Redeliver(tx *database.Tx, agentID, deliveryID string) (model
 	}
 	queued := d.Status == models.DeliveryPending && d.NextAttemptAt != nil && *d.NextAttemptAt <= w.timestamp()
 	d.Status, d.AttemptsLeft, d.NextAttemptAt = models.DeliveryPending, w.attemptLimit(), new(w.timestamp())
-	if err := tx.Model(&d).Select("status", "tries_left", "next_attempt_at").Updates(&d).Error; err != nil {
+	if err := tx.Model(&d).Select("status", "attempts_left", "next_attempt_at").Updates(&d).Error; err != nil {
 		return d, fmt.Errorf("redeliver %s: %w", deliveryID, err)
 	}
 	if !queued {
@@ -76,7 +76,7 @@ func (w *Webhooks) RedeliverFailed(tx *database.Tx, agentID string, ids []string
 		enqueueAttempt(tx, args, river.InsertOpts{Queue: retryQueue})
 	}
 	err = tx.Model(&models.Delivery{}).Where("id IN ?", redelivered).
-		Updates(map[string]any{"status": models.DeliveryPending, "tries_left": w.attemptLimit(), "next_attempt_at": w.timestamp()}).Error
+		Updates(map[string]any{"status": models.DeliveryPending, "attempts_left": w.attemptLimit(), "next_attempt_at": w.timestamp()}).Error
 	if err != nil {
 		return 0, fmt.Errorf("redeliver %d deliveries: %w", len(redelivered), err)
 	}

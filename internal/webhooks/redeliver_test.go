@@ -192,7 +192,7 @@ func TestRedeliverFailed_concurrent(t *testing.T) {
 		b.matchEvent(t, b.post(t, poster, "research"))
 	}
 	b.write(t, func(tx *database.Tx) error {
-		return tx.Exec("UPDATE deliveries SET status = 'failed', tries_left = 0").Error
+		return tx.Exec("UPDATE deliveries SET status = 'failed', attempts_left = 0").Error
 	})
 	var total atomic.Int64
 	var group sync.WaitGroup

@@ -21,7 +21,7 @@ const hintLength = 10
 // rotation.
 func EncryptedColumns() auth.EncryptedTable {
 	return auth.EncryptedTable{
-		Name: "secrets", KeyColumns: []string{"agent_id"}, Columns: []string{"sealed", "old"},
+		Name: "secrets", KeyColumns: []string{"agent_id"}, Columns: []string{"encrypted", "previous"},
 		Label: func(key []string) string { return key[0] },
 	}
 }
@@ -86,7 +86,7 @@ func (w *Webhooks) RotateSecret(tx *database.Tx, agentID string, overlap time.Du
 		until := w.timestamp().Add(overlap)
 		next.Previous, next.PreviousUntil = row.Encrypted, &until
 	}
-	if err = tx.Model(&next).Select("sealed", "hint", "old", "old_until").Updates(&next).Error; err != nil {
+	if err = tx.Model(&next).Select("encrypted", "hint", "previous", "previous_until").Updates(&next).Error; err != nil {
 		return models.Webhook{}, "", fmt.Errorf("rotate secret: %w", err)
 	}
 	return *hook, secret, nil

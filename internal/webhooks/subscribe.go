@@ -29,7 +29,7 @@ func (w *Webhooks) Subscribe(tx *database.Tx, agentID, url string, events []mode
 	case events == nil:
 		hook.Events = before.Events
 	}
-	err = tx.Model(&hook).Select("url", "status", "failing_since", "suspended_at", "suspended_for", "events", "updated_at").Updates(&hook).Error
+	err = tx.Model(&hook).Select("url", "status", "failing_since", "suspended_at", "suspended_reason", "events", "updated_at").Updates(&hook).Error
 	if err != nil {
 		return models.Webhook{}, "", fmt.Errorf("update webhook: %w", err)
 	}

@@ -3,9 +3,9 @@
 -- tables. Comments here explain only the differences. Text keys use the collation
 -- "C", so both engines sort them alike.
 
--- Triggers call refuse to reject a statement. The argument is the reason.
+-- Triggers call reject_statement to reject a statement. The argument is the reason.
 -- +goose StatementBegin
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION reject_statement() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE EXCEPTION '%', TG_ARGV[0]; END $$;
 -- +goose StatementEnd
 
@@ -32,13 +32,13 @@ CREATE TABLE agent_capabilities (
   agent_id       text   COLLATE "C" NOT NULL REFERENCES agents (id),
   reputation     double precision NOT NULL DEFAULT 0,
   price_per_task bigint NOT NULL DEFAULT 0,
-  notified       bigint NOT NULL DEFAULT 0,
+  has_webhook    bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (capability, agent_id)
 );
 CREATE INDEX agent_capabilities_by_agent ON agent_capabilities (agent_id);
 CREATE INDEX agent_capabilities_by_reputation ON agent_capabilities (capability, reputation, agent_id);
 CREATE INDEX agent_capabilities_by_price ON agent_capabilities (capability, price_per_task, agent_id);
-CREATE INDEX agent_capabilities_notified ON agent_capabilities (capability, agent_id) WHERE notified = 1;
+CREATE INDEX agent_capabilities_with_webhook ON agent_capabilities (capability, agent_id) WHERE has_webhook = 1;
 
 -- The function locks the agent row, so the copied values stay correct until the
 -- commit.
@@ -51,14 +51,14 @@ BEGIN
   IF FOUND THEN
     NEW.reputation := agent.reputation;
     NEW.price_per_task := agent.price_per_task;
-    NEW.notified := CASE WHEN EXISTS (SELECT 1 FROM webhooks w WHERE w.agent_id = NEW.agent_id) THEN 1 ELSE 0 END;
+    NEW.has_webhook := CASE WHEN EXISTS (SELECT 1 FROM webhooks w WHERE w.agent_id = NEW.agent_id) THEN 1 ELSE 0 END;
   END IF;
   RETURN NEW;
 END $$;
 -- +goose StatementEnd
 CREATE TRIGGER agent_capabilities_added BEFORE INSERT ON agent_capabilities FOR EACH ROW EXECUTE FUNCTION agent_capabilities_added();
 -- +goose StatementBegin
-CREATE FUNCTION agent_capabilities_follow() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION agent_capabilities_sync() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF NEW.reputation <> OLD.reputation OR NEW.price_per_task <> OLD.price_per_task THEN
     UPDATE agent_capabilities SET reputation = NEW.reputation, price_per_task = NEW.price_per_task WHERE agent_id = NEW.id;
@@ -66,8 +66,8 @@ BEGIN
   RETURN NULL;
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER agent_capabilities_follow AFTER UPDATE OF rating_sum, rating_count, price_per_task ON agents FOR EACH ROW
-EXECUTE FUNCTION agent_capabilities_follow();
+CREATE TRIGGER agent_capabilities_sync AFTER UPDATE OF rating_sum, rating_count, price_per_task ON agents FOR EACH ROW
+EXECUTE FUNCTION agent_capabilities_sync();
 
 CREATE TABLE api_keys (
   hash       bytea  PRIMARY KEY CHECK (length(hash) = 32),
@@ -127,30 +127,30 @@ CREATE TABLE task_capabilities (
 );
 CREATE INDEX task_capabilities_by_status ON task_capabilities (capability, status, task_id);
 
-CREATE TRIGGER tasks_move BEFORE UPDATE OF status, attempt ON tasks FOR EACH ROW WHEN (NOT (
+CREATE TRIGGER tasks_check_status BEFORE UPDATE OF status, attempt ON tasks FOR EACH ROW WHEN (NOT (
      (OLD.status = NEW.status AND (OLD.attempt = NEW.attempt OR (NEW.status = 'assigned' AND NEW.attempt = OLD.attempt + 1)))
   OR (OLD.status = 'open'     AND NEW.status = 'assigned' AND NEW.attempt = OLD.attempt + 1)
   OR (OLD.status = 'open'     AND NEW.status IN ('cancelled', 'expired') AND NEW.attempt = OLD.attempt)
   OR (OLD.status = 'assigned' AND NEW.status IN ('open', 'completed', 'cancelled', 'expired', 'failed') AND NEW.attempt = OLD.attempt)))
-EXECUTE FUNCTION refuse('illegal move of a task');
-CREATE TRIGGER tasks_frozen BEFORE UPDATE OF id, poster_id, title, description, budget, capabilities, origin, created_at ON tasks
-FOR EACH ROW EXECUTE FUNCTION refuse('what a task asks for is fixed');
-CREATE TRIGGER tasks_done BEFORE UPDATE OF worker_id, result ON tasks FOR EACH ROW
+EXECUTE FUNCTION reject_statement('invalid change of task status');
+CREATE TRIGGER tasks_terms_immutable BEFORE UPDATE OF id, poster_id, title, description, budget, capabilities, origin, created_at ON tasks
+FOR EACH ROW EXECUTE FUNCTION reject_statement('the terms of a task cannot change');
+CREATE TRIGGER tasks_ended_immutable BEFORE UPDATE OF worker_id, result ON tasks FOR EACH ROW
 WHEN (OLD.status IN ('completed', 'cancelled', 'expired', 'failed'))
-EXECUTE FUNCTION refuse('a task that has ended is fixed');
+EXECUTE FUNCTION reject_statement('a task that has ended cannot change');
 CREATE TRIGGER tasks_rated_once BEFORE UPDATE OF rating_score ON tasks FOR EACH ROW WHEN (OLD.rating_score IS NOT NULL)
-EXECUTE FUNCTION refuse('a task is rated once');
-CREATE TRIGGER tasks_kept BEFORE DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION refuse('tasks are kept');
+EXECUTE FUNCTION reject_statement('a task can be rated only once');
+CREATE TRIGGER tasks_no_delete BEFORE DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION reject_statement('tasks cannot be deleted');
 -- +goose StatementBegin
-CREATE FUNCTION task_capabilities_follow() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION task_capabilities_sync() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   UPDATE task_capabilities SET status = NEW.status
   WHERE task_id = NEW.id AND capability = ANY (ARRAY(SELECT jsonb_array_elements_text(NEW.capabilities::jsonb)));
   RETURN NULL;
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER task_capabilities_follow AFTER UPDATE OF status ON tasks FOR EACH ROW WHEN (NEW.status <> OLD.status)
-EXECUTE FUNCTION task_capabilities_follow();
+CREATE TRIGGER task_capabilities_sync AFTER UPDATE OF status ON tasks FOR EACH ROW WHEN (NEW.status <> OLD.status)
+EXECUTE FUNCTION task_capabilities_sync();
 
 -- The program locks the wallet row before it inserts transfers. Therefore the
 -- numbers of the transfers have the same order as the updates of the wallet.
@@ -177,16 +177,16 @@ CREATE TABLE transfers (
 CREATE INDEX transfers_by_debit ON transfers (debit_account, seq) INCLUDE (amount);
 CREATE INDEX transfers_by_credit ON transfers (credit_account, seq) INCLUDE (amount);
 
-CREATE TRIGGER transfers_no_update BEFORE UPDATE ON transfers FOR EACH ROW EXECUTE FUNCTION refuse('transfers are immutable');
-CREATE TRIGGER transfers_no_delete BEFORE DELETE ON transfers FOR EACH ROW EXECUTE FUNCTION refuse('transfers are immutable');
-CREATE TRIGGER transfers_no_truncate BEFORE TRUNCATE ON transfers EXECUTE FUNCTION refuse('transfers are immutable');
+CREATE TRIGGER transfers_no_update BEFORE UPDATE ON transfers FOR EACH ROW EXECUTE FUNCTION reject_statement('transfers are immutable');
+CREATE TRIGGER transfers_no_delete BEFORE DELETE ON transfers FOR EACH ROW EXECUTE FUNCTION reject_statement('transfers are immutable');
+CREATE TRIGGER transfers_no_truncate BEFORE TRUNCATE ON transfers EXECUTE FUNCTION reject_statement('transfers are immutable');
 CREATE TRIGGER transfers_grant BEFORE INSERT ON transfers FOR EACH ROW WHEN (NEW.kind = 'grant' AND NOT (
       NEW.debit_account = 'issuance' AND starts_with(NEW.credit_account, 'available:')
   AND NEW.id = 'grant:' || substr(NEW.credit_account, 11)))
-EXECUTE FUNCTION refuse('a grant goes from issuance to an agent, once');
+EXECUTE FUNCTION reject_statement('a grant must go from issuance to an agent, once per agent');
 
 -- +goose StatementBegin
-CREATE FUNCTION transfer_follows_task() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION transfer_matches_task() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
   t tasks;
   fits boolean;
@@ -209,7 +209,7 @@ BEGIN
                    AND NEW.debit_account IN ('escrow:' || t.id, 'held:' || t.poster_id) AND NEW.credit_account = 'available:' || t.poster_id
     END;
   IF fits IS NOT TRUE THEN
-    RAISE EXCEPTION 'a transfer must follow its task';
+    RAISE EXCEPTION 'a transfer must match the state of its task';
   END IF;
   RETURN NEW;
 END $$;
@@ -217,41 +217,41 @@ END $$;
 -- The update of the task locks its row. Therefore the second of two payments from
 -- one escrow sees the first.
 -- +goose StatementBegin
-CREATE FUNCTION escrow_is_covered() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION check_escrow_balance() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF NEW.amount > (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = NEW.debit_account)
                 - (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = NEW.debit_account) THEN
-    RAISE EXCEPTION 'an escrow cannot pay what it does not hold';
+    RAISE EXCEPTION 'an escrow cannot pay more than it holds';
   END IF;
   RETURN NEW;
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER transfers_covered BEFORE INSERT ON transfers FOR EACH ROW WHEN (starts_with(NEW.debit_account, 'escrow:'))
-EXECUTE FUNCTION escrow_is_covered();
-CREATE TRIGGER transfers_follow_task BEFORE INSERT ON transfers FOR EACH ROW WHEN (NEW.kind <> 'grant')
-EXECUTE FUNCTION transfer_follows_task();
+CREATE TRIGGER transfers_check_escrow BEFORE INSERT ON transfers FOR EACH ROW WHEN (starts_with(NEW.debit_account, 'escrow:'))
+EXECUTE FUNCTION check_escrow_balance();
+CREATE TRIGGER transfers_match_task BEFORE INSERT ON transfers FOR EACH ROW WHEN (NEW.kind <> 'grant')
+EXECUTE FUNCTION transfer_matches_task();
 
 CREATE TRIGGER wallets_start_empty BEFORE INSERT ON wallets FOR EACH ROW WHEN (NEW.available <> 0 OR NEW.held <> 0 OR NEW.last_seq <> 0)
-EXECUTE FUNCTION refuse('a new wallet is empty');
-CREATE TRIGGER wallets_kept BEFORE DELETE ON wallets FOR EACH ROW EXECUTE FUNCTION refuse('wallets are kept');
+EXECUTE FUNCTION reject_statement('a new wallet must be empty');
+CREATE TRIGGER wallets_no_delete BEFORE DELETE ON wallets FOR EACH ROW EXECUTE FUNCTION reject_statement('wallets cannot be deleted');
 -- +goose StatementBegin
-CREATE FUNCTION moved(account text, after_seq bigint, to_seq bigint) RETURNS numeric LANGUAGE sql STABLE AS $$
+CREATE FUNCTION net_transfers(account text, after_seq bigint, to_seq bigint) RETURNS numeric LANGUAGE sql STABLE AS $$
   SELECT (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = account AND seq > after_seq AND seq <= to_seq)
        - (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = account AND seq > after_seq AND seq <= to_seq)
 $$;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE FUNCTION wallet_is_explained() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION wallet_matches_transfers() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF NEW.agent_id = OLD.agent_id AND NEW.last_seq > OLD.last_seq
-    AND NEW.available - OLD.available = moved('available:' || OLD.agent_id, OLD.last_seq, NEW.last_seq)
-    AND NEW.held - OLD.held = moved('held:' || OLD.agent_id, OLD.last_seq, NEW.last_seq) THEN
+    AND NEW.available - OLD.available = net_transfers('available:' || OLD.agent_id, OLD.last_seq, NEW.last_seq)
+    AND NEW.held - OLD.held = net_transfers('held:' || OLD.agent_id, OLD.last_seq, NEW.last_seq) THEN
     RETURN NEW;
   END IF;
-  RAISE EXCEPTION 'a wallet changes only by a transfer';
+  RAISE EXCEPTION 'a wallet must match its transfers';
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER wallets_explained BEFORE UPDATE ON wallets FOR EACH ROW EXECUTE FUNCTION wallet_is_explained();
+CREATE TRIGGER wallets_match_transfers BEFORE UPDATE ON wallets FOR EACH ROW EXECUTE FUNCTION wallet_matches_transfers();
 
 -- An insert sets id. The program assigns seq, the cursor, after the commit.
 -- Transactions commit in a different order than they insert. A reader that follows
@@ -270,13 +270,13 @@ CREATE TABLE events (
 -- The index is partial. Therefore PostgreSQL does not treat the update of seq as an
 -- update of a key, which would need a stronger lock.
 CREATE UNIQUE INDEX events_by_seq ON events (seq) WHERE seq IS NOT NULL;
-CREATE INDEX events_unnumbered ON events (id) WHERE seq IS NULL;
+CREATE INDEX events_without_cursor ON events (id) WHERE seq IS NULL;
 CREATE TRIGGER events_no_update BEFORE UPDATE ON events FOR EACH ROW WHEN (OLD.seq IS NOT NULL OR NEW.seq IS NULL)
-EXECUTE FUNCTION refuse('events are immutable');
-CREATE TRIGGER events_only_numbered BEFORE UPDATE OF id, kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at ON events
-FOR EACH ROW EXECUTE FUNCTION refuse('events are immutable');
+EXECUTE FUNCTION reject_statement('events are immutable');
+CREATE TRIGGER events_only_seq_changes BEFORE UPDATE OF id, kind, task_id, poster_id, worker_id, agent_id, transfer_id, created_at ON events
+FOR EACH ROW EXECUTE FUNCTION reject_statement('events are immutable');
 
--- The last cursor. number_events locks this row until its commit. Therefore a reader
+-- The last cursor. assign_cursors locks this row until its commit. Therefore a reader
 -- that sees a cursor also sees all smaller ones.
 CREATE TABLE event_head (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -284,7 +284,7 @@ CREATE TABLE event_head (
 );
 INSERT INTO event_head (seq) VALUES (0);
 -- +goose StatementBegin
-CREATE FUNCTION number_events(most bigint, notify boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION assign_cursors(most bigint, notify boolean) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
   head bigint;
   numbered bigint;
@@ -321,18 +321,18 @@ INSERT INTO ledger_sums (one, seq, issued, fees) VALUES (1, 0, 0, 0);
 
 -- The function checks all rows of a DELETE statement at once.
 -- +goose StatementBegin
-CREATE FUNCTION events_may_go() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION check_events_deletable() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF EXISTS (SELECT 1 FROM gone WHERE seq IS NULL OR seq > COALESCE((SELECT seq FROM event_horizon), 0)) THEN
-    RAISE EXCEPTION 'events are kept until the horizon has passed them';
+  IF EXISTS (SELECT 1 FROM deleted WHERE seq IS NULL OR seq > COALESCE((SELECT seq FROM event_horizon), 0)) THEN
+    RAISE EXCEPTION 'events after the horizon cannot be deleted';
   END IF;
   RETURN NULL;
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER events_no_delete AFTER DELETE ON events REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION events_may_go();
-CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events EXECUTE FUNCTION refuse('events are kept until the horizon has passed them');
+CREATE TRIGGER events_no_delete AFTER DELETE ON events REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT EXECUTE FUNCTION check_events_deletable();
+CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events EXECUTE FUNCTION reject_statement('events after the horizon cannot be deleted');
 -- +goose StatementBegin
-CREATE FUNCTION event_horizon_moves() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION event_horizon_check_move() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF NEW.one = OLD.one AND NEW.seq > OLD.seq AND NEW.created_at >= OLD.created_at
     AND NEW.created_at <= (EXTRACT(epoch FROM clock_timestamp())::bigint - 23 * 3600) * 1000000
@@ -342,45 +342,45 @@ BEGIN
     AND NOT EXISTS (SELECT 1 FROM events e JOIN deliveries d ON d.event_id = e.id WHERE e.seq > OLD.seq AND e.seq <= NEW.seq) THEN
     RETURN NEW;
   END IF;
-  RAISE EXCEPTION 'the horizon of events moves on over what is old';
+  RAISE EXCEPTION 'the event horizon can only move forward, over old events';
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER event_horizon_moves BEFORE UPDATE ON event_horizon FOR EACH ROW EXECUTE FUNCTION event_horizon_moves();
-CREATE TRIGGER event_horizon_one BEFORE INSERT ON event_horizon FOR EACH ROW EXECUTE FUNCTION refuse('there is one horizon of events');
-CREATE TRIGGER event_horizon_kept BEFORE DELETE ON event_horizon FOR EACH ROW EXECUTE FUNCTION refuse('there is one horizon of events');
-CREATE TRIGGER event_horizon_no_truncate BEFORE TRUNCATE ON event_horizon EXECUTE FUNCTION refuse('there is one horizon of events');
-CREATE TRIGGER ledger_sums_move BEFORE UPDATE ON ledger_sums FOR EACH ROW WHEN (NEW.seq <= OLD.seq OR NEW.issued < OLD.issued OR NEW.fees < OLD.fees)
-EXECUTE FUNCTION refuse('the sums of the ledger only grow');
-CREATE TRIGGER ledger_sums_kept BEFORE DELETE ON ledger_sums FOR EACH ROW EXECUTE FUNCTION refuse('the sums of the ledger only grow');
-CREATE TRIGGER ledger_sums_no_truncate BEFORE TRUNCATE ON ledger_sums EXECUTE FUNCTION refuse('the sums of the ledger only grow');
+CREATE TRIGGER event_horizon_check_move BEFORE UPDATE ON event_horizon FOR EACH ROW EXECUTE FUNCTION event_horizon_check_move();
+CREATE TRIGGER event_horizon_no_insert BEFORE INSERT ON event_horizon FOR EACH ROW EXECUTE FUNCTION reject_statement('event_horizon must have exactly one row');
+CREATE TRIGGER event_horizon_no_delete BEFORE DELETE ON event_horizon FOR EACH ROW EXECUTE FUNCTION reject_statement('event_horizon must have exactly one row');
+CREATE TRIGGER event_horizon_no_truncate BEFORE TRUNCATE ON event_horizon EXECUTE FUNCTION reject_statement('event_horizon must have exactly one row');
+CREATE TRIGGER ledger_sums_only_grow BEFORE UPDATE ON ledger_sums FOR EACH ROW WHEN (NEW.seq <= OLD.seq OR NEW.issued < OLD.issued OR NEW.fees < OLD.fees)
+EXECUTE FUNCTION reject_statement('the ledger totals can only grow');
+CREATE TRIGGER ledger_sums_no_delete BEFORE DELETE ON ledger_sums FOR EACH ROW EXECUTE FUNCTION reject_statement('the ledger totals can only grow');
+CREATE TRIGGER ledger_sums_no_truncate BEFORE TRUNCATE ON ledger_sums EXECUTE FUNCTION reject_statement('the ledger totals can only grow');
 
 CREATE TABLE secrets (
-  agent_id  text   COLLATE "C" PRIMARY KEY REFERENCES agents (id),
-  sealed    bytea  NOT NULL,
-  hint      text   NOT NULL,
-  old       bytea,
-  old_until bigint
+  agent_id       text   COLLATE "C" PRIMARY KEY REFERENCES agents (id),
+  encrypted      bytea  NOT NULL,
+  hint           text   NOT NULL,
+  previous       bytea,
+  previous_until bigint
 );
 
 CREATE TABLE webhooks (
-  agent_id      text   COLLATE "C" PRIMARY KEY REFERENCES agents (id),
-  url           text   NOT NULL,
-  events        text   NOT NULL,
-  status        text   NOT NULL CHECK (status IN ('active', 'suspended')),
-  failing_since bigint,
-  suspended_at  bigint,
-  suspended_for text   CHECK (suspended_for IN ('gone', 'failing')),
-  updated_at    bigint NOT NULL
+  agent_id         text   COLLATE "C" PRIMARY KEY REFERENCES agents (id),
+  url              text   NOT NULL,
+  events           text   NOT NULL,
+  status           text   NOT NULL CHECK (status IN ('active', 'suspended')),
+  failing_since    bigint,
+  suspended_at     bigint,
+  suspended_reason text   CHECK (suspended_reason IN ('gone', 'failing')),
+  updated_at       bigint NOT NULL
 );
-CREATE INDEX webhooks_asking ON webhooks (agent_id) WHERE events <> '[]';
+CREATE INDEX webhooks_with_events ON webhooks (agent_id) WHERE events <> '[]';
 CREATE INDEX webhooks_suspended ON webhooks (agent_id) WHERE status = 'suspended';
 -- +goose StatementBegin
 CREATE FUNCTION webhooks_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF TG_OP = 'INSERT' THEN
-    UPDATE agent_capabilities SET notified = 1 WHERE agent_id = NEW.agent_id;
+    UPDATE agent_capabilities SET has_webhook = 1 WHERE agent_id = NEW.agent_id;
   ELSE
-    UPDATE agent_capabilities SET notified = 0 WHERE agent_id = OLD.agent_id;
+    UPDATE agent_capabilities SET has_webhook = 0 WHERE agent_id = OLD.agent_id;
   END IF;
   RETURN NULL;
 END $$;
@@ -396,7 +396,7 @@ CREATE TABLE deliveries (
   worker_id       text   COLLATE "C",
   status          text   NOT NULL CHECK (status IN ('pending', 'delivered', 'failed')),
   attempts        bigint NOT NULL DEFAULT 0,
-  tries_left      bigint NOT NULL CHECK (tries_left >= 0),
+  attempts_left   bigint NOT NULL CHECK (attempts_left >= 0),
   response_status bigint,
   last_error      text,
   created_at      bigint NOT NULL,
@@ -425,7 +425,7 @@ CREATE TABLE idempotency_keys (
   scope       text   COLLATE "C" NOT NULL,
   key         text   COLLATE "C" NOT NULL,
   fingerprint bytea  NOT NULL,
-  answer      bytea,
+  response    bytea,
   task_id     text   COLLATE "C",
   created_at  bigint NOT NULL,
   PRIMARY KEY (scope, key)
@@ -465,12 +465,12 @@ CREATE TABLE audit_entries (
   address    text   NOT NULL,
   request_id text   NOT NULL,
   outcome    text   NOT NULL,
-  times      bigint NOT NULL CHECK (times > 0)
+  count      bigint NOT NULL CHECK (count > 0)
 );
 CREATE INDEX audit_entries_by_age ON audit_entries (created_at);
 CREATE INDEX audit_entries_by_actor ON audit_entries (actor, seq);
-CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries FOR EACH ROW EXECUTE FUNCTION refuse('the audit log is immutable');
+CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries FOR EACH ROW EXECUTE FUNCTION reject_statement('the audit log is immutable');
 CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries FOR EACH ROW
 WHEN (OLD.created_at > (EXTRACT(epoch FROM clock_timestamp())::bigint - 23 * 3600) * 1000000)
-EXECUTE FUNCTION refuse('the audit log is kept for a day at least');
-CREATE TRIGGER audit_entries_no_truncate BEFORE TRUNCATE ON audit_entries EXECUTE FUNCTION refuse('the audit log is immutable');
+EXECUTE FUNCTION reject_statement('audit entries are kept for at least one day');
+CREATE TRIGGER audit_entries_no_truncate BEFORE TRUNCATE ON audit_entries EXECUTE FUNCTION reject_statement('the audit log is immutable');

@@ -1,5 +1,5 @@
 -- +goose Up
--- Times are Unix microseconds. Money is in whole credits. STRICT tables refuse 1.5
+-- Times are Unix microseconds. Money is in whole credits. STRICT tables reject 1.5
 -- and '25'. Constraints and triggers enforce the rules about money, whatever the
 -- program does.
 
@@ -23,31 +23,31 @@ CREATE INDEX agents_by_price ON agents (price_per_task, id);
 
 -- One row per agent and capability. Lists by capability read these rows in index
 -- order, so each row carries the sort columns. Triggers copy them from the agent.
--- notified is 1 if the agent has a webhook.
+-- has_webhook is 1 if the agent has a webhook.
 CREATE TABLE agent_capabilities (
   capability     TEXT    NOT NULL,
   agent_id       TEXT    NOT NULL REFERENCES agents (id),
   reputation     REAL    NOT NULL DEFAULT 0,
   price_per_task INTEGER NOT NULL DEFAULT 0,
-  notified       INTEGER NOT NULL DEFAULT 0,
+  has_webhook    INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (capability, agent_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX agent_capabilities_by_agent ON agent_capabilities (agent_id);
 CREATE INDEX agent_capabilities_by_reputation ON agent_capabilities (capability, reputation, agent_id);
 CREATE INDEX agent_capabilities_by_price ON agent_capabilities (capability, price_per_task, agent_id);
-CREATE INDEX agent_capabilities_notified ON agent_capabilities (capability, agent_id) WHERE notified = 1;
+CREATE INDEX agent_capabilities_with_webhook ON agent_capabilities (capability, agent_id) WHERE has_webhook = 1;
 
 -- The program inserts the capability and the agent. The trigger fills in the rest.
 -- +goose StatementBegin
 CREATE TRIGGER agent_capabilities_added AFTER INSERT ON agent_capabilities
 BEGIN
   UPDATE agent_capabilities SET reputation = a.reputation, price_per_task = a.price_per_task,
-    notified = EXISTS (SELECT 1 FROM webhooks w WHERE w.agent_id = a.id)
+    has_webhook = EXISTS (SELECT 1 FROM webhooks w WHERE w.agent_id = a.id)
   FROM agents a WHERE a.id = NEW.agent_id AND agent_capabilities.capability = NEW.capability AND agent_capabilities.agent_id = NEW.agent_id;
 END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER agent_capabilities_follow AFTER UPDATE OF rating_sum, rating_count, price_per_task ON agents
+CREATE TRIGGER agent_capabilities_sync AFTER UPDATE OF rating_sum, rating_count, price_per_task ON agents
 WHEN NEW.reputation <> OLD.reputation OR NEW.price_per_task <> OLD.price_per_task
 BEGIN
   UPDATE agent_capabilities SET reputation = NEW.reputation, price_per_task = NEW.price_per_task WHERE agent_id = NEW.id;
@@ -119,31 +119,31 @@ CREATE TABLE task_capabilities (
 CREATE INDEX task_capabilities_by_status ON task_capabilities (capability, status, task_id);
 
 -- +goose StatementBegin
-CREATE TRIGGER tasks_move BEFORE UPDATE OF status, attempt ON tasks WHEN NOT (
+CREATE TRIGGER tasks_check_status BEFORE UPDATE OF status, attempt ON tasks WHEN NOT (
      (OLD.status = NEW.status AND (OLD.attempt = NEW.attempt OR (NEW.status = 'assigned' AND NEW.attempt = OLD.attempt + 1)))
   OR (OLD.status = 'open'     AND NEW.status = 'assigned' AND NEW.attempt = OLD.attempt + 1)
   OR (OLD.status = 'open'     AND NEW.status IN ('cancelled', 'expired') AND NEW.attempt = OLD.attempt)
   OR (OLD.status = 'assigned' AND NEW.status IN ('open', 'completed', 'cancelled', 'expired', 'failed') AND NEW.attempt = OLD.attempt))
-BEGIN SELECT RAISE(ABORT, 'illegal move of a task'); END;
+BEGIN SELECT RAISE(ABORT, 'invalid change of task status'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER tasks_frozen BEFORE UPDATE OF id, poster_id, title, description, budget, capabilities, origin, created_at ON tasks
-BEGIN SELECT RAISE(ABORT, 'what a task asks for is fixed'); END;
+CREATE TRIGGER tasks_terms_immutable BEFORE UPDATE OF id, poster_id, title, description, budget, capabilities, origin, created_at ON tasks
+BEGIN SELECT RAISE(ABORT, 'the terms of a task cannot change'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER tasks_done BEFORE UPDATE OF worker_id, result ON tasks
+CREATE TRIGGER tasks_ended_immutable BEFORE UPDATE OF worker_id, result ON tasks
 WHEN OLD.status IN ('completed', 'cancelled', 'expired', 'failed')
-BEGIN SELECT RAISE(ABORT, 'a task that has ended is fixed'); END;
+BEGIN SELECT RAISE(ABORT, 'a task that has ended cannot change'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER tasks_rated_once BEFORE UPDATE OF rating_score ON tasks WHEN OLD.rating_score IS NOT NULL
-BEGIN SELECT RAISE(ABORT, 'a task is rated once'); END;
+BEGIN SELECT RAISE(ABORT, 'a task can be rated only once'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER tasks_kept BEFORE DELETE ON tasks BEGIN SELECT RAISE(ABORT, 'tasks are kept'); END;
+CREATE TRIGGER tasks_no_delete BEFORE DELETE ON tasks BEGIN SELECT RAISE(ABORT, 'tasks cannot be deleted'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER task_capabilities_follow AFTER UPDATE OF status ON tasks WHEN NEW.status <> OLD.status
+CREATE TRIGGER task_capabilities_sync AFTER UPDATE OF status ON tasks WHEN NEW.status <> OLD.status
 BEGIN
   UPDATE task_capabilities SET status = NEW.status
   WHERE task_id = NEW.id AND capability IN (SELECT value FROM json_each(NEW.capabilities));
@@ -190,12 +190,12 @@ CREATE TRIGGER transfers_no_delete BEFORE DELETE ON transfers BEGIN SELECT RAISE
 CREATE TRIGGER transfers_grant BEFORE INSERT ON transfers WHEN NEW.kind = 'grant' AND NOT (
       NEW.debit_account = 'issuance' AND NEW.credit_account GLOB 'available:*'
   AND NEW.id = 'grant:' || substr(NEW.credit_account, 11))
-BEGIN SELECT RAISE(ABORT, 'a grant goes from issuance to an agent, once'); END;
+BEGIN SELECT RAISE(ABORT, 'a grant must go from issuance to an agent, once per agent'); END;
 -- +goose StatementEnd
 -- A transfer follows its task. The program updates the task row first. The trigger
 -- then accepts only the accounts, the amount and the id that match the new state.
 -- +goose StatementBegin
-CREATE TRIGGER transfers_follow_task BEFORE INSERT ON transfers WHEN NEW.kind <> 'grant' AND NOT EXISTS (
+CREATE TRIGGER transfers_match_task BEFORE INSERT ON transfers WHEN NEW.kind <> 'grant' AND NOT EXISTS (
   SELECT 1 FROM tasks t WHERE t.id = NEW.task_id AND CASE NEW.kind
     WHEN 'hold'   THEN t.status = 'open' AND t.attempt = 0 AND NEW.amount = t.budget AND NEW.id = 'hold:' || t.id
                    AND NEW.debit_account = 'available:' || t.poster_id AND NEW.credit_account = 'held:' || t.poster_id
@@ -212,27 +212,27 @@ CREATE TRIGGER transfers_follow_task BEFORE INSERT ON transfers WHEN NEW.kind <>
     WHEN 'refund' THEN t.status IN ('cancelled', 'expired', 'failed') AND NEW.amount = t.budget AND NEW.id = 'refund:' || t.id
                    AND NEW.debit_account IN ('escrow:' || t.id, 'held:' || t.poster_id) AND NEW.credit_account = 'available:' || t.poster_id
     END)
-BEGIN SELECT RAISE(ABORT, 'a transfer must follow its task'); END;
+BEGIN SELECT RAISE(ABORT, 'a transfer must match the state of its task'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER transfers_no_overdraft BEFORE INSERT ON transfers
+CREATE TRIGGER transfers_check_escrow BEFORE INSERT ON transfers
 WHEN NEW.debit_account GLOB 'escrow:*' AND NEW.amount >
     (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = NEW.debit_account)
   - (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = NEW.debit_account)
-BEGIN SELECT RAISE(ABORT, 'an escrow cannot pay what it does not hold'); END;
+BEGIN SELECT RAISE(ABORT, 'an escrow cannot pay more than it holds'); END;
 -- +goose StatementEnd
 
 -- A new wallet is empty. A wallet is never deleted. An update must match the new
 -- transfers exactly.
 -- +goose StatementBegin
 CREATE TRIGGER wallets_start_empty BEFORE INSERT ON wallets WHEN NEW.available <> 0 OR NEW.held <> 0 OR NEW.last_seq <> 0
-BEGIN SELECT RAISE(ABORT, 'a new wallet is empty'); END;
+BEGIN SELECT RAISE(ABORT, 'a new wallet must be empty'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER wallets_kept BEFORE DELETE ON wallets BEGIN SELECT RAISE(ABORT, 'wallets are kept'); END;
+CREATE TRIGGER wallets_no_delete BEFORE DELETE ON wallets BEGIN SELECT RAISE(ABORT, 'wallets cannot be deleted'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER wallets_explained BEFORE UPDATE ON wallets WHEN NOT (
+CREATE TRIGGER wallets_match_transfers BEFORE UPDATE ON wallets WHEN NOT (
   NEW.agent_id = OLD.agent_id AND NEW.last_seq > OLD.last_seq
   AND NEW.available - OLD.available =
       (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = 'available:' || OLD.agent_id AND seq > OLD.last_seq AND seq <= NEW.last_seq)
@@ -240,7 +240,7 @@ CREATE TRIGGER wallets_explained BEFORE UPDATE ON wallets WHEN NOT (
   AND NEW.held - OLD.held =
       (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE credit_account = 'held:' || OLD.agent_id AND seq > OLD.last_seq AND seq <= NEW.last_seq)
     - (SELECT COALESCE(SUM(amount), 0) FROM transfers WHERE debit_account = 'held:' || OLD.agent_id AND seq > OLD.last_seq AND seq <= NEW.last_seq))
-BEGIN SELECT RAISE(ABORT, 'a wallet changes only by a transfer'); END;
+BEGIN SELECT RAISE(ABORT, 'a wallet must match its transfers'); END;
 -- +goose StatementEnd
 
 -- The log of events, in commit order. seq is the cursor. AUTOINCREMENT on one writer
@@ -285,65 +285,65 @@ CREATE TRIGGER events_no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER events_no_delete BEFORE DELETE ON events WHEN OLD.seq > COALESCE((SELECT seq FROM event_horizon), 0)
-BEGIN SELECT RAISE(ABORT, 'events are kept until the horizon has passed them'); END;
+BEGIN SELECT RAISE(ABORT, 'events after the horizon cannot be deleted'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER event_horizon_moves BEFORE UPDATE ON event_horizon WHEN NOT (
+CREATE TRIGGER event_horizon_check_move BEFORE UPDATE ON event_horizon WHEN NOT (
   NEW.one = OLD.one AND NEW.seq > OLD.seq AND NEW.created_at >= OLD.created_at
   AND NEW.created_at <= (unixepoch() - 23 * 3600) * 1000000
   AND NEW.seq <= (SELECT seq FROM ledger_sums)
   AND EXISTS (SELECT 1 FROM events WHERE seq = NEW.seq)
   AND NOT EXISTS (SELECT 1 FROM events WHERE seq > OLD.seq AND seq <= NEW.seq AND created_at > NEW.created_at)
   AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event_id > OLD.seq AND event_id <= NEW.seq))
-BEGIN SELECT RAISE(ABORT, 'the horizon of events moves on over what is old'); END;
+BEGIN SELECT RAISE(ABORT, 'the event horizon can only move forward, over old events'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER event_horizon_one BEFORE INSERT ON event_horizon BEGIN SELECT RAISE(ABORT, 'there is one horizon of events'); END;
+CREATE TRIGGER event_horizon_no_insert BEFORE INSERT ON event_horizon BEGIN SELECT RAISE(ABORT, 'event_horizon must have exactly one row'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER event_horizon_kept BEFORE DELETE ON event_horizon BEGIN SELECT RAISE(ABORT, 'there is one horizon of events'); END;
+CREATE TRIGGER event_horizon_no_delete BEFORE DELETE ON event_horizon BEGIN SELECT RAISE(ABORT, 'event_horizon must have exactly one row'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER ledger_sums_move BEFORE UPDATE ON ledger_sums WHEN NEW.seq <= OLD.seq OR NEW.issued < OLD.issued OR NEW.fees < OLD.fees
-BEGIN SELECT RAISE(ABORT, 'the sums of the ledger only grow'); END;
+CREATE TRIGGER ledger_sums_only_grow BEFORE UPDATE ON ledger_sums WHEN NEW.seq <= OLD.seq OR NEW.issued < OLD.issued OR NEW.fees < OLD.fees
+BEGIN SELECT RAISE(ABORT, 'the ledger totals can only grow'); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
-CREATE TRIGGER ledger_sums_kept BEFORE DELETE ON ledger_sums BEGIN SELECT RAISE(ABORT, 'the sums of the ledger only grow'); END;
+CREATE TRIGGER ledger_sums_no_delete BEFORE DELETE ON ledger_sums BEGIN SELECT RAISE(ABORT, 'the ledger totals can only grow'); END;
 -- +goose StatementEnd
 
 -- The secret that signs webhook requests to an agent. It is encrypted with the
 -- server's key.
 CREATE TABLE secrets (
-  agent_id  TEXT    PRIMARY KEY REFERENCES agents (id),
-  sealed    BLOB    NOT NULL,
-  hint      TEXT    NOT NULL,
-  old       BLOB,
-  old_until INTEGER
+  agent_id       TEXT    PRIMARY KEY REFERENCES agents (id),
+  encrypted      BLOB    NOT NULL,
+  hint           TEXT    NOT NULL,
+  previous       BLOB,
+  previous_until INTEGER
 ) STRICT;
 
 -- events is a JSON list of the optional events that the agent subscribes to. Every
--- webhook receives task.posted. suspended_at and suspended_for are null while the
+-- webhook receives task.posted. suspended_at and suspended_reason are null while the
 -- webhook is active. Few webhooks have optional events and few are suspended, so
 -- partial indexes find both.
 CREATE TABLE webhooks (
-  agent_id      TEXT    PRIMARY KEY REFERENCES agents (id),
-  url           TEXT    NOT NULL,
-  events        TEXT    NOT NULL,
-  status        TEXT    NOT NULL CHECK (status IN ('active', 'suspended')),
-  failing_since INTEGER,
-  suspended_at  INTEGER,
-  suspended_for TEXT    CHECK (suspended_for IN ('gone', 'failing')),
-  updated_at    INTEGER NOT NULL
+  agent_id         TEXT    PRIMARY KEY REFERENCES agents (id),
+  url              TEXT    NOT NULL,
+  events           TEXT    NOT NULL,
+  status           TEXT    NOT NULL CHECK (status IN ('active', 'suspended')),
+  failing_since    INTEGER,
+  suspended_at     INTEGER,
+  suspended_reason TEXT    CHECK (suspended_reason IN ('gone', 'failing')),
+  updated_at       INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX webhooks_asking ON webhooks (agent_id) WHERE events <> '[]';
+CREATE INDEX webhooks_with_events ON webhooks (agent_id) WHERE events <> '[]';
 CREATE INDEX webhooks_suspended ON webhooks (agent_id) WHERE status = 'suspended';
 -- +goose StatementBegin
-CREATE TRIGGER webhooks_set AFTER INSERT ON webhooks
-BEGIN UPDATE agent_capabilities SET notified = 1 WHERE agent_id = NEW.agent_id; END;
+CREATE TRIGGER webhooks_added AFTER INSERT ON webhooks
+BEGIN UPDATE agent_capabilities SET has_webhook = 1 WHERE agent_id = NEW.agent_id; END;
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER webhooks_removed AFTER DELETE ON webhooks
-BEGIN UPDATE agent_capabilities SET notified = 0 WHERE agent_id = OLD.agent_id; END;
+BEGIN UPDATE agent_capabilities SET has_webhook = 0 WHERE agent_id = OLD.agent_id; END;
 -- +goose StatementEnd
 
 -- worker_id is the worker of the event. It is null for task.posted.
@@ -356,7 +356,7 @@ CREATE TABLE deliveries (
   worker_id       TEXT,
   status          TEXT    NOT NULL CHECK (status IN ('pending', 'delivered', 'failed')),
   attempts        INTEGER NOT NULL DEFAULT 0,
-  tries_left      INTEGER NOT NULL CHECK (tries_left >= 0),
+  attempts_left   INTEGER NOT NULL CHECK (attempts_left >= 0),
   response_status INTEGER,
   last_error      TEXT,
   created_at      INTEGER NOT NULL,
@@ -382,13 +382,13 @@ CREATE TABLE attempts (
   PRIMARY KEY (delivery_id, number)
 ) STRICT, WITHOUT ROWID;
 
--- The server keeps answers for one day. A retry with the same key then changes
--- nothing. The answer is null while the first request is in progress.
+-- The server keeps responses for one day. A retry with the same key then changes
+-- nothing. The response is null while the first request is in progress.
 CREATE TABLE idempotency_keys (
   scope       TEXT    NOT NULL,
   key         TEXT    NOT NULL,
   fingerprint BLOB    NOT NULL,
-  answer      BLOB,
+  response    BLOB,
   task_id     TEXT,
   created_at  INTEGER NOT NULL,
   PRIMARY KEY (scope, key)
@@ -423,7 +423,7 @@ CREATE TABLE audit_entries (
   address    TEXT    NOT NULL,
   request_id TEXT    NOT NULL,
   outcome    TEXT    NOT NULL,
-  times      INTEGER NOT NULL CHECK (times > 0)
+  count      INTEGER NOT NULL CHECK (count > 0)
 ) STRICT;
 CREATE INDEX audit_entries_by_age ON audit_entries (created_at);
 CREATE INDEX audit_entries_by_actor ON audit_entries (actor, seq);
@@ -432,5 +432,5 @@ CREATE TRIGGER audit_entries_no_update BEFORE UPDATE ON audit_entries BEGIN SELE
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER audit_entries_no_delete BEFORE DELETE ON audit_entries WHEN OLD.created_at > (unixepoch() - 23 * 3600) * 1000000
-BEGIN SELECT RAISE(ABORT, 'the audit log is kept for a day at least'); END;
+BEGIN SELECT RAISE(ABORT, 'audit entries are kept for at least one day'); END;
 -- +goose StatementEnd

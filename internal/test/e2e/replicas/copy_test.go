@@ -99,7 +99,7 @@ func TestCopy_errors(t *testing.T) {
 	server.Register("agent", nil)
 	server.Stop()
 	for _, row := range []struct{ statement, says string }{
-		{"DROP TRIGGER wallets_explained; UPDATE wallets SET available = available + 1", "the ledger does not hold"},
+		{"DROP TRIGGER wallets_match_transfers; UPDATE wallets SET available = available + 1", "the ledger does not hold"},
 		{"UPDATE wallets SET available = available - 1; CREATE TABLE notes (id TEXT PRIMARY KEY)", `its table "notes"`},
 		{"DROP TABLE notes; UPDATE agents SET name = 'a' || char(0)", "invalid byte sequence"},
 	} {
@@ -171,7 +171,7 @@ func TestCopy_prunedEvents(t *testing.T) {
 	server.Register("second", nil)
 	server.Stop()
 	execSQLite(t, filepath.Join(server.Dir, "agentmarket.db"), `UPDATE ledger_sums SET seq = 2, issued = 200;
-		DROP TRIGGER event_horizon_moves; UPDATE event_horizon SET seq = 1, created_at = 1; DELETE FROM events WHERE seq = 1`)
+		DROP TRIGGER event_horizon_check_move; UPDATE event_horizon SET seq = 1, created_at = 1; DELETE FROM events WHERE seq = 1`)
 	if text, code := copyMarket(t, server, address); code != 0 {
 		t.Fatalf("copy: exit %d\n%s", code, text)
 	}
