@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// IsPostgres reports whether an address is one of PostgreSQL.
+// IsPostgres reports whether address is a postgres:// or postgresql:// URL.
 func IsPostgres(address string) bool {
 	return strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
 }
 
-// checkPath refuses as the path of a file what was meant to be something else,
-// which may have a password in it.
+// checkPath rejects a file path that looks like another kind of address. The
+// error omits the address, because it can contain a password.
 func checkPath(address string) error {
-	if address == "" || strings.HasPrefix(address, ":") { // SQLite keeps :memory: nowhere
-		return fmt.Errorf("database: %q is not the path of a file", address)
+	if address == "" || strings.HasPrefix(address, ":") { // :memory: is lost when the process ends
+		return fmt.Errorf("database: %q is not a file path", address)
 	}
 	if scheme, _, ok := strings.Cut(address, "://"); ok {
 		return fmt.Errorf("database %s://…: give a postgres:// address or the path of a SQLite file", scheme)

@@ -10,24 +10,26 @@ import (
 	"path/filepath"
 )
 
-// Backup writes one committed state of the SQLite file at from, which a server
-// may be serving, to a new file at to. The schema stays as it is, that of an older
-// program too. See [publish] for what it promises.
+// Backup copies the SQLite file at from to a new file at to. The copy is one
+// committed state with the same schema. A server can use the source during the
+// backup. Backup runs check on the copy and returns an error if the copy is
+// damaged or check fails. It never overwrites a file, and it leaves no file behind
+// when it fails.
 func Backup(ctx context.Context, from, to string, check func(*Snapshot) error) error {
 	if IsPostgres(from) {
-		return errors.New("the backup of a PostgreSQL database is pg_dump's work")
+		return errors.New("cannot back up a PostgreSQL database: use pg_dump")
 	}
 	if err := errors.Join(checkPath(from), checkPath(to)); err != nil {
 		return err
 	}
-	return writeVerifiedFile(ctx, to, check, func(unfinished string) error { return vacuumInto(ctx, from, unfinished) })
+	return writeVerifiedFile(ctx, to, check, func(tmp string) error { return vacuumInto(ctx, from, tmp) })
 }
 
-// Restore is Backup the other way: to is where a server is to serve it from. What
-// an older program left is brought up to date on the way.
+// Restore copies the backup at from to a new database file at to and applies
+// pending migrations to the copy. It checks the copy like [Backup].
 func Restore(ctx context.Context, from, to string, check func(*Snapshot) error) error {
 	if IsPostgres(from) || IsPostgres(to) {
-		return errors.New("a backup is restored to a SQLite file; agentmarket copy moves that to PostgreSQL")
+		return errors.New("can only restore to a SQLite file: use agentmarket copy to move it to PostgreSQL")
 	}
 	if err := errors.Join(checkPath(from), checkPath(to)); err != nil {
 		return err
@@ -36,17 +38,17 @@ func Restore(ctx context.Context, from, to string, check func(*Snapshot) error) 
 	if err != nil {
 		return err
 	}
-	err = writeVerifiedFile(ctx, to, check, func(unfinished string) error {
-		if err := vacuumInto(ctx, from, unfinished); err != nil {
+	err = writeVerifiedFile(ctx, to, check, func(tmp string) error {
+		if err := vacuumInto(ctx, from, tmp); err != nil {
 			return err
 		}
-		if err := rejectForeignFile(ctx, unfinished); err != nil {
+		if err := rejectForeignFile(ctx, tmp); err != nil {
 			return err
 		}
-		if err := Inspect(ctx, unfinished, func(*Snapshot) error { return nil }); err != nil {
-			return err // an empty file would be made a market without anybody in it
+		if err := Inspect(ctx, tmp, func(*Snapshot) error { return nil }); err != nil {
+			return err // an empty file has no schema; migrating it would make an empty database
 		}
-		return migrateFile(ctx, unfinished)
+		return migrateFile(ctx, tmp)
 	})
 	if err != nil {
 		return errors.Join(err, lock.releaseAndRemove())
@@ -54,16 +56,16 @@ func Restore(ctx context.Context, from, to string, check func(*Snapshot) error) 
 	return lock.release()
 }
 
-// vacuumInto writes one committed state of a file to a new one.
+// vacuumInto writes one committed state of the file at from to a new file at to.
 func vacuumInto(ctx context.Context, from, to string) error {
 	info, err := os.Stat(from)
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)
 	}
-	if !info.Mode().IsRegular() { // opening a pipe would wait for ever
-		return fmt.Errorf("open database: %s is not a file", from)
+	if !info.Mode().IsRegular() { // opening a pipe would block forever
+		return fmt.Errorf("open database: %s is not a regular file", from)
 	}
-	// Not as Read's connections are: for SQLite this is writing.
+	// Without _query_only: SQLite treats VACUUM INTO as a write.
 	reader, err := connect(from, url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}, 1, nil)
 	if err != nil {
 		return fmt.Errorf("open database %s: %w", from, err)
@@ -71,13 +73,13 @@ func vacuumInto(ctx context.Context, from, to string) error {
 	return errors.Join(reader.WithContext(ctx).Exec("VACUUM INTO ?", to).Error, closeGorm(reader))
 }
 
-// writeVerifiedFile has a file written under another name. Once it is found undamaged, has
-// passed check and is on the disk, it gets its own. Whatever fails leaves
-// nothing behind, and nothing is ever overwritten.
-func writeVerifiedFile(ctx context.Context, path string, check func(*Snapshot) error, write func(unfinished string) error) (err error) {
-	for _, part := range []string{path, path + "-wal", path + "-journal"} {
-		if _, err := os.Lstat(part); !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s is there already: nothing is overwritten", part)
+// writeVerifiedFile writes a file under a temporary name, verifies it, syncs it to
+// disk, and gives it its final name. It never overwrites a file, and it leaves no
+// file behind when it fails.
+func writeVerifiedFile(ctx context.Context, path string, check func(*Snapshot) error, write func(tmp string) error) (err error) {
+	for _, name := range []string{path, path + "-wal", path + "-journal"} {
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s already exists and is not overwritten", name)
 		}
 	}
 	folder, err := os.MkdirTemp(filepath.Dir(path), ".unfinished-")
@@ -85,39 +87,39 @@ func writeVerifiedFile(ctx context.Context, path string, check func(*Snapshot) e
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	unfinished := filepath.Join(folder, filepath.Base(path))
-	if err := write(unfinished); err != nil {
+	tmp := filepath.Join(folder, filepath.Base(path))
+	if err := write(tmp); err != nil {
 		return err
 	}
-	if err := verifyFile(ctx, unfinished, check); err != nil {
+	if err := verifyFile(ctx, tmp, check); err != nil {
 		return err
 	}
-	if err := errors.Join(os.Chmod(unfinished, 0o600), Fsync(unfinished)); err != nil {
+	if err := errors.Join(os.Chmod(tmp, 0o600), Fsync(tmp)); err != nil {
 		return err
 	}
-	if err := os.Link(unfinished, path); err != nil { // unlike a rename it never replaces one that came meanwhile
+	if err := os.Link(tmp, path); err != nil { // unlike a rename, a link never replaces a file
 		return err
 	}
 	return Fsync(filepath.Dir(path))
 }
 
-// verifyFile refuses a file that is damaged, is no market or does not pass
+// verifyFile rejects a file that is damaged, belongs to another program, or fails
 // check.
 func verifyFile(ctx context.Context, path string, check func(*Snapshot) error) error {
 	if err := rejectForeignFile(ctx, path); err != nil {
 		return err
 	}
-	return Inspect(ctx, path, func(state *Snapshot) error {
-		if err := checkIntegrity(state); err != nil {
+	return Inspect(ctx, path, func(snapshot *Snapshot) error {
+		if err := checkIntegrity(snapshot); err != nil {
 			return err
 		}
-		return check(state)
+		return check(snapshot)
 	})
 }
 
-// Fsync has a file, or what a folder lists, on the disk.
+// Fsync flushes a file, or the entries of a directory, to disk.
 func Fsync(path string) error {
-	file, err := os.Open(path) //nolint:gosec // the operator names it
+	file, err := os.Open(path) //nolint:gosec // the operator chooses the path
 	if err != nil {
 		return err
 	}

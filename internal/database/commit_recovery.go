@@ -12,76 +12,78 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// serverInstanceSQL is a query for what names one life of a server. A number of a transaction
-// means the same for as long only: after a crash, and on another host, it may be
-// given again. A restart changes the one time; a crash resets the statistics, as
-// the manual promises, and so changes the other.
+// serverInstanceSQL identifies one run of a PostgreSQL server. A transaction ID is
+// unique only within one run: after a crash, or on another host, the server can
+// assign it again. A restart changes the start time. A crash also resets the
+// statistics, as the PostgreSQL manual documents.
 const serverInstanceSQL = "(SELECT pg_postmaster_start_time() || ' ' || stats_reset FROM pg_stat_bgwriter)"
 
-// serverInstanceKey is where a connection has the life of the server that it leads to.
-const serverInstanceKey = "agentmarket_life"
+// serverInstanceKey is the key in a connection's custom data for the server
+// instance.
+const serverInstanceKey = "agentmarket_server_instance"
 
-// errAborted is why a transaction is run again of which the engine said after all
-// that it did not happen.
+// errAborted is the error of a transaction that PostgreSQL reports as aborted. It
+// is transient.
 var errAborted = errors.New("the transaction was aborted")
 
-// storeServerInstance notes on a new connection which life of the server it leads to.
+// storeServerInstance records the server instance of a new connection.
 func storeServerInstance(ctx context.Context, conn *pgx.Conn) error {
-	var at *string
-	err := conn.QueryRow(ctx, "SELECT "+serverInstanceSQL).Scan(&at)
-	if _, unsupported := errors.AsType[*pgconn.PgError](err); unsupported || err == nil && at == nil {
-		return nil // what becomes of a lost commit will not be known
+	var instance *string
+	err := conn.QueryRow(ctx, "SELECT "+serverInstanceSQL).Scan(&instance)
+	if _, unsupported := errors.AsType[*pgconn.PgError](err); unsupported || err == nil && instance == nil {
+		return nil // the outcome of a lost commit stays unknown
 	}
 	if err != nil {
-		return fmt.Errorf("ask for the start of the server: %w", err)
+		return fmt.Errorf("read server start time: %w", err)
 	}
-	conn.PgConn().CustomData()[serverInstanceKey] = *at
+	conn.PgConn().CustomData()[serverInstanceKey] = *instance
 	return nil
 }
 
-// resolveLostCommit finds out what became of a transaction whose commit had an error. It
-// returns nil when it is committed and all that it returns was read, and an error
-// that is transient when it is not committed and can be. When neither is known,
-// or the answer is gone, it is UNAVAILABLE and says which.
+// resolveLostCommit determines the outcome of a transaction whose commit returned
+// err. It returns nil if the transaction is committed and all its results were
+// read. It returns a transient error if the transaction is not committed. If the
+// outcome is unknown or results are lost, it returns UNAVAILABLE.
 func (s *postgresStore) resolveLostCommit(ctx context.Context, db *DB, p *pipeline, err error) error {
 	if isRolledBack(err) {
 		return fmt.Errorf("commit: %w", err)
 	}
 	status := s.transactionStatus(ctx, p)
 	if status == "committed" && s.heartbeat(ctx, db.replicaID) != nil {
-		status = "" // a synchronous standby may not have it: a commit that comes after it waits for both
+		status = "" // A synchronous standby may not have the commit. A later commit waits for both.
 	}
-	db.logger.WarnContext(ctx, "lost the database during a commit", slog.Any("error", err), slog.String("status", status))
+	db.logger.WarnContext(ctx, "connection lost during a commit", slog.Any("error", err), slog.String("status", status))
 	switch {
 	case status == "aborted":
 		return errAborted
 	case status == "committed" && !p.resultsUnread:
 		return nil
 	case status == "committed":
-		return models.Errorf(models.Unavailable, "the change was made, but the answer to it was lost; with an Idempotency-Key it is safe to ask for it again")
+		return models.Errorf(models.Unavailable,
+			"the change was committed, but its result was lost; a retry with the same Idempotency-Key is safe")
 	default:
 		return models.Errorf(models.Unavailable,
-			"the database went away while the change was written, which may have happened or not; with an Idempotency-Key it is safe to try again")
+			"the database connection was lost during the commit, which may have succeeded; a retry with the same Idempotency-Key is safe")
 	}
 }
 
-// transactionStatus asks what became of a transaction until ctx ends: it is committed,
-// aborted, or, when nobody can know, empty. The server that is asked must be the
-// one that ran it, and not have crashed since.
+// transactionStatus returns "committed" or "aborted", or the empty string if the
+// status is unknown. It retries until ctx is done. The status is known only on the
+// server that ran the transaction, until that server crashes.
 func (s *postgresStore) transactionStatus(ctx context.Context, p *pipeline) (status string) {
-	at, _ := p.pgxConn.PgConn().CustomData()[serverInstanceKey].(string)
-	if at == "" || p.xid == "" {
+	instance, _ := p.pgxConn.PgConn().CustomData()[serverInstanceKey].(string)
+	if instance == "" || p.xid == "" {
 		return ""
 	}
-	for pause := minBackoff; ; pause = min(2*pause, maxBackoff) {
-		var found *string
-		err := s.internalPool.QueryRow(ctx, "SELECT CASE WHEN "+serverInstanceSQL+" = $1 THEN pg_xact_status($2::text::xid8) END", at, p.xid).Scan(&found)
+	for retry := (backoff{}); ; {
+		var status *string
+		err := s.internalPool.QueryRow(ctx, "SELECT CASE WHEN "+serverInstanceSQL+" = $1 THEN pg_xact_status($2::text::xid8) END", instance, p.xid).Scan(&status)
 		switch {
-		case err != nil && !isTransient(err), err == nil && found == nil:
+		case err != nil && !isTransient(err), err == nil && status == nil:
 			return ""
-		case err == nil && *found != "in progress":
-			return *found
-		case !sleepWithJitter(ctx, pause):
+		case err == nil && *status != "in progress":
+			return *status
+		case !retry.wait(ctx, nil):
 			return ""
 		}
 	}

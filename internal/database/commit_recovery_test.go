@@ -23,7 +23,7 @@ func TestCommit_connectionLost(t *testing.T) {
 	db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
 	testutil.Must(t, err)
 	t.Cleanup(func() { testutil.Must(t, db.Close()) })
-	const made, unknown = "the change was made", "may have happened or not"
+	const made, unknown = "the change was committed", "which may have succeeded"
 	var runs, hooks, kept, lost atomic.Int64
 	db.ObserveCommits(func(c database.CommitStats) {
 		if c.Err != nil {

@@ -2,38 +2,38 @@ package database
 
 import "time"
 
-// CommitStats is one commit, for who counts them.
+// CommitStats describes one commit.
 type CommitStats struct {
-	Changes  int           // that it kept; on PostgreSQL always one
-	Duration time.Duration // from COMMIT to its answer, and what was sent with it
-	// Err is why the store did not keep what it was given, or why that is not known.
-	// What it refuses, and what is tried again, is none of these.
+	Changes  int           // committed calls of Write; at most 1 on PostgreSQL
+	Duration time.Duration // of the COMMIT statement and the statements sent with it
+	// Err is the error of a commit that failed or has an unknown outcome. It is nil
+	// if the function passed to Write failed or the transaction is retried.
 	Err error
 }
 
-// ObserveCommits has fn told of every commit from now on. It must be quick: on SQLite all
-// who write wait for it.
+// ObserveCommits calls fn after every later commit. fn must return quickly: on
+// SQLite it blocks all writes.
 func (db *DB) ObserveCommits(fn func(CommitStats)) { db.commitObserver.Store(&fn) }
 
-// QueuedWrites is how many changes wait for the writer; 0 on PostgreSQL, where they wait
-// for a connection.
+// QueuedWrites returns the number of writes in the queue of the writer. It is 0 on
+// PostgreSQL, where writes wait for a connection.
 func (db *DB) QueuedWrites() int { return len(db.queue) }
 
-// Connections is how many connections to the store are in use by requests and by
-// jobs, and how many there may be: on SQLite those that read.
-func (db *DB) Connections() (inUse, most int) {
+// Connections returns the number of connections in use by requests and jobs, and
+// its maximum. On SQLite it counts only read connections.
+func (db *DB) Connections() (inUse, limit int) {
 	if db.pg != nil {
 		stat := db.pg.pool.Stat()
 		return int(stat.AcquiredConns()), int(stat.MaxConns())
 	}
 	pool, err := db.reader.DB()
-	if err != nil { // it is no pool, which it always is
+	if err != nil { // the reader always has a pool
 		return 0, 0
 	}
 	return pool.Stats().InUse, readConnections
 }
 
-// notifyCommit tells who counts of a commit.
+// notifyCommit calls the observer of commits.
 func (db *DB) notifyCommit(c CommitStats) {
 	if fn := db.commitObserver.Load(); fn != nil {
 		(*fn)(c)

@@ -183,12 +183,12 @@ func TestOpen_errors(t *testing.T) {
 	served := filepath.Join(t.TempDir(), "served.db")
 	db := openDB(t, served)
 	for says, path := range map[string]string{
-		"another process serves it":  served,
+		"another process is using it":  served,
 		"not a database":             nonDatabaseFile(t),
 		"the file is damaged":        damagedFile(t),
-		"run a newer one":            newerDatabase(t),
+		"upgrade the program":            newerDatabase(t),
 		"no such file or directory":  filepath.Join(t.TempDir(), "none", "a.db"),
-		"another program's database": foreignDatabase(t),
+		"not an AgentMarket database": foreignDatabase(t),
 		"give a postgres:// address": "mysql://localhost/a",
 	} {
 		opened, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
@@ -202,7 +202,7 @@ func TestOpen_errors(t *testing.T) {
 	testutil.Must(t, db.Ping(t.Context()))
 }
 
-// TestOpen_foreignFileUnchanged leaves another program's database as it was, to the byte.
+// TestOpen_foreignFileUnchanged leaves not an AgentMarket database as it was, to the byte.
 func TestOpen_foreignFileUnchanged(t *testing.T) {
 	t.Parallel()
 	path := foreignDatabase(t)
@@ -233,7 +233,7 @@ func damagedFile(t *testing.T) string {
 	return path
 }
 
-// foreignDatabase makes another program's database.
+// foreignDatabase makes not an AgentMarket database.
 func foreignDatabase(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
@@ -301,7 +301,7 @@ func TestInspect_newerSchema(t *testing.T) {
 		"backup":  database.Backup(t.Context(), path, filepath.Join(dir, "backup.db"), check),
 		"restore": database.Restore(t.Context(), path, filepath.Join(dir, "restored.db"), check),
 	} {
-		if err == nil || !strings.Contains(err.Error(), "run a newer one") {
+		if err == nil || !strings.Contains(err.Error(), "upgrade the program") {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -319,7 +319,7 @@ func TestInspect_newerSchemaPostgres(t *testing.T) {
 		return tx.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)").Error
 	}))
 	err := database.Inspect(t.Context(), address, func(*database.Snapshot) error { return nil })
-	if err == nil || !strings.Contains(err.Error(), "run a newer one") {
+	if err == nil || !strings.Contains(err.Error(), "upgrade the program") {
 		t.Errorf("got %v", err)
 	}
 }

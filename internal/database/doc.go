@@ -1,15 +1,17 @@
-// Package database opens the store and is the only door to it: [DB.Write] runs
-// a change in a transaction, [DB.Read] reads what is committed.
+// Package database opens the SQLite or PostgreSQL database. Other packages access
+// it only through this package: [DB.Write] runs a function in a transaction, and
+// [DB.Read] reads committed rows.
 //
-// On SQLite one goroutine owns the only writing connection. Callers queue up
-// while a commit is on its way to the disk, and the next transaction takes all
-// of them at once, each behind its own savepoint (group commit): one fsync
-// serves up to 128 changes, and a change that fails takes none of its
-// neighbours along. A caller is answered after the commit, never before, also
-// one that is refused: what it was refused for is committed then. Commits are
-// FULL: what was answered survives a power cut.
+// On SQLite one goroutine owns the only write connection and commits in batches
+// (group commit). While a commit syncs to disk, callers wait in a queue. The next
+// transaction takes up to 128 of them, each behind its own savepoint, so a call
+// that fails does not affect the others. Write returns after the commit, also with
+// an error: a call can fail because of another call in the same batch, which is
+// committed at that time. Commits use synchronous=FULL, so acknowledged writes
+// survive a power failure.
 //
-// A [Tx] is handed down as a parameter and never travels in a context. Nothing
-// outside the database is called inside Write: it would hold up everybody.
-// Migrations are SQL files, one folder a dialect; gorm creates nothing.
+// A [Tx] is passed as a parameter and never in a context. A function passed to
+// Write must not call anything outside the database, because it blocks all other
+// writes. Migrations are SQL files, one directory per engine. gorm creates no
+// tables.
 package database

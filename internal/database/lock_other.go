@@ -2,7 +2,7 @@
 
 package database
 
-// fileLock does nothing where there is no lock on files.
+// fileLock does nothing on systems without file locks.
 type fileLock struct{}
 
 func lockFile(string) (*fileLock, error) { return &fileLock{}, nil }

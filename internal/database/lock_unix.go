@@ -10,11 +10,11 @@ import (
 	"syscall"
 )
 
-// fileLock keeps a second process from serving the same SQLite file: each would
-// believe that it is the only one that writes.
+// fileLock prevents two processes from using one SQLite file. Each process assumes
+// that it is the only writer.
 type fileLock struct {
 	file    *os.File
-	created bool // the file was not there before
+	created bool // by this process
 }
 
 func lockFile(path string) (*fileLock, error) {
@@ -28,9 +28,9 @@ func lockFile(path string) (*fileLock, error) {
 	return lock, nil
 }
 
-// openLockFile opens the file to be locked, and makes it when there is none.
+// openLockFile opens the lock file. It creates a missing file.
 func openLockFile(path string) (*fileLock, error) {
-	file, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) //nolint:gosec // the operator names the database
+	file, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) //nolint:gosec // the operator chooses the path
 	if errors.Is(err, fs.ErrExist) {
 		file, err = os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // as above
 		return &fileLock{file: file}, err
@@ -38,31 +38,33 @@ func openLockFile(path string) (*fileLock, error) {
 	return &fileLock{file: file, created: true}, err
 }
 
-// acquire locks the file, unless another process has.
+// acquire locks the file. It returns an error if another process holds the lock.
 func (l *fileLock) acquire() error {
 	err := syscall.Flock(int(l.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	switch {
 	case errors.Is(err, syscall.EWOULDBLOCK):
-		return errors.New("another process serves it")
+		return errors.New("another process is using it")
 	case err != nil:
-		return fmt.Errorf("lock it: %w", err)
+		return fmt.Errorf("lock file: %w", err)
 	case !l.isCurrent():
-		return errors.New("another process has just let go of it; try again")
+		return errors.New("another process just released its lock: try again")
 	}
 	return nil
 }
 
-// isCurrent reports whether the file that is locked is the one that others find.
+// isCurrent reports whether the locked file still exists at its path. Its previous
+// owner may have removed it.
 func (l *fileLock) isCurrent() bool {
 	locked, err := l.file.Stat()
 	if err != nil {
 		return false
 	}
-	found, err := os.Stat(l.file.Name())
-	return err == nil && os.SameFile(locked, found)
+	current, err := os.Stat(l.file.Name())
+	return err == nil && os.SameFile(locked, current)
 }
 
-// releaseAndRemove lets go of the lock and leaves no file behind that it has made.
+// releaseAndRemove releases the lock and removes the lock file if this process
+// created it.
 func (l *fileLock) releaseAndRemove() error {
 	if !l.created {
 		return l.release()
@@ -70,6 +72,6 @@ func (l *fileLock) releaseAndRemove() error {
 	return errors.Join(os.Remove(l.file.Name()), l.release())
 }
 
-// release lets go of the lock; the operating system does it too when the
-// process dies.
+// release releases the lock. The operating system does the same when the process
+// ends.
 func (l *fileLock) release() error { return l.file.Close() }

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// fileLock keeps a second process from serving the same SQLite file: each would
-// believe that it is the only one that writes.
+// fileLock prevents two processes from using one SQLite file. Each process assumes
+// that it is the only writer.
 type fileLock struct{ file *os.File }
 
 func lockFile(path string) (*fileLock, error) {
@@ -19,7 +19,7 @@ func lockFile(path string) (*fileLock, error) {
 	}
 	err = windows.LockFileEx(windows.Handle(file.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &windows.Overlapped{})
 	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
-		return nil, errors.Join(fmt.Errorf("open database %s: another process serves it", path), file.Close())
+		return nil, errors.Join(fmt.Errorf("open database %s: another process is using it", path), file.Close())
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock database %s: %w", path, err), file.Close())
@@ -27,9 +27,10 @@ func lockFile(path string) (*fileLock, error) {
 	return &fileLock{file: file}, nil
 }
 
-// release lets go of the lock; the operating system does it too when the
-// process dies.
+// release releases the lock. The operating system does the same when the process
+// ends.
 func (l *fileLock) release() error { return l.file.Close() }
 
-// releaseAndRemove lets go of the lock. The file stays: Windows removes none that is open.
+// releaseAndRemove releases the lock. It keeps the file: Windows cannot remove an
+// open file.
 func (l *fileLock) releaseAndRemove() error { return l.release() }

@@ -24,10 +24,10 @@ import (
 //go:embed migrations
 var embedded embed.FS
 
-// migrations holds the SQL files of each engine. Tests add files to it.
+// migrations holds the SQL files of each engine. Tests add files.
 var migrations fs.FS = embedded //nolint:gochecknoglobals // only tests change it
 
-// dialect is an engine as migrations need it.
+// dialect is what migrations need to know about an engine.
 type dialect struct {
 	folder    string
 	goose     goose.Dialect
@@ -39,13 +39,13 @@ var (
 	postgresDialect = dialect{"migrations/postgres", goose.DialectPostgres, func(db *sql.DB) riverdriver.Driver[*sql.Tx] { return riverdatabasesql.New(db) }} //nolint:gochecknoglobals // constant
 )
 
-// migrate applies what is missing of our migrations and of the job queue's.
-func migrate(ctx context.Context, sqlDB *sql.DB, to dialect) error {
-	folder, err := fs.Sub(migrations, to.folder)
+// migrate applies the pending migrations of this program and of the job queue.
+func migrate(ctx context.Context, sqlDB *sql.DB, d dialect) error {
+	folder, err := fs.Sub(migrations, d.folder)
 	if err != nil {
 		return err
 	}
-	provider, err := goose.NewProvider(to.goose, sqlDB, folder)
+	provider, err := goose.NewProvider(d.goose, sqlDB, folder)
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
@@ -55,9 +55,9 @@ func migrate(ctx context.Context, sqlDB *sql.DB, to dialect) error {
 	if _, err = provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	jobs, err := rivermigrate.New(to.jobDriver(sqlDB), nil)
+	jobs, err := rivermigrate.New(d.jobDriver(sqlDB), nil)
 	if err != nil {
-		return fmt.Errorf("read job migrations: %w", err)
+		return fmt.Errorf("read job queue migrations: %w", err)
 	}
 	if _, err = jobs.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
 		return fmt.Errorf("migrate job queue: %w", err)
@@ -65,85 +65,88 @@ func migrate(ctx context.Context, sqlDB *sql.DB, to dialect) error {
 	return nil
 }
 
-// lockTimeout is how long a migration waits for a lock on PostgreSQL. Whoever needs the
-// same table waits behind it, and gives up after [patience].
+// lockTimeout is how long a migration waits for a table lock on PostgreSQL. Other
+// statements on that table queue behind the migration and time out after
+// writeRetryTimeout.
 const lockTimeout = writeRetryTimeout / 2
 
-// sqlStateLockTimeout is what PostgreSQL says when a lock was waited for in vain.
+// sqlStateLockTimeout is the PostgreSQL error code for a lock timeout.
 const sqlStateLockTimeout = "55P03"
 
-// migrate is migrate where others may be at the same tables: a step that cannot have
-// its locks in time is undone as a whole, and the error says so.
-func (s *postgresStore) migrate(ctx context.Context, within time.Duration) (err error) {
-	patient := stdlib.OpenDB(*s.pool.Config().ConnConfig, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "SELECT set_config('lock_timeout', $1, false)", strconv.FormatInt(within.Milliseconds(), 10))
+// migrate applies pending migrations while other processes use the database. If a
+// migration cannot lock its tables within timeout, it is rolled back and migrate
+// returns an error.
+func (s *postgresStore) migrate(ctx context.Context, timeout time.Duration) (err error) {
+	sqlDB := stdlib.OpenDB(*s.pool.Config().ConnConfig, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "SELECT set_config('lock_timeout', $1, false)", strconv.FormatInt(timeout.Milliseconds(), 10))
 		return err
 	}))
-	defer func() { err = errors.Join(err, patient.Close()) }()
-	err = migrate(ctx, patient, postgresDialect)
-	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == sqlStateLockTimeout {
-		return fmt.Errorf("migrate: a table that has to change was in use for more than %s, so it was not changed: "+
-			"start again, or end the transaction first that pg_stat_activity shows as the oldest", within)
+	defer func() { err = errors.Join(err, sqlDB.Close()) }()
+	err = migrate(ctx, sqlDB, postgresDialect)
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == sqlStateLockTimeout {
+		return fmt.Errorf("migrate: could not lock a table within %s; nothing was changed: "+
+			"try again, or end the oldest transaction in pg_stat_activity first", timeout)
 	}
 	return err
 }
 
-// rejectNewerSchema stops a program that is older than the schema.
+// rejectNewerSchema returns an error if the schema is newer than this program.
 func rejectNewerSchema(ctx context.Context, provider *goose.Provider) error {
-	have, known, err := provider.GetVersions(ctx)
+	current, latest, err := provider.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("read schema version: %w", err)
 	}
-	return checkSchemaVersion(have, known)
+	return checkSchemaVersion(current, latest)
 }
 
-func checkSchemaVersion(have, known int64) error {
-	if have > known {
-		return fmt.Errorf("the schema has version %d, this program knows %d: run a newer one", have, known)
+func checkSchemaVersion(current, latest int64) error {
+	if current > latest {
+		return fmt.Errorf("schema version %d is newer than version %d of this program: upgrade the program", current, latest)
 	}
 	return nil
 }
 
-// SchemaVersion returns the number of the newest migration that a state has had:
-// of one that is inspected it may be older than the program's.
-func SchemaVersion(state *Snapshot) (version int64, err error) {
-	if err := state.Raw("SELECT MAX(version_id) FROM goose_db_version").Row().Scan(&version); err != nil {
+// SchemaVersion returns the number of the newest migration applied to a database.
+// An inspected database can have an older version than this program.
+func SchemaVersion(snapshot *Snapshot) (version int64, err error) {
+	if err := snapshot.Raw("SELECT MAX(version_id) FROM goose_db_version").Row().Scan(&version); err != nil {
 		return 0, fmt.Errorf("read schema version: %w", err)
 	}
 	return version, nil
 }
 
-// requireKnownSchema has fn run on a state whose schema is not newer than the program.
-func requireKnownSchema(to dialect, fn func(*Snapshot) error) func(*Snapshot) error {
-	return func(state *Snapshot) error {
-		have, err := SchemaVersion(state)
+// requireKnownSchema wraps fn with a check that rejects a schema newer than this
+// program.
+func requireKnownSchema(d dialect, fn func(*Snapshot) error) func(*Snapshot) error {
+	return func(snapshot *Snapshot) error {
+		current, err := SchemaVersion(snapshot)
 		if err != nil {
 			return err
 		}
-		files, err := fs.Glob(migrations, to.folder+"/*.sql") // in order
+		files, err := fs.Glob(migrations, d.folder+"/*.sql") // sorted
 		if err != nil {
 			return err
 		}
-		known, err := goose.NumericComponent(files[len(files)-1])
+		latest, err := goose.NumericComponent(files[len(files)-1])
 		if err != nil {
 			return err
 		}
-		if err := checkSchemaVersion(have, known); err != nil {
+		if err := checkSchemaVersion(current, latest); err != nil {
 			return err
 		}
-		return fn(state)
+		return fn(snapshot)
 	}
 }
 
-// migrateFile brings a file that nobody serves up to date.
+// migrateFile applies pending migrations to a SQLite file that no process uses.
 func migrateFile(ctx context.Context, path string) (err error) {
-	// Nothing beside the file: it is to be whole by itself.
-	handle, err := connect(path, url.Values{"_journal_mode": {"DELETE"}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"}}, 1, nil)
+	// Journal mode DELETE leaves no WAL file, so the file is complete on its own.
+	db, err := connect(path, url.Values{"_journal_mode": {"DELETE"}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"}}, 1, nil)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeGorm(handle)) }()
-	sqlDB, err := handle.DB()
+	defer func() { err = errors.Join(err, closeGorm(db)) }()
+	sqlDB, err := db.DB()
 	if err != nil {
 		return err
 	}

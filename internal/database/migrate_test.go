@@ -41,7 +41,7 @@ func TestMigrate_lockTimeout(t *testing.T) { // not parallel: see AddMigration
 	testutil.Must(t, err)
 
 	err = database.MigratePostgres(t.Context(), address, 50*time.Millisecond)
-	wantError(t, err, "in use for more than 50ms, so it was not changed: start again")
+	wantError(t, err, "could not lock a table within 50ms; nothing was changed: try again")
 	if err != nil && strings.Contains(err.Error(), "\n") {
 		t.Errorf("it takes several lines: %s", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -12,30 +13,30 @@ import (
 	"gorm.io/gorm"
 )
 
-// pipeline is a transaction on PostgreSQL whose statements wait for each other's
-// company: those that nobody reads the answer of go out with the next one that
-// somebody does, or with the commit, and so does the beginning. It is gorm's
-// connection as well.
+// pipeline is a PostgreSQL transaction that saves round trips. It queues BEGIN and
+// the statements without results, and sends them together with the next query or
+// the commit. It implements gorm's connection pool.
 type pipeline struct {
 	ctx           context.Context //nolint:containedctx // the transaction's
 	conn          *sql.Conn
 	pgxConn       *pgx.Conn // the same one
 	tx            pgx.Tx    // nil until it has begun
 	queued        []queuedStatement
-	xid           string // the transaction's number, as soon as the engine has told
-	noRows        bool   // the last statement found no row
-	resultsUnread bool   // something that the commit returns beside its success was not read
-	err           error  // the first that a sent statement had
+	xid           string // the transaction ID, empty before BEGIN is sent
+	noRows        bool   // the last query found no row
+	resultsUnread bool   // results sent with the commit were not read
+	err           error  // the first error of a sent statement
 }
 
-// queuedStatement is one that waits. Its row is read into the targets, if it has some.
+// queuedStatement is a statement that is not sent yet. Its row is scanned into dest,
+// if dest is not nil.
 type queuedStatement struct {
 	query string
 	args  []any
 	dest  []any
 }
 
-// openPipeline takes a connection, on which nothing has begun.
+// openPipeline takes a connection from the pool. It does not begin the transaction.
 func openPipeline(ctx context.Context, pool *sql.DB) (*pipeline, error) {
 	conn, err := pool.Conn(ctx)
 	if err != nil {
@@ -43,11 +44,11 @@ func openPipeline(ctx context.Context, pool *sql.DB) (*pipeline, error) {
 	}
 	p := &pipeline{ctx: ctx, conn: conn}
 	err = conn.Raw(func(driver any) error {
-		under, ok := driver.(*stdlib.Conn)
+		stdlibConn, ok := driver.(*stdlib.Conn)
 		if !ok {
 			return fmt.Errorf("connection is a %T", driver)
 		}
-		p.pgxConn = under.Conn() // for as long as conn is not closed
+		p.pgxConn = stdlibConn.Conn() // valid until conn is closed
 		return nil
 	})
 	if err != nil {
@@ -57,22 +58,22 @@ func openPipeline(ctx context.Context, pool *sql.DB) (*pipeline, error) {
 	return p, nil
 }
 
-// session is gorm's on the transaction.
-func (p *pipeline) session(handle *gorm.DB) *gorm.DB {
-	session := handle.Session(&gorm.Session{NewDB: true, Context: p.ctx})
+// session returns a gorm session that runs in the transaction.
+func (p *pipeline) session(db *gorm.DB) *gorm.DB {
+	session := db.Session(&gorm.Session{NewDB: true, Context: p.ctx})
 	session.Statement.ConnPool = p
 	return session.Session(&gorm.Session{NewDB: true})
 }
 
-// send sends what waits, begins the transaction if need be, and commits it when
-// that is asked for.
+// send sends the queued statements. It also begins the transaction if necessary, and
+// commits it if commit is true.
 func (p *pipeline) send(commit bool) error {
 	if p.err != nil {
 		return p.err
 	}
 	var batch pgx.Batch
-	beginning := p.tx == nil
-	if beginning {
+	begin := p.tx == nil
+	if begin {
 		batch.BeginTx(pgx.TxOptions{})
 		batch.Queue("SELECT pg_current_xact_id()::text")
 	}
@@ -83,20 +84,20 @@ func (p *pipeline) send(commit bool) error {
 		batch.Queue("COMMIT")
 	}
 	results := p.pgxConn.SendBatch(p.ctx, &batch)
-	p.err = p.receive(results, beginning, commit)
+	p.err = p.receive(results, begin, commit)
 	if err := results.Close(); p.err == nil {
 		p.err = err
 	}
-	if beginning {
+	if begin {
 		p.tx = results.Tx()
 	}
 	p.queued = nil
 	return p.err
 }
 
-// receive reads the answers to what was sent.
-func (p *pipeline) receive(results pgx.BatchResults, beginning, commit bool) error {
-	if beginning {
+// receive reads the results of the sent statements.
+func (p *pipeline) receive(results pgx.BatchResults, begin, commit bool) error {
+	if begin {
 		if _, err := results.Exec(); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
@@ -115,7 +116,7 @@ func (p *pipeline) receive(results pgx.BatchResults, beginning, commit bool) err
 			err = results.QueryRow().Scan(s.dest...)
 		}
 		if p.noRows = errors.Is(err, pgx.ErrNoRows) && i == len(p.queued)-1 && !commit; p.noRows {
-			break // an answer like any other, to the one who waits for it
+			break // queryRow returns sql.ErrNoRows
 		}
 		if err != nil {
 			return err
@@ -126,15 +127,16 @@ func (p *pipeline) receive(results pgx.BatchResults, beginning, commit bool) err
 		return nil
 	}
 	tag, err := results.Exec()
-	if err == nil && tag.String() != "COMMIT" { // a statement failed, and its caller passed over it
+	if err == nil && tag.String() != "COMMIT" { // fn ignored the error of a statement
 		err = pgx.ErrTxCommitRollback
 	}
 	return err
 }
 
-// queryRow sends what waits and a query, and reads the row that it finds.
-func (p *pipeline) queryRow(query string, args, into []any) error {
-	p.queued = append(p.queued, queuedStatement{query, args, into})
+// queryRow sends the queued statements and a query, and scans its first row into
+// dest.
+func (p *pipeline) queryRow(query string, args, dest []any) error {
+	p.queued = append(p.queued, queuedStatement{query, args, dest})
 	if err := p.send(false); err != nil {
 		return err
 	}
@@ -144,15 +146,16 @@ func (p *pipeline) queryRow(query string, args, into []any) error {
 	return nil
 }
 
-// close gives the connection back. What was not committed is rolled back.
+// close rolls back an uncommitted transaction and returns the connection to the
+// pool.
 func (p *pipeline) close() {
 	if p.tx != nil && p.pgxConn.PgConn().TxStatus() != 'I' {
-		_ = p.tx.Rollback(p.ctx) // a connection that cannot is not used again
+		_ = p.tx.Rollback(p.ctx) // if this fails, the pool discards the connection
 	}
 	_ = p.conn.Close()
 }
 
-// ensureBegun makes sure that the transaction has begun.
+// ensureBegun begins the transaction if necessary.
 func (p *pipeline) ensureBegun() error {
 	if p.tx != nil {
 		return p.err
@@ -160,7 +163,7 @@ func (p *pipeline) ensureBegun() error {
 	return p.send(false)
 }
 
-// flush has everything sent before a statement of gorm.
+// flush sends the queued statements, so that a statement of gorm runs after them.
 func (p *pipeline) flush() error {
 	if p.tx != nil && len(p.queued) == 0 {
 		return p.err
@@ -168,7 +171,7 @@ func (p *pipeline) flush() error {
 	return p.send(false)
 }
 
-// PrepareContext is for gorm.
+// PrepareContext implements [gorm.ConnPool].
 func (p *pipeline) PrepareContext(ctx context.Context, query string) (*sql.Stmt, error) {
 	if err := p.flush(); err != nil {
 		return nil, err
@@ -176,7 +179,7 @@ func (p *pipeline) PrepareContext(ctx context.Context, query string) (*sql.Stmt,
 	return p.conn.PrepareContext(ctx, query)
 }
 
-// ExecContext is for gorm.
+// ExecContext implements [gorm.ConnPool].
 func (p *pipeline) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	if err := p.flush(); err != nil {
 		return nil, err
@@ -184,7 +187,7 @@ func (p *pipeline) ExecContext(ctx context.Context, query string, args ...any) (
 	return p.conn.ExecContext(ctx, query, args...)
 }
 
-// QueryContext is for gorm.
+// QueryContext implements [gorm.ConnPool].
 func (p *pipeline) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	if err := p.flush(); err != nil {
 		return nil, err
@@ -192,19 +195,35 @@ func (p *pipeline) QueryContext(ctx context.Context, query string, args ...any) 
 	return p.conn.QueryContext(ctx, query, args...)
 }
 
-// QueryRowContext is for gorm. What cannot be sent before it fails the
-// transaction.
+// QueryRowContext implements [gorm.ConnPool]. If a queued statement fails, the
+// transaction fails.
 func (p *pipeline) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	_ = p.flush() // it stays in err
+	_ = p.flush() // p.err keeps the error
 	return p.conn.QueryRowContext(ctx, query, args...)
 }
 
-// failUnlessRowChanged writes a statement that must change a row so that the engine itself
-// fails it when there is none: the commit may be under way behind it.
+// failUnlessRowChanged rewrites an UPDATE so that PostgreSQL fails it if it changes
+// no row. The client cannot check the row count, because the commit may already be
+// on its way.
 func failUnlessRowChanged(query string) string {
 	query = dollarPlaceholders(query)
 	if strings.HasPrefix(query, "UPDATE ") {
 		return "WITH changed AS (" + query + " RETURNING 1) SELECT 1 / COUNT(*) FROM changed"
 	}
 	return query
+}
+
+// dollarPlaceholders replaces the question marks of a query with $1, $2, and so on.
+func dollarPlaceholders(query string) string {
+	var out strings.Builder
+	n := 0
+	for part := range strings.SplitSeq(query, "?") {
+		if n > 0 {
+			out.WriteByte('$')
+			out.WriteString(strconv.Itoa(n))
+		}
+		out.WriteString(part)
+		n++
+	}
+	return out.String()
 }

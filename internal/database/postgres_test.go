@@ -259,8 +259,8 @@ func TestOpen_postgresErrors(t *testing.T) {
 	change(foreign, "DROP TABLE transfers CASCADE")
 	change(newer, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
 	for address, says := range map[string]string{
-		foreign: "another program's database",
-		newer:   "the schema has version 999, this program knows",
+		foreign: "not an AgentMarket database",
+		newer:   "schema version 999 is newer than version",
 		readOnly + "&default_transaction_read_only=on":                     "read only",
 		"postgres://test:secret@127.0.0.1:1/market":                        "connection refused",
 		"postgres://test:secret@127.0.0.1:port/market":                     "invalid port",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"gorm.io/gorm"
@@ -13,37 +12,37 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// readRetryTimeout is for how long a read is tried again while the engine is away: a
-// restart of PostgreSQL and a broken connection take a second or so, and whoever
-// waits for a page has not given up by then.
+// readRetryTimeout is how long a read is retried while PostgreSQL is unavailable. A
+// restart takes about a second, and clients wait longer than 3 seconds.
 const readRetryTimeout = 3 * time.Second
 
-// openReadHandle is for reads outside of transactions. While the engine is away they
-// are tried again, and end with UNAVAILABLE when it does not come back.
+// openReadHandle returns a gorm session for reads outside of transactions. It
+// retries reads while PostgreSQL is unavailable, and returns UNAVAILABLE after
+// readRetryTimeout.
 func openReadHandle(pool *sql.DB) (*gorm.DB, error) {
-	handle, err := openGorm(pool)
+	db, err := openGorm(pool)
 	if err != nil {
 		return nil, err
 	}
-	return handle, errors.Join(
-		handle.Callback().Query().Replace("gorm:query", withReadRetry(callbacks.Query)),
-		handle.Callback().Row().Replace("gorm:row", withReadRetry(callbacks.RowQuery)),
-		handle.Callback().Raw().After("gorm:raw").Register("agentmarket:away", translateStatementError),
+	return db, errors.Join(
+		db.Callback().Query().Replace("gorm:query", withReadRetry(callbacks.Query)),
+		db.Callback().Row().Replace("gorm:row", withReadRetry(callbacks.RowQuery)),
+		db.Callback().Raw().After("gorm:raw").Register("agentmarket:unavailable", translateStatementError),
 	)
 }
 
-// withReadRetry is a query that is run again, from its first row, while the engine
-// is away and the caller waits. In a transaction it is not: that is gone.
+// withReadRetry wraps a gorm query callback with retries. It does not retry in a
+// transaction, which is lost with its connection.
 func withReadRetry(query func(*gorm.DB)) func(*gorm.DB) {
 	return func(db *gorm.DB) {
 		if db.Error != nil { // the query could not be built
 			return
 		}
-		rows, several := db.Get("rows") // a query for rows forgets that it is one
+		rows, isRows := db.Get("rows") // a query for rows deletes this setting
 		query(db)
-		if _, within := db.Statement.ConnPool.(gorm.TxCommitter); !within && shouldRetryRead(db) {
+		if _, inTx := db.Statement.ConnPool.(gorm.TxCommitter); !inTx && shouldRetryRead(db) {
 			retryRead(db, func() {
-				if several {
+				if isRows {
 					db.Statement.Settings.Store("rows", rows)
 				}
 				query(db)
@@ -53,44 +52,33 @@ func withReadRetry(query func(*gorm.DB)) func(*gorm.DB) {
 	}
 }
 
-// retryRead runs a query until it finds the engine or patience ends.
+// retryRead repeats a query until it reaches the server or readRetryTimeout ends.
 func retryRead(db *gorm.DB, query func()) {
-	trying, cancel := context.WithTimeout(db.Statement.Context, readRetryTimeout)
+	ctx, cancel := context.WithTimeout(db.Statement.Context, readRetryTimeout)
 	defer cancel()
-	for pause := minBackoff; shouldRetryRead(db) && sleepWithJitter(trying, pause); pause = min(2*pause, maxBackoff) {
+	for retry := (backoff{}); shouldRetryRead(db) && retry.wait(ctx, nil); {
 		db.Error = nil
 		query()
 	}
 }
 
-// sleepWithJitter waits for about as long, and reports whether ctx has not ended.
-func sleepWithJitter(ctx context.Context, pause time.Duration) bool {
-	timer := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // it spreads attempts
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// translateStatementError says of a read that did not find the engine, or got no answer from it in
-// time, that it may be tried again.
+// translateStatementError applies TranslateReadError to the error of a statement.
 func translateStatementError(db *gorm.DB) {
 	db.Error = TranslateReadError(db.Statement.Context, db.Error)
 }
 
-// TranslateReadError is the error of a read: UNAVAILABLE in place of one that says that the
-// engine is away. Who reads rows itself asks it.
+// TranslateReadError converts the error of a read to UNAVAILABLE if the database
+// was unreachable or timed out. It returns other errors unchanged. Code that scans
+// [sql.Rows] calls it for the errors of the rows.
 func TranslateReadError(ctx context.Context, err error) error {
 	if err != nil && !errors.Is(ctx.Err(), context.Canceled) && isTransient(err) {
-		return models.Errorf(models.Unavailable, "the database cannot be read now; try again")
+		return models.Errorf(models.Unavailable, "the database is unavailable; try again")
 	}
 	return err
 }
 
-// shouldRetryRead reports whether a read did not find the engine, and its caller waits still.
+// shouldRetryRead reports whether a read failed with a transient error and its
+// context is not done.
 func shouldRetryRead(db *gorm.DB) bool {
 	err := db.Error
 	if row, ok := db.Statement.Dest.(*sql.Row); ok && err == nil {

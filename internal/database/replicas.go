@@ -2,29 +2,24 @@ package database
 
 import (
 	"context"
-	"database/sql/driver"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const (
-	// heartbeatInterval is how often a process says that it is there, and heartbeatTimeout how
-	// long it may be silent before others take over what it was at.
+	// heartbeatInterval is the time between two heartbeats of a process. After
+	// heartbeatTimeout without a heartbeat, other processes take over its work.
 	heartbeatInterval = 3 * time.Second
 	heartbeatTimeout  = 15 * time.Second
-	// cursorBatchSize is how many events one transaction gives cursors to.
+	// cursorBatchSize is the maximum number of events that get a cursor in one
+	// transaction.
 	cursorBatchSize = 1000
 	eventsChannel   = "agentmarket_events"
 )
 
-// OnRemoteEvents has fn called when another process has appended events. It may be
-// called for no reason, and not at once. On SQLite there is no other process.
+// OnRemoteEvents registers fn to run when another process has appended events. fn
+// can also run without new events, and with a delay. It never runs on SQLite.
 func (db *DB) OnRemoteEvents(fn func()) {
 	if db.pg == nil {
 		return
@@ -34,53 +29,65 @@ func (db *DB) OnRemoteEvents(fn func()) {
 	db.pg.onEvents = fn
 }
 
-// AssignCursors gives cursors to the events that were committed without one, and
-// reports whether there were any. When notify is set it has OnRemoteEvents called in
-// the other processes. Any number of them may be at it at once. On SQLite every
-// event has a cursor.
-func (db *DB) AssignCursors(ctx context.Context, notify bool) (some bool, err error) {
+// AssignCursors assigns cursors to committed events that have none. It reports
+// whether there were any. If notify is true, it triggers the OnRemoteEvents
+// functions of the other processes. Processes can call it concurrently. It does
+// nothing on SQLite, where an insert assigns the cursor.
+func (db *DB) AssignCursors(ctx context.Context, notify bool) (assigned bool, err error) {
 	if db.pg == nil {
 		return false, nil
 	}
 	return db.pg.assignCursors(ctx, notify)
 }
 
-// listen passes notifications on until ctx ends, over a connection of its own
-// that is made again when it breaks.
-func (s *postgresStore) listen(ctx context.Context, logger *slog.Logger) {
-	for pause := minBackoff; ctx.Err() == nil; pause = min(2*pause, maxBackoff) {
-		heard, err := s.listenOnce(ctx)
-		if ctx.Err() != nil {
-			return
+// assignCursors implements [DB.AssignCursors]. The cursors follow the order of the
+// event IDs: a transaction that saw another's events has larger IDs.
+func (s *postgresStore) assignCursors(ctx context.Context, notify bool) (assigned bool, err error) {
+	for {
+		var n int64
+		if err := s.internalPool.QueryRow(ctx, "SELECT assign_cursors($1, $2)", cursorBatchSize, notify).Scan(&n); err != nil {
+			return assigned, fmt.Errorf("assign cursors: %w", err)
 		}
-		logger.WarnContext(ctx, "lost the notifications of the database; looking for events every second", slog.Any("error", err))
-		if heard {
-			pause = minBackoff
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		assigned = assigned || n > 0
+		if n < cursorBatchSize {
+			return assigned, nil
 		}
 	}
 }
 
-// listenOnce listens until the connection breaks. It reports whether there was one.
-func (s *postgresStore) listenOnce(ctx context.Context) (heard bool, err error) {
+// listen forwards notifications until ctx is done. It reconnects when its
+// connection breaks.
+func (s *postgresStore) listen(ctx context.Context, logger *slog.Logger) {
+	for retry := (backoff{}); ctx.Err() == nil; retry.wait(ctx, nil) {
+		connected, err := s.listenOnce(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		logger.WarnContext(ctx, "lost database notifications; polling for events every second", slog.Any("error", err))
+		if connected {
+			retry.reset()
+		}
+	}
+}
+
+// listenOnce listens until the connection breaks. connected is true if it was
+// established.
+func (s *postgresStore) listenOnce(ctx context.Context) (connected bool, err error) {
 	pooled, err := s.internalPool.Acquire(ctx)
 	if err != nil {
 		return false, err
 	}
-	conn := pooled.Hijack()                      // it waits for ever and must not be lent to others
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it has said what is wrong
+	conn := pooled.Hijack()                      // takes the connection out of the pool, because it stays in use
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the connection is already broken
 	if _, err := conn.Exec(ctx, "LISTEN "+eventsChannel); err != nil {
 		return false, err
 	}
 	for {
 		s.mu.Lock()
-		tell := s.onEvents
+		onEvents := s.onEvents
 		s.mu.Unlock()
-		if tell != nil {
-			tell()
+		if onEvents != nil {
+			onEvents()
 		}
 		if _, err := conn.WaitForNotification(ctx); err != nil {
 			return true, err
@@ -88,8 +95,8 @@ func (s *postgresStore) listenOnce(ctx context.Context) (heard bool, err error) 
 	}
 }
 
-// heartbeatLoop says that this process is there until ctx ends, and then that it is
-// not.
+// heartbeatLoop sends heartbeats until ctx is done, and then removes this process
+// from the table replicas.
 func (s *postgresStore) heartbeatLoop(ctx context.Context, db *DB) {
 	ticker := time.NewTicker(heartbeatInterval)
 	defer ticker.Stop()
@@ -101,23 +108,23 @@ func (s *postgresStore) heartbeatLoop(ctx context.Context, db *DB) {
 		case <-ticker.C:
 		}
 		if err := s.heartbeat(ctx, db.replicaID); err != nil && ctx.Err() == nil {
-			db.logger.WarnContext(ctx, "cannot tell the other replicas that this one is there", slog.Any("error", err))
+			db.logger.WarnContext(ctx, "replica heartbeat failed", slog.Any("error", err))
 		}
 	}
 }
 
-// deregister tells the others that this process is gone.
+// deregister removes this process from the table replicas.
 func (s *postgresStore) deregister(ctx context.Context, db *DB) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	if _, err := s.internalPool.Exec(ctx, "DELETE FROM replicas WHERE id = $1", db.replicaID); err != nil { // they find out by themselves
-		db.logger.WarnContext(ctx, "cannot sign off from the database", slog.Any("error", err))
+	if _, err := s.internalPool.Exec(ctx, "DELETE FROM replicas WHERE id = $1", db.replicaID); err != nil { // the heartbeat expires later
+		db.logger.WarnContext(ctx, "replica deregistration failed", slog.Any("error", err))
 	}
 }
 
-// heartbeat notes that this process is there, forgets those that have fallen silent,
-// and gives their jobs back, with those that ran out of time. The clock is the
-// database's.
+// heartbeat records that this process is alive, removes processes whose heartbeat
+// has expired, and makes their jobs available again. It does the same for jobs that
+// ran longer than the job timeout. All times are those of the database server.
 func (s *postgresStore) heartbeat(ctx context.Context, replica string) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -125,34 +132,22 @@ func (s *postgresStore) heartbeat(ctx context.Context, replica string) error {
 	_, err := s.internalPool.Exec(ctx, `INSERT INTO replicas (id, seen_at) VALUES ($1, `+now+`)
 		ON CONFLICT (id) DO UPDATE SET seen_at = EXCLUDED.seen_at`, replica)
 	if err != nil {
-		return fmt.Errorf("beat: %w", err)
+		return fmt.Errorf("record heartbeat: %w", err)
 	}
 	if _, err = s.internalPool.Exec(ctx, "DELETE FROM replicas WHERE seen_at < "+now+" - $1::bigint", heartbeatTimeout.Microseconds()); err != nil {
-		return fmt.Errorf("forget dead replicas: %w", err)
+		return fmt.Errorf("remove dead replicas: %w", err)
 	}
 	s.mu.Lock()
-	var late float64 // seconds
+	var maxSeconds float64
 	if s.jobTimeout > 0 {
-		late = (s.jobTimeout + heartbeatTimeout).Seconds()
+		maxSeconds = (s.jobTimeout + heartbeatTimeout).Seconds()
 	}
 	s.mu.Unlock()
 	_, err = s.internalPool.Exec(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'
 		AND (NOT EXISTS (SELECT 1 FROM replicas WHERE id = attempted_by[array_upper(attempted_by, 1)])
-			OR $1::double precision > 0 AND attempted_at < clock_timestamp() - make_interval(secs => $1::double precision))`, late)
+			OR $1::double precision > 0 AND attempted_at < clock_timestamp() - make_interval(secs => $1::double precision))`, maxSeconds)
 	if err != nil {
-		return fmt.Errorf("give back jobs: %w", err)
+		return fmt.Errorf("release lost jobs: %w", err)
 	}
 	return nil
-}
-
-// isConnectionError reports whether an error is about the way to the engine.
-func isConnectionError(err error) bool {
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[net.Error](err); ok { // a time-out of a transaction is one as well
-		return true
-	}
-	return pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, net.ErrClosed) || errors.Is(err, driver.ErrBadConn)
 }

@@ -14,23 +14,22 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// bucketCount is how many counters the rows share that are read one by one. Two rows
-// with the same one count as changed together.
+// bucketCount is the number of versions that all tracked rows share. A change of one
+// row also counts as a change of the other rows in its bucket.
 const bucketCount = 1 << 16
 
-// rowVersions knows after which commit each row that is read one by one was changed
-// last. The database itself tells, by triggers of the writing connection, so that
-// no statement can be forgotten.
+// rowVersions records the data version of the last change of each tracked row.
+// Triggers on the write connection report the changes, so no statement is missed.
 type rowVersions struct {
 	seed              maphash.Seed
-	versions          [bucketCount]atomic.Int64 // a version of the store
+	versions          [bucketCount]atomic.Int64 // data versions
 	triggersInstalled atomic.Bool
 
 	mu      sync.Mutex
-	pending []uint32 // changed in the transaction under way
+	pending []uint32 // buckets changed in the current transaction
 }
 
-// trackedTables is the tables whose rows are read one by one, and what by.
+// trackedTables maps the tables with tracked rows to their key columns.
 var trackedTables = map[string]string{"tasks": "id", "agents": "id", "wallets": "agent_id"} //nolint:gochecknoglobals // constant
 
 func newRowVersions() *rowVersions { return &rowVersions{seed: maphash.MakeSeed()} }
@@ -39,7 +38,7 @@ func (c *rowVersions) bucket(table, id string) uint32 {
 	return uint32(maphash.Comparable(c.seed, [2]string{table, id}) % bucketCount)
 }
 
-// recordChange is what the triggers call, as record_change, for a row that has changed.
+// recordChange records a changed row. The triggers call it as record_change.
 func (c *rowVersions) recordChange(table, id string) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,8 +46,8 @@ func (c *rowVersions) recordChange(table, id string) int64 {
 	return 0
 }
 
-// reconnectTriggers is the triggers for a connection that takes the place of one that broke,
-// empty for the first.
+// reconnectTriggers returns the SQL that creates the triggers on a new connection
+// that replaces a broken one. It is empty before installTriggers.
 func (c *rowVersions) reconnectTriggers() string {
 	if !c.triggersInstalled.Load() {
 		return ""
@@ -56,60 +55,62 @@ func (c *rowVersions) reconnectTriggers() string {
 	return triggerSQL()
 }
 
-// installTriggers has the connection that writes tell of every row that it changes.
+// installTriggers creates the triggers on the write connection.
 func (c *rowVersions) installTriggers(writer *gorm.DB) error {
 	if err := writer.Exec(triggerSQL()).Error; err != nil {
-		return fmt.Errorf("watch for changes: %w", err)
+		return fmt.Errorf("create change triggers: %w", err)
 	}
 	c.triggersInstalled.Store(true)
 	return nil
 }
 
-// triggerSQL is the statements that make them, for one connection.
+// triggerSQL returns the SQL that creates the triggers. They are temporary: each
+// connection needs its own.
 func triggerSQL() string {
-	var all strings.Builder
+	var sql strings.Builder
 	for table, key := range trackedTables {
 		for verb, row := range map[string]string{"INSERT": "NEW", "UPDATE": "NEW", "DELETE": "OLD"} {
-			fmt.Fprintf(&all, "CREATE TEMP TRIGGER changed_%[1]s_%[2]s AFTER %[2]s ON main.%[1]s BEGIN SELECT record_change('%[1]s', %[3]s.%[4]s); END;\n",
+			fmt.Fprintf(&sql, "CREATE TEMP TRIGGER changed_%[1]s_%[2]s AFTER %[2]s ON main.%[1]s BEGIN SELECT record_change('%[1]s', %[3]s.%[4]s); END;\n",
 				table, verb, row, key)
 		}
 	}
-	return all.String()
+	return sql.String()
 }
 
-// publish says that a transaction has ended with this version, however it has.
+// publish gives the rows changed in the current transaction a new version. It is
+// called after a commit and after a rollback.
 func (c *rowVersions) publish(version int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, slot := range c.pending {
-		c.versions[slot].Store(version)
+	for _, bucket := range c.pending {
+		c.versions[bucket].Store(version)
 	}
 	c.pending = c.pending[:0]
 }
 
-// ReadSet is what reads went by: some rows, or the whole store, and the time. It is
-// safe for concurrent use.
+// ReadSet records what a response depends on: rows or the whole database, and the
+// time. It is safe for concurrent use.
 type ReadSet struct {
 	db      *DB
-	version int64 // of the store before the first of them
+	version int64 // data version before the first read
 
 	mu         sync.Mutex
 	wholeStore bool
 	buckets    []uint32
-	readAt     models.Time // the latest time that something was read at
-	expiresAt  models.Time // the earliest at which something changes by itself; 0 is never
+	readAt     models.Time // time of the last read
+	expiresAt  models.Time // first time at which a result changes without a write; 0 means never
 }
 
 type readSetKey struct{}
 
-// TrackReads returns a context, and what the reads in it go by.
+// TrackReads returns a context that records reads, and their ReadSet.
 func (db *DB) TrackReads(ctx context.Context) (context.Context, *ReadSet) {
 	s := &ReadSet{db: db, version: db.dataVersion.Load(), wholeStore: db.rowVersions == nil}
 	return context.WithValue(ctx, readSetKey{}, s), s
 }
 
-// Read returns a read-only session that sees what is committed. Statements end
-// with ctx.
+// Read returns a read-only session that sees committed rows. ctx cancels its
+// statements.
 func (db *DB) Read(ctx context.Context) *gorm.DB {
 	if s, ok := ctx.Value(readSetKey{}).(*ReadSet); ok {
 		s.mu.Lock()
@@ -119,7 +120,7 @@ func (db *DB) Read(ctx context.Context) *gorm.DB {
 	return db.reader.WithContext(ctx)
 }
 
-// ReadRows is Read for a statement that goes by nothing but these rows of tasks,
+// ReadRows is Read for a statement that depends only on the named rows of tasks,
 // agents or wallets.
 func (db *DB) ReadRows(ctx context.Context, table string, ids ...string) *gorm.DB {
 	if s, ok := ctx.Value(readSetKey{}).(*ReadSet); ok {
@@ -134,8 +135,8 @@ func (db *DB) ReadRows(ctx context.Context, table string, ids ...string) *gorm.D
 	return db.reader.WithContext(ctx)
 }
 
-// SetReadExpiry notes of what is read in ctx that it is so now and until then, if nobody
-// writes. 0 is for ever.
+// SetReadExpiry records that the reads in ctx were made at now and stay valid until
+// the given time, unless a row changes. 0 means forever.
 func SetReadExpiry(ctx context.Context, now, until models.Time) {
 	s, ok := ctx.Value(readSetKey{}).(*ReadSet)
 	if !ok {
@@ -149,20 +150,20 @@ func SetReadExpiry(ctx context.Context, now, until models.Time) {
 	}
 }
 
-// ReadsWholeStore reports whether the reads went by more than rows and the time.
+// ReadsWholeStore reports whether a read depends on more than named rows.
 func (s *ReadSet) ReadsWholeStore() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.wholeStore
 }
 
-// Unchanged reports whether reads that went by rows and the time would find the same
-// now.
+// Unchanged reports whether the same reads return the same results at now. It is
+// false if ReadsWholeStore is true.
 func (s *ReadSet) Unchanged(now models.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.wholeStore || now < s.readAt || s.expiresAt != 0 && now >= s.expiresAt {
 		return false
 	}
-	return !slices.ContainsFunc(s.buckets, func(slot uint32) bool { return s.db.rowVersions.versions[slot].Load() > s.version })
+	return !slices.ContainsFunc(s.buckets, func(bucket uint32) bool { return s.db.rowVersions.versions[bucket].Load() > s.version })
 }

@@ -13,19 +13,18 @@ import (
 	"github.com/riverqueue/river/rivermigrate"
 )
 
-// SchemaStatus is how the schema of a store compares with that of this program.
+// SchemaStatus compares the schema of a database with the migrations of this
+// program.
 type SchemaStatus struct {
-	Location string // the engine and where it is, without a password
-	Current  int64  // the number of the newest migration that it has had; 0 for none
-	Latest   int64  // of the newest that this program has
-	// Pending are the migrations to come, in their order, and those of the job queue.
-	Pending []string
+	Location string   // engine and address, without a password
+	Current  int64    // number of the newest applied migration; 0 if there is none
+	Latest   int64    // number of the newest migration of this program
+	Pending  []string // migrations to apply, in order, then those of the job queue
 }
 
-// Migrate brings the store at address, which nobody may be serving, to the schema of
-// this program and returns what it was like before. A SQLite file must be there; a
-// PostgreSQL database may be empty. What [Open] refuses is refused, and a store that is
-// up to date is left as it is.
+// Migrate applies pending migrations to the database at address and returns its
+// status before. A SQLite file must exist, and no server may use it. A PostgreSQL
+// database can be empty. Migrate returns the same errors as [Open].
 func Migrate(ctx context.Context, address string, logger *slog.Logger) (before *SchemaStatus, err error) {
 	before, err = ReadSchemaStatus(ctx, address)
 	if err != nil || len(before.Pending) == 0 {
@@ -38,9 +37,10 @@ func Migrate(ctx context.Context, address string, logger *slog.Logger) (before *
 	return before, db.Close()
 }
 
-// ReadSchemaStatus compares the schema of the store at address, which a server may be
-// serving, with this program's, and changes nothing. One that is newer is an error.
-func ReadSchemaStatus(ctx context.Context, address string) (found *SchemaStatus, err error) {
+// ReadSchemaStatus returns the status of the database at address and changes
+// nothing. A server can use the database at the same time. A schema newer than this
+// program is an error.
+func ReadSchemaStatus(ctx context.Context, address string) (status *SchemaStatus, err error) {
 	if IsPostgres(address) {
 		return readPostgresSchemaStatus(ctx, address)
 	}
@@ -62,59 +62,59 @@ func ReadSchemaStatus(ctx context.Context, address string) (found *SchemaStatus,
 }
 
 func readPostgresSchemaStatus(ctx context.Context, address string) (*SchemaStatus, error) {
-	s, handle, err := dialPostgres(ctx, address, nil)
+	s, db, err := dialPostgres(ctx, address, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer s.closePools()
-	at := redactedAddress(s.pool.Config())
+	location := redactedAddress(s.pool.Config())
 	if err := rejectForeignTables(ctx, s.sqlDB); err != nil {
-		return nil, fmt.Errorf("open database %s: %w", at, err)
+		return nil, fmt.Errorf("open database %s: %w", location, err)
 	}
-	return compareSchema(handle.WithContext(ctx), postgresDialect, at)
+	return compareSchema(db.WithContext(ctx), postgresDialect, location)
 }
 
-func compareSchema(state *Snapshot, of dialect, place string) (*SchemaStatus, error) {
-	found := &SchemaStatus{Location: place}
-	if state.Migrator().HasTable("goose_db_version") {
-		have, err := SchemaVersion(state)
+func compareSchema(snapshot *Snapshot, d dialect, location string) (*SchemaStatus, error) {
+	status := &SchemaStatus{Location: location}
+	if snapshot.Migrator().HasTable("goose_db_version") {
+		current, err := SchemaVersion(snapshot)
 		if err != nil {
 			return nil, err
 		}
-		found.Current = have
+		status.Current = current
 	}
-	files, err := fs.Glob(migrations, of.folder+"/*.sql") // in order
+	files, err := fs.Glob(migrations, d.folder+"/*.sql") // sorted
 	if err != nil {
 		return nil, err
 	}
 	for _, file := range files {
-		if found.Latest, err = goose.NumericComponent(file); err != nil {
+		if status.Latest, err = goose.NumericComponent(file); err != nil {
 			return nil, err
 		}
-		if found.Latest > found.Current {
-			found.Pending = append(found.Pending, path.Base(file))
+		if status.Latest > status.Current {
+			status.Pending = append(status.Pending, path.Base(file))
 		}
 	}
-	if err := checkSchemaVersion(found.Current, found.Latest); err != nil {
-		return nil, fmt.Errorf("open database %s: %w", place, err)
+	if err := checkSchemaVersion(status.Current, status.Latest); err != nil {
+		return nil, fmt.Errorf("open database %s: %w", location, err)
 	}
-	return found, found.addPendingJobMigrations(state, of)
+	return status, status.addPendingJobMigrations(snapshot, d)
 }
 
-// addPendingJobMigrations adds the migrations of the job queue that are missing.
-func (s *SchemaStatus) addPendingJobMigrations(state *Snapshot, of dialect) error {
-	var have int
-	if state.Migrator().HasTable("river_migration") {
-		if err := state.Raw("SELECT COALESCE(MAX(version), 0) FROM river_migration").Row().Scan(&have); err != nil {
+// addPendingJobMigrations appends the pending migrations of the job queue.
+func (s *SchemaStatus) addPendingJobMigrations(snapshot *Snapshot, d dialect) error {
+	var current int
+	if snapshot.Migrator().HasTable("river_migration") {
+		if err := snapshot.Raw("SELECT COALESCE(MAX(version), 0) FROM river_migration").Row().Scan(&current); err != nil {
 			return fmt.Errorf("read schema version of the job queue: %w", err)
 		}
 	}
-	jobs, err := rivermigrate.New(of.jobDriver(nil), nil)
+	jobs, err := rivermigrate.New(d.jobDriver(nil), nil)
 	if err != nil {
-		return fmt.Errorf("read job migrations: %w", err)
+		return fmt.Errorf("read job queue migrations: %w", err)
 	}
 	for _, migration := range jobs.AllVersions() {
-		if migration.Version > have {
+		if migration.Version > current {
 			s.Pending = append(s.Pending, fmt.Sprintf("job queue %d: %s", migration.Version, migration.Name))
 		}
 	}

@@ -101,7 +101,7 @@ func TestMigrate_errors(t *testing.T) {
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, ?)", true).Error
 	}))
-	if _, err := database.Migrate(t.Context(), address, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "run a newer one") {
+	if _, err := database.Migrate(t.Context(), address, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "upgrade the program") {
 		t.Errorf("got %v", err)
 	}
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
@@ -110,7 +110,7 @@ func TestMigrate_errors(t *testing.T) {
 	if services.OnPostgres() {
 		return // replicas start beside each other
 	}
-	if _, err := database.Migrate(t.Context(), address, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another process serves it") {
+	if _, err := database.Migrate(t.Context(), address, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another process is using it") {
 		t.Errorf("beside a server: got %v", err)
 	}
 }

@@ -14,38 +14,38 @@ import (
 	"gorm.io/gorm"
 )
 
-// connector opens the connections of one pool with SQLite itself, through cgo.
+// connector opens the connections of one pool with the C library, through cgo.
 type connector struct {
 	dsn    string
 	driver *sqlite3.SQLiteDriver
 }
 
-// newConnector opens a file: address with the parameters of go-sqlite3. Connections
-// call watched, unless it is nil.
-func newConnector(file string, params url.Values, watched *rowVersions) (driver.Connector, error) {
-	opened := &connector{dsn: file + "?" + params.Encode(), driver: &sqlite3.SQLiteDriver{}}
-	if watched != nil {
-		opened.driver.ConnectHook = func(conn *sqlite3.SQLiteConn) error {
-			err := conn.RegisterFunc("record_change", watched.recordChange, false)
-			if again := watched.reconnectTriggers(); err == nil && again != "" {
-				_, err = conn.Exec(again, nil)
+// newConnector returns a connector for a file: URI. params are those of go-sqlite3.
+// If versions is not nil, the connections report row changes to it.
+func newConnector(file string, params url.Values, versions *rowVersions) (driver.Connector, error) {
+	c := &connector{dsn: file + "?" + params.Encode(), driver: &sqlite3.SQLiteDriver{}}
+	if versions != nil {
+		c.driver.ConnectHook = func(conn *sqlite3.SQLiteConn) error {
+			err := conn.RegisterFunc("record_change", versions.recordChange, false)
+			if triggers := versions.reconnectTriggers(); err == nil && triggers != "" {
+				_, err = conn.Exec(triggers, nil)
 			}
 			return err
 		}
 	}
-	return opened, nil
+	return c, nil
 }
 
-// Connect opens one.
+// Connect implements [driver.Connector].
 func (c *connector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
 
-// Driver is the driver.
+// Driver implements [driver.Connector].
 func (c *connector) Driver() driver.Driver { return c.driver }
 
-// resultCode is the extended result code that SQLite gave, 0 when it gave none.
+// resultCode returns SQLite's extended result code, or 0 for other errors.
 func resultCode(err error) int {
-	if failed, ok := errors.AsType[sqlite3.Error](err); ok {
-		return int(failed.ExtendedCode)
+	if sqliteErr, ok := errors.AsType[sqlite3.Error](err); ok {
+		return int(sqliteErr.ExtendedCode)
 	}
 	return 0
 }

@@ -15,75 +15,75 @@ import (
 	modernc "modernc.org/sqlite"
 )
 
-// connector opens the connections of one pool with SQLite as Go code.
+// connector opens the connections of one pool with SQLite translated to Go.
 type connector struct {
 	dsn    string
 	driver *modernc.Driver
 }
 
-// newConnector opens a file: address with the parameters of go-sqlite3. Connections
-// call watched, unless it is nil.
-func newConnector(file string, params url.Values, watched *rowVersions) (driver.Connector, error) {
-	own := url.Values{}
+// newConnector returns a connector for a file: URI. params are those of go-sqlite3.
+// If versions is not nil, the connections report row changes to it.
+func newConnector(file string, params url.Values, versions *rowVersions) (driver.Connector, error) {
+	dsnParams := url.Values{}
 	for name, values := range params {
 		switch name {
 		case "_recursive_triggers", "_cache_size":
-			own.Add("_pragma", fmt.Sprintf("%s(%s)", name[1:], values[0]))
-		case "_stmt_cache_size": // it keeps no statements
-		default: // the others it knows
-			own[name] = values
+			dsnParams.Add("_pragma", fmt.Sprintf("%s(%s)", name[1:], values[0]))
+		case "_stmt_cache_size": // not supported
+		default: // same name in both drivers
+			dsnParams[name] = values
 		}
 	}
-	opened := &connector{dsn: file + "?" + own.Encode(), driver: &modernc.Driver{}}
-	if watched == nil {
-		return opened, nil
+	c := &connector{dsn: file + "?" + dsnParams.Encode(), driver: &modernc.Driver{}}
+	if versions == nil {
+		return c, nil
 	}
-	opened.driver.RegisterConnectionHook(func(conn modernc.ExecQuerierContext, _ string) error {
-		again := watched.reconnectTriggers()
-		if again == "" {
+	c.driver.RegisterConnectionHook(func(conn modernc.ExecQuerierContext, _ string) error {
+		triggers := versions.reconnectTriggers()
+		if triggers == "" {
 			return nil
 		}
-		_, err := conn.ExecContext(context.Background(), again, nil) //nolint:forbidigo // it is the connection's own
+		_, err := conn.ExecContext(context.Background(), triggers, nil) //nolint:forbidigo // the hook has no context
 		return err
 	})
-	return opened, opened.driver.RegisterScalarFunction("record_change", 2, func(_ *modernc.FunctionContext, args []driver.Value) (driver.Value, error) {
+	return c, c.driver.RegisterScalarFunction("record_change", 2, func(_ *modernc.FunctionContext, args []driver.Value) (driver.Value, error) {
 		table, ok := args[0].(string)
-		id, also := args[1].(string)
-		if !ok || !also {
-			return nil, fmt.Errorf("record_change of a %T and a %T", args[0], args[1])
+		id, idOK := args[1].(string)
+		if !ok || !idOK {
+			return nil, fmt.Errorf("record_change got %T and %T, want two texts", args[0], args[1])
 		}
-		return watched.recordChange(table, id), nil
+		return versions.recordChange(table, id), nil
 	})
 }
 
-// Connect opens one.
+// Connect implements [driver.Connector].
 func (c *connector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
 
-// Driver is the driver.
+// Driver implements [driver.Connector].
 func (c *connector) Driver() driver.Driver { return c.driver }
 
-// dialector is gorm's for SQLite, with the errors of this driver.
+// dialector is gorm's SQLite dialector with error codes of this driver.
 type dialector struct{ *sqlite.Dialector }
 
 func sqliteDialector(pool *sql.DB) gorm.Dialector {
 	return dialector{&sqlite.Dialector{Conn: pool}}
 }
 
-// resultCode is the extended result code that SQLite gave, 0 when it gave none.
+// resultCode returns SQLite's extended result code, or 0 for other errors.
 func resultCode(err error) int {
-	if failed, ok := errors.AsType[*modernc.Error](err); ok {
-		return failed.Code()
+	if sqliteErr, ok := errors.AsType[*modernc.Error](err); ok {
+		return sqliteErr.Code()
 	}
 	return 0
 }
 
-// Translate gives the errors of broken constraints gorm's names. The numbers are
-// SQLite's extended result codes.
+// Translate converts constraint errors to gorm's errors. The numbers are SQLite's
+// extended result codes.
 func (dialector) Translate(err error) error {
 	switch resultCode(err) {
 	case 1555, 2067: // primary key, unique
 		return gorm.ErrDuplicatedKey
-	case 787:
+	case 787: // foreign key
 		return gorm.ErrForeignKeyViolated
 	default:
 		return err

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setTCPUserTimeout has the system give up a connection whose other side does not
-// acknowledge what was sent: by itself it takes a quarter of an hour.
+// setTCPUserTimeout makes the kernel close a connection when sent data stays
+// unacknowledged for tcpUserTimeout. The kernel's default is about 15 minutes.
 func setTCPUserTimeout(network, _ string, conn syscall.RawConn) error {
 	if !strings.HasPrefix(network, "tcp") {
 		return nil
 	}
-	var failed error
+	var sockErr error
 	err := conn.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(tcpUserTimeout.Milliseconds()))
+		sockErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(tcpUserTimeout.Milliseconds()))
 	})
-	return errors.Join(err, failed)
+	return errors.Join(err, sockErr)
 }

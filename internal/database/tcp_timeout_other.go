@@ -4,5 +4,5 @@ package database
 
 import "syscall"
 
-// setTCPUserTimeout does nothing where the system has no such limit.
+// setTCPUserTimeout does nothing on systems without TCP_USER_TIMEOUT.
 func setTCPUserTimeout(string, string, syscall.RawConn) error { return nil }

@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// restFactor is for how many times as long as a step took [RunThrottled] rests after it.
+// restFactor is the ratio of rest to work in [RunThrottled].
 const restFactor = 4
 
-// RunThrottled runs step, which does a little of what is not urgent, for as long as it
-// reports that there is more. It rests in between, so that a fifth of the writer's
-// time is the most that it takes, and ends early, without an error, with ctx.
+// RunThrottled calls step until it returns false. step does a small part of some
+// background work. RunThrottled rests after each call, so that the work takes at
+// most a fifth of the writer's time. It returns nil when ctx is done.
 func RunThrottled(ctx context.Context, step func() (more bool, err error)) error {
 	for {
-		began := time.Now() //nolint:forbidigo // it is about this process, not about the market
+		start := time.Now() //nolint:forbidigo // measures the process; the market's clock does not apply
 		more, err := step()
 		if err != nil || !more {
 			return err
 		}
-		rest := time.NewTimer(restFactor * time.Since(began)) //nolint:forbidigo // as above
+		rest := time.NewTimer(restFactor * time.Since(start)) //nolint:forbidigo // as above
 		select {
 		case <-rest.C:
 		case <-ctx.Done():

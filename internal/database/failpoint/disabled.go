@@ -2,5 +2,5 @@
 
 package failpoint
 
-// Hit is called when a step is reached.
+// Hit does nothing.
 func Hit(string) {}

@@ -1,6 +1,6 @@
-// Package failpoint names the steps at which a test has the process fail. In the
-// program that is built for use nothing is there: Hit is empty. With the build tag
-// failpoints AGENTMARKET_FAILPOINT names a file that says where and how, as
-// "STEP=panic", "STEP=kill" or "STEP=stall". The next time that the step is reached
-// it happens, once: the file is taken away.
+// Package failpoint makes a process fail at a named step, for tests. In a normal
+// build [Hit] does nothing. With the build tag failpoints, the environment variable
+// AGENTMARKET_FAILPOINT names a file with the text STEP=panic, STEP=kill or
+// STEP=stall. The next time the process reaches the step, Hit removes the file and
+// fails in this way.
 package failpoint

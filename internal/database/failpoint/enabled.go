@@ -10,26 +10,25 @@ import (
 	"time"
 )
 
-// stallDuration is for how long a step hangs: longer than clients that wait for one
-// another need for anything else.
+// stallDuration is how long STEP=stall blocks. It is longer than clients that wait
+// for each other need for anything else.
 const stallDuration = 500 * time.Millisecond
 
-// Hit is called when a step is reached. It says so on standard error before it
-// fails.
+// Hit fails if the file names step. It first writes a line to standard error.
 func Hit(step string) {
 	file := os.Getenv("AGENTMARKET_FAILPOINT")
 	text, err := os.ReadFile(file)
-	at, how, _ := strings.Cut(string(text), "=")
-	if err != nil || at != step || os.Remove(file) != nil {
+	name, mode, _ := strings.Cut(string(text), "=")
+	if err != nil || name != step || os.Remove(file) != nil {
 		return
 	}
-	fmt.Fprintf(os.Stderr, "failpoint %s %s\n", step, how)
-	switch how {
+	fmt.Fprintf(os.Stderr, "failpoint %s %s\n", step, mode)
+	switch mode {
 	case "panic":
 		panic("failpoint " + step)
 	case "kill":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {} // the signal is on its way
+		select {} // until the signal arrives
 	case "stall":
 		time.Sleep(stallDuration)
 	}

@@ -133,17 +133,17 @@ func TestBackup_errors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, row := range []struct{ args, says string }{
-		{"backup --to backup.db --database " + filepath.Join(server.Dir, "agentmarket.db"), "backup.db is there already"},
+		{"backup --to backup.db --database " + filepath.Join(server.Dir, "agentmarket.db"), "backup.db already exists"},
 		{"backup --to new.db --database none.db", "no such file"},
 		{"backup --to new.db --database postgres://127.0.0.1/market", "pg_dump"},
 		{"backup --to none/new.db --database backup.db", "no such file"},
-		{"restore --from backup.db --database backup.db", "is there already"},
-		{"restore --from backup.db --database stale.db", "stale.db-wal is there already"},
-		{"restore --from backup.db --database " + filepath.Join(server.Dir, "agentmarket.db"), "another process serves it"},
+		{"restore --from backup.db --database backup.db", "already exists"},
+		{"restore --from backup.db --database stale.db", "stale.db-wal already exists"},
+		{"restore --from backup.db --database " + filepath.Join(server.Dir, "agentmarket.db"), "another process is using it"},
 		{"restore --from backup.db --database postgres://127.0.0.1/market", "agentmarket copy"},
-		{"backup --to new.db --database pipe", "pipe is not a file"},
+		{"backup --to new.db --database pipe", "pipe is not a regular file"},
 		{"backup --to :memory: --database backup.db", "is not the path of a file"},
-		{"restore --from pipe --database new.db", "pipe is not a file"},
+		{"restore --from pipe --database new.db", "pipe is not a regular file"},
 		{"restore --from text.db --database new.db", "not a database"},
 		{"restore --from empty.db --database new.db", "no such table"},
 		{"restore --from torn.db --database new.db", "malformed"},

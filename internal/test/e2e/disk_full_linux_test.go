@@ -32,7 +32,7 @@ func TestDiskFull(t *testing.T) {
 	if status != http.StatusServiceUnavailable || !strings.Contains(text, `"UNAVAILABLE"`) || !strings.Contains(text, "disk") {
 		t.Errorf("a post on a full disk is answered with %d %s", status, text)
 	}
-	if !strings.Contains(server.Log(), "the disk of the database is full") {
+	if !strings.Contains(server.Log(), "the database disk is full") {
 		t.Error("the log says nothing of it")
 	}
 	has := func(credits int) {

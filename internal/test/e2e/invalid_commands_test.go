@@ -61,14 +61,14 @@ func invalidCalls() map[string][]invalidCall {
 			{1, "connection refused", "--from=agentmarket.db --to=postgres://127.0.0.1:1/market"},
 		},
 		"backup": {
-			{1, "agentmarket.db is there already", "--to=agentmarket.db"},
+			{1, "agentmarket.db already exists", "--to=agentmarket.db"},
 			{1, "no such file or directory", "--database=missing.db --to=new.db"},
 			{1, "no such file or directory", "--to=missing/new.db"},
 			{1, "file is not a database", "--database=text.db --to=new.db"},
 			{1, "pg_dump", "--database=postgres://127.0.0.1:1/market --to=new.db"},
 		},
 		"restore": {
-			{1, "agentmarket.db is there already", "--from=agentmarket.db"},
+			{1, "agentmarket.db already exists", "--from=agentmarket.db"},
 			{1, "no such file or directory", "--from=missing.db --database=new.db"},
 			{1, "file is not a database", "--from=text.db --database=new.db"},
 		},

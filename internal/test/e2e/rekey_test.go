@@ -174,7 +174,7 @@ func TestRekey_errors(t *testing.T) {
 		code       int
 		args, says string
 	}{
-		{1, "rekey", "another process serves it"},
+		{1, "rekey", "another process is using it"},
 		{1, "rekey --database none.db", "no such file"},
 		{1, "rekey --database none.db --secret-key=another-secret-key", "no such file"},
 		{2, "rekey --database postgres://127.0.0.1/market", "secret-key: must be given"},

@@ -59,7 +59,7 @@ func TestCopy(t *testing.T) {
 	<-hired
 	before, heard := visibleState(t, server, worker.Key), firstCursors(t, server, 2)
 	address := services.NewPostgresDatabase(t)
-	if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, "another process serves it") {
+	if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, "another process is using it") {
 		t.Errorf("copy beside the server: exit %d, %s", code, text)
 	}
 	server.Kill()
@@ -100,7 +100,7 @@ func TestCopy_errors(t *testing.T) {
 	server.Stop()
 	for _, row := range []struct{ statement, says string }{
 		{"DROP TRIGGER wallets_match_transfers; UPDATE wallets SET available = available + 1", "the ledger does not hold"},
-		{"UPDATE wallets SET available = available - 1; CREATE TABLE notes (id TEXT PRIMARY KEY)", `its table "notes"`},
+		{"UPDATE wallets SET available = available - 1; CREATE TABLE notes (id TEXT PRIMARY KEY)", `unknown table "notes"`},
 		{"DROP TABLE notes; UPDATE agents SET name = 'a' || char(0)", "invalid byte sequence"},
 	} {
 		execSQLite(t, filepath.Join(server.Dir, "agentmarket.db"), row.statement)
