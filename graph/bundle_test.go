@@ -57,7 +57,7 @@ func newBundleWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundl
 	testutil.Must(t, err)
 	b.server, err = NewServer(b.resolver, o)
 	testutil.Must(t, err)
-	b.Keys.OnRevoked = b.server.CloseKey
+	b.OnKeyRevoked = b.server.CloseKey
 
 	b.countReads(t)
 	ctx := context.WithoutCancel(t.Context())

@@ -98,7 +98,13 @@ func NewDevelopment(ctx context.Context, c config.Config, version string, logger
 
 // wire makes the parts and plugs them into each other.
 func (a *App) wire(ctx context.Context, box *auth.Cipher, trusted *graph.TrustedDocuments, operatorKey string) error {
-	keys, err := auth.NewKeys(a.db, a.now)
+	keys, err := auth.NewKeys(a.db, a.now, auth.KeyHooks{
+		OnRevoked: func(hash auth.KeyHash) { a.graph.CloseKey(hash) },
+		OnUnknown: func(ctx context.Context) {
+			a.metrics.invalidKeys.Inc()
+			a.audit.CountRejection(ctx, models.KeyRefused, models.Unauthenticated)
+		},
+	})
 	if err != nil {
 		return err
 	}
@@ -153,11 +159,6 @@ func (a *App) wire(ctx context.Context, box *auth.Cipher, trusted *graph.Trusted
 	})
 	if err != nil {
 		return err
-	}
-	keys.OnRevoked = a.graph.CloseKey
-	keys.OnUnknownKey = func(ctx context.Context) {
-		a.metrics.invalidKeys.Inc()
-		a.audit.CountRejection(ctx, models.KeyRefused, models.Unauthenticated)
 	}
 	a.metrics.registerCollectors(a, answers, a.version)
 	rest := compat.New(resolver, compat.Options{Version: a.version, PublicURL: a.config.PublicURL, Logger: a.logger, Cache: answers})
@@ -327,19 +328,32 @@ func (a *App) followRevocations(ctx context.Context, after int64) {
 	}
 }
 
-// dropRevokedKeys follows the log after a cursor, which it moves on, until something
-// fails.
+// dropRevokedKeys invalidates keys for each key.revoked event after a cursor, and
+// moves the cursor forward, until ctx is done or an error occurs.
 func (a *App) dropRevokedKeys(ctx context.Context, after *int64) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	sub := a.events.Subscribe(ctx, func(e *models.Event) bool { return e.Kind == models.KeyRevoked }, new(*after))
-	for event := range sub.C {
-		if err := a.keys.InvalidateRevoked(ctx, *event.AgentID); err != nil {
+	woken := make(chan struct{}, 1)
+	isRevocation := func(e *models.Event) bool { return e.Kind == models.KeyRevoked }
+	feed := a.events.OpenFeed(events.Interest{Topics: []events.Topic{events.AllEventsTopic()}, Filter: isRevocation}, new(*after),
+		func(*models.Event) { woken <- struct{}{} })
+	defer feed.Close()
+	for ctx.Err() == nil {
+		event, err := feed.Next(ctx)
+		if event != nil {
+			err = a.keys.InvalidateRevoked(ctx, *event.AgentID)
+		}
+		if err != nil {
 			return err
 		}
-		*after = event.Seq
+		if event != nil {
+			*after = event.Seq
+			continue
+		}
+		select {
+		case <-woken:
+		case <-ctx.Done():
+		}
 	}
-	return sub.Err()
+	return nil
 }
 
 // shutdown ends the server in the order that loses nothing.

@@ -8,23 +8,24 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Actor is the agent behind a request.
+// Actor is the agent that makes a request.
 type Actor struct {
 	AgentID string
-	KeyHash KeyHash // of the key it came with
+	KeyHash KeyHash // of the API key in the request
 }
 
-// Request is what a verb may want to know of the request it serves.
+// Request describes the request that an operation serves.
 type Request struct {
-	ID             string // of the request, in logs and errors
-	Address        string // the client's IP address
-	IdempotencyKey string // empty when the client sent none
-	// Replayed is set when the answer was kept from an earlier request.
+	ID             string // as in logs and errors
+	Address        string // IP address of the client
+	IdempotencyKey string // empty if the client sent none
+	// Replayed is true if the response was stored by an earlier request.
 	Replayed atomic.Bool
 }
 
-// Network is the client's address, or the /64 of an IPv6 one: a single host has
-// all of that to send from (RFC 4291 section 2.5.1, RFC 6177 section 2).
+// Network returns the client's IPv4 address, or the /64 network of its IPv6
+// address. A single host can use all addresses of a /64 (RFC 4291 section 2.5.1,
+// RFC 6177 section 2).
 func (r *Request) Network() string {
 	ip, err := netip.ParseAddr(r.Address)
 	if err != nil {
@@ -41,7 +42,7 @@ type (
 	requestKey struct{}
 )
 
-// WithActor returns a context with the caller in it.
+// WithActor returns a context that carries the caller.
 func WithActor(ctx context.Context, actor Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
@@ -51,27 +52,27 @@ func WithoutActor(ctx context.Context) context.Context {
 	return context.WithValue(ctx, actorKey{}, nil)
 }
 
-// FromContext returns the caller; ok is false for an anonymous one.
+// FromContext returns the caller. ok is false for an anonymous request.
 func FromContext(ctx context.Context) (actor Actor, ok bool) {
 	actor, ok = ctx.Value(actorKey{}).(Actor)
 	return actor, ok
 }
 
-// Require returns the caller, or UNAUTHENTICATED for an anonymous one.
+// Require returns the caller. It returns UNAUTHENTICATED for an anonymous request.
 func Require(ctx context.Context) (Actor, error) {
 	actor, ok := FromContext(ctx)
 	if !ok {
-		return Actor{}, models.Errorf(models.Unauthenticated, "an API key is needed: send it as X-API-Key")
+		return Actor{}, models.Errorf(models.Unauthenticated, "missing API key: send it in the X-API-Key header")
 	}
 	return actor, nil
 }
 
-// WithRequest returns a context that knows the request.
+// WithRequest returns a context that carries the request.
 func WithRequest(ctx context.Context, r *Request) context.Context {
 	return context.WithValue(ctx, requestKey{}, r)
 }
 
-// RequestFrom returns the request, an empty one outside of any.
+// RequestFrom returns the request, or an empty one if the context has none.
 func RequestFrom(ctx context.Context) *Request {
 	if r, ok := ctx.Value(requestKey{}).(*Request); ok {
 		return r

@@ -11,10 +11,10 @@ func TestContext(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	if actor, ok := auth.FromContext(ctx); ok {
-		t.Errorf("%v came with an empty context", actor)
+		t.Errorf("an empty context has the actor %v", actor)
 	}
 	if _, err := auth.Require(ctx); err == nil || models.CodeOf(err) != models.Unauthenticated {
-		t.Errorf("a stranger was told %v", err)
+		t.Errorf("without an actor: got %v, want UNAUTHENTICATED", err)
 	}
 	if request := auth.RequestFrom(ctx); request == nil || request.ID != "" {
 		t.Errorf("an empty context has request %v", request)
@@ -26,15 +26,15 @@ func TestContext(t *testing.T) {
 		t.Errorf("got %v (%v), want %v", actor, err, want)
 	}
 	if auth.RequestFrom(ctx) != request {
-		t.Error("another request came out")
+		t.Error("got another request")
 	}
 	auth.RequestFrom(ctx).Replayed.Store(true)
 	if !request.Replayed.Load() {
-		t.Error("what a verb notes on the request is lost")
+		t.Error("a change of the request is lost")
 	}
 }
 
-// TestRequest_Network: who has a whole /64 to send from is one client all the same.
+// TestRequest_Network checks that all addresses of a /64 count as one client.
 func TestRequest_Network(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{
@@ -48,7 +48,7 @@ func TestRequest_Network(t *testing.T) {
 		"@":                   "@",
 	} {
 		if got := (&auth.Request{Address: address}).Network(); got != want {
-			t.Errorf("%q is of %q, want %q", address, got, want)
+			t.Errorf("network of %q is %q, want %q", address, got, want)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package auth tells who is calling: it mints API keys, keeps only their
-// SHA-256, finds the agent behind a key, and carries the caller through a
-// context. [Box] seals what must be readable again, such as webhook secrets.
-// What a caller may do is the market's business.
+// Package auth authenticates callers. It creates API keys, stores only their
+// SHA-256, finds the agent of a key, and carries the caller in a context. [Cipher]
+// encrypts secrets that the server must read again, such as webhook secrets. The
+// package makes no authorization decisions: the market does.
 package auth

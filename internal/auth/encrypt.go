@@ -7,29 +7,30 @@ import (
 	"fmt"
 )
 
-// Cipher seals what must be kept secret but read again. AES-256-GCM with a random
-// nonce; a sealed value opens only under the label that it was sealed with.
+// Cipher encrypts and decrypts secrets with AES-256-GCM and random nonces. A label
+// is the additional authenticated data: a value decrypts only with the label it was
+// encrypted with.
 type Cipher struct {
 	aead      cipher.AEAD
-	fallbacks []cipher.AEAD // open too
+	fallbacks []cipher.AEAD // only for decryption
 }
 
-// NewCipher makes a box from a secret of any length of at least 16 bytes. It opens what
-// was sealed with one of the others as well: a server has two while it goes from
-// one to the next.
+// NewCipher returns a Cipher whose key derives from secret, which must have at least
+// 16 bytes. It can also decrypt values encrypted with the other secrets, which a
+// server needs while its key changes.
 func NewCipher(secret []byte, others ...[]byte) (*Cipher, error) {
 	aead, err := newAEAD(secret)
 	if err != nil {
 		return nil, err
 	}
-	b := &Cipher{aead: aead}
+	c := &Cipher{aead: aead}
 	for _, other := range others {
 		if aead, err = newAEAD(other); err != nil {
 			return nil, err
 		}
-		b.fallbacks = append(b.fallbacks, aead)
+		c.fallbacks = append(c.fallbacks, aead)
 	}
-	return b, nil
+	return c, nil
 }
 
 func newAEAD(secret []byte) (cipher.AEAD, error) {
@@ -44,35 +45,35 @@ func newAEAD(secret []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// Encrypt encrypts plain under a label, for example an agent's id.
-func (b *Cipher) Encrypt(plain []byte, label string) []byte {
-	return b.aead.Seal(nil, nil, plain, []byte(label)) //nolint:gosec // the AEAD makes its own random nonce
+// Encrypt encrypts plain under a label, for example an agent's ID.
+func (c *Cipher) Encrypt(plain []byte, label string) []byte {
+	return c.aead.Seal(nil, nil, plain, []byte(label)) //nolint:gosec // the AEAD generates a random nonce
 }
 
-// Decrypt decrypts what Encrypt made under the same label.
-func (b *Cipher) Decrypt(sealed []byte, label string) ([]byte, error) {
-	plain, err := b.aead.Open(nil, nil, sealed, []byte(label))
-	for _, other := range b.fallbacks {
+// Decrypt decrypts a value that Encrypt returned for the same label.
+func (c *Cipher) Decrypt(encrypted []byte, label string) ([]byte, error) {
+	plain, err := c.aead.Open(nil, nil, encrypted, []byte(label))
+	for _, fallback := range c.fallbacks {
 		if err == nil {
 			break
 		}
-		plain, err = other.Open(nil, nil, sealed, []byte(label))
+		plain, err = fallback.Open(nil, nil, encrypted, []byte(label))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open a sealed value (is it the secret key it was sealed with?): %w", err)
+		return nil, fmt.Errorf("decrypt a stored secret (has the secret key changed?): %w", err)
 	}
 	return plain, nil
 }
 
-// Reencrypt returns a sealed value as the box seals now, and whether that is another
-// one: what it has sealed itself stays.
-func (b *Cipher) Reencrypt(sealed []byte, label string) (now []byte, changed bool, err error) {
-	if _, err := b.aead.Open(nil, nil, sealed, []byte(label)); err == nil {
-		return sealed, false, nil
+// Reencrypt encrypts a value with the current key. changed is false if the value
+// already uses this key.
+func (c *Cipher) Reencrypt(encrypted []byte, label string) (result []byte, changed bool, err error) {
+	if _, err := c.aead.Open(nil, nil, encrypted, []byte(label)); err == nil {
+		return encrypted, false, nil
 	}
-	plain, err := b.Decrypt(sealed, label)
+	plain, err := c.Decrypt(encrypted, label)
 	if err != nil {
 		return nil, false, err
 	}
-	return b.Encrypt(plain, label), true, nil
+	return c.Encrypt(plain, label), true, nil
 }

@@ -1,14 +1,14 @@
 package auth
 
-// CacheLen returns how many keys are remembered.
+// CacheLen returns the number of cached keys.
 func (k *Keys) CacheLen() int { return k.cache.Len() }
 
-// PurgeCache forgets what was remembered, as a full cache does bit by bit.
+// PurgeCache removes all cached keys.
 func (k *Keys) PurgeCache() { k.cache.Purge() }
 
-// CacheLate does what a slow Find does at its end, when the key was read
-// after so many revocations.
+// CacheLate is the last step of an Authenticate call that read the key when the
+// revocation count was revocations.
 func (k *Keys) CacheLate(actor Actor, revocations int64) { k.cacheActor(actor, revocations) }
 
-// RevocationCount returns how many keys were revoked so far.
+// RevocationCount returns the number of revoked keys since the start.
 func (k *Keys) RevocationCount() int64 { return k.revocationCount() }

@@ -19,43 +19,47 @@ import (
 const (
 	keyBytes  = 32
 	cacheSize = 100_000 // keys; about 100 bytes each
-	// readTimeout is how long keys may take to be read: a connection can die without
-	// a sign.
+	// readTimeout limits a query for keys. A connection can break without an error.
 	readTimeout = 10 * time.Second
 )
 
-// KeyHash is the SHA-256 of an API key, the only form in which a key is kept.
+// KeyHash is the SHA-256 of an API key. The key itself is not stored.
 type KeyHash [sha256.Size]byte
 
-// HashKey returns the hash of a key in its text form.
+// HashKey returns the hash of a key.
 func HashKey(key string) KeyHash { return sha256.Sum256([]byte(key)) }
 
-// Keys knows the API keys. It is safe for concurrent use.
+// KeyHooks are functions that [Keys] calls. Each of them can be nil.
+type KeyHooks struct {
+	// OnRevoked runs after a key was revoked, to close its connections. On the replica
+	// that revokes the key it runs after the commit.
+	OnRevoked func(KeyHash)
+	// OnUnknown runs when a request has an unknown or revoked key.
+	OnUnknown func(context.Context)
+}
+
+// Keys authenticates API keys. It is safe for concurrent use.
 type Keys struct {
 	db    *database.DB
 	now   func() time.Time
+	hooks KeyHooks
 	cache *lru.Cache[KeyHash, Actor]
 
 	mu          sync.Mutex
-	revocations int64 // so far; a key that was read before one is not cached after it
-
-	// OnRevoked is told of every key that stops working, after the commit; its
-	// open sockets are closed there. It may be nil.
-	OnRevoked func(KeyHash)
-	// OnUnknownKey is told of every key that came and is not known. It may be nil.
-	OnUnknownKey func(context.Context)
+	revocations int64 // keys revoked since the start; see cacheActor
 }
 
 // NewKeys returns the keys in db.
-func NewKeys(db *database.DB, now func() time.Time) (*Keys, error) {
+func NewKeys(db *database.DB, now func() time.Time, hooks KeyHooks) (*Keys, error) {
 	cache, err := lru.New[KeyHash, Actor](cacheSize)
 	if err != nil {
 		return nil, err
 	}
-	return &Keys{db: db, now: now, cache: cache}, nil
+	return &Keys{db: db, now: now, hooks: hooks, cache: cache}, nil
 }
 
-// Create makes a key for an agent: 32 random bytes in hex. It is shown once.
+// Create creates a key for an agent and returns it: 32 random bytes in hex. The key
+// cannot be read again.
 func (k *Keys) Create(tx *database.Tx, agentID string) (string, error) {
 	raw := make([]byte, keyBytes)
 	_, _ = rand.Read(raw)
@@ -64,7 +68,7 @@ func (k *Keys) Create(tx *database.Tx, agentID string) (string, error) {
 	return key, tx.Create(&models.APIKey{Hash: hash[:], AgentID: agentID, CreatedAt: models.NewTime(k.now())}).Error
 }
 
-// Revoke ends every key of the agent with the commit.
+// Revoke revokes all keys of an agent with the commit.
 func (k *Keys) Revoke(tx *database.Tx, agentID string) error {
 	var keys []models.APIKey
 	if err := tx.Where("agent_id = ? AND revoked_at IS NULL", agentID).Find(&keys).Error; err != nil {
@@ -83,24 +87,25 @@ func (k *Keys) Revoke(tx *database.Tx, agentID string) error {
 	return nil
 }
 
-// RequireActive refuses with UNAUTHENTICATED an actor whose key is revoked as the
-// transaction has it: another process may have done it a moment ago.
+// RequireActive returns UNAUTHENTICATED if the actor's key is revoked in the
+// database. The cache can be stale for a moment after another process revokes a key.
 func (k *Keys) RequireActive(tx *database.Tx, actor Actor) error {
-	var good bool
+	var active bool
 	err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM api_keys WHERE hash = ? AND agent_id = ? AND revoked_at IS NULL)",
-		[]any{actor.KeyHash[:], actor.AgentID}, &good)
-	if err == nil && !good {
+		[]any{actor.KeyHash[:], actor.AgentID}, &active)
+	if err == nil && !active {
 		return unknownKeyError()
 	}
 	return err
 }
 
 func unknownKeyError() error {
-	return models.Errorf(models.Unauthenticated, "the API key is not known")
+	return models.Errorf(models.Unauthenticated, "unknown API key")
 }
 
-// InvalidateRevoked drops the revoked keys of an agent, when another process revoked them, or
-// of all agents when none is named: it is not known which ones were revoked.
+// InvalidateRevoked removes an agent's revoked keys from the cache and runs OnRevoked
+// for them. It is for keys that another process revoked. If agentID is empty, it
+// does so for all agents.
 func (k *Keys) InvalidateRevoked(ctx context.Context, agentID string) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -118,9 +123,9 @@ func (k *Keys) InvalidateRevoked(ctx context.Context, agentID string) error {
 	return nil
 }
 
-// Authenticate returns the agent behind a key. An unknown or revoked key is
-// UNAUTHENTICATED. Once a revocation has been answered it finds the key no more;
-// in other processes as soon as their event log has got there.
+// Authenticate returns the agent of a key. It returns UNAUTHENTICATED for an unknown
+// or revoked key. A revocation takes effect in this process before it returns, and
+// in other processes when they read its event.
 func (k *Keys) Authenticate(ctx context.Context, key string) (Actor, error) {
 	hash := HashKey(key)
 	if actor, ok := k.cache.Get(hash); ok {
@@ -128,12 +133,12 @@ func (k *Keys) Authenticate(ctx context.Context, key string) (Actor, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	before := k.revocationCount()
+	revocations := k.revocationCount()
 	var row models.APIKey
 	err := k.db.Read(ctx).Where("hash = ? AND revoked_at IS NULL", hash[:]).Take(&row).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
-		if k.OnUnknownKey != nil {
-			k.OnUnknownKey(ctx)
+		if k.hooks.OnUnknown != nil {
+			k.hooks.OnUnknown(ctx)
 		}
 		return Actor{}, unknownKeyError()
 	}
@@ -141,37 +146,38 @@ func (k *Keys) Authenticate(ctx context.Context, key string) (Actor, error) {
 		return Actor{}, err
 	}
 	actor := Actor{AgentID: row.AgentID, KeyHash: hash}
-	k.cacheActor(actor, before)
+	k.cacheActor(actor, revocations)
 	return actor, nil
 }
 
-// revocationCount returns how many keys were revoked so far.
+// revocationCount returns the number of keys revoked since the start.
 func (k *Keys) revocationCount() int64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.revocations
 }
 
-// cacheActor caches a key that was read after so many revocations. When there was
-// another one since, it may have been this key's, and has already emptied the
-// cache of it: then the key is left out.
-func (k *Keys) cacheActor(actor Actor, before int64) {
+// cacheActor caches a key that was read when the revocation count was revocations. If
+// the count has changed, the key may have been revoked and evicted, so cacheActor
+// does nothing.
+func (k *Keys) cacheActor(actor Actor, revocations int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.revocations == before {
+	if k.revocations == revocations {
 		k.cache.Add(actor.KeyHash, actor)
 	}
 }
 
-// handleRevocation ends a key here.
+// handleRevocation evicts a revoked key and runs OnRevoked.
 func (k *Keys) handleRevocation(hash KeyHash) {
 	k.evict(hash)
-	if k.OnRevoked != nil {
-		k.OnRevoked(hash)
+	if k.hooks.OnRevoked != nil {
+		k.hooks.OnRevoked(hash)
 	}
 }
 
-// evict takes a revoked key out of the cache for good.
+// evict removes a revoked key from the cache and prevents concurrent calls of
+// Authenticate from caching it again.
 func (k *Keys) evict(hash KeyHash) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -21,12 +21,13 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// bundle is the keys of a store with one agent in it.
+// bundle is the keys of a database with one agent.
 type bundle struct {
 	*auth.Keys
-	t    *testing.T
-	db   *database.DB
-	path string
+	t         *testing.T
+	db        *database.DB
+	path      string
+	onRevoked func(auth.KeyHash)
 }
 
 const agentID = "0190a1b2-0000-7000-8000-000000000001"
@@ -41,9 +42,10 @@ func newBundleAt(t *testing.T, path string) *bundle {
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 	testutil.Must(t, err)
 	t.Cleanup(func() { testutil.Must(t, db.Close()) })
-	keys, err := auth.NewKeys(db, func() time.Time { return time.Unix(1_800_000_000, 0) })
+	b := &bundle{t: t, db: db, path: path, onRevoked: func(auth.KeyHash) {}}
+	now := func() time.Time { return time.Unix(1_800_000_000, 0) }
+	b.Keys, err = auth.NewKeys(db, now, auth.KeyHooks{OnRevoked: func(hash auth.KeyHash) { b.onRevoked(hash) }})
 	testutil.Must(t, err)
-	b := &bundle{Keys: keys, t: t, db: db, path: path}
 	b.createAgent(agentID)
 	return b
 }
@@ -60,7 +62,7 @@ func (b *bundle) write(fn func(*database.Tx) error) {
 	testutil.Must(b.t, b.db.Write(b.t.Context(), fn))
 }
 
-// createKey returns a new key of the agent.
+// createKey creates a key of the agent.
 func (b *bundle) createKey() (key string) {
 	b.t.Helper()
 	b.write(func(tx *database.Tx) (err error) {
@@ -70,7 +72,7 @@ func (b *bundle) createKey() (key string) {
 	return key
 }
 
-// revokeKeys ends the agent's keys; when it returns they are ended.
+// revokeKeys revokes the agent's keys.
 func (b *bundle) revokeKeys() {
 	b.t.Helper()
 	b.write(func(tx *database.Tx) error { return b.Revoke(tx, agentID) })
@@ -91,7 +93,7 @@ func (b *bundle) wantUnknown(key string) {
 		b.t.Errorf("%.80q: found %v (%v), want UNAUTHENTICATED", key, actor, err)
 	}
 	if len(key) > 8 && err != nil && strings.Contains(err.Error(), key) {
-		b.t.Errorf("the error repeats the key: %v", err)
+		b.t.Errorf("the error contains the key: %v", err)
 	}
 }
 
@@ -100,23 +102,23 @@ func TestAuthenticate(t *testing.T) {
 	b := newBundle(t)
 	key, other := b.createKey(), b.createKey()
 	if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(key) || key == other {
-		t.Errorf("the keys %q and %q are not two times 32 random bytes in hex", key, other)
+		t.Errorf("the keys %q and %q are not two different texts of 32 bytes in hex", key, other)
 	}
-	for range 2 { // from the store, then from memory
+	for range 2 { // from the database, then from the cache
 		b.wantFound(key)
 		b.wantFound(other)
 	}
 	hash := auth.HashKey(key)
 	for _, wrong := range []string{
 		"", " ", key[1:], key + "0", " " + key, key + "\n", strings.ToUpper(key), strings.Repeat("0", 64),
-		hex.EncodeToString(hash[:]), string(hash[:]), // who has read the store has no key
+		hex.EncodeToString(hash[:]), string(hash[:]), // a stored hash is not a key
 		"' OR '1'='1", "\x00", "\xff\xfe", strings.Repeat("x", 1<<20),
 	} {
 		b.wantUnknown(wrong)
 	}
 }
 
-// TestKeys_storeOnlyHashes looks for the key in every file of the store.
+// TestKeys_storeOnlyHashes searches for the key in every file of the database.
 func TestKeys_storeOnlyHashes(t *testing.T) {
 	t.Parallel()
 	b := newBundleAt(t, services.SQLitePath(t))
@@ -132,41 +134,42 @@ func TestKeys_storeOnlyHashes(t *testing.T) {
 		content, err := os.ReadFile(name)
 		testutil.Must(t, err)
 		if bytes.Contains(content, []byte(key)) || bytes.Contains(content, raw) {
-			t.Errorf("%s holds the key", filepath.Base(name))
+			t.Errorf("%s contains the key", filepath.Base(name))
 		}
 		hashes += bytes.Count(content, hash[:])
 	}
 	if hashes == 0 {
-		t.Error("the search does not even find the hash")
+		t.Error("the search does not find the hash either")
 	}
 }
 
-// TestKeys_rollback: a key that was shown by a transaction which then failed is
-// none, and an undone revocation ends nothing.
+// TestKeys_rollback checks that a rolled back transaction neither creates nor revokes
+// a key.
 func TestKeys_rollback(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	key := b.createKey()
-	b.OnRevoked = func(auth.KeyHash) { t.Error("told of a revocation that was undone") }
-	undone := errors.New("undone")
-	var never string
+	b.onRevoked = func(auth.KeyHash) { t.Error("OnRevoked ran for a rolled back revocation") }
+	errRollback := errors.New("roll back")
+	var rolledBack string
 	err := b.db.Write(t.Context(), func(tx *database.Tx) (err error) {
 		if err = b.Revoke(tx, agentID); err != nil {
 			return err
 		}
-		if never, err = b.Create(tx, agentID); err != nil {
+		if rolledBack, err = b.Create(tx, agentID); err != nil {
 			return err
 		}
-		return undone
+		return errRollback
 	})
-	if !errors.Is(err, undone) {
+	if !errors.Is(err, errRollback) {
 		t.Fatal(err)
 	}
-	b.wantUnknown(never)
+	b.wantUnknown(rolledBack)
 	b.wantFound(key)
 }
 
-// TestAuthenticate_databaseError: a store that cannot be read is a fault of ours, not a bad key.
+// TestAuthenticate_databaseError checks that a database error is INTERNAL, not
+// UNAUTHENTICATED.
 func TestAuthenticate_databaseError(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -178,8 +181,8 @@ func TestAuthenticate_databaseError(t *testing.T) {
 	}
 }
 
-// TestAuthenticate_unknownKeysNotCached: whoever tries keys does not fill the memory, and
-// does not push out those that are in use.
+// TestAuthenticate_unknownKeysNotCached checks that unknown keys neither fill the
+// cache nor evict valid keys.
 func TestAuthenticate_unknownKeysNotCached(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -189,6 +192,6 @@ func TestAuthenticate_unknownKeysNotCached(t *testing.T) {
 		b.wantUnknown(fmt.Sprintf("%064x", i))
 	}
 	if n := b.CacheLen(); n != 1 {
-		t.Errorf("%d keys are remembered, want 1", n)
+		t.Errorf("%d keys are cached, want 1", n)
 	}
 }

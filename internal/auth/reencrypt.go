@@ -10,102 +10,104 @@ import (
 	"agentmarket.space/server/internal/database"
 )
 
-// reencryptBatchSize is how many rows one transaction seals anew.
+// reencryptBatchSize is the maximum number of rows re-encrypted in one transaction.
 const reencryptBatchSize = 500
 
-// EncryptedTable is a table with values that a [Box] has sealed.
+// EncryptedTable describes a table with values encrypted by a [Cipher].
 type EncryptedTable struct {
 	Name       string
-	KeyColumns []string // the columns of the primary key, which are texts
-	Columns    []string // with sealed values, or null
+	KeyColumns []string // columns of the primary key, of type text
+	Columns    []string // columns with an encrypted value or null
 	Label      func(key []string) string
 }
 
-// ReencryptProgress is how far [Reencrypt] has got with a table that has so many rows.
+// ReencryptProgress is the progress of [Reencrypt] in a table. Total is the number
+// of rows at the start.
 type ReencryptProgress struct {
 	Table                string
 	Rows, Total, Changed int64
 }
 
-// Reencrypt seals anew what the box opens but has not sealed with its own key, a page
-// of rows in a transaction. Cut off anywhere it can be begun again, and servers
-// whose boxes open both may be at the same rows. tell hears of each page. The first
-// value that does not open ends it, with what came before sealed anew.
-func Reencrypt(ctx context.Context, db *database.DB, box *Cipher, table EncryptedTable, tell func(ReencryptProgress)) error {
+// Reencrypt encrypts the values of a table with the current key of c, in batches,
+// and calls progress after each batch. It skips values that already use this key, so
+// it can be repeated after an interruption. Servers can use the table at the same
+// time if they can decrypt both keys. Reencrypt stops at the first value that c
+// cannot decrypt; earlier batches stay committed.
+func Reencrypt(ctx context.Context, db *database.DB, c *Cipher, table EncryptedTable, progress func(ReencryptProgress)) error {
 	done := ReencryptProgress{Table: table.Name}
 	if err := db.Read(ctx).Table(table.Name).Count(&done.Total).Error; err != nil {
-		return fmt.Errorf("seal %s anew: %w", table.Name, err)
+		return fmt.Errorf("re-encrypt %s: %w", table.Name, err)
 	}
-	after := make([]string, len(table.KeyColumns)) // empty texts come before all others
+	after := make([]string, len(table.KeyColumns)) // the empty text sorts before all others
 	for more := true; more; {
-		var page reencryptBatch
+		var batch reencryptBatch
 		err := db.Write(ctx, func(tx *database.Tx) error {
-			page = reencryptBatch{EncryptedTable: table, cipher: box, lastKey: after}
-			return page.run(tx)
+			batch = reencryptBatch{EncryptedTable: table, cipher: c, lastKey: after}
+			return batch.run(tx)
 		})
 		if err != nil {
-			return fmt.Errorf("seal %s anew: %w", table.Name, err)
+			return fmt.Errorf("re-encrypt %s: %w", table.Name, err)
 		}
-		done.Rows, done.Changed, after = done.Rows+page.rows, done.Changed+page.changed, page.lastKey
-		more = page.rows == reencryptBatchSize
-		tell(done)
+		done.Rows, done.Changed, after = done.Rows+batch.rows, done.Changed+batch.changed, batch.lastKey
+		more = batch.rows == reencryptBatchSize
+		progress(done)
 	}
 	return nil
 }
 
-// reencryptBatch is one page on its way.
+// reencryptBatch re-encrypts the rows of one transaction.
 type reencryptBatch struct {
 	EncryptedTable
 
 	cipher        *Cipher
-	lastKey       []string // the key of the last row
+	lastKey       []string // key of the last row
 	rows, changed int64
 }
 
-// encryptedRow is the key of a row and what it holds.
+// encryptedRow is the key and the encrypted values of a row.
 type encryptedRow struct {
 	key    []string
 	values [][]byte
 }
 
-// run seals the rows after the last one anew.
-func (r *reencryptBatch) run(tx *database.Tx) error {
-	found, err := r.lockRows(tx)
+// run re-encrypts the rows after lastKey.
+func (b *reencryptBatch) run(tx *database.Tx) error {
+	rows, err := b.lockRows(tx)
 	if err != nil {
 		return err
 	}
-	for _, row := range found {
-		if err := r.reencryptRow(tx, row); err != nil {
+	for _, row := range rows {
+		if err := b.reencryptRow(tx, row); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// lockRows reads the rows after the last one, and locks them.
-func (r *reencryptBatch) lockRows(tx *database.Tx) (found []encryptedRow, err error) {
-	keys := strings.Join(r.KeyColumns, ", ")
-	after := make([]any, len(r.KeyColumns))
-	for i, part := range r.lastKey {
+// lockRows reads and locks the rows after lastKey.
+func (b *reencryptBatch) lockRows(tx *database.Tx) (found []encryptedRow, err error) {
+	keys := strings.Join(b.KeyColumns, ", ")
+	after := make([]any, len(b.KeyColumns))
+	for i, part := range b.lastKey {
 		after[i] = part
 	}
-	marks := strings.TrimSuffix(strings.Repeat("?, ", len(r.KeyColumns)), ", ")
-	rows, err := tx.ForUpdate().Table(r.Name).Select(append(slices.Clone(r.KeyColumns), r.Columns...)).
-		Where("("+keys+") > ("+marks+")", after...).Order(keys).Limit(reencryptBatchSize).Rows()
+	placeholders := strings.TrimSuffix(strings.Repeat("?, ", len(b.KeyColumns)), ", ")
+	rows, err := tx.ForUpdate().Table(b.Name).Select(append(slices.Clone(b.KeyColumns), b.Columns...)).
+		Where("("+keys+") > ("+placeholders+")", after...).Order(keys).Limit(reencryptBatchSize).Rows()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		row := encryptedRow{make([]string, len(r.KeyColumns)), make([][]byte, len(r.Columns))}
-		var into []any
+		row := encryptedRow{make([]string, len(b.KeyColumns)), make([][]byte, len(b.Columns))}
+		var dest []any
 		for i := range row.key {
-			into = append(into, &row.key[i])
+			dest = append(dest, &row.key[i])
 		}
 		for i := range row.values {
-			into = append(into, &row.values[i])
+			dest = append(dest, &row.values[i])
 		}
-		if err := rows.Scan(into...); err != nil {
+		if err := rows.Scan(dest...); err != nil {
 			return nil, err
 		}
 		found = append(found, row)
@@ -113,29 +115,29 @@ func (r *reencryptBatch) lockRows(tx *database.Tx) (found []encryptedRow, err er
 	return found, rows.Err()
 }
 
-// reencryptRow seals what a row holds.
-func (r *reencryptBatch) reencryptRow(tx *database.Tx, row encryptedRow) error {
-	var set []string
-	var values []any
-	for i, sealed := range row.values {
-		if sealed == nil {
+// reencryptRow re-encrypts the values of a row.
+func (b *reencryptBatch) reencryptRow(tx *database.Tx, row encryptedRow) error {
+	var assignments []string
+	var args []any
+	for i, encrypted := range row.values {
+		if encrypted == nil {
 			continue
 		}
-		now, changed, err := r.cipher.Reencrypt(sealed, r.Label(row.key))
+		value, changed, err := b.cipher.Reencrypt(encrypted, b.Label(row.key))
 		if err != nil {
-			return fmt.Errorf("%s of %s: %w", r.Columns[i], strings.Join(row.key, ", "), err)
+			return fmt.Errorf("%s of %s: %w", b.Columns[i], strings.Join(row.key, ", "), err)
 		}
 		if changed {
-			set, values = append(set, r.Columns[i]+" = ?"), append(values, now)
+			assignments, args = append(assignments, b.Columns[i]+" = ?"), append(args, value)
 		}
 	}
-	r.rows, r.lastKey = r.rows+1, row.key
-	if len(set) == 0 {
+	b.rows, b.lastKey = b.rows+1, row.key
+	if len(assignments) == 0 {
 		return nil
 	}
-	r.changed++
+	b.changed++
 	for _, part := range row.key {
-		values = append(values, part)
+		args = append(args, part)
 	}
-	return tx.ExecOne("UPDATE "+r.Name+" SET "+strings.Join(set, ", ")+" WHERE "+strings.Join(r.KeyColumns, " = ? AND ")+" = ?", values...)
+	return tx.ExecOne("UPDATE "+b.Name+" SET "+strings.Join(assignments, ", ")+" WHERE "+strings.Join(b.KeyColumns, " = ? AND ")+" = ?", args...)
 }

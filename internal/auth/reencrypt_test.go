@@ -13,21 +13,21 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// secretsTable are those of the store's agents, as webhooks keeps them.
+// secretsTable is the table of webhook secrets.
 func secretsTable() auth.EncryptedTable {
 	return auth.EncryptedTable{Name: "secrets", KeyColumns: []string{"agent_id"}, Columns: []string{"encrypted", "previous"}, Label: func(key []string) string { return key[0] }}
 }
 
-// encryptSecrets gives so many agents a secret each, that box seals; every third has an old
-// one too.
-func (b *bundle) encryptSecrets(box *auth.Cipher, agents int) {
+// encryptSecrets creates agents with a secret encrypted by c. Every third agent also
+// has a previous secret.
+func (b *bundle) encryptSecrets(c *auth.Cipher, agents int) {
 	b.t.Helper()
 	b.write(func(tx *database.Tx) error {
 		for i := range agents {
 			id := fmt.Sprintf("agent-%04d", i)
-			row := models.Secret{AgentID: id, Encrypted: box.Encrypt([]byte("secret of "+id), id), Hint: "whsec_"}
+			row := models.Secret{AgentID: id, Encrypted: c.Encrypt([]byte("secret of "+id), id), Hint: "whsec_"}
 			if i%3 == 0 {
-				row.Previous = box.Encrypt([]byte("old of "+id), id)
+				row.Previous = c.Encrypt([]byte("previous of "+id), id)
 			}
 			agent := models.Agent{ID: id, Name: "Agent", Capabilities: []string{}, PricePerTask: 10}
 			if err := errors.Join(tx.Create(&agent).Error, tx.Create(&row).Error); err != nil {
@@ -38,18 +38,18 @@ func (b *bundle) encryptSecrets(box *auth.Cipher, agents int) {
 	})
 }
 
-// TestReencrypt: what one key sealed is sealed with another, more than a page of it and
-// while some of it changes; what is done already stays as it is.
+// TestReencrypt re-encrypts more than one batch while some rows change. A second run
+// changes nothing.
 func TestReencrypt(t *testing.T) {
 	t.Parallel()
 	const agents = 1100
 	b := newBundle(t)
-	old, fresh := newCipher(t, "the old secret key"), newCipher(t, "the new secret key")
+	oldCipher, newer := newCipher(t, "the old secret key"), newCipher(t, "the new secret key")
 	both, err := auth.NewCipher([]byte("the new secret key"), []byte("the old secret key"))
 	testutil.Must(t, err)
-	b.encryptSecrets(old, agents)
+	b.encryptSecrets(oldCipher, agents)
 	var changing sync.WaitGroup
-	changing.Go(func() { // as an agent that has its secret replaced
+	changing.Go(func() { // agents replace their secrets
 		for i := range agents / 10 {
 			id := fmt.Sprintf("agent-%04d", 10*i)
 			testutil.Must(t, b.db.Write(t.Context(), func(tx *database.Tx) error {
@@ -58,32 +58,33 @@ func TestReencrypt(t *testing.T) {
 		}
 	})
 	var done auth.ReencryptProgress
-	testutil.Must(t, auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(now auth.ReencryptProgress) { done = now }))
+	testutil.Must(t, auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(p auth.ReencryptProgress) { done = p }))
 	changing.Wait()
 	if done.Table != "secrets" || done.Rows != agents || done.Changed < agents*9/10 {
-		t.Errorf("told of %+v", done)
+		t.Errorf("progress is %+v", done)
 	}
 	var rows []models.Secret
 	testutil.Must(t, b.db.Read(t.Context()).Find(&rows).Error)
 	for _, row := range rows {
-		plain, err := fresh.Decrypt(row.Encrypted, row.AgentID)
+		plain, err := newer.Decrypt(row.Encrypted, row.AgentID)
 		if err != nil || string(plain) != "secret of "+row.AgentID && string(plain) != "replaced" {
 			t.Errorf("the secret of %s is %q (%v)", row.AgentID, plain, err)
 		}
 		if row.Previous == nil {
 			continue
 		}
-		if plain, err := fresh.Decrypt(row.Previous, row.AgentID); err != nil || string(plain) != "old of "+row.AgentID {
-			t.Errorf("the old secret of %s is %q (%v)", row.AgentID, plain, err)
+		if plain, err := newer.Decrypt(row.Previous, row.AgentID); err != nil || string(plain) != "previous of "+row.AgentID {
+			t.Errorf("the previous secret of %s is %q (%v)", row.AgentID, plain, err)
 		}
 	}
-	testutil.Must(t, auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(now auth.ReencryptProgress) { done = now }))
+	testutil.Must(t, auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(p auth.ReencryptProgress) { done = p }))
 	if done.Rows != agents || done.Changed != 0 {
-		t.Errorf("the second time it is told of %+v", done)
+		t.Errorf("progress of the second run is %+v", done)
 	}
 }
 
-// TestReencrypt_unknownKey what neither key opens, names it, and shows nothing of it.
+// TestReencrypt_unknownKey checks that the error names a value that neither key
+// decrypts, and does not contain its plain text.
 func TestReencrypt_unknownKey(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -91,12 +92,12 @@ func TestReencrypt_unknownKey(t *testing.T) {
 	both, err := auth.NewCipher([]byte("the new secret key"), []byte("the old secret key"))
 	testutil.Must(t, err)
 	before := b.storedSecrets()
-	err = auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(auth.ReencryptProgress) { t.Error("told of a page") })
+	err = auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(auth.ReencryptProgress) { t.Error("a batch succeeded") })
 	if err == nil || !strings.Contains(err.Error(), "encrypted of agent-0000") || strings.Contains(err.Error(), "secret of") {
 		t.Errorf("got %v", err)
 	}
 	if b.storedSecrets() != before {
-		t.Error("something was changed")
+		t.Error("the secrets have changed")
 	}
 }
 
@@ -107,28 +108,28 @@ func (b *bundle) storedSecrets() (all string) {
 	return fmt.Sprint(rows)
 }
 
-// TestCipher_twoKeys opens with both and seals with the first.
+// TestCipher_twoKeys decrypts with both keys and encrypts with the first.
 func TestCipher_twoKeys(t *testing.T) {
 	t.Parallel()
-	old, fresh := newCipher(t, "the old secret key"), newCipher(t, "the new secret key")
+	oldCipher, newer := newCipher(t, "the old secret key"), newCipher(t, "the new secret key")
 	both, err := auth.NewCipher([]byte("the new secret key"), []byte("the old secret key"))
 	testutil.Must(t, err)
-	for name, sealed := range map[string][]byte{"the old": old.Encrypt([]byte("plain"), "label"), "the new": fresh.Encrypt([]byte("plain"), "label")} {
-		if plain, err := both.Decrypt(sealed, "label"); err != nil || string(plain) != "plain" {
+	for name, encrypted := range map[string][]byte{"the old key": oldCipher.Encrypt([]byte("plain"), "label"), "the new key": newer.Encrypt([]byte("plain"), "label")} {
+		if plain, err := both.Decrypt(encrypted, "label"); err != nil || string(plain) != "plain" {
 			t.Errorf("%s: %q (%v)", name, plain, err)
 		}
-		if plain, err := both.Decrypt(sealed, "another"); err == nil {
-			t.Errorf("%s opens as %q under another label", name, plain)
+		if plain, err := both.Decrypt(encrypted, "another"); err == nil {
+			t.Errorf("%s: decrypted as %q with another label", name, plain)
 		}
 	}
-	sealed := both.Encrypt([]byte("plain"), "label")
-	if _, err := fresh.Decrypt(sealed, "label"); err != nil {
+	encrypted := both.Encrypt([]byte("plain"), "label")
+	if _, err := newer.Decrypt(encrypted, "label"); err != nil {
 		t.Errorf("the new key alone: %v", err)
 	}
-	if plain, err := old.Decrypt(sealed, "label"); err == nil {
-		t.Errorf("the old key opens %q", plain)
+	if plain, err := oldCipher.Decrypt(encrypted, "label"); err == nil {
+		t.Errorf("the old key decrypts %q", plain)
 	}
 	if _, err := auth.NewCipher([]byte("the new secret key"), []byte("short")); err == nil {
-		t.Error("a short other key is taken")
+		t.Error("a second key that is too short is accepted")
 	}
 }

@@ -13,44 +13,44 @@ import (
 
 func TestRevoke(t *testing.T) {
 	t.Parallel()
-	t.Run("ends every key of the agent at once, remembered or not", func(t *testing.T) {
+	t.Run("revokes all keys of the agent, cached or not", func(t *testing.T) {
 		t.Parallel()
 		b := newBundle(t)
 		used, unused := b.createKey(), b.createKey()
 		b.wantFound(used)
-		var told []auth.KeyHash
-		b.OnRevoked = func(hash auth.KeyHash) { told = append(told, hash) }
+		var revoked []auth.KeyHash
+		b.onRevoked = func(hash auth.KeyHash) { revoked = append(revoked, hash) }
 		b.revokeKeys()
 		b.wantUnknown(used)
 		b.wantUnknown(unused)
-		if len(told) != 2 || !slices.Contains(told, auth.HashKey(used)) || !slices.Contains(told, auth.HashKey(unused)) {
-			t.Errorf("told of %d keys, want both", len(told))
+		if len(revoked) != 2 || !slices.Contains(revoked, auth.HashKey(used)) || !slices.Contains(revoked, auth.HashKey(unused)) {
+			t.Errorf("OnRevoked ran for %d keys, want both", len(revoked))
 		}
 		b.revokeKeys()
-		if len(told) != 2 {
-			t.Error("told twice of the same key")
+		if len(revoked) != 2 {
+			t.Error("OnRevoked ran twice for the same key")
 		}
 	})
-	t.Run("a rotation ends the old key as the new one begins", func(t *testing.T) {
+	t.Run("a rotation revokes the old key and creates the new key", func(t *testing.T) {
 		t.Parallel()
 		b := newBundle(t)
 		old := b.createKey()
 		b.wantFound(old)
-		var fresh string
+		var newKey string
 		b.write(func(tx *database.Tx) (err error) {
 			if err = b.Revoke(tx, agentID); err != nil {
 				return err
 			}
-			fresh, err = b.Create(tx, agentID)
+			newKey, err = b.Create(tx, agentID)
 			return err
 		})
 		b.wantUnknown(old)
-		b.wantFound(fresh)
+		b.wantFound(newKey)
 		b.PurgeCache()
 		b.wantUnknown(old)
-		b.wantFound(fresh)
+		b.wantFound(newKey)
 	})
-	t.Run("leaves other agents alone", func(t *testing.T) {
+	t.Run("keeps the keys of other agents", func(t *testing.T) {
 		t.Parallel()
 		b := newBundle(t)
 		const other = "0190a1b2-0000-7000-8000-000000000002"
@@ -66,41 +66,41 @@ func TestRevoke(t *testing.T) {
 			t.Errorf("found %v (%v)", actor, err)
 		}
 	})
-	t.Run("a look-up that ends late does not bring the key back", func(t *testing.T) {
+	t.Run("a lookup that ends after the revocation does not cache the key", func(t *testing.T) {
 		t.Parallel()
 		b := newBundle(t)
 		key := b.createKey()
-		before := b.RevocationCount()
+		revocations := b.RevocationCount()
 		actor, err := b.Authenticate(t.Context(), key)
 		testutil.Must(t, err)
 		b.revokeKeys()
-		b.CacheLate(actor, before)
+		b.CacheLate(actor, revocations)
 		b.wantUnknown(key)
 	})
 }
 
-// TestRevoke_concurrent looks keys up without a pause, from memory and from the store,
-// while they are revoked: no look-up that begins after the revocation was
-// answered finds one.
+// TestRevoke_concurrent authenticates with a key while it is revoked, from the cache
+// and from the database. No call that starts after the revocation returned finds
+// the key.
 func TestRevoke_concurrent(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	const rounds, finders = 25, 6
 	for range rounds {
 		key := b.createKey()
-		var began, revoked atomic.Int64
+		var started, revoked atomic.Int64
 		var late atomic.Int64
 		var group sync.WaitGroup
 		for i := range finders {
 			group.Go(func() {
-				for after := 0; after < 3; { // some more look-ups once it is revoked
+				for after := 0; after < 3; { // some more calls after the revocation
 					if i == 0 {
-						b.PurgeCache() // sends the others to the store
+						b.PurgeCache() // makes the others read the database
 					}
-					dead := revoked.Load() == 1
+					isRevoked := revoked.Load() == 1
 					_, err := b.Authenticate(t.Context(), key)
-					began.Add(1)
-					if dead {
+					started.Add(1)
+					if isRevoked {
 						after++
 						if err == nil {
 							late.Add(1)
@@ -109,14 +109,14 @@ func TestRevoke_concurrent(t *testing.T) {
 				}
 			})
 		}
-		for began.Load() < finders {
+		for started.Load() < finders {
 			b.wantFound(key)
 		}
 		b.revokeKeys()
 		revoked.Store(1)
 		group.Wait()
 		if n := late.Load(); n > 0 {
-			t.Fatalf("%d look-ups found a key that was revoked before they began", n)
+			t.Fatalf("%d calls found a key that was revoked before they started", n)
 		}
 		b.wantUnknown(key)
 	}

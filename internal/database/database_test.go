@@ -183,13 +183,13 @@ func TestOpen_errors(t *testing.T) {
 	served := filepath.Join(t.TempDir(), "served.db")
 	db := openDB(t, served)
 	for says, path := range map[string]string{
-		"another process is using it":  served,
-		"not a database":             nonDatabaseFile(t),
-		"the file is damaged":        damagedFile(t),
-		"upgrade the program":            newerDatabase(t),
-		"no such file or directory":  filepath.Join(t.TempDir(), "none", "a.db"),
+		"another process is using it": served,
+		"not a database":              nonDatabaseFile(t),
+		"the file is damaged":         damagedFile(t),
+		"upgrade the program":         newerDatabase(t),
+		"no such file or directory":   filepath.Join(t.TempDir(), "none", "a.db"),
 		"not an AgentMarket database": foreignDatabase(t),
-		"give a postgres:// address": "mysql://localhost/a",
+		"give a postgres:// address":  "mysql://localhost/a",
 	} {
 		opened, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
 		if err == nil {

@@ -12,20 +12,20 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestAppend has many writers append at once, some of whose transactions fail
-// or panic after they appended. A follower sees what was committed, each event
-// once, in the order of the cursors, and nothing that was rolled back.
+// TestAppend appends from many concurrent transactions, some of which fail or panic
+// afterwards. A follower gets each committed event once, in cursor order, and no
+// event that was rolled back.
 func TestAppend(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	const writers, each = 8, 40
-	errTaken := errors.New("the writer changed its mind")
+	errRollback := errors.New("roll back")
 	fails := func(i int) bool { return i%3 == 1 }
 	panics := func(i int) bool { return i%7 == 5 }
 
 	var group sync.WaitGroup
 	var mu sync.Mutex
-	committed := map[string]int64{} // cursors by name
+	committed := map[string]int64{} // event IDs by name
 	for w := range writers {
 		group.Go(func() {
 			for i := range each {
@@ -40,9 +40,9 @@ func TestAppend(t *testing.T) {
 					}
 					switch {
 					case panics(i):
-						panic("the writer fell over")
+						panic("the writer panics")
 					case fails(i):
-						return errTaken
+						return errRollback
 					}
 					return nil
 				})
@@ -72,19 +72,19 @@ func TestAppend(t *testing.T) {
 	for _, event := range got {
 		id, ok := committed[*event.TransferID]
 		if !ok || id != event.ID || event.Seq <= last {
-			t.Errorf("heard %s (%d) at %d after %d; its writer was told %d (committed: %t)", *event.TransferID, event.ID, event.Seq, last, id, ok)
+			t.Errorf("got %s (ID %d) at cursor %d after %d; its writer got ID %d (committed: %t)", *event.TransferID, event.ID, event.Seq, last, id, ok)
 		}
 		delete(committed, *event.TransferID)
 		last = event.Seq
 	}
 	if len(committed) > 0 {
-		t.Errorf("never heard of %v", committed)
+		t.Errorf("missed %v", committed)
 	}
 	next := b.append(1)
-	wantCursors(t, follower.take(1), next, next) // nothing was left over in between
+	wantCursors(t, follower.take(1), next, next) // no other event in between
 }
 
-// TestEventsAreImmutable: what happened cannot be made to have been otherwise.
+// TestEventsAreImmutable checks that the database rejects updates of events.
 func TestEventsAreImmutable(t *testing.T) {
 	t.Parallel()
 	b := open(t)
@@ -93,43 +93,43 @@ func TestEventsAreImmutable(t *testing.T) {
 		return tx.Exec("UPDATE events SET kind = ?", models.TaskPosted).Error
 	})
 	if err == nil {
-		t.Error("an event was changed")
+		t.Error("an event was updated")
 	}
 }
 
 func TestOpen_continuesCursors(t *testing.T) {
 	t.Parallel()
 	before := open(t)
-	seen := before.append(7)
+	last := before.append(7)
 	before.stop()
 
 	after := openAt(t, before.path)
-	if after.Head() != seen {
-		t.Errorf("the log begins at %d, want %d", after.Head(), seen)
+	if after.Head() != last {
+		t.Errorf("head is %d, want %d", after.Head(), last)
 	}
-	r := after.newReader(seen - 2)
-	live := after.Subscribe(t.Context(), acceptAll, nil)
-	if next := after.append(1); next != seen+1 {
-		t.Errorf("the next cursor is %d, want %d", next, seen+1)
+	r := after.newReader(last - 2)
+	live := after.subscribe(t.Context(), acceptAll, nil)
+	if next := after.append(1); next != last+1 {
+		t.Errorf("the next cursor is %d, want %d", next, last+1)
 	}
-	wantCursors(t, r.take(3), seen-1, seen+1)
-	if event, ok := mustReceive(t, live.C); !ok || event.Seq != seen+1 {
-		t.Errorf("a live subscriber heard %d first, want %d", event.Seq, seen+1)
+	wantCursors(t, r.take(3), last-1, last+1)
+	if event, ok := mustReceive(t, live.C); !ok || event.Seq != last+1 {
+		t.Errorf("a live subscriber got %d first, want %d", event.Seq, last+1)
 	}
 }
 
-// TestAppend_crash takes the files as a process leaves them that dies in the middle of
-// a transaction. What was acknowledged is there, what was not is not.
+// TestAppend_crash opens the files that a crash in the middle of a transaction leaves.
+// They hold the committed events and not the uncommitted one.
 func TestAppend_crash(t *testing.T) {
 	t.Parallel()
 	b := openAt(t, filepath.Join(t.TempDir(), "log.db"))
 	for range 5 {
 		b.append(3)
 	}
-	died := errors.New("died")
+	errCrash := errors.New("crash")
 	left := filepath.Join(t.TempDir(), "left.db")
 	err := b.db.Write(t.Context(), func(tx *database.Tx) error {
-		if err := b.Append(tx, newNamedEvent("unacknowledged")); err != nil {
+		if err := b.Append(tx, newNamedEvent("uncommitted")); err != nil {
 			return err
 		}
 		for _, suffix := range []string{"", "-wal"} {
@@ -141,9 +141,9 @@ func TestAppend_crash(t *testing.T) {
 				return err
 			}
 		}
-		return died
+		return errCrash
 	})
-	if !errors.Is(err, died) {
+	if !errors.Is(err, errCrash) {
 		t.Fatal(err)
 	}
 	after := openAt(t, left)

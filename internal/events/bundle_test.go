@@ -14,21 +14,21 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// bundle is the log of a store, and its reader.
+// bundle is the log of a database, with Follow running.
 type bundle struct {
 	*Log
 	t    *testing.T
 	path string
-	stop func() // ends the reader and closes the store
+	stop func() // stops Follow and closes the database
 }
 
-// open makes an empty log that ends with the test.
+// open opens an empty log. The test's end closes it.
 func open(t *testing.T) *bundle {
 	t.Helper()
 	return openAt(t, services.NewDatabase(t))
 }
 
-// openAt opens the log in a file.
+// openAt opens the log of the database at path.
 func openAt(t *testing.T, path string) *bundle {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
@@ -37,28 +37,28 @@ func openAt(t *testing.T, path string) *bundle {
 	log, err := Open(t.Context(), db, logger)
 	testutil.Must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(ended)
+		defer close(done)
 		log.Follow(ctx)
 	}()
 	b := &bundle{Log: log, t: t, path: path}
 	b.stop = func() {
 		b.stop = func() {}
 		cancel()
-		<-ended
+		<-done
 		testutil.Must(t, db.Close())
 	}
 	t.Cleanup(func() { b.stop() })
 	return b
 }
 
-// newNamedEvent is an event that can be told from others.
+// newNamedEvent returns an event with a name.
 func newNamedEvent(name string) *models.Event {
 	return &models.Event{Kind: models.WalletChanged, AgentID: new("agent"), TransferID: &name}
 }
 
-// append writes so many events in one transaction and returns the last cursor.
+// append writes n events in one transaction and returns the last cursor.
 func (b *bundle) append(n int) int64 {
 	b.t.Helper()
 	var event *models.Event
@@ -78,33 +78,76 @@ func (b *bundle) append(n int) int64 {
 	return last
 }
 
-// waitDispatched waits until live subscribers were offered everything up to a cursor.
+// waitDispatched waits until the event with a cursor is dispatched.
 func (b *bundle) waitDispatched(cursor int64) {
 	b.t.Helper()
-	testutil.Eventually(b.t, fmt.Sprintf("event %d to be handed out", cursor), func() bool { return b.Head() >= cursor })
+	testutil.Eventually(b.t, fmt.Sprintf("event %d to be dispatched", cursor), func() bool { return b.Head() >= cursor })
 }
 
-// reader is a client of the log: it reads, and when it is cut off for being slow
-// it subscribes again after the last cursor seen.
+// subscription delivers the events of a feed to a channel.
+type subscription struct {
+	C   <-chan *models.Event
+	err error // of the feed; read it after C is closed
+}
+
+// subscribe opens a feed of all events that pass filter. It ends with ctx.
+func (b *bundle) subscribe(ctx context.Context, filter Filter, after *int64) *subscription {
+	out, woken := make(chan *models.Event), make(chan struct{}, 1)
+	s := &subscription{C: out}
+	feed := b.OpenFeed(Interest{[]Topic{AllEventsTopic()}, filter}, after, func(*models.Event) { woken <- struct{}{} })
+	go func() {
+		defer close(out)
+		defer feed.Close()
+		s.err = forward(ctx, feed, out, woken)
+	}()
+	return s
+}
+
+// forward sends the events of a feed to out. It returns the error of the feed, or nil
+// when ctx is done.
+func forward(ctx context.Context, feed *Feed, out chan<- *models.Event, woken <-chan struct{}) error {
+	for ctx.Err() == nil {
+		event, err := feed.Next(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			return err
+		case event != nil:
+			select {
+			case out <- event:
+			case <-ctx.Done():
+			}
+		default:
+			select {
+			case <-woken:
+			case <-ctx.Done():
+			}
+		}
+	}
+	return nil
+}
+
+// reader is a client of the log. If its subscription ends with SLOW_CONSUMER, it
+// subscribes again after the last cursor.
 type reader struct {
-	t      *testing.T
-	log    *Log
+	*bundle
+
 	cursor int64
-	sub    *Subscription
+	sub    *subscription
 	cancel context.CancelFunc
 }
 
-// newReader opens a reader after a cursor.
+// newReader returns a reader that starts after a cursor.
 func (b *bundle) newReader(after int64) *reader {
-	r := &reader{t: b.t, log: b.Log, cursor: after}
-	r.subscribe()
+	r := &reader{bundle: b, cursor: after}
+	r.resubscribe()
 	return r
 }
 
-func (r *reader) subscribe() {
+// resubscribe subscribes after the last cursor.
+func (r *reader) resubscribe() {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	r.cancel = cancel
-	r.sub = r.log.Subscribe(ctx, acceptAll, &r.cursor)
+	r.sub = r.subscribe(ctx, acceptAll, &r.cursor)
 }
 
 // take returns the next n events.
@@ -114,9 +157,9 @@ func (r *reader) take(n int) []models.Event {
 	for len(got) < n {
 		event, ok := mustReceive(r.t, r.sub.C)
 		if !ok {
-			wantCode(r.t, r.sub.Err(), models.SlowConsumer)
+			wantCode(r.t, r.sub.err, models.SlowConsumer)
 			r.cancel()
-			r.subscribe()
+			r.resubscribe()
 			continue
 		}
 		r.cursor = event.Seq
@@ -126,7 +169,7 @@ func (r *reader) take(n int) []models.Event {
 }
 
 // readAll reads a subscription until it is closed.
-func readAll(t *testing.T, sub *Subscription) []models.Event {
+func readAll(t *testing.T, sub *subscription) []models.Event {
 	t.Helper()
 	var got []models.Event
 	for {
@@ -140,11 +183,11 @@ func readAll(t *testing.T, sub *Subscription) []models.Event {
 
 func acceptAll(*models.Event) bool { return true }
 
-// wantCursors wants the cursors from one to another, each once and in order.
+// wantCursors checks that got holds the cursors from to to, each once and in order.
 func wantCursors(t *testing.T, got []models.Event, from, to int64) {
 	t.Helper()
 	if int64(len(got)) != to-from+1 {
-		t.Errorf("got %d events, want those from %d to %d", len(got), from, to)
+		t.Errorf("got %d events, want %d to %d", len(got), from, to)
 		return
 	}
 	for i := range got {
@@ -162,14 +205,14 @@ func wantCode(t *testing.T, err error, want models.Code) {
 	}
 }
 
-// mustReceive receives what must come; ok is false when the channel was closed.
+// mustReceive receives a value. ok is false if the channel is closed.
 func mustReceive[T any](t *testing.T, from <-chan T) (value T, ok bool) {
 	t.Helper()
 	select {
 	case value, ok = <-from:
 		return value, ok
 	case <-time.After(testutil.Timeout):
-		t.Fatalf("nothing came within %s", testutil.Timeout)
+		t.Fatalf("received nothing within %s", testutil.Timeout)
 		return value, false
 	}
 }

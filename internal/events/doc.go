@@ -1,8 +1,9 @@
-// Package events is the log of what happened. A verb appends its events in its
-// own transaction; one reader per process follows the log and hands each event
-// to the subscribers it concerns. The position of an event is its cursor: who
-// was away subscribes again after the last one seen and misses nothing.
+// Package events is the log of the marketplace's events. [Log.Append] writes an
+// event in the transaction that causes it. After the commit, [Log.Follow] reads the
+// log and delivers each event to the feeds that match it. A [Feed] delivers events
+// in cursor order, exactly once, and can start after any cursor in the log. Feeds
+// that are too slow are closed with SLOW_CONSUMER, so no feed delays another.
 //
-// Nothing here waits for a subscriber: queues are bounded, and who falls behind
-// is cut off with SLOW_CONSUMER and comes back by cursor.
+// Replicas wake each other through PostgreSQL notifications or NATS. If a wake-up
+// is lost, a replica sees the event within one second.
 package events

@@ -7,43 +7,42 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Filter says which events a subscription is for.
+// Filter reports whether a feed delivers an event.
 type Filter func(*models.Event) bool
 
-// Interest is what a feed is for: the events about any of its topics that pass
-// its filter too.
+// Interest selects the events of a feed: those with at least one of the topics that
+// also pass the filter.
 type Interest struct {
 	Topics []Topic
 	Filter Filter
 }
 
-// Feed is a stream of events, which others may have in hand too: they are not
-// to be changed. It has no goroutine, and no queue while nothing waits in it:
-// its reader asks for the next event until there is none, and is woken up when
-// there is. It has one reader at a time, and is closed by whoever opened it.
+// Feed is a stream of events. It has no goroutine, and no queue while it is idle:
+// its reader calls Next until there is no event, and then waits for a call of wake.
+// A feed has one reader, which must close it. Feeds share events, so the reader must
+// not change them.
 type Feed struct {
 	log      *Log
 	interest Interest
 	wake     func(*models.Event)
 
-	cursor    int64          // of the last event that was given out or left out
-	history   []models.Event // of the page of history at hand
-	replaying bool           // history is read; what happens meanwhile is queued
-	lastPage  bool           // the page at hand was the last one when it was read
+	cursor    int64          // of the last event delivered or filtered out
+	history   []models.Event // rest of the current page of history
+	replaying bool           // reading history; new events are queued
+	lastPage  bool           // the current page was the last one when it was read
 
 	mu          sync.Mutex
-	queue       []*models.Event // nil while nothing waits
-	lastOffered int64           // cursor of the last event that was offered
-	overflowed  bool            // an event found the queue full
-	asleep      bool            // the reader waits to be woken
+	queue       []*models.Event // nil while empty
+	lastOffered int64           // cursor of the last event offered
+	overflowed  bool            // an event was dropped because the queue was full
+	asleep      bool            // the reader waits for wake
 	closed      bool
 }
 
-// OpenFeed opens a feed of what happens from now on, or, unless it is nil, of all
-// that happened after a cursor. Each time that Next has returned nothing, wake
-// is called with the first event that happens then, or with nil when Next is to
-// be called anyway: there is more history to read, or the feed is over. It must
-// neither wait nor call the log.
+// OpenFeed opens a feed of the events after a cursor, or of new events if after is
+// nil. Each time Next has returned no event, the feed calls wake once: with the next
+// event, or with nil when the reader must call Next to read more history or to get
+// the error that ended the feed. wake must not block and must not call the log.
 func (l *Log) OpenFeed(interest Interest, after *int64, wake func(*models.Event)) *Feed {
 	f := &Feed{log: l, interest: interest, wake: wake, replaying: after != nil}
 	l.mu.Lock()
@@ -57,7 +56,8 @@ func (l *Log) OpenFeed(interest Interest, after *int64, wake func(*models.Event)
 	return f
 }
 
-// Close ends the feed: Next returns nothing more. It is called once, at any time.
+// Close closes the feed. Next then returns no events. Close must be called once and
+// can be called at any time.
 func (f *Feed) Close() {
 	f.log.mu.Lock()
 	defer f.log.mu.Unlock()
@@ -68,13 +68,11 @@ func (f *Feed) Close() {
 	f.closed = true
 }
 
-// Next returns the next event, or nil when there is none yet. Only history makes
-// it wait, for the store: it reads one page of the log, returns nothing, and has
-// called wake already. So its reader can do something else in between, however
-// long the log is and however little of it is for this feed. An error is the
-// feed's end: SLOW_CONSUMER when its reader fell more than 256 events behind,
-// INVALID_INPUT for a cursor past the end of the log, CURSOR_EXPIRED for one whose
-// next events are no longer kept, or the store's.
+// Next returns the next event, or nil if there is none yet. To read history, it reads
+// one page of the log, calls wake, and returns nil, so that a reader can do other
+// work between pages. An error ends the feed: SLOW_CONSUMER if the reader is more
+// than 256 events behind, INVALID_INPUT for a cursor after the end of the log,
+// CURSOR_EXPIRED if the events after the cursor were pruned, or a database error.
 func (f *Feed) Next(ctx context.Context) (*models.Event, error) {
 	if !f.replaying || f.isClosed() {
 		return f.nextFromQueue()
@@ -89,14 +87,15 @@ func (f *Feed) Next(ctx context.Context) (*models.Event, error) {
 		return f.nextFromQueue()
 	}
 	f.wake(nil)
-	return nil, nil //nolint:nilnil // none yet, but to be asked again
+	return nil, nil //nolint:nilnil // no event yet; wake was called
 }
 
-// Replaying reports whether the event that Next returned last was read for this feed
-// alone: it is one of history, and nobody else has it in hand.
+// Replaying reports whether the last event returned by Next is from history. Such an
+// event is not shared with other feeds.
 func (f *Feed) Replaying() bool { return f.replaying }
 
-// nextFromHistory returns the next event of the page of history at hand.
+// nextFromHistory returns the next matching event of the current page of history, or
+// nil.
 func (f *Feed) nextFromHistory() *models.Event {
 	for len(f.history) > 0 {
 		event := &f.history[0]
@@ -108,28 +107,28 @@ func (f *Feed) nextFromHistory() *models.Event {
 	return nil
 }
 
-// readNextPage reads the next page of history, or ends the replay after the last
-// one. The feed was among the live ones before the log was read, so that
-// nothing falls in between. When the queue overflowed meanwhile history goes on
-// from where it got to: to read it is no fault.
+// readNextPage reads the next page of history. After the last page it ends the
+// replay. The feed also queues new events during the replay, so no event is missed.
+// If that queue overflowed, the replay continues, because the log has the dropped
+// events. A replaying reader is not slow.
 func (f *Feed) readNextPage(ctx context.Context) error {
 	if f.lastPage && !f.clearOverflow() {
 		f.replaying, f.history = false, nil
 		return nil
 	}
-	past, err := f.log.readPage(ctx, f.cursor)
-	if err == nil { // after the page: nothing that it lacks had been taken away
+	page, err := f.log.readPage(ctx, f.cursor)
+	if err == nil { // checked after the read, so no event was pruned before it
 		err = f.log.checkCursor(ctx, f.cursor)
 	}
 	if err != nil {
 		return err
 	}
-	f.history, f.lastPage = past, len(past) < pageSize
+	f.history, f.lastPage = page, len(page) < pageSize
 	return nil
 }
 
-// clearOverflow empties a queue that overflowed, and reports whether it had. What it
-// held is in the log.
+// clearOverflow reports whether the queue overflowed, and empties it. The log has its
+// events.
 func (f *Feed) clearOverflow() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -146,13 +145,13 @@ func (f *Feed) isClosed() bool {
 	return f.closed
 }
 
-// nextFromQueue returns what happened; what the replay has brought is not brought
-// again.
+// nextFromQueue returns the next queued event. It skips events that the replay has
+// already delivered.
 func (f *Feed) nextFromQueue() (*models.Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return nil, nil //nolint:nilnil // there will be none
+		return nil, nil //nolint:nilnil // the feed is closed
 	}
 	for len(f.queue) > 0 {
 		event := f.queue[0]
@@ -166,22 +165,21 @@ func (f *Feed) nextFromQueue() (*models.Event, error) {
 	if f.overflowed {
 		f.log.slowConsumers.Add(1)
 		return nil, models.Errorf(models.SlowConsumer,
-			"this reader fell more than %d events behind; subscribe again after the last cursor seen", maxQueuedEvents)
+			"the subscriber is more than %d events behind; subscribe again with after set to the last cursor received", maxQueuedEvents)
 	}
 	f.asleep = true
-	return nil, nil //nolint:nilnil // there is none yet
+	return nil, nil //nolint:nilnil // no event yet
 }
 
-// offer queues an event, without waiting and at most once. The log's lock is
-// held.
+// offer queues an event once, without blocking. The caller holds the log's lock.
 func (f *Feed) offer(event *models.Event) {
 	if f.interest.Filter(event) && f.enqueue(event) {
 		f.wake(event)
 	}
 }
 
-// closeAsSlow ends the feed after what is queued, as if its reader had fallen behind.
-// The log's lock is held.
+// closeAsSlow makes Next return SLOW_CONSUMER after the queued events. The caller
+// holds the log's lock.
 func (f *Feed) closeAsSlow() {
 	f.mu.Lock()
 	asleep := f.asleep
@@ -192,7 +190,7 @@ func (f *Feed) closeAsSlow() {
 	}
 }
 
-// enqueue reports whether the reader is to be woken.
+// enqueue adds an event to the queue. It reports whether the reader must be woken.
 func (f *Feed) enqueue(event *models.Event) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// countingFeed is a feed whose calls of wake are counted.
+// countingFeed is a feed that counts the calls of wake.
 type countingFeed struct {
 	*Feed
 	wakes atomic.Int64
@@ -23,8 +23,8 @@ func (b *bundle) openFeed(interest Interest, after *int64) *countingFeed {
 	return f
 }
 
-// next returns the next event, nil when there is none: it asks again as often as
-// it is told to.
+// next returns the next event, or nil if there is none. It calls Next again while the
+// feed calls wake.
 func (f *countingFeed) next(t *testing.T) *models.Event {
 	t.Helper()
 	for {
@@ -37,7 +37,7 @@ func (f *countingFeed) next(t *testing.T) *models.Event {
 	}
 }
 
-// remainingTitles takes what is there.
+// remainingTitles returns the task titles of the available events.
 func (f *countingFeed) remainingTitles(t *testing.T) string {
 	t.Helper()
 	var titles []string
@@ -50,33 +50,33 @@ func (f *countingFeed) remainingTitles(t *testing.T) string {
 	}
 }
 
-// TestTopics: an event is offered to those whom it concerns, once each however
-// many of their topics it is about, and to nobody else.
+// TestTopics checks that an event is offered once to each feed with one of its topics,
+// and to no other feed.
 func TestTopics(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	rows := map[string]struct {
 		topics []Topic
-		hears  string
+		want   string
 	}{
 		"everything":           {[]Topic{AllEventsTopic()}, "ab b none accepted"},
 		"every posted task":    {[]Topic{PostedTasksTopic()}, "ab b none"},
 		"a capability":         {[]Topic{CapabilityTopic("a")}, "ab"},
-		"two of them":          {[]Topic{CapabilityTopic("a"), CapabilityTopic("b")}, "ab b"},
-		"one nobody asks for":  {[]Topic{CapabilityTopic("c")}, ""},
+		"two capabilities":     {[]Topic{CapabilityTopic("a"), CapabilityTopic("b")}, "ab b"},
+		"an unused capability": {[]Topic{CapabilityTopic("c")}, ""},
 		"the poster":           {[]Topic{AgentTopic("p")}, "ab b none accepted"},
 		"the worker":           {[]Topic{AgentTopic("w")}, "accepted"},
-		"a worker who can a":   {[]Topic{AgentTopic("w"), CapabilityTopic("a")}, "ab accepted"},
-		"no capability at all": {[]Topic{CapabilityTopic("")}, ""},
+		"a worker with a":      {[]Topic{AgentTopic("w"), CapabilityTopic("a")}, "ab accepted"},
+		"an empty capability":  {[]Topic{CapabilityTopic("")}, ""},
 	}
 	feeds := map[string]*countingFeed{}
-	asked := map[string]*atomic.Int64{}
+	filtered := map[string]*atomic.Int64{}
 	for name, row := range rows {
-		asked[name] = &atomic.Int64{}
-		filter := func(*models.Event) bool { asked[name].Add(1); return true }
+		filtered[name] = &atomic.Int64{}
+		filter := func(*models.Event) bool { filtered[name].Add(1); return true }
 		feeds[name] = b.openFeed(Interest{row.topics, filter}, nil)
 		if got := feeds[name].remainingTitles(t); got != "" {
-			t.Errorf("%s: heard %s before anything happened", name, got)
+			t.Errorf("%s: got %s before any event", name, got)
 		}
 	}
 	task := func(title string, capabilities ...string) *models.Task {
@@ -93,14 +93,14 @@ func TestTopics(t *testing.T) {
 	}
 	for name, row := range rows {
 		f := feeds[name]
-		if got := f.remainingTitles(t); got != row.hears {
-			t.Errorf("%s: heard %q, want %q", name, got, row.hears)
+		if got := f.remainingTitles(t); got != row.want {
+			t.Errorf("%s: got %q, want %q", name, got, row.want)
 		}
-		if got, want := f.wakes.Load(), int64(min(1, len(row.hears))); got != want {
+		if got, want := f.wakes.Load(), int64(min(1, len(row.want))); got != want {
 			t.Errorf("%s: woken %d times, want %d", name, got, want)
 		}
-		if row.hears == "" && asked[name].Load() > 0 {
-			t.Errorf("%s: events that do not concern it cost it", name)
+		if row.want == "" && filtered[name].Load() > 0 {
+			t.Errorf("%s: its filter ran for events of other topics", name)
 		}
 		f.Close()
 	}
@@ -109,16 +109,15 @@ func TestTopics(t *testing.T) {
 	}
 }
 
-// TestFeed_wakesReader: a reader that asks until there is nothing is woken for what
-// comes, each time, whether it reads history before or not. Only what is history
-// is read for it alone.
+// TestFeed_wakesReader checks that a reader that has read all events is woken for the
+// next one, each time, with and without history. Replaying is true only for history.
 func TestFeed_wakesReader(t *testing.T) {
 	t.Parallel()
 	const history, rounds = 3, 20
 	for name, row := range map[string]struct {
 		after *int64
 		first int64
-	}{"from now on": {nil, history + 1}, "from the first": {new(int64), 1}} {
+	}{"new events": {nil, history + 1}, "from the first event": {new(int64), 1}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := open(t)
@@ -141,7 +140,7 @@ func TestFeed_wakesReader(t *testing.T) {
 						return
 					}
 					if feed.Replaying() != (event.Seq <= history) {
-						t.Errorf("event %d: alone is %t", event.Seq, feed.Replaying())
+						t.Errorf("event %d: replaying is %t", event.Seq, feed.Replaying())
 					}
 					got = append(got, *event)
 				}
@@ -159,32 +158,32 @@ func TestFeed_wakesReader(t *testing.T) {
 	}
 }
 
-// TestFeed_longHistory: a reader of history has the turn after each page, however
-// little of it is for it, and reads no more of it once it has closed its feed.
+// TestFeed_longHistory checks that Next returns after each page of history, even if few
+// events match, and reads no more pages after Close.
 func TestFeed_longHistory(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	b.waitDispatched(b.append(4 * pageSize))
-	looked := int64(0)
+	filtered := int64(0)
 	f := b.openFeed(Interest{[]Topic{AllEventsTopic()}, func(e *models.Event) bool {
-		looked++
-		return e.Seq%pageSize == 0 // one of each page
+		filtered++
+		return e.Seq%pageSize == 0 // one event per page
 	}}, new(int64))
 	const turns = 2
 	for turn := range int64(turns) {
 		for _, want := range []int64{0, (turn + 1) * pageSize} {
 			event, err := f.Next(t.Context())
 			testutil.Must(t, err)
-			if got := seqOf(event); got != want || looked != want && want > 0 || f.wakes.Load() != turn+1 {
-				t.Fatalf("turn %d: got event %d, want %d; looked at %d, woken %d times", turn, got, want, looked, f.wakes.Load())
+			if got := seqOf(event); got != want || filtered != want && want > 0 || f.wakes.Load() != turn+1 {
+				t.Fatalf("turn %d: got event %d, want %d; filtered %d, woken %d times", turn, got, want, filtered, f.wakes.Load())
 			}
 		}
 	}
 	f.Close()
-	looked = 0
+	filtered = 0
 	for range 2 {
-		if event, err := f.Next(t.Context()); event != nil || err != nil || looked > 0 || f.wakes.Load() != turns {
-			t.Errorf("a closed feed gave %v (%v), looked at %d events and was woken %d times", event, err, looked, f.wakes.Load())
+		if event, err := f.Next(t.Context()); event != nil || err != nil || filtered > 0 || f.wakes.Load() != turns {
+			t.Errorf("a closed feed returned %v (%v), filtered %d events and was woken %d times", event, err, filtered, f.wakes.Load())
 		}
 	}
 }
@@ -196,7 +195,7 @@ func seqOf(event *models.Event) int64 {
 	return event.Seq
 }
 
-// TestFeed_idleHoldsNothing: nothing waits in a feed that was read to its end.
+// TestFeed_idleHoldsNothing checks that a feed without unread events holds no memory.
 func TestFeed_idleHoldsNothing(t *testing.T) {
 	t.Parallel()
 	b := open(t)
@@ -210,14 +209,14 @@ func TestFeed_idleHoldsNothing(t *testing.T) {
 			}
 		}
 		if event := f.next(t); event != nil {
-			t.Errorf("got %v, want nothing", event)
+			t.Errorf("got %v, want no event", event)
 		}
 		if f.queue != nil || f.history != nil {
-			t.Errorf("a feed at its end keeps %d and %d events", cap(f.queue), cap(f.history))
+			t.Errorf("an idle feed holds a queue of %d and a history of %d events", cap(f.queue), cap(f.history))
 		}
 		f.Close()
 	}
 	if slices.ContainsFunc(feeds, func(f *countingFeed) bool { return f.replaying }) {
-		t.Error("history is read for ever")
+		t.Error("a feed is still replaying")
 	}
 }

@@ -6,21 +6,18 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// SlowConsumers returns how many feeds ended because their readers fell behind.
-func (l *Log) SlowConsumers() int64 { return l.slowConsumers.Load() }
+// OnDispatch calls fn for each dispatched event with the time since the event was
+// created. Events are not dispatched while no feed is open. fn must return quickly.
+func (l *Log) OnDispatch(fn func(latency time.Duration)) { l.onDispatch.Store(&fn) }
 
-// OnDispatch has fn told how long after it was written each event is handed out that
-// somebody listens for. It must be quick.
-func (l *Log) OnDispatch(fn func(late time.Duration)) { l.onDispatch.Store(&fn) }
-
-// reportLatency tells how late the events of a page are.
+// reportLatency reports the latency of the events of a page.
 func (l *Log) reportLatency(events []models.Event) {
-	tell := l.onDispatch.Load()
-	if tell == nil {
+	report := l.onDispatch.Load()
+	if report == nil {
 		return
 	}
-	now := models.NewTime(time.Now()) //nolint:forbidigo // it is about this process
+	now := models.NewTime(time.Now()) //nolint:forbidigo // measures this process; the market's clock does not apply
 	for i := range events {
-		(*tell)(max(0, time.Duration(now-events[i].CreatedAt)*time.Microsecond)) // clocks of replicas differ
+		(*report)(max(0, time.Duration(now-events[i].CreatedAt)*time.Microsecond)) // clocks of replicas differ
 	}
 }

@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// pageSize is how many events are read at once. A page fits into the queue of a
-	// reader that keeps up.
+	// pageSize is the number of events read with one query. A page fits into the empty
+	// queue of a feed.
 	pageSize = 250
-	// maxQueuedEvents is how many events wait in one feed at most.
+	// maxQueuedEvents is the maximum number of queued events of a feed.
 	maxQueuedEvents = 256
-	// pollInterval is how long an event can go unseen when its wake-up was lost.
+	// pollInterval is the longest delay of an event whose wake-up was lost.
 	pollInterval = time.Second
-	// pollTimeout is how long the reader waits for the store: a connection to it can
-	// die without a sign.
+	// pollTimeout limits the queries of one poll. A connection can break without an
+	// error.
 	pollTimeout = 10 * time.Second
-	// stallThreshold is after which stop the reader looks whether it missed something; no
-	// event is taken away in less than a day.
+	// stallThreshold is how long Follow can stall before it checks for pruned events.
+	// Events are kept for at least a day.
 	stallThreshold = time.Hour
 )
 
-// Log is the log of a store. It is safe for concurrent use.
+// Log is the event log of a database. It is safe for concurrent use.
 type Log struct {
 	db       *database.DB
 	logger   *slog.Logger
@@ -38,39 +38,39 @@ type Log struct {
 	natsConn *nats.Conn // nil without NATS
 
 	slowConsumers atomic.Int64
-	onDispatch    atomic.Pointer[func(late time.Duration)]
+	onDispatch    atomic.Pointer[func(latency time.Duration)]
 
 	mu         sync.Mutex
-	caughtUpAt time.Time // when the reader last got to the end; zero before it runs
-	head       int64     // the last event that feeds were offered
+	caughtUpAt time.Time // last time Follow reached the end of the log; zero before Follow runs
+	head       int64     // cursor of the last dispatched event
 	feeds      topicIndex
-	feedCount  int // how many feeds there are
+	feedCount  int // number of open feeds
 }
 
-// Open returns the log of db. Follow must run for subscribers to hear anything.
+// Open returns the log of db. Feeds deliver new events only while Follow runs.
 func Open(ctx context.Context, db *database.DB, logger *slog.Logger) (*Log, error) {
 	l := &Log{db: db, logger: logger, wake: make(chan struct{}, 1), feeds: topicIndex{}}
 	if _, err := db.AssignCursors(ctx, true); err != nil {
 		return nil, err
 	}
-	ends, err := l.cursorRange(ctx)
+	r, err := l.cursorRange(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l.head = ends.Last
+	l.head = r.Last
 	db.OnRemoteEvents(l.Wake)
 	return l, nil
 }
 
-// Append writes an event with the transaction. Its id is noted by the next time
-// that the transaction reads a row, or by its commit. Readers wake up after it.
+// Append writes an event with the transaction and wakes readers after the commit.
+// event.ID is set by the next query of the transaction, or by its commit.
 func (l *Log) Append(tx *database.Tx, event *models.Event) error {
 	tx.OnCommit(l.Wake)
 	return tx.InsertReturning(insertEvent+" RETURNING id", insertArgs(event), &event.ID)
 }
 
-// AppendNoID is Append where nobody needs the event's id: then there is nothing to be
-// lost with the answer to a commit.
+// AppendNoID is Append for callers that do not need the event's ID. Without the ID, a
+// transaction has no result that can be lost with the response to its commit.
 func (l *Log) AppendNoID(tx *database.Tx, event models.Event) error {
 	tx.OnCommit(l.Wake)
 	return tx.ExecOne(insertEvent, insertArgs(&event)...)
@@ -82,7 +82,7 @@ func insertArgs(e *models.Event) []any {
 	return []any{e.Kind, e.TaskID, e.PosterID, e.WorkerID, e.AgentID, e.TransferID, e.CreatedAt}
 }
 
-// Wake has the reader look for new events now.
+// Wake makes Follow read the log now.
 func (l *Log) Wake() {
 	select {
 	case l.wake <- struct{}{}:
@@ -90,22 +90,25 @@ func (l *Log) Wake() {
 	}
 }
 
-// Head returns the cursor of the last event that was handed out.
+// Head returns the cursor of the last dispatched event.
 func (l *Log) Head() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.head
 }
 
-// Subscribers returns how many feeds and subscriptions are open.
+// SlowConsumers returns the number of feeds closed with SLOW_CONSUMER.
+func (l *Log) SlowConsumers() int64 { return l.slowConsumers.Load() }
+
+// Subscribers returns the number of open feeds.
 func (l *Log) Subscribers() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.feedCount
 }
 
-// Follow reads the log and hands out what is new until ctx ends. One call
-// serves the process.
+// Follow reads the log and dispatches new events to feeds until ctx is done. Call it
+// once per process.
 func (l *Log) Follow(ctx context.Context) {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
@@ -123,7 +126,7 @@ func (l *Log) Follow(ctx context.Context) {
 	}
 }
 
-// poll hands out what is new, and gives up when that takes long.
+// poll dispatches new events. It returns an error after pollTimeout.
 func (l *Log) poll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
@@ -137,11 +140,11 @@ func (l *Log) poll(ctx context.Context) error {
 func (l *Log) markCaughtUp() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.caughtUpAt = time.Now().Round(0) //nolint:forbidigo // it is about this process; by the wall, which goes on while a machine sleeps
+	l.caughtUpAt = time.Now().Round(0) //nolint:forbidigo // wall clock of this process, which also counts while the machine sleeps
 }
 
-// Lag is for how long Follow has not got to the end of the log; 0 before it
-// runs.
+// Lag returns the time since Follow last reached the end of the log, or 0 before
+// Follow runs.
 func (l *Log) Lag() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -151,10 +154,9 @@ func (l *Log) Lag() time.Duration {
 	return time.Since(l.caughtUpAt) //nolint:forbidigo // as above
 }
 
-// dispatch reads pages until a short one and offers each event to the feeds that
-// it concerns.
+// dispatch reads all new events and offers each one to the feeds with its topics.
 func (l *Log) dispatch(ctx context.Context) error {
-	if err := l.numberEvents(ctx); err != nil {
+	if err := l.assignCursors(ctx); err != nil {
 		return err
 	}
 	if skipped, err := l.skipToEnd(ctx); skipped || err != nil {
@@ -190,38 +192,38 @@ func (l *Log) offer(event *models.Event) {
 	}
 }
 
-// skipToEnd goes to the end of the log when nobody listens. The lock is held
-// meanwhile: who joins next hears everything after it.
+// skipToEnd moves head to the end of the log if no feed is open. It holds the lock,
+// so a feed opened later gets every later event.
 func (l *Log) skipToEnd(ctx context.Context) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.feedCount > 0 {
 		return false, nil
 	}
-	ends, err := l.cursorRange(ctx)
+	r, err := l.cursorRange(ctx)
 	if err == nil {
-		l.head = ends.Last
+		l.head = r.Last
 	}
 	return true, err
 }
 
-// closeFeedsAfterStall cuts off all who listen when the reader was stopped for so long that
-// events which it has not seen may be gone: they come back with their cursors, and
-// are told.
+// closeFeedsAfterStall closes all feeds with SLOW_CONSUMER if Follow stalled and
+// events were pruned before it read them. Subscribers that resume get
+// CURSOR_EXPIRED.
 func (l *Log) closeFeedsAfterStall(ctx context.Context) error {
 	if l.Lag() < stallThreshold {
 		return nil
 	}
-	ends, err := l.cursorRange(ctx)
+	r, err := l.cursorRange(ctx)
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.head >= ends.Horizon {
+	if l.head >= r.Horizon {
 		return nil
 	}
-	l.head = ends.Horizon
+	l.head = r.Horizon
 	for _, feeds := range l.feeds {
 		for feed := range feeds {
 			feed.closeAsSlow()
@@ -230,33 +232,33 @@ func (l *Log) closeFeedsAfterStall(ctx context.Context) error {
 	return nil
 }
 
-// cursorRange are the cursors between which the log can be read: all that happened after
-// Horizon, up to Last, is in it.
+// cursorRange is the range of the log. It holds every event after Horizon up to
+// Last.
 type cursorRange struct{ Horizon, Last int64 }
 
 func (l *Log) cursorRange(ctx context.Context) (cursorRange, error) {
-	var e cursorRange
-	err := l.db.Read(ctx).Raw(`SELECT seq AS horizon, COALESCE((SELECT MAX(seq) FROM events), seq) AS last FROM event_horizon WHERE one = 1`).Scan(&e).Error
-	return e, err
+	var r cursorRange
+	err := l.db.Read(ctx).Raw(`SELECT seq AS horizon, COALESCE((SELECT MAX(seq) FROM events), seq) AS last FROM event_horizon WHERE one = 1`).Scan(&r).Error
+	return r, err
 }
 
-// checkCursor refuses a cursor past the end of the log. No event here carried it: who
-// went on from it would silently miss what happens up to it. Neither can be gone
-// on from one before the horizon: what followed it is not kept any more.
+// checkCursor returns INVALID_INPUT for a cursor after the end of the log: a reader
+// that resumed from it would miss events. It returns CURSOR_EXPIRED for a cursor
+// before the horizon.
 func (l *Log) checkCursor(ctx context.Context, cursor int64) error {
-	e, err := l.cursorRange(ctx)
+	r, err := l.cursorRange(ctx)
 	switch {
 	case err != nil:
 		return err
-	case cursor > e.Last:
+	case cursor > r.Last:
 		return unknownCursorError("after")
-	case cursor < e.Horizon:
-		return cursorExpiredError(e.Horizon)
+	case cursor < r.Horizon:
+		return cursorExpiredError(r.Horizon)
 	}
 	return nil
 }
 
-// readPage returns a page of events after a cursor, with their tasks.
+// readPage returns up to pageSize events after a cursor, with their tasks.
 func (l *Log) readPage(ctx context.Context, after int64) ([]models.Event, error) {
 	query := l.db.Read(ctx).Where("seq > ?", after).Order("seq").Limit(pageSize)
 	var events []models.Event
@@ -266,7 +268,7 @@ func (l *Log) readPage(ctx context.Context, after int64) ([]models.Event, error)
 	return events, l.attachTasks(ctx, events)
 }
 
-// attachTasks gives the events of a page their tasks, with one query.
+// attachTasks reads the tasks of events with one query.
 func (l *Log) attachTasks(ctx context.Context, events []models.Event) error {
 	var ids []string
 	for i := range events {
@@ -293,11 +295,11 @@ func (l *Log) attachTasks(ctx context.Context, events []models.Event) error {
 	return nil
 }
 
-// Cursor writes an event's position for a client.
+// Cursor returns the text form of a cursor.
 func Cursor(seq int64) string { return strconv.FormatInt(seq, 10) }
 
-// ParseCursor reads what Cursor wrote. Anything else is INVALID_INPUT, another spelling
-// of the same number too.
+// ParseCursor parses the result of Cursor. It returns INVALID_INPUT for field if the
+// text is anything else, including another form of the same number.
 func ParseCursor(field, cursor string) (int64, error) {
 	seq, err := strconv.ParseInt(cursor, 10, 64)
 	if err != nil || seq < 0 || Cursor(seq) != cursor {
@@ -307,12 +309,12 @@ func ParseCursor(field, cursor string) (int64, error) {
 }
 
 func cursorExpiredError(horizon int64) error {
-	refusal := models.Errorf(models.CursorExpired,
-		"events up to %d are no longer kept: list what is open now, and subscribe without after", horizon)
-	refusal.Field = "after"
-	return refusal
+	err := models.Errorf(models.CursorExpired,
+		"events up to %d are no longer kept: list the open tasks, and subscribe without after", horizon)
+	err.Field = "after"
+	return err
 }
 
 func unknownCursorError(field string) error {
-	return models.Invalid(field, "must be a cursor that an event carried")
+	return models.Invalid(field, "must be the cursor of an event")
 }

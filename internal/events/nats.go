@@ -2,7 +2,7 @@ package events
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -10,60 +10,62 @@ import (
 )
 
 const (
-	// wakeSubject carries empty messages: look at the log. Markets that share a NATS
-	// wake each other up for nothing, which costs a query.
+	// wakeSubject carries empty messages. A message means that the log has new events.
+	// Marketplaces that share a NATS server also wake each other, at the cost of one
+	// query.
 	wakeSubject = "agentmarket.events"
-	// reconnectWait is how long a lost NATS is left alone before the next try.
+	// reconnectWait is the time between two attempts to reconnect.
 	reconnectWait = 500 * time.Millisecond
-	// pingInterval finds out that a silent NATS is gone, after three of them.
+	// pingInterval is the time between two pings. The connection is closed after two
+	// pings without a reply.
 	pingInterval = 2 * time.Second
 )
 
-// ConnectNATS has replicas wake each other up over NATS rather than through the
-// database, and returns what ends it. A server that cannot be reached is tried
-// again for ever, and until then the database is used. An address that makes no
-// sense is an error. It is called before Follow.
+// ConnectNATS makes replicas wake each other through NATS instead of the database.
+// The returned function closes the connection. While NATS is unreachable, the log
+// keeps reconnecting and uses the database. An invalid URL is an error. Call
+// ConnectNATS before Follow.
 func (l *Log) ConnectNATS(url string) (stop func(), err error) {
 	conn, err := nats.Connect(url, nats.Name("AgentMarket"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait), nats.ReconnectBufSize(-1),
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2),
 		nats.ConnectHandler(func(*nats.Conn) { l.logger.Info("connected to NATS") }),
 		nats.ReconnectHandler(func(*nats.Conn) {
-			l.logger.Info("connected to NATS again")
+			l.logger.Info("reconnected to NATS")
 			l.Wake()
 		}),
 		nats.DisconnectErrHandler(func(conn *nats.Conn, err error) {
 			if !conn.IsClosed() {
-				l.logger.Warn("lost NATS; replicas wake each other up through the database", slog.Any("error", err))
+				l.logger.Warn("disconnected from NATS; replicas use database notifications", slog.Any("error", err))
 			}
 		}))
 	if err != nil {
 		return nil, err
 	}
 	if !conn.IsConnected() {
-		l.logger.Warn("NATS cannot be reached yet; replicas wake each other up through the database")
+		l.logger.Warn("NATS is unreachable; replicas use database notifications")
 	}
 	if _, err := conn.Subscribe(wakeSubject, func(*nats.Msg) { l.Wake() }); err != nil {
 		conn.Close()
-		return nil, errors.Join(errors.New("listen on NATS"), err)
+		return nil, fmt.Errorf("subscribe to NATS: %w", err)
 	}
 	l.natsConn = conn
 	return conn.Close, nil
 }
 
-// natsConnected reports whether other replicas are to be woken over NATS.
+// natsConnected reports whether other replicas can be woken through NATS.
 func (l *Log) natsConnected() bool { return l.natsConn != nil && l.natsConn.IsConnected() }
 
-// numberEvents has new events given their cursors. The other replicas are told over
-// NATS, or by the database when there is none.
-func (l *Log) numberEvents(ctx context.Context) error {
-	byBus := l.natsConnected()
-	numbered, err := l.db.AssignCursors(ctx, !byBus)
-	if err != nil || !numbered || !byBus {
+// assignCursors assigns cursors to new events and wakes the other replicas, through
+// NATS if it is connected and through the database otherwise.
+func (l *Log) assignCursors(ctx context.Context) error {
+	useNATS := l.natsConnected()
+	assigned, err := l.db.AssignCursors(ctx, !useNATS)
+	if err != nil || !assigned || !useNATS {
 		return err
 	}
-	if err := l.natsConn.Publish(wakeSubject, nil); err != nil { // they look every second
-		l.logger.WarnContext(ctx, "cannot wake the other replicas over NATS", slog.Any("error", err))
+	if err := l.natsConn.Publish(wakeSubject, nil); err != nil { // replicas also poll every second
+		l.logger.WarnContext(ctx, "cannot wake other replicas through NATS", slog.Any("error", err))
 	}
 	return nil
 }

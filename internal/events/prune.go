@@ -11,21 +11,21 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// pruneBatchSize is how many events one transaction takes away. It is a guess: however
-// long a batch holds the writer, [database.RunThrottled] rests in proportion.
+// pruneBatchSize is the maximum number of events deleted in one transaction. It is
+// not tuned: [database.RunThrottled] rests in proportion to the duration of a batch.
 const pruneBatchSize = 500
 
-// PruneBounds are what events must be before to be taken away, all of them.
+// PruneBounds limit which events are deleted. An event must be below all of them.
 type PruneBounds struct {
-	Time models.Time // when it was made
-	ID   int64       // the first that something else still goes by
-	Seq  int64       // the first cursor that is not counted yet
+	Time models.Time // creation time
+	ID   int64       // first event that is still referenced
+	Seq  int64       // first cursor that the ledger totals do not include
 }
 
-// Prune takes the events within the bounds away, from the beginning of the log to
-// the first that is not, and returns how many. Their cursors are not given again,
-// and who goes on from before them gets CURSOR_EXPIRED. Several processes may prune
-// at once: one does.
+// Prune deletes events from the beginning of the log up to the first one outside the
+// bounds, and returns their number. Their cursors are not reused. A subscriber that
+// resumes from a cursor before them gets CURSOR_EXPIRED. If several processes prune
+// at the same time, only one deletes.
 func (l *Log) Prune(ctx context.Context, bounds PruneBounds) (pruned int, err error) {
 	err = database.RunThrottled(ctx, func() (bool, error) {
 		oldest, err := l.oldestEvent(ctx)
@@ -51,7 +51,8 @@ func (b PruneBounds) contains(e *models.Event) bool {
 	return e.Seq > 0 && e.CreatedAt < b.Time && e.ID < b.ID && e.Seq < b.Seq
 }
 
-// oldestEvent returns the first event of the log, an empty one when there is none.
+// oldestEvent returns the first event of the log, or a zero Event if the log is
+// empty.
 func (l *Log) oldestEvent(ctx context.Context) (models.Event, error) {
 	var oldest []models.Event
 	err := l.db.Read(ctx).Where("seq > 0").Order("seq").Limit(1).Find(&oldest).Error
@@ -61,11 +62,12 @@ func (l *Log) oldestEvent(ctx context.Context) (models.Event, error) {
 	return oldest[0], nil
 }
 
-// deleteBatch moves the horizon on over a batch of events and takes them away.
+// deleteBatch moves the horizon forward over a batch of events and deletes them. It
+// returns their number.
 func deleteBatch(tx *database.Tx, bounds PruneBounds) (int, error) {
 	var horizon models.EventHorizon
 	err := tx.ForUpdateSkipLocked().Take(&horizon, "one = 1").Error
-	if errors.Is(err, gorm.ErrRecordNotFound) { // another process is at it
+	if errors.Is(err, gorm.ErrRecordNotFound) { // another process is pruning
 		return 0, nil
 	}
 	if err != nil {
@@ -86,9 +88,9 @@ func deleteBatch(tx *database.Tx, bounds PruneBounds) (int, error) {
 	if err := tx.Model(&horizon).Select("seq", "created_at").Updates(&horizon).Error; err != nil {
 		return 0, err
 	}
-	gone := tx.Where("seq <= ?", horizon.Seq).Delete(&models.Event{})
-	if gone.Error == nil && gone.RowsAffected != int64(n) {
-		return 0, fmt.Errorf("%d events went, not %d", gone.RowsAffected, n)
+	deleted := tx.Where("seq <= ?", horizon.Seq).Delete(&models.Event{})
+	if deleted.Error == nil && deleted.RowsAffected != int64(n) {
+		return 0, fmt.Errorf("deleted %d events, want %d", deleted.RowsAffected, n)
 	}
-	return n, gone.Error
+	return n, deleted.Error
 }

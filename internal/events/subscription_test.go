@@ -11,9 +11,9 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestReplay leaves and comes back at random points, while events go on being
-// written: history longer than a page, the hand-over to what is live, and what
-// is live. Whatever the cuts, each reader sees every event once, in order.
+// TestReplay unsubscribes and resumes at random cursors while events are written. The
+// replay covers several pages of history, the switch to live events, and live events.
+// Each reader gets every event once, in order.
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	b := open(t)
@@ -42,16 +42,16 @@ func TestReplay(t *testing.T) {
 		}
 	})
 	group.Wait()
-	testutil.Eventually(t, "the readers to be gone", func() bool { return b.Subscribers() == 0 })
+	testutil.Eventually(t, "the feeds to be closed", func() bool { return b.Subscribers() == 0 })
 }
 
-// TestReplay_overflowIsNotSlow: while a reader is at old events, more happen than
-// its queue holds. It gets all of them and is not called slow.
+// TestReplay_overflowIsNotSlow appends more events than the queue holds while a reader
+// replays history. The reader gets all of them and no SLOW_CONSUMER.
 func TestReplay_overflowIsNotSlow(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	b.append(10)
-	sub := b.Subscribe(t.Context(), acceptAll, new(int64))
+	sub := b.subscribe(t.Context(), acceptAll, new(int64))
 	first, _ := mustReceive(t, sub.C)
 	last := b.append(3 * maxQueuedEvents)
 	b.waitDispatched(last)
@@ -59,16 +59,16 @@ func TestReplay_overflowIsNotSlow(t *testing.T) {
 	for int64(len(got)) < last {
 		event, ok := mustReceive(t, sub.C)
 		if !ok {
-			t.Fatalf("cut off after %d events: %v", len(got), sub.Err())
+			t.Fatalf("closed after %d events: %v", len(got), sub.err)
 		}
 		got = append(got, *event)
 	}
 	wantCursors(t, got, 1, last)
 }
 
-// TestFeed_overflowAfterReplay: the queue fills with events that the replay has
-// sent already, and then one more happens. The reader must not wait for ever
-// for what was dropped.
+// TestFeed_overflowAfterReplay fills the queue with events that the replay has already
+// delivered, and then drops one more event. The reader must get SLOW_CONSUMER and not
+// wait forever.
 func TestFeed_overflowAfterReplay(t *testing.T) {
 	t.Parallel()
 	b := open(t)
@@ -77,7 +77,7 @@ func TestFeed_overflowAfterReplay(t *testing.T) {
 	for seq := range int64(maxQueuedEvents) {
 		feed.offer(&models.Event{Seq: seq + 1})
 	}
-	feed.cursor = maxQueuedEvents // the replay has brought them
+	feed.cursor = maxQueuedEvents // the replay has delivered them
 	feed.offer(&models.Event{Seq: maxQueuedEvents + 1})
 	event, err := feed.Next(t.Context())
 	if event != nil {
@@ -92,29 +92,29 @@ func TestCursors(t *testing.T) {
 		_, err := ParseCursor("after", text)
 		wantCode(t, err, models.InvalidInput)
 		if field := models.AsError(err).Field; field != "after" {
-			t.Errorf("%q: the field at fault is %q", text, field)
+			t.Errorf("%q: the error is for field %q", text, field)
 		}
 	}
 	for _, seq := range []int64{0, 1, 1 << 60} {
 		if got, err := ParseCursor("after", Cursor(seq)); err != nil || got != seq {
-			t.Errorf("cursor %d came back as %d (%v)", seq, got, err)
+			t.Errorf("cursor %d is parsed as %d (%v)", seq, got, err)
 		}
 	}
 	b := open(t)
 	last := b.append(3)
-	t.Run("0 begins with the first event", func(t *testing.T) {
+	t.Run("0 starts at the first event", func(t *testing.T) {
 		t.Parallel()
 		wantCursors(t, (&bundle{Log: b.Log, t: t}).newReader(0).take(3), 1, 3)
 	})
-	t.Run("one past the end is refused", func(t *testing.T) {
+	t.Run("a cursor after the end is rejected", func(t *testing.T) {
 		t.Parallel()
-		sub := b.Subscribe(t.Context(), acceptAll, new(last+1))
+		sub := b.subscribe(t.Context(), acceptAll, new(last+1))
 		if got := readAll(t, sub); len(got) != 0 {
 			t.Errorf("got %d events", len(got))
 		}
-		wantCode(t, sub.Err(), models.InvalidInput)
+		wantCode(t, sub.err, models.InvalidInput)
 	})
-	t.Run("the last one waits for what comes", func(t *testing.T) {
+	t.Run("the last cursor waits for new events", func(t *testing.T) {
 		t.Parallel()
 		other := open(t)
 		end := other.append(3)
@@ -122,46 +122,45 @@ func TestCursors(t *testing.T) {
 		other.append(1)
 		wantCursors(t, r.take(1), end+1, end+1)
 	})
-	t.Run("one that the filter left out is as good as any", func(t *testing.T) {
+	t.Run("the cursor of a filtered event is valid", func(t *testing.T) {
 		t.Parallel()
 		odd := func(e *models.Event) bool { return e.Seq%2 == 1 }
-		sub := b.Subscribe(t.Context(), odd, new(int64(2)))
+		sub := b.subscribe(t.Context(), odd, new(int64(2)))
 		if event, ok := mustReceive(t, sub.C); !ok || event.Seq != 3 {
 			t.Errorf("got %d, want 3", event.Seq)
 		}
 	})
 }
 
-// TestSlowConsumer: a subscriber that does not read holds up nobody. It gets
-// what was queued for it, is told why it is cut off, and misses nothing when it
-// comes back with its last cursor.
+// TestSlowConsumer checks that a subscriber that does not read delays no other. It gets
+// its queued events and SLOW_CONSUMER, and can resume from its last cursor.
 func TestSlowConsumer(t *testing.T) {
 	t.Parallel()
 	b := open(t)
-	slow := b.Subscribe(t.Context(), acceptAll, nil)
-	quick := b.Subscribe(t.Context(), acceptAll, nil)
+	slow := b.subscribe(t.Context(), acceptAll, nil)
+	fast := b.subscribe(t.Context(), acceptAll, nil)
 	const all = 2 * maxQueuedEvents
 	for seq := int64(1); seq <= all; seq++ {
 		b.append(1)
-		if event, ok := mustReceive(t, quick.C); !ok || event.Seq != seq {
-			t.Fatalf("the quick subscriber got %d, want %d", event.Seq, seq)
+		if event, ok := mustReceive(t, fast.C); !ok || event.Seq != seq {
+			t.Fatalf("the fast subscriber got %d, want %d", event.Seq, seq)
 		}
 	}
 	got := readAll(t, slow)
-	wantCode(t, slow.Err(), models.SlowConsumer)
+	wantCode(t, slow.err, models.SlowConsumer)
 	if n := b.SlowConsumers(); n != 1 {
-		t.Errorf("%d are counted as dropped", n)
+		t.Errorf("%d slow consumers, want 1", n)
 	}
 	if len(got) < maxQueuedEvents || len(got) > maxQueuedEvents+1 {
-		t.Errorf("the slow one got %d events, want what its queue holds", len(got))
+		t.Errorf("the slow subscriber got %d events, want those in its queue", len(got))
 	}
-	back := b.newReader(got[len(got)-1].Seq)
-	got = append(got, back.take(all-len(got))...)
+	resumed := b.newReader(got[len(got)-1].Seq)
+	got = append(got, resumed.take(all-len(got))...)
 	wantCursors(t, got, 1, all)
 }
 
-// TestUnsubscribe: subscribers that go, in whatever state they are, leave
-// nothing behind.
+// TestUnsubscribe checks that closed feeds leave no goroutine and no entry in the log,
+// whatever their state.
 func TestUnsubscribe(t *testing.T) {
 	t.Parallel()
 	b := open(t)
@@ -170,28 +169,28 @@ func TestUnsubscribe(t *testing.T) {
 	before := count()
 
 	ctx, cancel := context.WithCancel(t.Context())
-	reading := b.Subscribe(ctx, acceptAll, new(int64))
+	reading := b.subscribe(ctx, acceptAll, new(int64))
 	for range 3 {
-		mustReceive(t, reading.C) // the replay is under way
+		mustReceive(t, reading.C) // the replay has started
 	}
 	const others = 10
 	for i := range others {
 		if i%2 == 0 {
-			b.Subscribe(ctx, acceptAll, nil) // waits for what comes
+			b.subscribe(ctx, acceptAll, nil) // waits for new events
 		} else {
-			b.Subscribe(ctx, acceptAll, new(last-1)) // waits for its reader
+			b.subscribe(ctx, acceptAll, new(last-1)) // waits for its reader
 		}
 	}
 	if n := count(); n < before+others+1 {
-		t.Errorf("%d goroutines run, want %d: the count is blind", n, before+others+1)
+		t.Errorf("%d goroutines run, want at least %d", n, before+others+1)
 	}
 	if n := b.Subscribers(); n != others+1 {
 		t.Errorf("%d subscribers, want %d", n, others+1)
 	}
 	cancel()
-	if readAll(t, reading); reading.Err() != nil {
-		t.Errorf("a subscriber that left was told %v", reading.Err())
+	if readAll(t, reading); reading.err != nil {
+		t.Errorf("a cancelled subscription got %v", reading.err)
 	}
-	testutil.Eventually(t, "the subscribers to be gone", func() bool { return b.Subscribers() == 0 })
+	testutil.Eventually(t, "the feeds to be closed", func() bool { return b.Subscribers() == 0 })
 	testutil.Eventually(t, "their goroutines to end", func() bool { return count() <= before })
 }

@@ -2,8 +2,8 @@ package events
 
 import "agentmarket.space/server/models"
 
-// Topic is something that events are about. Feeds are found by it, so that an
-// event costs only those that it concerns.
+// Topic is a key that events are indexed by. An event is offered only to feeds with
+// one of its topics.
 type Topic struct {
 	kind topicKind
 	name string
@@ -18,20 +18,21 @@ const (
 	topicAgent
 )
 
-// AllEventsTopic is what every event is about.
+// AllEventsTopic is the topic of every event.
 func AllEventsTopic() Topic { return Topic{kind: topicAll} }
 
-// PostedTasksTopic is what every posted task is about.
+// PostedTasksTopic is the topic of task.posted events.
 func PostedTasksTopic() Topic { return Topic{kind: topicPostedTasks} }
 
-// CapabilityTopic is what a posted task is about that asks for a capability.
+// CapabilityTopic is the topic of task.posted events whose task requires the
+// capability.
 func CapabilityTopic(capability string) Topic { return Topic{topicCapability, capability} }
 
-// AgentTopic is what happens to an agent: to the tasks that it posted or works on,
-// to its wallet and to its key.
+// AgentTopic is the topic of events about an agent: the tasks it posted or works on,
+// its wallet, webhook and key.
 func AgentTopic(agentID string) Topic { return Topic{topicAgent, agentID} }
 
-// topicsOf returns what an event is about.
+// topicsOf returns the topics of an event.
 func topicsOf(event *models.Event) []Topic {
 	topics := []Topic{AllEventsTopic()}
 	if event.Kind == models.TaskPosted && event.Task != nil {
@@ -48,7 +49,7 @@ func topicsOf(event *models.Event) []Topic {
 	return topics
 }
 
-// topicIndex finds the feeds of a topic.
+// topicIndex holds the feeds of each topic.
 type topicIndex map[Topic]map[*Feed]struct{}
 
 func (x topicIndex) add(feed *Feed) {

@@ -118,7 +118,7 @@ func TestRevokeKeys(t *testing.T) {
 	b := markettest.New(t)
 	agent, other := b.NewAgent("x"), b.NewAgent("x")
 	var ended []auth.KeyHash
-	b.Keys.OnRevoked = func(key auth.KeyHash) { ended = append(ended, key) }
+	b.OnKeyRevoked = func(key auth.KeyHash) { ended = append(ended, key) }
 	testutil.Must(t, b.RevokeKeys(t.Context(), agent.AgentID))
 	if len(ended) != 1 || ended[0] != agent.KeyHash {
 		t.Errorf("%d keys ended", len(ended))

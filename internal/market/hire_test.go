@@ -126,12 +126,14 @@ type executeResult struct {
 // awaitPromisedTask waits for the one hire under way to be promised.
 func (h *hireBundle) awaitPromisedTask(t *testing.T) models.Task {
 	t.Helper()
-	sub := h.Log.Subscribe(t.Context(), func(e *models.Event) bool { return e.Kind == models.TaskPromised }, new(int64))
-	event, ok := <-sub.C
-	if !ok {
-		t.Fatal(sub.Err())
-	}
-	return *event.Task
+	var promised []models.Event
+	testutil.Eventually(t, "the hire to be promised", func() bool {
+		testutil.Must(t, h.DB.Read(t.Context()).Find(&promised, "kind = ?", models.TaskPromised).Error)
+		return len(promised) > 0
+	})
+	var task models.Task
+	testutil.Must(t, h.DB.Read(t.Context()).Take(&task, "id = ?", promised[0].TaskID).Error)
+	return task
 }
 
 func TestStartExecution(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"gorm.io/gorm"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/events"
 	"agentmarket.space/server/internal/ledger"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
@@ -97,8 +98,11 @@ func TestQueryPlans_webhooksAndEvents(t *testing.T) {
 	testutil.Must(t, hooks.Stop(t.Context()))
 	_, err = b.DB.AssignCursors(t.Context(), false)
 	testutil.Must(t, err)
-	followed := b.Log.Subscribe(t.Context(), func(*models.Event) bool { return true }, new(int64))
-	<-followed.C
+	everything := events.Interest{Topics: []events.Topic{events.AllEventsTopic()}, Filter: func(*models.Event) bool { return true }}
+	feed := b.Log.OpenFeed(everything, new(int64), func(*models.Event) {})
+	defer feed.Close()
+	_, err = feed.Next(t.Context()) // reads the first page of the log
+	testutil.Must(t, err)
 
 	seen.checkPlans(t, b, 13)
 }

@@ -66,7 +66,7 @@ func (w *Webhooks) Resume(tx *database.Tx, agentID string) (models.Webhook, erro
 		return *hook, nil
 	}
 	resumed := models.Webhook{AgentID: agentID, URL: hook.URL, Status: models.WebhookActive, Events: hook.Events, UpdatedAt: w.timestamp()}
-	err = tx.Model(&resumed).Select("status", "failing_since", "suspended_at", "suspended_for", "updated_at").Updates(&resumed).Error
+	err = tx.Model(&resumed).Select("status", "failing_since", "suspended_at", "suspended_reason", "updated_at").Updates(&resumed).Error
 	if err != nil {
 		return models.Webhook{}, fmt.Errorf("resume webhook: %w", err)
 	}

@@ -142,7 +142,7 @@ func TestBackup_errors(t *testing.T) {
 		{"restore --from backup.db --database " + filepath.Join(server.Dir, "agentmarket.db"), "another process is using it"},
 		{"restore --from backup.db --database postgres://127.0.0.1/market", "agentmarket copy"},
 		{"backup --to new.db --database pipe", "pipe is not a regular file"},
-		{"backup --to :memory: --database backup.db", "is not the path of a file"},
+		{"backup --to :memory: --database backup.db", "is not a file path"},
 		{"restore --from pipe --database new.db", "pipe is not a regular file"},
 		{"restore --from text.db --database new.db", "not a database"},
 		{"restore --from empty.db --database new.db", "no such table"},

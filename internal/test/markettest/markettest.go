@@ -57,6 +57,8 @@ type Bundle struct {
 	Clock        *Clock
 	FakeRunner   *FakeRunner
 	FakeWebhooks *FakeWebhooks
+	// OnKeyRevoked is called for every revoked key. A test can set it.
+	OnKeyRevoked func(auth.KeyHash)
 }
 
 // New opens a market on a new database of the engine under test. It is closed when the
@@ -78,7 +80,11 @@ func NewWithDatabase(tb testing.TB, address string, options ...func(*market.Deps
 	b.DB, err = database.Open(tb.Context(), address, b.Logger)
 	testutil.Must(tb, err)
 	tb.Cleanup(func() { testutil.Must(tb, b.DB.Close()) })
-	b.Keys, err = auth.NewKeys(b.DB, b.Clock.Now)
+	b.Keys, err = auth.NewKeys(b.DB, b.Clock.Now, auth.KeyHooks{OnRevoked: func(hash auth.KeyHash) {
+		if b.OnKeyRevoked != nil {
+			b.OnKeyRevoked(hash)
+		}
+	}})
 	testutil.Must(tb, err)
 	b.Log, err = events.Open(tb.Context(), b.DB, b.Logger)
 	testutil.Must(tb, err)

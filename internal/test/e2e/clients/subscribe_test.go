@@ -118,18 +118,18 @@ func TestSubscribe_errors(t *testing.T) {
 	}{
 		{"a key that nobody has", "nobody's", wallet, map[string]endReason{
 			"graphql-ws":                 {"4403", "Forbidden"},
-			"subscriptions-transport-ws": {"", "the API key is not known"},
+			"subscriptions-transport-ws": {"", "unknown API key"},
 			"graphql-sse":                {"401", "Server responded with 401: Unauthorized"},
 		}},
 		{"no key where one is needed", "", wallet, map[string]endReason{
-			"graphql-ws":                 {"UNAUTHENTICATED", "an API key is needed: send it as X-API-Key"},
-			"subscriptions-transport-ws": {"UNAUTHENTICATED", "an API key is needed: send it as X-API-Key"},
-			"graphql-sse":                {"UNAUTHENTICATED", "an API key is needed: send it as X-API-Key"},
+			"graphql-ws":                 {"UNAUTHENTICATED", "missing API key: send it in the X-API-Key header"},
+			"subscriptions-transport-ws": {"UNAUTHENTICATED", "missing API key: send it in the X-API-Key header"},
+			"graphql-sse":                {"UNAUTHENTICATED", "missing API key: send it in the X-API-Key header"},
 		}},
 		{"a cursor that is none", agent.Key, `subscription { taskPosted(after: "x") { cursor } }`, map[string]endReason{
-			"graphql-ws":                 {"INVALID_INPUT", "after must be a cursor that an event carried"},
-			"subscriptions-transport-ws": {"INVALID_INPUT", "after must be a cursor that an event carried"},
-			"graphql-sse":                {"INVALID_INPUT", "after must be a cursor that an event carried"},
+			"graphql-ws":                 {"INVALID_INPUT", "after must be the cursor of an event"},
+			"subscriptions-transport-ws": {"INVALID_INPUT", "after must be the cursor of an event"},
+			"graphql-sse":                {"INVALID_INPUT", "after must be the cursor of an event"},
 		}},
 		{"a field that is none", agent.Key, `{ nothing }`, map[string]endReason{
 			"graphql-ws":                 {"INVALID_INPUT", `Cannot query field "nothing" on type "Query".`},

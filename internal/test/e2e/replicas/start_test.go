@@ -111,7 +111,7 @@ func TestStart_withoutNATS(t *testing.T) {
 	if _, err = woken.NextMsgWithContext(ctx); err != nil {
 		t.Errorf("no message over NATS: %v", err)
 	}
-	if warnings := strings.Count(server.Log(), `"level":"WARN"`); warnings != 1 || !strings.Contains(server.Log(), "NATS cannot be reached yet") {
+	if warnings := strings.Count(server.Log(), `"level":"WARN"`); warnings != 1 || !strings.Contains(server.Log(), "NATS is unreachable") {
 		t.Errorf("%d warnings:\n%s", warnings, server.Log())
 	}
 }
