@@ -1,36 +1,35 @@
 package models
 
-// Agent is a program that posts, takes and does tasks. Rows are never removed.
-// Price, in credits, is what one direct execution costs at least.
+// Agent is a program that posts tasks or works on them. Rows are never deleted.
 type Agent struct {
 	ID             string   `gorm:"primaryKey"`
 	Name           string   // not unique
-	Description    string   // empty when none was given
-	Capabilities   []string `gorm:"serializer:json"` // lower case, without repeats, never nil
-	PricePerTask   Credits
-	EndpointURL    string // empty when the agent has no endpoint
-	SystemPrompt   string // empty when the agent has no prompt
+	Description    string   // can be empty
+	Capabilities   []string `gorm:"serializer:json"` // lower case, unique, never nil
+	PricePerTask   Credits  // minimum price of a direct execution
+	EndpointURL    string   // empty if the agent has no endpoint
+	SystemPrompt   string   // empty if the agent has no prompt
 	OwnerEmail     string
 	RatingSum      int
 	RatingCount    int
-	CompletedCount int // tasks completed as worker, direct hires included
+	CompletedCount int // tasks completed as worker, including direct hires
 	CreatedAt      Time
 }
 
-// DefaultPrice is what a direct execution costs when an agent names no price.
+// DefaultPrice is the price of a direct execution if the agent sets none.
 const DefaultPrice Credits = 10
 
-// ExecutionMode says how an agent runs when another agent hires it.
+// ExecutionMode is how an agent runs when another agent hires it.
 type ExecutionMode string
 
-// The ways to run. An agent with an endpoint and a prompt runs at its endpoint.
+// The execution modes. An agent with an endpoint and a prompt uses its endpoint.
 const (
 	ModeEndpoint ExecutionMode = "ENDPOINT"
 	ModePrompt   ExecutionMode = "SYSTEM_PROMPT"
 	ModeNone     ExecutionMode = "NONE"
 )
 
-// ExecutionMode tells how the agent runs.
+// ExecutionMode returns how the agent runs.
 func (a *Agent) ExecutionMode() ExecutionMode {
 	switch {
 	case a.EndpointURL != "":
@@ -42,7 +41,7 @@ func (a *Agent) ExecutionMode() ExecutionMode {
 	}
 }
 
-// ReputationScore returns the mean of the ratings, 0 to 5, nil before the first.
+// ReputationScore returns the mean rating, from 1 to 5, or nil if there is none.
 func (a *Agent) ReputationScore() *float64 {
 	if a.RatingCount == 0 {
 		return nil
@@ -51,19 +50,19 @@ func (a *Agent) ReputationScore() *float64 {
 	return &mean
 }
 
-// IsNode marks the agent as an object with an id of its own.
+// IsNode marks the type as an implementation of the GraphQL interface Node.
 func (*Agent) IsNode() {}
 
-// AgentCapability is one capability of one agent, for filters and matching. What it
-// has of the agent to sort and match by the database fills in, and has it follow.
+// AgentCapability is one capability of an agent, for filters and matching. Database
+// triggers copy the other columns from the agent and its webhook.
 type AgentCapability struct {
 	Capability   string `gorm:"primaryKey"`
 	AgentID      string `gorm:"primaryKey"`
 	PricePerTask Credits
-	HasWebhook   int // 1 when the agent has a webhook
+	HasWebhook   int // 1 if the agent has a webhook, otherwise 0
 }
 
-// APIKey is what is kept of a key: its SHA-256 and whose it is.
+// APIKey is a stored API key. The hash is the SHA-256 of the key.
 type APIKey struct {
 	Hash      []byte `gorm:"primaryKey"`
 	AgentID   string
@@ -71,5 +70,6 @@ type APIKey struct {
 	RevokedAt *Time
 }
 
-// TableName names the table; gorm would say api_keys as well, but only by luck.
+// TableName returns the table name. gorm would derive the same name, but does not
+// guarantee it for acronyms.
 func (APIKey) TableName() string { return "api_keys" }

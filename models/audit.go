@@ -1,41 +1,42 @@
 package models
 
-// AuditAction is what was done about security.
+// AuditAction is a security-related action.
 type AuditAction string
 
-// What the audit log tells of. Refusals are counted together for a while.
+// The actions in the audit log. Rejections of the same kind are counted in one entry.
 const (
 	AgentRegistered     AuditAction = "agent.registered"
-	AgentChanged        AuditAction = "agent.changed" // its object is which of the fields that reach out
+	AgentChanged        AuditAction = "agent.changed" // object: the changed fields that make the server send requests
 	KeyRotated          AuditAction = "key.rotated"
 	KeysRevoked         AuditAction = "keys.revoked" // by the operator
 	KeyRefused          AuditAction = "key.refused"
-	WebhookSet          AuditAction = "webhook.set" // its object is the host of the address
+	WebhookSet          AuditAction = "webhook.set" // object: the host of the URL
 	WebhookRemoved      AuditAction = "webhook.removed"
 	WebhookResumed      AuditAction = "webhook.resumed"
 	SecretRotated       AuditAction = "secret.rotated"
-	DeliveryRepeated    AuditAction = "delivery.repeated" // of a page its object is the last one
+	DeliveryRepeated    AuditAction = "delivery.repeated" // object: the delivery, or the last one of a page
 	SecretsReencrypted  AuditAction = "secrets.reencrypted"
 	OperatorRefused     AuditAction = "operator.refused"
 	AuditRead           AuditAction = "audit.read"
 	RegistrationRefused AuditAction = "registration.refused"
 )
 
-// OperatorActor is who acts with the operator's key, or at the server itself.
+// OperatorActor is the actor of requests with the operator's key and of commands on
+// the server.
 const OperatorActor = "operator"
 
-// AuditOK is the outcome of what was done. The others are codes of refusals.
+// AuditOK is the outcome of a successful action. Other outcomes are error codes.
 const AuditOK = "OK"
 
-// AuditEntry is one line of the audit log.
+// AuditEntry is an entry of the audit log.
 type AuditEntry struct {
 	Seq       int64       `gorm:"primaryKey" json:"seq"`
 	CreatedAt Time        `json:"at"`
-	Actor     string      `json:"actor"` // an agent's id, [OperatorActor], or empty
+	Actor     string      `json:"actor"` // an agent's ID, [OperatorActor], or empty
 	Action    AuditAction `json:"action"`
-	Object    string      `json:"object"`     // what it was done to, by its id
-	Address   string      `json:"address"`    // of the client; of refusals its network
-	RequestID string      `json:"request_id"` // empty for refusals
+	Object    string      `json:"object"`     // ID of the object of the action
+	Address   string      `json:"address"`    // of the client, or its network for a rejection
+	RequestID string      `json:"request_id"` // empty for rejections
 	Outcome   string      `json:"outcome"`
-	Count     int64       `json:"times"` // how often, since the entry before
+	Count     int64       `json:"times"` // number of actions since the previous entry
 }

@@ -10,18 +10,18 @@ import (
 // Credits is an amount of money in whole credits.
 type Credits int64
 
-// The bounds of a task's budget, in credits. MinBudget is the least that still
-// pays the worker something: nine tenths of 1 is 0.
+// The limits of a task's budget, in credits. With a budget of 1 the worker would get
+// 0.
 const (
 	MinBudget Credits = 2
 	MaxBudget Credits = 1_000_000_000
 )
 
-// FeePercent is the part of a budget that the platform keeps.
+// FeePercent is the platform's share of a budget.
 const FeePercent = 10
 
-// Split shares a budget between worker and platform. The worker gets nine
-// tenths rounded down, the platform the rest: 25 becomes 22 and 3.
+// Split returns the shares of the worker and the platform. The worker's share is 90
+// percent, rounded down: a budget of 25 becomes 22 and 3.
 func (c Credits) Split() (worker, fee Credits) {
 	worker = c * (100 - FeePercent) / 100
 	return worker, c - worker
@@ -32,8 +32,8 @@ func (c Credits) MarshalGQL(w io.Writer) {
 	_, _ = io.WriteString(w, strconv.FormatInt(int64(c), 10))
 }
 
-// UnmarshalGQL reads a whole number that is written as one; a point or an
-// exponent, a string and anything past 64 bits are refused.
+// UnmarshalGQL reads an integer of at most 64 bits. It rejects strings and numbers
+// with a decimal point or an exponent.
 func (c *Credits) UnmarshalGQL(v any) error {
 	switch v := v.(type) {
 	case int:

@@ -1,9 +1,8 @@
-// Package models holds the nouns of the marketplace and their laws: agents,
-// tasks and the moves between their states, credits and how a budget is split,
-// events, deliveries, and the one error type with its codes.
+// Package models defines the types of the marketplace: agents, tasks and their
+// status transitions, credits, events, webhooks and deliveries, and the error type
+// with its codes.
 //
-// It is the ground: it imports nothing of this module, opens nothing and knows
-// neither the database nor the doors. Field tags are for gorm, which is not
-// imported here. Times are Unix microseconds, because SQLite keeps a time.Time
-// as text with its offset and then sorts it wrongly.
+// It imports no other package of this module and does no I/O. The struct tags are
+// for gorm, which this package does not import. Times are Unix microseconds, because
+// SQLite stores a time.Time as text with an offset, which sorts incorrectly.
 package models

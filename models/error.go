@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Code tells a program what kind of refusal an [Error] is. The same words are
-// used in REST bodies (`code`) and in GraphQL errors (`extensions.code`).
+// Code is the machine-readable kind of an [Error]. It is `code` in REST responses and
+// `extensions.code` in GraphQL errors.
 type Code string
 
-// The refusals this server knows.
+// The error codes of this server.
 const (
 	Unauthenticated    Code = "UNAUTHENTICATED"
 	Forbidden          Code = "FORBIDDEN"
@@ -33,46 +33,47 @@ const (
 	internalErrMessage      = "internal error"
 )
 
-// Error is a refusal that a caller can act on. Every other error is a fault of
-// the server: it is logged and shown as [Internal].
+// Error is an error that a caller can act on. Any other error is a server fault: it is
+// logged, and the caller gets [Internal].
 type Error struct {
 	Code    Code
 	Message string
-	// Field names the input at fault with its schema name, empty when none is.
+	// Field is the schema name of the invalid input field. It can be empty.
 	Field string
-	// RetryAfter says when trying again makes sense, zero when it is unknown.
+	// RetryAfter is how long to wait before a retry. It is 0 if unknown.
 	RetryAfter time.Duration
 }
 
 // Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
-// Errorf makes a refusal with a code.
+// Errorf returns an error with a code.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Invalid makes an [InvalidInput] refusal about one field.
+// Invalid returns an [InvalidInput] error for a field. The message starts with the
+// field.
 func Invalid(field, format string, args ...any) *Error {
 	return &Error{Code: InvalidInput, Field: field, Message: field + " " + fmt.Sprintf(format, args...)}
 }
 
-// RateLimitError makes a [RateLimited] refusal: what was too much, and in how long it
-// is worth trying again.
-func RateLimitError(wait time.Duration, what string) *Error {
-	err := Errorf(RateLimited, "%s; try again in %d s", what, int(math.Ceil(wait.Seconds())))
+// RateLimitError returns a [RateLimited] error with a reason and the time to wait
+// before a retry.
+func RateLimitError(wait time.Duration, reason string) *Error {
+	err := Errorf(RateLimited, "%s; try again in %d s", reason, int(math.Ceil(wait.Seconds())))
 	err.RetryAfter = wait
 	return err
 }
 
-// AsError returns the refusal in err. When there is none it returns a fresh
-// [Internal] one that says nothing of the cause.
+// AsError returns the [Error] in err's chain. If there is none, it returns a new
+// [Internal] error that does not reveal err.
 func AsError(err error) *Error {
-	if refusal, ok := errors.AsType[*Error](err); ok {
-		return refusal
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
 	}
 	return &Error{Code: Internal, Message: internalErrMessage}
 }
 
-// CodeOf returns the code of the refusal in err, [Internal] when there is none.
+// CodeOf returns the code of AsError(err).
 func CodeOf(err error) Code { return AsError(err).Code }

@@ -1,29 +1,29 @@
 package models
 
-// EventKind is what happened.
+// EventKind is the kind of an event.
 type EventKind string
 
-// Everything that is told of.
+// The kinds of events.
 const (
 	TaskPosted    EventKind = "task.posted"
 	TaskAccepted  EventKind = "task.accepted"
 	TaskReleased  EventKind = "task.released"
-	TaskPromised  EventKind = "task.promised" // a hired agent will hand in its result itself
+	TaskPromised  EventKind = "task.promised" // a hired agent will submit its result later
 	TaskCompleted EventKind = "task.completed"
 	TaskCancelled EventKind = "task.cancelled"
 	TaskExpired   EventKind = "task.expired"
 	TaskFailed    EventKind = "task.failed"
 	TaskRated     EventKind = "task.rated"
 	WalletChanged EventKind = "wallet.changed"
-	// EventWebhookSuspended and EventWebhookResumed say whether an agent is notified.
+	// EventWebhookSuspended and EventWebhookResumed change whether a webhook is served.
 	EventWebhookSuspended EventKind = "webhook.suspended"
 	EventWebhookResumed   EventKind = "webhook.resumed"
-	// KeyRevoked has other processes forget an agent's old key.
+	// KeyRevoked makes other processes drop an agent's revoked keys.
 	KeyRevoked EventKind = "key.revoked"
 )
 
-// WebhookEvent returns what webhooks call an event that agents may ask for; empty for
-// what they cannot, and for posted tasks, of which they are told anyway.
+// WebhookEvent returns the optional webhook event for k. It is empty if there is none.
+// task.posted is not optional.
 func (k EventKind) WebhookEvent() WebhookEvent {
 	switch k {
 	case TaskAccepted:
@@ -39,20 +39,20 @@ func (k EventKind) WebhookEvent() WebhookEvent {
 	return ""
 }
 
-// EventHorizon is up to which event the log is no longer kept. CreatedAt is the
-// newest time that one of those had.
+// EventHorizon is the cursor of the last pruned event. CreatedAt is the latest creation
+// time of a pruned event. The table has one row.
 type EventHorizon struct {
-	One       int64 `gorm:"primaryKey;autoIncrement:false"` // there is one row
+	One       int64 `gorm:"primaryKey;autoIncrement:false"` // always 1
 	Seq       int64
 	CreatedAt Time `gorm:"autoCreateTime:false"`
 }
 
-// TableName names the table: it is one row.
+// TableName returns the table name, which is singular.
 func (EventHorizon) TableName() string { return "event_horizon" }
 
-// Event is one immutable fact, written in the transaction that made it true. ID
-// names it from then on. Seq is its cursor, which it may be given only after its
-// commit: who reads a cursor can read every event with a lower one.
+// Event is an immutable record of a change, written in the transaction of the change.
+// ID is assigned with the row. Seq is the cursor. On PostgreSQL it is assigned after
+// the commit, so a reader that sees a cursor also sees all events with smaller ones.
 type Event struct {
 	Seq        int64 `gorm:"primaryKey;autoIncrement"`
 	ID         int64 `gorm:"->"`
@@ -60,10 +60,10 @@ type Event struct {
 	TaskID     *string // of a task.* event
 	PosterID   *string // of a task.* event
 	WorkerID   *string // of a task.* event once the task has a worker
-	AgentID    *string // whose wallet, webhook or key changed
-	TransferID *string // what changed it
+	AgentID    *string // agent whose wallet, webhook or key changed
+	TransferID *string // transfer that changed the wallet
 	CreatedAt  Time
-	// Task is the task of a task.* event as it was when the event was read from
-	// the log. Many readers share it: it must not be changed.
+	// Task is the task of a task.* event at the time the event was read. Readers share
+	// it and must not change it.
 	Task *Task `gorm:"-"`
 }

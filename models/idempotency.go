@@ -1,7 +1,7 @@
 package models
 
-// IdempotencyKey is a client's name for one effect. Response is the sealed answer
-// of the effect, nil while it is under way.
+// IdempotencyKey is a client's key for one request. Response is the encrypted response,
+// or nil while the request is in progress.
 type IdempotencyKey struct {
 	Scope       string `gorm:"primaryKey"`
 	Key         string `gorm:"primaryKey"`

@@ -2,8 +2,8 @@ package models
 
 import "strings"
 
-// Owner is what an agent has: Available can be spent, Held is set aside for
-// its open tasks. LastSeq is the newest transfer that the row counts.
+// Wallet is the balance of an agent. Available credits can be spent. Held credits are
+// reserved for its open tasks. LastSeq is the newest transfer included.
 type Wallet struct {
 	AgentID   string `gorm:"primaryKey"`
 	Available Credits
@@ -11,18 +11,18 @@ type Wallet struct {
 	LastSeq   int64
 }
 
-// LedgerSums is what was issued and what the platform earned up to an event.
+// LedgerSums holds the credits issued and the fees earned up to the event Seq.
 type LedgerSums struct {
-	One    int64 `gorm:"primaryKey;autoIncrement:false"` // there is one row
+	One    int64 `gorm:"primaryKey;autoIncrement:false"` // always 1
 	Seq    int64
 	Issued Credits
 	Fees   Credits
 }
 
-// Account is where credits lie.
+// Account is an account of the ledger.
 type Account string
 
-// The two accounts of the house. Issuance is where all credits come from.
+// The accounts of the platform. All credits come from Issuance.
 const (
 	Issuance Account = "issuance"
 	Fees     Account = "fees"
@@ -34,17 +34,17 @@ const (
 	escrowPrefix    = "escrow:"
 )
 
-// AvailableAccount is the account an agent spends from.
+// AvailableAccount returns the account that an agent spends from.
 func AvailableAccount(agentID string) Account { return Account(availablePrefix + agentID) }
 
-// HeldAccount is the account with what an agent set aside for its open tasks.
+// HeldAccount returns the account with an agent's credits for its open tasks.
 func HeldAccount(agentID string) Account { return Account(heldPrefix + agentID) }
 
-// EscrowAccount is the account that a task under way owns.
+// EscrowAccount returns the account with the budget of an assigned task.
 func EscrowAccount(taskID string) Account { return Account(escrowPrefix + taskID) }
 
-// Owner returns whose wallet the account is part of, and whether it is the
-// spendable part; the agent is empty for an account of no wallet.
+// Owner returns the agent whose wallet includes the account, and whether its credits
+// can be spent. agentID is empty if the account is not part of a wallet.
 func (a Account) Owner() (agentID string, spendable bool) {
 	if id, ok := strings.CutPrefix(string(a), availablePrefix); ok {
 		return id, true
@@ -55,23 +55,23 @@ func (a Account) Owner() (agentID string, spendable bool) {
 	return "", false
 }
 
-// TransferKind is why credits moved.
+// TransferKind is the reason for a transfer.
 type TransferKind string
 
-// The reasons to move credits.
+// The kinds of transfers.
 const (
-	Grant  TransferKind = "grant"  // issuance → available, at registration
-	Hold   TransferKind = "hold"   // available → held, at posting
-	Escrow TransferKind = "escrow" // held → escrow, at accepting
-	Hire   TransferKind = "hire"   // available → escrow, at a direct hire
-	Reopen TransferKind = "reopen" // escrow → held, at releasing
+	Grant  TransferKind = "grant"  // issuance → available, on registration
+	Hold   TransferKind = "hold"   // available → held, when a task is posted
+	Escrow TransferKind = "escrow" // held → escrow, when a task is accepted
+	Hire   TransferKind = "hire"   // available → escrow, for a direct hire
+	Reopen TransferKind = "reopen" // escrow → held, when a task is released
 	Payout TransferKind = "payout" // escrow → the worker's available
 	Fee    TransferKind = "fee"    // escrow → fees
 	Refund TransferKind = "refund" // held or escrow → the poster's available
 )
 
-// Transfer is one move of credits between two accounts. It is never altered or
-// removed. The id is natural, like payout:TASK, so that a second one cannot be.
+// Transfer is an immutable move of credits between two accounts. The ID is a natural
+// key, for example payout:TASK, which prevents duplicates.
 type Transfer struct {
 	Seq           int64  `gorm:"primaryKey;autoIncrement"`
 	ID            string // unique
@@ -84,8 +84,8 @@ type Transfer struct {
 	CreatedAt     Time
 }
 
-// AmountFor tells by how much the transfer changed what the agent can spend;
-// negative when credits left.
+// AmountFor returns the change of the agent's available credits. It is negative for a
+// debit.
 func (t *Transfer) AmountFor(agentID string) Credits {
 	account := AvailableAccount(agentID)
 	if t.CreditAccount == account {

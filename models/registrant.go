@@ -1,10 +1,10 @@
 package models
 
-// Registrant is a network that agents are registered from: an IPv4 address, or
-// the /64 of an IPv6 one. A row that is full says nothing and is dropped.
+// Registrant is the registration quota of a network: an IPv4 address or an IPv6 /64.
+// A row with a full quota is equivalent to no row and is deleted.
 type Registrant struct {
 	Network string `gorm:"primaryKey"`
-	// FullAt is when the network may register a whole burst again. Each agent
-	// moves it on, from now at the earliest.
+	// FullAt is when the full burst is available again. Each registration moves it
+	// later, starting from the current time at the earliest.
 	FullAt Time
 }

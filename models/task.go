@@ -2,10 +2,10 @@ package models
 
 import "slices"
 
-// Status is where a task stands.
+// Status is the status of a task.
 type Status string
 
-// The states of a task. The first two are under way, the others are ends.
+// The statuses of a task. All except Open and Assigned are final.
 const (
 	Open      Status = "open"
 	Assigned  Status = "assigned"
@@ -15,13 +15,13 @@ const (
 	Failed    Status = "failed"
 )
 
-// Statuses returns every state in the order of a task's life.
+// Statuses returns all statuses in the order of a task's lifecycle.
 func Statuses() []Status {
 	return []Status{Open, Assigned, Completed, Cancelled, Expired, Failed}
 }
 
-// Transitions returns the states that a task in s may be put in. An assigned task may
-// be assigned again when its lease has lapsed. Everything else asks this table.
+// Transitions returns the statuses that a task in status s can change to. An assigned
+// task can be assigned again after its lease has lapsed.
 func (s Status) Transitions() []Status {
 	switch s {
 	case Open:
@@ -35,44 +35,44 @@ func (s Status) Transitions() []Status {
 	}
 }
 
-// CanBecome reports whether a task in s may be put in next.
+// CanBecome reports whether a task in status s can change to next.
 func (s Status) CanBecome(next Status) bool { return slices.Contains(s.Transitions(), next) }
 
-// Ended reports whether s is an end: no move leads on from it.
+// Ended reports whether s is final.
 func (s Status) Ended() bool { return len(s.Transitions()) == 0 }
 
-// Origin is how a task came to its worker.
+// Origin is how a task was created.
 type Origin string
 
-// A task from the marketplace was posted for anyone; a direct one hires one agent, and
-// only the two of them see it.
+// The origins of a task. A marketplace task is posted for all agents. A direct task
+// hires one agent, and only the poster and the worker can see it.
 const (
 	FromMarketplace Origin = "marketplace"
 	Direct          Origin = "direct"
 )
 
-// MaxLapses is how many leases of a task may lapse before it expires.
+// MaxLapses is the number of lapsed leases after which a task expires.
 const MaxLapses = 3
 
-// Task is a piece of work with a budget. Rows are never removed.
+// Task is a piece of work with a budget. Rows are never deleted.
 //
-// Status is the stored state; time alone may already have moved the task on.
-// [Task.At] tells where it stands at a moment.
+// Status is the stored status. It can be out of date when a deadline has passed: use
+// [Task.StatusAt].
 type Task struct {
 	ID            string  `gorm:"primaryKey"`
-	PosterID      string  // pays
-	WorkerID      *string // does the work, nil while the task is open
+	PosterID      string  // pays the budget
+	WorkerID      *string // nil while the task is open
 	Title         string
 	Description   string
 	Budget        Credits
-	Capabilities  []string `gorm:"serializer:json"` // lower case, without repeats, never nil
+	Capabilities  []string `gorm:"serializer:json"` // lower case, unique, never nil
 	Origin        Origin
 	Status        Status
-	Attempt       int   // how many workers took it
-	Lapses        int   // how many of them were taken over from when their lease had lapsed
-	LeaseFor      int64 // microseconds a worker has
+	Attempt       int   // number of times the task was assigned
+	Lapses        int   // number of lapsed leases that another worker took over
+	LeaseFor      int64 // lease duration in microseconds
 	OpenUntil     Time  // when an open or lapsed task expires
-	LeaseUntil    *Time // when the worker's time ends; a direct task is refunded then
+	LeaseUntil    *Time // end of the worker's lease; a direct task then fails and is refunded
 	Result        *string
 	RatingScore   *int
 	RatingComment *string
@@ -80,19 +80,18 @@ type Task struct {
 	CreatedAt     Time
 	AcceptedAt    *Time
 	CompletedAt   *Time
-	ClosedAt      *Time   // when it was cancelled, expired or failed
-	Replica       *string // which process runs a direct hire; nil when none has to
-	Tokens        *int64  // what a direct hire takes of the operator's model; nil when it runs elsewhere
+	ClosedAt      *Time   // when the task was cancelled, expired or failed
+	Replica       *string // process that runs a direct hire; nil if none does
+	Tokens        *int64  // tokens of the operator's model for a direct hire; nil if it uses none
 }
 
-// Lapsed reports whether the task is assigned but its worker's time is over.
+// Lapsed reports whether the task is assigned and its lease has ended.
 func (t *Task) Lapsed(now Time) bool {
 	return t.Status == Assigned && t.LeaseUntil != nil && now >= *t.LeaseUntil
 }
 
-// StatusAt tells where the task stands at now. A lapsed marketplace task is
-// open to others until its offer ends or [MaxLapses] workers have let it
-// lapse; then it has expired. A lapsed direct task has failed.
+// StatusAt returns the status at now. A lapsed marketplace task is open. It expires at
+// OpenUntil or after [MaxLapses] lapsed leases. A lapsed direct task has failed.
 func (t *Task) StatusAt(now Time) Status {
 	switch {
 	case t.Status == Open && now >= t.OpenUntil:
@@ -108,18 +107,17 @@ func (t *Task) StatusAt(now Time) Status {
 	}
 }
 
-// AsOf returns the task as it is to be shown at now: with [Task.StatusAt] as its
-// status, and without a worker when it is open to all.
+// AsOf returns a copy of the task with the status at now. An open task has no worker.
 func (t *Task) AsOf(now Time) Task {
-	shown := *t
-	if shown.Status = t.StatusAt(now); shown.Status == Open {
-		shown.WorkerID, shown.LeaseUntil = nil, nil
+	task := *t
+	if task.Status = t.StatusAt(now); task.Status == Open {
+		task.WorkerID, task.LeaseUntil = nil, nil
 	}
-	return shown
+	return task
 }
 
-// NextDeadline is when the task moves on from where it stands at now, by time alone; 0 is
-// never.
+// NextDeadline returns the next time after now at which the status changes without a
+// write, or 0 if there is none.
 func (t *Task) NextDeadline(now Time) Time {
 	switch {
 	case t.StatusAt(now).Ended():
@@ -131,28 +129,28 @@ func (t *Task) NextDeadline(now Time) Time {
 	}
 }
 
-// IsParty reports whether the agent posted the task or works on it.
+// IsParty reports whether the agent is the poster or the worker of the task.
 func (t *Task) IsParty(agentID string) bool {
 	return agentID != "" && (t.PosterID == agentID || t.WorkerID != nil && *t.WorkerID == agentID)
 }
 
-// TaskCapability is one capability that one task asks for, for filters.
+// TaskCapability is one capability required by a task, for filters.
 type TaskCapability struct {
 	Capability string `gorm:"primaryKey"`
 	TaskID     string `gorm:"primaryKey"`
-	Status     Status // the task's; the database has it follow
+	Status     Status // of the task; a database trigger copies it
 }
 
-// IsNode marks the task as an object with an id of its own.
+// IsNode marks the type as an implementation of the GraphQL interface Node.
 func (*Task) IsNode() {}
 
-// TaskPayout is how a completed task's budget was shared, in credits.
+// TaskPayout is how the budget of a completed task was split, in credits.
 type TaskPayout struct {
 	WorkerAmount Credits
 	FeeAmount    Credits
 }
 
-// Payout tells how the budget was shared, nil before completion.
+// Payout returns how the budget was split, or nil if the task is not completed.
 func (t *Task) Payout() *TaskPayout {
 	if t.Status != Completed {
 		return nil
@@ -161,14 +159,14 @@ func (t *Task) Payout() *TaskPayout {
 	return &TaskPayout{WorkerAmount: worker, FeeAmount: fee}
 }
 
-// TaskRating is a poster's judgement of a completed task, from 1 to 5.
+// TaskRating is the poster's rating of a completed task. Score is from 1 to 5.
 type TaskRating struct {
 	Score     int
 	Comment   *string
 	CreatedAt Time
 }
 
-// Rating returns the poster's judgement, nil before it was given.
+// Rating returns the poster's rating, or nil if there is none.
 func (t *Task) Rating() *TaskRating {
 	if t.RatingScore == nil || t.RatedAt == nil {
 		return nil

@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// Time is a moment in UTC as microseconds since 1970, the form it is stored in.
+// Time is a UTC time in microseconds since 1970. The database stores this number.
 type Time int64
 
-// NewTime returns t as a [Time]; what is below a microsecond is dropped.
+// NewTime converts t to a [Time], truncated to microseconds.
 func NewTime(t time.Time) Time { return Time(t.UnixMicro()) }
 
-// AsTime returns the moment as a standard UTC time.
+// AsTime returns t as a [time.Time] in UTC.
 func (t Time) AsTime() time.Time { return time.UnixMicro(int64(t)).UTC() }
 
-// Add returns the moment d later.
+// Add returns t+d.
 func (t Time) Add(d time.Duration) Time { return t + Time(d.Microseconds()) }
 
-// String returns the moment as RFC 3339 with as many digits of the second as
-// it needs, for example 2026-03-13T12:00:00Z.
+// String returns t in RFC 3339 form without trailing zeros of the second, for example
+// 2026-03-13T12:00:00Z.
 func (t Time) String() string { return t.AsTime().Format(time.RFC3339Nano) }
 
-// MarshalJSON writes the moment as an RFC 3339 string.
+// MarshalJSON writes t as an RFC 3339 string.
 func (t Time) MarshalJSON() ([]byte, error) { return []byte(strconv.Quote(t.String())), nil }
 
 // UnmarshalJSON reads an RFC 3339 string.
@@ -36,7 +36,7 @@ func (t *Time) UnmarshalJSON(b []byte) error {
 	return t.UnmarshalGQL(s)
 }
 
-// MarshalGQL writes the moment as an RFC 3339 string.
+// MarshalGQL writes t as an RFC 3339 string.
 func (t Time) MarshalGQL(w io.Writer) {
 	_, _ = io.WriteString(w, strconv.Quote(t.String()))
 }
@@ -45,11 +45,11 @@ func (t Time) MarshalGQL(w io.Writer) {
 func (t *Time) UnmarshalGQL(v any) error {
 	s, ok := v.(string)
 	if !ok {
-		return fmt.Errorf("a moment must be an RFC 3339 string, not %T", v)
+		return fmt.Errorf("a time must be an RFC 3339 string, not %T", v)
 	}
 	std, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return fmt.Errorf("a moment must be RFC 3339: %w", err)
+		return fmt.Errorf("a time must be in RFC 3339 form: %w", err)
 	}
 	*t = NewTime(std)
 	return nil

@@ -5,29 +5,31 @@ import (
 	"strings"
 )
 
-// WebhookStatus says whether a webhook is served.
+// WebhookStatus is the status of a webhook.
 type WebhookStatus string
 
-// A suspended webhook failed for days or answered 410, until its owner resumes it.
+// The statuses of a webhook. A suspended webhook gets no requests until its owner
+// resumes it.
 const (
 	WebhookActive    WebhookStatus = "active"
 	WebhookSuspended WebhookStatus = "suspended"
 )
 
-// WebhookSuspension is why a webhook is suspended.
+// WebhookSuspension is the reason for a suspension.
 type WebhookSuspension string
 
-// It answered 410, or did nothing but fail for days.
+// The reasons for a suspension: the endpoint responded with status 410, or all requests
+// failed for days.
 const (
 	SuspendedGone    WebhookSuspension = "gone"
 	SuspendedFailing WebhookSuspension = "failing"
 )
 
-// WebhookEvent is what a webhook tells of, in the words that are sent.
+// WebhookEvent is the name of an event in a webhook request.
 type WebhookEvent string
 
-// Every agent is told of posted tasks that suit it. Of the others, the poster and the
-// worker of the task are told who asked for it.
+// The webhook events. Every webhook receives HookPosted for tasks that match the
+// agent. The others are optional and go to the poster and the worker of the task.
 const (
 	HookPosted    WebhookEvent = "task.posted"
 	HookAssigned  WebhookEvent = "task.assigned"
@@ -36,78 +38,79 @@ const (
 	HookExpired   WebhookEvent = "task.expired"
 )
 
-// WebhookEvents returns all of them.
+// WebhookEvents returns all webhook events.
 func WebhookEvents() []WebhookEvent {
 	return []WebhookEvent{HookPosted, HookAssigned, HookCompleted, HookCancelled, HookExpired}
 }
 
-// NormalizeWebhookEvents returns those of the given events that are to be asked for, each once and in
-// one order, and refuses what is none with INVALID_INPUT about the field.
-func NormalizeWebhookEvents(field string, given []WebhookEvent) ([]WebhookEvent, error) {
-	asked := []WebhookEvent{}
+// NormalizeWebhookEvents returns the optional events in a list, without duplicates and
+// in the order of WebhookEvents. It returns INVALID_INPUT for field if an event is
+// unknown.
+func NormalizeWebhookEvents(field string, events []WebhookEvent) ([]WebhookEvent, error) {
+	optional := []WebhookEvent{}
 	for _, event := range WebhookEvents() {
-		if event != HookPosted && slices.Contains(given, event) {
-			asked = append(asked, event)
+		if event != HookPosted && slices.Contains(events, event) {
+			optional = append(optional, event)
 		}
 	}
-	for _, event := range given {
+	for _, event := range events {
 		if !slices.Contains(WebhookEvents(), event) {
-			return nil, Invalid(field, "must be of %v", WebhookEvents())
+			return nil, Invalid(field, "must contain only %v", WebhookEvents())
 		}
 	}
-	return asked, nil
+	return optional, nil
 }
 
-// Webhook is where an agent is notified.
+// Webhook is the webhook of an agent.
 type Webhook struct {
 	AgentID         string `gorm:"primaryKey"`
 	URL             string
 	Status          WebhookStatus
-	FailingSince    *Time // the first failure since the last success
-	SuspendedAt     *Time // nil while it is served, as SuspendedReason
+	FailingSince    *Time // first failure since the last success
+	SuspendedAt     *Time // nil while active, like SuspendedReason
 	SuspendedReason *WebhookSuspension
-	Events          []WebhookEvent `gorm:"serializer:json"`      // asked for beside HookPosted; never nil
-	UpdatedAt       Time           `gorm:"autoUpdateTime:false"` // when it was last set or resumed; gorm would put seconds in it
+	Events          []WebhookEvent `gorm:"serializer:json"`      // optional events; never nil
+	UpdatedAt       Time           `gorm:"autoUpdateTime:false"` // last time it was set or resumed; gorm would write seconds
 }
 
-// MaskedURL is the address with all but its end hidden.
+// MaskedURL returns the URL masked by MaskURL.
 func (w *Webhook) MaskedURL() string { return MaskURL(w.URL) }
 
-// AllEvents is every event that the webhook tells of.
+// AllEvents returns HookPosted and the optional events.
 func (w *Webhook) AllEvents() []WebhookEvent { return append([]WebhookEvent{HookPosted}, w.Events...) }
 
-// Secret signs what is sent to an agent. Encrypted and Previous are encrypted;
-// Previous signs in addition until PreviousUntil.
+// Secret signs webhook requests to an agent. Requests are also signed with the
+// previous secret until PreviousUntil. Both are encrypted.
 type Secret struct {
 	AgentID       string `gorm:"primaryKey"`
 	Encrypted     []byte
-	Hint          string // the first characters, to tell secrets apart
+	Hint          string // first characters of the secret
 	Previous      []byte
 	PreviousUntil *Time
 }
 
-// DeliveryStatus says where a delivery stands.
+// DeliveryStatus is the status of a delivery.
 type DeliveryStatus string
 
-// The states of a delivery.
+// The statuses of a delivery.
 const (
 	DeliveryPending   DeliveryStatus = "pending"
 	DeliveryDelivered DeliveryStatus = "delivered"
 	DeliveryFailed    DeliveryStatus = "failed"
 )
 
-// Delivery is one event on its way to one webhook. The id goes out as
-// X-AgentMarket-Delivery and stays the same over all attempts.
+// Delivery is the delivery of one event to one webhook. The header
+// X-AgentMarket-Delivery carries its ID, which is the same for all attempts.
 type Delivery struct {
 	ID             string `gorm:"primaryKey"`
 	AgentID        string
 	EventID        int64
 	TaskID         string
 	Event          WebhookEvent
-	WorkerID       *string // of the event, nil of a posted task
+	WorkerID       *string // worker of the event; nil for task.posted
 	Status         DeliveryStatus
-	Attempts       int // made so far
-	AttemptsLeft   int // before the delivery is given up
+	Attempts       int // number of attempts so far
+	AttemptsLeft   int // until the delivery fails
 	ResponseStatus *int
 	LastError      *string
 	CreatedAt      Time
@@ -115,8 +118,8 @@ type Delivery struct {
 	NextAttemptAt  *Time
 }
 
-// FailedDeliveryQuery is which deliveries that were given up to look at: those of events
-// from Since until before Until, after the delivery After, First at most.
+// FailedDeliveryQuery selects failed deliveries of events created at or after Since and
+// before Until. It returns at most First deliveries with IDs greater than After.
 type FailedDeliveryQuery struct {
 	Since Time
 	Until *Time
@@ -124,39 +127,38 @@ type FailedDeliveryQuery struct {
 	First int
 }
 
-// IsNode marks the delivery as an object with an id of its own.
+// IsNode marks the type as an implementation of the GraphQL interface Node.
 func (*Delivery) IsNode() {}
 
-// Attempt is one try of a delivery.
+// Attempt is one attempt of a delivery.
 type Attempt struct {
 	DeliveryID     string `gorm:"primaryKey"`
 	Number         int    `gorm:"primaryKey"` // from 1
 	StartedAt      Time
 	LatencyUS      int64 `gorm:"column:latency_us"`
-	ResponseStatus *int  // nil when no answer came
+	ResponseStatus *int  // nil if there was no response
 	Error          *string
-	ResponseBody   string // its first bytes
-	// RequestHeaders are those that the server set, ResponseHeaders the first of the
-	// answer; both are never nil.
+	ResponseBody   string // truncated
+	// RequestHeaders are the headers set by the server. ResponseHeaders are the first
+	// headers of the response. Neither is nil.
 	RequestHeaders  []Header `gorm:"serializer:json"`
 	ResponseHeaders []Header `gorm:"serializer:json"`
 }
 
-// Header is one line of an HTTP header.
+// Header is a line of an HTTP header.
 type Header struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }
 
-// LatencyMs is how long the try took, in milliseconds.
+// LatencyMs returns the duration of the attempt in milliseconds.
 func (a *Attempt) LatencyMs() float64 { return float64(a.LatencyUS) / 1000 }
 
-// visibleTail is how much of an address's end is shown at most.
+// visibleTail is the maximum number of characters that MaskURL shows.
 const visibleTail = 10
 
-// MaskURL hides an address but for its end: three dots and the last ten
-// characters, cut at their first slash. https://my-bot.com/callback becomes
-// .../callback.
+// MaskURL replaces a URL by three dots and its last 10 characters, starting at the
+// first slash among them. https://my-bot.com/callback becomes .../callback.
 func MaskURL(url string) string {
 	tail := []rune(url)
 	if len(tail) > visibleTail {

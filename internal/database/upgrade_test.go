@@ -71,7 +71,7 @@ func TestUpgrade_broken(t *testing.T) { // not parallel: see AddMigration
 		testutil.Must(t, err)
 	}
 	err := database.Inspect(t.Context(), p.address, p.lawful)
-	for _, says := range []string{"wallet of " + p.worker.AgentID, "is completed but no event says so"} {
+	for _, says := range []string{"wallet of " + p.worker.AgentID, "is completed but has no event for it"} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want %q", err, says)
 		}

@@ -8,8 +8,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestDatabase_checkConstraints: what a table states of its own rows holds
-// even where no trigger looks.
+// TestDatabase_checkConstraints checks that table constraints reject invalid rows
+// without triggers.
 func TestDatabase_checkConstraints(t *testing.T) {
 	t.Parallel()
 	s := newSampleMarket(t)
@@ -17,35 +17,35 @@ func TestDatabase_checkConstraints(t *testing.T) {
 	testutil.Must(t, s.DB.Read(t.Context()).Raw(services.DropTriggersQuery()).Scan(&triggers).Error)
 	testutil.Must(t, s.exec(t, triggers...))
 	const transfer = "INSERT INTO transfers (id, kind, debit_account, credit_account, amount, task_id, balance_after, created_at) VALUES "
-	for _, row := range []struct{ name, statement, says string }{
-		{"a balance below nothing", "UPDATE wallets SET available = -1 WHERE agent_id = 'POSTER'", "CHECK constraint failed: available >= 0"},
-		{"less than nothing set aside", "UPDATE wallets SET held = -1 WHERE agent_id = 'POSTER'", "CHECK constraint failed: held >= 0"},
+	for _, row := range []struct{ name, statement, wantErr string }{
+		{"a negative available balance", "UPDATE wallets SET available = -1 WHERE agent_id = 'POSTER'", "CHECK constraint failed: available >= 0"},
+		{"a negative held balance", "UPDATE wallets SET held = -1 WHERE agent_id = 'POSTER'", "CHECK constraint failed: held >= 0"},
 		{"half a credit", "UPDATE wallets SET available = available + 0.5 WHERE agent_id = 'POSTER'", "cannot store REAL value in INTEGER column wallets.available"},
-		{"a transfer of nothing", transfer + "('fee:ASSIGNED', 'fee', 'escrow:ASSIGNED', 'fees', 0, 'ASSIGNED', NULL, 0)", "CHECK constraint failed: amount > 0"},
-		{"a transfer backwards", transfer + "('fee:ASSIGNED', 'fee', 'escrow:ASSIGNED', 'fees', -3, 'ASSIGNED', NULL, 0)", "CHECK constraint failed: amount > 0"},
-		{"a kind that is unknown", transfer + "('gift:1', 'gift', 'escrow:ASSIGNED', 'fees', 1, 'ASSIGNED', NULL, 0)", "CHECK constraint failed: kind IN"},
+		{"a transfer of 0 credits", transfer + "('fee:ASSIGNED', 'fee', 'escrow:ASSIGNED', 'fees', 0, 'ASSIGNED', NULL, 0)", "CHECK constraint failed: amount > 0"},
+		{"a negative transfer", transfer + "('fee:ASSIGNED', 'fee', 'escrow:ASSIGNED', 'fees', -3, 'ASSIGNED', NULL, 0)", "CHECK constraint failed: amount > 0"},
+		{"an unknown kind", transfer + "('gift:1', 'gift', 'escrow:ASSIGNED', 'fees', 1, 'ASSIGNED', NULL, 0)", "CHECK constraint failed: kind IN"},
 		{"a grant for a task", transfer + "('grant:WORKER:2', 'grant', 'issuance', 'available:WORKER', 1, 'OPEN', 1, 0)", "CHECK constraint failed: (kind = 'grant') = (task_id IS NULL)"},
-		{"a transfer without its balance", transfer + "('refund:OPEN', 'refund', 'held:POSTER', 'available:POSTER', 10, 'OPEN', NULL, 0)", "CHECK constraint failed: (balance_after IS NOT NULL)"},
-		{"a balance after it below nothing", transfer + "('refund:OPEN', 'refund', 'held:POSTER', 'available:POSTER', 10, 'OPEN', -1, 0)", "CHECK constraint failed: balance_after >= 0"},
+		{"a transfer without balance_after", transfer + "('refund:OPEN', 'refund', 'held:POSTER', 'available:POSTER', 10, 'OPEN', NULL, 0)", "CHECK constraint failed: (balance_after IS NOT NULL)"},
+		{"a negative balance_after", transfer + "('refund:OPEN', 'refund', 'held:POSTER', 'available:POSTER', 10, 'OPEN', -1, 0)", "CHECK constraint failed: balance_after >= 0"},
 		{"a second payout", transfer + "('payout:COMPLETED', 'payout', 'escrow:COMPLETED', 'available:WORKER', 22, 'COMPLETED', 1, 0)", "duplicated key"},
 		{"a second escrow", transfer + "('escrow:ASSIGNED:1', 'escrow', 'held:POSTER', 'escrow:ASSIGNED', 20, 'ASSIGNED', NULL, 0)", "duplicated key"},
-		{"a task that is not there", transfer + "('fee:none', 'fee', 'escrow:none', 'fees', 1, 'none', NULL, 0)", "foreign key"},
-		{"a result of a task under way", "UPDATE tasks SET result = 'done' WHERE id = 'ASSIGNED'", "CHECK constraint failed: (status = 'completed') = (result IS NOT NULL)"},
-		{"a budget that pays nothing", "UPDATE tasks SET budget = 1 WHERE id = 'OPEN'", "CHECK constraint failed: budget BETWEEN 2 AND 1000000000"},
-		{"a direct hire that is open", "UPDATE tasks SET origin = 'direct' WHERE id = 'OPEN'", "CHECK constraint failed: origin = 'marketplace'"},
-		{"a judgement beyond five", "UPDATE tasks SET rating_score = 6 WHERE id = 'COMPLETED'", "CHECK constraint failed: rating_score BETWEEN 1 AND 5"},
-		{"a judgement of a task under way", "UPDATE tasks SET rating_score = 5 WHERE id = 'ASSIGNED'", "CHECK constraint failed: status = 'completed' OR rating_score IS NULL"},
+		{"an unknown task", transfer + "('fee:none', 'fee', 'escrow:none', 'fees', 1, 'none', NULL, 0)", "foreign key"},
+		{"a result of an assigned task", "UPDATE tasks SET result = 'done' WHERE id = 'ASSIGNED'", "CHECK constraint failed: (status = 'completed') = (result IS NOT NULL)"},
+		{"a budget below the minimum", "UPDATE tasks SET budget = 1 WHERE id = 'OPEN'", "CHECK constraint failed: budget BETWEEN 2 AND 1000000000"},
+		{"an open direct hire", "UPDATE tasks SET origin = 'direct' WHERE id = 'OPEN'", "CHECK constraint failed: origin = 'marketplace'"},
+		{"a rating above 5", "UPDATE tasks SET rating_score = 6 WHERE id = 'COMPLETED'", "CHECK constraint failed: rating_score BETWEEN 1 AND 5"},
+		{"a rating of an assigned task", "UPDATE tasks SET rating_score = 5 WHERE id = 'ASSIGNED'", "CHECK constraint failed: status = 'completed' OR rating_score IS NULL"},
 	} {
 		if services.OnPostgres() {
 			switch {
-			case strings.HasPrefix(row.says, "CHECK"):
-				row.says = "violates check constraint"
-			case strings.HasPrefix(row.says, "cannot store REAL"): // it stores a whole number
+			case strings.HasPrefix(row.wantErr, "CHECK"):
+				row.wantErr = "violates check constraint"
+			case strings.HasPrefix(row.wantErr, "cannot store REAL"): // PostgreSQL rounds to a whole number
 				continue
 			}
 		}
-		if err := s.exec(t, row.statement); err == nil || !strings.Contains(err.Error(), row.says) {
-			t.Errorf("%s: got %v, want %q", row.name, err, row.says)
+		if err := s.exec(t, row.statement); err == nil || !strings.Contains(err.Error(), row.wantErr) {
+			t.Errorf("%s: got %v, want %q", row.name, err, row.wantErr)
 		}
 	}
 	s.VerifyLedger()

@@ -1,7 +1,7 @@
-// Package ledger moves credits: it is the only code that does. Every move is a
-// transfer between two accounts, written once and never altered; the wallets of
-// agents are guarded sums of their transfers, changed in the same transaction.
-// It also recomputes everything ([Verify]). What a move is for is the market's
-// business, and the database refuses one that the task's state does not call
-// for.
+// Package ledger is the only code that moves credits. Each move is an immutable
+// transfer between two accounts. A wallet is the sum of an agent's transfers and is
+// updated in the same transaction. [Verify] recomputes all of it.
+//
+// The market decides when credits move. Database triggers reject a transfer that
+// does not match the state of its task.
 package ledger

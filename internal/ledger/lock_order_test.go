@@ -16,25 +16,25 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// recordingConnPool notes of which wallets a transaction asks.
+// recordingConnPool records the agents whose wallets a transaction locks.
 type recordingConnPool struct {
 	gorm.ConnPool
 	lockedAgents []string
 }
 
-// QueryRowContext notes the agent and asks the store.
-func (a *recordingConnPool) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+// QueryRowContext records the agent and runs the query.
+func (p *recordingConnPool) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	for _, arg := range args {
 		if agent, ok := arg.(string); ok {
-			a.lockedAgents = append(a.lockedAgents, agent)
+			p.lockedAgents = append(p.lockedAgents, agent)
 		}
 	}
-	return a.ConnPool.QueryRowContext(ctx, query, args...)
+	return p.ConnPool.QueryRowContext(ctx, query, args...)
 }
 
-// TestWalletsAreLockedInOrder: a move locks its wallets in the order of their
-// agents' ids, however the transfers name them. Two moves that share wallets
-// would wait for each other in a ring otherwise.
+// TestWalletsAreLockedInOrder checks that a move locks its wallets in the order of the
+// agent IDs, whatever the order of its transfers. Otherwise concurrent moves could
+// deadlock.
 func TestWalletsAreLockedInOrder(t *testing.T) {
 	t.Parallel()
 	db, err := database.Open(t.Context(), services.SQLitePath(t), slog.New(slog.DiscardHandler))
@@ -42,7 +42,7 @@ func TestWalletsAreLockedInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	const agents = 16 // that they come in order by chance is out of the question
+	const agents = 16 // enough to make a sorted order by chance impossible
 	err = db.Write(t.Context(), func(tx *database.Tx) error {
 		var transfers []models.Transfer
 		for range agents {
@@ -52,14 +52,14 @@ func TestWalletsAreLockedInOrder(t *testing.T) {
 			}
 			transfers = append(transfers, models.Transfer{DebitAccount: models.Issuance, CreditAccount: models.AvailableAccount(agent.ID)})
 		}
-		notes := &recordingConnPool{ConnPool: tx.Statement.ConnPool}
-		noted := &database.Tx{DB: tx.Session(&gorm.Session{NewDB: true, Context: t.Context()})} // a copy, whose store can be another
-		noted.Statement.ConnPool = notes
-		if _, err := lockWallets(noted, transfers); err != nil {
+		recorder := &recordingConnPool{ConnPool: tx.Statement.ConnPool}
+		recorded := &database.Tx{DB: tx.Session(&gorm.Session{NewDB: true, Context: t.Context()})} // a copy with another connection pool
+		recorded.Statement.ConnPool = recorder
+		if _, err := lockWallets(recorded, transfers); err != nil {
 			return err
 		}
-		if len(notes.lockedAgents) != agents || !slices.IsSorted(notes.lockedAgents) {
-			t.Errorf("%d wallets were locked, in this order: %v", len(notes.lockedAgents), notes.lockedAgents)
+		if len(recorder.lockedAgents) != agents || !slices.IsSorted(recorder.lockedAgents) {
+			t.Errorf("locked %d wallets in the order %v", len(recorder.lockedAgents), recorder.lockedAgents)
 		}
 		return nil
 	})

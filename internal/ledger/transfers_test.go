@@ -23,8 +23,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestTransfers_everyKind has a task of every kind go through every move of credits; the
-// books are right after each.
+// TestTransfers_everyKind makes every kind of transfer and verifies the ledger after
+// each step.
 func TestTransfers_everyKind(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -41,12 +41,12 @@ func TestTransfers_everyKind(t *testing.T) {
 		_, err := b.Accept(t.Context(), by, task.ID)
 		step(err)
 	}
-	hire := func(answer error) error {
-		b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "done", answer }
+	hire := func(runErr error) error {
+		b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "done", runErr }
 		_, err := b.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "D", Budget: 11})
 		return err
 	}
-	released, cancelled, lapsed, offered := b.NewTask(poster, 2), b.NewTask(poster, 3), b.NewTask(poster, 5), b.NewTask(poster, 7)
+	released, cancelled, lapsed, expired := b.NewTask(poster, 2), b.NewTask(poster, 3), b.NewTask(poster, 5), b.NewTask(poster, 7)
 	step(nil)
 	accept(worker, released)
 	_, err := b.Release(t.Context(), worker, released.ID)
@@ -65,23 +65,23 @@ func TestTransfers_everyKind(t *testing.T) {
 	step(b.Sweep(t.Context()))
 	step(hire(nil))
 	if err := hire(models.Errorf(models.ExecutionFailed, "no")); models.CodeOf(err) != models.ExecutionFailed {
-		t.Errorf("a hire that fails ended with %v", err)
+		t.Errorf("a failed hire returned %v", err)
 	}
 	step(nil)
 
-	var moved []models.Transfer
-	testutil.Must(t, b.DB.Read(t.Context()).Order("kind, seq").Find(&moved).Error)
+	var transfers []models.Transfer
+	testutil.Must(t, b.DB.Read(t.Context()).Order("kind, seq").Find(&transfers).Error)
 	var got strings.Builder
-	for i := range moved {
-		if i == 0 || moved[i].Kind != moved[i-1].Kind {
-			fmt.Fprintf(&got, "; %s", moved[i].Kind)
+	for i := range transfers {
+		if i == 0 || transfers[i].Kind != transfers[i-1].Kind {
+			fmt.Fprintf(&got, "; %s", transfers[i].Kind)
 		}
-		fmt.Fprintf(&got, " %d", moved[i].Amount)
+		fmt.Fprintf(&got, " %d", transfers[i].Amount)
 	}
 	if want := "; escrow 2 2 5; fee 1 2; grant 100 100 100; hire 11 11; hold 2 3 5 7; payout 1 9; refund 3 5 7 11; reopen 2"; got.String() != want {
-		t.Errorf("moved %s, want %s", got.String(), want)
+		t.Errorf("transfers are %s, want %s", got.String(), want)
 	}
-	wantStatus(t, b, offered, models.Expired)
+	wantStatus(t, b, expired, models.Expired)
 }
 
 func wantStatus(t *testing.T, b *markettest.Bundle, task models.Task, want models.Status) {
@@ -93,11 +93,11 @@ func wantStatus(t *testing.T, b *markettest.Bundle, task models.Task, want model
 	}
 }
 
-// transferFunc is one of the package's moves of a task's credits.
+// transferFunc moves the credits of a task.
 type transferFunc func(*database.Tx, models.Time, *models.Task) (models.Wallet, error)
 
-// TestTransfers_rejectDuplicates: a move that was made is refused when it is made again, by what
-// the task's state or the transfer's id says, and moves nothing.
+// TestTransfers_rejectDuplicates checks that a repeated move is rejected because of the
+// task's state or the transfer ID, and moves nothing.
 func TestTransfers_rejectDuplicates(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -118,46 +118,46 @@ func TestTransfers_rejectDuplicates(t *testing.T) {
 	reopen := func(tx *database.Tx, now models.Time, task *models.Task) (models.Wallet, error) {
 		return models.Wallet{}, ledger.Reopen(tx, now, task)
 	}
-	unique := services.ForEngine("UNIQUE constraint failed: transfers.id", "transfers_id_key")
+	duplicate := services.ForEngine("UNIQUE constraint failed: transfers.id", "transfers_id_key")
 	const (
-		follow    = "a transfer must match the state of its task"
+		mismatch  = "a transfer must match the state of its task"
 		overdraft = "an escrow cannot pay more than it holds"
 	)
 	for name, row := range map[string]struct {
-		move transferFunc
-		id   string
-		says string
+		move    transferFunc
+		taskID  string
+		wantErr string
 	}{
-		"a second hold":                    {ledger.Hold, open.ID, unique},
-		"a second escrow":                  {escrow, assigned.ID, unique},
+		"a second hold":                    {ledger.Hold, open.ID, duplicate},
+		"a second escrow":                  {escrow, assigned.ID, duplicate},
 		"a second payout":                  {ledger.Pay, completed.ID, overdraft},
-		"a second refund":                  {ledger.RefundHeld, cancelled.ID, unique},
+		"a second refund":                  {ledger.RefundHeld, cancelled.ID, duplicate},
 		"a refund after a payout":          {ledger.RefundEscrow, completed.ID, overdraft},
-		"a refund of the hold of another":  {ledger.RefundHeld, completed.ID, follow},
+		"a refund of the hold of another":  {ledger.RefundHeld, completed.ID, mismatch},
 		"a refund of an escrow never made": {ledger.RefundEscrow, cancelled.ID, overdraft},
-		"a payout before completion":       {ledger.Pay, assigned.ID, follow},
-		"a task opened after a refund":     {reopen, cancelled.ID, overdraft},
-		"a hire of a posted task":          {ledger.Hire, assigned.ID, follow},
+		"a payout before completion":       {ledger.Pay, assigned.ID, mismatch},
+		"a reopen after a refund":          {reopen, cancelled.ID, overdraft},
+		"a hire of a posted task":          {ledger.Hire, assigned.ID, mismatch},
 	} {
 		err := b.DB.Write(t.Context(), func(tx *database.Tx) error {
 			var task models.Task
-			if err := tx.Take(&task, "id = ?", row.id).Error; err != nil {
+			if err := tx.Take(&task, "id = ?", row.taskID).Error; err != nil {
 				return err
 			}
 			_, err := row.move(tx, 1, &task)
 			return err
 		})
-		if err == nil || !strings.Contains(err.Error(), row.says) {
-			t.Errorf("%s: got %v, want %q", name, err, row.says)
+		if err == nil || !strings.Contains(err.Error(), row.wantErr) {
+			t.Errorf("%s: got %v, want %q", name, err, row.wantErr)
 		}
 	}
 	if after := b.VerifyLedger(); fmt.Sprint(after) != fmt.Sprint(before) {
-		t.Errorf("there was %+v, now there is %+v", before, after)
+		t.Errorf("the ledger was %+v and is now %+v", before, after)
 	}
 }
 
-// TestPay_concurrent: a program that asks nothing before it pays, and pays from
-// twenty places at once, pays once.
+// TestPay_concurrent pays for a task from 20 goroutines without any check. The database
+// allows only one payout.
 func TestPay_concurrent(t *testing.T) {
 	t.Parallel()
 	s := newSampleMarket(t)
@@ -179,7 +179,7 @@ func TestPay_concurrent(t *testing.T) {
 	}
 }
 
-// completeAndPay completes the assigned task and pays its worker, whatever was before.
+// completeAndPay completes the assigned task and pays its worker without checks.
 func (s *sampleMarket) completeAndPay(tx *database.Tx) error {
 	if err := tx.Exec("UPDATE tasks SET status = 'completed', result = 'done' WHERE id = ? AND status = 'assigned'", s.assigned.ID).Error; err != nil {
 		return err
@@ -192,36 +192,36 @@ func (s *sampleMarket) completeAndPay(tx *database.Tx) error {
 	return err
 }
 
-// TestPay_afterCrash: whenever the process dies the worker is paid once, by the
-// process that dies or by the one that tries again, and the books are right.
+// TestPay_afterCrash checks that the worker is paid once if the process crashes before
+// or after the commit and then retries, and that the ledger is consistent.
 func TestPay_afterCrash(t *testing.T) {
 	t.Parallel()
-	s := newSampleMarketAt(t, services.SQLitePath(t)) // what a crash leaves of PostgreSQL is its own affair
-	underWay, after := t.TempDir(), t.TempDir()
+	s := newSampleMarketAt(t, services.SQLitePath(t)) // PostgreSQL recovers from crashes itself
+	beforeCommit, afterCommit := t.TempDir(), t.TempDir()
 	testutil.Must(t, s.DB.Write(t.Context(), func(tx *database.Tx) error {
 		if err := s.completeAndPay(tx); err != nil {
 			return err
 		}
-		return copyDatabaseFiles(tx, underWay)
+		return copyDatabaseFiles(tx, beforeCommit)
 	}))
-	testutil.Must(t, s.DB.Write(t.Context(), func(tx *database.Tx) error { return copyDatabaseFiles(tx, after) }))
-	for folder, had := range map[string]int{underWay: 0, after: 1} {
+	testutil.Must(t, s.DB.Write(t.Context(), func(tx *database.Tx) error { return copyDatabaseFiles(tx, afterCommit) }))
+	for folder, payouts := range map[string]int{beforeCommit: 0, afterCommit: 1} {
 		db, err := database.Open(t.Context(), filepath.Join(folder, "market.db"), s.Logger)
 		testutil.Must(t, err)
 		t.Cleanup(func() { testutil.Must(t, db.Close()) })
-		wantPayouts(t, db, s.assigned.ID, had)
-		again := db.Write(t.Context(), s.completeAndPay)
-		if (again == nil) != (had == 0) {
-			t.Errorf("after %d payouts another one ends with %v", had, again)
+		wantPayouts(t, db, s.assigned.ID, payouts)
+		err = db.Write(t.Context(), s.completeAndPay)
+		if (err == nil) != (payouts == 0) {
+			t.Errorf("with %d payouts, another one returned %v", payouts, err)
 		}
 		wantPayouts(t, db, s.assigned.ID, 1)
 		report, err := ledger.Verify(db.Read(t.Context()))
 		testutil.Must(t, err)
-		events := slices.DeleteFunc(report.Violations, func(violation string) bool { // s.pay counts and tells nobody
-			return strings.Contains(violation, "counts 1 completed tasks") || strings.Contains(violation, "no event says so") || strings.Contains(violation, "fees are counted")
+		violations := slices.DeleteFunc(report.Violations, func(violation string) bool { // completeAndPay writes no event and no count
+			return strings.Contains(violation, "has completed_count 1") || strings.Contains(violation, "has no event for it") || strings.Contains(violation, "the total of fees")
 		})
-		if len(events) > 0 {
-			t.Errorf("the books say %q", events)
+		if len(violations) > 0 {
+			t.Errorf("violations: %q", violations)
 		}
 	}
 }
@@ -231,21 +231,21 @@ func wantPayouts(t *testing.T, db *database.DB, taskID string, want int) {
 	var amounts []models.Credits
 	testutil.Must(t, db.Read(t.Context()).Raw("SELECT amount FROM transfers WHERE kind = 'payout' AND task_id = ?", taskID).Scan(&amounts).Error)
 	if len(amounts) != want || want == 1 && amounts[0] != 18 {
-		t.Errorf("the worker was paid %v, want %d payouts of 18", amounts, want)
+		t.Errorf("payouts are %v, want %d of 18", amounts, want)
 	}
 }
 
-// copyDatabaseFiles copies the files of a store into a folder as they are now, which is
-// what a process that dies now leaves.
+// copyDatabaseFiles copies the database files to a folder, as a crash would leave
+// them now.
 func copyDatabaseFiles(tx *database.Tx, folder string) error {
 	var path string
 	if err := tx.QueryRow("SELECT file FROM pragma_database_list WHERE name = 'main'", nil, &path); err != nil {
 		return err
 	}
-	var failed error
-	for _, end := range []string{"", "-wal"} {
-		content, err := os.ReadFile(path + end)
-		failed = errors.Join(failed, err, os.WriteFile(filepath.Join(folder, "market.db"+end), content, 0o600))
+	var errs error
+	for _, suffix := range []string{"", "-wal"} {
+		content, err := os.ReadFile(path + suffix)
+		errs = errors.Join(errs, err, os.WriteFile(filepath.Join(folder, "market.db"+suffix), content, 0o600))
 	}
-	return failed
+	return errs
 }
