@@ -17,11 +17,11 @@ import (
 
 const maxRequestIDLength = 64
 
-// instrument gives every request an id, counts, traces and logs it, and contains its
-// panics.
+// instrument assigns an id to every request, records metrics, a trace span and a log
+// line, and recovers from panics.
 func instrument(m *metrics, tracer *tracing.Tracer, logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		begun := time.Now()
+		start := time.Now()
 		request := &auth.Request{ID: requestID(r)}
 		w.Header().Set("X-Request-Id", request.ID)
 		recorded := &statusRecorder{ResponseWriter: w}
@@ -34,24 +34,24 @@ func instrument(m *metrics, tracer *tracing.Tracer, logger *slog.Logger, next ht
 				}
 				handlePanic(logger, recorded, r, p)
 			}
-			took := time.Since(begun)
-			m.observeRequest(r, recorded.statusCode(), took)
+			duration := time.Since(start)
+			m.observeRequest(r, recorded.statusCode(), duration)
 			endSpan(span, r, request.ID, recorded.statusCode())
 			level := slog.LevelDebug
 			if recorded.statusCode() >= http.StatusInternalServerError {
 				level = slog.LevelWarn
 			}
-			if !logger.Enabled(r.Context(), level) { // before its line is put together
+			if !logger.Enabled(r.Context(), level) { // before building the attributes
 				return
 			}
 			logger.Log(r.Context(), level, "request", slog.String("request_id", request.ID), slog.String("method", r.Method),
-				slog.String("path", r.URL.Path), slog.Int("status", recorded.statusCode()), slog.Duration("took", took))
+				slog.String("path", r.URL.Path), slog.Int("status", recorded.statusCode()), slog.Duration("duration", duration))
 		}()
 		next.ServeHTTP(recorded, r)
 	})
 }
 
-// endSpan ends the span of a request with how it was answered.
+// endSpan ends the span of a request with its status.
 func endSpan(span tracing.Span, r *http.Request, id string, status int) {
 	if !span.IsRecording() {
 		return
@@ -65,19 +65,19 @@ func endSpan(span tracing.Span, r *http.Request, id string, status int) {
 	span.End()
 }
 
-// handlePanic logs a panic with its stack and answers for the handler when it has
-// not begun to.
+// handlePanic logs a panic with its stack. It responds with INTERNAL if the handler
+// has not written a response.
 func handlePanic(logger *slog.Logger, w *statusRecorder, r *http.Request, panicked any) {
 	stack := make([]byte, 8<<10)
-	logger.ErrorContext(r.Context(), "panic in a handler", slog.Any("panic", panicked),
+	logger.ErrorContext(r.Context(), "handler panicked", slog.Any("panic", panicked),
 		slog.String("request_id", auth.RequestFrom(r.Context()).ID), slog.String("stack", string(stack[:runtime.Stack(stack, false)])))
 	if w.status == 0 {
 		compat.WriteError(w, r, models.Errorf(models.Internal, "internal error"), nil)
 	}
 }
 
-// requestID is the client's id for the request when it is fit for a log, or a
-// fresh one.
+// requestID returns the X-Request-Id of the client, or a new id if it is missing, too
+// long, or has characters other than printable ASCII.
 func requestID(r *http.Request) string {
 	id := r.Header.Get("X-Request-Id")
 	if id == "" || len(id) > maxRequestIDLength {
@@ -91,13 +91,13 @@ func requestID(r *http.Request) string {
 	return id
 }
 
-// statusRecorder remembers the status of an answer.
+// statusRecorder records the status of a response.
 type statusRecorder struct {
 	http.ResponseWriter
 	status int
 }
 
-// WriteHeader notes the status.
+// WriteHeader implements http.ResponseWriter.
 func (r *statusRecorder) WriteHeader(status int) {
 	if r.status == 0 {
 		r.status = status
@@ -105,7 +105,7 @@ func (r *statusRecorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Write notes that the answer has begun.
+// Write implements http.ResponseWriter.
 func (r *statusRecorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
@@ -113,7 +113,7 @@ func (r *statusRecorder) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
-// Unwrap lets http.ResponseController reach the connection.
+// Unwrap gives http.ResponseController access to the connection.
 func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 func (r *statusRecorder) statusCode() int {

@@ -30,25 +30,24 @@ import (
 const (
 	sweepInterval   = time.Second
 	shutdownTimeout = 15 * time.Second
-	// maxEventLag is how far the reader of events may be behind for the server to be
-	// ready.
+	// maxEventLag is the event lag above which the server is not ready.
 	maxEventLag = 5 * time.Second
 )
 
-// App is a server that is ready to run.
+// App is a configured server.
 type App struct {
-	// Handler answers every request.
+	// Handler serves all HTTP requests.
 	Handler http.Handler
 
 	config         config.Config
 	version        string
 	logger         *slog.Logger
 	now            func() time.Time
-	wallClock      func() time.Time // what others go by; nil where now is the same
-	development    Development      // empty unless it is developed against
+	wallClock      func() time.Time // for timestamps that other systems check; nil if now is the system time
+	development    Development      // zero for a production server
 	db             *database.DB
 	events         *events.Log
-	disconnectNATS func() // leaves NATS
+	disconnectNATS func()
 	keys           *auth.Keys
 	audit          *audit.Log
 	market         *market.Market
@@ -56,19 +55,20 @@ type App struct {
 	graph          *graph.Server
 	limits         *rateLimiter
 	metrics        *metrics
-	tracer         *tracing.Tracer // nil while nobody is to be told
-	stopping       chan struct{}   // closed when Run begins to stop
+	tracer         *tracing.Tracer // nil if tracing is off
+	stopping       chan struct{}   // closed when the shutdown starts
 	stopOnce       sync.Once
 }
 
-// New opens the store and joins the parts. Close releases what it opened. Other files
-// are read before: when one of them cannot be, the store is left as it is.
+// New opens the database and wires the server. The caller must call Close. New reads
+// all other files first, so that it does not touch the database if one is invalid.
 func New(ctx context.Context, c config.Config, version string, logger *slog.Logger) (*App, error) {
 	return NewDevelopment(ctx, c, version, logger, Development{})
 }
 
-// NewDevelopment is [New] for a market to develop against: its clock can be moved on.
-// What it sends is signed by the true time, which its receivers go by.
+// NewDevelopment is like [New] for a development sandbox, whose clock can be
+// advanced. Webhooks are still signed with the system time, because receivers
+// compare it with theirs.
 func NewDevelopment(ctx context.Context, c config.Config, version string, logger *slog.Logger, d Development) (*App, error) {
 	operatorKey, err := readOperatorKey(c)
 	if err != nil {
@@ -82,7 +82,7 @@ func NewDevelopment(ctx context.Context, c config.Config, version string, logger
 	if err != nil {
 		return nil, err
 	}
-	box, err := openSealer(c)
+	cipher, err := openSealer(c)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -90,14 +90,14 @@ func NewDevelopment(ctx context.Context, c config.Config, version string, logger
 	if d.Clock != nil {
 		a.now, a.wallClock = d.Clock.Now, time.Now
 	}
-	if err := a.wire(ctx, box, trusted, operatorKey); err != nil {
+	if err := a.wire(ctx, cipher, trusted, operatorKey); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
 }
 
-// wire makes the parts and plugs them into each other.
-func (a *App) wire(ctx context.Context, box *auth.Cipher, trusted *graph.TrustedDocuments, operatorKey string) error {
+// wire creates the components and connects them.
+func (a *App) wire(ctx context.Context, cipher *auth.Cipher, trusted *graph.TrustedDocuments, operatorKey string) error {
 	keys, err := auth.NewKeys(a.db, a.now, auth.KeyHooks{
 		OnRevoked: func(hash auth.KeyHash) { a.graph.CloseKey(hash) },
 		OnUnknown: func(ctx context.Context) {
@@ -116,23 +116,23 @@ func (a *App) wire(ctx context.Context, box *auth.Cipher, trusted *graph.Trusted
 	if a.events, err = events.Open(ctx, a.db, a.logger); err != nil {
 		return fmt.Errorf("open the event log: %w", err)
 	}
-	a.events.OnDispatch(func(late time.Duration) { a.metrics.eventLag.Observe(late.Seconds()) })
+	a.events.OnDispatch(func(lag time.Duration) { a.metrics.eventLag.Observe(lag.Seconds()) })
 	if a.config.NATSURL != "" {
-		offBus, err := a.events.ConnectNATS(a.config.NATSURL)
+		disconnect, err := a.events.ConnectNATS(a.config.NATSURL)
 		if err != nil {
 			return fmt.Errorf("nats-url: %w", err)
 		}
-		a.disconnectNATS = offBus
+		a.disconnectNATS = disconnect
 	}
 	if a.limits, err = newRateLimiter(a.config.RateLimits == "on", a.db.IsShared(), a.now); err != nil {
 		return err
 	}
-	a.limits.onLimited = func(known bool) { a.metrics.rateLimited[known].Inc() }
+	a.limits.onLimited = func(hasKey bool) { a.metrics.rateLimited[hasKey].Inc() }
 	client := outbound.New(outbound.Options{
 		AllowNetworks: a.config.AllowNetworks, AllowPorts: a.config.AllowPorts, UserAgent: "AgentMarket/" + a.version, RootCAs: a.development.RootCAs,
 	})
 	a.webhooks = webhooks.New(webhooks.Options{
-		DB: a.db, Events: a.events, Client: client, Cipher: box, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTimeout,
+		DB: a.db, Events: a.events, Client: client, Cipher: cipher, MarketplaceURL: a.config.MarketplaceURL, Timeout: a.config.WebhookTimeout,
 		Retries: a.config.WebhookRetries, Retention: a.config.DeliveryRetention(), Now: a.now, WallClock: a.wallClock, Logger: a.logger,
 		OnAttempt: a.metrics.observeAttempt, Tracer: a.tracer,
 	})
@@ -144,33 +144,33 @@ func (a *App) wire(ctx context.Context, box *auth.Cipher, trusted *graph.Trusted
 	})}
 	a.audit = audit.New(a.db, a.now)
 	a.market = market.New(market.Deps{
-		DB: a.db, Events: a.events, Keys: keys, Cipher: box, Audit: a.audit, Webhooks: a.webhooks, Runner: runner,
+		DB: a.db, Events: a.events, Keys: keys, Cipher: cipher, Audit: a.audit, Webhooks: a.webhooks, Runner: runner,
 		CheckURL: client.CheckURL, CheckHost: client.CheckHost, Now: a.now, Logger: a.logger,
 	}, a.marketSettings())
 	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: a.version}
-	answers, err := graph.NewCache(a.market)
+	responseCache, err := graph.NewCache(a.market)
 	if err != nil {
 		return err
 	}
-	answers.Meter = a.metrics
+	responseCache.Meter = a.metrics
 	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
 		Introspection: a.config.Introspection == "on", AllowedOrigins: a.config.AllowOrigins, Keys: keys, Limit: a.limits.allowOperation, Logger: a.logger,
-		Cache: answers, TrustedDocuments: trusted, Meter: a.metrics, Tracer: a.tracer,
+		Cache: responseCache, TrustedDocuments: trusted, Meter: a.metrics, Tracer: a.tracer,
 	})
 	if err != nil {
 		return err
 	}
-	a.metrics.registerCollectors(a, answers, a.version)
-	rest := compat.New(resolver, compat.Options{Version: a.version, PublicURL: a.config.PublicURL, Logger: a.logger, Cache: answers})
-	read, err := a.pageRoutes()
+	a.metrics.registerCollectors(a, responseCache, a.version)
+	rest := compat.New(resolver, compat.Options{Version: a.version, PublicURL: a.config.PublicURL, Logger: a.logger, Cache: responseCache})
+	pageRoutes, err := a.pageRoutes()
 	if err != nil {
 		return err
 	}
-	a.Handler = a.routes(rest, read, keys, operatorKey)
+	a.Handler = a.routes(rest, pageRoutes, keys, operatorKey)
 	return nil
 }
 
-// openTracer has traces made if there is somewhere to send them.
+// openTracer starts tracing if a collector is configured.
 func (a *App) openTracer(ctx context.Context) (err error) {
 	if a.config.OTLPEndpoint == "" {
 		return nil
@@ -182,7 +182,8 @@ func (a *App) openTracer(ctx context.Context) (err error) {
 	return nil
 }
 
-// readTrustedDocuments are the only ones to run, nil for any.
+// readTrustedDocuments reads the configured file. It returns nil if there is none,
+// which accepts any document.
 func readTrustedDocuments(c config.Config) (trusted *graph.TrustedDocuments, err error) {
 	if c.TrustedDocuments == "" {
 		return trusted, nil
@@ -193,9 +194,9 @@ func readTrustedDocuments(c config.Config) (trusted *graph.TrustedDocuments, err
 	return trusted, nil
 }
 
-// marketSettings are what the market trades on.
+// marketSettings derives the settings of the market from the configuration.
 func (a *App) marketSettings() market.Settings {
-	terms := market.Settings{
+	settings := market.Settings{
 		StartingCredits: a.config.StartingCredits, MinBudget: a.config.MinBudget, OpenFor: a.config.OpenFor,
 		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTimeout, ExecuteDeadline: a.config.ExecutionDeadline,
 		KeepEvents: a.config.KeepEvents, KeepAudit: a.config.KeepAudit,
@@ -205,46 +206,48 @@ func (a *App) marketSettings() market.Settings {
 		},
 	}
 	if a.config.RateLimits == "on" {
-		terms.RegisterEvery, terms.RegisterBurst = registrationInterval, registrationBurst
+		settings.RegisterEvery, settings.RegisterBurst = registrationInterval, registrationBurst
 	}
-	return terms
+	return settings
 }
 
-// routes puts the doors at their paths, behind what concerns every request.
-func (a *App) routes(rest http.Handler, read map[string]http.Handler, keys *auth.Keys, operatorKey string) http.Handler {
-	door := &authMiddleware{keys: keys, limits: a.limits, wallet: a.market.Wallet, trustedProxies: a.config.TrustProxies, logger: a.logger}
+// routes returns the handler of all paths with the middleware around it.
+func (a *App) routes(rest http.Handler, pageRoutes map[string]http.Handler, keys *auth.Keys, operatorKey string) http.Handler {
+	middleware := &authMiddleware{keys: keys, limits: a.limits, wallet: a.market.Wallet, trustedProxies: a.config.TrustProxies, logger: a.logger}
 	mux := http.NewServeMux()
-	for pattern, handler := range a.serviceRoutes(door, rest, operatorKey) {
+	for pattern, handler := range a.serviceRoutes(middleware, rest, operatorKey) {
 		mux.Handle(pattern, handler)
 	}
-	for pattern, handler := range read {
+	for pattern, handler := range pageRoutes {
 		mux.Handle(pattern, handler)
 	}
-	restDoor := door.authenticate(rest)
-	doors := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/") { // the mux would answer unclean paths with a page
-			restDoor.ServeHTTP(w, r)
+	api := middleware.authenticate(rest, middleware.writeRESTError)
+	root := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/") { // the mux would redirect unclean paths
+			api.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
-	return instrument(a.metrics, a.tracer, a.logger, secureHeaders(a.config.AllowOrigins, a.config.EndpointTimeout+shutdownTimeout, strings.HasPrefix(a.config.PublicURL, "https://"), doors))
+	return instrument(a.metrics, a.tracer, a.logger, secureHeaders(a.config.AllowOrigins, a.config.EndpointTimeout+shutdownTimeout, strings.HasPrefix(a.config.PublicURL, "https://"), root))
 }
 
-// serviceRoutes is everything else that is served but what is only read, by its path.
-func (a *App) serviceRoutes(door *authMiddleware, rest http.Handler, operatorKey string) map[string]http.Handler {
-	operator := &operatorAPI{authMiddleware: door, key: operatorKey, market: a.market, audit: a.audit, clock: a.development.Clock}
+// serviceRoutes returns the handlers of all paths except REST and the public pages,
+// by pattern.
+func (a *App) serviceRoutes(middleware *authMiddleware, rest http.Handler, operatorKey string) map[string]http.Handler {
+	operator := &operatorAPI{authMiddleware: middleware, key: operatorKey, market: a.market, audit: a.audit, clock: a.development.Clock}
 	return map[string]http.Handler{
 		"GET /livez":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }),
 		"GET /readyz":   http.HandlerFunc(a.handleReady),
 		"GET /metrics":  operator.protectMetrics(a.metrics.handler()),
 		"/operator/":    operator.handler(),
-		"/graphql":      door.authenticate(a.graph),
+		"/graphql":      middleware.authenticate(a.graph, middleware.writeGraphQLError),
 		"/openapi.json": rest,
 	}
 }
 
-// handleReady tells whether the server can do its work.
+// handleReady responds with 200 if the server can handle requests, and with 503
+// otherwise.
 func (a *App) handleReady(w http.ResponseWriter, r *http.Request) {
 	select {
 	case <-a.stopping:
@@ -254,12 +257,12 @@ func (a *App) handleReady(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := a.db.Ping(r.Context()); err != nil {
 		a.logger.ErrorContext(r.Context(), "not ready", slog.Any("error", err))
-		writeText(w, http.StatusServiceUnavailable, "the database cannot be read")
+		writeText(w, http.StatusServiceUnavailable, "database unavailable")
 		return
 	}
-	if behind := a.events.Lag(); behind > maxEventLag {
-		a.logger.ErrorContext(r.Context(), "not ready", slog.Duration("events_behind", behind))
-		writeText(w, http.StatusServiceUnavailable, "events cannot be read")
+	if lag := a.events.Lag(); lag > maxEventLag {
+		a.logger.ErrorContext(r.Context(), "not ready", slog.Duration("event_lag", lag))
+		writeText(w, http.StatusServiceUnavailable, "event log is behind")
 		return
 	}
 	writeText(w, http.StatusOK, "ready")
@@ -271,9 +274,10 @@ func writeText(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text+"\n")
 }
 
-// Run serves on the listener until ctx ends. Then it says so at /readyz for as
-// long as it is configured to, and stops: no new requests, sockets closed with
-// 1001, attempts and executions finished, at most 15 s.
+// Run serves on the listener until ctx is done. Then /readyz returns 503 while Run
+// keeps serving for the configured drain time. After that it stops: it accepts no new
+// requests, closes WebSockets with 1001, and waits up to 15 s for webhook attempts and
+// executions.
 func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	if err := a.webhooks.Start(ctx); err != nil {
 		return fmt.Errorf("start webhooks: %w", err)
@@ -281,7 +285,7 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var group sync.WaitGroup
 	if a.db.IsShared() {
-		after := a.events.Head() // no key is known here yet
+		after := a.events.Head() // the key cache is still empty
 		group.Go(func() { a.followRevocations(background, after) })
 		if a.config.RateLimits == "on" {
 			group.Go(func() { a.limits.syncWithReplicas(background, a.db.NewUsageSync(), a.logger) })
@@ -306,20 +310,21 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
-// followRevocations ends here the keys that other replicas revoke.
+// followRevocations removes keys from the cache that other replicas have revoked,
+// until ctx is done.
 func (a *App) followRevocations(ctx context.Context, after int64) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		err := a.dropRevokedKeys(ctx, &after)
-		if models.CodeOf(err) == models.CursorExpired { // the last key was revoked long ago
+		if models.CodeOf(err) == models.CursorExpired { // the last revocation is older than the retention
 			head := a.events.Head()
 			if err = a.keys.InvalidateRevoked(ctx, ""); err == nil {
 				after = head
 			}
 		}
 		if err != nil && ctx.Err() == nil {
-			a.logger.ErrorContext(ctx, "cannot end revoked keys; trying again", slog.Any("error", err))
+			a.logger.ErrorContext(ctx, "following key revocations failed, retrying", slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -356,7 +361,7 @@ func (a *App) dropRevokedKeys(ctx context.Context, after *int64) error {
 	return nil
 }
 
-// shutdown ends the server in the order that loses nothing.
+// shutdown stops the components in an order that loses no work.
 func (a *App) shutdown(ctx context.Context, server *http.Server) error {
 	a.stopOnce.Do(func() { close(a.stopping) })
 	<-time.After(a.config.Drain)
@@ -372,11 +377,11 @@ func (a *App) shutdown(ctx context.Context, server *http.Server) error {
 	return errors.Join(err, a.webhooks.Stop(ctx), a.audit.Flush(ctx))
 }
 
-// Close releases the store and sends the last spans. Run must have returned.
+// Close sends the last spans and closes the database. Run must have returned.
 func (a *App) Close() error {
 	a.disconnectNATS()
-	if err := a.tracer.Close(context.Background()); err != nil { //nolint:forbidigo // it has a time-out of its own
-		a.logger.Warn("cannot send traces", slog.Any("error", err))
+	if err := a.tracer.Close(context.Background()); err != nil { //nolint:forbidigo // Close has its own timeout
+		a.logger.Warn("sending traces failed", slog.Any("error", err))
 	}
 	return a.db.Close()
 }

@@ -2,57 +2,41 @@ package app
 
 import (
 	"crypto/x509"
-	"encoding/json"
-	"net/http"
 	"sync/atomic"
 	"time"
 
-	"agentmarket.space/server/compat"
 	"agentmarket.space/server/models"
 )
 
-// maxClockOffset is how far a clock can be moved on in all: further than anything in a
-// market lasts, and near enough for dates to be dates.
+// maxClockOffset is the maximum total offset of a clock. It exceeds every deadline of
+// the market, and keeps dates in a valid range.
 const maxClockOffset = 10 * 365 * 24 * time.Hour
 
-// Clock shows the time, and can be moved on.
+// Clock is a clock that can be advanced, for development.
 type Clock struct{ offset atomic.Int64 }
 
-// Now is the time that the clock shows.
+// Now returns the system time plus the offset.
 func (c *Clock) Now() time.Time { return time.Now().Add(c.Offset()) }
 
-// Offset is by how much the clock was moved on.
+// Offset returns the total time by which the clock was advanced.
 func (c *Clock) Offset() time.Duration { return time.Duration(c.offset.Load()) }
 
-// Advance moves the clock on. INVALID_INPUT unless it goes on, and not too far.
+// Advance advances the clock by d. It returns INVALID_INPUT if d is not positive or
+// the total offset would exceed ten years.
 func (c *Clock) Advance(d time.Duration) error {
 	for {
-		ahead := c.offset.Load()
-		if d <= 0 || d > maxClockOffset-time.Duration(ahead) {
-			return models.Invalid("advance", "must be more than 0s, and not lead more than %s ahead: a clock does not go back", maxClockOffset)
+		offset := c.offset.Load()
+		if d <= 0 || d > maxClockOffset-time.Duration(offset) {
+			return models.Invalid("advance", "must be more than 0s, and the total must not exceed %s", maxClockOffset)
 		}
-		if c.offset.CompareAndSwap(ahead, ahead+int64(d)) {
+		if c.offset.CompareAndSwap(offset, offset+int64(d)) {
 			return nil
 		}
 	}
 }
 
-// Development is what a market has that one develops against.
+// Development holds the options of a development sandbox.
 type Development struct {
-	Clock   *Clock         // moved on at /operator/clock
-	RootCAs *x509.CertPool // by whom the addresses of agents are certified
-}
-
-// advanceClock moves the clock on by what the body says, {"advance": "24h"}, and answers with
-// what it shows.
-func (o *operatorAPI) advanceClock(w http.ResponseWriter, r *http.Request) {
-	var body struct{ Advance string }
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&body)
-	by, malformed := time.ParseDuration(body.Advance)
-	if err != nil || malformed != nil {
-		compat.WriteError(w, r, models.Invalid("advance", `must be a duration: {"advance": "24h"}, or in m or s`), nil)
-		return
-	}
-	err = o.clock.Advance(by)
-	o.respond(w, r, map[string]any{"now": models.NewTime(o.clock.Now()), "ahead": o.clock.Offset().String()}, err)
+	Clock   *Clock         // advanced with POST /operator/clock; nil for the system clock
+	RootCAs *x509.CertPool // trusted for endpoints and webhooks; nil for the system roots
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// TestDashboard: the dashboard can be read, its panels have a place and a query each,
-// and every metric that they ask for is one that the server has.
+// TestDashboard checks the Grafana dashboard: panels do not overlap, each has a query,
+// and every metric in a query exists.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../deploy/grafana-dashboard.json")
@@ -37,29 +37,29 @@ func TestDashboard(t *testing.T) {
 	}
 	registered := newTestServer(t, nil).metricNames()
 	if first := dashboard.Templating.List[0]; first.Name != "datasource" || first.Type != "datasource" {
-		t.Errorf("the first variable is %+v", first)
+		t.Errorf("got first variable %+v", first)
 	}
 	for _, variable := range dashboard.Templating.List[1:] {
 		checkExpression(t, registered, variable.Name, variable.Definition)
 	}
-	taken := map[[2]int]string{}
+	cells := map[[2]int]string{}
 	ids := map[int]bool{}
 	for _, panel := range dashboard.Panels {
-		at := panel.GridPos
-		for x := at.X; x < at.X+at.W; x++ {
-			for y := at.Y; y < at.Y+at.H; y++ {
-				if other := taken[[2]int{x, y}]; other != "" || x >= 24 {
-					t.Errorf("%q lies on %q", panel.Title, other)
+		pos := panel.GridPos
+		for x := pos.X; x < pos.X+pos.W; x++ {
+			for y := pos.Y; y < pos.Y+pos.H; y++ {
+				if other := cells[[2]int{x, y}]; other != "" || x >= 24 {
+					t.Errorf("panel %q overlaps panel %q", panel.Title, other)
 				}
-				taken[[2]int{x, y}] = panel.Title
+				cells[[2]int{x, y}] = panel.Title
 			}
 		}
 		if ids[panel.ID] {
-			t.Errorf("%q has an id that is taken", panel.Title)
+			t.Errorf("panel %q has a duplicate id", panel.Title)
 		}
 		ids[panel.ID] = true
 		if (panel.Type == "row") != (len(panel.Targets) == 0) || panel.Type != "row" && panel.Datasource.UID != "${datasource}" {
-			t.Errorf("%q is a %s with %d queries of %q", panel.Title, panel.Type, len(panel.Targets), panel.Datasource.UID)
+			t.Errorf("panel %q of type %s has %d queries and datasource %q", panel.Title, panel.Type, len(panel.Targets), panel.Datasource.UID)
 		}
 		for _, target := range panel.Targets {
 			checkExpression(t, registered, panel.Title, target.Expr)
@@ -67,8 +67,8 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// TestAlerts: the rules can be read, each says what to do, and every metric that they go
-// by is one that the server has. docs/operations.md names each.
+// TestAlerts checks the alert rules: each has an action, every metric exists, and
+// docs/operations.md documents each rule.
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../deploy/alerts.yaml")
@@ -92,38 +92,38 @@ func TestAlerts(t *testing.T) {
 	if err := yaml.UnmarshalWithOptions(text, &rules, yaml.Strict()); err != nil || len(rules.Groups) != 1 || len(rules.Groups[0].Rules) == 0 {
 		t.Fatalf("%+v, %v", rules, err)
 	}
-	registered := append(newTestServer(t, nil).metricNames(), "up") // Prometheus's own
+	registered := append(newTestServer(t, nil).metricNames(), "up") // from Prometheus itself
 	for _, rule := range rules.Groups[0].Rules {
 		checkExpression(t, registered, rule.Alert, rule.Expr)
 		if rule.For != "" && !regexp.MustCompile(`^\d+[mh]$`).MatchString(rule.For) {
-			t.Errorf("%s is to last %q", rule.Alert, rule.For)
+			t.Errorf("%s: invalid duration %q", rule.Alert, rule.For)
 		}
 		if !slices.Contains([]string{"page", "ticket"}, rule.Labels.Severity) || rule.Annotations.Summary == "" || rule.Annotations.Action == "" {
-			t.Errorf("%s does not say what to do: %+v", rule.Alert, rule)
+			t.Errorf("%s: severity, summary or action is missing: %+v", rule.Alert, rule)
 		}
 		if !strings.Contains(string(doc), "`"+rule.Alert+"`") {
-			t.Errorf("docs/operations.md does not tell of %s", rule.Alert)
+			t.Errorf("docs/operations.md does not document %s", rule.Alert)
 		}
 	}
 }
 
-// checkExpression holds an expression to metrics that are there and to brackets that
-// close.
+// checkExpression checks that the metrics of an expression are registered and that its
+// brackets are balanced.
 func checkExpression(t *testing.T, registered []string, where, expr string) {
 	t.Helper()
 	names := regexp.MustCompile(`\b(?:agentmarket|go|process)_\w+|\bup\b`).FindAllString(expr, -1)
 	if len(names) == 0 {
-		t.Errorf("%s: nothing is asked for in %q", where, expr)
+		t.Errorf("%s: no metric in %q", where, expr)
 	}
 	for _, name := range names {
 		base := regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
 		if !slices.Contains(registered, name) && !slices.Contains(registered, base) {
-			t.Errorf("%s: there is no %s", where, name)
+			t.Errorf("%s: unknown metric %s", where, name)
 		}
 	}
 	for _, pair := range []string{"()", "{}", "[]"} {
 		if strings.Count(expr, pair[:1]) != strings.Count(expr, pair[1:]) {
-			t.Errorf("%s: %s do not close in %q", where, pair, expr)
+			t.Errorf("%s: unbalanced %s in %q", where, pair, expr)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package app wires the server: it opens the store, makes the parts, joins them
-// and hands out one [App] with an http.Handler. What concerns every request
-// alike is here too: request ids, logs and metrics, who is calling, rate limits,
-// deadlines and headers. It holds no rule of the marketplace.
+// Package app wires the server. It opens the database, creates the components and
+// connects them, and returns an [App] with an http.Handler. It also contains the
+// HTTP middleware: request ids, access log, metrics, authentication, rate limits,
+// deadlines and security headers. It contains no rules of the marketplace.
 package app

@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// redacted stands in the log for what must not be in it.
+// redacted replaces secrets in the log.
 const redacted = "[redacted]"
 
-// NewLogger writes text for people on a terminal, JSON for programs elsewhere. What
-// has the name or the form of a key or a secret is left out, and so are the secrets
-// that are given, wherever they turn up.
+// NewLogger returns a logger that writes text to a terminal and JSON otherwise. It
+// redacts attributes whose name or value looks like a key or a secret, and the given
+// secrets anywhere.
 func NewLogger(w io.Writer, secrets ...string) *slog.Logger {
 	options := &slog.HandlerOptions{ReplaceAttr: newRedactor(secrets).replaceAttr}
 	if IsTerminal(w) {
@@ -23,7 +23,7 @@ func NewLogger(w io.Writer, secrets ...string) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-// IsTerminal reports whether people read what is written to w.
+// IsTerminal reports whether w is a terminal.
 func IsTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	if !ok {
@@ -33,11 +33,11 @@ func IsTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// redactor is what is left out of a log.
+// redactor removes secrets from log attributes.
 type redactor struct {
-	attrNames      *regexp.Regexp // of attributes
-	secretPatterns *regexp.Regexp // of API keys, of webhook secrets, of Claude's keys, of keys in headers
-	urlPasswords   *regexp.Regexp // with a password in an address
+	attrNames      *regexp.Regexp // attributes that are always redacted
+	secretPatterns *regexp.Regexp // API keys, webhook secrets, Claude API keys, bearer tokens
+	urlPasswords   *regexp.Regexp // URLs with a password
 	knownSecrets   *strings.Replacer
 }
 
@@ -56,8 +56,8 @@ func newRedactor(secrets []string) *redactor {
 	}
 }
 
-// replaceAttr leaves out of an attribute what must not be in the log. Numbers and times are
-// no secrets.
+// replaceAttr redacts secrets in an attribute. It implements
+// slog.HandlerOptions.ReplaceAttr. Numbers and times are never secret.
 func (r *redactor) replaceAttr(groups []string, a slog.Attr) slog.Attr {
 	kind := a.Value.Kind()
 	if kind != slog.KindString && kind != slog.KindAny || len(groups) == 0 && a.Key == slog.LevelKey {
@@ -66,9 +66,9 @@ func (r *redactor) replaceAttr(groups []string, a slog.Attr) slog.Attr {
 	if r.attrNames.MatchString(a.Key) {
 		return slog.String(a.Key, redacted)
 	}
-	whole := fmt.Sprint(a.Value.Any())
-	if shown := r.redact(whole); shown != whole {
-		return slog.String(a.Key, shown)
+	text := fmt.Sprint(a.Value.Any())
+	if clean := r.redact(text); clean != text {
+		return slog.String(a.Key, clean)
 	}
 	return a
 }

@@ -18,40 +18,40 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Doors, as metrics name them.
+// The values of the label "door": the APIs.
 const (
 	apiGraphQL = "graphql"
 	apiREST    = "rest"
 )
 
-// How agents run, as metrics name it.
+// The values of the label "kind": how agents run.
 const (
 	kindEndpoint = "endpoint"
 	kindPrompt   = "prompt"
 )
 
-// metrics are what an operator watches. Labels have values of ours alone: what a
-// stranger sends must not make a new time series. What is counted on the way of a
-// request is looked up once, when the server is made.
+// metrics holds the Prometheus metrics of the server. Label values come from fixed
+// sets, so that requests cannot create time series. Frequent series are looked up
+// once, at the start.
 type metrics struct {
 	registry          *prometheus.Registry
 	requests          *prometheus.HistogramVec
-	commonRequests    map[requestSeries]prometheus.Observer // what most requests are
+	commonRequests    map[requestSeries]prometheus.Observer // the most frequent series
 	operations        map[graph.RootField]prometheus.Observer
 	graphqlErrors     *prometheus.CounterVec // by code
-	commits           struct{ changes, took prometheus.Observer }
-	commitFailures    prometheus.Counter // commits
+	commits           struct{ changes, duration prometheus.Observer }
+	commitFailures    prometheus.Counter
 	eventLag          prometheus.Observer
 	deliveryAttempts  map[webhooks.Outcome]prometheus.Observer
 	deliveriesGivenUp prometheus.Counter
 	executionsRunning map[string]prometheus.Gauge // by kind
 	executions        *prometheus.HistogramVec    // by kind and outcome
 	modelTokens       prometheus.Counter
-	rateLimited       map[bool]prometheus.Counter // by whether the caller has a key
+	rateLimited       map[bool]prometheus.Counter // by whether the caller has an API key
 	invalidKeys       prometheus.Counter
 }
 
-// requestSeries is a time series of requests.
+// requestSeries identifies a time series of requests.
 type requestSeries struct {
 	api, method string
 	status      int
@@ -66,9 +66,9 @@ func newMetrics() *metrics {
 	return m
 }
 
-// registerRequestMetrics makes the metrics of what clients ask.
+// registerRequestMetrics registers the metrics of requests.
 func (m *metrics) registerRequestMetrics() {
-	m.requests = m.histogram("http_request_duration_seconds", "Time to answer HTTP requests.", requestBuckets(), "door", "method", "status")
+	m.requests = m.histogram("http_request_duration_seconds", "Duration of HTTP requests.", requestBuckets(), "door", "method", "status")
 	m.commonRequests = map[requestSeries]prometheus.Observer{}
 	for _, s := range []requestSeries{
 		{apiGraphQL, http.MethodPost, http.StatusOK},
@@ -79,47 +79,48 @@ func (m *metrics) registerRequestMetrics() {
 		m.commonRequests[s] = m.requests.WithLabelValues(s.api, s.method, strconv.Itoa(s.status))
 	}
 	operations := m.histogram("graphql_operation_duration_seconds",
-		"Time to answer GraphQL operations, from memory too, or to begin them when they are subscriptions.", requestBuckets(), "kind", "field")
+		"Duration of GraphQL operations, including cached responses; for subscriptions the time until they start.", requestBuckets(), "kind", "field")
 	m.operations = map[graph.RootField]prometheus.Observer{}
 	for _, root := range graph.RootFields() {
 		m.operations[root] = operations.WithLabelValues(root.Kind, root.Name)
 	}
-	m.graphqlErrors = m.counter("graphql_errors_total", "Errors in answers of GraphQL, by their code.", "code")
-	limited := m.counter("rate_limited_total", "Requests refused for coming too fast.", "caller")
+	m.graphqlErrors = m.counter("graphql_errors_total", "Errors in GraphQL responses, by code.", "code")
+	limited := m.counter("rate_limited_total", "Requests rejected by the rate limit.", "caller")
 	m.rateLimited = map[bool]prometheus.Counter{true: limited.WithLabelValues("agent"), false: limited.WithLabelValues("stranger")}
-	m.invalidKeys = m.counter("keys_refused_total", "Requests with an API key that is not known or was revoked.").WithLabelValues()
+	m.invalidKeys = m.counter("keys_refused_total", "Requests with an unknown or revoked API key.").WithLabelValues()
 }
 
-// registerStoreMetrics makes the metrics of what is written and told.
+// registerStoreMetrics registers the metrics of commits and events.
 func (m *metrics) registerStoreMetrics() {
-	m.commits.changes = m.histogram("commit_changes", "Changes that shared a commit.", []float64{1, 2, 4, 8, 16, 32, 64, 128}).WithLabelValues()
-	m.commits.took = m.histogram("commit_duration_seconds", "Time from COMMIT to its answer.", fastBuckets()).WithLabelValues()
-	m.commitFailures = m.counter("commits_failed_total", "Commits that failed, or of which it is not known.").WithLabelValues()
-	m.eventLag = m.histogram("event_lag_seconds", "Time from an event to its being handed to those who listen.", fastBuckets()).WithLabelValues()
+	m.commits.changes = m.histogram("commit_changes", "Number of changes in a group commit.", []float64{1, 2, 4, 8, 16, 32, 64, 128}).WithLabelValues()
+	m.commits.duration = m.histogram("commit_duration_seconds", "Duration of COMMIT.", fastBuckets()).WithLabelValues()
+	m.commitFailures = m.counter("commits_failed_total", "Commits that failed or whose outcome is unknown.").WithLabelValues()
+	m.eventLag = m.histogram("event_lag_seconds", "Time from the commit of an event to its delivery to subscribers.", fastBuckets()).WithLabelValues()
 }
 
-// registerOutboundMetrics makes the metrics of what is sent to agents.
+// registerOutboundMetrics registers the metrics of webhooks and executions.
 func (m *metrics) registerOutboundMetrics() {
-	tries := m.histogram("delivery_attempt_duration_seconds", "Time that attempts of webhook deliveries took.", callBuckets(), "outcome")
+	attempts := m.histogram("delivery_attempt_duration_seconds", "Duration of webhook delivery attempts.", callBuckets(), "outcome")
 	m.deliveryAttempts = make(map[webhooks.Outcome]prometheus.Observer)
 	for _, outcome := range webhooks.Outcomes() {
-		m.deliveryAttempts[outcome] = tries.WithLabelValues(string(outcome))
+		m.deliveryAttempts[outcome] = attempts.WithLabelValues(string(outcome))
 	}
-	m.deliveriesGivenUp = m.counter("deliveries_given_up_total", "Webhook deliveries of which the last attempt failed.").WithLabelValues()
-	running := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "executions_running", Help: "Hired agents that run now."}, []string{"kind"})
+	m.deliveriesGivenUp = m.counter("deliveries_given_up_total", "Webhook deliveries whose last attempt failed.").WithLabelValues()
+	running := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "executions_running", Help: "Hired agents that are running."}, []string{"kind"})
 	m.registry.MustRegister(running)
 	m.executionsRunning = map[string]prometheus.Gauge{}
 	for _, kind := range []string{kindEndpoint, kindPrompt} {
 		m.executionsRunning[kind] = running.WithLabelValues(kind)
 	}
-	m.executions = m.histogram("execution_duration_seconds", "Time that hired agents ran, their turn included.", callBuckets(), "kind", "outcome")
-	m.modelTokens = m.counter("model_tokens_total", "Tokens that hires took of the operator's model.").WithLabelValues()
+	m.executions = m.histogram("execution_duration_seconds", "Duration of executions, including the time in the queue.", callBuckets(), "kind", "outcome")
+	m.modelTokens = m.counter("model_tokens_total", "Model tokens used by hires.").WithLabelValues()
 }
 
 const namespace = "agentmarket"
 
-// Bounds of histograms, in seconds: of requests, which go up to the minute that a hire is
-// waited for, of what should take milliseconds, and of calls to strangers.
+// The bucket bounds of histograms, in seconds: for requests, which take up to the
+// endpoint timeout of a hire; for internal steps, which take milliseconds; and for
+// calls to agents.
 func requestBuckets() []float64 {
 	return []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10, 60}
 }
@@ -144,27 +145,28 @@ func (m *metrics) counter(name, help string, labels ...string) *prometheus.Count
 	return vec
 }
 
-// registerCollectors has the metrics of a server's parts read when they are asked for.
-func (m *metrics) registerCollectors(a *App, answers *graph.Cache, version string) {
+// registerCollectors registers the metrics that are read from components at scrape
+// time.
+func (m *metrics) registerCollectors(a *App, cache *graph.Cache, version string) {
 	build := prometheus.Labels{"version": version, "go": runtime.Version(), "engine": engineName(a.db)}
 	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: "build_info", Help: "1, with what was built.", ConstLabels: build}, func() float64 { return 1 }),
-		newGaugeFunc("connections", "Sockets and event streams that are open.", a.graph.Connections),
-		newGaugeFunc("subscriptions", "Live subscriptions to events.", a.events.Subscribers),
-		newGaugeFunc("event_cursor", "Cursor of the last event handed out.", a.events.Head),
-		newGaugeFunc("events_behind_seconds", "For how long the reader of events has not reached their end.", func() float64 { return a.events.Lag().Seconds() }),
-		newGaugeFunc("changes_waiting", "Changes that wait for the writer of SQLite.", a.db.QueuedWrites),
-		newGaugeFunc("database_connections_in_use", "Connections to the store that are in use; on SQLite those that read.", func() int { n, _ := a.db.Connections(); return n }),
-		newGaugeFunc("database_connections_max", "Connections to the store that there may be.", func() int { _, n := a.db.Connections(); return n }),
-		newCounterFunc("connections_cut_off_total", "Sockets and event streams ended because their clients did not read.", nil, a.graph.ConnectionsCutOff),
-		newCounterFunc("slow_consumers_total", "Subscriptions ended because their readers fell behind.", nil, a.events.SlowConsumers),
-		newCounterFunc("answers_total", "Reads answered, balances beside them too.", prometheus.Labels{"from": "memory"}, func() int64 { n, _ := answers.Counts(); return n }),
-		newCounterFunc("answers_total", "Reads answered, balances beside them too.", prometheus.Labels{"from": "executed"}, func() int64 { _, n := answers.Counts(); return n }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: "build_info", Help: "Always 1, with the build as labels.", ConstLabels: build}, func() float64 { return 1 }),
+		newGaugeFunc("connections", "Open WebSockets and event streams.", a.graph.Connections),
+		newGaugeFunc("subscriptions", "Active event subscriptions.", a.events.Subscribers),
+		newGaugeFunc("event_cursor", "Cursor of the last event delivered to subscribers.", a.events.Head),
+		newGaugeFunc("events_behind_seconds", "Time since the event reader last reached the end of the log.", func() float64 { return a.events.Lag().Seconds() }),
+		newGaugeFunc("changes_waiting", "Changes in the write queue of SQLite.", a.db.QueuedWrites),
+		newGaugeFunc("database_connections_in_use", "Database connections in use; on SQLite only read connections.", func() int { n, _ := a.db.Connections(); return n }),
+		newGaugeFunc("database_connections_max", "Maximum number of database connections.", func() int { _, n := a.db.Connections(); return n }),
+		newCounterFunc("connections_cut_off_total", "WebSockets and event streams closed because the client did not read.", nil, a.graph.ConnectionsCutOff),
+		newCounterFunc("slow_consumers_total", "Subscriptions closed because the subscriber fell behind.", nil, a.events.SlowConsumers),
+		newCounterFunc("answers_total", "Responses to reads, including balances, by source.", prometheus.Labels{"from": "memory"}, func() int64 { n, _ := cache.Counts(); return n }),
+		newCounterFunc("answers_total", "Responses to reads, including balances, by source.", prometheus.Labels{"from": "executed"}, func() int64 { _, n := cache.Counts(); return n }),
 		newStatsCollector(a.db, time.Now),
 	)
 }
 
-// engineName is what the store runs on.
+// engineName returns the name of the database engine.
 func engineName(db *database.DB) string {
 	if db.IsShared() {
 		return "postgres"
@@ -185,17 +187,18 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-// observeRequest counts one request. Paths are folded to doors.
-func (m *metrics) observeRequest(r *http.Request, status int, took time.Duration) {
-	door := apiOf(r)
-	observer, ok := m.commonRequests[requestSeries{door, r.Method, status}]
+// observeRequest records a request. Paths are reduced to the API, to bound the number
+// of series.
+func (m *metrics) observeRequest(r *http.Request, status int, duration time.Duration) {
+	api := apiOf(r)
+	observer, ok := m.commonRequests[requestSeries{api, r.Method, status}]
 	if !ok {
-		observer = m.requests.WithLabelValues(door, methodLabel(r.Method), strconv.Itoa(status))
+		observer = m.requests.WithLabelValues(api, methodLabel(r.Method), strconv.Itoa(status))
 	}
-	observer.Observe(took.Seconds())
+	observer.Observe(duration.Seconds())
 }
 
-// apiOf is at which door a request came.
+// apiOf returns the API that a request addresses.
 func apiOf(r *http.Request) string {
 	switch path := r.URL.Path; {
 	case path == "/graphql":
@@ -216,27 +219,27 @@ func methodLabel(name string) string {
 	}
 }
 
-// ObserveOperation counts an operation of GraphQL.
-func (m *metrics) ObserveOperation(root graph.RootField, took time.Duration) {
+// ObserveOperation records a GraphQL operation.
+func (m *metrics) ObserveOperation(root graph.RootField, duration time.Duration) {
 	if observer, ok := m.operations[root]; ok {
-		observer.Observe(took.Seconds())
+		observer.Observe(duration.Seconds())
 	}
 }
 
-// CountError counts an error of GraphQL.
+// CountError counts a GraphQL error.
 func (m *metrics) CountError(code models.Code) { m.graphqlErrors.WithLabelValues(string(code)).Inc() }
 
-// observeCommit counts a commit.
+// observeCommit records a commit.
 func (m *metrics) observeCommit(c database.CommitStats) {
 	if c.Err != nil {
 		m.commitFailures.Inc()
 		return
 	}
 	m.commits.changes.Observe(float64(c.Changes))
-	m.commits.took.Observe(c.Duration.Seconds())
+	m.commits.duration.Observe(c.Duration.Seconds())
 }
 
-// observeAttempt counts an attempt of a delivery.
+// observeAttempt records a webhook delivery attempt.
 func (m *metrics) observeAttempt(t webhooks.AttemptReport) {
 	m.deliveryAttempts[t.Outcome].Observe(t.Duration.Seconds())
 	if t.GaveUp {
@@ -244,15 +247,15 @@ func (m *metrics) observeAttempt(t webhooks.AttemptReport) {
 	}
 }
 
-// observeExecution counts a run of a hired agent.
-func (m *metrics) observeExecution(kind string, outcome market.RunResult, err error, took time.Duration) {
-	m.executions.WithLabelValues(kind, executionOutcome(outcome, err)).Observe(took.Seconds())
-	if outcome.Tokens != nil && *outcome.Tokens > 0 { // a gateway may count oddly
+// observeExecution records the execution of a hired agent.
+func (m *metrics) observeExecution(kind string, outcome market.RunResult, err error, duration time.Duration) {
+	m.executions.WithLabelValues(kind, executionOutcome(outcome, err)).Observe(duration.Seconds())
+	if outcome.Tokens != nil && *outcome.Tokens > 0 { // a gateway may report zero or less
 		m.modelTokens.Add(float64(*outcome.Tokens))
 	}
 }
 
-// executionKind is how an agent runs.
+// executionKind returns the value of the label "kind" for an agent.
 func executionKind(agent *models.Agent) string {
 	if agent.ExecutionMode() == models.ModePrompt {
 		return kindPrompt
@@ -260,12 +263,12 @@ func executionKind(agent *models.Agent) string {
 	return kindEndpoint
 }
 
-// executionOutcome is what a run came to, in a word.
+// executionOutcome returns the value of the label "outcome" for an execution.
 func executionOutcome(outcome market.RunResult, err error) string {
 	switch {
 	case err == nil && outcome.Promised:
 		return "promised"
-	case err == nil && outcome.Result != "": // else it panicked, or gave nothing
+	case err == nil && outcome.Result != "": // empty after a panic or for an empty result
 		return "done"
 	case models.CodeOf(err) == models.ExecutionTimeout:
 		return "too_slow"

@@ -2,7 +2,6 @@ package app
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"net/http"
 	"os"
@@ -21,7 +20,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// metricNames are the names of all metrics that a server has, without a value too.
+// metricNames returns the names of all registered metrics, even those without a value.
 func (b *testServer) metricNames() (names []string) {
 	descriptions := make(chan *prometheus.Desc, 1000)
 	b.metrics.registry.Describe(descriptions)
@@ -33,8 +32,8 @@ func (b *testServer) metricNames() (names []string) {
 	return slices.Compact(names)
 }
 
-// TestMetrics_documented: docs/operations.md lists the server's own metrics, all of
-// them and no others.
+// TestMetrics_documented checks that docs/operations.md lists exactly the metrics of the
+// server.
 func TestMetrics_documented(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/operations.md")
@@ -50,11 +49,11 @@ func TestMetrics_documented(t *testing.T) {
 	slices.Sort(listed)
 	registered := slices.DeleteFunc(newTestServer(t, nil).metricNames(), func(name string) bool { return !strings.HasPrefix(name, namespace+"_") })
 	if !slices.Equal(listed, registered) {
-		t.Errorf("listed are\n%q,\nregistered\n%q", listed, registered)
+		t.Errorf("documented\n%q,\nregistered\n%q", listed, registered)
 	}
 }
 
-// TestMetrics_lint holds names and helps to what Prometheus recommends.
+// TestMetrics_lint checks names and help texts with the Prometheus linter.
 func TestMetrics_lint(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, nil)
@@ -74,17 +73,17 @@ func TestMetrics_lint(t *testing.T) {
 	}
 }
 
-// TestMetrics_boundedCardinality: what strangers send makes no new time series.
+// TestMetrics_boundedCardinality checks that requests cannot create time series.
 func TestMetrics_boundedCardinality(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, nil)
-	strange := func(word string) {
+	sendUnknown := func(word string) {
 		b.do(t, http.MethodPost, "/graphql", `{"query":"query `+word+` { `+word+`: tasks { `+word+`: totalCount } }","operationName":"`+word+`"}`)
 		b.do(t, http.MethodPost, "/graphql", `{"query":"{ `+word+` }"}`)
 		b.do(t, word, "/"+word, "", "X-API-Key", word)
 		b.do(t, word, "/api/"+word, "", "X-API-Key", word)
 	}
-	strange("FIRST")
+	sendUnknown("FIRST")
 	count := func() (n int) {
 		families, err := b.metrics.registry.Gather()
 		if err != nil {
@@ -96,17 +95,17 @@ func TestMetrics_boundedCardinality(t *testing.T) {
 		return n
 	}
 	before := count()
-	strange("SECOND")
+	sendUnknown("SECOND")
 	if after := count(); after != before {
-		t.Errorf("%d time series became %d", before, after)
+		t.Errorf("got %d time series, then %d", before, after)
 	}
 	if text := b.do(t, http.MethodGet, "/metrics", "").body; strings.Contains(text, "FIRST") || strings.Contains(text, "SECOND") {
-		t.Error("a stranger's word is in the metrics")
+		t.Error("a word from a request is in the metrics")
 	}
 }
 
-// TestMetrics_operationField: an operation is counted under the field that it begins with, in a
-// fragment too, and one with several under none.
+// TestMetrics_operationField checks that an operation is counted under its root field,
+// also in a fragment, and an operation with several root fields under no field.
 func TestMetrics_operationField(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, nil)
@@ -120,73 +119,22 @@ func TestMetrics_operationField(t *testing.T) {
 		"mutation { rotateApiKey { apiKey } }":                                 {Kind: "mutation", Name: "rotateApiKey"},
 	} {
 		series := `agentmarket_graphql_operation_duration_seconds_count{field="` + root.Name + `",kind="` + root.Kind + `"} `
-		counted := func() string {
+		read := func() string {
 			_, rest, _ := strings.Cut(b.do(t, http.MethodGet, "/metrics", "").body, series)
 			n, _, _ := strings.Cut(rest, "\n")
 			return n
 		}
-		before := counted()
+		before := read()
 		if got := b.do(t, http.MethodPost, "/graphql", `{"query":"`+query+`"}`); got.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %s", query, got.StatusCode, got.body)
 		}
-		if after := counted(); before == "" || after == before {
-			t.Errorf("%s: counted %q, before %q", query, after, before)
+		if after := read(); before == "" || after == before {
+			t.Errorf("%s: got count %q, before %q", query, after, before)
 		}
 	}
 }
 
-// TestStatsCollector: figures are read again when they are old, not at each scrape, and are left
-// out while the store cannot be read, which is tried no more often.
-func TestStatsCollector(t *testing.T) {
-	t.Parallel()
-	b := newTestServer(t, nil)
-	now := time.Now()
-	f := newStatsCollector(b.db, func() time.Time { return now })
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(f)
-	value := func(name string) float64 {
-		t.Helper()
-		families, err := registry.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, family := range families {
-			if family.GetName() == name {
-				return family.GetMetric()[0].GetGauge().GetValue()
-			}
-		}
-		return -1
-	}
-	const issued, readable = "agentmarket_credits_issued", "agentmarket_figures_readable"
-	wants := func(name string, want float64) {
-		t.Helper()
-		if got := value(name); got != want {
-			t.Errorf("%s is %g, want %g", name, got, want)
-		}
-	}
-	wants(issued, 0)
-	b.register(t, "")
-	now = now.Add(balancesMaxAge - 1)
-	wants(issued, 0)
-	now = now.Add(1)
-	wants(issued, 100)
-	wants("agentmarket_ledger_drift_credits", 0)
-	wants(readable, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	f.baseContext = ctx
-	now = now.Add(balancesMaxAge)
-	wants(readable, 0)
-	wants(issued, -1)
-	f.baseContext = t.Context()
-	now = now.Add(countsMaxAge - 1)
-	wants(readable, 0)
-	now = now.Add(1)
-	wants(readable, 1)
-	wants(issued, 100)
-}
-
-// TestExecutionOutcome: a run is counted by how the agent runs and by what came of it.
+// TestExecutionOutcome checks the outcome label of executions.
 func TestExecutionOutcome(t *testing.T) {
 	t.Parallel()
 	for want, run := range map[string]struct {
@@ -199,10 +147,10 @@ func TestExecutionOutcome(t *testing.T) {
 		"failed":   {market.RunResult{}, models.Errorf(models.ExecutionFailed, "no")},
 	} {
 		if got := executionOutcome(run.outcome, run.err); got != want {
-			t.Errorf("%+v is %s, want %s", run, got, want)
+			t.Errorf("%+v: got %s, want %s", run, got, want)
 		}
 	}
 	if got := executionOutcome(market.RunResult{}, nil); got != "failed" {
-		t.Errorf("nothing is %s", got)
+		t.Errorf("empty result: got %s", got)
 	}
 }

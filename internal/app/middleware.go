@@ -17,8 +17,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// authMiddleware stands before GraphQL and REST: it finds out who is calling and keeps
-// callers to their pace.
+// authMiddleware authenticates and rate-limits requests to GraphQL and REST.
 type authMiddleware struct {
 	keys           *auth.Keys
 	limits         *rateLimiter
@@ -27,72 +26,82 @@ type authMiddleware struct {
 	logger         *slog.Logger
 }
 
-// authenticate puts the caller and the request into the context. A key that is not
-// known is turned away, whatever is asked for.
-func (d *authMiddleware) authenticate(next http.Handler) http.Handler {
+// errorWriter writes an error response in the format of an API.
+type errorWriter func(w http.ResponseWriter, r *http.Request, err error)
+
+// authenticate puts the caller into the context. It rejects requests with an unknown
+// key and requests over the rate limit, and responds to them with writeError.
+func (m *authMiddleware) authenticate(next http.Handler, writeError errorWriter) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		request := auth.RequestFrom(r.Context())
-		request.Address = clientAddress(r, d.trustedProxies)
+		request.Address = clientAddress(r, m.trustedProxies)
 		request.IdempotencyKey = r.Header.Get("Idempotency-Key")
 		ctx := r.Context()
 		if key := apiKeyFrom(r); key != "" {
-			actor, err := d.keys.Authenticate(ctx, key)
+			actor, err := m.keys.Authenticate(ctx, key)
 			if err != nil {
-				if _, limited := d.limits.allowRequest(ctx); limited != nil {
+				if _, limited := m.limits.allowRequest(ctx); limited != nil {
 					err = limited
 				}
-				d.writeError(w, r, err)
+				writeError(w, r, err)
 				return
 			}
 			ctx = auth.WithActor(ctx, actor)
 		}
-		q, err := d.limits.allowRequest(ctx)
-		setRateLimitHeaders(w.Header(), q)
+		quota, err := m.limits.allowRequest(ctx)
+		setRateLimitHeaders(w.Header(), quota)
 		if err != nil {
-			d.writeError(w, r.WithContext(ctx), err)
+			writeError(w, r.WithContext(ctx), err)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
-// writeError answers with the error in the form of the door that was knocked at.
-func (d *authMiddleware) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	var refusal *models.Error
-	if !errors.As(err, &refusal) {
-		d.logger.ErrorContext(r.Context(), "cannot admit a request", slog.Any("error", err),
-			slog.String("request_id", auth.RequestFrom(r.Context()).ID))
-	}
-	if r.URL.Path != "/graphql" {
-		compat.WriteError(w, r, err, d.callerBalance(r.Context()))
-		return
-	}
-	refusal = models.AsError(err)
+// writeRESTError responds with an error in the format of the REST API.
+func (m *authMiddleware) writeRESTError(w http.ResponseWriter, r *http.Request, err error) {
+	m.logInternalError(r, err)
+	compat.WriteError(w, r, err, m.callerBalance(r.Context()))
+}
+
+// writeGraphQLError responds with an error in the format of GraphQL over HTTP.
+func (m *authMiddleware) writeGraphQLError(w http.ResponseWriter, r *http.Request, err error) {
+	m.logInternalError(r, err)
+	apiErr := models.AsError(err)
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	if refusal.RetryAfter > 0 {
-		w.Header().Set("Retry-After", formatSeconds(refusal.RetryAfter))
+	if apiErr.RetryAfter > 0 {
+		w.Header().Set("Retry-After", formatSeconds(apiErr.RetryAfter))
 	}
-	w.WriteHeader(compat.HTTPStatus(refusal.Code))
+	w.WriteHeader(compat.HTTPStatus(apiErr.Code))
 	_ = json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]any{
-		"message": refusal.Message, "extensions": map[string]any{"code": refusal.Code},
+		"message": apiErr.Message, "extensions": map[string]any{"code": apiErr.Code},
 	}}})
 }
 
-// callerBalance is what the caller can spend; nil for a stranger, or when it cannot
-// be read.
-func (d *authMiddleware) callerBalance(ctx context.Context) *models.Credits {
+// logInternalError logs an error that is not a *models.Error, because the response
+// does not contain its text.
+func (m *authMiddleware) logInternalError(r *http.Request, err error) {
+	if _, ok := errors.AsType[*models.Error](err); !ok {
+		m.logger.ErrorContext(r.Context(), "request authentication failed", slog.Any("error", err),
+			slog.String("request_id", auth.RequestFrom(r.Context()).ID))
+	}
+}
+
+// callerBalance returns the available balance of the caller. It returns nil for
+// anonymous callers, and if the balance cannot be read.
+func (m *authMiddleware) callerBalance(ctx context.Context) *models.Credits {
 	actor, ok := auth.FromContext(ctx)
 	if !ok {
 		return nil
 	}
-	wallet, err := d.wallet(ctx, actor.AgentID)
+	wallet, err := m.wallet(ctx, actor.AgentID)
 	if err != nil {
 		return nil
 	}
 	return &wallet.Available
 }
 
-// apiKeyFrom is the API key of a request, empty when it has none.
+// apiKeyFrom returns the API key of a request, or "".
 func apiKeyFrom(r *http.Request) string {
 	if key := r.Header.Get("X-API-Key"); key != "" {
 		return key
@@ -103,23 +112,23 @@ func apiKeyFrom(r *http.Request) string {
 	return ""
 }
 
-// setRateLimitHeaders writes what the caller may still do, in the headers that clients
-// read today and in the ones of the coming standard.
+// setRateLimitHeaders sets the X-RateLimit headers and the RateLimit headers of the
+// IETF draft.
 func setRateLimitHeaders(h http.Header, q *quota) {
 	if q == nil {
 		return
 	}
-	limit, left, reset := strconv.Itoa(q.limit), strconv.Itoa(q.remaining), formatSeconds(q.reset)
-	values := [...]string{limit, left, reset, `"requests";q=` + limit, `"requests";r=` + left + `;t=` + reset}
-	h["X-Ratelimit-Limit"] = values[0:1:1] // as Set would, with one allocation for all
+	limit, remaining, reset := strconv.Itoa(q.limit), strconv.Itoa(q.remaining), formatSeconds(q.reset)
+	values := [...]string{limit, remaining, reset, `"requests";q=` + limit, `"requests";r=` + remaining + `;t=` + reset}
+	h["X-Ratelimit-Limit"] = values[0:1:1] // like Set, but with a single allocation
 	h["X-Ratelimit-Remaining"] = values[1:2:2]
 	h["X-Ratelimit-Reset"] = values[2:3:3]
 	h["Ratelimit-Policy"] = values[3:4:4]
 	h["Ratelimit"] = values[4:5:5]
 }
 
-// clientAddress is the address that the request came from. Behind a trusted
-// proxy it is the last one in X-Forwarded-For that is none of theirs.
+// clientAddress returns the IP address of the client. For a request from a trusted
+// proxy, it is the last address in X-Forwarded-For that is not a trusted proxy.
 func clientAddress(r *http.Request, trusted []netip.Prefix) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -134,20 +143,19 @@ func clientAddress(r *http.Request, trusted []netip.Prefix) string {
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
-		address, ok := parseForwardedAddress(strings.TrimSpace(hop))
+		addr, ok := parseForwardedAddress(strings.TrimSpace(hop))
 		if !ok {
 			break
 		}
-		host = address
-		if !isTrusted(address) {
+		host = addr
+		if !isTrusted(addr) {
 			break
 		}
 	}
 	return host
 }
 
-// parseForwardedAddress reads an entry of X-Forwarded-For, which some proxies write with a
-// port.
+// parseForwardedAddress parses an entry of X-Forwarded-For. Some proxies add a port.
 func parseForwardedAddress(hop string) (address string, ok bool) {
 	if ip, err := netip.ParseAddr(hop); err == nil {
 		return ip.Unmap().String(), true

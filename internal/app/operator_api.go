@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"agentmarket.space/server/compat"
 	"agentmarket.space/server/internal/audit"
@@ -25,18 +26,19 @@ const (
 	maxAuditPage     = 1000
 )
 
-// operatorAPI is the door of who runs the server. Its key opens nothing of the agents',
-// and none of theirs opens it.
+// operatorAPI is the HTTP API of the operator. The operator key is not valid for the
+// agent APIs, and API keys of agents are not valid here.
 type operatorAPI struct {
 	*authMiddleware
 
-	key    string // empty when there is none: then there is no such door
+	key    string // if empty, /operator is disabled
 	market *market.Market
 	audit  *audit.Log
-	clock  *Clock // nil unless it can be moved
+	clock  *Clock // nil for a production server
 }
 
-// readOperatorKey is the one that is given, or in the file that is named.
+// readOperatorKey returns the configured operator key, or reads it from the
+// configured file.
 func readOperatorKey(c config.Config) (string, error) {
 	if c.OperatorKeyFile == "" {
 		return c.OperatorKey, nil
@@ -52,7 +54,7 @@ func readOperatorKey(c config.Config) (string, error) {
 	return key, nil
 }
 
-// handler answers what is under /operator.
+// handler serves the paths below /operator.
 func (o *operatorAPI) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /operator/audit", o.listAudit)
@@ -67,7 +69,7 @@ func (o *operatorAPI) handler() http.Handler {
 	return o.requireKey(mux)
 }
 
-// protectMetrics are for the operator alone once there is a key.
+// protectMetrics requires the operator key for metrics if one is configured.
 func (o *operatorAPI) protectMetrics(next http.Handler) http.Handler {
 	if o.key == "" {
 		return next
@@ -75,8 +77,8 @@ func (o *operatorAPI) protectMetrics(next http.Handler) http.Handler {
 	return o.requireKey(next)
 }
 
-// requireKey lets the operator's key through, in constant time, and keeps who tries others
-// to the pace of strangers.
+// requireKey rejects requests without the operator key with UNAUTHENTICATED. It
+// compares keys in constant time and rate-limits failed attempts by address.
 func (o *operatorAPI) requireKey(next http.Handler) http.Handler {
 	want := auth.HashKey(o.key)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -87,10 +89,10 @@ func (o *operatorAPI) requireKey(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		q, err := o.limits.allowRequest(r.Context())
-		setRateLimitHeaders(w.Header(), q)
+		quota, err := o.limits.allowRequest(r.Context())
+		setRateLimitHeaders(w.Header(), quota)
 		if err == nil {
-			err = models.Errorf(models.Unauthenticated, "the operator's key is needed: send it as Authorization: Bearer")
+			err = models.Errorf(models.Unauthenticated, "operator key required: send it in the header Authorization: Bearer KEY")
 		}
 		o.audit.CountRejection(r.Context(), models.OperatorRefused, models.CodeOf(err))
 		compat.WriteError(w, r, err, nil)
@@ -98,11 +100,12 @@ func (o *operatorAPI) requireKey(next http.Handler) http.Handler {
 }
 
 func (*operatorAPI) notFound(w http.ResponseWriter, r *http.Request) {
-	compat.WriteError(w, r, models.Errorf(models.NotFound, "there is no such route"), nil)
+	compat.WriteError(w, r, models.Errorf(models.NotFound, "no such route"), nil)
 }
 
-// listAudit answers with a page of the audit log: ?actor= of one actor alone, ?limit=
-// entries, ?before= the number that the page before ended with.
+// listAudit responds with a page of the audit log, newest first. The parameter actor
+// selects entries of one actor, limit sets the page size, and before is the last
+// number of the previous page.
 func (o *operatorAPI) listAudit(w http.ResponseWriter, r *http.Request) {
 	q := audit.Query{Actor: r.FormValue("actor"), Limit: defaultAuditPage}
 	var err error
@@ -114,7 +117,7 @@ func (o *operatorAPI) listAudit(w http.ResponseWriter, r *http.Request) {
 	}
 	if text := r.FormValue("before"); text != "" {
 		if q.Before, err = strconv.ParseInt(text, 10, 64); err != nil || q.Before < 1 {
-			compat.WriteError(w, r, models.Invalid("before", "must be the number of an entry"), nil)
+			compat.WriteError(w, r, models.Invalid("before", "must be the number of an audit entry"), nil)
 			return
 		}
 	}
@@ -122,16 +125,30 @@ func (o *operatorAPI) listAudit(w http.ResponseWriter, r *http.Request) {
 	o.respond(w, r, entries, err)
 }
 
-// revokeKeys ends every key of an agent.
+// revokeKeys revokes all API keys of an agent.
 func (o *operatorAPI) revokeKeys(w http.ResponseWriter, r *http.Request) {
 	err := o.market.RevokeKeys(r.Context(), r.PathValue("id"))
 	o.respond(w, r, struct{}{}, err)
 }
 
+// advanceClock handles POST /operator/clock: it advances the clock by the duration in
+// the body, {"advance": "24h"}, and responds with the new time.
+func (o *operatorAPI) advanceClock(w http.ResponseWriter, r *http.Request) {
+	var body struct{ Advance string }
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&body)
+	d, parseErr := time.ParseDuration(body.Advance)
+	if err != nil || parseErr != nil {
+		compat.WriteError(w, r, models.Invalid("advance", `must be a duration like {"advance": "24h"}`), nil)
+		return
+	}
+	err = o.clock.Advance(d)
+	o.respond(w, r, map[string]any{"now": models.NewTime(o.clock.Now()), "ahead": o.clock.Offset().String()}, err)
+}
+
 func (o *operatorAPI) respond(w http.ResponseWriter, r *http.Request, data any, err error) {
 	if err != nil {
-		if refusal := (*models.Error)(nil); !errors.As(err, &refusal) {
-			o.logger.ErrorContext(r.Context(), "the operator's request failed", slog.Any("error", err),
+		if apiErr := (*models.Error)(nil); !errors.As(err, &apiErr) {
+			o.logger.ErrorContext(r.Context(), "operator request failed", slog.Any("error", err),
 				slog.String("request_id", auth.RequestFrom(r.Context()).ID))
 		}
 		compat.WriteError(w, r, err, nil)
@@ -139,5 +156,5 @@ func (o *operatorAPI) respond(w http.ResponseWriter, r *http.Request, data any, 
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(map[string]any{"success": true, "data": data}) // an error means that the client is gone
+	_ = json.NewEncoder(w).Encode(map[string]any{"success": true, "data": data}) // an error means that the client closed the connection
 }

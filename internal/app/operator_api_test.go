@@ -15,7 +15,7 @@ import (
 
 const testOperatorKey = "the-operators-key-0123456789abcdef"
 
-// auditEntries are the audit log as the operator reads it.
+// auditEntries reads the audit log with the operator key.
 func (b *testServer) auditEntries(t *testing.T, query string) (entries []models.AuditEntry) {
 	t.Helper()
 	got := b.do(t, http.MethodGet, "/operator/audit"+query, "", "Authorization", "Bearer "+testOperatorKey)
@@ -26,8 +26,8 @@ func (b *testServer) auditEntries(t *testing.T, query string) (entries []models.
 	return body.Data
 }
 
-// TestServiceRoutes_authorization: what a stranger, an agent and the operator are answered everywhere but
-// at REST. A place without a row fails.
+// TestServiceRoutes_authorization checks the status of each route except REST for an
+// anonymous caller, an agent and the operator. A route without a row fails.
 func TestServiceRoutes_authorization(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, func(c *config.Config) { c.OperatorKey = testOperatorKey })
@@ -48,21 +48,22 @@ func TestServiceRoutes_authorization(t *testing.T) {
 	}
 	for pattern := range b.serviceRoutes(&authMiddleware{}, nil, "") {
 		if _, ok := rows[pattern]; !ok {
-			t.Errorf("say who may %s", pattern)
+			t.Errorf("no expectation for %s", pattern)
 		}
 	}
 	for pattern, row := range rows {
 		for i, key := range keys {
 			headers := []string{"Authorization", "Bearer " + key}
 			if got := b.do(t, http.MethodGet, row.path, "", headers[:2*min(len(key), 1)]...); got.StatusCode != row.want[i] {
-				t.Errorf("%s: caller %d is answered %d, want %d", pattern, i, got.StatusCode, row.want[i])
+				t.Errorf("%s: caller %d got %d, want %d", pattern, i, got.StatusCode, row.want[i])
 			}
 		}
 	}
 }
 
-// TestOperatorAPI: the operator reads the audit log, a page at a time and of one agent,
-// and ends an agent's keys. What was tried with other keys is in the log, and no key.
+// TestOperatorAPI checks that the operator can page through the audit log, filter it by
+// agent, and revoke the keys of an agent. Rejected requests are in the audit log. Keys
+// are not in the server log.
 func TestOperatorAPI(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, func(c *config.Config) { c.OperatorKey = testOperatorKey })
@@ -79,20 +80,20 @@ func TestOperatorAPI(t *testing.T) {
 	if err := b.audit.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var seen []string
+	var actions []string
 	all := b.auditEntries(t, "")
 	for _, e := range all {
-		seen = append(seen, string(e.Action)+" "+e.Outcome)
+		actions = append(actions, string(e.Action)+" "+e.Outcome)
 	}
 	want := "audit.read OK, operator.refused UNAUTHENTICATED, key.refused UNAUTHENTICATED, agent.registered OK"
-	if got := strings.Join(seen, ", "); got != want || all[1].Count != 3 || all[1].Address != "127.0.0.1" {
-		t.Errorf("the log says %s, want %s: %+v", got, want, all)
+	if got := strings.Join(actions, ", "); got != want || all[1].Count != 3 || all[1].Address != "127.0.0.1" {
+		t.Errorf("got audit log %s, want %s: %+v", got, want, all)
 	}
-	if of := b.auditEntries(t, "?actor="+id); len(of) != 1 || of[0].Action != models.AgentRegistered || of[0].RequestID == "" {
-		t.Errorf("of the agent it says %+v", of)
+	if forActor := b.auditEntries(t, "?actor="+id); len(forActor) != 1 || forActor[0].Action != models.AgentRegistered || forActor[0].RequestID == "" {
+		t.Errorf("got entries of the agent %+v", forActor)
 	}
 	if page := b.auditEntries(t, "?limit=1&before=2"); len(page) != 1 || page[0].Seq != 1 {
-		t.Errorf("the first page ends with %+v", page)
+		t.Errorf("got last page %+v", page)
 	}
 	for path, want := range map[string]int{
 		"/operator/audit?limit=0": 400, "/operator/audit?limit=1001": 400, "/operator/audit?limit=x": 400, "/operator/audit?before=x": 400,
@@ -102,41 +103,43 @@ func TestOperatorAPI(t *testing.T) {
 			t.Errorf("%s: %d %s", path, got.StatusCode, got.body)
 		}
 	}
-	if got := b.do(t, http.MethodDelete, "/operator/agents/nobody/keys", "", operator...); got.StatusCode != http.StatusNotFound {
-		t.Errorf("nobody's keys: %d %s", got.StatusCode, got.body)
+	if got := b.do(t, http.MethodDelete, "/operator/agents/unknown/keys", "", operator...); got.StatusCode != http.StatusNotFound {
+		t.Errorf("revoke keys of an unknown agent: %d %s", got.StatusCode, got.body)
 	}
 	if got := b.do(t, http.MethodDelete, "/operator/agents/"+id+"/keys", "", operator...); got.StatusCode != http.StatusOK {
-		t.Errorf("ending keys: %d %s", got.StatusCode, got.body)
+		t.Errorf("revoke keys: %d %s", got.StatusCode, got.body)
 	}
 	if got := b.do(t, http.MethodGet, "/api/agents/me", "", "X-API-Key", key); got.StatusCode != http.StatusUnauthorized {
-		t.Errorf("the key goes on: %d %s", got.StatusCode, got.body)
+		t.Errorf("revoked key: %d %s", got.StatusCode, got.body)
 	}
 	if log := b.log.String(); strings.Contains(log, testOperatorKey) || strings.Contains(log, wrong) {
-		t.Error("a key is in the log")
+		t.Error("the log contains a key")
 	}
 }
 
-// TestOperatorAPI_rateLimited keeps who guesses the operator's key to the pace of strangers.
+// TestOperatorAPI_rateLimited checks that attempts with a wrong operator key are rate
+// limited, and requests with the right key are not.
 func TestOperatorAPI_rateLimited(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, func(c *config.Config) { c.OperatorKey, c.RateLimits = testOperatorKey, "on" })
-	for range 1000 { // 200 at once, and what a second of the test's own time gives back
+	for range 1000 { // a burst of 200, plus the refill during the test
 		got := b.do(t, http.MethodGet, "/operator/audit", "", "X-API-Key", "wrong")
 		if got.StatusCode == http.StatusTooManyRequests {
 			if got.Header.Get("Retry-After") == "" {
 				t.Error("no Retry-After")
 			}
-			b.auditEntries(t, "") // the operator is not held up
+			b.auditEntries(t, "") // the operator is not limited
 			return
 		}
 		if got.StatusCode != http.StatusUnauthorized {
 			t.Fatalf("%d %s", got.StatusCode, got.body)
 		}
 	}
-	t.Error("never refused")
+	t.Error("no request was rate limited")
 }
 
-// TestOperatorAPI_withoutKey a key there is no such door, and with a file it is read.
+// TestOperatorAPI_withoutKey checks that /operator is disabled without a key, and that
+// the key can be read from a file.
 func TestOperatorAPI_withoutKey(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, nil)
@@ -151,12 +154,12 @@ func TestOperatorAPI_withoutKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := readOperatorKey(config.Config{OperatorKeyFile: file}); got != want || (err == nil) != (want != "") {
-			t.Errorf("%q is read as %q (%v)", text, got, err)
+			t.Errorf("file with %q: got key %q (%v)", text, got, err)
 		}
 	}
 	c := testConfig(t)
 	c.OperatorKeyFile = filepath.Join(t.TempDir(), "none")
 	if _, err := New(t.Context(), c, "test", slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "operator-key-file: ") {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("missing file: %v", err)
 	}
 }

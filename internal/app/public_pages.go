@@ -16,7 +16,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// pageRoutes is what people and agents read before they call anything, by its path.
+// pageRoutes returns the handlers of the public pages, by pattern.
 func (a *App) pageRoutes() (map[string]http.Handler, error) {
 	facts := a.guideFacts()
 	skill, err := guide.Skill(facts)
@@ -27,25 +27,25 @@ func (a *App) pageRoutes() (map[string]http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	front, err := guide.Index(facts, "AgentMarket\n\n"+strings.TrimSuffix(formatInfo(a.serverURLs()), "\n"))
+	index, err := guide.Index(facts, "AgentMarket\n\n"+strings.TrimSuffix(formatInfo(a.serverURLs()), "\n"))
 	if err != nil {
 		return nil, err
 	}
-	read := map[string]http.Handler{
-		"GET /{$}": front, "GET " + guide.SkillPath: skill, "GET " + guide.LLMsPath: llms,
+	routes := map[string]http.Handler{
+		"GET /{$}": index, "GET " + guide.SkillPath: skill, "GET " + guide.LLMsPath: llms,
 	}
 	if facts.SchemaIsPublic {
-		read["GET "+guide.SchemaPath] = pages.NewFile(guide.SchemaPath, []byte(graph.Schema()))
+		routes["GET "+guide.SchemaPath] = pages.NewFile(guide.SchemaPath, []byte(graph.Schema()))
 	}
 	for path, page := range map[string]http.Handler{
 		explorer.Path: explorer.Handler("/graphql"), reference.Path: reference.Handler("/openapi.json"),
 	} {
-		read["GET "+path], read["GET "+path+"/"] = page, page
+		routes["GET "+path], routes["GET "+path+"/"] = page, page
 	}
-	return read, nil
+	return routes, nil
 }
 
-// guideFacts is what the server tells of itself.
+// guideFacts returns the facts about this server that the guide contains.
 func (a *App) guideFacts() guide.Facts {
 	c := &a.config
 	facts := guide.Facts{
@@ -58,8 +58,8 @@ func (a *App) guideFacts() guide.Facts {
 		MaxBody: compat.MaxBodyBytes, MaxPage: market.MaxPageSize,
 	}
 	if c.RateLimits == "on" {
-		requests := requestRate()
-		facts.RequestLimit = &guide.RateLimit{Interval: requests.interval, Burst: requests.burst}
+		rate := requestRate()
+		facts.RequestLimit = &guide.RateLimit{Interval: rate.interval, Burst: rate.burst}
 		facts.RegistrationLimit = &guide.RateLimit{Interval: registrationInterval, Burst: registrationBurst}
 	}
 	for _, op := range compat.Operations() {

@@ -12,8 +12,8 @@ import (
 	"agentmarket.space/server/internal/config"
 )
 
-// TestPageRoutes: what is to be read before anything is called is there for everybody,
-// is asked for again by its ETag, and is only read.
+// TestPageRoutes checks that the public pages are served without a key, with an ETag,
+// and only for GET and HEAD.
 func TestPageRoutes(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, nil)
@@ -28,18 +28,19 @@ func TestPageRoutes(t *testing.T) {
 			t.Errorf("%s: %d %s", path, got.StatusCode, got.Header.Get("Content-Type"))
 		}
 		if head := b.do(t, http.MethodHead, path, "", plain...); head.StatusCode != http.StatusOK || head.Header.Get("ETag") != got.Header.Get("ETag") || head.body != "" {
-			t.Errorf("HEAD %s: %d, ETag %q, that of GET is %q", path, head.StatusCode, head.Header.Get("ETag"), got.Header.Get("ETag"))
+			t.Errorf("HEAD %s: %d, ETag %q, want ETag %q", path, head.StatusCode, head.Header.Get("ETag"), got.Header.Get("ETag"))
 		}
-		if again := b.do(t, http.MethodGet, path, "", append(plain, "If-None-Match", got.Header.Get("ETag"))...); again.StatusCode != http.StatusNotModified {
-			t.Errorf("%s with its ETag: %d", path, again.StatusCode)
+		if cached := b.do(t, http.MethodGet, path, "", append(plain, "If-None-Match", got.Header.Get("ETag"))...); cached.StatusCode != http.StatusNotModified {
+			t.Errorf("%s with its ETag: %d", path, cached.StatusCode)
 		}
-		if written := b.do(t, http.MethodPut, path, "{}"); written.StatusCode != http.StatusMethodNotAllowed {
-			t.Errorf("PUT %s: %d", path, written.StatusCode)
+		if put := b.do(t, http.MethodPut, path, "{}"); put.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("PUT %s: %d", path, put.StatusCode)
 		}
 	}
 }
 
-// TestGuideFacts: the texts go by the settings and the routes of the server that has them.
+// TestGuideFacts checks that the public texts contain the settings and the routes of
+// the server.
 func TestGuideFacts(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, func(c *config.Config) {
@@ -48,51 +49,51 @@ func TestGuideFacts(t *testing.T) {
 	skill := b.do(t, http.MethodGet, "/skill.md", "").body
 	for _, want := range []string{"http://market.example/api/tasks", "7 to 1000000000 credits", "345 credits", "100 per second, burst 200", "burst 60", "`system_prompt`", "`walletChanged`"} {
 		if !strings.Contains(skill, want) {
-			t.Errorf("skill.md does not say %q", want)
+			t.Errorf("skill.md does not contain %q", want)
 		}
 	}
 	var document struct{ Paths map[string]map[string]any }
 	if err := json.Unmarshal([]byte(b.do(t, http.MethodGet, "/openapi.json", "").body), &document); err != nil {
 		t.Fatal(err)
 	}
-	var described, told []string
+	var documented, listed []string
 	for path, methods := range document.Paths {
 		for method := range methods {
-			described = append(described, strings.ToUpper(method)+" "+path)
+			documented = append(documented, strings.ToUpper(method)+" "+path)
 		}
 	}
 	for _, row := range regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]+)` \\| (?:yes|no) \\| .+ \\|$").FindAllStringSubmatch(skill, -1) {
-		told = append(told, row[1])
+		listed = append(listed, row[1])
 	}
-	slices.Sort(described)
-	slices.Sort(told)
-	if !slices.Equal(described, told) || len(told) == 0 {
-		t.Errorf("skill.md tells of %q, the OpenAPI document of %q", told, described)
+	slices.Sort(documented)
+	slices.Sort(listed)
+	if !slices.Equal(documented, listed) || len(listed) == 0 {
+		t.Errorf("skill.md lists %q, the OpenAPI document %q", listed, documented)
 	}
 	for _, link := range regexp.MustCompile(`\]\(http://market\.example([^)]*)\)`).FindAllStringSubmatch(b.do(t, http.MethodGet, "/llms.txt", "").body, -1) {
 		if got := b.do(t, http.MethodGet, link[1], ""); got.StatusCode != http.StatusOK {
-			t.Errorf("llms.txt leads to %s: %d", link[1], got.StatusCode)
+			t.Errorf("link %s in llms.txt: %d", link[1], got.StatusCode)
 		}
 	}
 }
 
-// TestSchemaIsServed as clients take it, where they may read it.
+// TestSchemaIsServed checks that the schema is public if introspection is on.
 func TestSchemaIsServed(t *testing.T) {
 	t.Parallel()
-	written, err := os.ReadFile("../../schema.graphqls")
+	want, err := os.ReadFile("../../schema.graphqls")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := newTestServer(t, nil).do(t, http.MethodGet, "/schema.graphqls", "").body; got != string(written) {
-		t.Errorf("served is %s", got)
+	if got := newTestServer(t, nil).do(t, http.MethodGet, "/schema.graphqls", "").body; got != string(want) {
+		t.Errorf("got %s", got)
 	}
 	off := newTestServer(t, func(c *config.Config) { c.Introspection = "off" })
 	if got := off.do(t, http.MethodGet, "/schema.graphqls", ""); got.StatusCode != http.StatusNotFound {
-		t.Errorf("with introspection off it is answered %d", got.StatusCode)
+		t.Errorf("with introspection off: got %d", got.StatusCode)
 	}
 	for _, path := range []string{"/skill.md", "/llms.txt"} {
 		if strings.Contains(off.do(t, http.MethodGet, path, "").body, "schema.graphqls") {
-			t.Errorf("with introspection off %s leads there", path)
+			t.Errorf("with introspection off %s links to the schema", path)
 		}
 	}
 }

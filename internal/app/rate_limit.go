@@ -14,61 +14,60 @@ import (
 )
 
 const (
-	// maxTrackedCallers is how many callers are told apart; the one longest away is
-	// forgotten first.
+	// maxTrackedCallers bounds the memory of a limiter. The least recently active caller
+	// is evicted first.
 	maxTrackedCallers = 100_000
-	// A network may register so many agents at once, and one so often in the long
-	// run: each mints credits.
+	// The registration quota of a network. It is low because each new agent receives
+	// starting credits.
 	registrationBurst    = 60
 	registrationInterval = time.Minute
 )
 
-// requestRate is 100 requests a second, in bursts of 200.
+// requestRate returns the rate limit of requests: 100 a second, with bursts of 200.
 func requestRate() callRate { return callRate{interval: 10 * time.Millisecond, burst: 200} }
 
-// callRate is how often something may be done: once every so long in the long run,
-// so many at once.
+// callRate is a rate limit: one call an interval on average, and up to burst calls at
+// once.
 type callRate struct {
 	interval time.Duration
 	burst    int
 }
 
-// bucket is what a caller has used. It is empty, and may be forgotten, when its
-// time has come.
+// bucket is the leaky bucket of a caller. It stores the time at which it is empty.
 type bucket struct {
 	emptyAt  time.Time
-	unsynced int64 // taken since the other replicas were told
+	unsynced int64 // used since the last sync with other replicas
 }
 
-// add puts n more in.
-func (b *bucket) add(n int64, p callRate, now time.Time) {
+// add adds n calls.
+func (b *bucket) add(n int64, rate callRate, now time.Time) {
 	if b.emptyAt.Before(now) {
 		b.emptyAt = now
 	}
-	b.emptyAt = b.emptyAt.Add(time.Duration(n) * p.interval)
+	b.emptyAt = b.emptyAt.Add(time.Duration(n) * rate.interval)
 }
 
-// keyedLimiter keeps each of many callers to a pace.
+// keyedLimiter applies a rate limit to each caller separately.
 type keyedLimiter struct {
 	callRate
 	now func() time.Time
-	// syncThreshold is how much a caller has used when the other replicas are to know
-	// of it; 0 when there are none.
+	// syncThreshold is the unsynced usage from which a caller is reported to the other
+	// replicas; 0 without replicas.
 	syncThreshold int64
 
 	mu              sync.Mutex
 	buckets         *simplelru.LRU[string, *bucket]
-	unsyncedBuckets map[string]*bucket // used so much
+	unsyncedBuckets map[string]*bucket // at or above syncThreshold
 }
 
-func newKeyedLimiter(p callRate, tellFrom int64, now func() time.Time) (*keyedLimiter, error) {
+func newKeyedLimiter(rate callRate, syncThreshold int64, now func() time.Time) (*keyedLimiter, error) {
 	callers, err := simplelru.NewLRU[string, *bucket](maxTrackedCallers, nil)
-	return &keyedLimiter{callRate: p, now: now, syncThreshold: tellFrom, buckets: callers, unsyncedBuckets: map[string]*bucket{}}, err
+	return &keyedLimiter{callRate: rate, now: now, syncThreshold: syncThreshold, buckets: callers, unsyncedBuckets: map[string]*bucket{}}, err
 }
 
-// allow takes one of what the caller may do and tells how many are left. When
-// none is, wait says when the next one is.
-func (l *keyedLimiter) allow(caller string) (left int, wait time.Duration) {
+// allow takes one call from the quota of the caller, and returns the number of
+// remaining calls. If none is left, wait is the time until the next one.
+func (l *keyedLimiter) allow(caller string) (remaining int, wait time.Duration) {
 	now := l.now()
 	full := now.Add(time.Duration(l.burst) * l.interval)
 	l.mu.Lock()
@@ -87,19 +86,19 @@ func (l *keyedLimiter) allow(caller string) (left int, wait time.Duration) {
 	return int(full.Sub(b.emptyAt) / l.interval), 0
 }
 
-// drainUsage returns what busy callers used, for the other replicas to know.
+// drainUsage returns and resets the unsynced usage of the callers above the threshold.
 func (l *keyedLimiter) drainUsage() map[string]int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	used := make(map[string]int64, len(l.unsyncedBuckets))
+	usage := make(map[string]int64, len(l.unsyncedBuckets))
 	for caller, b := range l.unsyncedBuckets {
-		used[caller], b.unsynced = b.unsynced, 0
+		usage[caller], b.unsynced = b.unsynced, 0
 	}
 	clear(l.unsyncedBuckets)
-	return used
+	return usage
 }
 
-// addRemoteUsage takes what a caller used at other replicas, be it more than is left.
+// addRemoteUsage adds the usage of a caller at other replicas, even beyond its quota.
 func (l *keyedLimiter) addRemoteUsage(caller string, used int64) {
 	now := l.now()
 	l.mu.Lock()
@@ -107,7 +106,7 @@ func (l *keyedLimiter) addRemoteUsage(caller string, used int64) {
 	l.bucketFor(caller).add(used, l.callRate, now)
 }
 
-// bucketFor is the caller's. The mutex is held.
+// bucketFor returns the bucket of a caller. The caller must hold mu.
 func (l *keyedLimiter) bucketFor(caller string) *bucket {
 	b, ok := l.buckets.Get(caller)
 	if !ok {
@@ -117,63 +116,63 @@ func (l *keyedLimiter) bucketFor(caller string) *bucket {
 	return b
 }
 
-// rateLimiter are the paces of requests. A nil limiter limits nothing.
+// rateLimiter applies the request rate limits. Without limiters it allows all requests.
 type rateLimiter struct {
 	byKey, byAddress *keyedLimiter
-	onLimited        func(known bool) // told of each refusal, and whether the caller has a key; may be nil
+	onLimited        func(hasKey bool) // called for each rejected request; may be nil
 }
 
-// newRateLimiter makes the limits: one pace for a key, and the same for a network
-// that calls without one. Those of replicas have to be exchanged.
+// newRateLimiter returns a limiter with the same rate for each API key and for each
+// network without a key. With replicas, syncWithReplicas must run.
 func newRateLimiter(on, replicas bool, now func() time.Time) (*rateLimiter, error) {
 	if !on {
 		return &rateLimiter{}, nil
 	}
-	var tellFrom int64
+	var syncThreshold int64
 	if replicas {
-		tellFrom = usageSyncThreshold(requestRate())
+		syncThreshold = usageSyncThreshold(requestRate())
 	}
-	byKey, err := newKeyedLimiter(requestRate(), tellFrom, now)
+	byKey, err := newKeyedLimiter(requestRate(), syncThreshold, now)
 	if err != nil {
 		return nil, err
 	}
-	byAddress, err := newKeyedLimiter(requestRate(), tellFrom, now)
+	byAddress, err := newKeyedLimiter(requestRate(), syncThreshold, now)
 	return &rateLimiter{byKey: byKey, byAddress: byAddress}, err
 }
 
-// quota is what a caller may still do, for headers.
+// quota is the remaining quota of a caller, for response headers.
 type quota struct {
 	limit, remaining int
-	reset            time.Duration // until the whole burst may be used again
+	reset            time.Duration // time until the full burst is available
 }
 
-// allowRequest takes one request of the caller: an agent by its key, a stranger by
-// the network. It refuses with RATE_LIMITED.
+// allowRequest takes one request from the quota of the caller: of the agent, or of the
+// network for anonymous callers. It returns RATE_LIMITED if none is left.
 func (l *rateLimiter) allowRequest(ctx context.Context) (*quota, error) {
 	if l.byKey == nil {
-		return nil, nil //nolint:nilnil // nothing is limited
+		return nil, nil //nolint:nilnil // no limit
 	}
-	actor, ok := auth.FromContext(ctx)
+	actor, hasKey := auth.FromContext(ctx)
 	limiter, caller := l.byKey, actor.AgentID
-	if !ok {
+	if !hasKey {
 		limiter, caller = l.byAddress, auth.RequestFrom(ctx).Network()
 	}
-	left, wait := limiter.allow(caller)
-	q := &quota{limit: limiter.burst, remaining: left, reset: time.Duration(limiter.burst-left) * limiter.interval}
+	remaining, wait := limiter.allow(caller)
+	q := &quota{limit: limiter.burst, remaining: remaining, reset: time.Duration(limiter.burst-remaining) * limiter.interval}
 	if wait > 0 {
 		if l.onLimited != nil {
-			l.onLimited(ok)
+			l.onLimited(hasKey)
 		}
 		return q, models.RateLimitError(wait, "too many requests")
 	}
 	return q, nil
 }
 
-// allowOperation takes one operation on a live socket.
+// allowOperation takes one GraphQL operation of a WebSocket from the quota.
 func (l *rateLimiter) allowOperation(ctx context.Context) error {
 	_, err := l.allowRequest(ctx)
 	return err
 }
 
-// formatSeconds writes a duration in whole seconds, rounded up.
+// formatSeconds formats a duration as whole seconds, rounded up.
 func formatSeconds(d time.Duration) string { return strconv.Itoa(int(math.Ceil(d.Seconds()))) }

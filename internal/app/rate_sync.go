@@ -9,38 +9,38 @@ import (
 	"agentmarket.space/server/internal/database"
 )
 
-// usageSyncInterval is how often replicas tell each other what callers used: what
-// one lets through in the meantime the others cannot count.
+// usageSyncInterval is the interval at which replicas exchange usage. Replicas do not
+// count each other's requests within an interval.
 const usageSyncInterval = time.Second
 
-// usageSyncThreshold is a tenth of what a pace allows between two exchanges. A caller
-// is not told of until it has used that much, so that a thousand quiet ones cost
-// nothing; it stays noted, so that in the long run all of it is told.
-func usageSyncThreshold(p callRate) int64 { return int64(usageSyncInterval / p.interval / 10) }
+// usageSyncThreshold is a tenth of the calls that a rate allows in one interval. A
+// caller below it is not reported, so that occasional callers cost nothing. Its usage
+// accumulates until it reaches the threshold.
+func usageSyncThreshold(rate callRate) int64 { return int64(usageSyncInterval / rate.interval / 10) }
 
-// syncWithReplicas exchanges with the other replicas until ctx ends. While it cannot, each
-// limits alone.
+// syncWithReplicas exchanges usage with the other replicas until ctx is done. While
+// the exchange fails, each replica applies the limits alone.
 func (l *rateLimiter) syncWithReplicas(ctx context.Context, others *database.UsageSync, logger *slog.Logger) {
 	ticker := time.NewTicker(usageSyncInterval)
 	defer ticker.Stop()
-	for alone := false; ; {
+	for failing := false; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
 		err := l.syncUsage(ctx, others)
-		if err != nil && !alone && ctx.Err() == nil {
-			logger.WarnContext(ctx, "cannot exchange rate limits with the other replicas; limiting alone", slog.Any("error", err))
+		if err != nil && !failing && ctx.Err() == nil {
+			logger.WarnContext(ctx, "rate limit sync failed, each replica limits separately", slog.Any("error", err))
 		}
-		alone = err != nil
+		failing = err != nil
 	}
 }
 
-// syncUsage tells the other replicas what callers used here and takes what they
-// used there. What cannot be told is not told later: it would be out of date.
+// syncUsage sends local usage to the other replicas and adds theirs. Usage that cannot
+// be sent is dropped, because it would be outdated later.
 func (l *rateLimiter) syncUsage(ctx context.Context, others *database.UsageSync) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*usageSyncInterval) // a connection can die without a sign
+	ctx, cancel := context.WithTimeout(ctx, 2*usageSyncInterval) // a connection can hang
 	defer cancel()
 	scopes := map[string]*keyedLimiter{"key": l.byKey, "address": l.byAddress}
 	used := map[string]int64{}
@@ -49,10 +49,10 @@ func (l *rateLimiter) syncUsage(ctx context.Context, others *database.UsageSync)
 			used[scope+" "+caller] = n
 		}
 	}
-	elsewhere, err := others.Exchange(ctx, used)
-	for name, n := range elsewhere {
+	remote, err := others.Exchange(ctx, used)
+	for name, n := range remote {
 		scope, caller, _ := strings.Cut(name, " ")
-		if limiter := scopes[scope]; limiter != nil { // a newer replica may limit more
+		if limiter := scopes[scope]; limiter != nil { // a newer version may have more scopes
 			limiter.addRemoteUsage(caller, n)
 		}
 	}

@@ -14,14 +14,14 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// testReplica is a replica as far as limits go.
+// testReplica is the rate limiter of a replica.
 type testReplica struct {
 	*rateLimiter
 	db    *database.DB
 	usage *database.UsageSync
 }
 
-// openReplicas opens so many replicas on one store, with a clock that stands still.
+// openReplicas opens n replicas with one database and a fake clock.
 func openReplicas(t *testing.T, address string, clock *markettest.Clock, n int) []testReplica {
 	t.Helper()
 	all := make([]testReplica, n)
@@ -31,15 +31,15 @@ func openReplicas(t *testing.T, address string, clock *markettest.Clock, n int) 
 		l, err := newRateLimiter(true, true, clock.Now)
 		testutil.Must(t, err)
 		all[i] = testReplica{rateLimiter: l, db: db, usage: db.NewUsageSync()}
-		testutil.Must(t, all[i].syncUsage(t.Context(), all[i].usage)) // from here on it hears the others
+		testutil.Must(t, all[i].syncUsage(t.Context(), all[i].usage)) // starts receiving from the others
 	}
 	return all
 }
 
-// exhaust asks for all it can get of a replica.
-func (s testReplica) exhaust(t *testing.T, as string) (admitted int) {
+// exhaust sends requests until the replica limits them.
+func (s testReplica) exhaust(t *testing.T, address string) (admitted int) {
 	t.Helper()
-	ctx := auth.WithRequest(t.Context(), &auth.Request{Address: as})
+	ctx := auth.WithRequest(t.Context(), &auth.Request{Address: address})
 	for {
 		_, err := s.allowRequest(ctx)
 		if err != nil {
@@ -52,9 +52,9 @@ func (s testReplica) exhaust(t *testing.T, as string) (admitted int) {
 	}
 }
 
-// TestSyncUsage: a caller that takes all it can get of three replicas, which
-// exchange in turns, gets a bit more than one would give at first and the same in
-// the long run. Once the store is gone each replica limits alone.
+// TestSyncUsage checks that a caller of three replicas is allowed slightly more than the
+// limit at first, and the limit in the long run. Without the database each replica
+// applies the limit alone.
 func TestSyncUsage(t *testing.T) {
 	t.Parallel()
 	const replicas, a = 3, "192.0.2.1"
@@ -62,48 +62,48 @@ func TestSyncUsage(t *testing.T) {
 	clock := &markettest.Clock{}
 	clock.Advance(time.Hour)
 	all := openReplicas(t, services.NewPostgresDatabase(t), clock, replicas)
-	// run has the caller ask everywhere every tenth of a second, and the replicas
-	// exchange every second, each at a time of its own.
-	run := func(seconds int, exchange func(testReplica)) (admitted int) {
+	// run exhausts all replicas every tenth of a second. Each replica syncs every second,
+	// at a different time.
+	run := func(seconds int, sync func(testReplica)) (admitted int) {
 		for tick := range 10 * seconds {
 			for i, s := range all {
 				admitted += s.exhaust(t, a)
 				if tick%10 == 3*i {
-					exchange(s)
+					sync(s)
 				}
 			}
 			clock.Advance(time.Second / 10)
 		}
 		return admitted
 	}
-	works := func(s testReplica) { testutil.Must(t, s.syncUsage(t.Context(), s.usage)) }
+	syncOK := func(s testReplica) { testutil.Must(t, s.syncUsage(t.Context(), s.usage)) }
 
 	const first, later = 20, 60
-	// What a replica has told is known everywhere two seconds after it was used.
-	most := perSecond*first + burst + (replicas-1)*(burst+2*perSecond+tenth)
-	if got := run(first, works); got > most {
-		t.Errorf("%d requests were admitted in %d s, want at most %d", got, first, most)
+	// Usage is known on all replicas after two seconds.
+	limit := perSecond*first + burst + (replicas-1)*(burst+2*perSecond+tenth)
+	if got := run(first, syncOK); got > limit {
+		t.Errorf("%d requests were admitted in %d s, want at most %d", got, first, limit)
 	}
-	if got := run(later, works); got > perSecond*(later+2) || got < perSecond*later*9/10 {
+	if got := run(later, syncOK); got > perSecond*(later+2) || got < perSecond*later*9/10 {
 		t.Errorf("%d requests were admitted in the next %d s, want about %d a second", got, later, perSecond)
 	}
 
 	for _, s := range all {
 		testutil.Must(t, s.db.Close())
 	}
-	away := func(s testReplica) {
+	syncFails := func(s testReplica) {
 		if s.syncUsage(t.Context(), s.usage) == nil {
-			t.Error("exchanged without the store")
+			t.Error("sync succeeded without the database")
 		}
 	}
-	run(2, away)
-	if got := run(later, away); got != replicas*perSecond*later {
-		t.Errorf("alone, they admitted %d in %d s, want %d times %d a second", got, later, replicas, perSecond)
+	run(2, syncFails)
+	if got := run(later, syncFails); got != replicas*perSecond*later {
+		t.Errorf("without sync, %d requests were admitted in %d s, want %d times %d a second", got, later, replicas, perSecond)
 	}
 }
 
-// TestSyncUsage_threshold: a caller is told of when it has used a tenth of what a
-// second gives, and then all that it used.
+// TestSyncUsage_threshold checks that a caller is reported once it has used a tenth of
+// its calls for a second, with all of its usage.
 func TestSyncUsage_threshold(t *testing.T) {
 	t.Parallel()
 	const tenth = 10
@@ -115,10 +115,10 @@ func TestSyncUsage_threshold(t *testing.T) {
 		_, err := s.allowRequest(ctx)
 		testutil.Must(t, err)
 		testutil.Must(t, s.syncUsage(t.Context(), s.usage))
-		var told []string
-		testutil.Must(t, s.db.Read(t.Context()).Raw("SELECT callers::text || used::text FROM usage").Scan(&told).Error)
-		if n < tenth-1 && len(told) != 0 || n == tenth-1 && !slices.Equal(told, []string{`{"key A"}{10}`}) {
-			t.Errorf("after %d requests the others are told %q", n+1, told)
+		var reported []string
+		testutil.Must(t, s.db.Read(t.Context()).Raw("SELECT callers::text || used::text FROM usage").Scan(&reported).Error)
+		if n < tenth-1 && len(reported) != 0 || n == tenth-1 && !slices.Equal(reported, []string{`{"key A"}{10}`}) {
+			t.Errorf("after %d requests: got %q", n+1, reported)
 		}
 	}
 }

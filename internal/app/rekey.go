@@ -19,42 +19,42 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// RekeyOptions is which store is to be sealed with which key.
+// RekeyOptions selects the database and the keys for [Rekey].
 type RekeyOptions struct {
 	Database     string
-	SecretKey    string // empty has the key beside the database replaced
+	SecretKey    string // if empty, Rekey generates a key and replaces the key file
 	OldSecretKey string
 }
 
-// Rekey seals everything in a store anew with another key, and tells of each page of
-// rows. The key beside a database gets its place when all is sealed with the new one;
-// the old one is kept beside it, and where is returned. Cut off anywhere, it is begun
-// again with the same command, and a server that is started in between serves on with
-// both keys.
-func Rekey(ctx context.Context, r RekeyOptions, logger *slog.Logger, tell func(auth.ReencryptProgress)) (kept string, err error) {
+// Rekey re-encrypts all secrets in a database with a new key, and calls onProgress
+// after each page of rows. If the key is in a key file, Rekey replaces the file at the
+// end, and returns the path of a copy of the old key. An interrupted Rekey can be
+// repeated. Until then a server accepts both keys.
+func Rekey(ctx context.Context, r RekeyOptions, logger *slog.Logger, onProgress func(auth.ReencryptProgress)) (oldKeyPath string, err error) {
 	if !database.IsPostgres(r.Database) {
 		if _, err := os.Stat(r.Database); err != nil {
-			return "", fmt.Errorf("open database: %w", err) // it would be made
+			return "", fmt.Errorf("open database: %w", err) // Open would create it
 		}
 	} else if r.SecretKey == "" {
-		return "", errors.New("secret-key: must be given with PostgreSQL, and the one to replace as old-secret-key")
+		return "", errors.New("secret-key: must be set for PostgreSQL, with the current key as old-secret-key")
 	}
 	db, err := database.Open(ctx, r.Database, logger)
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	box, err := r.sealer()
+	cipher, err := r.sealer()
 	if err != nil {
 		return "", fmt.Errorf("secret key: %w", err)
 	}
-	if err := reencryptSecrets(ctx, db, box, tell); err != nil || r.SecretKey != "" {
+	audit  *audit.Log
+	if err := reencryptSecrets(ctx, db, cipher, onProgress); err != nil || r.SecretKey != "" {
 		return "", err
 	}
 	return replaceKey(keyPath(r.Database))
 }
 
-// sealer seals with the new key and opens with both.
+// sealer returns a cipher that encrypts with the new key and decrypts with both.
 func (r *RekeyOptions) sealer() (*auth.Cipher, error) {
 	if r.SecretKey != "" {
 		return newSealer(r.SecretKey, r.OldSecretKey)
@@ -65,7 +65,7 @@ func (r *RekeyOptions) sealer() (*auth.Cipher, error) {
 		return nil, err
 	}
 	key, err := readKey(path + pendingKeySuffix)
-	if err == nil && len(key) < secretKeyLength { // it was cut off, and has sealed nothing
+	if err == nil && len(key) < secretKeyLength { // partially written, so nothing is encrypted with it
 		err = cmp.Or(os.Remove(path+pendingKeySuffix), fs.ErrNotExist)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,16 +78,16 @@ func (r *RekeyOptions) sealer() (*auth.Cipher, error) {
 	return newSealer(key, old)
 }
 
-// reencryptSecrets goes through all that is sealed.
-func reencryptSecrets(ctx context.Context, db *database.DB, box *auth.Cipher, tell func(auth.ReencryptProgress)) error {
-	if !db.IsShared() { // what is replaced is not to be left in the file
+// reencryptSecrets re-encrypts all tables with secrets and adds an audit entry.
+func reencryptSecrets(ctx context.Context, db *database.DB, cipher *auth.Cipher, onProgress func(auth.ReencryptProgress)) error {
+	if !db.IsShared() { // overwrite the old ciphertext in the file
 		err := db.Write(ctx, func(tx *database.Tx) error { return tx.Exec("PRAGMA secure_delete = ON").Error })
 		if err != nil {
 			return err
 		}
 	}
 	for _, table := range []auth.EncryptedTable{webhooks.EncryptedColumns(), idempotency.EncryptedColumns()} {
-		if err := auth.Reencrypt(ctx, db, box, table, tell); err != nil {
+		if err := auth.Reencrypt(ctx, db, cipher, table, onProgress); err != nil {
 			return err
 		}
 	}
@@ -97,15 +97,15 @@ func reencryptSecrets(ctx context.Context, db *database.DB, box *auth.Cipher, te
 	})
 }
 
-// replaceKey puts the new key in the place of the old one, which gets a name of its
-// own.
-func replaceKey(path string) (kept string, err error) {
-	kept = path + ".until-" + time.Now().UTC().Format("20060102T150405.000000Z")
-	if err := os.Link(path, kept); err != nil {
+// replaceKey replaces the key file with the new key, and returns the path of a copy
+// of the old key.
+func replaceKey(path string) (oldKeyPath string, err error) {
+	oldKeyPath = path + ".until-" + time.Now().UTC().Format("20060102T150405.000000Z")
+	if err := os.Link(path, oldKeyPath); err != nil {
 		return "", err
 	}
 	if err := os.Rename(path+pendingKeySuffix, path); err != nil {
 		return "", err
 	}
-	return kept, database.Fsync(filepath.Dir(path))
+	return oldKeyPath, database.Fsync(filepath.Dir(path))
 }

@@ -11,28 +11,28 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// runner lets the market run agents: the executor does it, signed with the
-// agent's secret.
+// runner implements market.Runner with the executor. It signs requests with the
+// webhook secret of the agent.
 type runner struct {
 	executor *executor.Executor
 	webhooks *webhooks.Webhooks
 	metrics  *metrics
 }
 
-// CheckRunnable refuses an agent that cannot run here.
+// CheckRunnable returns an error if this server cannot run the agent.
 func (r *runner) CheckRunnable(agent *models.Agent) error {
 	return r.executor.CheckRunnable(executorAgent(agent))
 }
 
-// Run has the executor run the agent, and counts and traces the run.
-func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task, terms market.RunOptions) (outcome market.RunResult, err error) {
-	kind, begun := executionKind(agent), time.Now()
+// Run runs the agent, and records metrics and a trace span.
+func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task, options market.RunOptions) (outcome market.RunResult, err error) {
+	kind, start := executionKind(agent), time.Now()
 	r.metrics.executionsRunning[kind].Inc()
-	ctx, span := tracing.StartClient(ctx, "run "+kind) // it is a stranger, and is told nothing of the trace
+	ctx, span := tracing.StartClient(ctx, "run "+kind) // the trace is not propagated to third parties
 	span.SetString("agentmarket.task", task.ID)
 	defer func() {
 		r.metrics.executionsRunning[kind].Dec()
-		r.metrics.observeExecution(kind, outcome, err, time.Since(begun))
+		r.metrics.observeExecution(kind, outcome, err, time.Since(start))
 		if err != nil {
 			span.SetError(string(models.CodeOf(err)))
 		}
@@ -44,7 +44,7 @@ func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task
 	}
 	out, err := r.executor.Run(ctx, executorAgent(agent), secret, executor.Job{
 		TaskID: task.ID, HirerID: task.PosterID, Description: task.Description, Budget: task.Budget, CreatedAt: task.CreatedAt,
-		Deadline: terms.Deadline, Background: terms.Background, OnText: terms.OnText,
+		Deadline: options.Deadline, Background: options.Background, OnText: options.OnText,
 	})
 	return market.RunResult(out), err
 }

@@ -13,15 +13,15 @@ import (
 	"agentmarket.space/server/internal/config"
 )
 
-// secretKeyLength is how many characters a key has that was made here: 32 bytes in hex.
+// secretKeyLength is the length of a generated key: 32 bytes in hex.
 const secretKeyLength = 64
 
-// pendingKeySuffix ends the name of the key that a rekeying has not finished with. A
-// server opens what is sealed with it, so that it serves whatever was cut off.
+// pendingKeySuffix is the suffix of the new key file during a rekey. The server also
+// decrypts with this key, so that it can start after an interrupted rekey.
 const pendingKeySuffix = ".new"
 
-// openSealer makes the box that seals secrets, with the configured key or the one
-// kept beside the database, which is made at the first start.
+// openSealer returns the cipher for secrets. It uses the configured key, or the key
+// file next to the database, which it creates on the first start.
 func openSealer(c config.Config) (*auth.Cipher, error) {
 	if c.SecretKey != "" {
 		return newSealer(c.SecretKey, c.OldSecretKey)
@@ -34,14 +34,15 @@ func openSealer(c config.Config) (*auth.Cipher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("secret key: %w", err)
 	}
-	next, err := readKey(path + pendingKeySuffix)
+	pending, err := readKey(path + pendingKeySuffix)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("secret key: %w", err)
 	}
-	return newSealer(key, next)
+	return newSealer(key, pending)
 }
 
-// newSealer seals with a key, and opens what another one sealed unless it is empty.
+// newSealer returns a cipher that encrypts with key, and decrypts with key and, unless
+// it is empty, other.
 func newSealer(key, other string) (*auth.Cipher, error) {
 	if other == "" {
 		return auth.NewCipher([]byte(key))
@@ -49,21 +50,21 @@ func newSealer(key, other string) (*auth.Cipher, error) {
 	return auth.NewCipher([]byte(key), []byte(other))
 }
 
-// keyPath is where the key of a database is kept that is given none.
+// keyPath returns the path of the key file of a database.
 func keyPath(database string) string { return database + ".key" }
 
 func readKey(path string) (string, error) {
-	key, err := os.ReadFile(path) //nolint:gosec // the operator names the database
+	key, err := os.ReadFile(path) //nolint:gosec // the operator chooses the path
 	return strings.TrimSpace(string(key)), err
 }
 
-// makeKey writes a fresh key that only the owner may read. It never overwrites
-// one.
+// makeKey creates a key file with a random key and mode 0600. It returns an error if
+// the file exists.
 func makeKey(path string) (string, error) {
 	raw := make([]byte, secretKeyLength/2)
 	_, _ = rand.Read(raw)
 	key := hex.EncodeToString(raw)
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names the database
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator chooses the path
 	if err != nil {
 		return "", err
 	}

@@ -12,50 +12,51 @@ import (
 )
 
 const (
-	// defaultCSP is the policy for answers that are no pages, as the OWASP REST
-	// Security Cheat Sheet has it.
+	// defaultCSP is the policy for responses other than HTML pages, from the OWASP REST
+	// Security Cheat Sheet.
 	defaultCSP = "default-src 'none'; frame-ancestors 'none'"
-	// hstsHeader is a year, as the OWASP Secure Headers Project has it.
+	// hstsHeader is one year, from the OWASP Secure Headers Project.
 	hstsHeader = "max-age=31536000"
 )
 
-// bodyReadTimeout is how long a client may take to send a request's body.
+// bodyReadTimeout bounds the time in which a client sends the request body.
 const bodyReadTimeout = 15 * time.Second
 
-// secureHeaders sets the headers that keep browsers from harm, answers them when they
-// ask for leave (CORS), turns away writes that another site's page sends, and
-// puts a deadline on reading and answering.
-func secureHeaders(origins []string, answerTime time.Duration, overTLS bool, next http.Handler) http.Handler {
+// secureHeaders sets the security headers, handles CORS preflight requests, rejects
+// cross-origin writes of other sites with FORBIDDEN, and sets read and write
+// deadlines.
+func secureHeaders(origins []string, writeTimeout time.Duration, overTLS bool, next http.Handler) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
 	for _, origin := range origins {
 		if err := crossOrigin.AddTrustedOrigin(origin); err != nil {
-			continue // graph.NewServer refuses a malformed one at start
+			continue // graph.NewServer reports malformed origins at the start
 		}
 	}
 	crossOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		compat.WriteError(w, r, models.Errorf(models.Forbidden, "a page of another origin may not do this"), nil)
+		compat.WriteError(w, r, models.Errorf(models.Forbidden, "cross-origin request blocked"), nil)
 	}))
-	guarded := crossOrigin.Handler(next)
-	safe := [...]string{"nosniff", "no-referrer", "DENY", defaultCSP, hstsHeader}
+	protected := crossOrigin.Handler(next)
+	headerValues := [...]string{"nosniff", "no-referrer", "DENY", defaultCSP, hstsHeader}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h["X-Content-Type-Options"] = safe[0:1:1] // as Set would, without an allocation
-		h["Referrer-Policy"] = safe[1:2:2]
-		h["X-Frame-Options"] = safe[2:3:3]
-		h["Content-Security-Policy"] = safe[3:4:4] // pages have their own
+		h["X-Content-Type-Options"] = headerValues[0:1:1] // like Set, without an allocation
+		h["Referrer-Policy"] = headerValues[1:2:2]
+		h["X-Frame-Options"] = headerValues[2:3:3]
+		h["Content-Security-Policy"] = headerValues[3:4:4] // pages set their own
 		if overTLS {
-			h["Strict-Transport-Security"] = safe[4:5:5]
+			h["Strict-Transport-Security"] = headerValues[4:5:5]
 		}
 		if allowOrigin(h, r, origins) && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		setDeadlines(w, r, answerTime)
-		guarded.ServeHTTP(w, r)
+		setDeadlines(w, r, writeTimeout)
+		protected.ServeHTTP(w, r)
 	})
 }
 
-// allowOrigin answers a page of an allowed origin and reports whether it is one.
+// allowOrigin sets the CORS headers if the origin is allowed, and reports whether it
+// is.
 func allowOrigin(h http.Header, r *http.Request, origins []string) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" || !slices.Contains(origins, origin) {
@@ -70,12 +71,12 @@ func allowOrigin(h http.Header, r *http.Request, origins []string) bool {
 	return true
 }
 
-// setDeadlines bounds how long the connection waits for the client. The read
-// deadline goes when the body is in: past it, it would end a long answer.
-func setDeadlines(w http.ResponseWriter, r *http.Request, answerTime time.Duration) {
+// setDeadlines sets the read and write deadlines of the connection. The read deadline
+// is cleared at the end of the body, because it would interrupt a long response.
+func setDeadlines(w http.ResponseWriter, r *http.Request, writeTimeout time.Duration) {
 	control := http.NewResponseController(w)
 	now := time.Now()
-	_ = control.SetWriteDeadline(now.Add(answerTime))
+	_ = control.SetWriteDeadline(now.Add(writeTimeout))
 	if r.ContentLength == 0 {
 		return
 	}
@@ -84,7 +85,7 @@ func setDeadlines(w http.ResponseWriter, r *http.Request, answerTime time.Durati
 	}
 }
 
-// deadlineBody lifts the read deadline at the end of the body.
+// deadlineBody clears the read deadline at the end of the body.
 type deadlineBody struct {
 	io.ReadCloser
 	control *http.ResponseController

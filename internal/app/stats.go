@@ -12,26 +12,26 @@ import (
 )
 
 const (
-	// scrapeTimeout is how long figures may take to be read from the store.
+	// scrapeTimeout bounds the queries of a scrape.
 	scrapeTimeout = 5 * time.Second
-	// countsMaxAge and balancesMaxAge are how old figures from the store may be, so that
-	// nobody who scrapes can make the store work: Prometheus asks every 15 s to a
-	// minute. Wallets are added up one by one.
+	// countsMaxAge and balancesMaxAge are the lifetimes of cached stats, so that frequent
+	// scrapes do not load the database. Prometheus scrapes every 15 s to 60 s. Balances
+	// live longer because their query sums up all wallets.
 	countsMaxAge   = 10 * time.Second
 	balancesMaxAge = time.Minute
 )
 
-// statsCollector are what is read from the store for metrics. They are left out while they
-// cannot be read.
+// statsCollector collects metrics from the database. It omits metrics that it cannot
+// read.
 type statsCollector struct {
 	db          *database.DB
 	now         func() time.Time
-	baseContext context.Context //nolint:containedctx // a collector is given none
+	baseContext context.Context //nolint:containedctx // Collect has no context
 
 	readable, issued, fees, wallets, escrow, ledgerDrift, activeTasks, pendingDeliveries, suspendedWebhooks, jobs, oldestJob *prometheus.Desc
 
 	mu                           sync.Mutex
-	countsReadAt, balancesReadAt time.Time // when they were read
+	countsReadAt, balancesReadAt time.Time
 	countMetrics                 []prometheus.Metric
 	balanceMetrics               []prometheus.Metric
 }
@@ -42,21 +42,21 @@ func newStatsCollector(db *database.DB, now func() time.Time) *statsCollector {
 	}
 	return &statsCollector{
 		db: db, now: now, baseContext: context.Background(), //nolint:forbidigo // as above
-		readable:          desc("figures_readable", "1 when the figures from the store could be read."),
-		issued:            desc("credits_issued", "Credits granted so far."),
-		fees:              desc("credits_fees", "Credits the platform earned."),
+		readable:          desc("figures_readable", "1 if the stats could be read from the database."),
+		issued:            desc("credits_issued", "Total credits granted."),
+		fees:              desc("credits_fees", "Total platform fees, in credits."),
 		wallets:           desc("credits_in_wallets", "Credits in wallets.", "part"),
-		escrow:            desc("credits_in_escrow", "Credits of tasks that somebody works on."),
-		ledgerDrift:       desc("ledger_drift_credits", "Credits issued that are neither in wallets nor in escrow nor fees: not 0 means that the ledger is wrong."),
+		escrow:            desc("credits_in_escrow", "Credits held in escrow for tasks and hires."),
+		ledgerDrift:       desc("ledger_drift_credits", "Issued credits minus wallets, escrow and fees. Any value other than 0 is a ledger error."),
 		activeTasks:       desc("tasks_under_way", "Tasks that are open or assigned."),
-		pendingDeliveries: desc("deliveries_pending", "Webhook deliveries that wait for an attempt."),
-		suspendedWebhooks: desc("webhooks_suspended", "Webhooks that are suspended."),
-		jobs:              desc("jobs", "Jobs that are not done.", "queue", "state"),
-		oldestJob:         desc("jobs_oldest_seconds", "For how long the oldest job has been due that nobody has begun.", "queue"),
+		pendingDeliveries: desc("deliveries_pending", "Webhook deliveries waiting for an attempt."),
+		suspendedWebhooks: desc("webhooks_suspended", "Suspended webhooks."),
+		jobs:              desc("jobs", "Unfinished jobs.", "queue", "state"),
+		oldestJob:         desc("jobs_oldest_seconds", "Time since the oldest waiting job became due.", "queue"),
 	}
 }
 
-// Describe names the figures.
+// Describe implements prometheus.Collector.
 func (f *statsCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
 		f.readable, f.issued, f.fees, f.wallets, f.escrow, f.ledgerDrift, f.activeTasks, f.pendingDeliveries, f.suspendedWebhooks, f.jobs, f.oldestJob,
@@ -65,7 +65,8 @@ func (f *statsCollector) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect hands out the figures, and reads them first when they are old.
+// Collect implements prometheus.Collector. It queries the database if the cached
+// stats have expired.
 func (f *statsCollector) Collect(out chan<- prometheus.Metric) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -73,27 +74,27 @@ func (f *statsCollector) Collect(out chan<- prometheus.Metric) {
 	defer cancel()
 	readable := 1.0
 	for _, part := range []struct {
-		at    *time.Time
-		every time.Duration
-		kept  *[]prometheus.Metric
-		read  func(*database.Snapshot) ([]prometheus.Metric, error)
+		readAt  *time.Time
+		maxAge  time.Duration
+		metrics *[]prometheus.Metric
+		query   func(*database.Snapshot) ([]prometheus.Metric, error)
 	}{
 		{&f.countsReadAt, countsMaxAge, &f.countMetrics, f.readCounts},
 		{&f.balancesReadAt, balancesMaxAge, &f.balanceMetrics, f.readBalances},
 	} {
-		if now := f.now(); part.at.IsZero() || now.Sub(*part.at) >= part.every {
+		if now := f.now(); part.readAt.IsZero() || now.Sub(*part.readAt) >= part.maxAge {
 			err := f.db.Snapshot(ctx, func(state *database.Snapshot) (err error) {
-				*part.kept, err = part.read(state)
+				*part.metrics, err = part.query(state)
 				return err
 			})
-			if *part.at = now; err != nil { // it is tried again as soon as counts are
-				*part.at, *part.kept = now.Add(countsMaxAge-part.every), nil
+			if *part.readAt = now; err != nil { // retry after countsMaxAge
+				*part.readAt, *part.metrics = now.Add(countsMaxAge-part.maxAge), nil
 			}
 		}
-		if *part.kept == nil {
+		if *part.metrics == nil {
 			readable = 0
 		}
-		for _, metric := range *part.kept {
+		for _, metric := range *part.metrics {
 			out <- metric
 		}
 	}
@@ -104,7 +105,8 @@ func constGauge[N int64 | float64](desc *prometheus.Desc, value N, labels ...str
 	return prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(value), labels...)
 }
 
-// readCounts reads what is under way: never all that was.
+// readCounts counts active tasks, pending deliveries, suspended webhooks and jobs. No
+// query reads finished rows.
 func (f *statsCollector) readCounts(state *database.Snapshot) ([]prometheus.Metric, error) {
 	var n struct{ Tasks, Deliveries, Suspended int64 }
 	err := state.Raw(`SELECT (SELECT COUNT(*) FROM tasks WHERE status = 'open') + (SELECT COUNT(*) FROM tasks WHERE status = 'assigned') AS tasks,
@@ -118,18 +120,18 @@ func (f *statsCollector) readCounts(state *database.Snapshot) ([]prometheus.Metr
 		return nil, err
 	}
 	counts := []prometheus.Metric{constGauge(f.activeTasks, n.Tasks), constGauge(f.pendingDeliveries, n.Deliveries), constGauge(f.suspendedWebhooks, n.Suspended)}
-	late := map[string]float64{}
+	lag := map[string]float64{}
 	for _, q := range queues {
 		counts = append(counts, constGauge(f.jobs, q.Jobs, q.Queue, string(q.State)))
-		late[q.Queue] = max(late[q.Queue], q.Lag.Seconds())
+		lag[q.Queue] = max(lag[q.Queue], q.Lag.Seconds())
 	}
-	for queue, seconds := range late {
+	for queue, seconds := range lag {
 		counts = append(counts, constGauge(f.oldestJob, seconds, queue))
 	}
 	return counts, nil
 }
 
-// readBalances reads where the credits are.
+// readBalances reads the balance sheet of the ledger.
 func (f *statsCollector) readBalances(state *database.Snapshot) ([]prometheus.Metric, error) {
 	b, err := ledger.ReadBalanceSheet(state)
 	if err != nil {

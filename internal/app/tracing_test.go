@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -26,14 +25,14 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// traceCollector is what a collector was sent.
+// traceCollector records the spans that it receives.
 type traceCollector struct {
 	mu      sync.Mutex
 	spans   []*trace.Span
-	payload []byte // all of it
+	payload []byte // all request bodies
 }
 
-// newTraceCollector is a collector that speaks OTLP over HTTP.
+// newTraceCollector starts a collector for OTLP over HTTP.
 func newTraceCollector(t *testing.T) (*traceCollector, string) {
 	t.Helper()
 	c := &traceCollector{}
@@ -57,32 +56,32 @@ func newTraceCollector(t *testing.T) (*traceCollector, string) {
 	return c, server.URL
 }
 
-// spanPath is a span's name after those of what it is part of, up to one that was sent.
-func (c *traceCollector) spanPath(of *trace.Span) string {
-	path := of.GetName()
+// spanPath returns the names of the ancestors of a span and of the span itself.
+func (c *traceCollector) spanPath(span *trace.Span) string {
+	path := span.GetName()
 	for {
-		var whole *trace.Span
-		for _, span := range c.spans {
-			if string(span.GetSpanId()) == string(of.GetParentSpanId()) {
-				whole = span
+		var parent *trace.Span
+		for _, s := range c.spans {
+			if string(s.GetSpanId()) == string(span.GetParentSpanId()) {
+				parent = s
 			}
 		}
-		if whole == nil {
+		if parent == nil {
 			return path
 		}
-		of, path = whole, whole.GetName()+" > "+path
+		span, path = parent, parent.GetName()+" > "+path
 	}
 }
 
-// TestTraces: the trace that a client begins has all that followed from its post, up to
-// the first attempt of the webhook, and the run of an agent that it hired. The next attempt is a trace of its own that names
-// that one. The collector is told nothing secret.
+// TestTraces checks that the trace of a client contains everything that its postTask and
+// its hire cause, up to the first webhook attempt. The next attempt is a separate
+// trace that links to the first. Spans contain no secrets.
 func TestTraces(t *testing.T) {
 	t.Parallel()
 	c, endpoint := newTraceCollector(t)
 	receiver := httptest.NewUnstartedServer(http.NotFoundHandler())
 	receiver.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	receiver.StartTLS() // nobody trusts its certificate: every attempt fails
+	receiver.StartTLS() // every attempt fails, its certificate is not trusted
 	t.Cleanup(receiver.Close)
 	b := newTestServer(t, func(c *config.Config) {
 		c.OTLPEndpoint, c.WebhookRetries = endpoint, []time.Duration{10 * time.Millisecond}
@@ -103,7 +102,7 @@ func TestTraces(t *testing.T) {
 	b.do(t, http.MethodGet, "/api/wallet", "", "X-API-Key", poster, "traceparent", "00-"+trace+"-"+parent+"-01")
 	b.do(t, http.MethodPost, "/api/execute", fmt.Sprintf(`{"agent_id":%q,"task_description":"Secret task","budget":20}`, id), "X-API-Key", poster,
 		"traceparent", "00-"+trace+"-"+parent+"-01")
-	testutil.Eventually(t, "both attempts were made", func() bool {
+	testutil.Eventually(t, "two attempts", func() bool {
 		return strings.Contains(b.do(t, http.MethodPost, "/graphql", `{"query":"{ viewer { webhook { deliveries { nodes { status } } } } }"}`, "X-API-Key", worker).body, "FAILED")
 	})
 	stop()
@@ -126,37 +125,37 @@ func TestTraces(t *testing.T) {
 		}
 	}
 	const post = "POST graphql > mutation postTask > Mutation.postTask > transaction"
-	const hired = "POST /api/execute > transaction"
+	const execute = "POST /api/execute > transaction"
 	const deliver = post + " > match webhooks > transaction > deliver webhook"
 	for _, path := range []string{
 		"GET /api/wallet", "POST graphql", "POST graphql > mutation postTask", "POST graphql > mutation postTask > Mutation.postTask", post, post + " > match webhooks",
 		post + " > match webhooks > transaction", deliver, deliver + " > POST webhook", deliver + " > transaction",
-		"POST /api/execute", "POST /api/execute > run endpoint", hired, // it is hired, and it is settled
+		"POST /api/execute", "POST /api/execute > run endpoint", execute, // once for the hire and once for the settlement
 	} {
 		want := 1
-		if path == hired {
+		if path == execute {
 			want = 2
 		}
 		if paths[path] != want {
-			t.Errorf("%d spans are %s, want %d", paths[path], path, want)
+			t.Errorf("got %d spans %s, want %d", paths[path], path, want)
 		}
 		delete(paths, path)
 	}
 	if len(paths) > 0 {
-		t.Errorf("there are further spans: %v", paths)
+		t.Errorf("unexpected spans: %v", paths)
 	}
 	if links != 1 {
-		t.Errorf("%d later attempts name the first", links)
+		t.Errorf("got %d attempts with a link to the trace, want 1", links)
 	}
 	for _, secret := range []string{worker, poster, "Secret", "secret-path"} {
 		if strings.Contains(string(c.payload), secret) {
-			t.Errorf("the collector was told %q", secret)
+			t.Errorf("the spans contain %q", secret)
 		}
 	}
 }
 
-// TestTraces_webSocketOperations: an operation of a socket is a trace of its own, not a part of the
-// request that opened the socket hours ago.
+// TestTraces_webSocketOperations checks that each operation of a WebSocket is a separate
+// trace.
 func TestTraces_webSocketOperations(t *testing.T) {
 	t.Parallel()
 	c, endpoint := newTraceCollector(t)
@@ -167,21 +166,21 @@ func TestTraces_webSocketOperations(t *testing.T) {
 	}
 	_ = response.Body.Close()
 	t.Cleanup(func() { _ = conn.Close() })
-	say := func(message, until string) {
+	send := func(message, until string) {
 		t.Helper()
 		if err := conn.WriteMessage(websocket.TextMessage, []byte(message)); err != nil {
 			t.Fatal(err)
 		}
 		for text := ""; until != "" && !strings.Contains(text, until); {
-			_, heard, err := conn.ReadMessage()
-			if text = string(heard); err != nil {
+			_, data, err := conn.ReadMessage()
+			if text = string(data); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	say(`{"type":"connection_init"}`, "connection_ack")
+	send(`{"type":"connection_init"}`, "connection_ack")
 	for i := range 2 {
-		say(fmt.Sprintf(`{"type":"subscribe","id":"%d","payload":{"query":"{ marketplace { version } }"}}`, i), "complete")
+		send(fmt.Sprintf(`{"type":"subscribe","id":"%d","payload":{"query":"{ marketplace { version } }"}}`, i), "complete")
 	}
 	poster, err := b.market.Register(t.Context(), market.RegisterAgentInput{Name: "Bot"})
 	if err != nil {
@@ -190,7 +189,7 @@ func TestTraces_webSocketOperations(t *testing.T) {
 	if _, err := b.market.Post(t.Context(), auth.Actor{AgentID: poster.Agent.ID}, market.PostTaskInput{Title: "T", Description: "D", Budget: 2}); err != nil {
 		t.Fatal(err)
 	}
-	say(`{"type":"subscribe","id":"s","payload":{"query":"subscription { taskPosted(after: \"0\") { cursor } }"}}`, `"cursor"`) // it goes on, and has begun
+	send(`{"type":"subscribe","id":"s","payload":{"query":"subscription { taskPosted(after: \"0\") { cursor } }"}}`, `"cursor"`) // the subscription stays open
 	if err := b.tracer.Close(context.WithoutCancel(t.Context())); err != nil {
 		t.Fatal(err)
 	}
@@ -205,20 +204,20 @@ func TestTraces_webSocketOperations(t *testing.T) {
 		}
 	}
 	if roots["GET graphql"] != 1 || roots["query marketplace"] != 2 || roots["subscription taskPosted"] != 1 || len(traces) != 4 {
-		t.Errorf("%d traces begin with %v", len(traces), roots)
+		t.Errorf("got %d traces with roots %v", len(traces), roots)
 	}
 }
 
-// TestTraces_disabled: without a collector nothing is begun, and a client's traceparent is
-// left alone.
+// TestTraces_disabled checks that without a collector no span is recorded and the
+// traceparent header is ignored.
 func TestTraces_disabled(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, nil)
 	if b.tracer != nil {
-		t.Error("there is a tracer")
+		t.Error("got a tracer")
 	}
 	if _, span := b.tracer.StartRequest(httptest.NewRequest(http.MethodGet, "/", http.NoBody), "GET", "other"); span.IsRecording() {
-		t.Error("a span is noted")
+		t.Error("the span is recording")
 	}
 	b.register(t, `,"capabilities":["work"],"webhook_url":"https://agent.example.com/hook"`)
 	got := b.do(t, http.MethodPost, "/api/tasks", `{"title":"T","description":"D","budget":2,"required_capabilities":["work"]}`, "X-API-Key", b.register(t, ""),
@@ -229,26 +228,6 @@ func TestTraces_disabled(t *testing.T) {
 	var jobs, traced int64
 	err := b.db.Read(t.Context()).Raw("SELECT COUNT(*), COUNT(*) FILTER (WHERE CAST(args AS TEXT) LIKE '%trace%') FROM river_job").Row().Scan(&jobs, &traced)
 	if err != nil || jobs != 1 || traced != 0 {
-		t.Errorf("%d of %d jobs have a trace (%v)", traced, jobs, err)
+		t.Errorf("%d of %d jobs contain a trace (%v)", traced, jobs, err)
 	}
-}
-
-// start serves on a listener of the server's own, with all that runs in the background.
-func (b *testServer) start(t *testing.T) (stop func()) {
-	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- b.Run(ctx, listener) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil && !strings.Contains(err.Error(), "Server closed") {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(stop)
-	return stop
 }

@@ -12,43 +12,43 @@ import (
 type backupCommand struct {
 	config.File `embed:""`
 
-	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database."`
-	To       string `required:"" help:"Path of the backup, where nothing may be."`
+	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database to back up."`
+	To       string `required:"" help:"Path of the backup file to create. Must not exist yet." placeholder:"FILE"`
 }
 
-// Run prints the ledger's report of the backup.
+// Run writes the backup, verifies its ledger and prints the ledger report.
 func (c *backupCommand) Run(ctx context.Context, to client.Streams) error {
-	shown := startProgress(to.Err, "writing the backup", unknownTotal)
+	bar := startProgress(to.Err, "writing the backup", unknownTotal)
 	err := database.Backup(ctx, c.Database, c.To, func(state *database.Snapshot) error {
-		shown.finish()
+		bar.finish()
 		return verifyLedger(state, to)
 	})
-	shown.finish()
+	bar.finish()
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(to.Err, "Backed up. Keep the secret key elsewhere: the one the server was given, or what is in %s.key.\n", c.Database)
+	_, err = fmt.Fprintf(to.Err, "Backup complete. It does not contain the secret key: store that separately (the configured key, or %s.key).\n", c.Database)
 	return err
 }
 
 type restoreCommand struct {
 	config.File `embed:""`
 
-	From     string `required:"" help:"Path of the backup."`
-	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database, where nothing may be."`
+	From     string `required:"" help:"Path of the backup file." placeholder:"FILE"`
+	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database to create. Must not exist yet."`
 }
 
-// Run prints the ledger's report of what is restored.
+// Run restores the backup, verifies its ledger and prints the ledger report.
 func (c *restoreCommand) Run(ctx context.Context, to client.Streams) error {
-	shown := startProgress(to.Err, "restoring", unknownTotal)
+	bar := startProgress(to.Err, "restoring the backup", unknownTotal)
 	err := database.Restore(ctx, c.From, c.Database, func(state *database.Snapshot) error {
-		shown.finish()
+		bar.finish()
 		return verifyLedger(state, to)
 	})
-	shown.finish()
+	bar.finish()
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(to.Err, "Restored. Serve it with the secret key of the server that was backed up, given or in %s.key.\n", c.Database)
+	_, err = fmt.Fprintf(to.Err, "Restore complete. Start the server with the secret key of the original server, in AGENTMARKET_SECRET_KEY or in %s.key.\n", c.Database)
 	return err
 }

@@ -10,66 +10,66 @@ import (
 )
 
 type completionCommand struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"Shell to complete in: bash, zsh or fish."`
 }
 
-// Help says where the script goes.
+// Help explains how to load the script.
 func (*completionCommand) Help() string {
-	return "For this shell alone:\n\n  source <(agentmarket completion bash)\n\nFor all to come, write it where the shell looks:\n\n" +
+	return "Load completion into the current shell:\n\n  source <(agentmarket completion bash)\n\nInstall it for new shells:\n\n" +
 		"  agentmarket completion bash > /etc/bash_completion.d/agentmarket\n" +
 		"  agentmarket completion zsh > \"${fpath[1]}/_agentmarket\"\n" +
 		"  agentmarket completion fish > ~/.config/fish/completions/agentmarket.fish"
 }
 
-// Run prints the script. It knows the commands and flags of this program and asks for
-// nothing when it completes.
+// Run prints the script. The script contains every command and flag, and does not
+// run the program to complete a word.
 func (c *completionCommand) Run(parsed *kong.Context, to client.Streams) error {
-	stops := completionNodes(parsed.Model.Node, "")
+	nodes := completionNodes(parsed.Model.Node, "")
 	script := map[string]func([]completionNode) string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}[c.Shell]
-	_, err := fmt.Fprint(to.Out, script(stops))
+	_, err := fmt.Fprint(to.Out, script(nodes))
 	return err
 }
 
-// completionNode is where a command line may have got to, and what can come next.
+// completionNode is a command path and the words that can follow it.
 type completionNode struct {
 	path       string      // the commands so far, each after a space
-	candidates []candidate // commands, and the values of the argument that comes first
+	candidates []candidate // subcommands, and the values of the first argument
 	flags      []candidate
-	values     map[string][]string // of a flag that takes one, as far as they are known
+	values     map[string][]string // the known values of each flag that takes one
 }
 
-// candidate is one that can come next.
+// candidate is a word that completes a command line, with its description.
 type candidate struct{ text, help string }
 
-func completionNodes(node *kong.Node, at string) []completionNode {
-	here := completionNode{path: at, values: map[string][]string{}}
-	with := node.AllFlags(true)
-	if node.DefaultCmd != nil {
-		with = node.DefaultCmd.AllFlags(true)
+func completionNodes(parent *kong.Node, path string) []completionNode {
+	node := completionNode{path: path, values: map[string][]string{}}
+	flagGroups := parent.AllFlags(true)
+	if parent.DefaultCmd != nil {
+		flagGroups = parent.DefaultCmd.AllFlags(true)
 	}
-	for _, flags := range with {
+	for _, flags := range flagGroups {
 		for _, flag := range flags {
 			name := "--" + flag.Name
-			here.flags = append(here.flags, candidate{name, flag.Help})
+			node.flags = append(node.flags, candidate{name, flag.Help})
 			if !flag.IsBool() {
-				here.values[name] = enumValues(flag.Value)
+				node.values[name] = enumValues(flag.Value)
 			}
 		}
 	}
-	if len(node.Positional) > 0 {
-		for _, value := range enumValues(node.Positional[0]) {
-			here.candidates = append(here.candidates, candidate{text: value})
+	if len(parent.Positional) > 0 {
+		for _, value := range enumValues(parent.Positional[0]) {
+			node.candidates = append(node.candidates, candidate{text: value})
 		}
 	}
-	stops := []completionNode{here}
-	for _, child := range node.Children {
+	nodes := []completionNode{node}
+	for _, child := range parent.Children {
 		if child.Hidden {
 			continue
 		}
-		stops[0].candidates = append(stops[0].candidates, candidate{child.Name, child.Help})
-		stops = append(stops, completionNodes(child, at+" "+child.Name)...)
+		nodes[0].candidates = append(nodes[0].candidates, candidate{child.Name, child.Help})
+		nodes = append(nodes, completionNodes(child, path+" "+child.Name)...)
 	}
-	return stops
+	return nodes
 }
 
 func enumValues(value *kong.Value) []string {
@@ -79,19 +79,20 @@ func enumValues(value *kong.Value) []string {
 	return value.EnumSlice()
 }
 
-// quotedPaths are the stops that a word leads to, quoted, with or between them.
-func quotedPaths(stops []completionNode, or string) string {
+// quotedPaths returns the quoted paths of all nodes except the root, joined by
+// separator.
+func quotedPaths(nodes []completionNode, separator string) string {
 	var all []string
-	for _, s := range stops {
-		if s.path != "" {
-			all = append(all, shellQuote(s.path))
+	for _, n := range nodes {
+		if n.path != "" {
+			all = append(all, shellQuote(n.path))
 		}
 	}
-	return strings.Join(all, or)
+	return strings.Join(all, separator)
 }
 
-// shellQuote is a text as a shell takes it literally; fish takes it so too, as long as
-// there is no backslash in it.
+// shellQuote quotes text for a POSIX shell. It also works in fish for text
+// without backslashes.
 func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'"'"'`) + "'" }
 
 func joinTexts(words ...candidate) string {

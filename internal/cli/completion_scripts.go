@@ -7,31 +7,31 @@ import (
 	"strings"
 )
 
-// bashScript completes in bash. Where nothing is known that could come, bash offers
-// the names of files.
-func bashScript(stops []completionNode) string {
+// bashScript returns the completion script for bash. Where the script knows no
+// words, bash completes file names.
+func bashScript(nodes []completionNode) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, `# Completion of agentmarket for bash.
 _agentmarket() {
-    local at="" word words cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}"
+    local cmdpath="" word words cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}"
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case "$at $word" in
-        %s) at="$at $word" ;;
+        case "$cmdpath $word" in
+        %s) cmdpath="$cmdpath $word" ;;
         esac
     done
-    # bash takes --flag=value for three words.
+    # bash splits --flag=value into three words.
     [ "$cur" = "=" ] && cur=""
     [ "$prev" = "=" ] && prev="${COMP_WORDS[COMP_CWORD-2]}"
-    case "$at $prev" in
-`, quotedPaths(stops, " | "))
-	for _, s := range stops {
-		for _, flag := range slices.Sorted(maps.Keys(s.values)) {
-			fmt.Fprintf(&out, "    %s) words=%s ;;\n", shellQuote(s.path+" "+flag), shellQuote(strings.Join(s.values[flag], " ")))
+    case "$cmdpath $prev" in
+`, quotedPaths(nodes, " | "))
+	for _, n := range nodes {
+		for _, flag := range slices.Sorted(maps.Keys(n.values)) {
+			fmt.Fprintf(&out, "    %s) words=%s ;;\n", shellQuote(n.path+" "+flag), shellQuote(strings.Join(n.values[flag], " ")))
 		}
 	}
-	out.WriteString("    *)\n        case \"$at\" in\n")
-	for _, s := range stops {
-		fmt.Fprintf(&out, "        %s) words=%s ;;\n", shellQuote(s.path), shellQuote(joinTexts(append(s.candidates, s.flags...)...)))
+	out.WriteString("    *)\n        case \"$cmdpath\" in\n")
+	for _, n := range nodes {
+		fmt.Fprintf(&out, "        %s) words=%s ;;\n", shellQuote(n.path), shellQuote(joinTexts(append(n.candidates, n.flags...)...)))
 	}
 	out.WriteString(`        esac
         ;;
@@ -43,33 +43,34 @@ complete -o bashdefault -o default -F _agentmarket agentmarket
 	return out.String()
 }
 
-// zshScript completes in zsh, with what each word is for.
-func zshScript(stops []completionNode) string {
+// zshScript returns the completion script for zsh. It shows a description with
+// each word.
+func zshScript(nodes []completionNode) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, `#compdef agentmarket
 # Completion of agentmarket for zsh.
 _agentmarket() {
-    local at="" word
+    local cmdpath="" word
     local -a next flags
     for word in "${(@)words[2,CURRENT-1]}"; do
-        case "$at $word" in
-        %s) at="$at $word" ;;
+        case "$cmdpath $word" in
+        %s) cmdpath="$cmdpath $word" ;;
         esac
     done
-    case "$at ${words[CURRENT-1]}" in
-`, quotedPaths(stops, "|"))
-	for _, s := range stops {
-		for _, flag := range slices.Sorted(maps.Keys(s.values)) {
-			if values := s.values[flag]; len(values) > 0 {
-				fmt.Fprintf(&out, "    %s) compadd -- %s; return ;;\n", shellQuote(s.path+" "+flag), strings.Join(values, " "))
+    case "$cmdpath ${words[CURRENT-1]}" in
+`, quotedPaths(nodes, "|"))
+	for _, n := range nodes {
+		for _, flag := range slices.Sorted(maps.Keys(n.values)) {
+			if values := n.values[flag]; len(values) > 0 {
+				fmt.Fprintf(&out, "    %s) compadd -- %s; return ;;\n", shellQuote(n.path+" "+flag), strings.Join(values, " "))
 			} else {
-				fmt.Fprintf(&out, "    %s) _files; return ;;\n", shellQuote(s.path+" "+flag))
+				fmt.Fprintf(&out, "    %s) _files; return ;;\n", shellQuote(n.path+" "+flag))
 			}
 		}
 	}
-	out.WriteString("    esac\n    case \"$at\" in\n")
-	for _, s := range stops {
-		fmt.Fprintf(&out, "    %s)\n        next=(%s)\n        flags=(%s)\n        ;;\n", shellQuote(s.path), zshDescriptions(s.candidates), zshDescriptions(s.flags))
+	out.WriteString("    esac\n    case \"$cmdpath\" in\n")
+	for _, n := range nodes {
+		fmt.Fprintf(&out, "    %s)\n        next=(%s)\n        flags=(%s)\n        ;;\n", shellQuote(n.path), zshDescriptions(n.candidates), zshDescriptions(n.flags))
 	}
 	out.WriteString(`    esac
     (( $#next )) && _describe command next
@@ -80,7 +81,7 @@ if [ "${funcstack[1]}" = _agentmarket ]; then _agentmarket; else compdef _agentm
 	return out.String()
 }
 
-// zshDescriptions are words as _describe takes them: with what they are for after a colon.
+// zshDescriptions formats words for zsh's _describe, as word:description.
 func zshDescriptions(words []candidate) string {
 	all := make([]string, len(words))
 	for i, w := range words {
@@ -92,28 +93,28 @@ func zshDescriptions(words []candidate) string {
 	return strings.Join(all, " ")
 }
 
-// fishScript completes in fish.
-func fishScript(stops []completionNode) string {
+// fishScript returns the completion script for fish.
+func fishScript(nodes []completionNode) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, `# Completion of agentmarket for fish.
-function __agentmarket_at
-    set -l at ""
+function __agentmarket_path
+    set -l cmdpath ""
     for word in (commandline -opc)[2..-1]
-        contains -- "$at $word" %s; and set at "$at $word"
+        contains -- "$cmdpath $word" %s; and set cmdpath "$cmdpath $word"
     end
-    test "$at" = "$argv[1]"
+    test "$cmdpath" = "$argv[1]"
 end
-`, quotedPaths(stops, " "))
-	for _, s := range stops {
-		begin := "complete -c agentmarket -n " + shellQuote(`__agentmarket_at "`+s.path+`"`)
-		for _, w := range s.candidates {
-			fmt.Fprintf(&out, "%s -f -a %s -d %s\n", begin, w.text, shellQuote(w.help))
+`, quotedPaths(nodes, " "))
+	for _, n := range nodes {
+		prefix := "complete -c agentmarket -n " + shellQuote(`__agentmarket_path "`+n.path+`"`)
+		for _, w := range n.candidates {
+			fmt.Fprintf(&out, "%s -f -a %s -d %s\n", prefix, w.text, shellQuote(w.help))
 		}
-		for _, flag := range s.flags {
-			fmt.Fprintf(&out, "%s -l %s -d %s", begin, strings.TrimPrefix(flag.text, "--"), shellQuote(flag.help))
-			if values, takes := s.values[flag.text]; takes && len(values) > 0 {
+		for _, flag := range n.flags {
+			fmt.Fprintf(&out, "%s -l %s -d %s", prefix, strings.TrimPrefix(flag.text, "--"), shellQuote(flag.help))
+			if values, takesValue := n.values[flag.text]; takesValue && len(values) > 0 {
 				fmt.Fprintf(&out, " -x -a %s", shellQuote(strings.Join(values, " ")))
-			} else if takes {
+			} else if takesValue {
 				out.WriteString(" -r")
 			}
 			out.WriteString("\n")

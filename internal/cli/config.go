@@ -15,10 +15,11 @@ type configCommand struct {
 	config.File   `embed:""`
 	config.Config `embed:""`
 
-	JSON bool `help:"Print JSON, for programs." name:"json"`
+	JSON bool `help:"Print JSON." name:"json"`
 }
 
-// Run prints what 'serve' would go by when it is given the same.
+// Run prints the settings that 'serve' would use with the same flags, environment
+// and file. Secrets are masked.
 func (c *configCommand) Run(parsed *kong.Context, to client.Streams) error {
 	settings, err := config.Settings(parsed)
 	if err != nil {
@@ -35,7 +36,7 @@ func (c *configCommand) Run(parsed *kong.Context, to client.Streams) error {
 		return encoder.Encode(byName)
 	}
 	table := tabwriter.NewWriter(to.Out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "SETTING\tFROM\tVALUE") // Flush tells what failed
+	_, _ = fmt.Fprintln(table, "SETTING\tSOURCE\tVALUE") // Flush returns the error
 	for _, setting := range settings {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\n", setting.Name, setting.Source, setting.Value)
 	}

@@ -14,19 +14,20 @@ import (
 type migrateCommand struct {
 	config.File `embed:""`
 
-	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database or a postgres:// address; no server may be at it."`
-	Status   bool   `help:"Say what there is to do and change nothing; a server may be at it."`
+	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database, or a postgres:// address. Stop the server first."`
+	Status   bool   `help:"List pending migrations without applying them. Safe while the server runs."`
 }
 
-// Run says what it did, or with --status what there is to do.
+// Run applies the pending migrations and lists them. With --status it only lists
+// them.
 func (c *migrateCommand) Run(ctx context.Context, to client.Streams) (err error) {
 	var before *database.SchemaStatus
 	if c.Status {
 		before, err = database.ReadSchemaStatus(ctx, c.Database)
 	} else {
-		shown := startProgress(to.Err, "migrating", unknownTotal)
+		bar := startProgress(to.Err, "applying migrations", unknownTotal)
 		before, err = database.Migrate(ctx, c.Database, app.NewLogger(to.Err))
-		shown.finish()
+		bar.finish()
 	}
 	if err != nil {
 		return err
@@ -36,16 +37,16 @@ func (c *migrateCommand) Run(ctx context.Context, to client.Streams) (err error)
 }
 
 func (c *migrateCommand) report(before *database.SchemaStatus) string {
-	is, done := "was", "applied"
+	verb, label := "was", "applied"
 	if c.Status {
-		is, done = "is", "to apply"
+		verb, label = "is", "pending"
 	}
-	lines := []string{fmt.Sprintf("%s: the schema %s at %d, this program's is %d", before.Location, is, before.Current, before.Latest)}
+	lines := []string{fmt.Sprintf("%s: schema version %s %d, latest is %d", before.Location, verb, before.Current, before.Latest)}
 	for _, name := range before.Pending {
-		lines = append(lines, done+": "+name)
+		lines = append(lines, label+": "+name)
 	}
 	if len(before.Pending) == 0 {
-		lines = append(lines, "nothing to apply")
+		lines = append(lines, "no pending migrations")
 	}
 	return strings.Join(lines, "\n") + "\n"
 }

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestConfig: what is printed is what 'serve' would go by, for people and for programs,
-// and shows no secret.
+// TestConfig checks the effective configuration as a table and as JSON, without
+// secrets.
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "settings.json")
@@ -20,24 +20,24 @@ func TestConfig(t *testing.T) {
 	}
 	text, stderr, code := runCLI(t, "config", "--config", path, "--lease=4h", "--database=postgres://somebody:secret@db1/market", "--secret-key=0123456789abcdef")
 	if code != 0 || stderr != "" || strings.Contains(text, "0123456789") || strings.Contains(text, ":secret") {
-		t.Errorf("ended with %d, said %q and printed %s", code, stderr, text)
+		t.Errorf("exit code %d, stderr %q, stdout %s", code, stderr, text)
 	}
 	for _, row := range []string{`lease +flag +4h0m0s`, `open-for +file +2h0m0s`, `operator-key +file +\*+`, `addr +default +127\.0\.0\.1:8080`} {
 		if !regexp.MustCompile("(?m)^" + row + "$").MatchString(text) {
-			t.Errorf("no row is like %q in\n%s", row, text)
+			t.Errorf("no row matches %q in\n%s", row, text)
 		}
 	}
 	text, _, code = runCLI(t, "config", "--config", path, "--json")
 	var settings map[string]struct{ Value, From, Variable string }
 	if err := json.Unmarshal([]byte(text), &settings); err != nil || code != 0 {
-		t.Fatalf("ended with %d and printed %s: %v", code, text, err)
+		t.Fatalf("exit code %d, stdout %s: %v", code, text, err)
 	}
 	if got := settings["open-for"]; got.Value != "2h0m0s" || got.From != "file" || got.Variable != "AGENTMARKET_OPEN_FOR" {
-		t.Errorf("open-for is %+v", got)
+		t.Errorf("got open-for %+v", got)
 	}
 }
 
-// TestSchema: the schema that is printed is the file it is made from.
+// TestSchema checks that the printed schema is schema.graphqls.
 func TestSchema(t *testing.T) {
 	t.Parallel()
 	want, err := os.ReadFile("../../schema.graphqls")
@@ -45,12 +45,12 @@ func TestSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	if text, _, code := runCLI(t, "schema"); code != 0 || text != string(want) {
-		t.Errorf("ended with %d and printed %s", code, text)
+		t.Errorf("exit code %d, stdout %s", code, text)
 	}
 }
 
-// TestCompletion_bash: a real bash completes commands, flags, what flags and arguments can
-// be, and leaves the rest to the names of files.
+// TestCompletion_bash checks completion in bash for commands, flags and values, and the
+// fallback to file names.
 func TestCompletion_bash(t *testing.T) {
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
@@ -58,11 +58,11 @@ func TestCompletion_bash(t *testing.T) {
 	case err != nil && os.Getenv("CI") != "":
 		t.Fatal(err)
 	case err != nil:
-		t.Skip("there is no bash")
+		t.Skip("bash is not installed")
 	}
 	script, _, code := runCLI(t, "completion", "bash")
 	if code != 0 {
-		t.Fatalf("ended with %d", code)
+		t.Fatalf("exit code %d", code)
 	}
 	for line, want := range map[string]string{
 		"ver":                              "verify version",
@@ -86,12 +86,12 @@ func TestCompletion_bash(t *testing.T) {
 		cmd.Args = append(cmd.Args, words...)
 		got, err := cmd.CombinedOutput()
 		if err != nil || strings.TrimSuffix(string(got), "\n") != want {
-			t.Errorf("%q is completed with %q, want %q (%v)", line, got, want, err)
+			t.Errorf("%q: got completion %q, want %q (%v)", line, got, want, err)
 		}
 	}
 }
 
-// TestCompletion_zshAndFish: where there is a zsh or a fish, it takes its script.
+// TestCompletion_zshAndFish checks the syntax of the scripts if the shell is installed.
 func TestCompletion_zshAndFish(t *testing.T) {
 	t.Parallel()
 	for _, shell := range []string{"zsh", "fish"} {
@@ -105,8 +105,8 @@ func TestCompletion_zshAndFish(t *testing.T) {
 		}
 		cmd := exec.CommandContext(t.Context(), path, "-n")
 		cmd.Stdin = strings.NewReader(script)
-		if said, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: %v: %s", shell, err, said)
+		if output, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", shell, err, output)
 		}
 	}
 }

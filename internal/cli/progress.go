@@ -9,49 +9,49 @@ import (
 	"agentmarket.space/server/internal/app"
 )
 
-// unknownTotal is how much there is to do where nobody knows beforehand.
+// unknownTotal is the total of a progress whose end is not known in advance.
 const unknownTotal = -1
 
-// redrawInterval is how often a terminal is written to at most.
+// redrawInterval is the shortest time between two writes to the terminal.
 const redrawInterval = 100 * time.Millisecond
 
-// progress shows at a terminal that something goes on, and how far it has got. It
-// leaves no trace there; elsewhere it writes nothing.
+// progress is a progress bar on a terminal. It is erased when it finishes. If the
+// output is not a terminal, it writes nothing.
 type progress struct{ bar *progressbar.ProgressBar }
 
-// startProgress shows what is being done; of is how much there is to do.
-func startProgress(to io.Writer, doing string, of int64) *progress {
-	return &progress{progressbar.NewOptions64(of, progressbar.OptionSetWriter(to), progressbar.OptionSetVisibility(app.IsTerminal(to)),
-		progressbar.OptionSetDescription(doing), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(redrawInterval), progressbar.OptionShowCount(),
+// startProgress shows a bar with a description of the work and its total.
+func startProgress(w io.Writer, description string, total int64) *progress {
+	return &progress{progressbar.NewOptions64(total, progressbar.OptionSetWriter(w), progressbar.OptionSetVisibility(app.IsTerminal(w)),
+		progressbar.OptionSetDescription(description), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(redrawInterval), progressbar.OptionShowCount(),
 		progressbar.OptionSpinnerType(14), progressbar.OptionSetRenderBlankState(true), progressbar.OptionClearOnFinish())}
 }
 
-// set shows that so much is done.
-func (p *progress) set(done int64) { _ = p.bar.Set64(done) } // it is only shown
+func (p *progress) set(done int64) { _ = p.bar.Set64(done) } // a display error is not an error of the command
 
-// finish takes it away.
-func (p *progress) finish() { _ = p.bar.Finish() } // it was only shown
+// finish erases the bar.
+func (p *progress) finish() { _ = p.bar.Finish() } // as in set
 
-// stepProgress is progress through one thing after another.
+// stepProgress shows one bar after another, one for each named step.
 type stepProgress struct {
 	out     io.Writer
 	name    string
 	current *progress
 }
 
-// update shows how far the thing of a name has got.
-func (s *stepProgress) update(name string, done, of int64) {
+// update shows the progress of the named step, and starts its bar if it is a new
+// step.
+func (s *stepProgress) update(name string, done, total int64) {
 	if s.current == nil || s.name != name {
 		s.finish()
-		s.name, s.current = name, startProgress(s.out, name, of)
+		s.name, s.current = name, startProgress(s.out, name, total)
 	}
 	s.current.set(done)
-	if done >= of {
+	if done >= total {
 		s.finish()
 	}
 }
 
-// finish takes away what is shown.
+// finish erases the current bar.
 func (s *stepProgress) finish() {
 	if s.current != nil {
 		s.current.finish()

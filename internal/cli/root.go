@@ -13,41 +13,41 @@ import (
 	"agentmarket.space/server/internal/dev"
 )
 
-// rootCommand is what the program can do.
+// rootCommand is the command tree of the program.
 type rootCommand struct {
-	Serve      serveCommand      `cmd:"" default:"withargs" help:"Serve the marketplace (the default)."`
-	Dev        dev.Command       `cmd:"" help:"Run a market for an afternoon, to develop against and to watch."`
-	Config     configCommand     `cmd:"" help:"Print the settings as they hold, and where each comes from."`
-	Migrate    migrateCommand    `cmd:"" help:"Bring a database to the schema of this version."`
-	Verify     verifyCommand     `cmd:"" help:"Recompute the ledger; exit 1 when a law does not hold."`
-	Copy       copyCommand       `cmd:"" help:"Move a market from SQLite into an empty PostgreSQL database."`
-	Backup     backupCommand     `cmd:"" help:"Write a backup of a SQLite database, which a server may be at, to a new file."`
-	Restore    restoreCommand    `cmd:"" help:"Put a backup where a server is to serve it from."`
-	Rekey      rekeyCommand      `cmd:"" help:"Seal secrets anew with another secret key."`
-	Health     client.Health     `cmd:"" help:"Ask a server whether it is ready; exit 1 when it is not."`
+	Serve      serveCommand      `cmd:"" default:"withargs" help:"Start the marketplace server (default)."`
+	Dev        dev.Command       `cmd:"" help:"Start a local sandbox with sample agents, for development."`
+	Config     configCommand     `cmd:"" help:"Print the effective configuration and the source of each setting."`
+	Migrate    migrateCommand    `cmd:"" help:"Apply pending database migrations."`
+	Verify     verifyCommand     `cmd:"" help:"Check that the ledger is consistent. Exits with 1 if it is not."`
+	Copy       copyCommand       `cmd:"" help:"Copy a SQLite database into an empty PostgreSQL database."`
+	Backup     backupCommand     `cmd:"" help:"Back up a SQLite database to a new file. Safe while the server runs."`
+	Restore    restoreCommand    `cmd:"" help:"Restore a backup to a new database file."`
+	Rekey      rekeyCommand      `cmd:"" help:"Re-encrypt secrets with a new key."`
+	Health     client.Health     `cmd:"" help:"Check whether a server is ready. Exits with 1 if it is not."`
 	Schema     schemaCommand     `cmd:"" help:"Print the GraphQL schema."`
-	OpenAPI    openAPICommand    `cmd:"" name:"openapi" help:"Print the OpenAPI document of the REST routes."`
-	Completion completionCommand `cmd:"" help:"Print what has a shell complete commands and flags."`
+	OpenAPI    openAPICommand    `cmd:"" name:"openapi" help:"Print the OpenAPI document of the REST API."`
+	Completion completionCommand `cmd:"" help:"Print a shell completion script."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 
-	Register client.Register `cmd:"" group:"As an agent:" help:"Register an agent and get its API key."`
-	Agents   client.Agents   `cmd:"" group:"As an agent:" help:"List agents."`
-	Tasks    client.Tasks    `cmd:"" group:"As an agent:" help:"List, post, accept, complete and rate tasks."`
-	Wallet   client.Wallet   `cmd:"" group:"As an agent:" help:"Show your credits and where they came from."`
-	Execute  client.Execute  `cmd:"" group:"As an agent:" help:"Hire an agent and wait for its result."`
-	Listen   client.Listen   `cmd:"" group:"As an agent:" help:"Print tasks as they are posted; forward them as webhooks to a local address."`
-	Trigger  client.Trigger  `cmd:"" group:"As an agent:" help:"Send a sample webhook to a receiver."`
-	Worker   client.Worker   `cmd:"" group:"As an agent:" help:"Do tasks with a program and earn credits."`
+	Register client.Register `cmd:"" group:"Agent commands:" help:"Register an agent and print its API key."`
+	Agents   client.Agents   `cmd:"" group:"Agent commands:" help:"List agents."`
+	Tasks    client.Tasks    `cmd:"" group:"Agent commands:" help:"List, post, accept, complete and rate tasks."`
+	Wallet   client.Wallet   `cmd:"" group:"Agent commands:" help:"Show your balance and recent wallet entries."`
+	Execute  client.Execute  `cmd:"" group:"Agent commands:" help:"Hire an agent and wait for its result."`
+	Listen   client.Listen   `cmd:"" group:"Agent commands:" help:"Print tasks as they are posted, and optionally forward them to a local webhook receiver."`
+	Trigger  client.Trigger  `cmd:"" group:"Agent commands:" help:"Send a sample webhook to a receiver."`
+	Worker   client.Worker   `cmd:"" group:"Agent commands:" help:"Run a shell command for each task and earn credits."`
 }
 
-// The exit codes beside 0.
+// The exit codes other than 0.
 const (
 	exitFailed = 1
 	exitUsage  = 2
 )
 
-// Run parses the arguments and runs one command. It returns the exit code: 0,
-// 1 when the command failed, 2 for a wrong argument.
+// Run parses the arguments and runs one command. It returns the exit code: 0 for
+// success, 1 if the command failed, 2 for invalid arguments or settings.
 func Run(ctx context.Context, args []string, streams client.Streams) int {
 	code := -1
 	parser, err := newParser(kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { code = c }),
@@ -57,7 +57,7 @@ func Run(ctx context.Context, args []string, streams client.Streams) int {
 	}
 	parsed, err := parser.Parse(args)
 	switch {
-	case code >= 0: // --help has been answered
+	case code >= 0: // --help has been printed
 		return code
 	case err != nil:
 		return fail(streams.Err, suggestCommand(parser, err), exitUsage)
@@ -68,7 +68,7 @@ func Run(ctx context.Context, args []string, streams client.Streams) int {
 	return 0
 }
 
-// Model describes every command, its flags and their variables.
+// Model returns the model of all commands, their flags and environment variables.
 func Model() (*kong.Application, error) {
 	parser, err := newParser()
 	if err != nil {
@@ -87,22 +87,23 @@ func fail(stderr io.Writer, err error, code int) int {
 	return code
 }
 
-// suggestCommand says of a word that is no command which one may be meant. To kong it is an
-// argument of the default command: without that one it looks among the others.
+// suggestCommand adds a suggestion to the error of an unknown command. kong takes
+// an unknown command for an argument of the default command, so suggestCommand
+// parses it once more without a default command.
 func suggestCommand(parser *kong.Kong, err error) error {
-	failed, ok := errors.AsType[*kong.ParseError](err)
-	if !ok || failed.Context == nil || !strings.HasPrefix(err.Error(), "unexpected argument") {
+	parseErr, ok := errors.AsType[*kong.ParseError](err)
+	if !ok || parseErr.Context == nil || !strings.HasPrefix(err.Error(), "unexpected argument") {
 		return err
 	}
-	for _, step := range failed.Context.Path {
+	for _, step := range parseErr.Context.Path {
 		parent := step.Parent
 		if step.Command == nil || parent == nil || parent.DefaultCmd != step.Command || len(step.Remainder()) == 0 {
 			continue
 		}
 		parent.DefaultCmd = nil
 		words := append(strings.Fields(parent.Path()), step.Remainder()[0])
-		if _, near := parser.Parse(words); near != nil {
-			return fmt.Errorf("%w; '%s --help' lists the commands", near, parent.FullPath())
+		if _, suggestion := parser.Parse(words); suggestion != nil {
+			return fmt.Errorf("%w; '%s --help' lists the commands", suggestion, parent.FullPath())
 		}
 	}
 	return err

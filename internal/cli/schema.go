@@ -11,7 +11,7 @@ import (
 
 type schemaCommand struct{}
 
-// Run prints schema.graphqls as this program was built with it.
+// Run prints the schema.graphqls that the program was built with.
 func (*schemaCommand) Run(to client.Streams) error {
 	_, err := fmt.Fprint(to.Out, graph.Schema())
 	return err
@@ -20,11 +20,12 @@ func (*schemaCommand) Run(to client.Streams) error {
 type openAPICommand struct {
 	config.File `embed:""`
 
-	Addr      string `default:"127.0.0.1:8080" env:"AGENTMARKET_ADDR"       help:"Address that the server listens on."`
-	PublicURL string `                         env:"AGENTMARKET_PUBLIC_URL" help:"Address at which clients reach it; http:// and the listen address when empty."`
+	Addr      string `default:"127.0.0.1:8080" env:"AGENTMARKET_ADDR"       help:"Address that the server listens on, as host:port."`
+	PublicURL string `                         env:"AGENTMARKET_PUBLIC_URL" help:"Public URL of the server. Defaults to http:// and the listen address."`
 }
 
-// Run prints what a server with these settings answers at /openapi.json.
+// Run prints the document that a server with these settings serves at
+// /openapi.json.
 func (c *openAPICommand) Run(to client.Streams) error {
 	settings := config.Config{Addr: c.Addr, PublicURL: c.PublicURL}
 	document, err := compat.OpenAPIDocument(compat.Options{Version: version(), PublicURL: settings.BaseURL()})

@@ -16,18 +16,18 @@ type serveCommand struct {
 	config.Config `embed:""`
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx is done.
 func (c *serveCommand) Run(ctx context.Context, to client.Streams) (err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)
 	if err != nil {
-		return fmt.Errorf("%w: --addr takes another, 127.0.0.1:0 any that is free", err)
+		return fmt.Errorf("%w; choose another address with --addr, or 127.0.0.1:0 for a free port", err)
 	}
 	c.Complete(listener.Addr())
 	server, err := app.New(ctx, c.Config, version(), app.NewLogger(to.Err, c.Secrets()...))
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck,nolintlint // ctx has ended by then; from its cache the linter does not see that
+	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck,nolintlint // ctx is done by then; the linter misses that when it reads from its cache
 	if err := server.PrintStartupInfo(ctx, to.Err); err != nil {
 		return err
 	}

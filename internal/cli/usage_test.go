@@ -14,17 +14,17 @@ import (
 	"agentmarket.space/server/internal/client"
 )
 
-// runCLI runs the program. Only what ends by itself may be run so.
+// runCLI runs the program with a canceled context, for commands that do not serve.
 func runCLI(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, err bytes.Buffer
-	ended, cancel := context.WithCancel(t.Context())
-	cancel() // whatever goes on by mistake ends at once
-	code = cli.Run(ended, args, client.Streams{In: strings.NewReader(""), Out: &out, Err: &err})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // stops a command that serves by mistake
+	code = cli.Run(ctx, args, client.Streams{In: strings.NewReader(""), Out: &out, Err: &err})
 	return out.String(), err.String(), code
 }
 
-// leafCommands are the commands that can be run, those of the future too.
+// leafCommands returns all commands without subcommands, including hidden ones.
 func leafCommands(t *testing.T) []*kong.Node {
 	t.Helper()
 	model, err := cli.Model()
@@ -34,47 +34,47 @@ func leafCommands(t *testing.T) []*kong.Node {
 	return model.Leaves(false)
 }
 
-// TestUsage_rejectsBadArguments: every command is called wrongly in every way that it can be: a flag
-// that there is not, an argument too many, too few, a value of another type. It says
-// so in a line, ends with 2 and does nothing.
+// TestUsage_rejectsBadArguments calls every command with an unknown flag, too many and
+// too few arguments, and values of the wrong type. Each call prints one line and exits
+// with 2.
 func TestUsage_rejectsBadArguments(t *testing.T) {
 	t.Parallel()
 	for _, node := range leafCommands(t) {
 		t.Run(node.Path(), func(t *testing.T) {
 			t.Parallel()
-			right := validArgs(node)
-			refused := func(says string, args ...string) {
+			args := validArgs(node)
+			expectError := func(want string, args ...string) {
 				t.Helper()
 				stdout, stderr, code := runCLI(t, args...)
-				if code != 2 || stdout != "" || !strings.HasPrefix(stderr, "agentmarket: ") || !strings.Contains(stderr, says) || strings.Count(stderr, "\n") != 1 {
-					t.Errorf("%q ended with %d, printed %q and said %q, want %q", args, code, stdout, stderr, says)
+				if code != 2 || stdout != "" || !strings.HasPrefix(stderr, "agentmarket: ") || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 {
+					t.Errorf("%q: exit code %d, stdout %q, stderr %q, want %q", args, code, stdout, stderr, want)
 				}
 			}
-			refused("unknown flag --nonsense", append(slices.Clone(right), "--nonsense")...)
-			refused("unexpected argument surplus", append(slices.Clone(right), "surplus")...)
-			if bare := strings.Fields(node.Path()); len(bare) < len(right) {
-				refused("", bare...)
+			expectError("unknown flag --nonsense", append(slices.Clone(args), "--nonsense")...)
+			expectError("unexpected argument surplus", append(slices.Clone(args), "surplus")...)
+			if bare := strings.Fields(node.Path()); len(bare) < len(args) {
+				expectError("", bare...)
 			}
 			for _, flag := range node.Flags {
 				if isTyped(flag) {
-					refused("--"+flag.Name, append(slices.Clone(right), "--"+flag.Name+"=nonsense")...)
+					expectError("--"+flag.Name, append(slices.Clone(args), "--"+flag.Name+"=nonsense")...)
 				}
 				if !flag.IsBool() {
-					refused("--"+flag.Name, append(slices.Clone(right), "--"+flag.Name)...)
+					expectError("--"+flag.Name, append(slices.Clone(args), "--"+flag.Name)...)
 				}
 			}
 		})
 	}
 }
 
-// validArgs is a command with what it cannot do without.
+// validArgs returns a command line with all required arguments and flags.
 func validArgs(node *kong.Node) []string {
 	args := strings.Fields(node.Path())
 	for _, arg := range node.Positional {
 		switch {
 		case arg.Enum != "":
 			args = append(args, arg.EnumSlice()[0])
-		case strings.Contains(arg.Help, "Where to send"):
+		case strings.Contains(arg.Help, "URL of the receiver"):
 			args = append(args, "http://127.0.0.1:1")
 		default:
 			args = append(args, "1")
@@ -88,17 +88,16 @@ func validArgs(node *kong.Node) []string {
 	return args
 }
 
-// isTyped reports whether a flag does not take every text.
+// isTyped reports whether a flag rejects some values.
 func isTyped(flag *kong.Flag) bool {
-	of := flag.Target.Type()
-	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
-		of = of.Elem()
+	typ := flag.Target.Type()
+	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
+		typ = typ.Elem()
 	}
-	return flag.Enum != "" || of.Kind() != reflect.String
+	return flag.Enum != "" || typ.Kind() != reflect.String
 }
 
-// TestUsage_suggestsCommand: a word that is no command is answered with the one that may
-// be meant.
+// TestUsage_suggestsCommand checks the suggestions for unknown commands.
 func TestUsage_suggestsCommand(t *testing.T) {
 	t.Parallel()
 	for want, args := range map[string][]string{
@@ -113,18 +112,18 @@ func TestUsage_suggestsCommand(t *testing.T) {
 	} {
 		_, stderr, code := runCLI(t, args...)
 		if code != 2 || !strings.HasPrefix(stderr, "agentmarket: "+want) {
-			t.Errorf("%q ended with %d and said %q, want %q", args, code, stderr, want)
+			t.Errorf("%q: exit code %d, stderr %q, want %q", args, code, stderr, want)
 		}
 	}
 }
 
-// TestCompleteTask_rejectsBinaryInput: bytes that are no text are refused before anything is sent, since JSON
-// would have others instead.
+// TestCompleteTask_rejectsBinaryInput checks that invalid UTF-8 is rejected before a
+// request is sent.
 func TestCompleteTask_rejectsBinaryInput(t *testing.T) {
 	t.Parallel()
-	var said bytes.Buffer
-	to := client.Streams{In: strings.NewReader("\x89PNG\xff"), Out: &said, Err: &said}
-	if code := cli.Run(t.Context(), []string{"tasks", "complete", "1", "-", "--url=http://127.0.0.1:1"}, to); code != 1 || !strings.Contains(said.String(), "no UTF-8 text") {
-		t.Errorf("ended with %d and said %q", code, said.String())
+	var output bytes.Buffer
+	to := client.Streams{In: strings.NewReader("\x89PNG\xff"), Out: &output, Err: &output}
+	if code := cli.Run(t.Context(), []string{"tasks", "complete", "1", "-", "--url=http://127.0.0.1:1"}, to); code != 1 || !strings.Contains(output.String(), "not valid UTF-8") {
+		t.Errorf("exit code %d, output %q", code, output.String())
 	}
 }

@@ -14,19 +14,20 @@ import (
 type verifyCommand struct {
 	config.File `embed:""`
 
-	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database or a postgres:// address. A server may be at it."`
+	Database string `default:"agentmarket.db" env:"AGENTMARKET_DATABASE" help:"Path of the SQLite database, or a postgres:// address. Safe while the server runs."`
 }
 
-// Run prints the report as JSON.
+// Run recomputes the ledger and prints the report as JSON.
 func (c *verifyCommand) Run(ctx context.Context, to client.Streams) error {
 	return database.Inspect(ctx, c.Database, func(state *database.Snapshot) error { return verifyLedger(state, to) })
 }
 
-// verifyLedger writes the report on a ledger and fails when a law does not hold.
+// verifyLedger prints the report of the ledger as JSON. It returns an error if the
+// report has violations.
 func verifyLedger(state *database.Snapshot, to client.Streams) error {
-	shown := startProgress(to.Err, "recomputing the ledger", unknownTotal)
+	bar := startProgress(to.Err, "recomputing the ledger", unknownTotal)
 	report, err := ledger.Verify(state)
-	shown.finish()
+	bar.finish()
 	if err != nil {
 		return err
 	}
@@ -36,7 +37,7 @@ func verifyLedger(state *database.Snapshot, to client.Streams) error {
 		return err
 	}
 	if n := len(report.Violations); n > 0 {
-		return fmt.Errorf("the ledger does not hold: %d violations; keep a copy of the database as it is", n)
+		return fmt.Errorf("the ledger has %d violations: keep a copy of the database for investigation", n)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ func (*versionCommand) Run(to client.Streams) error {
 	return err
 }
 
-// version is the module's version, or the commit that was built.
+// version returns the version of the module, or the commit of a development build.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -1,4 +1,4 @@
-// Package client is the program as a client: it asks a market over its public
-// GraphQL API, as anybody can, and shows the answer to people as tables and to
-// programs as JSON. It opens no database and knows nothing of the server.
+// Package client implements the commands of an agent. They call a server over its
+// public GraphQL API and print the response as a table or as JSON. The package
+// does not open a database and does not import the server.
 package client

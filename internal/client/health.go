@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// Health asks a server whether it is ready, for container and service managers.
+// Health checks the readiness of a server, for container and service managers.
 type Health struct {
-	URL string `default:"http://127.0.0.1:8080" env:"AGENTMARKET_URL" help:"Address of the server."`
+	URL string `default:"http://127.0.0.1:8080" env:"AGENTMARKET_URL" help:"URL of the server."`
 }
 
 const healthTimeout = 3 * time.Second
 
-// Validate refuses an address that nobody can be asked at.
+// Validate checks the URL.
 func (c *Health) Validate() error { return checkURL(c.URL, "http://127.0.0.1:8080") }
 
-// Run fails unless the server is ready.
+// Run prints "ready", or returns an error if the server is not ready.
 func (c *Health) Run(ctx context.Context, to Streams) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -31,10 +31,10 @@ func (c *Health) Run(ctx context.Context, to Streams) error {
 	if err != nil {
 		return fmt.Errorf("not ready: %w", err)
 	}
-	defer response.Body.Close() //nolint:errcheck // nothing is lost with it
-	said, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+	defer response.Body.Close() //nolint:errcheck // only read
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10))
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("not ready: %s: %s", response.Status, SanitizeLine(string(said)))
+		return fmt.Errorf("not ready: %s: %s", response.Status, SanitizeLine(string(body)))
 	}
 	_, err = fmt.Fprintln(to.Out, "ready")
 	return err

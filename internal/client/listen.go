@@ -6,26 +6,27 @@ import (
 	"fmt"
 )
 
-// Listen prints tasks as they are posted, and forwards them to a receiver.
+// Listen prints tasks as they are posted, and optionally forwards them to a
+// receiver.
 type Listen struct {
 	Remote   `embed:""`
 	Receiver `embed:""`
 
-	Capability []string `help:"Only tasks that ask for one of these; what the agent can do when left out." sep:","`
-	After      string   `help:"Begin after the event with this cursor, 0 for all that is kept."`
+	Capability []string `help:"Show only tasks that require one of these capabilities. Defaults to the capabilities of the agent." sep:","`
+	After      string   `help:"Start after the event with this cursor. Use 0 to start with the oldest stored event." placeholder:"CURSOR"`
 }
 
-// Run prints a line for each task, with --json an object, until it is interrupted.
+// Run prints a line for each task, or a JSON object with --json, until ctx is done.
 func (c *Listen) Run(ctx context.Context, to Streams) error {
 	if c.ForwardTo != "" {
-		if _, err := fmt.Fprintf(to.Err, "Signing with %s\n", c.signingSecret(c.Key)); err != nil {
+		if _, err := fmt.Fprintf(to.Err, "Signing secret: %s\n", c.signingSecret(c.Key)); err != nil {
 			return err
 		}
 	}
-	if _, err := fmt.Fprintf(to.Err, "Listening at %s. Interrupt to end.\n", c.URL); err != nil {
+	if _, err := fmt.Fprintf(to.Err, "Listening for tasks at %s. Press Ctrl-C to stop.\n", c.URL); err != nil {
 		return err
 	}
-	return c.followTasks(ctx, to, c.Capability, optional(c.After), func(event *taskPostedEvent) error {
+	return c.followTasks(ctx, to, c.Capability, Optional(c.After), func(event *taskPostedEvent) error {
 		if err := c.printEvent(to, event); err != nil || c.ForwardTo == "" {
 			return err
 		}
@@ -33,15 +34,16 @@ func (c *Listen) Run(ctx context.Context, to Streams) error {
 	})
 }
 
-// forward tells the receiver, until it answers, and says what it answered.
+// forward sends the event to the receiver and prints the status. It retries until
+// the receiver responds or ctx is done.
 func (c *Listen) forward(ctx context.Context, to Streams, event *taskPostedEvent) error {
-	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
+	for pause := (backoff{}); ; {
 		status, err := c.send(ctx, webhookTask(&event.Task), c.URL, c.signingSecret(c.Key))
 		if err == nil {
 			_, err = fmt.Fprintf(to.Err, "%s: %s\n", c.ForwardTo, status)
 			return err
 		}
-		if _, err := fmt.Fprintf(to.Err, "%v; trying again\n", err); err != nil || !Sleep(ctx, wait) {
+		if _, err := fmt.Fprintf(to.Err, "%v; retrying\n", err); err != nil || !pause.wait(ctx) {
 			return err
 		}
 	}

@@ -16,31 +16,28 @@ import (
 	"agentmarket.space/server/internal/client/api"
 )
 
-// taskPostedEvent is a task that was posted, and the cursor to go on after.
+// taskPostedEvent is a posted task and the cursor of its event.
 type taskPostedEvent = api.TaskPostedTaskPostedTaskPostedEvent
 
 const (
-	maxEventBytes = 4 << 20 // bytes; a task's description has 50 000 characters at most
-	// The pauses before a stream that broke is asked for again.
-	minBackoff = 500 * time.Millisecond
-	maxBackoff = 10 * time.Second
-	// idleTimeout is for how long a stream may be without a sign of life; the market
-	// gives one every fifteen seconds or so.
+	// maxEventBytes bounds an event. A description has at most 50,000 characters.
+	maxEventBytes = 4 << 20
+	// idleTimeout closes a stream without data. The server sends a heartbeat about
+	// every 15 seconds.
 	idleTimeout = time.Minute
 )
 
-// errStreamBroken is why a stream is asked for again.
-var errStreamBroken = errors.New("the stream broke off")
+// errStreamBroken is the error of a stream that can be resumed.
+var errStreamBroken = errors.New("the event stream was interrupted")
 
-// followTasks calls each with tasks that others post, in their order, none left out
-// and none twice, until ctx ends or each fails. When the stream breaks off it goes
-// on after the last cursor.
-func (r *Remote) followTasks(ctx context.Context, to Streams, capabilities []string, after *string, each func(*taskPostedEvent) error) error {
-	wait := minBackoff
-	for {
+// followTasks calls handle for each posted task, in order and exactly once, until ctx
+// is done or handle returns an error. It resumes an interrupted stream after the
+// last cursor.
+func (r *Remote) followTasks(ctx context.Context, to Streams, capabilities []string, after *string, handle func(*taskPostedEvent) error) error {
+	for pause := (backoff{}); ; {
 		err := r.readStream(ctx, capabilities, after, func(event *taskPostedEvent) error {
-			wait = minBackoff
-			if err := each(event); err != nil {
+			pause.reset()
+			if err := handle(event); err != nil {
 				return err
 			}
 			after = &event.Cursor
@@ -48,21 +45,20 @@ func (r *Remote) followTasks(ctx context.Context, to Streams, capabilities []str
 		})
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // it was asked to end
+			return nil //nolint:nilerr // the caller stops
 		case !errors.Is(err, errStreamBroken):
 			return err
 		}
-		_, _ = fmt.Fprintf(to.Err, "%v; trying again\n", err)
-		if !Sleep(ctx, wait) {
+		_, _ = fmt.Fprintf(to.Err, "%v; retrying\n", err)
+		if !pause.wait(ctx) {
 			return nil
 		}
-		wait = min(2*wait, maxBackoff)
 	}
 }
 
-// readStream reads the server-sent events of one connection. It fails with errStreamBroken
-// when there would be more on another one.
-func (r *Remote) readStream(ctx context.Context, capabilities []string, after *string, each func(*taskPostedEvent) error) error {
+// readStream reads the server-sent events of one connection. The error wraps
+// errStreamBroken if the stream can be resumed.
+func (r *Remote) readStream(ctx context.Context, capabilities []string, after *string, handle func(*taskPostedEvent) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	body, err := json.Marshal(map[string]any{
@@ -84,21 +80,21 @@ func (r *Remote) readStream(ctx context.Context, capabilities []string, after *s
 	if err != nil {
 		return fmt.Errorf("%w: %w", errStreamBroken, err)
 	}
-	defer response.Body.Close() //nolint:errcheck // nothing is lost with it
+	defer response.Body.Close() //nolint:errcheck // only read
 	if response.StatusCode != http.StatusOK {
 		return r.streamRefusedError(response)
 	}
-	quiet := time.AfterFunc(idleTimeout, func() { cancel(errors.New("nothing was heard")) })
-	defer quiet.Stop()
+	idle := time.AfterFunc(idleTimeout, func() { cancel(errors.New("no data before the idle timeout")) })
+	defer idle.Stop()
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, maxEventBytes)
 	for lines.Scan() {
-		quiet.Reset(idleTimeout)
+		idle.Reset(idleTimeout)
 		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
 		if !ok || len(bytes.TrimSpace(data)) == 0 {
 			continue
 		}
-		if err := r.handleMessage(data, each); err != nil {
+		if err := r.handleMessage(data, handle); err != nil {
 			return err
 		}
 	}
@@ -108,28 +104,29 @@ func (r *Remote) readStream(ctx context.Context, capabilities []string, after *s
 	return errStreamBroken
 }
 
-// streamRefusedError is why there is no stream, errStreamBroken when there may be one later.
+// streamRefusedError returns the error of a response without a stream. It wraps
+// errStreamBroken if a later request can succeed.
 func (r *Remote) streamRefusedError(response *http.Response) error {
-	var said struct{ Errors gqlerror.List }
-	body, _ := io.ReadAll(io.LimitReader(response.Body, maxEventBytes)) // what is missing of it is no JSON
-	switch known := json.Unmarshal(body, &said) == nil && CodeOf(said.Errors) != ""; {
+	var body struct{ Errors gqlerror.List }
+	text, _ := io.ReadAll(io.LimitReader(response.Body, maxEventBytes)) // a truncated body is invalid JSON
+	switch isGraphQL := json.Unmarshal(text, &body) == nil && CodeOf(body.Errors) != ""; {
 	case response.StatusCode >= http.StatusInternalServerError || response.StatusCode == http.StatusTooManyRequests:
-		return fmt.Errorf("%w: the market answered %s", errStreamBroken, SanitizeLine(response.Status))
-	case known:
-		return r.describeError(said.Errors)
+		return fmt.Errorf("%w: the server returned %s", errStreamBroken, SanitizeLine(response.Status))
+	case isGraphQL:
+		return r.describeError(body.Errors)
 	default:
-		return r.notMarketError(response.StatusCode)
+		return r.wrongURLError(response.StatusCode)
 	}
 }
 
-// handleMessage takes one message of a stream.
-func (r *Remote) handleMessage(data []byte, each func(*taskPostedEvent) error) error {
+// handleMessage decodes one event of the stream.
+func (r *Remote) handleMessage(data []byte, handle func(*taskPostedEvent) error) error {
 	var message struct {
 		Data   *api.TaskPostedResponse
 		Errors gqlerror.List
 	}
 	if err := json.Unmarshal(data, &message); err != nil {
-		return fmt.Errorf("the market sent what is no GraphQL response: %w", err)
+		return fmt.Errorf("decode the event: %w", err)
 	}
 	if len(message.Errors) > 0 {
 		switch CodeOf(message.Errors) {
@@ -142,5 +139,5 @@ func (r *Remote) handleMessage(data []byte, each func(*taskPostedEvent) error) e
 	if message.Data == nil {
 		return nil
 	}
-	return each(&message.Data.TaskPosted)
+	return handle(&message.Data.TaskPosted)
 }

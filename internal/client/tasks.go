@@ -11,15 +11,15 @@ import (
 	"agentmarket.space/server/internal/client/api"
 )
 
-// Tasks are the commands about tasks.
+// Tasks holds the task commands.
 type Tasks struct {
-	List     ListTasks    `cmd:"" default:"withargs" help:"List tasks, newest first (the default)."`
+	List     ListTasks    `cmd:"" default:"withargs" help:"List tasks, newest first (default)."`
 	Show     ShowTask     `cmd:"" help:"Show one task."`
-	Post     PostTask     `cmd:"" help:"Post a task; its budget is set aside."`
-	Accept   AcceptTask   `cmd:"" help:"Take an open task."`
-	Complete CompleteTask `cmd:"" help:"Hand in the result of a task and be paid."`
-	Release  ReleaseTask  `cmd:"" help:"Give a task back that you took."`
-	Cancel   CancelTask   `cmd:"" help:"Take back an open task that you posted."`
+	Post     PostTask     `cmd:"" help:"Post a task. Its budget is held until the task ends."`
+	Accept   AcceptTask   `cmd:"" help:"Accept an open task."`
+	Complete CompleteTask `cmd:"" help:"Submit the result of a task assigned to you and get paid."`
+	Release  ReleaseTask  `cmd:"" help:"Return a task assigned to you, so that another agent can accept it."`
+	Cancel   CancelTask   `cmd:"" help:"Cancel an open task that you posted and get its budget back."`
 	Rate     RateTask     `cmd:"" help:"Rate a completed task that you posted."`
 }
 
@@ -27,43 +27,43 @@ type Tasks struct {
 type ListTasks struct {
 	Remote `embed:""`
 
-	Status     []string `help:"Only those in these states: open, assigned, completed, cancelled, expired, failed." enum:"open,assigned,completed,cancelled,expired,failed" sep:","`
-	Capability string   `help:"Only those that ask for this capability."`
-	Search     string   `help:"Only those with this in their title or description."`
-	Limit      int      `default:"20" help:"How many, 1 to 100."`
-	After      string   `help:"Go on after this cursor."`
+	Status     []string `help:"Show only tasks with one of these statuses: open, assigned, completed, cancelled, expired, failed." enum:"open,assigned,completed,cancelled,expired,failed" sep:","`
+	Capability string   `help:"Show only tasks that require this capability."`
+	Search     string   `help:"Show only tasks with this text in their title or description." placeholder:"TEXT"`
+	Limit      int      `default:"20" help:"Maximum number of tasks, 1 to 100."`
+	After      string   `help:"Continue after this cursor." placeholder:"CURSOR"`
 }
 
-// Run prints the tasks.
+// Run prints the tasks, newest first.
 func (c *ListTasks) Run(ctx context.Context, to Streams) error {
 	var states []api.TaskStatus
 	for _, state := range c.Status {
 		states = append(states, api.TaskStatus(strings.ToUpper(state)))
 	}
-	answer, err := api.Tasks(ctx, c.client(), &c.Limit, optional(c.After), states, optional(c.Capability), optional(c.Search))
+	response, err := api.Tasks(ctx, c.client(), &c.Limit, Optional(c.After), states, Optional(c.Capability), Optional(c.Search))
 	if err != nil {
 		return c.describeError(err)
 	}
-	lines := []string{row("ID", "STATUS", "BUDGET", "TITLE", "ASKS FOR")}
-	for _, task := range answer.Tasks.Nodes {
+	lines := []string{row("ID", "STATUS", "BUDGET", "TITLE", "CAPABILITIES")}
+	for _, task := range response.Tasks.Nodes {
 		lines = append(lines, row(task.Id, statusText(task.Status), task.Budget, task.Title, strings.Join(task.RequiredCapabilities, ",")))
 	}
-	return c.printPage(to, answer.Tasks, lines, answer.Tasks.PageInfo.HasNextPage, answer.Tasks.PageInfo.EndCursor)
+	return c.printPage(to, response.Tasks, lines, response.Tasks.PageInfo.HasNextPage, response.Tasks.PageInfo.EndCursor)
 }
 
 func statusText(s api.TaskStatus) string { return strings.ToLower(string(s)) }
 
-// printTask prints one task.
+// printTask prints a task.
 func (r *Remote) printTask(to Streams, task *api.TaskFields) error {
 	lines := []string{
 		row("ID", task.Id), row("STATUS", statusText(task.Status)), row("BUDGET", task.Budget), row("TITLE", task.Title),
-		row("ASKS FOR", strings.Join(task.RequiredCapabilities, ",")), row("POSTER", task.Poster.Id), row("POSTED", formatTime(task.CreatedAt)),
+		row("CAPABILITIES", strings.Join(task.RequiredCapabilities, ",")), row("POSTER", task.Poster.Id), row("POSTED", formatTime(task.CreatedAt)),
 	}
 	if task.Worker != nil {
 		lines = append(lines, row("WORKER", task.Worker.Id))
 	}
 	if task.LeaseUntil != nil {
-		lines = append(lines, row("TIME UNTIL", formatTime(*task.LeaseUntil)))
+		lines = append(lines, row("LEASE UNTIL", formatTime(*task.LeaseUntil)))
 	}
 	lines = append(lines, row("DESCRIPTION", task.Description))
 	if task.Result != nil {
@@ -72,41 +72,32 @@ func (r *Remote) printTask(to Streams, task *api.TaskFields) error {
 	return r.printResult(to, task, lines...)
 }
 
-// printBalance says what a caller has after a change.
-func (r *Remote) printBalance(to Streams, balance int64) error {
-	if r.JSON {
-		return nil
-	}
-	_, err := fmt.Fprintf(to.Err, "You have %d credits to spend.\n", balance)
-	return err
-}
-
 // ShowTask shows a task.
 type ShowTask struct {
 	Remote `embed:""`
 
-	ID string `arg:"" help:"Id of the task."`
+	ID string `arg:"" help:"ID of the task."`
 }
 
-// Run prints the task; its result is there for its poster and worker.
+// Run prints the task. Only its poster and its worker see the result.
 func (c *ShowTask) Run(ctx context.Context, to Streams) error {
-	answer, err := api.Task(ctx, c.client(), c.ID)
+	response, err := api.Task(ctx, c.client(), c.ID)
 	if err != nil {
 		return c.describeError(err)
 	}
-	return c.printTask(to, answer.Task)
+	return c.printTask(to, response.Task)
 }
 
 // PostTask posts a task.
 type PostTask struct {
 	Remote `embed:""`
 
-	Title          string   `arg:"" help:"A short name for the work."`
-	Description    string   `help:"The work in full; - reads it from the standard input. The title when left out."`
-	Budget         int64    `required:"" help:"Credits to set aside; the worker gets nine tenths."`
-	Capability     []string `help:"Agents with one of these are notified; may be given several times." name:"capability" sep:","`
-	OpenForMinutes *int     `help:"How many minutes it may stay open." name:"open-for-minutes"`
-	LeaseMinutes   *int     `help:"How many minutes a worker has." name:"lease-minutes"`
+	Title          string   `arg:"" help:"Title of the task."`
+	Description    string   `help:"Description of the work. Use - to read standard input. Defaults to the title." placeholder:"TEXT"`
+	Budget         int64    `required:"" help:"Budget in credits. The worker receives 90 percent." placeholder:"CREDITS"`
+	Capability     []string `help:"Required capability. Agents with one of them are notified. Repeat the flag or separate values with commas." name:"capability" sep:","`
+	OpenForMinutes *int     `help:"Minutes until the open task expires. Defaults to the server setting." placeholder:"MINUTES" name:"open-for-minutes"`
+	LeaseMinutes   *int     `help:"Minutes a worker has to complete the task. Defaults to the server setting." placeholder:"MINUTES" name:"lease-minutes"`
 }
 
 // Run prints the task.
@@ -118,54 +109,54 @@ func (c *PostTask) Run(ctx context.Context, to Streams) error {
 	if description == "" {
 		description = c.Title
 	}
-	answer, err := api.PostTask(ctx, c.client(), c.Title, description, c.Budget, append([]string{}, c.Capability...), c.OpenForMinutes, c.LeaseMinutes)
+	response, err := api.PostTask(ctx, c.client(), c.Title, description, c.Budget, append([]string{}, c.Capability...), c.OpenForMinutes, c.LeaseMinutes)
 	if err != nil {
 		return c.describeError(err)
 	}
-	if err := c.printTask(to, &answer.PostTask.Task); err != nil {
+	if err := c.printTask(to, &response.PostTask.Task); err != nil {
 		return err
 	}
-	return c.printBalance(to, answer.PostTask.Wallet.Balance)
+	return c.printBalance(to, response.PostTask.Wallet.Balance)
 }
 
-// readArgument is what an argument says, or with - what the standard input does. It fails
-// on what is no text there: JSON would have other bytes instead.
+// readArgument returns the argument, or standard input if the argument is "-".
+// Standard input must be UTF-8, because JSON cannot carry other bytes.
 func readArgument(in io.Reader, argument string) (string, error) {
 	if argument != "-" {
 		return argument, nil
 	}
-	read, err := io.ReadAll(in)
+	text, err := io.ReadAll(in)
 	if err != nil {
 		return "", fmt.Errorf("read standard input: %w", err)
 	}
-	if !utf8.Valid(read) {
-		return "", errors.New("the standard input is no UTF-8 text: encode it, as base64 does")
+	if !utf8.Valid(text) {
+		return "", errors.New("standard input is not valid UTF-8: encode binary data, for example with base64")
 	}
-	return string(read), nil
+	return string(text), nil
 }
 
-// AcceptTask takes a task.
+// AcceptTask accepts an open task.
 type AcceptTask struct {
 	Remote `embed:""`
 
-	ID string `arg:"" help:"Id of the task."`
+	ID string `arg:"" help:"ID of the task."`
 }
 
 // Run prints the task.
 func (c *AcceptTask) Run(ctx context.Context, to Streams) error {
-	answer, err := api.AcceptTask(ctx, c.client(), c.ID)
+	response, err := api.AcceptTask(ctx, c.client(), c.ID)
 	if err != nil {
 		return c.describeError(err)
 	}
-	return c.printTask(to, &answer.AcceptTask.Task)
+	return c.printTask(to, &response.AcceptTask.Task)
 }
 
-// CompleteTask hands in a result.
+// CompleteTask submits the result of a task.
 type CompleteTask struct {
 	Remote `embed:""`
 
-	ID     string `arg:"" help:"Id of the task."`
-	Result string `arg:"" help:"The result; - reads it from the standard input."`
+	ID     string `arg:"" help:"ID of the task."`
+	Result string `arg:"" help:"Result of the task. Use - to read standard input."`
 }
 
 // Run prints the task.
@@ -174,65 +165,65 @@ func (c *CompleteTask) Run(ctx context.Context, to Streams) error {
 	if err != nil {
 		return err
 	}
-	answer, err := api.CompleteTask(ctx, c.client(), c.ID, result)
+	response, err := api.CompleteTask(ctx, c.client(), c.ID, result)
 	if err != nil {
 		return c.describeError(err)
 	}
-	if err := c.printTask(to, &answer.CompleteTask.Task); err != nil {
+	if err := c.printTask(to, &response.CompleteTask.Task); err != nil {
 		return err
 	}
-	return c.printBalance(to, answer.CompleteTask.Wallet.Balance)
+	return c.printBalance(to, response.CompleteTask.Wallet.Balance)
 }
 
-// ReleaseTask gives a task back.
+// ReleaseTask returns an assigned task.
 type ReleaseTask struct {
 	Remote `embed:""`
 
-	ID string `arg:"" help:"Id of the task."`
+	ID string `arg:"" help:"ID of the task."`
 }
 
 // Run prints the task.
 func (c *ReleaseTask) Run(ctx context.Context, to Streams) error {
-	answer, err := api.ReleaseTask(ctx, c.client(), c.ID)
+	response, err := api.ReleaseTask(ctx, c.client(), c.ID)
 	if err != nil {
 		return c.describeError(err)
 	}
-	return c.printTask(to, &answer.ReleaseTask.Task)
+	return c.printTask(to, &response.ReleaseTask.Task)
 }
 
-// CancelTask takes back a task.
+// CancelTask cancels an open task.
 type CancelTask struct {
 	Remote `embed:""`
 
-	ID string `arg:"" help:"Id of the task."`
+	ID string `arg:"" help:"ID of the task."`
 }
 
 // Run prints the task.
 func (c *CancelTask) Run(ctx context.Context, to Streams) error {
-	answer, err := api.CancelTask(ctx, c.client(), c.ID)
+	response, err := api.CancelTask(ctx, c.client(), c.ID)
 	if err != nil {
 		return c.describeError(err)
 	}
-	if err := c.printTask(to, &answer.CancelTask.Task); err != nil {
+	if err := c.printTask(to, &response.CancelTask.Task); err != nil {
 		return err
 	}
-	return c.printBalance(to, answer.CancelTask.Wallet.Balance)
+	return c.printBalance(to, response.CancelTask.Wallet.Balance)
 }
 
-// RateTask rates a task.
+// RateTask rates a completed task.
 type RateTask struct {
 	Remote `embed:""`
 
-	ID      string `arg:"" help:"Id of the task."`
-	Score   int    `arg:"" help:"From 1 (poor) to 5 (excellent)."`
-	Comment string `help:"Why."`
+	ID      string `arg:"" help:"ID of the task."`
+	Score   int    `arg:"" help:"Rating from 1 (poor) to 5 (excellent)."`
+	Comment string `help:"Comment on the rating." placeholder:"TEXT"`
 }
 
 // Run prints the task.
 func (c *RateTask) Run(ctx context.Context, to Streams) error {
-	answer, err := api.RateTask(ctx, c.client(), c.ID, c.Score, optional(c.Comment))
+	response, err := api.RateTask(ctx, c.client(), c.ID, c.Score, Optional(c.Comment))
 	if err != nil {
 		return c.describeError(err)
 	}
-	return c.printTask(to, &answer.RateTask.Task)
+	return c.printTask(to, &response.RateTask.Task)
 }

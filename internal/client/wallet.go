@@ -9,63 +9,63 @@ import (
 	"agentmarket.space/server/internal/client/api"
 )
 
-// Wallet shows credits.
+// Wallet shows the wallet of the agent.
 type Wallet struct {
 	Remote `embed:""`
 
-	Limit int `default:"10" help:"How many entries to show, 1 to 100."`
+	Limit int `default:"10" help:"Maximum number of wallet entries, 1 to 100."`
 }
 
-// Run prints what the agent has, and the newest entries.
+// Run prints the balance and the newest wallet entries.
 func (c *Wallet) Run(ctx context.Context, to Streams) error {
-	answer, err := api.Wallet(ctx, c.client(), &c.Limit)
+	response, err := api.Wallet(ctx, c.client(), &c.Limit)
 	if err != nil {
 		return c.describeError(err)
 	}
-	if answer.Viewer == nil {
-		return errors.New("a wallet is an agent's: give --key or AGENTMARKET_API_KEY; 'agentmarket register NAME' makes one")
+	if response.Viewer == nil {
+		return errors.New("the wallet command needs an API key: " + missingKeyHelp)
 	}
-	wallet := answer.Viewer.Wallet
+	wallet := response.Viewer.Wallet
 	lines := []string{
-		row("AGENT", answer.Viewer.Agent.Name), row("BALANCE", wallet.Balance), row("SET ASIDE", wallet.HeldBalance), "",
-		row("WHEN", "AMOUNT", "BALANCE", "FOR"),
+		row("AGENT", response.Viewer.Agent.Name), row("BALANCE", wallet.Balance), row("HELD", wallet.HeldBalance), "",
+		row("TIME", "AMOUNT", "BALANCE", "DESCRIPTION"),
 	}
 	for _, entry := range wallet.Entries.Nodes {
-		about := strings.ToLower(strings.ReplaceAll(string(entry.Kind), "_", " "))
+		description := strings.ToLower(strings.ReplaceAll(string(entry.Kind), "_", " "))
 		if entry.Task != nil {
-			about += ": " + entry.Task.Title
+			description += ": " + entry.Task.Title
 		}
-		lines = append(lines, row(formatTime(entry.CreatedAt), fmt.Sprintf("%+d", entry.Amount), entry.BalanceAfter, about))
+		lines = append(lines, row(formatTime(entry.CreatedAt), fmt.Sprintf("%+d", entry.Amount), entry.BalanceAfter, description))
 	}
-	return c.printResult(to, answer.Viewer, lines...)
+	return c.printResult(to, response.Viewer, lines...)
 }
 
 // Execute hires an agent.
 type Execute struct {
 	Remote `embed:""`
 
-	Agent  string `arg:"" help:"Id of the agent to hire."`
-	Task   string `arg:"" help:"What it is to do; - reads it from the standard input."`
-	Budget int64  `required:"" help:"Credits to pay; at least the agent's price."`
+	Agent  string `arg:"" help:"ID of the agent to hire."`
+	Task   string `arg:"" help:"Description of the work. Use - to read standard input."`
+	Budget int64  `required:"" help:"Budget in credits, at least the price of the agent." placeholder:"CREDITS"`
 }
 
-// Run prints the result.
+// Run prints the result of the hire.
 func (c *Execute) Run(ctx context.Context, to Streams) error {
-	work, err := readArgument(to.In, c.Task)
+	description, err := readArgument(to.In, c.Task)
 	if err != nil {
 		return err
 	}
-	answer, err := api.Execute(ctx, c.client(), c.Agent, work, c.Budget)
+	response, err := api.Execute(ctx, c.client(), c.Agent, description, c.Budget)
 	if err != nil {
 		return c.describeError(err)
 	}
 	if c.JSON {
-		return c.printResult(to, answer.Execute)
+		return c.printResult(to, response.Execute)
 	}
-	if answer.Execute.Result != nil {
-		if _, err := fmt.Fprintln(to.Out, sanitizeText(*answer.Execute.Result)); err != nil {
+	if response.Execute.Result != nil {
+		if _, err := fmt.Fprintln(to.Out, sanitizeText(*response.Execute.Result)); err != nil {
 			return err
 		}
 	}
-	return c.printBalance(to, answer.Execute.Wallet.Balance)
+	return c.printBalance(to, response.Execute.Wallet.Balance)
 }

@@ -17,25 +17,25 @@ import (
 	"agentmarket.space/server/internal/client/api"
 )
 
-// Worker does tasks with a program.
+// Worker runs a shell command for each task.
 type Worker struct {
 	Remote `embed:""`
 
-	Exec       string   `required:"" placeholder:"COMMAND" help:"Shell command that does a task: its description on the standard input, its result on the standard output. AGENTMARKET_TASK has the rest of the task as JSON."`
-	Capability []string `help:"Only tasks that ask for one of these; what the agent can do when left out." sep:","`
-	Parallel   int      `default:"1" help:"How many tasks to do at once."`
-	Once       bool     `help:"End after one task."`
+	Exec       string   `required:"" placeholder:"COMMAND" help:"Shell command to run for each task. It reads the description from standard input and writes the result to standard output. AGENTMARKET_TASK holds the other fields as JSON."`
+	Capability []string `help:"Accept only tasks that require one of these capabilities. Defaults to the capabilities of the agent." sep:","`
+	Parallel   int      `default:"1" help:"Maximum number of tasks to run at the same time."`
+	Once       bool     `help:"Stop after one task."`
 }
 
 const (
-	// pollInterval is how often a worker looks for open tasks that nothing was heard
-	// of: a task that its worker gave back is not posted again.
+	// pollInterval is the interval between two listings of open tasks. A released task
+	// is open again without a new event.
 	pollInterval = 30 * time.Second
-	// killTimeout is how long a command has to end once it is told to.
+	// killTimeout is the time between interrupting and killing a command.
 	killTimeout = 5 * time.Second
 )
 
-// Validate refuses to do no task at once, or with nothing.
+// Validate checks --parallel and --exec.
 func (c *Worker) Validate() error {
 	switch {
 	case c.Parallel < 1:
@@ -46,87 +46,89 @@ func (c *Worker) Validate() error {
 	return nil
 }
 
-// Run takes open tasks, the longest open first, does them and hands in what comes
-// of it, until it is interrupted. A task whose command fails is given back.
+// Run accepts open tasks, oldest first, runs the command and submits its output,
+// until ctx is done. It releases a task whose command fails.
 func (c *Worker) Run(ctx context.Context, to Streams) error {
 	if err := c.loadCapabilities(ctx); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(to.Err, "Working at %s on %s. Interrupt to end.\n", c.URL, strings.Join(c.Capability, ", "))
+	_, err := fmt.Fprintf(to.Err, "Waiting for tasks at %s (capabilities: %s). Press Ctrl-C to stop.\n", c.URL, strings.Join(c.Capability, ", "))
 	if err != nil {
 		return err
 	}
 	listening, stop := context.WithCancelCause(ctx)
 	var group sync.WaitGroup
-	defer group.Wait() // what is under way is finished
+	defer group.Wait() // finish running tasks
 	defer stop(nil)
-	heard := make(chan struct{}, 1)
+	wake := make(chan struct{}, 1)
 	group.Go(func() {
 		stop(c.followTasks(listening, to, c.Capability, nil, func(*taskPostedEvent) error {
 			select {
-			case heard <- struct{}{}:
-			default: // it will be looked anyway
+			case wake <- struct{}{}:
+			default: // a wake-up is already pending
 			}
 			return nil
 		}))
 	})
-	err = c.acceptTasks(listening, to, &group, heard)
+	err = c.acceptTasks(listening, to, &group, wake)
 	if cause := context.Cause(listening); err == nil && ctx.Err() == nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return err
 }
 
-// loadCapabilities makes sure of a key, and of what the agent can do.
+// loadCapabilities checks the API key and loads the capabilities of the agent
+// unless the flag sets them.
 func (c *Worker) loadCapabilities(ctx context.Context) error {
-	answer, err := api.Viewer(ctx, c.client())
+	response, err := api.Viewer(ctx, c.client())
 	switch {
 	case err != nil:
 		return c.describeError(err)
-	case answer.Viewer == nil:
-		return errors.New("a worker is an agent: give --key or AGENTMARKET_API_KEY; 'agentmarket register NAME' makes one")
+	case response.Viewer == nil:
+		return errors.New("the worker command needs an API key: " + missingKeyHelp)
 	case len(c.Capability) == 0:
-		c.Capability = answer.Viewer.Agent.Capabilities
+		c.Capability = response.Viewer.Agent.Capabilities
 	}
 	if len(c.Capability) == 0 {
-		return errors.New("the agent has no capabilities: give --capability")
+		return errors.New("the agent has no capabilities: set --capability")
 	}
 	return nil
 }
 
-// acceptTasks takes tasks for as long as ctx lasts, and has each done beside the others.
-func (c *Worker) acceptTasks(ctx context.Context, to Streams, group *sync.WaitGroup, heard <-chan struct{}) error {
-	free := make(chan struct{}, c.Parallel)
-	again := time.NewTicker(pollInterval)
-	defer again.Stop()
-	passed := map[string]bool{} // tasks that are not for this worker
+// acceptTasks accepts tasks until ctx is done, and runs up to c.Parallel of them at
+// the same time.
+func (c *Worker) acceptTasks(ctx context.Context, to Streams, group *sync.WaitGroup, wake <-chan struct{}) error {
+	slots := make(chan struct{}, c.Parallel)
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	skipped := map[string]bool{} // ids of tasks that this worker does not accept again
 	for {
 		select {
-		case free <- struct{}{}:
+		case slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}
-		task, err := c.acceptNext(ctx, passed)
+		task, err := c.acceptNext(ctx, skipped)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			_, _ = fmt.Fprintf(to.Err, "%v; trying again\n", err)
+			_, _ = fmt.Fprintf(to.Err, "%v; retrying\n", err)
 			fallthrough
 		case task == nil:
-			<-free
+			<-slots
 			select {
-			case <-heard:
-			case <-again.C:
+			case <-wake:
+			case <-ticker.C:
 			case <-ctx.Done():
 				return nil
 			}
 			continue
 		}
-		passed[task.Id] = true // whatever comes of it, it is not taken twice
+		skipped[task.Id] = true // also if it fails and is released
 		if c.Once {
 			return c.doTask(ctx, to, task)
 		}
 		group.Go(func() {
-			defer func() { <-free }()
+			defer func() { <-slots }()
 			if err := c.doTask(ctx, to, task); err != nil {
 				_, _ = fmt.Fprintf(to.Err, "%s: %v\n", task.Id, err)
 			}
@@ -134,25 +136,25 @@ func (c *Worker) acceptTasks(ctx context.Context, to Streams, group *sync.WaitGr
 	}
 }
 
-// acceptNext accepts the task that has been open for longest of those that the worker
-// can do; nil when there is none.
-func (c *Worker) acceptNext(ctx context.Context, passed map[string]bool) (*api.TaskFields, error) {
+// acceptNext accepts the oldest open task that the worker has not skipped. It
+// returns nil if there is none.
+func (c *Worker) acceptNext(ctx context.Context, skipped map[string]bool) (*api.TaskFields, error) {
 	for _, capability := range c.Capability {
-		most := 100
-		page, err := api.Tasks(ctx, c.client(), &most, nil, []api.TaskStatus{api.TaskStatusOpen}, &capability, nil)
+		limit := 100
+		page, err := api.Tasks(ctx, c.client(), &limit, nil, []api.TaskStatus{api.TaskStatusOpen}, &capability, nil)
 		if err != nil {
 			return nil, c.describeError(err)
 		}
 		for _, task := range slices.Backward(page.Tasks.Nodes) {
-			if passed[task.Id] {
+			if skipped[task.Id] {
 				continue
 			}
 			accepted, err := retryUntilDone(ctx, func(ctx context.Context) (*api.AcceptTaskResponse, error) {
 				return api.AcceptTask(ctx, c.client(), task.Id)
 			})
 			switch CodeOf(err) {
-			case "CONFLICT", "FORBIDDEN", "NOT_FOUND": // another was faster, or it is the agent's own
-				passed[task.Id] = true
+			case "CONFLICT", "FORBIDDEN", "NOT_FOUND": // accepted by another agent, or posted by this one
+				skipped[task.Id] = true
 				continue
 			}
 			if err != nil {
@@ -161,62 +163,62 @@ func (c *Worker) acceptNext(ctx context.Context, passed map[string]bool) (*api.T
 			return &accepted.AcceptTask.Task, nil
 		}
 	}
-	return nil, nil //nolint:nilnil // there is none
+	return nil, nil //nolint:nilnil // no open task
 }
 
-// doTask does a task that was accepted. It is finished even when the worker is told
-// to end meanwhile.
+// doTask runs the command for an accepted task, and submits its output or releases
+// the task. After ctx is done it still has requestTimeout for that.
 func (c *Worker) doTask(ctx context.Context, to Streams, task *api.TaskFields) error {
 	_, _ = fmt.Fprintf(to.Err, "%s: %s, %d credits\n", task.Id, SanitizeLine(task.Title), task.Budget)
 	result, err := c.runCommand(ctx, to, task)
-	telling, cancel := withGracePeriod(ctx, requestTimeout)
+	reportCtx, cancel := withGracePeriod(ctx, requestTimeout)
 	defer cancel()
 	if err != nil {
-		return c.releaseTask(telling, task, err)
+		return c.releaseTask(reportCtx, task, err)
 	}
-	completed, err := retryUntilDone(telling, func(ctx context.Context) (*api.CompleteTaskResponse, error) {
+	completed, err := retryUntilDone(reportCtx, func(ctx context.Context) (*api.CompleteTaskResponse, error) {
 		return api.CompleteTask(ctx, c.client(), task.Id, result)
 	})
 	switch code := CodeOf(err); {
-	case code == "INVALID_INPUT" || code == "PAYLOAD_TOO_LARGE": // too long, or no text
-		return c.releaseTask(telling, task, c.describeError(err))
+	case code == "INVALID_INPUT" || code == "PAYLOAD_TOO_LARGE": // too long, or not text
+		return c.releaseTask(reportCtx, task, c.describeError(err))
 	case err != nil:
 		return c.describeError(err)
 	}
 	if c.JSON {
 		return json.NewEncoder(to.Out).Encode(completed.CompleteTask)
 	}
-	_, err = fmt.Fprintf(to.Out, "%s: completed, you have %d credits\n", task.Id, completed.CompleteTask.Wallet.Balance)
+	_, err = fmt.Fprintf(to.Out, "%s: completed, balance %d credits\n", task.Id, completed.CompleteTask.Wallet.Balance)
 	return err
 }
 
-// releaseTask gives a task back that could not be done, and says why not.
-func (c *Worker) releaseTask(ctx context.Context, task *api.TaskFields, why error) error {
+// releaseTask releases a task that failed with cause. The error includes cause.
+func (c *Worker) releaseTask(ctx context.Context, task *api.TaskFields, cause error) error {
 	_, err := retryUntilDone(ctx, func(ctx context.Context) (*api.ReleaseTaskResponse, error) {
 		return api.ReleaseTask(ctx, c.client(), task.Id)
 	})
-	return errors.Join(fmt.Errorf("given back: %w", why), c.describeError(err))
+	return errors.Join(fmt.Errorf("released: %w", cause), c.describeError(err))
 }
 
-// withGracePeriod is ctx that goes on for a while after its end.
+// withGracePeriod returns a context that is done d after ctx is.
 func withGracePeriod(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	extended, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(d, cancel) })
-	return later, func() { stop(); cancel() }
+	return extended, func() { stop(); cancel() }
 }
 
-// runCommand runs the command on a task and returns what it wrote.
+// runCommand runs the command for a task and returns its standard output.
 func (c *Worker) runCommand(ctx context.Context, to Streams, task *api.TaskFields) (string, error) {
-	short := *task // an environment has room for less than a description may have
-	short.Description, short.Result = "", nil
-	about, err := json.Marshal(short)
+	fields := *task // a description can exceed the size limit of the environment
+	fields.Description, fields.Result = "", nil
+	taskJSON, err := json.Marshal(fields)
 	if err != nil {
 		return "", err
 	}
-	command := exec.CommandContext(ctx, "/bin/sh", "-c", c.Exec) //nolint:gosec // it is what the user wants run; what strangers say is not in it
+	command := exec.CommandContext(ctx, "/bin/sh", "-c", c.Exec) //nolint:gosec // the user chooses the command; the task is not part of it
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	command.WaitDelay = killTimeout
-	command.Env = append(withoutAPIKey(os.Environ()), "AGENTMARKET_TASK="+string(about))
+	command.Env = append(withoutAPIKey(os.Environ()), "AGENTMARKET_TASK="+string(taskJSON))
 	command.Stdin, command.Stderr = strings.NewReader(task.Description), to.Err
 	var out bytes.Buffer
 	command.Stdout = &out
@@ -225,15 +227,15 @@ func (c *Worker) runCommand(ctx context.Context, to Streams, task *api.TaskField
 	}
 	switch {
 	case out.Len() == 0:
-		return "", fmt.Errorf("%s: wrote no result", c.Exec)
-	case !utf8.Valid(out.Bytes()): // JSON would have other bytes instead, and the poster would pay for them
-		return "", fmt.Errorf("%s: wrote what is no UTF-8 text", c.Exec)
+		return "", fmt.Errorf("%s: no output", c.Exec)
+	case !utf8.Valid(out.Bytes()): // JSON would replace the invalid bytes, and the poster would pay for them
+		return "", fmt.Errorf("%s: output is not valid UTF-8", c.Exec)
 	}
 	return out.String(), nil
 }
 
-// withoutAPIKey is an environment without the agent's key: the work of strangers has
-// no use for it.
+// withoutAPIKey removes the API key from an environment. The command handles
+// untrusted input and does not need the key.
 func withoutAPIKey(environment []string) []string {
 	return slices.DeleteFunc(environment, func(entry string) bool { return strings.HasPrefix(entry, "AGENTMARKET_API_KEY=") })
 }

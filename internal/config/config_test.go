@@ -24,28 +24,30 @@ func parse(t *testing.T, args ...string) (config.Config, *kong.Kong, error) {
 	return c, parser, err
 }
 
-// TestConfig_flags: every setting is a flag with a help and an environment variable.
+// TestConfig_flags checks that every setting has a flag with help text and an
+// environment variable.
 func TestConfig_flags(t *testing.T) {
 	t.Parallel()
 	_, parser, err := parse(t)
 	if err != nil {
-		t.Fatalf("the defaults are refused: %v", err)
+		t.Fatalf("parse the defaults: %v", err)
 	}
 	for _, flag := range parser.Model.Flags {
 		if flag.Name == "help" {
 			continue
 		}
 		if len(flag.Envs) != 1 || !regexp.MustCompile("^(AGENTMARKET|ANTHROPIC|OTEL)_").MatchString(flag.Envs[0]) {
-			t.Errorf("--%s has the variables %q", flag.Name, flag.Envs)
+			t.Errorf("--%s has environment variables %q", flag.Name, flag.Envs)
 		}
 		if !strings.HasSuffix(flag.Help, ".") {
-			t.Errorf("--%s is explained with %q", flag.Name, flag.Help)
+			t.Errorf("--%s: the help text %q does not end with a period", flag.Name, flag.Help)
 		}
 	}
 }
 
-// TestConfig_precedence: a flag goes before the environment, that before the default.
-func TestConfig_precedence(t *testing.T) { //nolint:paralleltest // it sets environment variables
+// TestConfig_precedence checks that a flag takes precedence over the environment,
+// and the environment over the default.
+func TestConfig_precedence(t *testing.T) { //nolint:paralleltest // sets environment variables
 	t.Setenv("AGENTMARKET_LEASE", "2h")
 	t.Setenv("AGENTMARKET_OPEN_FOR", "3h")
 	t.Setenv("AGENTMARKET_ALLOW_NETWORKS", "127.0.0.0/8,10.0.0.0/8")
@@ -55,11 +57,11 @@ func TestConfig_precedence(t *testing.T) { //nolint:paralleltest // it sets envi
 	}
 }
 
-// TestValidate names what cannot be, all of it at once.
+// TestValidate checks that Validate reports every invalid setting.
 func TestValidate(t *testing.T) {
 	t.Parallel()
-	for arg, says := range map[string]string{
-		"--otel-exporter-otlp-endpoint=collector:4318": "is not an address like http://collector:4318",
+	for arg, want := range map[string]string{
+		"--otel-exporter-otlp-endpoint=collector:4318": "is not a URL like http://collector:4318",
 		"--addr=":                      "addr: must not be empty",
 		"--database=":                  "database: must not be empty",
 		"--lease=59s":                  "lease: must be at least 1m",
@@ -69,23 +71,23 @@ func TestValidate(t *testing.T) {
 		"--endpoint-timeout=0s":        "endpoint-timeout: must be more than 0",
 		"--webhook-timeout=-1s":        "webhook-timeout: must be more than 0",
 		"--secret-key=short":           "secret-key: must have at least 16 characters",
-		"--public-url=market.example":  `public-url: "market.example" is not an address`,
+		"--public-url=market.example":  `public-url: "market.example" is not a URL`,
 		"--marketplace-url=ftp://a.b":  "marketplace-url:",
-		"--nats-url=https://a.b":       "nats-url: must be like nats://host:4222",
-		"--nats-url=nats://a:p,b":      "nats-url: must be like nats://host:4222",
-		"--nats-url=nats://a,nats://":  "nats-url: must be like nats://host:4222",
-		"--keep-events=23h59m":         "keep-events: must be at least 24h0m0s and more than 33h6m6s",
-		"--keep-events=-1s":            "keep-events: must be at least 24h0m0s",
-		"--keep-events=33h":            "keep-events: must be at least 24h0m0s and more than 33h6m6s",
+		"--nats-url=https://a.b":       "nats-url: must be one or more comma-separated addresses",
+		"--nats-url=nats://a:p,b":      "nats-url: must be one or more comma-separated addresses",
+		"--nats-url=nats://a,nats://":  "nats-url: must be one or more comma-separated addresses",
+		"--keep-events=23h59m":         "keep-events: must be 0s, or at least 24h0m0s and more than 33h6m6s",
+		"--keep-events=-1s":            "keep-events: must be 0s, or at least 24h0m0s",
+		"--keep-events=33h":            "keep-events: must be 0s, or at least 24h0m0s and more than 33h6m6s",
 		"--keep-deliveries=721h":       "keep-deliveries: must not be longer than keep-events",
 		"--keep-deliveries=0s":         "keep-deliveries: must not be longer than keep-events",
-		"--keep-deliveries=33h":        "keep-deliveries: must be more than 33h6m6s",
+		"--keep-deliveries=33h":        "keep-deliveries: must be 0s, or more than 33h6m6s",
 		"--rate-limits=maybe":          "must be one of",
 		"--lease=soon":                 "lease",
 		"--allow-networks=127.0.0.1/x": "allow-networks",
 	} {
-		if _, _, err := parse(t, arg); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: got %v, want %q", arg, err, says)
+		if _, _, err := parse(t, arg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", arg, err, want)
 		}
 	}
 	for _, url := range []string{"nats://a", "a:4222", "tls://user:password@a:4222, nats://b:4222", "wss://a"} {
@@ -94,14 +96,14 @@ func TestValidate(t *testing.T) {
 		}
 	}
 	if _, _, err := parse(t, "--lease=1s", "--open-for=1s"); err == nil || strings.Count(err.Error(), "must be at least") != 2 {
-		t.Errorf("two mistakes are told as %v", err)
+		t.Errorf("two invalid settings: got %v", err)
 	}
 }
 
-// TestComplete fills in what follows from where the server listens.
+// TestComplete checks the URLs that derive from the listen address.
 func TestComplete(t *testing.T) {
 	t.Parallel()
-	listening := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 4321}
+	listener := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 4321}
 	for _, row := range []struct{ addr, public, marketplace, wantPublic, wantMarketplace string }{
 		{"127.0.0.1:8080", "", "", "http://127.0.0.1:8080", "http://127.0.0.1:8080"},
 		{"127.0.0.1:0", "", "", "http://127.0.0.1:4321", "http://127.0.0.1:4321"},
@@ -109,14 +111,14 @@ func TestComplete(t *testing.T) {
 		{":8080", "https://market.example", "https://agentmarket.space", "https://market.example", "https://agentmarket.space"},
 	} {
 		c := config.Config{Addr: row.addr, PublicURL: row.public, MarketplaceURL: row.marketplace}
-		if c.Complete(listening); c.PublicURL != row.wantPublic || c.MarketplaceURL != row.wantMarketplace {
-			t.Errorf("%+v became %s and %s", row, c.PublicURL, c.MarketplaceURL)
+		if c.Complete(listener); c.PublicURL != row.wantPublic || c.MarketplaceURL != row.wantMarketplace {
+			t.Errorf("%+v: got %s and %s", row, c.PublicURL, c.MarketplaceURL)
 		}
 	}
 }
 
-// TestDeliveryRetention: deliveries are kept for as long as their events unless they
-// are to be kept for less.
+// TestDeliveryRetention checks that deliveries are kept as long as events by default,
+// but not longer than 720h.
 func TestDeliveryRetention(t *testing.T) {
 	t.Parallel()
 	for arg, want := range map[string]time.Duration{
@@ -127,7 +129,7 @@ func TestDeliveryRetention(t *testing.T) {
 		"--keep-deliveries=100h": 100 * time.Hour,
 	} {
 		if c, _, err := parse(t, arg); err != nil || c.DeliveryRetention() != want {
-			t.Errorf("%s: kept for %s (%v), want %s", arg, c.DeliveryRetention(), err, want)
+			t.Errorf("%s: retention is %s (%v), want %s", arg, c.DeliveryRetention(), err, want)
 		}
 	}
 }

@@ -15,18 +15,18 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// configFileFlag is the flag that names the file of settings.
+// configFileFlag is the name of the flag with the path of the configuration file.
 const configFileFlag = "config"
 
-// File is where settings may be kept: a JSON object of them, under the names of their
-// flags. A command that has some of the settings embeds it.
+// File is the configuration file: a JSON object with settings under the names of
+// their flags. Commands that use settings embed it.
 type File struct {
-	Path string `env:"AGENTMARKET_CONFIG" help:"JSON file with settings under the names of their flags; variables and flags go before it." name:"config" placeholder:"FILE"`
+	Path string `env:"AGENTMARKET_CONFIG" help:"JSON configuration file. Keys are flag names. Environment variables and flags take precedence." name:"config" placeholder:"FILE"`
 }
 
-// BeforeResolve has kong look for settings in the file that the command line or the
-// environment names. A file that cannot be read, a setting that there is not and a
-// value of another type are errors that name them, whichever command is run.
+// BeforeResolve adds the configuration file to the sources that kong reads. It
+// returns an error if the file cannot be read, or has an unknown setting or a value
+// of the wrong type, even if the command does not use that setting.
 func (*File) BeforeResolve(parsing *kong.Context) error {
 	for _, flag := range parsing.Flags() {
 		path, _ := parsing.FlagValue(flag).(string)
@@ -42,25 +42,24 @@ func (*File) BeforeResolve(parsing *kong.Context) error {
 	return nil
 }
 
-// fileValues are the settings of a file by the names of their flags, as they would be
-// written on a command line.
+// fileValues maps flag names to values, formatted as on the command line.
 type fileValues map[string]string
 
-// Validate is for kong; the file was checked when it was read.
+// Validate implements kong.Resolver. readFile has validated the values.
 func (fileValues) Validate(*kong.Application) error { return nil }
 
-// Resolve is the value of a flag that neither the command line nor the environment has.
-func (v fileValues) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (given any, err error) {
+// Resolve implements kong.Resolver. It returns no value if the environment has one.
+func (v fileValues) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (text any, err error) {
 	if value, ok := v[flag.Name]; ok && envVariable(flag) == "" {
-		given = value
+		text = value
 	}
-	return given, nil
+	return text, nil
 }
 
-// envVariable is the environment variable that a flag has its value from, empty for none.
+// envVariable returns the name of the environment variable that sets a flag, or "".
 func envVariable(flag *kong.Flag) string {
 	for _, name := range flag.Envs {
-		if _, ok := os.LookupEnv(name); ok { //nolint:forbidigo // it is told where a setting comes from
+		if _, ok := os.LookupEnv(name); ok { //nolint:forbidigo // reports the source of a setting
 			return name
 		}
 	}
@@ -68,20 +67,20 @@ func envVariable(flag *kong.Flag) string {
 }
 
 func readFile(path string) (fileValues, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names it
+	text, err := os.ReadFile(path) //nolint:gosec // the operator chooses the path
 	if reason, ok := errors.AsType[*os.PathError](err); ok {
 		return nil, reason.Err
 	}
 	if err != nil {
 		return nil, err
 	}
-	known, err := settingFlags()
+	flags, err := settingFlags()
 	if err != nil {
 		return nil, err
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
-	found, err := decodeSettings(decoder, known)
+	values, err := decodeSettings(decoder, flags)
 	syntax, ok := errors.AsType[*json.SyntaxError](err)
 	switch {
 	case ok:
@@ -89,7 +88,7 @@ func readFile(path string) (fileValues, error) {
 	case errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("line %d: %w", lineNumber(text, int64(len(text))), io.ErrUnexpectedEOF)
 	default:
-		return found, err
+		return values, err
 	}
 }
 
@@ -97,8 +96,8 @@ func lineNumber(text []byte, offset int64) int {
 	return 1 + bytes.Count(text[:min(offset, int64(len(text)))], []byte("\n"))
 }
 
-// decodeSettings reads one object of settings and nothing after it.
-func decodeSettings(decoder *json.Decoder, known map[string]*kong.Flag) (fileValues, error) {
+// decodeSettings reads a single JSON object of settings.
+func decodeSettings(decoder *json.Decoder, flags map[string]*kong.Flag) (fileValues, error) {
 	start, err := decoder.Token()
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -106,7 +105,7 @@ func decodeSettings(decoder *json.Decoder, known map[string]*kong.Flag) (fileVal
 	if start != json.Delim('{') {
 		return nil, errors.New(`want a JSON object of settings, like {"lease": "12h"}`)
 	}
-	found := fileValues{}
+	values := fileValues{}
 	for decoder.More() {
 		token, err := decoder.Token()
 		if err != nil {
@@ -117,10 +116,10 @@ func decodeSettings(decoder *json.Decoder, known map[string]*kong.Flag) (fileVal
 			return nil, err
 		}
 		name := fmt.Sprint(token)
-		if _, twice := found[name]; twice {
-			return nil, fmt.Errorf("%s: is there twice", name)
+		if _, duplicate := values[name]; duplicate {
+			return nil, fmt.Errorf("%s: duplicate setting", name)
 		}
-		if found[name], err = flagText(known[name], value); err != nil {
+		if values[name], err = flagText(flags[name], value); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -128,55 +127,55 @@ func decodeSettings(decoder *json.Decoder, known map[string]*kong.Flag) (fileVal
 		return nil, err
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is more after the object of settings")
+		return nil, errors.New("unexpected data after the JSON object")
 	}
-	return found, nil
+	return values, nil
 }
 
-// flagText is a value of the file as it would be written after a flag.
+// flagText formats a JSON value as on the command line.
 func flagText(flag *kong.Flag, value any) (text string, err error) {
 	if flag == nil {
-		return "", errors.New("there is no such setting; 'agentmarket config' lists them")
+		return "", errors.New("unknown setting; 'agentmarket config' lists all settings")
 	}
-	of := flag.Target.Type()
-	if of.Kind() == reflect.Pointer {
-		of = of.Elem()
+	typ := flag.Target.Type()
+	if typ.Kind() == reflect.Pointer {
+		typ = typ.Elem()
 	}
-	if of.Kind() == reflect.Slice {
-		text, err = listText(of.Elem(), value)
+	if typ.Kind() == reflect.Slice {
+		text, err = listText(typ.Elem(), value)
 	} else {
-		text, err = scalarText(of, value)
+		text, err = scalarText(typ, value)
 	}
 	if err != nil {
 		return "", err
 	}
-	trial := reflect.New(flag.Target.Type()).Elem()
-	if err := flag.Parse(kong.ScanFromTokens(kong.Token{Type: kong.FlagValueToken, Value: text}), trial); err != nil {
-		return "", errors.Unwrap(err) // the flag's name is said already
+	parsed := reflect.New(flag.Target.Type()).Elem()
+	if err := flag.Parse(kong.ScanFromTokens(kong.Token{Type: kong.FlagValueToken, Value: text}), parsed); err != nil {
+		return "", errors.Unwrap(err) // drop the flag name, the caller adds it
 	}
 	return text, nil
 }
 
-func listText(of reflect.Type, value any) (string, error) {
+func listText(typ reflect.Type, value any) (string, error) {
 	items, ok := value.([]any)
 	if !ok {
 		return "", errors.New("must be a list, like [1, 2] or [\"a\", \"b\"]")
 	}
 	texts := make([]string, len(items))
 	for i, item := range items {
-		text, err := scalarText(of, item)
+		text, err := scalarText(typ, item)
 		if err != nil {
-			return "", fmt.Errorf("in the list: %w", err)
+			return "", fmt.Errorf("list item: %w", err)
 		}
 		texts[i] = strings.ReplaceAll(text, ",", `\,`)
 	}
 	return strings.Join(texts, ","), nil
 }
 
-func scalarText(of reflect.Type, value any) (string, error) {
+func scalarText(typ reflect.Type, value any) (string, error) {
 	want := "a string"
-	switch kind := of.Kind(); {
-	case of == reflect.TypeFor[time.Duration]():
+	switch kind := typ.Kind(); {
+	case typ == reflect.TypeFor[time.Duration]():
 		want = `a string like "30s" or "24h"`
 	case kind == reflect.Bool:
 		want = "true or false"

@@ -14,13 +14,13 @@ import (
 	"agentmarket.space/server/internal/config"
 )
 
-// testCommand is one that takes settings from a file as well.
+// testCommand is a command that reads a configuration file.
 type testCommand struct {
 	config.File   `embed:""`
 	config.Config `embed:""`
 }
 
-// parseFile parses arguments for a command with a file of this text.
+// parseFile parses args together with a configuration file that contains text.
 func parseFile(t *testing.T, text string, args ...string) (*testCommand, *kong.Context, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "settings.json")
@@ -36,9 +36,9 @@ func parseFile(t *testing.T, text string, args ...string) (*testCommand, *kong.C
 	return &c, parsed, err
 }
 
-// TestFile_precedence: a flag goes before the environment, that before the file, that before the
-// default; and each is said to be where the setting comes from.
-func TestFile_precedence(t *testing.T) { //nolint:paralleltest // it sets environment variables
+// TestFile_precedence checks the order flag, environment, file, default, and the
+// source that Settings reports.
+func TestFile_precedence(t *testing.T) { //nolint:paralleltest // sets environment variables
 	t.Setenv("AGENTMARKET_OPEN_FOR", "3h")
 	t.Setenv("AGENTMARKET_PUBLIC_URL", "")
 	t.Setenv("AGENTMARKET_SECRET_KEY", "a key that nobody may see")
@@ -53,7 +53,7 @@ func TestFile_precedence(t *testing.T) { //nolint:paralleltest // it sets enviro
 	}
 	if c.Lease != 4*time.Hour || c.OpenFor != 3*time.Hour || c.KeepAudit != 48*time.Hour || *c.KeepDeliveries != 100*time.Hour || c.PublicURL != "" ||
 		len(c.AllowNetworks) != 2 || len(c.AllowPorts) != 2 || len(c.TrustProxies) != 0 || c.StartingCredits != 500 || c.RateLimits != "off" || len(c.WebhookRetries) != 2 {
-		t.Errorf("the settings are %+v", c.Config)
+		t.Errorf("got settings %+v", c.Config)
 	}
 	settings, err := config.Settings(parsed)
 	if err != nil {
@@ -63,7 +63,7 @@ func TestFile_precedence(t *testing.T) { //nolint:paralleltest // it sets enviro
 	for _, setting := range settings {
 		got[setting.Name] = setting.Source + " " + setting.Value
 		if strings.Contains(setting.Value, "secret") || strings.Contains(setting.Value, "nobody") || strings.Contains(setting.Value, "password@") || strings.Contains(setting.Value, "third") {
-			t.Errorf("%s shows %s", setting.Name, setting.Value)
+			t.Errorf("%s: value %s is not masked", setting.Name, setting.Value)
 		}
 	}
 	for name, want := range map[string]string{
@@ -73,29 +73,28 @@ func TestFile_precedence(t *testing.T) { //nolint:paralleltest // it sets enviro
 		"database": "file postgres://********@db1:5432,db2:5432/market?sslpassword=********",
 	} {
 		if got[name] != want {
-			t.Errorf("%s is told as %q, want %q", name, got[name], want)
+			t.Errorf("%s: got %q, want %q", name, got[name], want)
 		}
 	}
 	if _, listed := got["config"]; listed {
-		t.Error("the file is no setting")
+		t.Error("config is listed as a setting")
 	}
 }
 
-// TestFile_rejectsInvalid: what is wrong with a file is told with its name and that of the
-// setting.
+// TestFile_rejectsInvalid checks that errors name the file and the setting.
 func TestFile_rejectsInvalid(t *testing.T) {
 	t.Parallel()
-	for text, says := range map[string]string{
+	for text, want := range map[string]string{
 		``:                                    "want a JSON object",
 		`[]`:                                  "want a JSON object",
 		`"lease"`:                             "want a JSON object",
 		`{"lease": "2h"`:                      "line 1: unexpected",
 		"{\n\"lease\": \"2h\",\n\"addr\" 3}":  "line 3: ",
-		`{"lease": "2h"} {}`:                  "there is more",
-		`{"leese": "2h"}`:                     "leese: there is no such setting",
-		`{"Lease": "2h"}`:                     "Lease: there is no such setting",
-		`{"config": "other.json"}`:            "config: there is no such setting",
-		`{"lease": "2h", "lease": "3h"}`:      "lease: is there twice",
+		`{"lease": "2h"} {}`:                  "unexpected data after",
+		`{"leese": "2h"}`:                     "leese: unknown setting",
+		`{"Lease": "2h"}`:                     "Lease: unknown setting",
+		`{"config": "other.json"}`:            "config: unknown setting",
+		`{"lease": "2h", "lease": "3h"}`:      "lease: duplicate setting",
 		`{"lease": 7200}`:                     `lease: must be a string like "30s"`,
 		`{"lease": "soon"}`:                   "lease: expected duration",
 		`{"lease": null}`:                     "lease: must be a string",
@@ -106,15 +105,15 @@ func TestFile_rejectsInvalid(t *testing.T) {
 		`{"starting-credits": 1.5}`:           "starting-credits: expected a valid 64 bit int",
 		`{"starting-credits": 1e99}`:          "starting-credits: expected a valid 64 bit int",
 		`{"allow-ports": 443}`:                "allow-ports: must be a list",
-		`{"allow-ports": ["443"]}`:            "allow-ports: in the list: must be a number",
+		`{"allow-ports": ["443"]}`:            "allow-ports: list item: must be a number",
 		`{"allow-ports": [443, 70000]}`:       "allow-ports: expected a valid 16 bit uint",
 		`{"allow-networks": ["127.0.0.1/x"]}`: "allow-networks: ",
 		`{"rate-limits": "maybe"}`:            "--rate-limits must be one of",
 		`{"lease": "1s"}`:                     "lease: must be at least 1m",
 	} {
 		_, _, err := parseFile(t, text)
-		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: got %v, want %q", text, err, says)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}
 	for _, path := range []string{filepath.Join(t.TempDir(), "missing.json"), t.TempDir()} {
@@ -129,8 +128,8 @@ func TestFile_rejectsInvalid(t *testing.T) {
 	}
 }
 
-// TestFile_everySetting: each setting can be given in a file, and each that is a key is
-// secret.
+// TestFile_everySetting checks that every setting can be set in a file, and that every
+// key is masked.
 func TestFile_everySetting(t *testing.T) {
 	t.Parallel()
 	const key = "0123456789abcdef0123456789abcdef"
@@ -144,13 +143,13 @@ func TestFile_everySetting(t *testing.T) {
 	}
 	for _, setting := range settings {
 		if _, _, err := parseFile(t, `{"`+setting.Name+`": {}}`); err == nil || !strings.Contains(err.Error(), setting.Name+": must be") {
-			t.Errorf("%s: an object is refused with %v", setting.Name, err)
+			t.Errorf("%s: an object value: got %v", setting.Name, err)
 		}
 		if strings.HasSuffix(setting.Name, "key") && setting.Value != "********" {
-			t.Errorf("%s is shown as %q", setting.Name, setting.Value)
+			t.Errorf("%s: value %q is not masked", setting.Name, setting.Value)
 		}
 	}
 	if got := c.Secrets(); len(got) != 4 || slices.ContainsFunc(got, func(s string) bool { return s != key }) {
-		t.Errorf("the secrets are %q", got)
+		t.Errorf("Secrets returned %q", got)
 	}
 }

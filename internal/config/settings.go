@@ -9,40 +9,40 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// masked stands for what nobody may see.
+// masked replaces secret values.
 const masked = "********"
 
-// Setting is a setting as it holds for a command that was parsed.
+// Setting is the effective value of a setting and its source.
 type Setting struct {
-	Name     string `json:"-"` // of its flag
+	Name     string `json:"-"` // the name of its flag
 	Value    string `json:"value"`
 	Source   string `json:"from"` // flag, environment, file or default
 	Variable string `json:"variable"`
 }
 
-// Settings are the settings of a parsed command in the order of [Config], with
-// secrets, and passwords in addresses, masked.
+// Settings returns the effective settings of a parsed command in the order of
+// [Config]. Secrets and passwords in addresses are masked.
 func Settings(parsed *kong.Context) ([]Setting, error) {
-	known, err := settingFlags()
+	flags, err := settingFlags()
 	if err != nil {
 		return nil, err
 	}
-	from := map[*kong.Flag]string{}
+	sources := map[*kong.Flag]string{}
 	for _, step := range parsed.Path {
 		switch {
 		case step.Flag == nil:
 		case step.Resolved:
-			from[step.Flag] = "file"
+			sources[step.Flag] = "file"
 		default:
-			from[step.Flag] = "flag"
+			sources[step.Flag] = "flag"
 		}
 	}
 	var all []Setting
 	for _, flag := range parsed.Flags() {
-		if known[flag.Name] == nil {
+		if flags[flag.Name] == nil {
 			continue
 		}
-		s := Setting{Name: flag.Name, Value: maskedValue(flag), Source: from[flag], Variable: strings.Join(flag.Envs, " ")}
+		s := Setting{Name: flag.Name, Value: maskedValue(flag), Source: sources[flag], Variable: strings.Join(flag.Envs, " ")}
 		switch {
 		case s.Source != "":
 		case envVariable(flag) != "":
@@ -55,7 +55,7 @@ func Settings(parsed *kong.Context) ([]Setting, error) {
 	return all, nil
 }
 
-// settingFlags are the settings by the names of their flags.
+// settingFlags returns the flags of [Config] by name.
 func settingFlags() (map[string]*kong.Flag, error) {
 	parser, err := kong.New(&Config{}, kong.NoDefaultHelp())
 	if err != nil {
@@ -68,7 +68,7 @@ func settingFlags() (map[string]*kong.Flag, error) {
 	return all, nil
 }
 
-// maskedValue is the value of a flag as it may be seen.
+// maskedValue returns the value of a flag without secrets.
 func maskedValue(flag *kong.Flag) string {
 	text := formatValue(flag.Target)
 	if flag.Tag.Has(secretTag) && text != "" {
@@ -77,7 +77,7 @@ func maskedValue(flag *kong.Flag) string {
 	return maskCredentials(text)
 }
 
-// formatValue is a value as it would be given.
+// formatValue formats a value as on the command line.
 func formatValue(value reflect.Value) string {
 	kind := value.Kind()
 	if kind == reflect.Pointer && value.IsNil() {
@@ -96,8 +96,8 @@ func formatValue(value reflect.Value) string {
 	return strings.Join(items, ",")
 }
 
-// maskCredentials is a value without what comes before an @ in it: an address may hold a
-// password or a token there, and in its query.
+// maskCredentials masks the user information and the password parameters of an
+// address, where it may hold a password or a token.
 func maskCredentials(text string) string {
 	text = regexp.MustCompile(`^([a-z]+://)?\S*@`).ReplaceAllString(text, "${1}"+masked+"@")
 	return regexp.MustCompile(`([?&](?:ssl)?password=)[^\s&]+`).ReplaceAllString(text, "${1}"+masked)

@@ -14,61 +14,62 @@ import (
 )
 
 const (
-	// minStartingCredits is what an agent needs to post the dearest job.
+	// minStartingCredits lets an agent post the most expensive sample task.
 	minStartingCredits = 100
 	hirePrice          = 10
-	// demoCapability is what the reader's agent can do, and demoOpenMinutes how long a task for it
-	// stays open, so that what nobody takes does not pile up.
+	// demoCapability is the capability of the developer's agent. Tasks that require it
+	// expire after demoOpenMinutes, so that they do not pile up.
 	demoCapability  = "demo"
 	demoOpenMinutes = 10
 )
 
-// agent is one that trades, with what it remembers.
+// agent is a sample agent and its state.
 type agent struct {
 	id, name, key, secret string
 
 	client     graphql.Client
 	console    *console
 	capability string
-	hireable   []*agent // whom it may hire
-	unrated    []string // tasks that it has not rated
+	hireable   []*agent // agents that it hires in turn
+	unrated    []string // ids of posted tasks that it has not rated
 }
 
-// agentSet are the agents of the market.
+// agentSet holds the agents of the sandbox.
 type agentSet struct {
 	workers, executors []*agent
 	developer          *agent
 }
 
-// registerAgents registers four agents that take tasks, two that are hired, and the reader's.
+// registerAgents registers four workers, two agents for hire, and the agent of the
+// developer.
 func (m *sandbox) registerAgents(ctx context.Context) (*agentSet, error) {
-	https := m.services.url
+	baseURL := m.services.url
 	c := &agentSet{}
-	for _, one := range []struct {
+	for _, spec := range []struct {
 		agent
-		about, endpoint, prompt, webhook string
+		description, endpoint, prompt, webhook string
 	}{
-		{agent: agent{name: "Echo"}, about: "Answers what it is told.", endpoint: https + "/echo"},
-		{agent: agent{name: "Poet"}, about: "Writes a haiku.", prompt: "You answer with a haiku."},
+		{agent: agent{name: "Echo"}, description: "Returns the task description as the result.", endpoint: baseURL + "/echo"},
+		{agent: agent{name: "Poet"}, description: "Writes a haiku.", prompt: "You answer with a haiku."},
 		{agent: agent{name: "Writer", capability: "writing"}},
 		{agent: agent{name: "Coder", capability: "coding"}},
 		{agent: agent{name: "Researcher", capability: "research"}},
 		{agent: agent{name: "Translator", capability: "translation"}},
-		{agent: agent{name: "You", capability: demoCapability}, webhook: https + "/hooks/you"},
+		{agent: agent{name: "You", capability: demoCapability}, webhook: baseURL + "/hooks/you"},
 	} {
-		a := &one.agent
-		if err := m.registerAgent(ctx, a, one.about, one.endpoint, one.prompt, one.webhook); err != nil {
+		a := &spec.agent
+		if err := m.registerAgent(ctx, a, spec.description, spec.endpoint, spec.prompt, spec.webhook); err != nil {
 			return nil, err
 		}
 		switch {
-		case one.webhook != "":
+		case spec.webhook != "":
 			m.services.setSecret("you", a.secret)
 			c.developer = a
 		case a.capability != "":
 			a.hireable = c.executors
 			c.workers = append(c.workers, a)
 		default:
-			if a.secret != "" { // the one that the model does has none
+			if a.secret != "" { // an agent with a system prompt has none
 				m.services.setSecret("echo", a.secret)
 			}
 			c.executors = append(c.executors, a)
@@ -77,37 +78,30 @@ func (m *sandbox) registerAgents(ctx context.Context) (*agentSet, error) {
 	return c, nil
 }
 
-// registerAgent registers an agent, which knows its key from then on.
-func (m *sandbox) registerAgent(ctx context.Context, a *agent, about, endpoint, prompt, webhook string) error {
-	given := func(text string) *string {
-		if text == "" {
-			return nil
-		}
-		return &text
-	}
+// registerAgent registers an agent and stores its keys.
+func (m *sandbox) registerAgent(ctx context.Context, a *agent, description, endpoint, prompt, webhook string) error {
 	capabilities := []string{}
 	if a.capability != "" {
 		capabilities = append(capabilities, a.capability)
 	}
-	answer, err := api.Register(ctx, client.NewClient(m.url, ""), a.name, given(about), capabilities, hirePrice,
-		given(endpoint), given(prompt), given(webhook), nil)
+	response, err := api.Register(ctx, client.NewClient(m.url, ""), a.name, client.Optional(description), capabilities, hirePrice,
+		client.Optional(endpoint), client.Optional(prompt), client.Optional(webhook), nil)
 	if err != nil {
 		return err
 	}
-	a.id, a.key, a.console = answer.RegisterAgent.Agent.Id, answer.RegisterAgent.ApiKey, m.console
-	if answer.RegisterAgent.WebhookSecret != nil {
-		a.secret = *answer.RegisterAgent.WebhookSecret
+	a.id, a.key, a.console = response.RegisterAgent.Agent.Id, response.RegisterAgent.ApiKey, m.console
+	if response.RegisterAgent.WebhookSecret != nil {
+		a.secret = *response.RegisterAgent.WebhookSecret
 	}
 	a.client = client.NewClient(m.url, a.key)
 	return nil
 }
 
-// stepsPerCycle is how many things an agent does until it begins again.
+// stepsPerCycle is the number of actions in the cycle of a worker.
 const stepsPerCycle = 5
 
-// run has the agents do one thing after another until ctx ends. Those that are hired
-// only spend what they earn, a thing in each cycle of the others: what all have lasts for
-// an afternoon of fees.
+// run lets the agents act until ctx is done. An agent for hire acts once in each cycle
+// of the workers and spends only what it earns.
 func (c *agentSet) run(ctx context.Context, pace time.Duration) {
 	var group sync.WaitGroup
 	for i, a := range c.workers {
@@ -128,7 +122,7 @@ func (c *agentSet) run(ctx context.Context, pace time.Duration) {
 	group.Wait()
 }
 
-// step does the nth thing.
+// step performs the nth action of a worker.
 func (a *agent) step(ctx context.Context, n int, pace time.Duration) error {
 	switch n % stepsPerCycle {
 	case 0:
@@ -142,35 +136,36 @@ func (a *agent) step(ctx context.Context, n int, pace time.Duration) error {
 	}
 }
 
-// logError says what an agent could not do. Who has spent all works until there is more.
+// logError prints the error of an action. An agent without credits keeps working
+// until it has some.
 func (a *agent) logError(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil && client.CodeOf(err) != "INSUFFICIENT_CREDITS" {
-		a.logf("could not: %v", err)
+		a.logf("failed: %v", err)
 	}
 }
 
-// post posts the nth task, which asks for what another agent can do.
+// post posts the nth sample task that requires a capability of another agent.
 func (a *agent) post(ctx context.Context, n int) error {
-	jobs := slices.DeleteFunc(sampleTasks(), func(j sampleTask) bool { return j.capability == a.capability })
-	j := jobs[n%len(jobs)]
+	tasks := slices.DeleteFunc(sampleTasks(), func(task sampleTask) bool { return task.capability == a.capability })
+	task := tasks[n%len(tasks)]
 	var openFor *int
-	if j.capability == demoCapability {
+	if task.capability == demoCapability {
 		openFor = new(demoOpenMinutes)
 	}
-	answer, err := api.PostTask(ctx, a.client, j.title, j.description, j.budget, []string{j.capability}, openFor, nil)
+	response, err := api.PostTask(ctx, a.client, task.title, task.description, task.budget, []string{task.capability}, openFor, nil)
 	if err != nil {
 		return err
 	}
-	a.unrated = append(a.unrated, answer.PostTask.Task.Id)
-	a.logf("posts %q for %d credits, asks for %s", j.title, j.budget, j.capability)
+	a.unrated = append(a.unrated, response.PostTask.Task.Id)
+	a.logf("posts %q for %d credits (capability: %s)", task.title, task.budget, task.capability)
 	return nil
 }
 
-// completeTask takes the task that has been open for longest of those that ask for what the
-// agent can do, whoever posted it, and completes it.
+// completeTask accepts and completes the oldest open task that requires the
+// capability of the agent.
 func (a *agent) completeTask(ctx context.Context, pace time.Duration) error {
-	most := 100
-	open, err := api.Tasks(ctx, a.client, &most, nil, []api.TaskStatus{api.TaskStatusOpen}, &a.capability, nil)
+	limit := 100
+	open, err := api.Tasks(ctx, a.client, &limit, nil, []api.TaskStatus{api.TaskStatusOpen}, &a.capability, nil)
 	if err != nil {
 		return err
 	}
@@ -181,7 +176,7 @@ func (a *agent) completeTask(ctx context.Context, pace time.Duration) error {
 		if _, err := api.AcceptTask(ctx, a.client, task.Id); err != nil {
 			return err
 		}
-		a.logf("takes %q", client.SanitizeLine(task.Title))
+		a.logf("accepts %q", client.SanitizeLine(task.Title))
 		if !client.Sleep(ctx, pace) {
 			return nil
 		}
@@ -189,28 +184,28 @@ func (a *agent) completeTask(ctx context.Context, pace time.Duration) error {
 		if err != nil {
 			return err
 		}
-		a.logf("completes %q, has %d credits", client.SanitizeLine(task.Title), done.CompleteTask.Wallet.Balance)
+		a.logf("completes %q, balance %d credits", client.SanitizeLine(task.Title), done.CompleteTask.Wallet.Balance)
 		return nil
 	}
 	return nil
 }
 
-// rate rates what the agent posted and others have completed.
+// rate rates one of the completed tasks that the agent posted.
 func (a *agent) rate(ctx context.Context) error {
 	for i, id := range a.unrated {
-		answer, err := api.Task(ctx, a.client, id)
+		response, err := api.Task(ctx, a.client, id)
 		if err != nil {
 			return err
 		}
-		switch answer.Task.Status {
+		switch response.Task.Status {
 		case api.TaskStatusOpen, api.TaskStatusAssigned:
 			continue
 		case api.TaskStatusCompleted:
-			score := 3 + len(answer.Task.Title)%3
+			score := 3 + len(response.Task.Title)%3
 			if _, err := api.RateTask(ctx, a.client, id, score, nil); err != nil {
 				return err
 			}
-			a.logf("rates %q with %d", client.SanitizeLine(answer.Task.Title), score)
+			a.logf("rates %q %d of 5", client.SanitizeLine(response.Task.Title), score)
 		case api.TaskStatusCancelled, api.TaskStatusExpired, api.TaskStatusFailed:
 		}
 		a.unrated = slices.Delete(a.unrated, i, i+1)
@@ -219,16 +214,16 @@ func (a *agent) rate(ctx context.Context) error {
 	return nil
 }
 
-// hire hires one of those that are hired, in turn.
+// hire hires the agents for hire in turn.
 func (a *agent) hire(ctx context.Context, n int) error {
 	other := a.hireable[n%len(a.hireable)]
-	answer, err := api.Execute(ctx, a.client, other.id, "A haiku about distributed systems", hirePrice)
+	response, err := api.Execute(ctx, a.client, other.id, "A haiku about distributed systems", hirePrice)
 	if err != nil {
 		return err
 	}
 	result := ""
-	if answer.Execute.Result != nil {
-		result = *answer.Execute.Result
+	if response.Execute.Result != nil {
+		result = *response.Execute.Result
 	}
 	a.logf("hires %s: %q", other.name, client.SanitizeLine(result))
 	return nil

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// console is where several write, a line or more at a time.
+// console serializes the output of several goroutines. Each call writes whole lines.
 type console struct {
 	mu  sync.Mutex
 	out io.Writer
@@ -19,37 +19,38 @@ func (c *console) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(c.out, format+"\n", args...)
 }
 
-// welcomeText says where everything is, who the reader is there, and what to do first.
-func (m *sandbox) welcomeText(you *agent) string {
+// welcomeText describes the sandbox: its addresses, the keys of the developer's
+// agent, and commands to try.
+func (m *sandbox) welcomeText(developer *agent) string {
 	return strings.NewReplacer(
-		"{url}", m.url, "{dir}", m.dir, "{id}", you.id, "{key}", you.key, "{secret}", you.secret, "{operator}", m.operatorKey, "{https}", m.services.url,
-	).Replace(`AgentMarket, a market for an afternoon
+		"{url}", m.url, "{dir}", m.dir, "{key}", developer.key, "{secret}", developer.secret, "{operator}", m.operatorKey, "{https}", m.services.url,
+	).Replace(`AgentMarket: development sandbox
 
-  Market     {url}   GraphQL at /graphql, REST at /api, explorer at /explorer
-  Database   {dir}, removed at the end
-  Operator   {operator}
-  Claude     a stand-in with a few answers; no key is needed
-  Webhooks   {https}/hooks/NAME prints what comes there;
-             {https}/to/3000/hook goes on to http://127.0.0.1:3000/hook
+  Server     {url}   GraphQL at /graphql, REST at /api, explorer at /explorer
+  Database   {dir}, deleted on exit
+  Operator   {operator}   API key for /operator and /metrics
+  Claude     a stub with canned replies; no API key needed
+  Webhooks   {https}/hooks/NAME prints the webhooks it receives
+             {https}/to/3000/hook forwards them to http://127.0.0.1:3000/hook
 
-You are an agent that can do "demo". Copy these lines into another terminal:
+You are an agent with the capability "demo". Run these lines in another terminal:
 
   export AGENTMARKET_URL={url}
   export AGENTMARKET_API_KEY={key}
   export AGENTMARKET_WEBHOOK_SECRET={secret}
 
-Then, for example:
+Then try:
 
-  agentmarket worker --exec 'tr a-z A-Z'      do tasks, and be paid
-  agentmarket listen                          hear of tasks as they are posted
-  agentmarket wallet                          see what you have
+  agentmarket worker --exec 'tr a-z A-Z'      complete tasks and get paid
+  agentmarket listen                          print tasks as they are posted
+  agentmarket wallet                          show your balance
   agentmarket tasks post "Find out" --budget 25 --capability research
-                                              have another work for you
+                                              post a task for another agent
 
-A day passes, so that leases and offers end and retries are due, with
+Advance the clock by a day, to expire tasks and leases and to retry webhooks:
 
   curl {url}/operator/clock -H "Authorization: Bearer {operator}" -d '{"advance":"24h"}'
 
-Interrupt to end. What happens meanwhile:
+Press Ctrl-C to stop. Activity:
 `)
 }

@@ -21,14 +21,15 @@ import (
 	"agentmarket.space/server/internal/config"
 )
 
-// Command runs a market for an afternoon.
+// Command runs the sandbox.
 type Command struct {
-	Addr            string        `default:"127.0.0.1:8080" help:"Address to listen on, of this machine alone; 127.0.0.1:0 for any free port."`
-	StartingCredits int64         `default:"10000" name:"starting-credits" help:"Credits an agent gets."`
-	Pace            time.Duration `default:"2s" help:"How long its own agents pause before each thing they do; 0s has them do nothing."`
+	Addr            string        `default:"127.0.0.1:8080" help:"Loopback address to listen on. Port 0 chooses a free port."`
+	StartingCredits int64         `default:"10000" name:"starting-credits" help:"Credits granted to a new agent."`
+	Pace            time.Duration `default:"2s" help:"Delay between two actions of a sample agent. 0s stops the sample agents."`
 }
 
-// Validate refuses what others could reach, and what cannot be.
+// Validate accepts only a loopback address, because the sandbox prints its keys and
+// anyone with the operator key can move its clock.
 func (c *Command) Validate() error {
 	host, _, err := net.SplitHostPort(c.Addr)
 	if err != nil {
@@ -37,31 +38,31 @@ func (c *Command) Validate() error {
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case host != "localhost" && (err != nil || !ip.IsLoopback()):
-		return fmt.Errorf("--addr: %s is not of this machine alone; its keys are shown and its clock moves, so it is for nobody else", host)
+		return fmt.Errorf("--addr: %s is not a loopback address: the sandbox prints its keys, so it must not be reachable from other machines", host)
 	case c.Pace < 0:
 		return errors.New("--pace: must not be negative")
 	case c.StartingCredits < minStartingCredits:
-		return fmt.Errorf("--starting-credits: must be at least %d, so that its agents can trade", minStartingCredits)
+		return fmt.Errorf("--starting-credits: must be at least %d, or the sample agents cannot trade", minStartingCredits)
 	}
 	return nil
 }
 
-// Run serves until ctx ends, and leaves nothing behind.
+// Run runs the sandbox until ctx is done, and deletes its database.
 func (c *Command) Run(ctx context.Context, to client.Streams) (err error) {
 	dir, err := os.MkdirTemp("", "agentmarket-dev-")
 	if err != nil {
-		return fmt.Errorf("make a folder for the database: %w", err)
+		return fmt.Errorf("create a directory for the database: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)
 	if err != nil {
-		return fmt.Errorf("%w: --addr takes another, 127.0.0.1:0 any that is free", err)
+		return fmt.Errorf("%w; choose another address with --addr, or 127.0.0.1:0 for a free port", err)
 	}
 	m := &sandbox{command: c, dir: dir, clock: &app.Clock{}, console: &console{out: to.Out}}
 	return errors.Join(m.run(ctx, listener, to), closeListener(listener))
 }
 
-// closeListener closes what may be closed already.
+// closeListener closes a listener that the server may have closed already.
 func closeListener(listener net.Listener) error {
 	if err := listener.Close(); !errors.Is(err, net.ErrClosed) {
 		return err
@@ -69,7 +70,7 @@ func closeListener(listener net.Listener) error {
 	return nil
 }
 
-// sandbox is what runs together.
+// sandbox is a running sandbox.
 type sandbox struct {
 	command     *Command
 	dir         string
@@ -80,7 +81,8 @@ type sandbox struct {
 	services    *stubServices
 }
 
-// run serves, has the agents trade and waits for the end of ctx and of everything.
+// run runs the server and the sample agents until ctx is done, and waits for both to
+// stop.
 func (m *sandbox) run(ctx context.Context, listener net.Listener, to client.Streams) (err error) {
 	if m.services, err = startStubServices(ctx, m.console); err != nil {
 		return err
@@ -96,40 +98,41 @@ func (m *sandbox) run(ctx context.Context, listener net.Listener, to client.Stre
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck,nolintlint // ctx has ended by then; from its cache the linter does not see that
+	defer func() { err = errors.Join(err, server.Close()) }() //nolint:contextcheck,nolintlint // ctx is done by then; the linter misses that when it reads from its cache
 	serving, stop := context.WithCancel(ctx)
 	var group sync.WaitGroup
-	var served error
+	var serveErr error
 	group.Go(func() {
 		defer stop()
-		served = server.Run(serving, listener)
+		serveErr = server.Run(serving, listener)
 	})
-	lived := m.runAgents(serving)
+	runErr := m.runAgents(serving)
 	stop()
 	group.Wait()
-	return errors.Join(lived, served)
+	return errors.Join(runErr, serveErr)
 }
 
-// runAgents introduces the agents, says where everything is and has them trade.
+// runAgents registers the sample agents, prints the welcome text and lets the agents
+// trade until ctx is done.
 func (m *sandbox) runAgents(ctx context.Context) error {
-	cast, err := m.registerAgents(ctx)
+	agents, err := m.registerAgents(ctx)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // it was asked to end
+		return nil //nolint:nilerr // the caller stops
 	}
 	if err != nil {
-		return fmt.Errorf("introduce the agents: %w", err)
+		return fmt.Errorf("register the sample agents: %w", err)
 	}
-	m.console.printf("%s", m.welcomeText(cast.developer))
+	m.console.printf("%s", m.welcomeText(agents.developer))
 	if m.command.Pace > 0 {
-		cast.run(ctx, m.command.Pace)
+		agents.run(ctx, m.command.Pace)
 	}
 	<-ctx.Done()
 	return nil
 }
 
-// serverConfig are the standard ones, whatever the environment says: what it names is not
-// for this market. What its agents need is allowed.
-func (m *sandbox) serverConfig(listening net.Addr) (c config.Config, err error) {
+// serverConfig returns the default configuration, with calls to loopback allowed and
+// without rate limits. It ignores the environment, which configures another server.
+func (m *sandbox) serverConfig(addr net.Addr) (c config.Config, err error) {
 	var key [32]byte
 	_, _ = rand.Read(key[:])
 	m.operatorKey = hex.EncodeToString(key[:])
@@ -145,12 +148,12 @@ func (m *sandbox) serverConfig(listening net.Addr) (c config.Config, err error) 
 	_, err = parser.Parse([]string{
 		"--addr=" + m.command.Addr, "--database=" + filepath.Join(m.dir, "agentmarket.db"), "--operator-key=" + m.operatorKey,
 		"--allow-networks=127.0.0.0/8,::1/128", "--rate-limits=off", fmt.Sprint("--starting-credits=", m.command.StartingCredits),
-		"--anthropic-api-key=a-stand-in-needs-none", "--anthropic-base-url=" + m.services.claudeURL, "--claude-model=a-stand-in",
-		"--keep-events=0s", "--keep-deliveries=0s", "--keep-audit=0s", // the database goes by the true time when it lets go of what is old
+		"--anthropic-api-key=unused-by-the-stub", "--anthropic-base-url=" + m.services.claudeURL, "--claude-model=stub",
+		"--keep-events=0s", "--keep-deliveries=0s", "--keep-audit=0s", // database triggers compare ages with the system time
 	})
 	if err != nil {
-		return c, fmt.Errorf("the settings of the market: %w", err)
+		return c, fmt.Errorf("configure the server: %w", err)
 	}
-	c.Complete(listening)
+	c.Complete(addr)
 	return c, nil
 }

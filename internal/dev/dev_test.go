@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,26 +27,27 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// testSandbox is a market for an afternoon.
+// testSandbox is a running sandbox and its output.
 type testSandbox struct {
-	t                                              *testing.T
-	lines                                          chan string
-	url, dir, key, secret, operator, https, output string
-	stop                                           func() error
+	t                                                    *testing.T
+	lines                                                chan string
+	url, dir, key, secret, operator, servicesURL, output string
+	stop                                                 func() error
 }
 
-// startSandbox runs a market until its end, or the test's, and reads its welcome.
+// startSandbox runs a sandbox until stop or the end of the test, and parses its
+// welcome text.
 func startSandbox(t *testing.T, pace time.Duration) *testSandbox {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	out, in := io.Pipe()
 	r := &testSandbox{t: t, lines: make(chan string, 10_000)}
-	ended := make(chan error, 1)
+	done := make(chan error, 1)
 	go func() {
 		command := &dev.Command{Addr: "127.0.0.1:0", StartingCredits: 10_000, Pace: pace}
 		err := command.Run(ctx, client.Streams{Out: in, Err: t.Output()})
 		_ = in.Close()
-		ended <- err
+		done <- err
 	}()
 	go func() {
 		defer close(r.lines)
@@ -53,53 +55,47 @@ func startSandbox(t *testing.T, pace time.Duration) *testSandbox {
 			r.lines <- scanner.Text()
 		}
 	}()
-	var once error
-	asked := false
-	r.stop = func() error {
-		if !asked {
-			asked = true
-			cancel()
-			once = <-ended
-		}
-		return once
-	}
+	r.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
 	t.Cleanup(func() { _ = r.stop() })
-	r.waitForOutput(`What happens meanwhile`)
+	r.waitForOutput(`Activity:`)
 	for pattern, value := range map[string]*string{
-		`Market +(http://\S+)`: &r.url, `Database +(\S+),`: &r.dir, `Operator +(\S+)`: &r.operator, `Webhooks +(https://[^/]+)/`: &r.https,
+		`Server +(http://\S+)`: &r.url, `Database +(\S+),`: &r.dir, `Operator +(\S+)`: &r.operator, `Webhooks +(https://[^/]+)/`: &r.servicesURL,
 		`API_KEY=(\S+)`: &r.key, `WEBHOOK_SECRET=(\S+)`: &r.secret,
 	} {
-		found := regexp.MustCompile(pattern).FindStringSubmatch(r.output)
-		if found == nil {
-			t.Fatalf("it does not say %s:\n%s", pattern, r.output)
+		match := regexp.MustCompile(pattern).FindStringSubmatch(r.output)
+		if match == nil {
+			t.Fatalf("no %s in the output:\n%s", pattern, r.output)
 		}
-		*value = found[1]
+		*value = match[1]
 	}
 	return r
 }
 
-// waitForOutput reads what is printed until all the patterns were there.
+// waitForOutput reads the output until it matches all patterns in order.
 func (r *testSandbox) waitForOutput(patterns ...string) {
 	r.t.Helper()
-	tooLong := time.After(testutil.Timeout)
+	timeout := time.After(testutil.Timeout)
 	for len(patterns) > 0 {
 		if regexp.MustCompile(patterns[0]).MatchString(r.output) {
 			patterns = patterns[1:]
 			continue
 		}
 		select {
-		case line, more := <-r.lines:
-			if !more {
-				r.t.Fatalf("it has ended without %s:\n%s", patterns[0], r.output)
+		case line, ok := <-r.lines:
+			if !ok {
+				r.t.Fatalf("the sandbox stopped before %s:\n%s", patterns[0], r.output)
 			}
 			r.output += line + "\n"
-		case <-tooLong:
-			r.t.Fatalf("it does not say %s:\n%s", patterns[0], r.output)
+		case <-timeout:
+			r.t.Fatalf("timed out waiting for %s:\n%s", patterns[0], r.output)
 		}
 	}
 }
 
-// request sends a request and decodes the data of the answer.
+// request sends a request and decodes the data of the response.
 func (r *testSandbox) request(method, path, key, body string) (status int, data map[string]any) {
 	r.t.Helper()
 	request, err := http.NewRequestWithContext(r.t.Context(), method, r.url+path, strings.NewReader(body))
@@ -114,15 +110,15 @@ func (r *testSandbox) request(method, path, key, body string) (status int, data 
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	defer response.Body.Close() //nolint:errcheck // read to its end
-	var answer struct{ Data map[string]any }
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+	defer response.Body.Close() //nolint:errcheck // only read
+	var responseBody struct{ Data map[string]any }
+	if err := json.NewDecoder(response.Body).Decode(&responseBody); err != nil {
 		r.t.Fatalf("%s %s: %v", method, path, err)
 	}
-	return response.StatusCode, answer.Data
+	return response.StatusCode, responseBody.Data
 }
 
-// graphql asks for something of GraphQL, and returns the answer as it is.
+// graphql executes a document and returns the data, formatted with fmt.Sprint.
 func (r *testSandbox) graphql(key, document string) (status int, text string) {
 	r.t.Helper()
 	body, err := json.Marshal(map[string]string{"query": document})
@@ -133,21 +129,7 @@ func (r *testSandbox) graphql(key, document string) (status int, text string) {
 	return status, fmt.Sprint(data)
 }
 
-// eventually waits until something is so.
-func (r *testSandbox) eventually(what string, so func() bool) {
-	r.t.Helper()
-	looks := time.NewTicker(20 * time.Millisecond)
-	defer looks.Stop()
-	for tooLong := time.After(testutil.Timeout); !so(); {
-		select {
-		case <-looks.C:
-		case <-tooLong:
-			r.t.Fatalf("%s: it is not so", what)
-		}
-	}
-}
-
-// verifyLedger recomputes the ledger, as agentmarket verify does.
+// verifyLedger checks the ledger like 'agentmarket verify'.
 func (r *testSandbox) verifyLedger() {
 	r.t.Helper()
 	err := database.Inspect(r.t.Context(), filepath.Join(r.dir, "agentmarket.db"), func(state *database.Snapshot) error {
@@ -158,115 +140,114 @@ func (r *testSandbox) verifyLedger() {
 		return err
 	})
 	if err != nil {
-		r.t.Errorf("the ledger does not hold: %v", err)
+		r.t.Errorf("verify the ledger: %v", err)
 	}
 }
 
-// TestSandbox: its agents post, take, complete and rate tasks and hire both kinds of
-// agents, the reader's agent is told of tasks by signed webhooks, and at the end
-// nothing is left, no file and no goroutine.
+// TestSandbox checks that the sample agents post, accept, complete and rate tasks and
+// hire agents, that the developer's agent receives signed webhooks, and that no files
+// or goroutines remain.
 func TestSandbox(t *testing.T) {
 	count := goroutines.Counter(t)
 	before := count()
-	market := startSandbox(t, 20*time.Millisecond)
-	market.waitForOutput(` posts "`, ` takes "`, ` completes "`, ` rates ".*" with [345]`, ` hires Echo: "A haiku`, ` hires Poet: "Packets`,
+	sandbox := startSandbox(t, 20*time.Millisecond)
+	sandbox.waitForOutput(` posts "`, ` accepts "`, ` completes "`, ` rates ".*" [345] of 5`, ` hires Echo: "A haiku`, ` hires Poet: "Packets`,
 		`webhook task.posted to you: signature verified\n(    .*\n)*    X-Agentmarket-Delivery: `)
-	if status, wallet := market.request(http.MethodGet, "/api/wallet", market.key, ""); status != http.StatusOK || wallet["balance"] != 10_000. {
-		t.Errorf("the reader has %v (%d)", wallet, status)
+	if status, wallet := sandbox.request(http.MethodGet, "/api/wallet", sandbox.key, ""); status != http.StatusOK || wallet["balance"] != 10_000. {
+		t.Errorf("got wallet %v (%d)", wallet, status)
 	}
-	market.verifyLedger()
-	if err := market.stop(); err != nil {
+	sandbox.verifyLedger()
+	if err := sandbox.stop(); err != nil {
 		t.Error(err)
 	}
-	if strings.Contains(market.output, "could not") {
-		t.Errorf("its agents failed:\n%s", market.output)
+	if strings.Contains(sandbox.output, " failed: ") {
+		t.Errorf("sample agents failed:\n%s", sandbox.output)
 	}
-	if _, err := os.Stat(market.dir); !os.IsNotExist(err) {
-		t.Errorf("%s is left (%v)", market.dir, err)
+	if _, err := os.Stat(sandbox.dir); !os.IsNotExist(err) {
+		t.Errorf("%s still exists (%v)", sandbox.dir, err)
 	}
 	http.DefaultClient.CloseIdleConnections()
-	market.eventually("every goroutine has ended", func() bool { return count() <= before })
+	testutil.Eventually(t, "the end of all goroutines", func() bool { return count() <= before })
 }
 
-// TestClock_advance: by the clock that is moved on a lease ends, an offer ends and is refunded,
-// and a webhook that failed twice is tried again, signed by the true time. No key but
-// the operator's moves it, and nothing moves it back.
+// TestClock_advance checks that advancing the clock expires leases and open tasks, and
+// makes webhook retries due, which are signed with the system time. Only the operator
+// key can advance the clock, and it cannot go back.
 func TestClock_advance(t *testing.T) {
 	t.Parallel()
-	market := startSandbox(t, 0)
-	tries := make(chan string, 100)
+	sandbox := startSandbox(t, 0)
+	attempts := make(chan string, 100)
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		attempt := r.Header.Get("X-AgentMarket-Attempt")
 		if attempt != "3" {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
-		tries <- attempt + " " + r.Header.Get("X-AgentMarket-Timestamp")
+		attempts <- attempt + " " + r.Header.Get("X-AgentMarket-Timestamp")
 	}))
 	t.Cleanup(receiver.Close)
 	_, port, _ := strings.Cut(strings.TrimPrefix(receiver.URL, "http://"), ":")
-	_, worker := market.request(http.MethodPost, "/api/agents/register", "", `{"name":"Worker","capabilities":["x"],"webhook_url":"`+market.https+`/to/`+port+`/hook"}`)
+	_, worker := sandbox.request(http.MethodPost, "/api/agents/register", "", `{"name":"Worker","capabilities":["x"],"webhook_url":"`+sandbox.servicesURL+`/to/`+port+`/hook"}`)
 	key := fmt.Sprint(worker["api_key"])
-	_, task := market.request(http.MethodPost, "/api/tasks", market.key, `{"title":"T","description":"D","budget":25,"required_capabilities":["x"]}`)
+	_, task := sandbox.request(http.MethodPost, "/api/tasks", sandbox.key, `{"title":"T","description":"D","budget":25,"required_capabilities":["x"]}`)
 	id := "/api/tasks/" + fmt.Sprint(task["id"])
-	if status, _ := market.request(http.MethodPost, id+"/accept", key, ""); status != http.StatusOK {
-		t.Fatalf("accepting is answered %d", status)
+	if status, _ := sandbox.request(http.MethodPost, id+"/accept", key, ""); status != http.StatusOK {
+		t.Fatalf("accept: got %d", status)
 	}
 	advance := func(by string, want int) {
 		t.Helper()
-		if status, _ := market.request(http.MethodPost, "/operator/clock", market.operator, `{"advance":"`+by+`"}`); status != want {
-			t.Errorf("moving the clock by %q is answered %d, want %d", by, status, want)
+		if status, _ := sandbox.request(http.MethodPost, "/operator/clock", sandbox.operator, `{"advance":"`+by+`"}`); status != want {
+			t.Errorf("advance by %q: got %d, want %d", by, status, want)
 		}
 	}
-	tried := func(want string) {
+	expectAttempt := func(want string) {
 		t.Helper()
 		select {
-		case got := <-tries:
+		case got := <-attempts:
 			number, timestamp, _ := strings.Cut(got, " ")
 			var at int64
 			if _, err := fmt.Sscan(timestamp, &at); err != nil || number != want || time.Since(time.Unix(at, 0)).Abs() > time.Minute {
-				t.Errorf("try %s is signed at %s", got, timestamp)
+				t.Errorf("attempt %s is signed at %s", got, timestamp)
 			}
 		case <-time.After(testutil.Timeout):
-			t.Fatalf("try %s does not come", want)
+			t.Fatalf("timed out waiting for attempt %s", want)
 		}
 	}
-	tried("1")
-	tried("2")
-	market.eventually("the second try is written down", func() bool {
-		_, viewer := market.graphql(key, `{ viewer { webhook { deliveries { nodes { attempts { number } } } } } }`)
+	expectAttempt("1")
+	expectAttempt("2")
+	testutil.Eventually(t, "the record of the second attempt", func() bool {
+		_, viewer := sandbox.graphql(key, `{ viewer { webhook { deliveries { nodes { attempts { number } } } } } }`)
 		return strings.Count(viewer, "number") == 2
 	})
 	advance("25h", http.StatusOK)
-	tried("3")
-	if _, task := market.request(http.MethodGet, id, "", ""); task["status"] != "open" {
-		t.Errorf("a day later the task is %v", task["status"])
+	expectAttempt("3")
+	if _, task := sandbox.request(http.MethodGet, id, "", ""); task["status"] != "open" {
+		t.Errorf("after a day: got status %v", task["status"])
 	}
 	advance("168h", http.StatusOK)
-	market.eventually("the budget is given back", func() bool {
-		_, wallet := market.request(http.MethodGet, "/api/wallet", market.key, "")
+	testutil.Eventually(t, "the refund", func() bool {
+		_, wallet := sandbox.request(http.MethodGet, "/api/wallet", sandbox.key, "")
 		return wallet["balance"] == 10_000.
 	})
 	for _, by := range []string{"-1h", "0s", "", "soon", "1000000h"} {
 		advance(by, http.StatusBadRequest)
 	}
-	if status, _ := market.request(http.MethodPost, "/operator/clock", market.key, `{"advance":"1h"}`); status != http.StatusUnauthorized {
-		t.Errorf("an agent moves the clock: %d", status)
+	if status, _ := sandbox.request(http.MethodPost, "/operator/clock", sandbox.key, `{"advance":"1h"}`); status != http.StatusUnauthorized {
+		t.Errorf("advance with an agent key: got %d", status)
 	}
-	market.verifyLedger()
+	sandbox.verifyLedger()
 }
 
-// TestStubServices: what is sent to its addresses is printed in lines that nobody else can
-// begin, and taken for the market's when both signatures are right. What goes to a
-// port where nobody listens is not delivered.
+// TestStubServices checks the printed requests, the signature check, and the errors of
+// the proxy.
 func TestStubServices(t *testing.T) {
 	t.Parallel()
-	market := startSandbox(t, 0)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // it is not about who it is
+	sandbox := startSandbox(t, 0)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} // self-signed certificate
 	t.Cleanup(transport.CloseIdleConnections)
 	const secret, body = "whsec_+/+/", "{\"a\":\"\x1b[31m\"}"
 	send := func(path, event string) int {
 		t.Helper()
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, market.https+path, strings.NewReader(body))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, sandbox.servicesURL+path, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -281,12 +262,12 @@ func TestStubServices(t *testing.T) {
 		} {
 			request.Header.Set(name, value)
 		}
-		answer, err := (&http.Client{Transport: transport}).Do(request)
+		response, err := (&http.Client{Transport: transport}).Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = answer.Body.Close()
-		return answer.StatusCode
+		_ = response.Body.Close()
+		return response.StatusCode
 	}
 	closed := httptest.NewServer(nil)
 	closed.Close()
@@ -296,47 +277,47 @@ func TestStubServices(t *testing.T) {
 		"/to/here/x": http.StatusNotFound, "/to/" + closed.URL[strings.LastIndex(closed.URL, ":")+1:] + "/x": http.StatusBadGateway,
 	} {
 		if got := send(path, "test"); got != want {
-			t.Errorf("%s is answered %d, want %d", path, got, want)
+			t.Errorf("%s: got %d, want %d", path, got, want)
 		}
 	}
-	market.waitForOutput(`webhook test to new: signature not checked`, `webhook test to mine: signature verified`, `webhook test to you: signature NOT right`, `test to 127\.0\.0\.1:\d+: dial`)
-	if strings.Contains(market.output, "\x1b") {
-		t.Errorf("what was sent moves the cursor: %q", market.output)
+	sandbox.waitForOutput(`webhook test to new: signature not checked`, `webhook test to mine: signature verified`, `webhook test to you: signature INVALID`, `test to 127\.0\.0\.1:\d+: dial`)
+	if strings.Contains(sandbox.output, "\x1b") {
+		t.Errorf("the output contains an escape character: %q", sandbox.output)
 	}
 }
 
-// TestFakeClaude_streams: a hire of the model that nobody waits for is written word by word.
+// TestFakeClaude_streams checks a background hire, which streams the reply.
 func TestFakeClaude_streams(t *testing.T) {
 	t.Parallel()
-	market := startSandbox(t, 0)
-	_, poets := market.graphql(market.key, `{ agents(filter: {search: "Poet"}) { nodes { id } } }`)
+	sandbox := startSandbox(t, 0)
+	_, poets := sandbox.graphql(sandbox.key, `{ agents(filter: {search: "Poet"}) { nodes { id } } }`)
 	id := regexp.MustCompile(`id:(\S+?)\]`).FindStringSubmatch(poets)
 	if id == nil {
-		t.Fatalf("there is no poet in %s", poets)
+		t.Fatalf("no Poet in %s", poets)
 	}
-	_, hire := market.graphql(market.key, `mutation { startExecution(input: {agentId: "`+id[1]+`", taskDescription: "A haiku.", budget: 10}) { task { id } } }`)
+	_, hire := sandbox.graphql(sandbox.key, `mutation { startExecution(input: {agentId: "`+id[1]+`", taskDescription: "A haiku.", budget: 10}) { task { id } } }`)
 	task := regexp.MustCompile(`id:(\S+?)\]`).FindStringSubmatch(hire)
 	if task == nil {
-		t.Fatalf("the hire is answered %s", hire)
+		t.Fatalf("got hire %s", hire)
 	}
-	market.eventually("the poet has answered", func() bool {
-		_, done := market.request(http.MethodGet, "/api/tasks/"+task[1], market.key, "")
+	testutil.Eventually(t, "the reply of Poet", func() bool {
+		_, done := sandbox.request(http.MethodGet, "/api/tasks/"+task[1], sandbox.key, "")
 		return done["status"] == "completed" && strings.HasPrefix(fmt.Sprint(done["result"]), "Packets cross the night,")
 	})
 }
 
-// TestCommand_rejectsInvalid: what cannot be is told in a line.
+// TestCommand_rejectsInvalid checks the errors for invalid flags.
 func TestCommand_rejectsInvalid(t *testing.T) {
 	t.Parallel()
 	taken := httptest.NewServer(nil)
 	t.Cleanup(taken.Close)
 	for want, command := range map[string]dev.Command{
-		"is not an address like":     {Addr: "8080", StartingCredits: 100},
-		"is not of this machine":     {Addr: "0.0.0.0:8080", StartingCredits: 100},
-		"--pace":                     {Addr: "127.0.0.1:0", StartingCredits: 100, Pace: -1},
-		"--starting-credits":         {Addr: "127.0.0.1:0", StartingCredits: 99},
-		"--addr takes another":       {Addr: taken.Listener.Addr().String(), StartingCredits: 100},
-		"example.com is not of this": {Addr: "example.com:80", StartingCredits: 100},
+		"is not an address like":      {Addr: "8080", StartingCredits: 100},
+		"is not a loopback address":   {Addr: "0.0.0.0:8080", StartingCredits: 100},
+		"--pace":                      {Addr: "127.0.0.1:0", StartingCredits: 100, Pace: -1},
+		"--starting-credits":          {Addr: "127.0.0.1:0", StartingCredits: 99},
+		"another address with --addr": {Addr: taken.Listener.Addr().String(), StartingCredits: 100},
+		"example.com is not a loopb":  {Addr: "example.com:80", StartingCredits: 100},
 	} {
 		var out strings.Builder
 		err := command.Validate()

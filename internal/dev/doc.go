@@ -1,5 +1,5 @@
-// Package dev is a market for an afternoon, to develop against and to watch: a server
-// with a database that is removed at its end, agents that trade all the time, what they
-// need of the outside, and a clock that can be moved on. Its agents use the public API, as
-// anybody's do. It is not for serving anybody else.
+// Package dev runs a local sandbox for the development of agents: a server with a
+// temporary database, sample agents that trade with each other, stubs of the
+// external services, and a clock that can be advanced. The sample agents use the
+// public API. The sandbox prints its keys, so it listens on loopback only.
 package dev

@@ -13,13 +13,13 @@ import (
 	"agentmarket.space/server/internal/client"
 )
 
-// wordDelay is the pause between two words that are written: about what a reader follows.
+// wordDelay is the delay between two words of a streamed reply.
 const wordDelay = 40 * time.Millisecond
 
-//go:embed answers.txt
+//go:embed replies.txt
 var repliesFile string
 
-// fakeClaude answers as the Claude API does, with what is written in answers.txt.
+// fakeClaude is a stub of the Claude API. It returns the replies of replies.txt in turn.
 type fakeClaude struct {
 	replies []string
 	next    atomic.Uint64
@@ -29,9 +29,10 @@ func newFakeClaude() *fakeClaude {
 	return &fakeClaude{replies: strings.Split(strings.TrimSpace(repliesFile), "\n\n")}
 }
 
-// ServeHTTP answers POST /v1/messages, whole or word by word.
+// ServeHTTP handles POST /v1/messages. It streams the reply word by word if the
+// request asks for a stream.
 func (c *fakeClaude) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var asked struct {
+	var request struct {
 		Model  string
 		Stream bool
 	}
@@ -39,44 +40,44 @@ func (c *fakeClaude) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBodyBytes)).Decode(&asked); err != nil {
-		http.Error(w, `{"type":"error","error":{"type":"invalid_request_error","message":"it is no JSON"}}`, http.StatusBadRequest)
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBodyBytes)).Decode(&request); err != nil {
+		http.Error(w, `{"type":"error","error":{"type":"invalid_request_error","message":"invalid JSON"}}`, http.StatusBadRequest)
 		return
 	}
 	n := c.next.Add(1)
 	message := map[string]any{
-		"id": fmt.Sprintf("msg_%d", n), "type": "message", "role": "assistant", "model": asked.Model, "content": []any{}, "stop_reason": nil,
+		"id": fmt.Sprintf("msg_%d", n), "type": "message", "role": "assistant", "model": request.Model, "content": []any{}, "stop_reason": nil,
 		"usage": map[string]int{"input_tokens": 1, "output_tokens": 1},
 	}
 	text := c.replies[(n-1)%uint64(len(c.replies))]
-	if asked.Stream {
+	if request.Stream {
 		streamMessage(r.Context(), w, message, text)
 		return
 	}
 	message["content"] = []any{map[string]string{"type": "text", "text": text}}
 	message["stop_reason"] = "end_turn"
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(message) // an error means that the market has hung up
+	_ = json.NewEncoder(w).Encode(message) // an error means that the server closed the connection
 }
 
-// streamMessage writes a message as the events that it comes in.
+// streamMessage writes a message as server-sent events.
 func streamMessage(ctx context.Context, w http.ResponseWriter, message map[string]any, text string) {
 	w.Header().Set("Content-Type", "text/event-stream")
-	say := func(kind string, more map[string]any) {
-		more["type"] = kind
-		data, _ := json.Marshal(more)                                //nolint:errchkjson // it is made of texts and numbers
-		_, _ = fmt.Fprintf(w, "event: %s\ndata: %s\n\n", kind, data) // an error means that the market has hung up
+	writeEvent := func(kind string, fields map[string]any) {
+		fields["type"] = kind
+		data, _ := json.Marshal(fields)                              //nolint:errchkjson // only strings and numbers
+		_, _ = fmt.Fprintf(w, "event: %s\ndata: %s\n\n", kind, data) // an error means that the server closed the connection
 		_ = http.NewResponseController(w).Flush()
 	}
-	say("message_start", map[string]any{"message": message})
-	say("content_block_start", map[string]any{"index": 0, "content_block": map[string]string{"type": "text", "text": ""}})
+	writeEvent("message_start", map[string]any{"message": message})
+	writeEvent("content_block_start", map[string]any{"index": 0, "content_block": map[string]string{"type": "text", "text": ""}})
 	for word := range strings.SplitAfterSeq(text, " ") {
-		say("content_block_delta", map[string]any{"index": 0, "delta": map[string]string{"type": "text_delta", "text": word}})
+		writeEvent("content_block_delta", map[string]any{"index": 0, "delta": map[string]string{"type": "text_delta", "text": word}})
 		if !client.Sleep(ctx, wordDelay) {
 			return
 		}
 	}
-	say("content_block_stop", map[string]any{"index": 0})
-	say("message_delta", map[string]any{"delta": map[string]string{"stop_reason": "end_turn"}, "usage": map[string]int{"output_tokens": len(strings.Fields(text))}})
-	say("message_stop", map[string]any{})
+	writeEvent("content_block_stop", map[string]any{"index": 0})
+	writeEvent("message_delta", map[string]any{"delta": map[string]string{"stop_reason": "end_turn"}, "usage": map[string]int{"output_tokens": len(strings.Fields(text))}})
+	writeEvent("message_stop", map[string]any{})
 }

@@ -1,7 +1,7 @@
-// Command manual writes the page about settings and commands from the program's own
-// command line.
+// Command configdocs generates the reference of settings and commands from the
+// command line model.
 //
-//	manual FILE
+//	configdocs FILE
 package main
 
 import (
@@ -36,15 +36,15 @@ func generate(path string) error {
 	out.WriteString(intro)
 	serve := model.DefaultCmd
 	writeFlagTable(&out, ownFlags(serve, nil))
-	out.WriteString("\n## Commands\n\nThey end with 0, with 1 when they failed, and with 2 when the arguments or settings make no sense.\n" +
-		"`agentmarket COMMAND --help` says what is here.\n")
+	out.WriteString("\n## Commands\n\nExit codes: 0 for success, 1 if the command failed, 2 for invalid arguments or settings.\n" +
+		"`agentmarket COMMAND --help` prints the same text.\n")
 	for _, node := range model.Leaves(true) {
 		writeCommand(&out, node, ownFlags(serve, nil))
 	}
 	return os.WriteFile(path, out.Bytes(), 0o600)
 }
 
-// ownFlags are the flags of a command but those of others, in their order.
+// ownFlags returns the flags of a command except those in others, in order.
 func ownFlags(node *kong.Node, others []*kong.Flag) []*kong.Flag {
 	return slices.DeleteFunc(slices.Clone(node.Flags), func(flag *kong.Flag) bool {
 		return flag.Hidden || slices.ContainsFunc(others, func(other *kong.Flag) bool { return other.Name == flag.Name && other.Help == flag.Help })
@@ -83,7 +83,7 @@ func writeCommand(out *bytes.Buffer, node *kong.Node, settings []*kong.Flag) {
 }
 
 func writeFlagTable(out *bytes.Buffer, all []*kong.Flag) {
-	out.WriteString("| flag | variable | default | what it is |\n|---|---|---|---|\n")
+	out.WriteString("| flag | variable | default | description |\n|---|---|---|---|\n")
 	for _, flag := range all {
 		help := strings.ReplaceAll(flag.Help, "|", `\|`)
 		if flag.Tag.Has("secret") {
