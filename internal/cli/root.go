@@ -79,7 +79,11 @@ func Model() (*kong.Application, error) {
 
 func newParser(options ...kong.Option) (*kong.Kong, error) {
 	return kong.New(&rootCommand{}, append(options, kong.Name("agentmarket"),
-		kong.Description("A self-hosted marketplace where AI agents find, hire and pay each other."))...)
+		kong.Description("A self-hosted marketplace where AI agents find, hire and pay each other."),
+		kong.PostBuild(func(k *kong.Kong) error {
+			k.Model.HelpFlag.Help = "Print this help."
+			return nil
+		}))...)
 }
 
 func fail(stderr io.Writer, err error, code int) int {

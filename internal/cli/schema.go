@@ -21,7 +21,7 @@ type openAPICommand struct {
 	config.File `embed:""`
 
 	Addr      string `default:"127.0.0.1:8080" env:"AGENTMARKET_ADDR"       help:"Address that the server listens on, as host:port."`
-	PublicURL string `                         env:"AGENTMARKET_PUBLIC_URL" help:"Public URL of the server. Defaults to http:// and the listen address."`
+	PublicURL string `                         env:"AGENTMARKET_PUBLIC_URL" help:"Public URL of the server. Defaults to http:// and the listen address." placeholder:"URL"`
 }
 
 // Run prints the document that a server with these settings serves at

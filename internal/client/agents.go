@@ -13,7 +13,7 @@ type Register struct {
 	Remote `embed:""`
 
 	Name         string   `arg:"" help:"Name of the agent."`
-	Description  string   `help:"Public description of the agent."`
+	Description  string   `help:"Public description of the agent." placeholder:"TEXT"`
 	Capability   []string `help:"Capability of the agent. Repeat the flag or separate values with commas." name:"capability" sep:","`
 	Price        int64    `default:"10" help:"Minimum price of a direct hire, in credits."`
 	EndpointURL  string   `help:"HTTPS endpoint that runs direct hires." name:"endpoint-url" placeholder:"URL"`

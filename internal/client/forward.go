@@ -24,7 +24,7 @@ import (
 // while the server calls only public https URLs.
 type Receiver struct {
 	ForwardTo string `name:"forward-to" placeholder:"URL" help:"Also send each task to this URL, as a signed webhook."`
-	Secret    string `env:"AGENTMARKET_WEBHOOK_SECRET" help:"Webhook secret to sign with. Defaults to a secret derived from the API key."`
+	Secret    string `env:"AGENTMARKET_WEBHOOK_SECRET" help:"Webhook secret to sign with. Defaults to a secret derived from the API key." placeholder:"SECRET"`
 }
 
 // forwardTimeout is the timeout of a forwarded webhook, as on the server.
@@ -88,8 +88,8 @@ func webhookTask(task *api.TaskFields) *models.Task {
 type Trigger struct {
 	Event  string `arg:"" enum:"task.posted" help:"Type of the event: task.posted."`
 	To     string `arg:"" placeholder:"URL" help:"URL of the receiver."`
-	Secret string `env:"AGENTMARKET_WEBHOOK_SECRET" help:"Webhook secret to sign with. Defaults to a secret derived from the API key."`
-	Key    string `env:"AGENTMARKET_API_KEY" help:"API key from which the default secret is derived, as in listen."`
+	Secret string `env:"AGENTMARKET_WEBHOOK_SECRET" help:"Webhook secret to sign with. Defaults to a secret derived from the API key." placeholder:"SECRET"`
+	Key    string `env:"AGENTMARKET_API_KEY" help:"API key from which the default secret is derived, as in listen." placeholder:"KEY"`
 	URL    string `default:"http://127.0.0.1:8080" env:"AGENTMARKET_URL" help:"Value of marketplace_url in the webhook."`
 }
 

@@ -24,7 +24,7 @@ type Streams struct {
 // Remote selects the server and the agent for a command.
 type Remote struct {
 	URL  string `default:"http://127.0.0.1:8080" env:"AGENTMARKET_URL" help:"URL of the server."`
-	Key  string `env:"AGENTMARKET_API_KEY" help:"API key of the agent. 'agentmarket register' creates one."`
+	Key  string `env:"AGENTMARKET_API_KEY" help:"API key of the agent. 'agentmarket register' creates one." placeholder:"KEY"`
 	JSON bool   `name:"json" help:"Print JSON."`
 }
 

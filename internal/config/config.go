@@ -26,20 +26,20 @@ const secretTag = "secret"
 type Config struct {
 	Addr                        string          `default:"127.0.0.1:8080" env:"AGENTMARKET_ADDR"            help:"Address to listen on, as host:port. Port 0 chooses a free port."`
 	Database                    string          `default:"agentmarket.db" env:"AGENTMARKET_DATABASE"        help:"Path of the SQLite database, created if missing, or a postgres:// address."`
-	NATSURL                     string          `                         env:"AGENTMARKET_NATS_URL"        help:"Address of a NATS server that replicas use to notify each other of new events. Without one they use PostgreSQL." name:"nats-url"`
-	PublicURL                   string          `                         env:"AGENTMARKET_PUBLIC_URL"      help:"Public URL of the server. Defaults to http:// and the listen address."`
-	MarketplaceURL              string          `                         env:"AGENTMARKET_MARKETPLACE_URL" help:"URL sent in webhooks as marketplace_url. Defaults to the public URL."`
-	SecretKey                   string          `                         env:"AGENTMARKET_SECRET_KEY"      help:"Key that encrypts secrets in the database, at least 16 characters. If empty, a key file is created next to the SQLite database. Required for PostgreSQL." secret:""`
-	OldSecretKey                string          `                         env:"AGENTMARKET_OLD_SECRET_KEY"  help:"Previous secret key, also accepted for decryption while secrets are re-encrypted." secret:""`
-	OperatorKey                 string          `                         env:"AGENTMARKET_OPERATOR_KEY"    help:"Operator API key, at least 32 characters, for /metrics and /operator. Without one, /metrics is public and /operator is disabled." secret:""`
-	OperatorKeyFile             string          `                         env:"AGENTMARKET_OPERATOR_KEY_FILE" help:"File that contains the operator API key. Use instead of operator-key." name:"operator-key-file"`
-	AllowNetworks               []netip.Prefix  `                         env:"AGENTMARKET_ALLOW_NETWORKS"  help:"Private networks that webhooks and endpoints may be in, like 127.0.0.0/8,10.0.0.0/8."`
+	NATSURL                     string          `                         env:"AGENTMARKET_NATS_URL"        help:"Address of a NATS server that replicas use to notify each other of new events. Without one they use PostgreSQL." placeholder:"URL" name:"nats-url"`
+	PublicURL                   string          `                         env:"AGENTMARKET_PUBLIC_URL"      help:"Public URL of the server. Defaults to http:// and the listen address." placeholder:"URL"`
+	MarketplaceURL              string          `                         env:"AGENTMARKET_MARKETPLACE_URL" help:"URL sent in webhooks as marketplace_url. Defaults to the public URL." placeholder:"URL"`
+	SecretKey                   string          `                         env:"AGENTMARKET_SECRET_KEY"      help:"Key that encrypts secrets in the database, at least 16 characters. If empty, a key file is created next to the SQLite database. Required for PostgreSQL." placeholder:"KEY" secret:""`
+	OldSecretKey                string          `                         env:"AGENTMARKET_OLD_SECRET_KEY"  help:"Previous secret key, also accepted for decryption while secrets are re-encrypted." placeholder:"KEY" secret:""`
+	OperatorKey                 string          `                         env:"AGENTMARKET_OPERATOR_KEY"    help:"Operator API key, at least 32 characters, for /metrics and /operator. Without one, /metrics is public and /operator is disabled." placeholder:"KEY" secret:""`
+	OperatorKeyFile             string          `                         env:"AGENTMARKET_OPERATOR_KEY_FILE" help:"File that contains the operator API key. Use instead of --operator-key." placeholder:"FILE" name:"operator-key-file"`
+	AllowNetworks               []netip.Prefix  `                         env:"AGENTMARKET_ALLOW_NETWORKS"  help:"Private networks that webhooks and endpoints may be in, like 127.0.0.0/8,10.0.0.0/8." placeholder:"NETWORK"`
 	AllowPorts                  []uint16        `default:"443"            env:"AGENTMARKET_ALLOW_PORTS"     help:"Ports that webhooks and endpoints may use on public addresses."`
-	AllowOrigins                []string        `                         env:"AGENTMARKET_ALLOW_ORIGINS"   help:"Origins of web pages on other hosts that may call the server (CORS), like https://dashboard.example.com."`
-	TrustProxies                []netip.Prefix  `                         env:"AGENTMARKET_TRUST_PROXIES"   help:"Networks of reverse proxies whose X-Forwarded-For header is trusted."`
+	AllowOrigins                []string        `                         env:"AGENTMARKET_ALLOW_ORIGINS"   help:"Origins of web pages on other hosts that may call the server (CORS), like https://dashboard.example.com." placeholder:"ORIGIN"`
+	TrustProxies                []netip.Prefix  `                         env:"AGENTMARKET_TRUST_PROXIES"   help:"Networks of reverse proxies whose X-Forwarded-For header is trusted." placeholder:"NETWORK"`
 	RateLimits                  string          `default:"on"             env:"AGENTMARKET_RATE_LIMITS"     help:"Rate limits by API key and by IP address: on or off." enum:"on,off"`
 	Introspection               string          `default:"on"             env:"AGENTMARKET_INTROSPECTION"   help:"GraphQL introspection and the public schema file: on or off." enum:"on,off"`
-	TrustedDocuments            string          `                         env:"AGENTMARKET_TRUSTED_DOCUMENTS" help:"JSON file that maps document ids to GraphQL documents. If set, the server accepts only these documents." name:"trusted-documents"`
+	TrustedDocuments            string          `                         env:"AGENTMARKET_TRUSTED_DOCUMENTS" help:"JSON file that maps document ids to GraphQL documents. If set, the server accepts only these documents." placeholder:"FILE" name:"trusted-documents"`
 	EndpointTimeout             time.Duration   `default:"60s"            env:"AGENTMARKET_ENDPOINT_TIMEOUT" help:"Timeout for an endpoint call, and for a caller that waits for the result of a hire." name:"endpoint-timeout"`
 	ExecutionDeadline           time.Duration   `default:"1h"             env:"AGENTMARKET_EXECUTION_DEADLINE" help:"Deadline of asynchronous hires: of endpoints that answered 202, and of startExecution. The budget is refunded when it passes." name:"execution-deadline"`
 	WebhookTimeout              time.Duration   `default:"15s"            env:"AGENTMARKET_WEBHOOK_TIMEOUT" help:"Timeout of one webhook attempt." name:"webhook-timeout"`
@@ -47,7 +47,7 @@ type Config struct {
 	Lease                       time.Duration   `default:"24h"            env:"AGENTMARKET_LEASE"           help:"Time a worker has to complete an accepted task, unless the task sets its own."`
 	OpenFor                     time.Duration   `default:"168h"           env:"AGENTMARKET_OPEN_FOR"        help:"Time after which an open task expires, unless the task sets its own."`
 	KeepEvents                  time.Duration   `default:"720h"           env:"AGENTMARKET_KEEP_EVENTS"     help:"Retention of events, which subscribers can replay with a cursor. At least 24h and longer than all webhook retries; 0s keeps them forever."`
-	KeepDeliveries              *time.Duration  `                         env:"AGENTMARKET_KEEP_DELIVERIES" help:"Retention of webhook deliveries and their attempts. Longer than all webhook retries, but not longer than keep-events; 0s keeps them forever. Defaults to keep-events, at most 720h."`
+	KeepDeliveries              *time.Duration  `                         env:"AGENTMARKET_KEEP_DELIVERIES" help:"Retention of webhook deliveries and their attempts. Longer than all webhook retries, but not longer than keep-events; 0s keeps them forever. Defaults to keep-events, at most 720h." placeholder:"DURATION"`
 	KeepAudit                   time.Duration   `default:"2160h"          env:"AGENTMARKET_KEEP_AUDIT"      help:"Retention of the audit log, at least 24h; 0s keeps it forever."`
 	MinBudget                   models.Credits  `default:"2"              env:"AGENTMARKET_MIN_BUDGET"      help:"Minimum budget of a task, in credits."`
 	StartingCredits             models.Credits  `default:"100"            env:"AGENTMARKET_STARTING_CREDITS" help:"Credits granted to a new agent." name:"starting-credits"`
@@ -58,9 +58,9 @@ type Config struct {
 	ClaudeAtOncePerAgent        int64           `default:"8"              env:"AGENTMARKET_CLAUDE_AT_ONCE_PER_AGENT" help:"Maximum number of concurrent hires that use the model, for each hiring agent; 0 for no limit." name:"claude-at-once-per-agent"`
 	ClaudeTokensPerHour         int64           `default:"5000000"        env:"AGENTMARKET_CLAUDE_TOKENS_PER_HOUR" help:"Maximum input and output tokens of the model an hour, for all hires; 0 for no limit." name:"claude-tokens-per-hour"`
 	ClaudeTokensPerHourPerAgent int64           `default:"500000"         env:"AGENTMARKET_CLAUDE_TOKENS_PER_HOUR_PER_AGENT" help:"Maximum input and output tokens of the model an hour, for each hiring agent; 0 for no limit." name:"claude-tokens-per-hour-per-agent"`
-	OTLPEndpoint                string          `                         env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"Address of an OpenTelemetry collector that receives traces over OTLP/HTTP. Without one, tracing is off." name:"otel-exporter-otlp-endpoint"`
-	AnthropicAPIKey             string          `                         env:"ANTHROPIC_API_KEY"           help:"API key for the Claude API. Without one, system prompts are disabled." name:"anthropic-api-key" secret:""`
-	AnthropicBaseURL            string          `                         env:"ANTHROPIC_BASE_URL"          help:"Base URL of the Claude API." name:"anthropic-base-url"`
+	OTLPEndpoint                string          `                         env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"Address of an OpenTelemetry collector that receives traces over OTLP/HTTP. Without one, tracing is off." placeholder:"URL" name:"otel-exporter-otlp-endpoint"`
+	AnthropicAPIKey             string          `                         env:"ANTHROPIC_API_KEY"           help:"API key for the Claude API. Without one, system prompts are disabled." placeholder:"KEY" name:"anthropic-api-key" secret:""`
+	AnthropicBaseURL            string          `                         env:"ANTHROPIC_BASE_URL"          help:"Base URL of the Claude API." placeholder:"URL" name:"anthropic-base-url"`
 }
 
 // MinOperatorKeyLength is the minimum length of the operator key in characters. 32

@@ -73,8 +73,8 @@ func TestCommands(t *testing.T) {
 		{"", []string{"agents", "--search", "work"}, []string{"Worker", "5.0", "coding,go"}},
 		{key, []string{"tasks", "show", task}, []string{"RESULT", "DONE", "WORKER"}},
 		{key, []string{"wallet"}, []string{"122", "+22", "payment: Shout"}},
-		{poster, []string{"wallet", "--limit", "1"}, []string{"75", "SET ASIDE"}},
-		{"", []string{"agents", "--limit", "1"}, []string{"There are more: --after "}},
+		{poster, []string{"wallet", "--limit", "1"}, []string{"75", "HELD"}},
+		{"", []string{"agents", "--limit", "1"}, []string{"More results: --after "}},
 	} {
 		text, code := runCommand(t, server, table.key, table.args...)
 		for _, want := range table.want {
@@ -100,10 +100,10 @@ func TestCommands_errors(t *testing.T) {
 		code      int
 		args      []string
 	}{
-		{"", "give --key", 1, []string{"tasks", "post", "x", "--budget", "5"}},
-		{"", "give --key", 1, []string{"wallet"}},
-		{"", "give --key", 1, []string{"worker", "--exec", "cat"}},
-		{agent.Key, "give --capability", 1, []string{"worker", "--exec", "cat"}},
+		{"", "set --key", 1, []string{"tasks", "post", "x", "--budget", "5"}},
+		{"", "set --key", 1, []string{"wallet"}},
+		{"", "set --key", 1, []string{"worker", "--exec", "cat"}},
+		{agent.Key, "set --capability", 1, []string{"worker", "--exec", "cat"}},
 		{agent.Key, "--parallel must be", 2, []string{"worker", "--exec", "cat", "--parallel", "0"}},
 		{agent.Key, "--exec", 2, []string{"worker"}},
 		{agent.Key, "--exec must not be empty", 2, []string{"worker", "--exec", " "}},
@@ -141,7 +141,7 @@ func TestCommands_wrongURL(t *testing.T) {
 	server := testserver.Start(t)
 	for _, args := range [][]string{{"agents"}, {"listen"}} {
 		text, code := testserver.Run(t, t.TempDir(), append(args, "--url", server.URL+"/api")...)
-		if code != 1 || !strings.Contains(text, "/api is not a market, it answers 404 Not Found: give --url") {
+		if code != 1 || !strings.Contains(text, "/api is not an AgentMarket server (status 404 Not Found): set --url") {
 			t.Errorf("%q ended with %d: %s", args, code, text)
 		}
 	}
@@ -286,7 +286,7 @@ func TestListen_forwardTo(t *testing.T) {
 			t.Errorf("the standard signature is not right (%v)", err)
 		}
 		told <- r.Header.Get("X-AgentMarket-Event") + " " + string(body)
-		if strings.Contains(string(body), "A sample") {
+		if strings.Contains(string(body), "Sample task") {
 			w.WriteHeader(http.StatusTeapot)
 		}
 	}))
@@ -300,11 +300,11 @@ func TestListen_forwardTo(t *testing.T) {
 		t.Errorf("told of %s", got)
 	}
 	text, code := testserver.Run(t, t.TempDir(), "trigger", "task.posted", receiver.URL, "--secret", secret)
-	if got := <-told; code != 1 || !strings.Contains(text, "418") || !strings.Contains(got, "A sample") {
+	if got := <-told; code != 1 || !strings.Contains(text, "418") || !strings.Contains(got, "Sample task") {
 		t.Errorf("trigger ended with %d and printed %s", code, text)
 	}
 	for _, args := range [][]string{{"listen", "--forward-to", "here"}, {"trigger", "task.posted", "ftp://here"}} {
-		if text, code := testserver.Run(t, t.TempDir(), args...); code != 2 || !strings.Contains(text, "is not an address") {
+		if text, code := testserver.Run(t, t.TempDir(), args...); code != 2 || !strings.Contains(text, "is not a URL") {
 			t.Errorf("%q ended with %d: %s", args, code, text)
 		}
 	}

@@ -24,7 +24,7 @@ type invalidCall struct {
 // there is not.
 func invalidCalls() map[string][]invalidCall {
 	const nobody = "--url=http://127.0.0.1:1"
-	unreachable := []invalidCall{{1, "no market answers at http://127.0.0.1:1", nobody}, {2, "is not an address", "--url=nowhere"}}
+	unreachable := []invalidCall{{1, "no server at http://127.0.0.1:1", nobody}, {2, "is not a URL", "--url=nowhere"}}
 	remote := func(args string) (calls []invalidCall) {
 		for _, call := range unreachable {
 			calls = append(calls, invalidCall{call.code, call.message, args + " " + call.args})
@@ -33,7 +33,7 @@ func invalidCalls() map[string][]invalidCall {
 	}
 	calls := map[string][]invalidCall{
 		"serve": {
-			{1, "--addr takes another", "--addr=256.0.0.1:1"},
+			{1, "another address with --addr", "--addr=256.0.0.1:1"},
 			{1, "no such file or directory", "--addr=127.0.0.1:0 --database=missing/market.db"},
 			{1, "file is not a database", "--addr=127.0.0.1:0 --database=text.db"},
 			{1, "trusted-documents: ", "--addr=127.0.0.1:0 --trusted-documents=missing.json"},
@@ -42,21 +42,21 @@ func invalidCalls() map[string][]invalidCall {
 			{1, "operator-key-file: ", "--addr=127.0.0.1:0 --database=new.db --operator-key-file=settings.json"},
 			{1, "connection refused", "--addr=127.0.0.1:0 --secret-key=0123456789abcdef --database=postgres://somebody:secret@127.0.0.1:1/market"},
 			{2, "lease: must be at least 1m", "--lease=1s"},
-			{2, "leese: there is no such setting", "--config=settings.json"},
+			{2, "leese: unknown setting", "--config=settings.json"},
 		},
 		"dev": {
 			{2, "is not an address like 127.0.0.1:8080", "--addr=nowhere"},
-			{2, "is not of this machine alone", "--addr=0.0.0.0:8080"},
+			{2, "is not a loopback address", "--addr=0.0.0.0:8080"},
 			{2, "pace: must not be negative", "--pace=-1s"},
-			{1, "--addr takes another", "--addr=127.0.0.1:99999"},
+			{1, "another address with --addr", "--addr=127.0.0.1:99999"},
 		},
 		"config": {
 			{2, "lease: must be at least 1m", "--lease=1s"},
-			{2, "leese: there is no such setting", "--config=settings.json"},
+			{2, "leese: unknown setting", "--config=settings.json"},
 			{2, "missing.json: no such file or directory", "--config=missing.json"},
 		},
 		"copy": {
-			{2, "--from is the path of a SQLite database", "--from=agentmarket.db --to=new.db"},
+			{2, "--from must be the path of a SQLite database", "--from=agentmarket.db --to=new.db"},
 			{1, "no such file or directory", "--from=missing.db --to=postgres://127.0.0.1:1/market"},
 			{1, "connection refused", "--from=agentmarket.db --to=postgres://127.0.0.1:1/market"},
 		},
@@ -79,9 +79,9 @@ func invalidCalls() map[string][]invalidCall {
 			{2, "--old-secret-key", "--old-secret-key=0123456789abcdef"},
 			{2, "--secret-key", "--database=postgres://127.0.0.1:1/market"},
 		},
-		"health":     {{1, "not ready: ", nobody}, {2, "is not an address", "--url=nowhere"}},
+		"health":     {{1, "not ready: ", nobody}, {2, "is not a URL", "--url=nowhere"}},
 		"schema":     {{2, "unexpected argument", "surplus"}},
-		"openapi":    {{2, "leese: there is no such setting", "--config=settings.json"}},
+		"openapi":    {{2, "leese: unknown setting", "--config=settings.json"}},
 		"completion": {{2, "must be one of", "tcsh"}},
 		"version":    {{2, "unexpected argument", "surplus"}},
 
@@ -98,8 +98,8 @@ func invalidCalls() map[string][]invalidCall {
 		"wallet":         remote(""),
 		"execute":        remote("1 Work --budget=5"),
 		"worker":         append(remote("--exec=cat"), invalidCall{2, "--parallel must be at least 1", "--exec=cat --parallel=0"}),
-		"listen":         {{2, "is not an address", "--url=nowhere"}, {2, "is not an address", "--forward-to=nowhere"}},
-		"trigger":        {{1, "connection refused", "task.posted http://127.0.0.1:1"}, {2, "is not an address", "task.posted nowhere"}},
+		"listen":         {{2, "is not a URL", "--url=nowhere"}, {2, "is not a URL", "--forward-to=nowhere"}},
+		"trigger":        {{1, "connection refused", "task.posted http://127.0.0.1:1"}, {2, "is not a URL", "task.posted nowhere"}},
 	}
 	for _, command := range []string{"verify", "migrate"} {
 		calls[command] = []invalidCall{
@@ -107,7 +107,7 @@ func invalidCalls() map[string][]invalidCall {
 			{1, "file is not a database", "--database=text.db"},
 			{1, "give a postgres:// address", "--database=mysql://somebody:secret@127.0.0.1/market"},
 			{1, "connection refused", "--database=postgres://somebody:secret@127.0.0.1:1/market"},
-			{2, "leese: there is no such setting", "--config=settings.json"},
+			{2, "leese: unknown setting", "--config=settings.json"},
 		}
 	}
 	return calls

@@ -129,7 +129,7 @@ func runRekey(t *testing.T, dir string, pages int) (ended bool) {
 		if strings.HasPrefix(lines.Text(), "agentmarket:") {
 			t.Fatal(lines.Text())
 		}
-		if ended = strings.HasPrefix(lines.Text(), "Sealed anew."); ended {
+		if ended = strings.HasPrefix(lines.Text(), "Re-encryption complete."); ended {
 			break
 		}
 		if pages--; pages == 0 {
@@ -177,7 +177,7 @@ func TestRekey_errors(t *testing.T) {
 		{1, "rekey", "another process is using it"},
 		{1, "rekey --database none.db", "no such file"},
 		{1, "rekey --database none.db --secret-key=another-secret-key", "no such file"},
-		{2, "rekey --database postgres://127.0.0.1/market", "secret-key: must be given"},
+		{2, "rekey --database postgres://127.0.0.1/market", "secret-key: must be set"},
 	} {
 		text, code := testserver.Run(t, server.Dir, strings.Fields(row.args)...)
 		if code != row.code || !strings.Contains(text, row.says) {
