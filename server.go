@@ -1,6 +1,6 @@
-// Command agentmarket is a marketplace where AI agents find, hire and pay each
-// other: one process with GraphQL, live subscriptions, REST and webhooks over
-// one ledger.
+// Command agentmarket is a self-hosted marketplace where AI agents find, hire and
+// pay each other. A single process serves GraphQL with subscriptions, REST and
+// webhooks on top of a ledger of credits.
 package main
 
 //go:generate go tool gqlgen generate
@@ -18,11 +18,11 @@ import (
 )
 
 func main() {
-	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it, to outlive its terminal
-		ends = append(ends, syscall.SIGHUP)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
+		signals = append(signals, syscall.SIGHUP)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), ends...)
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	code := cli.Run(ctx, os.Args[1:], client.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	stop()
 	os.Exit(code)

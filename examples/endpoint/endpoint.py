@@ -1,4 +1,4 @@
-"""An agent that others hire: AgentMarket calls it, and pays for what it answers."""
+"""An agent for hire: AgentMarket calls this endpoint and pays for the result."""
 
 import base64
 import hashlib
@@ -10,28 +10,28 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SECRET = os.environ.get("AGENTMARKET_WEBHOOK_SECRET", "")  # from the agent's registration
-TOLERANCE = 5 * 60  # seconds that a call may be old, or early
+TOLERANCE = 5 * 60  # maximum difference between the timestamp and now, in seconds
 MAX_BODY = 1 << 20
 
 
 def work(task):
-    """What this agent does. Put yours here. The market waits a minute."""
+    """Do the work and return the result. Replace this. The server waits up to a minute."""
     return task["description"].upper()
 
 
-def problem(headers, body):
-    """Say why a call is not to be believed: work for it is paid by nobody."""
+def verify(headers, body):
+    """Return None if the call is recent and signed with the secret, or else the reason."""
     ident, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE:
-        return "it is too old, or from the future"
+        return "the timestamp is too old or in the future"
     key = base64.b64decode(SECRET.split("_", 1)[-1])
     if not key:
-        return "AGENTMARKET_WEBHOOK_SECRET is not set"  # anybody could sign
+        return "AGENTMARKET_WEBHOOK_SECRET is not set"  # with an empty key anyone could sign
     want = hmac.new(key, f"{ident}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     signature = b"v1," + base64.b64encode(want)
-    given = headers.get("webhook-signature", "").encode().split()  # two while a secret is replaced
-    if not any(hmac.compare_digest(one, signature) for one in given):
-        return "the signature is not right"
+    given = headers.get("webhook-signature", "").encode().split()  # two during secret rotation
+    if not any(hmac.compare_digest(item, signature) for item in given):
+        return "invalid signature"
     return None
 
 
@@ -39,16 +39,16 @@ class Agent(BaseHTTPRequestHandler):
     def do_POST(self):
         length = int(self.headers.get("Content-Length", 0))
         if length > MAX_BODY:
-            return self.answer(413, {"error": "it is too long"})
+            return self.respond(413, {"error": "the body is too large"})
         body = self.rfile.read(length)
-        wrong = problem(self.headers, body)
-        if wrong:
-            return self.answer(401, {"error": wrong})
+        reason = verify(self.headers, body)
+        if reason:
+            return self.respond(401, {"error": reason})
         task = json.loads(body)["task"]
         print(f"{task['id']}: hired for {task['budget']} credits", flush=True)
-        self.answer(200, {"result": work(task)})
+        self.respond(200, {"result": work(task)})
 
-    def answer(self, status, content):
+    def respond(self, status, content):
         text = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -57,7 +57,7 @@ class Agent(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, *_):
-        """Say nothing of each request."""
+        """Disable the access log."""
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
-// Takes what AgentMarket tells an agent, once it is sure who says it.
+// Receives webhooks from AgentMarket and verifies their signatures.
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
 
 const secret = process.env.AGENTMARKET_WEBHOOK_SECRET ?? "";
-const tolerance = 5 * 60; // seconds that a request may be old, or early
+const tolerance = 5 * 60; // maximum difference between the timestamp and now, in seconds
 const maxBody = 1 << 20;
 
-// Says why a request is not to be believed: it was not signed with the secret, or it is
-// a copy of one that was. Nothing when it is.
-export function problem(headers, body, now = Date.now() / 1000) {
+// Returns undefined if the request is recent and signed with the secret, or else the
+// reason.
+export function verify(headers, body, now = Date.now() / 1000) {
   const { "webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": signatures = "" } = headers;
-  if (!/^\d+$/.test(timestamp ?? "") || Math.abs(now - Number(timestamp)) > tolerance) return "it is too old, or from the future";
+  if (!/^\d+$/.test(timestamp ?? "") || Math.abs(now - Number(timestamp)) > tolerance) return "the timestamp is too old or in the future";
   const key = Buffer.from(secret.replace(/^whsec_/, ""), "base64");
-  if (key.length === 0) return "AGENTMARKET_WEBHOOK_SECRET is not set"; // anybody could sign
+  if (key.length === 0) return "AGENTMARKET_WEBHOOK_SECRET is not set"; // with an empty key anyone could sign
   const want = createHmac("sha256", key).update(`${id}.${timestamp}.`).update(body).digest();
-  const right = (signature) => { // there are two while a secret is replaced
-    const given = Buffer.from(signature.replace(/^v1,/, ""), "base64");
-    return given.length === want.length && timingSafeEqual(given, want);
+  const matches = (signature) => { // the header has two during secret rotation
+    const got = Buffer.from(signature.replace(/^v1,/, ""), "base64");
+    return got.length === want.length && timingSafeEqual(got, want);
   };
-  return signatures.split(" ").some(right) ? undefined : "the signature is not right";
+  return signatures.split(" ").some(matches) ? undefined : "invalid signature";
 }
 
 async function read(request) {
@@ -26,23 +26,23 @@ async function read(request) {
   let size = 0;
   for await (const chunk of request) {
     size += chunk.length;
-    if (size > maxBody) throw new Error("it is too long");
+    if (size > maxBody) throw new Error("the body is too large");
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks); // the bytes as they came: JSON that is written anew has another signature
+  return Buffer.concat(chunks); // the exact bytes: JSON that is encoded again has another signature
 }
 
-const had = new Set(); // deliveries, by id: one may come twice. Yours belong in a database.
+const seen = new Set(); // ids of handled deliveries; use a database in production
 
 const server = createServer(async (request, response) => {
   try {
     const body = await read(request);
-    const wrong = problem(request.headers, body);
-    if (wrong) return response.writeHead(401).end(wrong);
+    const reason = verify(request.headers, body);
+    if (reason) return response.writeHead(401).end(reason);
     const { event, task } = JSON.parse(body);
-    if (!had.has(request.headers["webhook-id"])) {
-      had.add(request.headers["webhook-id"]);
-      console.log(`${event}: ${task?.id} ${JSON.stringify(task?.title)}`); // a stranger's title: quoted
+    if (!seen.has(request.headers["webhook-id"])) {
+      seen.add(request.headers["webhook-id"]);
+      console.log(`${event}: ${task?.id} ${JSON.stringify(task?.title)}`); // the title is untrusted
     }
     response.writeHead(204).end();
   } catch (error) {

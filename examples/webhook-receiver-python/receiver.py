@@ -1,4 +1,4 @@
-"""Takes what AgentMarket tells an agent, once it is sure who says it."""
+"""Receives webhooks from AgentMarket and verifies their signatures."""
 
 import base64
 import hashlib
@@ -9,47 +9,46 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SECRET = os.environ.get("AGENTMARKET_WEBHOOK_SECRET", "")
-TOLERANCE = 5 * 60  # seconds that a request may be old, or early
+TOLERANCE = 5 * 60  # maximum difference between the timestamp and now, in seconds
 MAX_BODY = 1 << 20
 
 
-def problem(headers, body, now=None):
-    """Say why a request is not to be believed: it was not signed with the secret, or it
-    is a copy of one that was. None when it is."""
+def verify(headers, body, now=None):
+    """Return None if the request is recent and signed with the secret, or else the reason."""
     ident, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     now = time.time() if now is None else now
     if not timestamp.isdecimal() or abs(now - int(timestamp)) > TOLERANCE:
-        return "it is too old, or from the future"
+        return "the timestamp is too old or in the future"
     key = base64.b64decode(SECRET.split("_", 1)[-1])
     if not key:
-        return "AGENTMARKET_WEBHOOK_SECRET is not set"  # anybody could sign
+        return "AGENTMARKET_WEBHOOK_SECRET is not set"  # with an empty key anyone could sign
     want = hmac.new(key, f"{ident}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     signature = b"v1," + base64.b64encode(want)
-    given = headers.get("webhook-signature", "").encode().split()  # two while a secret is replaced
-    if not any(hmac.compare_digest(one, signature) for one in given):
-        return "the signature is not right"
+    given = headers.get("webhook-signature", "").encode().split()  # two during secret rotation
+    if not any(hmac.compare_digest(item, signature) for item in given):
+        return "invalid signature"
     return None
 
 
 class Receiver(BaseHTTPRequestHandler):
-    had = set()  # deliveries, by id: one may come twice. Yours belong in a database.
+    seen = set()  # ids of handled deliveries; use a database in production
 
     def do_POST(self):
         length = int(self.headers.get("Content-Length", 0))
         if length > MAX_BODY:
-            return self.answer(413, "it is too long")
+            return self.respond(413, "the body is too large")
         body = self.rfile.read(length)
-        wrong = problem(self.headers, body)
-        if wrong:
-            return self.answer(401, wrong)
-        told = json.loads(body)
-        if self.headers["webhook-id"] not in self.had:
-            self.had.add(self.headers["webhook-id"])
-            task = told.get("task", {})
-            print(f"{told['event']}: {task.get('id')} {json.dumps(task.get('title'))}", flush=True)  # a stranger's title: quoted
-        self.answer(204)
+        reason = verify(self.headers, body)
+        if reason:
+            return self.respond(401, reason)
+        payload = json.loads(body)
+        if self.headers["webhook-id"] not in self.seen:
+            self.seen.add(self.headers["webhook-id"])
+            task = payload.get("task", {})
+            print(f"{payload['event']}: {task.get('id')} {json.dumps(task.get('title'))}", flush=True)  # the title is untrusted
+        self.respond(204)
 
-    def answer(self, status, text=""):
+    def respond(self, status, text=""):
         self.send_response(status)
         if status != 204:
             self.send_header("Content-Length", str(len(text)))
@@ -57,7 +56,7 @@ class Receiver(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, *_):
-        """Say nothing of each request."""
+        """Disable the access log."""
 
 
 if __name__ == "__main__":

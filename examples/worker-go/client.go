@@ -12,34 +12,34 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// client asks with the agent's key. What is asked under one Idempotency-Key is done
-// once, however often it is asked.
-func (w *worker) client(once string) graphql.Client {
-	return graphql.NewClient(w.url+"/graphql", retryClient{w.key, once})
+// client returns a client with the API key of the agent. It retries requests. The server
+// executes requests with the same Idempotency-Key only once.
+func (w *worker) client(idempotencyKey string) graphql.Client {
+	return graphql.NewClient(w.url+"/graphql", retryClient{w.key, idempotencyKey})
 }
 
 type retryClient struct{ key, idempotencyKey string }
 
-// Do asks until the market answers.
+// Do sends the request until the server responds.
 func (s retryClient) Do(r *http.Request) (*http.Response, error) {
 	r.Header.Set("X-API-Key", s.key)
 	if s.idempotencyKey != "" {
 		r.Header.Set("Idempotency-Key", s.idempotencyKey)
 	}
 	for {
-		answer, err := (&http.Client{Timeout: time.Minute}).Do(r)
-		final := err == nil && answer.StatusCode < 500 && answer.StatusCode != http.StatusTooManyRequests
-		if final || !sleep(r.Context()) {
-			return answer, err
+		response, err := (&http.Client{Timeout: time.Minute}).Do(r)
+		done := err == nil && response.StatusCode < 500 && response.StatusCode != http.StatusTooManyRequests
+		if done || !sleep(r.Context()) {
+			return response, err
 		}
 		if err == nil {
-			_ = answer.Body.Close()
+			_ = response.Body.Close()
 		}
 		r.Body, _ = r.GetBody()
 	}
 }
 
-// sleep waits a second, and reports whether ctx has not ended.
+// sleep waits a second, and reports whether ctx is still active.
 func sleep(ctx context.Context) bool {
 	select {
 	case <-time.After(time.Second):
@@ -49,7 +49,7 @@ func sleep(ctx context.Context) bool {
 	}
 }
 
-// socket is a connection that subscriptions go over.
+// socket is a WebSocket connection for subscriptions.
 type socket struct {
 	graphql.WebSocketClient
 
@@ -57,7 +57,7 @@ type socket struct {
 	errs <-chan error
 }
 
-// dial opens a connection as an agent.
+// dial opens a connection with the API key of an agent.
 func dial(ctx context.Context, url, key string) (s *socket, err error) {
 	s = &socket{}
 	s.WebSocketClient = graphql.NewClientUsingWebSocket(strings.Replace(url, "http", "ws", 1)+"/graphql", s,
@@ -66,15 +66,15 @@ func dial(ctx context.Context, url, key string) (s *socket, err error) {
 	return s, err
 }
 
-// DialContext opens it. The market pings every 20 seconds.
+// DialContext opens the WebSocket. The server sends a ping every 20 seconds.
 func (s *socket) DialContext(ctx context.Context, url string, header http.Header) (graphql.WSConn, error) {
 	conn, _, err := websocket.DefaultDialer.DialContext(ctx, url, header)
 	if err != nil {
 		return nil, err
 	}
 	s.conn = conn
-	alive := func() error { return conn.SetReadDeadline(time.Now().Add(time.Minute)) }
+	extendDeadline := func() error { return conn.SetReadDeadline(time.Now().Add(time.Minute)) }
 	pong := conn.PingHandler()
-	conn.SetPingHandler(func(data string) error { _ = alive(); return pong(data) })
-	return conn, alive()
+	conn.SetPingHandler(func(data string) error { _ = extendDeadline(); return pong(data) })
+	return conn, extendDeadline()
 }

@@ -10,77 +10,148 @@ import (
 	"github.com/Khan/genqlient/graphql"
 )
 
-// AcceptAcceptTaskAcceptTaskPayload includes the requested fields of the GraphQL type AcceptTaskPayload.
+// AcceptTaskAcceptTaskAcceptTaskPayload includes the requested fields of the GraphQL type AcceptTaskPayload.
 // The GraphQL type's documentation follows.
 //
 // What accepting gave.
-type AcceptAcceptTaskAcceptTaskPayload struct {
+type AcceptTaskAcceptTaskAcceptTaskPayload struct {
 	// The task, now assigned.
-	Task AcceptAcceptTaskAcceptTaskPayloadTask `json:"task"`
+	Task AcceptTaskAcceptTaskAcceptTaskPayloadTask `json:"task"`
 }
 
-// GetTask returns AcceptAcceptTaskAcceptTaskPayload.Task, and is useful for accessing the field via an interface.
-func (v *AcceptAcceptTaskAcceptTaskPayload) GetTask() AcceptAcceptTaskAcceptTaskPayloadTask {
+// GetTask returns AcceptTaskAcceptTaskAcceptTaskPayload.Task, and is useful for accessing the field via an interface.
+func (v *AcceptTaskAcceptTaskAcceptTaskPayload) GetTask() AcceptTaskAcceptTaskAcceptTaskPayloadTask {
 	return v.Task
 }
 
-// AcceptAcceptTaskAcceptTaskPayloadTask includes the requested fields of the GraphQL type Task.
+// AcceptTaskAcceptTaskAcceptTaskPayloadTask includes the requested fields of the GraphQL type Task.
 // The GraphQL type's documentation follows.
 //
 // A piece of work with a budget.
-type AcceptAcceptTaskAcceptTaskPayloadTask struct {
+type AcceptTaskAcceptTaskAcceptTaskPayloadTask struct {
 	// The task's id.
 	Id string `json:"id"`
 }
 
-// GetId returns AcceptAcceptTaskAcceptTaskPayloadTask.Id, and is useful for accessing the field via an interface.
-func (v *AcceptAcceptTaskAcceptTaskPayloadTask) GetId() string { return v.Id }
+// GetId returns AcceptTaskAcceptTaskAcceptTaskPayloadTask.Id, and is useful for accessing the field via an interface.
+func (v *AcceptTaskAcceptTaskAcceptTaskPayloadTask) GetId() string { return v.Id }
 
-// AcceptResponse is returned by Accept on success.
-type AcceptResponse struct {
+// AcceptTaskResponse is returned by AcceptTask on success.
+type AcceptTaskResponse struct {
 	// Take an open task.
-	AcceptTask *AcceptAcceptTaskAcceptTaskPayload `json:"acceptTask"`
+	AcceptTask *AcceptTaskAcceptTaskAcceptTaskPayload `json:"acceptTask"`
 }
 
-// GetAcceptTask returns AcceptResponse.AcceptTask, and is useful for accessing the field via an interface.
-func (v *AcceptResponse) GetAcceptTask() *AcceptAcceptTaskAcceptTaskPayload { return v.AcceptTask }
+// GetAcceptTask returns AcceptTaskResponse.AcceptTask, and is useful for accessing the field via an interface.
+func (v *AcceptTaskResponse) GetAcceptTask() *AcceptTaskAcceptTaskAcceptTaskPayload {
+	return v.AcceptTask
+}
 
-// CompleteCompleteTaskCompleteTaskPayload includes the requested fields of the GraphQL type CompleteTaskPayload.
+// CompleteTaskCompleteTaskCompleteTaskPayload includes the requested fields of the GraphQL type CompleteTaskPayload.
 // The GraphQL type's documentation follows.
 //
 // What completing gave.
-type CompleteCompleteTaskCompleteTaskPayload struct {
+type CompleteTaskCompleteTaskCompleteTaskPayload struct {
 	// The worker's wallet after the payment.
-	Wallet CompleteCompleteTaskCompleteTaskPayloadWallet `json:"wallet"`
+	Wallet CompleteTaskCompleteTaskCompleteTaskPayloadWallet `json:"wallet"`
 }
 
-// GetWallet returns CompleteCompleteTaskCompleteTaskPayload.Wallet, and is useful for accessing the field via an interface.
-func (v *CompleteCompleteTaskCompleteTaskPayload) GetWallet() CompleteCompleteTaskCompleteTaskPayloadWallet {
+// GetWallet returns CompleteTaskCompleteTaskCompleteTaskPayload.Wallet, and is useful for accessing the field via an interface.
+func (v *CompleteTaskCompleteTaskCompleteTaskPayload) GetWallet() CompleteTaskCompleteTaskCompleteTaskPayloadWallet {
 	return v.Wallet
 }
 
-// CompleteCompleteTaskCompleteTaskPayloadWallet includes the requested fields of the GraphQL type Wallet.
+// CompleteTaskCompleteTaskCompleteTaskPayloadWallet includes the requested fields of the GraphQL type Wallet.
 // The GraphQL type's documentation follows.
 //
 // An agent's credits.
-type CompleteCompleteTaskCompleteTaskPayloadWallet struct {
+type CompleteTaskCompleteTaskCompleteTaskPayloadWallet struct {
 	// Credits free to spend.
 	Balance int64 `json:"balance"`
 }
 
-// GetBalance returns CompleteCompleteTaskCompleteTaskPayloadWallet.Balance, and is useful for accessing the field via an interface.
-func (v *CompleteCompleteTaskCompleteTaskPayloadWallet) GetBalance() int64 { return v.Balance }
+// GetBalance returns CompleteTaskCompleteTaskCompleteTaskPayloadWallet.Balance, and is useful for accessing the field via an interface.
+func (v *CompleteTaskCompleteTaskCompleteTaskPayloadWallet) GetBalance() int64 { return v.Balance }
 
-// CompleteResponse is returned by Complete on success.
-type CompleteResponse struct {
+// CompleteTaskResponse is returned by CompleteTask on success.
+type CompleteTaskResponse struct {
 	// Hand in the result of an assigned task, or of a hire, and be paid.
-	CompleteTask *CompleteCompleteTaskCompleteTaskPayload `json:"completeTask"`
+	CompleteTask *CompleteTaskCompleteTaskCompleteTaskPayload `json:"completeTask"`
 }
 
-// GetCompleteTask returns CompleteResponse.CompleteTask, and is useful for accessing the field via an interface.
-func (v *CompleteResponse) GetCompleteTask() *CompleteCompleteTaskCompleteTaskPayload {
+// GetCompleteTask returns CompleteTaskResponse.CompleteTask, and is useful for accessing the field via an interface.
+func (v *CompleteTaskResponse) GetCompleteTask() *CompleteTaskCompleteTaskCompleteTaskPayload {
 	return v.CompleteTask
 }
+
+// PendingTasksResponse is returned by PendingTasks on success.
+type PendingTasksResponse struct {
+	// The agent whose API key came with the request, null without a key.
+	Viewer *PendingTasksViewer `json:"viewer"`
+	// Tasks, newest first unless ordered otherwise.
+	Tasks *PendingTasksTasksTaskConnection `json:"tasks"`
+}
+
+// GetViewer returns PendingTasksResponse.Viewer, and is useful for accessing the field via an interface.
+func (v *PendingTasksResponse) GetViewer() *PendingTasksViewer { return v.Viewer }
+
+// GetTasks returns PendingTasksResponse.Tasks, and is useful for accessing the field via an interface.
+func (v *PendingTasksResponse) GetTasks() *PendingTasksTasksTaskConnection { return v.Tasks }
+
+// PendingTasksTasksTaskConnection includes the requested fields of the GraphQL type TaskConnection.
+// The GraphQL type's documentation follows.
+//
+// A page of tasks.
+type PendingTasksTasksTaskConnection struct {
+	// The tasks alone.
+	Nodes []TaskFields `json:"nodes"`
+}
+
+// GetNodes returns PendingTasksTasksTaskConnection.Nodes, and is useful for accessing the field via an interface.
+func (v *PendingTasksTasksTaskConnection) GetNodes() []TaskFields { return v.Nodes }
+
+// PendingTasksViewer includes the requested fields of the GraphQL type Viewer.
+// The GraphQL type's documentation follows.
+//
+// What the calling agent sees of itself.
+type PendingTasksViewer struct {
+	// The agent behind the API key.
+	Agent PendingTasksViewerAgent `json:"agent"`
+	// Tasks that the agent accepted or was hired for, newest first.
+	WorkedTasks PendingTasksViewerWorkedTasksTaskConnection `json:"workedTasks"`
+}
+
+// GetAgent returns PendingTasksViewer.Agent, and is useful for accessing the field via an interface.
+func (v *PendingTasksViewer) GetAgent() PendingTasksViewerAgent { return v.Agent }
+
+// GetWorkedTasks returns PendingTasksViewer.WorkedTasks, and is useful for accessing the field via an interface.
+func (v *PendingTasksViewer) GetWorkedTasks() PendingTasksViewerWorkedTasksTaskConnection {
+	return v.WorkedTasks
+}
+
+// PendingTasksViewerAgent includes the requested fields of the GraphQL type Agent.
+// The GraphQL type's documentation follows.
+//
+// A program that posts, takes and does tasks.
+type PendingTasksViewerAgent struct {
+	// What the agent can do, in lower case, without repeats.
+	Capabilities []string `json:"capabilities"`
+}
+
+// GetCapabilities returns PendingTasksViewerAgent.Capabilities, and is useful for accessing the field via an interface.
+func (v *PendingTasksViewerAgent) GetCapabilities() []string { return v.Capabilities }
+
+// PendingTasksViewerWorkedTasksTaskConnection includes the requested fields of the GraphQL type TaskConnection.
+// The GraphQL type's documentation follows.
+//
+// A page of tasks.
+type PendingTasksViewerWorkedTasksTaskConnection struct {
+	// The tasks alone.
+	Nodes []TaskFields `json:"nodes"`
+}
+
+// GetNodes returns PendingTasksViewerWorkedTasksTaskConnection.Nodes, and is useful for accessing the field via an interface.
+func (v *PendingTasksViewerWorkedTasksTaskConnection) GetNodes() []TaskFields { return v.Nodes }
 
 // TaskFields includes the GraphQL fields of Task requested by the fragment TaskFields.
 // The GraphQL type's documentation follows.
@@ -130,92 +201,25 @@ func (v *TaskPostedTaskPostedTaskPostedEvent) GetCursor() string { return v.Curs
 // GetTask returns TaskPostedTaskPostedTaskPostedEvent.Task, and is useful for accessing the field via an interface.
 func (v *TaskPostedTaskPostedTaskPostedEvent) GetTask() TaskFields { return v.Task }
 
-// WaitingResponse is returned by Waiting on success.
-type WaitingResponse struct {
-	// The agent whose API key came with the request, null without a key.
-	Viewer *WaitingViewer `json:"viewer"`
-	// Tasks, newest first unless ordered otherwise.
-	Tasks *WaitingTasksTaskConnection `json:"tasks"`
-}
-
-// GetViewer returns WaitingResponse.Viewer, and is useful for accessing the field via an interface.
-func (v *WaitingResponse) GetViewer() *WaitingViewer { return v.Viewer }
-
-// GetTasks returns WaitingResponse.Tasks, and is useful for accessing the field via an interface.
-func (v *WaitingResponse) GetTasks() *WaitingTasksTaskConnection { return v.Tasks }
-
-// WaitingTasksTaskConnection includes the requested fields of the GraphQL type TaskConnection.
-// The GraphQL type's documentation follows.
-//
-// A page of tasks.
-type WaitingTasksTaskConnection struct {
-	// The tasks alone.
-	Nodes []TaskFields `json:"nodes"`
-}
-
-// GetNodes returns WaitingTasksTaskConnection.Nodes, and is useful for accessing the field via an interface.
-func (v *WaitingTasksTaskConnection) GetNodes() []TaskFields { return v.Nodes }
-
-// WaitingViewer includes the requested fields of the GraphQL type Viewer.
-// The GraphQL type's documentation follows.
-//
-// What the calling agent sees of itself.
-type WaitingViewer struct {
-	// The agent behind the API key.
-	Agent WaitingViewerAgent `json:"agent"`
-	// Tasks that the agent accepted or was hired for, newest first.
-	WorkedTasks WaitingViewerWorkedTasksTaskConnection `json:"workedTasks"`
-}
-
-// GetAgent returns WaitingViewer.Agent, and is useful for accessing the field via an interface.
-func (v *WaitingViewer) GetAgent() WaitingViewerAgent { return v.Agent }
-
-// GetWorkedTasks returns WaitingViewer.WorkedTasks, and is useful for accessing the field via an interface.
-func (v *WaitingViewer) GetWorkedTasks() WaitingViewerWorkedTasksTaskConnection { return v.WorkedTasks }
-
-// WaitingViewerAgent includes the requested fields of the GraphQL type Agent.
-// The GraphQL type's documentation follows.
-//
-// A program that posts, takes and does tasks.
-type WaitingViewerAgent struct {
-	// What the agent can do, in lower case, without repeats.
-	Capabilities []string `json:"capabilities"`
-}
-
-// GetCapabilities returns WaitingViewerAgent.Capabilities, and is useful for accessing the field via an interface.
-func (v *WaitingViewerAgent) GetCapabilities() []string { return v.Capabilities }
-
-// WaitingViewerWorkedTasksTaskConnection includes the requested fields of the GraphQL type TaskConnection.
-// The GraphQL type's documentation follows.
-//
-// A page of tasks.
-type WaitingViewerWorkedTasksTaskConnection struct {
-	// The tasks alone.
-	Nodes []TaskFields `json:"nodes"`
-}
-
-// GetNodes returns WaitingViewerWorkedTasksTaskConnection.Nodes, and is useful for accessing the field via an interface.
-func (v *WaitingViewerWorkedTasksTaskConnection) GetNodes() []TaskFields { return v.Nodes }
-
-// __AcceptInput is used internally by genqlient
-type __AcceptInput struct {
+// __AcceptTaskInput is used internally by genqlient
+type __AcceptTaskInput struct {
 	Id string `json:"id"`
 }
 
-// GetId returns __AcceptInput.Id, and is useful for accessing the field via an interface.
-func (v *__AcceptInput) GetId() string { return v.Id }
+// GetId returns __AcceptTaskInput.Id, and is useful for accessing the field via an interface.
+func (v *__AcceptTaskInput) GetId() string { return v.Id }
 
-// __CompleteInput is used internally by genqlient
-type __CompleteInput struct {
+// __CompleteTaskInput is used internally by genqlient
+type __CompleteTaskInput struct {
 	Id     string `json:"id"`
 	Result string `json:"result"`
 }
 
-// GetId returns __CompleteInput.Id, and is useful for accessing the field via an interface.
-func (v *__CompleteInput) GetId() string { return v.Id }
+// GetId returns __CompleteTaskInput.Id, and is useful for accessing the field via an interface.
+func (v *__CompleteTaskInput) GetId() string { return v.Id }
 
-// GetResult returns __CompleteInput.Result, and is useful for accessing the field via an interface.
-func (v *__CompleteInput) GetResult() string { return v.Result }
+// GetResult returns __CompleteTaskInput.Result, and is useful for accessing the field via an interface.
+func (v *__CompleteTaskInput) GetResult() string { return v.Result }
 
 // __TaskPostedInput is used internally by genqlient
 type __TaskPostedInput struct {
@@ -225,9 +229,9 @@ type __TaskPostedInput struct {
 // GetAfter returns __TaskPostedInput.After, and is useful for accessing the field via an interface.
 func (v *__TaskPostedInput) GetAfter() *string { return v.After }
 
-// The mutation executed by Accept.
-const Accept_Operation = `
-mutation Accept ($id: ID!) {
+// The mutation executed by AcceptTask.
+const AcceptTask_Operation = `
+mutation AcceptTask ($id: ID!) {
 	acceptTask(input: {taskId:$id}) {
 		task {
 			id
@@ -236,20 +240,20 @@ mutation Accept ($id: ID!) {
 }
 `
 
-func Accept(
+func AcceptTask(
 	ctx_ context.Context,
 	client_ graphql.Client,
 	id string,
-) (data_ *AcceptResponse, err_ error) {
+) (data_ *AcceptTaskResponse, err_ error) {
 	req_ := &graphql.Request{
-		OpName: "Accept",
-		Query:  Accept_Operation,
-		Variables: &__AcceptInput{
+		OpName: "AcceptTask",
+		Query:  AcceptTask_Operation,
+		Variables: &__AcceptTaskInput{
 			Id: id,
 		},
 	}
 
-	data_ = &AcceptResponse{}
+	data_ = &AcceptTaskResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -261,9 +265,9 @@ func Accept(
 	return data_, err_
 }
 
-// The mutation executed by Complete.
-const Complete_Operation = `
-mutation Complete ($id: ID!, $result: String!) {
+// The mutation executed by CompleteTask.
+const CompleteTask_Operation = `
+mutation CompleteTask ($id: ID!, $result: String!) {
 	completeTask(input: {taskId:$id,result:$result}) {
 		wallet {
 			balance
@@ -272,22 +276,69 @@ mutation Complete ($id: ID!, $result: String!) {
 }
 `
 
-func Complete(
+func CompleteTask(
 	ctx_ context.Context,
 	client_ graphql.Client,
 	id string,
 	result string,
-) (data_ *CompleteResponse, err_ error) {
+) (data_ *CompleteTaskResponse, err_ error) {
 	req_ := &graphql.Request{
-		OpName: "Complete",
-		Query:  Complete_Operation,
-		Variables: &__CompleteInput{
+		OpName: "CompleteTask",
+		Query:  CompleteTask_Operation,
+		Variables: &__CompleteTaskInput{
 			Id:     id,
 			Result: result,
 		},
 	}
 
-	data_ = &CompleteResponse{}
+	data_ = &CompleteTaskResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by PendingTasks.
+const PendingTasks_Operation = `
+query PendingTasks {
+	viewer {
+		agent {
+			capabilities
+		}
+		workedTasks(first: 100, status: [ASSIGNED]) {
+			nodes {
+				... TaskFields
+			}
+		}
+	}
+	tasks(first: 100, filter: {status:[OPEN]}) {
+		nodes {
+			... TaskFields
+		}
+	}
+}
+fragment TaskFields on Task {
+	id
+	description
+	requiredCapabilities
+}
+`
+
+func PendingTasks(
+	ctx_ context.Context,
+	client_ graphql.Client,
+) (data_ *PendingTasksResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "PendingTasks",
+		Query:  PendingTasks_Operation,
+	}
+
+	data_ = &PendingTasksResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -359,51 +410,4 @@ func TaskPostedForwardData(interfaceChan interface{}, jsonRawMsg json.RawMessage
 	}
 	dataChan_ <- wsResp
 	return nil
-}
-
-// The query executed by Waiting.
-const Waiting_Operation = `
-query Waiting {
-	viewer {
-		agent {
-			capabilities
-		}
-		workedTasks(first: 100, status: [ASSIGNED]) {
-			nodes {
-				... TaskFields
-			}
-		}
-	}
-	tasks(first: 100, filter: {status:[OPEN]}) {
-		nodes {
-			... TaskFields
-		}
-	}
-}
-fragment TaskFields on Task {
-	id
-	description
-	requiredCapabilities
-}
-`
-
-func Waiting(
-	ctx_ context.Context,
-	client_ graphql.Client,
-) (data_ *WaitingResponse, err_ error) {
-	req_ := &graphql.Request{
-		OpName: "Waiting",
-		Query:  Waiting_Operation,
-	}
-
-	data_ = &WaitingResponse{}
-	resp_ := &graphql.Response{Data: data_}
-
-	err_ = client_.MakeRequest(
-		ctx_,
-		req_,
-		resp_,
-	)
-
-	return data_, err_
 }

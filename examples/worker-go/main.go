@@ -1,4 +1,4 @@
-// Command worker-go hears of tasks over a socket, does them and is paid.
+// Command worker-go completes tasks as they are posted, over a GraphQL subscription.
 package main
 
 import (
@@ -19,7 +19,7 @@ func main() {
 	}
 	for ctx.Err() == nil {
 		if err := w.listen(ctx); err != nil {
-			slog.Warn("not listening; trying again", slog.Any("error", err))
+			slog.Warn("disconnected, retrying", slog.Any("error", err))
 		}
 		sleep(ctx)
 	}
@@ -28,12 +28,12 @@ func main() {
 type worker struct {
 	url, key     string
 	capabilities []string
-	after        *string         // the cursor of the last event
-	tried        map[string]bool // tasks, by id
+	after        *string         // cursor of the last event
+	tried        map[string]bool // ids of tasks
 }
 
-// listen does each task as it is posted, and what waits, until the connection breaks.
-// What is posted before there is another one is told there, after the cursor.
+// listen completes pending and new tasks until the connection is lost. The next
+// connection resumes after the cursor.
 func (w *worker) listen(ctx context.Context) error {
 	socket, err := dial(ctx, w.url, w.key)
 	if err != nil {
@@ -44,14 +44,14 @@ func (w *worker) listen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	again := time.NewTicker(30 * time.Second)
-	defer again.Stop()
+	ticker := time.NewTicker(30 * time.Second)
+	defer ticker.Stop()
 	for err = w.catchUp(ctx); err == nil; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err = <-socket.errs:
-		case <-again.C: // what was given back is not posted again
+		case <-ticker.C: // a released task is open again without an event
 			err = w.catchUp(ctx)
 		case event := <-events:
 			if event.Errors != nil {
@@ -64,14 +64,14 @@ func (w *worker) listen(ctx context.Context) error {
 	return w.resetExpiredCursor(err)
 }
 
-// catchUp does what the worker had accepted and not finished, and what is open.
+// catchUp completes tasks that the worker has accepted before, and open tasks.
 func (w *worker) catchUp(ctx context.Context) error {
-	waiting, err := Waiting(ctx, w.client(""))
+	pending, err := PendingTasks(ctx, w.client(""))
 	if err != nil {
 		return err
 	}
-	w.capabilities = waiting.Viewer.Agent.Capabilities
-	for _, task := range append(waiting.Viewer.WorkedTasks.Nodes, waiting.Tasks.Nodes...) {
+	w.capabilities = pending.Viewer.Agent.Capabilities
+	for _, task := range append(pending.Viewer.WorkedTasks.Nodes, pending.Tasks.Nodes...) {
 		w.doTask(ctx, task)
 	}
 	return nil

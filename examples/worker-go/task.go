@@ -10,32 +10,32 @@ import (
 	"strings"
 )
 
-// work is what this worker does. Put yours here.
+// work does the work and returns the result. Replace it with your own.
 func work(task TaskFields) string { return strings.ToUpper(task.Description) }
 
-// doTask takes a task, does it and hands in the result, once.
+// doTask accepts a task, does the work and submits the result. It tries each task once.
 func (w *worker) doTask(ctx context.Context, task TaskFields) {
-	fits := slices.ContainsFunc(task.RequiredCapabilities, func(c string) bool { return slices.Contains(w.capabilities, c) })
-	if w.tried[task.Id] || !fits {
+	matches := slices.ContainsFunc(task.RequiredCapabilities, func(c string) bool { return slices.Contains(w.capabilities, c) })
+	if w.tried[task.Id] || !matches {
 		return
 	}
 	w.tried[task.Id] = true
-	if _, err := Accept(ctx, w.client("accept-"+task.Id), task.Id); err != nil {
-		return // another was faster
+	if _, err := AcceptTask(ctx, w.client("accept-"+task.Id), task.Id); err != nil {
+		return // another agent has accepted it
 	}
-	done, err := Complete(ctx, w.client("complete-"+task.Id), task.Id, work(task))
+	done, err := CompleteTask(ctx, w.client("complete-"+task.Id), task.Id, work(task))
 	if err != nil {
-		slog.Error("not completed", slog.String("task", task.Id), slog.Any("error", err))
+		slog.Error("task not completed", slog.String("task", task.Id), slog.Any("error", err))
 		return
 	}
 	fmt.Printf("%s: completed, %d credits\n", task.Id, done.CompleteTask.Wallet.Balance)
 }
 
-// resetExpiredCursor passes on why listening has ended. A cursor is given up that the market refuses:
-// it does so with a list of errors, which genqlient takes for an answer and cannot read.
+// resetExpiredCursor clears the cursor if err shows that the server rejected it, and
+// returns err. The server rejects it with a list of errors, which genqlient cannot decode.
 func (w *worker) resetExpiredCursor(err error) error {
 	if _, list := errors.AsType[*json.UnmarshalTypeError](err); list {
-		w.after = nil // it is too old; what is open is listed
+		w.after = nil // expired; catchUp lists the open tasks
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-// Hears of tasks over a socket, does them and is paid.
+// Completes tasks as they are posted, over a GraphQL subscription.
 import { setTimeout as pause } from "node:timers/promises";
 import { createClient } from "graphql-ws";
 import WebSocket from "ws";
@@ -6,22 +6,22 @@ import WebSocket from "ws";
 const url = process.env.AGENTMARKET_URL ?? "http://127.0.0.1:8080";
 const key = process.env.AGENTMARKET_API_KEY;
 
-// What this worker does. Put yours here.
+// Does the work and returns the result. Replace it with your own.
 async function work(task) {
   return task.description.toUpperCase();
 }
 
-// Asks until the market answers. What is asked under one Idempotency-Key is done once,
-// however often it is asked.
-async function ask(query, variables, once) {
-  const headers = { "Content-Type": "application/json", "X-API-Key": key, ...(once && { "Idempotency-Key": once }) };
+// Sends a request until the server responds. The server executes requests with the same
+// Idempotency-Key only once.
+async function request(query, variables, idempotencyKey) {
+  const headers = { "Content-Type": "application/json", "X-API-Key": key, ...(idempotencyKey && { "Idempotency-Key": idempotencyKey }) };
   for (;;) {
     try {
-      const request = { method: "POST", headers, body: JSON.stringify({ query, variables }), signal: AbortSignal.timeout(60_000) };
-      const answer = await fetch(`${url}/graphql`, request);
-      if (answer.status < 500 && answer.status !== 429) return await answer.json();
+      const options = { method: "POST", headers, body: JSON.stringify({ query, variables }), signal: AbortSignal.timeout(60_000) };
+      const response = await fetch(`${url}/graphql`, options);
+      if (response.status < 500 && response.status !== 429) return await response.json();
     } catch {
-      // no answer, or half of one
+      // no complete response
     }
     await pause(1000);
   }
@@ -30,29 +30,29 @@ async function ask(query, variables, once) {
 const fields = "id description requiredCapabilities";
 const tried = new Set();
 
-// Takes a task, does it and hands in the result, once.
-async function take(task) {
+// Accepts a task, does the work and submits the result. Tries each task once.
+async function doTask(task) {
   if (tried.has(task.id)) return;
   tried.add(task.id);
   const accept = "mutation ($id: ID!) { acceptTask(input: {taskId: $id}) { task { id } } }";
-  if ((await ask(accept, { id: task.id }, `accept-${task.id}`)).errors) return; // another was faster
+  if ((await request(accept, { id: task.id }, `accept-${task.id}`)).errors) return; // another agent has accepted it
   const complete = `mutation ($id: ID!, $result: String!) {
     completeTask(input: {taskId: $id, result: $result}) { wallet { balance } } }`;
-  const { data, errors } = await ask(complete, { id: task.id, result: await work(task) }, `complete-${task.id}`);
+  const { data, errors } = await request(complete, { id: task.id, result: await work(task) }, `complete-${task.id}`);
   if (errors) console.error(`${task.id}: ${errors[0].message}`);
   else console.log(`${task.id}: completed, ${data.completeTask.wallet.balance} credits`);
 }
 
-// Does what it had accepted and not finished, and what is open.
+// Completes tasks that the worker has accepted before, and open tasks.
 async function catchUp() {
-  const { data, errors } = await ask(`{
+  const { data, errors } = await request(`{
     viewer { agent { capabilities } workedTasks(first: 100, status: [ASSIGNED]) { nodes { ${fields} } } }
     tasks(first: 100, filter: {status: [OPEN]}) { nodes { ${fields} } }
   }`);
   if (errors) throw new Error(errors[0].message);
-  const can = data.viewer.agent.capabilities;
-  const fitting = data.tasks.nodes.filter((task) => task.requiredCapabilities.some((word) => can.includes(word)));
-  for (const task of [...data.viewer.workedTasks.nodes, ...fitting]) await take(task);
+  const capabilities = data.viewer.agent.capabilities;
+  const matching = data.tasks.nodes.filter((task) => task.requiredCapabilities.some((word) => capabilities.includes(word)));
+  for (const task of [...data.viewer.workedTasks.nodes, ...matching]) await doTask(task);
 }
 
 const client = createClient({
@@ -60,21 +60,21 @@ const client = createClient({
   webSocketImpl: WebSocket,
   connectionParams: { "X-API-Key": key },
   retryAttempts: Infinity,
-  shouldRetry: ({ code }) => code !== 4403, // also while the server restarts; not with a wrong key
+  shouldRetry: ({ code }) => code !== 4403, // retry during a server restart, but not with an invalid key
   on: { connected: catchUp },
 });
-setInterval(catchUp, 30_000); // what was given back is not posted again
+setInterval(catchUp, 30_000); // a released task is open again without an event
 const query = `subscription ($after: String) { taskPosted(after: $after) { cursor task { ${fields} } } }`;
 const variables = {};
 for (;;) {
   try {
     for await (const { data } of client.iterate({ query, variables })) {
-      await take(data.taskPosted.task);
-      variables.after = data.taskPosted.cursor; // where to go on when the connection breaks
+      await doTask(data.taskPosted.task);
+      variables.after = data.taskPosted.cursor; // where to resume
     }
   } catch (error) {
     const code = error?.[0]?.extensions?.code;
-    if (code === "CURSOR_EXPIRED") delete variables.after; // what is open is listed
-    else if (code !== "SLOW_CONSUMER") throw error; // a wrong key, say
+    if (code === "CURSOR_EXPIRED") delete variables.after; // catchUp lists the open tasks
+    else if (code !== "SLOW_CONSUMER") throw error; // for example an invalid key
   }
 }

@@ -1,4 +1,4 @@
-"""Asks for open tasks, does them and is paid. Needs nothing but Python."""
+"""Polls for open tasks and completes them. Uses only the standard library."""
 
 import http.client
 import json
@@ -10,69 +10,69 @@ import urllib.request
 
 URL = os.environ.get("AGENTMARKET_URL", "http://127.0.0.1:8080")
 KEY = os.environ.get("AGENTMARKET_API_KEY", "")
-EVERY = 2  # seconds between two looks; the server allows far more
+POLL_SECONDS = 2
 
 
 def work(task):
-    """What this worker does. Put yours here."""
+    """Do the work and return the result. Replace this with your own."""
     return task["description"].upper()
 
 
-class Refused(Exception):
-    """The market's refusal, which asking again does not change."""
+class MarketError(Exception):
+    """An error response. Retrying does not help."""
 
 
-def ask(method, path, body=None, once=None):
-    """Ask until the market answers. What is asked under one Idempotency-Key is done
-    once, however often it is asked."""
+def request(method, path, body=None, idempotency_key=None):
+    """Send a request until the server responds. The server executes requests with the
+    same Idempotency-Key only once."""
     headers = {"X-API-Key": KEY}
     if body is not None:
         headers["Content-Type"] = "application/json"
-    if once:
-        headers["Idempotency-Key"] = once
+    if idempotency_key:
+        headers["Idempotency-Key"] = idempotency_key
     data = None if body is None else json.dumps(body).encode()
     while True:
         pause = 1.0
-        request = urllib.request.Request(URL + path, data, headers, method=method)
+        req = urllib.request.Request(URL + path, data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as refusal:
-            if refusal.code < 500 and refusal.code != 429:
-                raise Refused(json.load(refusal)["error"]) from None
-            pause = float(refusal.headers.get("Retry-After", pause))
+            with urllib.request.urlopen(req, timeout=60) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code != 429:
+                raise MarketError(json.load(error)["error"]) from None
+            pause = float(error.headers.get("Retry-After", pause))
         except (OSError, http.client.HTTPException, ValueError):
-            pass  # no answer, or half of one
+            pass  # no complete response
         time.sleep(pause)
 
 
-def waiting(me):
-    """The agent's tasks that are not finished, then those that are open, oldest first."""
+def pending_tasks(me):
+    """Yield the unfinished tasks of the agent, then open tasks, each oldest first."""
     for status in "assigned", "open":
         for capability in me["capabilities"]:
             query = urllib.parse.urlencode({"status": status, "capability": capability, "limit": 100})
-            for task in reversed(ask("GET", f"/api/tasks?{query}")["data"]):
+            for task in reversed(request("GET", f"/api/tasks?{query}")["data"]):
                 if status == "open" or task["assigned_to"] == me["id"]:
                     yield task
 
 
-def take(task):
-    """Take a task, do it and hand in the result, once."""
+def do_task(task):
+    """Accept a task, do the work and submit the result."""
     path = f"/api/tasks/{task['id']}"
     if task["status"] == "open":
-        ask("POST", path + "/accept", once=f"accept-{task['id']}")
-    answer = ask("POST", path + "/complete", {"result": work(task)}, once=f"complete-{task['id']}")
-    print(f"{task['id']}: completed, {answer['balance']} credits", flush=True)
+        request("POST", path + "/accept", idempotency_key=f"accept-{task['id']}")
+    response = request("POST", path + "/complete", {"result": work(task)}, idempotency_key=f"complete-{task['id']}")
+    print(f"{task['id']}: completed, {response['balance']} credits", flush=True)
 
 
-me = ask("GET", "/api/agents/me")["data"]
+me = request("GET", "/api/agents/me")["data"]
 tried = set()
 while True:
-    for task in waiting(me):
+    for task in pending_tasks(me):
         if task["id"] not in tried:
             tried.add(task["id"])
             try:
-                take(task)
-            except Refused as refusal:
-                print(f"{task['id']}: {refusal}", flush=True)
-    time.sleep(EVERY)
+                do_task(task)
+            except MarketError as error:
+                print(f"{task['id']}: {error}", flush=True)
+    time.sleep(POLL_SECONDS)

@@ -1,23 +1,23 @@
-/** An error of GraphQL, as the market sends it. */
-export interface Refusal {
+/** A GraphQL error in a response of the server. */
+export interface GraphQLErrorPayload {
   message: string;
   extensions?: { code?: string; field?: string; retryAfter?: number; requestId?: string };
 }
 
-/** The market's refusal, after which nothing was changed; or that it gave no answer, when what was asked may have been done. */
+/** An error response, after which nothing has changed, or a missing response, after which the operation may have been executed. */
 export class MarketError extends Error {
-  /** What is wrong, for programs: `CONFLICT`, `INSUFFICIENT_CREDITS` and so on; "" when no answer came. */
+  /** The error code, like `CONFLICT` or `INSUFFICIENT_CREDITS`; "" if there was no response. */
   readonly code: string;
-  /** The field of the input that is wrong, if one is. */
+  /** The invalid input field, if any. */
   readonly field: string | undefined;
-  /** In how many seconds to try again, if it says. */
+  /** Seconds until a retry makes sense, if known. */
   readonly retryAfter: number | undefined;
 
-  constructor(refusal: Refusal, cause?: unknown) {
-    super(refusal.message, { cause });
+  constructor(payload: GraphQLErrorPayload, cause?: unknown) {
+    super(payload.message, { cause });
     this.name = "MarketError";
-    this.code = refusal.extensions?.code ?? "";
-    this.field = refusal.extensions?.field;
-    this.retryAfter = refusal.extensions?.retryAfter;
+    this.code = payload.extensions?.code ?? "";
+    this.field = payload.extensions?.field;
+    this.retryAfter = payload.extensions?.retryAfter;
   }
 }

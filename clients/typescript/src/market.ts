@@ -2,24 +2,24 @@ import { print } from "@0no-co/graphql.web";
 import type { TadaDocumentNode } from "gql.tada";
 import { createClient, type Client } from "graphql-ws";
 
-import { MarketError, type Refusal } from "./error.js";
+import { MarketError, type GraphQLErrorPayload } from "./error.js";
 
-/** Which market, and as whom. */
+/** The server and the agent to connect as. */
 export interface Options {
-  /** The market's address, like `https://market.example.com`. */
+  /** The base URL of the server, like `https://market.example.com`. */
   url: string;
-  /** The agent's API key; without one only what is public is answered. */
+  /** The API key of the agent. Without one, only public operations succeed. */
   key?: string | undefined;
-  /** The WebSocket class, where there is none at hand, as in Node 20: that of the package `ws`. */
+  /** The WebSocket class, for runtimes without a global one, like Node 20: the class of the package `ws`. */
   webSocketImpl?: unknown;
-  /** How long an answer may take, in milliseconds; two minutes unless it is set. A hire waits for the agent. */
+  /** The timeout of a request in milliseconds. Defaults to two minutes, because a hire waits for the agent. */
   timeout?: number | undefined;
 }
 
-/** How often a request is sent that got no answer. */
-const tries = 3;
+/** How often a request without a response is sent. */
+const maxAttempts = 3;
 
-/** A market, asked over its GraphQL API. */
+/** A client for the GraphQL API of an AgentMarket server. */
 export class Market {
   readonly #options: Options;
   #socket: Client | undefined;
@@ -29,54 +29,55 @@ export class Market {
   }
 
   /**
-   * Runs a query or a mutation. A request that gets no answer is sent again, with the same
-   * Idempotency-Key, so that what it changes is changed once. Give `once` to have that hold
-   * over restarts of your program too. Throws {@link MarketError}.
+   * Executes a query or a mutation. It retries a request without a response with the same
+   * Idempotency-Key, so the server executes the operation at most once. Pass your own
+   * `idempotencyKey` to get the same guarantee across restarts of your program. Throws
+   * {@link MarketError}.
    */
-  async ask<Result, Variables>(document: TadaDocumentNode<Result, Variables>, variables: Variables, once: string = crypto.randomUUID()): Promise<Result> {
-    const headers: Record<string, string> = { "Content-Type": "application/json", "Idempotency-Key": once };
+  async request<Result, Variables>(document: TadaDocumentNode<Result, Variables>, variables: Variables, idempotencyKey: string = crypto.randomUUID()): Promise<Result> {
+    const headers: Record<string, string> = { "Content-Type": "application/json", "Idempotency-Key": idempotencyKey };
     if (this.#options.key) headers["X-API-Key"] = this.#options.key;
     const body = JSON.stringify({ query: print(document), variables });
     for (let attempt = 1; ; attempt++) {
       try {
         const signal = AbortSignal.timeout(this.#options.timeout ?? 120_000);
         const response = await fetch(`${this.#options.url}/graphql`, { method: "POST", headers, body, signal });
-        const answer = (await response.json()) as { data?: Result; errors?: Refusal[] };
-        if (answer.errors?.[0]) throw new MarketError(answer.errors[0]);
-        return answer.data as Result;
+        const result = (await response.json()) as { data?: Result; errors?: GraphQLErrorPayload[] };
+        if (result.errors?.[0]) throw new MarketError(result.errors[0]);
+        return result.data as Result;
       } catch (error) {
         if (error instanceof MarketError) throw error;
-        if (attempt === tries) throw new MarketError({ message: "the market gives no answer" }, error);
+        if (attempt === maxAttempts) throw new MarketError({ message: "no response from the server" }, error);
         await new Promise((resolve) => setTimeout(resolve, 200 * attempt));
       }
     }
   }
 
   /**
-   * Follows a subscription until the loop over it is left. When the connection breaks it is
-   * opened again; with a variable `$after` in the document, and `cursor` among its fields, it
-   * goes on after the last event: none is lost and none comes twice. Throws
-   * {@link MarketError}, `CURSOR_EXPIRED` among them.
+   * Subscribes until the loop over the generator ends. It reconnects after a lost connection.
+   * If the document has a variable `$after` and selects `cursor`, it resumes after the last
+   * event, so that each event arrives exactly once. Throws {@link MarketError}, for example
+   * with the code `CURSOR_EXPIRED`.
    */
   async *subscribe<Result, Variables>(document: TadaDocumentNode<Result, Variables>, variables: Variables): AsyncGenerator<Result, void> {
     this.#socket ??= this.#connect();
-    const given = { ...variables } as Record<string, unknown>;
-    const waiting: Result[] = [];
+    const currentVariables = { ...variables } as Record<string, unknown>;
+    const queue: Result[] = [];
     let wake = () => {};
     let ended = false;
     let failure: unknown;
-    const end = (why?: unknown) => {
-      [ended, failure] = [true, why];
+    const end = (cause?: unknown) => {
+      [ended, failure] = [true, cause];
       wake();
     };
-    const leave = this.#socket.subscribe<Record<string, { cursor?: unknown } | null>>(
-      { query: print(document), variables: given },
+    const unsubscribe = this.#socket.subscribe<Record<string, { cursor?: unknown } | null>>(
+      { query: print(document), variables: currentVariables },
       {
         next: ({ data, errors }) => {
           if (errors?.[0]) return end(errors);
           const cursor = Object.values(data ?? {})[0]?.cursor;
-          if (typeof cursor === "string") given["after"] = cursor; // of what came, not of what was taken from here
-          waiting.push(data as Result);
+          if (typeof cursor === "string") currentVariables["after"] = cursor; // of the last received event, which may still be queued
+          queue.push(data as Result);
           wake();
         },
         error: end,
@@ -85,22 +86,22 @@ export class Market {
     );
     try {
       for (;;) {
-        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) yield next;
-        if (failure) throw refusal(failure);
+        for (let next = queue.shift(); next !== undefined; next = queue.shift()) yield next;
+        if (failure) throw toMarketError(failure);
         if (ended) return;
         await new Promise<void>((resolve) => (wake = resolve));
       }
     } finally {
-      leave();
+      unsubscribe();
     }
   }
 
-  /** Closes the connection of the subscriptions. */
+  /** Closes the WebSocket connection of the subscriptions. */
   async close(): Promise<void> {
     await this.#socket?.dispose();
   }
 
-  /** The connection of all subscriptions, which is opened with the first. */
+  /** Creates the WebSocket client that all subscriptions share. */
   #connect(): Client {
     const { url, key, webSocketImpl } = this.#options;
     return createClient({
@@ -108,13 +109,13 @@ export class Market {
       webSocketImpl,
       connectionParams: key ? { "X-API-Key": key } : {},
       retryAttempts: Infinity,
-      shouldRetry: (why) => (why as { code?: unknown }).code !== 4403, // a wrong key stays wrong
+      shouldRetry: (cause) => (cause as { code?: unknown }).code !== 4403, // 4403 means an invalid key
     });
   }
 }
 
-/** What ended a subscription: errors of GraphQL, or the end of a connection. */
-function refusal(failure: unknown): MarketError {
-  const first = Array.isArray(failure) ? (failure[0] as Refusal) : { message: "the market refuses the connection" };
+/** Converts the end of a subscription to an error: GraphQL errors, or a closed connection. */
+function toMarketError(failure: unknown): MarketError {
+  const first = Array.isArray(failure) ? (failure[0] as GraphQLErrorPayload) : { message: "the server rejected the connection" };
   return new MarketError(first, failure);
 }

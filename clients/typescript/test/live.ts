@@ -1,4 +1,4 @@
-// Takes the task that is posted, completes it, and says what it has then.
+// Posts, accepts and completes a task, and prints the balance of the worker.
 import { strict as assert } from "node:assert";
 import WebSocket from "ws";
 
@@ -9,58 +9,58 @@ const Register = graphql(`
     registerAgent(input: $input) { agent { id } apiKey wallet { balance } }
   }
 `);
-const Post = graphql(`
-  mutation Post($input: PostTaskInput!) {
+const PostTask = graphql(`
+  mutation PostTask($input: PostTaskInput!) {
     postTask(input: $input) { task { id status } wallet { balance } }
   }
 `);
-const Posted = graphql(`
-  subscription Posted($after: String) {
+const TaskPosted = graphql(`
+  subscription TaskPosted($after: String) {
     taskPosted(after: $after) { cursor task { id title budget } }
   }
 `);
-const Accept = graphql(`
-  mutation Accept($id: ID!) {
+const AcceptTask = graphql(`
+  mutation AcceptTask($id: ID!) {
     acceptTask(input: { taskId: $id }) { task { status worker { id } } }
   }
 `);
-const Complete = graphql(`
-  mutation Complete($id: ID!, $result: String!) {
+const CompleteTask = graphql(`
+  mutation CompleteTask($id: ID!, $result: String!) {
     completeTask(input: { taskId: $id, result: $result }) { task { status result } wallet { balance } }
   }
 `);
 
 const url = process.env["AGENTMARKET_URL"] ?? "";
-const stranger = new Market({ url });
+const anonymous = new Market({ url });
 const register = async (name: string) => {
-  const { registerAgent } = await stranger.ask(Register, { input: { name, capabilities: ["shouting"] } });
+  const { registerAgent } = await anonymous.request(Register, { input: { name, capabilities: ["shouting"] } });
   assert(registerAgent);
   return new Market({ url, key: registerAgent.apiKey, webSocketImpl: WebSocket });
 };
 const [poster, worker] = [await register("Poster"), await register("Worker")];
 
-await assert.rejects(stranger.ask(Post, { input: { title: "T", description: "D", budget: 5 } }), (error) => error instanceof MarketError && error.code === "UNAUTHENTICATED");
+await assert.rejects(anonymous.request(PostTask, { input: { title: "T", description: "D", budget: 5 } }), (error) => error instanceof MarketError && error.code === "UNAUTHENTICATED");
 await assert.rejects(
-  poster.ask(Post, { input: { title: "T", description: "D", budget: 1 } }),
+  poster.request(PostTask, { input: { title: "T", description: "D", budget: 1 } }),
   (error) => error instanceof MarketError && error.code === "INVALID_INPUT" && error.field === "budget",
 );
 await assert.rejects(async () => {
-  for await (const _ of new Market({ url, key: "nobody's", webSocketImpl: WebSocket }).subscribe(Posted, {})) assert.fail("nobody hears of a task");
+  for await (const _ of new Market({ url, key: "invalid", webSocketImpl: WebSocket }).subscribe(TaskPosted, {})) assert.fail("received an event with an invalid key");
 }, MarketError);
 
-// Posted twice under one key is posted once.
+// Two requests with the same Idempotency-Key post one task.
 const input = { title: "Shout it", description: "hello", budget: 25, requiredCapabilities: ["shouting"] };
-const posted = await poster.ask(Post, { input }, "shout-it-once");
-assert.deepEqual(await poster.ask(Post, { input }, "shout-it-once"), posted);
+const posted = await poster.request(PostTask, { input }, "shout-it-once");
+assert.deepEqual(await poster.request(PostTask, { input }, "shout-it-once"), posted);
 assert.equal(posted.postTask?.wallet.balance, 75);
 
-for await (const { taskPosted } of worker.subscribe(Posted, { after: "0" })) {
+for await (const { taskPosted } of worker.subscribe(TaskPosted, { after: "0" })) {
   const budget: number = taskPosted.task.budget;
   assert.equal(budget, 25);
-  const accepted = await worker.ask(Accept, { id: taskPosted.task.id });
+  const accepted = await worker.request(AcceptTask, { id: taskPosted.task.id });
   const status: "ASSIGNED" | string | undefined = accepted.acceptTask?.task.status;
   assert.equal(status, "ASSIGNED");
-  const done = await worker.ask(Complete, { id: taskPosted.task.id, result: "HELLO" });
+  const done = await worker.request(CompleteTask, { id: taskPosted.task.id, result: "HELLO" });
   console.log(JSON.stringify({ task: taskPosted.task.id, title: taskPosted.task.title, balance: done.completeTask?.wallet.balance }));
   break;
 }
