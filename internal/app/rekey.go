@@ -47,7 +47,6 @@ func Rekey(ctx context.Context, r RekeyOptions, logger *slog.Logger, onProgress 
 	if err != nil {
 		return "", fmt.Errorf("secret key: %w", err)
 	}
-	audit  *audit.Log
 	if err := reencryptSecrets(ctx, db, cipher, onProgress); err != nil || r.SecretKey != "" {
 		return "", err
 	}
