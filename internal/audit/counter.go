@@ -52,7 +52,7 @@ func (c *counter) drain() map[rejection]int64 {
 	return counts
 }
 
-// restore puts drained counts back and adds what was counted since then.
+// restore puts drained counts back and adds the newer counts to them.
 func (c *counter) restore(counts map[rejection]int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// auditLines is the audit log of a market, first entry first, without who read it.
+// auditLines formats the audit log, oldest entry first.
 func auditLines(t *testing.T, b *markettest.Bundle) (lines []string) {
 	t.Helper()
 	var entries []models.AuditEntry
@@ -26,9 +26,8 @@ func auditLines(t *testing.T, b *markettest.Bundle) (lines []string) {
 	return lines
 }
 
-// TestAudit: whatever an agent does about security is one entry with who, what, to
-// what, from where and in which request; asked for again with the same key, or
-// refused, it is none.
+// TestAudit: each security-relevant operation leaves one entry with its actor, action,
+// object, address and request id. Replays and errors leave none.
 func TestAudit(t *testing.T) {
 	t.Parallel()
 	b, _ := newWithWebhooks(t, outbound.New(outbound.Options{}))
@@ -48,11 +47,11 @@ func TestAudit(t *testing.T) {
 			_, err := b.SetWebhook(ctx, agent, "https://agent.example.com/hook?token=secret", nil)
 			return err
 		}, []string{entry("webhook.set", "agent.example.com")}},
-		{"a secret is replaced", func(ctx context.Context) error {
+		{"a secret is rotated", func(ctx context.Context) error {
 			_, err := b.RotateSecret(ctx, agent, 60)
 			return err
 		}, []string{entry("secret.rotated", agent.AgentID)}},
-		{"a secret is not replaced", func(ctx context.Context) error {
+		{"a secret is not rotated", func(ctx context.Context) error {
 			_, err := b.RotateSecret(ctx, agent, 1_000_000)
 			return checkCode(err, models.InvalidInput)
 		}, nil},
@@ -64,7 +63,7 @@ func TestAudit(t *testing.T) {
 			_, err := b.UpdateAgent(ctx, agent, market.AgentChanges{Name: new("B")})
 			return err
 		}, nil},
-		{"another's delivery is asked for", func(ctx context.Context) error {
+		{"a delivery of another agent is not sent again", func(ctx context.Context) error {
 			_, err := b.Redeliver(ctx, agent, "another")
 			return checkCode(err, models.NotFound)
 		}, nil},
@@ -72,36 +71,36 @@ func TestAudit(t *testing.T) {
 			_, err := b.ResumeWebhook(ctx, agent)
 			return err
 		}, []string{entry("webhook.resumed", agent.AgentID)}},
-		{"nothing is there to be made again", func(ctx context.Context) error {
+		{"no failed delivery is sent again", func(ctx context.Context) error {
 			_, err := b.RedeliverFailed(ctx, agent, models.FailedDeliveryQuery{First: 10})
 			return err
 		}, nil},
 		{"a webhook is removed", func(ctx context.Context) error { return b.RemoveWebhook(ctx, agent) }, []string{entry("webhook.removed", agent.AgentID)}},
-		{"a key is replaced", func(ctx context.Context) error {
+		{"a key is rotated", func(ctx context.Context) error {
 			_, err := b.RotateKey(ctx, agent)
 			return err
 		}, []string{entry("key.rotated", agent.AgentID)}},
-		{"a key that was replaced replaces nothing", func(ctx context.Context) error {
+		{"a revoked key is not rotated", func(ctx context.Context) error {
 			_, err := b.RotateKey(auth.WithRequest(ctx, &auth.Request{}), agent)
 			return checkCode(err, models.Unauthenticated)
 		}, nil},
 	}
 	for _, row := range rows {
 		before := len(auditLines(t, b))
-		for range 2 { // the second time it is answered from what was kept
+		for range 2 { // the second request is a replay
 			testutil.Must(t, row.act(request("key of "+row.name)))
 		}
 		if got := auditLines(t, b)[before:]; strings.Join(got, "\n") != strings.Join(row.want, "\n") {
-			t.Errorf("%s: the log says %q, want %q", row.name, got, row.want)
+			t.Errorf("%s: entries are %q, want %q", row.name, got, row.want)
 		}
 	}
 	for _, line := range auditLines(t, b) {
 		if strings.Contains(line, "secret prompt") || strings.Contains(line, "token") {
-			t.Errorf("the log shows a secret: %s", line)
+			t.Errorf("the entry contains a secret: %s", line)
 		}
 	}
 	if first := auditLines(t, b)[0]; first != agent.AgentID+" | agent.registered | "+agent.AgentID+" |  |  | OK | 1" {
-		t.Errorf("the registration is %q", first)
+		t.Errorf("the entry of the registration is %q", first)
 	}
 }
 
@@ -112,25 +111,25 @@ func checkCode(err error, code models.Code) error {
 	return nil
 }
 
-// TestRevokeKeys ends an agent's keys for the operator, and says so in the log.
+// TestRevokeKeys: the operator revokes the keys of one agent, which leaves an audit entry.
 func TestRevokeKeys(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
 	agent, other := b.NewAgent("x"), b.NewAgent("x")
-	var ended []auth.KeyHash
-	b.OnKeyRevoked = func(key auth.KeyHash) { ended = append(ended, key) }
+	var revoked []auth.KeyHash
+	b.OnKeyRevoked = func(key auth.KeyHash) { revoked = append(revoked, key) }
 	testutil.Must(t, b.RevokeKeys(t.Context(), agent.AgentID))
-	if len(ended) != 1 || ended[0] != agent.KeyHash {
-		t.Errorf("%d keys ended", len(ended))
+	if len(revoked) != 1 || revoked[0] != agent.KeyHash {
+		t.Errorf("%d keys were revoked, want 1", len(revoked))
 	}
 	if _, err := b.RotateKey(t.Context(), agent); checkCode(err, models.Unauthenticated) != nil {
-		t.Errorf("the key goes on: %v", err)
+		t.Errorf("the revoked key returned %v", err)
 	}
 	if _, err := b.RotateKey(t.Context(), other); err != nil {
 		t.Error(err)
 	}
 	testutil.Must(t, checkCode(b.RevokeKeys(t.Context(), "nobody"), models.NotFound))
 	if got := auditLines(t, b); got[2] != "operator | keys.revoked | "+agent.AgentID+" |  |  | OK | 1" || len(got) != 4 {
-		t.Errorf("the log says %q", got)
+		t.Errorf("entries are %q", got)
 	}
 }

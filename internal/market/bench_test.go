@@ -21,10 +21,10 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// BenchmarkPost is postTask by 32 callers with 1 000 posters and a webhook to
-// tell, and on PostgreSQL the same rows written by hand in one round trip:
+// BenchmarkPost measures Post with 32 concurrent callers, 1,000 posters and a webhook. On
+// PostgreSQL it compares it with raw SQL that writes the same rows in one round trip:
 //
-//	go run ./internal/engines/with go test -run '^$' -bench Post -cpu 32 -count 6 ./market
+//	go run ./internal/test/testservices go test -run '^$' -bench Post -cpu 32 -count 6 ./internal/market
 func BenchmarkPost(b *testing.B) {
 	address := services.NewDatabase(b)
 	var hooks *webhooks.Webhooks
@@ -62,7 +62,7 @@ func BenchmarkPost(b *testing.B) {
 	})
 }
 
-// benchParallel measures fn called by as many as -cpu says.
+// benchParallel measures concurrent calls of fn; -cpu sets their number.
 func benchParallel(b *testing.B, fn func(context.Context) error) {
 	b.Helper()
 	b.RunParallel(func(pb *testing.PB) {
@@ -76,7 +76,7 @@ func benchParallel(b *testing.B, fn func(context.Context) error) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "posts/s")
 }
 
-// postWithRawSQL writes what a post writes, in one round trip.
+// postWithRawSQL writes the rows of a post in one round trip.
 func postWithRawSQL(ctx context.Context, pool *pgxpool.Pool, poster string) error {
 	id, now := uuid.Must(uuid.NewV7()).String(), time.Now().UnixMicro()
 	hold, available, held := "hold:"+id, "available:"+poster, "held:"+poster
@@ -85,8 +85,8 @@ func postWithRawSQL(ctx context.Context, pool *pgxpool.Pool, poster string) erro
 	batch.Queue("BEGIN")
 	batch.Queue(`INSERT INTO tasks (id, poster_id, title, description, budget, capabilities, origin, status, lease_for, open_until, created_at)
 		VALUES ($1, $2, 'Task', 'Do it.', $3, '["code","go"]', 'marketplace', 'open', 1, $4, $4)`, id, poster, budget, now)
-	for _, word := range []string{"code", "go"} {
-		batch.Queue("INSERT INTO task_capabilities (capability, task_id) VALUES ($1, $2)", word, id)
+	for _, capability := range []string{"code", "go"} {
+		batch.Queue("INSERT INTO task_capabilities (capability, task_id) VALUES ($1, $2)", capability, id)
 	}
 	batch.Queue("INSERT INTO events (kind, task_id, poster_id, created_at) VALUES ('task.posted', $1, $2, $3)", id, poster, now)
 	batch.Queue("INSERT INTO events (kind, agent_id, transfer_id, created_at) VALUES ('wallet.changed', $1, $2, $3)", poster, hold, now)

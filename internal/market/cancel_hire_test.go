@@ -9,11 +9,11 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestCancel_hire: who hired takes it back as long as it is under way. Of a
-// cancellation and what ends a hire otherwise exactly one wins.
+// TestCancel_hire: the poster can cancel a running hire. Of a cancellation and a concurrent
+// completion exactly one succeeds.
 func TestCancel_hire(t *testing.T) {
 	t.Parallel()
-	t.Run("that is promised", func(t *testing.T) {
+	t.Run("a promised hire", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		task := h.startPromisedHire(t)
@@ -33,7 +33,7 @@ func TestCancel_hire(t *testing.T) {
 		mustSweep(t, h.Bundle)
 		h.wantHire(t, task, models.Cancelled, 100, 100)
 	})
-	t.Run("that runs, which is cut off", func(t *testing.T) {
+	t.Run("a running hire, whose execution is cancelled", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		out, err := h.startHire(t, "k")
@@ -41,10 +41,10 @@ func TestCancel_hire(t *testing.T) {
 		<-h.calls
 		_, err = h.Cancel(t.Context(), h.poster, out.Task.ID)
 		testutil.Must(t, err)
-		h.WaitExecutions(t.Context()) // nothing answers: it ends because it is cut off
+		h.WaitExecutions(t.Context()) // there is no reply: the hire ends because its context is cancelled
 		h.wantHire(t, out.Task, models.Cancelled, 100, 100)
 	})
-	t.Run("that is about to run, which is cut off too", func(t *testing.T) {
+	t.Run("a hire that is about to run, whose execution is cancelled", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		h.FakeWebhooks.NotifyFunc = func(event *models.Event) error { // before the hire is committed
@@ -59,14 +59,14 @@ func TestCancel_hire(t *testing.T) {
 		go func() { h.WaitExecutions(t.Context()); close(ended) }()
 		select {
 		case <-ended:
-		case <-time.After(20 * time.Second):
-			t.Error("the hire runs on")
+		case <-time.After(testutil.Timeout):
+			t.Error("the execution was not cancelled")
 			h.replies <- doneReply()
 			<-ended
 		}
 		h.wantHire(t, out.Task, models.Failed, 100, 100)
 	})
-	t.Run("that runs on the model, which cannot be: it is read on the way", func(t *testing.T) {
+	t.Run("a hire on the model cannot be cancelled, because its text can be read during the run", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		testutil.Must(t, h.setSystemPrompt(t, h.worker))
@@ -79,7 +79,7 @@ func TestCancel_hire(t *testing.T) {
 		h.WaitExecutions(t.Context())
 		h.wantHire(t, out.Task, models.Completed, 85, 113)
 	})
-	t.Run("that somebody waits for, who is told, now and later", func(t *testing.T) {
+	t.Run("a waiting caller gets CONFLICT, and so does a replay", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		h.followEvents(t)
@@ -94,7 +94,7 @@ func TestCancel_hire(t *testing.T) {
 		}
 		h.wantHire(t, task, models.Cancelled, 100, 100)
 	})
-	t.Run("beside a completion, an answer and a sweep", func(t *testing.T) {
+	t.Run("concurrently with a completion, a result and a sweep", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		for range 10 {
@@ -123,7 +123,7 @@ func TestCancel_hire(t *testing.T) {
 				}
 			})
 			h.WaitExecutions(t.Context())
-			for len(h.replies) > 0 { // the run was cut off before it answered
+			for len(h.replies) > 0 { // the run was cancelled before it read the reply
 				<-h.replies
 			}
 			switch cancelled, completed := won[1].Load(), won[2].Load(); {

@@ -12,15 +12,14 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// addCapability writes a row as every version does: with its key alone.
+// addCapability inserts a row with its key columns only.
 func addCapability(b *markettest.Bundle, agentID, capability string) error {
 	return b.DB.Write(b.T.Context(), func(tx *database.Tx) error {
 		return tx.Exec("INSERT INTO agent_capabilities (capability, agent_id) VALUES (?, ?)", capability, agentID).Error
 	})
 }
 
-// TestCapabilities: a row that names only the capability and the agent gets the
-// values that lists and webhooks read.
+// TestCapabilities: triggers fill in the columns of a row that lists and webhooks read.
 func TestCapabilities(t *testing.T) {
 	t.Parallel()
 	b, _ := newWithWebhooks(t, nil)
@@ -33,30 +32,30 @@ func TestCapabilities(t *testing.T) {
 	testutil.Must(t, err)
 	_, err = b.UpdateAgent(t.Context(), agent, market.AgentChanges{PricePerTask: new(models.Credits(7))})
 	testutil.Must(t, err)
-	want := func(capability, columns string) {
+	wantColumns := func(capability, want string) {
 		t.Helper()
 		testutil.Must(t, addCapability(b, agent.AgentID, capability))
 		var got string
 		testutil.Must(t, b.DB.Read(t.Context()).Raw(`SELECT CAST(reputation AS INTEGER) || ' ' || price_per_task || ' ' || has_webhook
 			FROM agent_capabilities WHERE agent_id = ? AND capability = ?`, agent.AgentID, capability).Scan(&got).Error)
-		if got != columns {
-			t.Errorf("%s has %q, want %q", capability, got, columns)
+		if got != want {
+			t.Errorf("%s has %q, want %q", capability, got, want)
 		}
 	}
-	want("before", "4 7 0")
+	wantColumns("before", "4 7 0")
 	_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com", nil)
 	testutil.Must(t, err)
-	want("notified", "4 7 1")
+	wantColumns("notified", "4 7 1")
 	testutil.Must(t, b.RemoveWebhook(t.Context(), agent))
-	want("after", "4 7 0")
+	wantColumns("after", "4 7 0")
 	if err := addCapability(b, "nobody", "x"); err == nil {
-		t.Error("an agent that is not there can do something")
+		t.Error("a capability of an unknown agent was inserted")
 	}
 	b.VerifyLedger()
 }
 
-// TestCapabilities_concurrentUpdates: ratings, prices, webhooks and new rows of one agent at
-// the same time leave every row right.
+// TestCapabilities_concurrentUpdates: concurrent ratings, price changes, webhook changes and
+// new rows of one agent leave every row correct.
 func TestCapabilities_concurrentUpdates(t *testing.T) {
 	t.Parallel()
 	b, _ := newWithWebhooks(t, nil)

@@ -9,8 +9,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestRotateKey: of two who hold one key and replace it, the first has the
-// account. The other's key is no good by then, whatever it was when it came in.
+// TestRotateKey: of concurrent rotations with the same key one succeeds. The others get
+// UNAUTHENTICATED, although the key was valid when they authenticated.
 func TestRotateKey(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -23,12 +23,12 @@ func TestRotateKey(t *testing.T) {
 			return
 		}
 		if !keys.CompareAndSwap(nil, &key) {
-			t.Error("a second one has replaced the key")
+			t.Error("a second rotation succeeded")
 		}
 	})
 	actor, err := b.Keys.Authenticate(t.Context(), *keys.Load())
 	if err != nil || actor.AgentID != agent.AgentID {
-		t.Errorf("the new key finds %v (%v)", actor, err)
+		t.Errorf("the new key authenticates %v (%v)", actor, err)
 	}
 	_, err = b.RotateSecret(t.Context(), agent, 0)
 	wantCode(t, err, models.Unauthenticated)
@@ -36,8 +36,8 @@ func TestRotateKey(t *testing.T) {
 	wantCode(t, err, models.Unauthenticated)
 }
 
-// TestWalletEvents_transferOrder: the events of a wallet come in the order of its transfers:
-// who goes by the last one knows the balance.
+// TestWalletEvents_transferOrder: the events of a wallet are in the order of its transfers,
+// so that the last event has the current balance.
 func TestWalletEvents_transferOrder(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -50,7 +50,7 @@ func TestWalletEvents_transferOrder(t *testing.T) {
 		WHERE e.kind = ? AND e.agent_id = ? ORDER BY e.seq`, models.WalletChanged, agent.AgentID).Scan(&balances).Error)
 	for i, balance := range balances {
 		if want := models.Credits(100 - 2*i); balance != want {
-			t.Fatalf("balances in the order of events are %v", balances)
+			t.Fatalf("balances in the order of events are %v, want 100, 98, ...", balances)
 		}
 	}
 	if len(balances) != 41 {

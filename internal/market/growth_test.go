@@ -21,14 +21,14 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// BenchmarkGrowth is what the verbs and the lists cost one caller in markets of a
-// hundred, ten thousand and, when AGENTMARKET_TEST_GROWTH says so, a million tasks:
+// BenchmarkGrowth measures the operations and lists for one caller in markets of 100 and
+// 10,000 tasks, and of the number in AGENTMARKET_TEST_GROWTH:
 //
-//	AGENTMARKET_TEST_GROWTH=1000000 go test -run '^$' -bench Growth -benchtime 200x ./market
+//	AGENTMARKET_TEST_GROWTH=1000000 go test -run '^$' -bench Growth -benchtime 200x ./internal/market
 func BenchmarkGrowth(b *testing.B) {
 	sizes := []int{100, 10_000}
-	if most, err := strconv.Atoi(os.Getenv("AGENTMARKET_TEST_GROWTH")); err == nil {
-		sizes = append(sizes, most)
+	if n, err := strconv.Atoi(os.Getenv("AGENTMARKET_TEST_GROWTH")); err == nil {
+		sizes = append(sizes, n)
 	}
 	for _, tasks := range sizes {
 		b.Run(strconv.Itoa(tasks), func(b *testing.B) {
@@ -41,9 +41,9 @@ func BenchmarkGrowth(b *testing.B) {
 	}
 }
 
-// largeMarket is a market with a history. Nine tasks of ten were completed, one of twenty
-// was cancelled and one of twenty is open. There is an agent to ten tasks; the first
-// one posted every tenth. All agents and tasks have the word common, few have rare.
+// largeMarket is a market with a history. Of 20 tasks 18 are completed, one is cancelled
+// and one is open. There is one agent for ten tasks, and the first agent posted every
+// tenth task. All agents and tasks have the capability common, a few have rare.
 type largeMarket struct {
 	*markettest.Bundle
 	hooks          *webhooks.Webhooks
@@ -51,30 +51,30 @@ type largeMarket struct {
 	poster, worker auth.Actor
 }
 
-// benchStep is something that is measured. What must be there before is made by prepare.
+// benchStep is a measured operation. prepare, which is not measured, returns its id.
 type benchStep struct {
 	name    string
 	prepare func() string
 	run     func(ctx context.Context, id string) error
 }
 
-// measure reports the median, which a neighbour's burst leaves alone.
+// measure reports the median, which other load on the machine affects little.
 func (s benchStep) measure(b *testing.B) {
 	b.Helper()
-	took := make([]time.Duration, b.N)
-	for i := range took {
+	durations := make([]time.Duration, b.N)
+	for i := range durations {
 		id := ""
 		if s.prepare != nil {
 			id = s.prepare()
 		}
-		began := time.Now()
+		start := time.Now()
 		if err := s.run(b.Context(), id); err != nil {
 			b.Fatal(err)
 		}
-		took[i] = time.Since(began)
+		durations[i] = time.Since(start)
 	}
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	slices.Sort(durations)
+	b.ReportMetric(float64(durations[len(durations)/2].Microseconds()), "p50-µs")
 }
 
 func (g *largeMarket) steps() []benchStep {
@@ -163,8 +163,8 @@ func agentID(i int) string { return fmt.Sprintf("01900000-0000-7000-8000-%012x",
 
 func taskID(i int) string { return fmt.Sprintf("01900000-0000-7000-9000-%012x", i) }
 
-// newLargeMarket makes a market of so many tasks on SQLitePath. The rows are written as the verbs
-// would have, without the triggers, and the books are verified at the end.
+// newLargeMarket opens a SQLite market with a number of tasks. It writes the rows directly,
+// without the triggers.
 func newLargeMarket(b *testing.B, tasks int) *largeMarket {
 	b.Helper()
 	g := &largeMarket{Bundle: markettest.NewWithDatabase(b, services.SQLitePath(b))}

@@ -15,12 +15,12 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// hireBundle is a market with one agent that hires another for 15 of its 100 credits.
+// hireBundle is a market with a poster that hires a worker for 15 of its 100 credits.
 type hireBundle struct {
 	*markettest.Bundle
 	poster, worker auth.Actor
-	calls          chan market.RunOptions // what the agent was run with
-	replies        chan agentReply        // what it answers
+	calls          chan market.RunOptions // options of each run
+	replies        chan agentReply        // replies of the worker
 	runCount       atomic.Int32
 }
 
@@ -33,14 +33,14 @@ func newHireBundle(t *testing.T) *hireBundle {
 	t.Helper()
 	h := &hireBundle{Bundle: markettest.New(t), calls: make(chan market.RunOptions, 100), replies: make(chan agentReply, 100)}
 	h.poster, h.worker = h.NewAgent(), h.NewAgent()
-	h.FakeRunner.OutcomeFunc = func(ctx context.Context, _ *models.Task, terms market.RunOptions) (market.RunResult, error) {
+	h.FakeRunner.OutcomeFunc = func(ctx context.Context, _ *models.Task, opts market.RunOptions) (market.RunResult, error) {
 		h.runCount.Add(1)
-		h.calls <- terms
+		h.calls <- opts
 		select {
-		case o := <-h.replies:
-			return o.RunResult, o.err
+		case reply := <-h.replies:
+			return reply.RunResult, reply.err
 		case <-ctx.Done():
-			return market.RunResult{}, models.Errorf(models.ExecutionTimeout, "cut off")
+			return market.RunResult{}, models.Errorf(models.ExecutionTimeout, "cancelled")
 		}
 	}
 	return h
@@ -49,7 +49,7 @@ func newHireBundle(t *testing.T) *hireBundle {
 func doneReply() agentReply     { return agentReply{RunResult: market.RunResult{Result: "done"}} }
 func promisedReply() agentReply { return agentReply{RunResult: market.RunResult{Promised: true}} }
 
-// followEvents has the log of events read while the test runs.
+// followEvents follows the event log until the test ends.
 func (h *hireBundle) followEvents(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -61,21 +61,21 @@ func (h *hireBundle) followEvents(t *testing.T) {
 	t.Cleanup(func() { cancel(); <-ended })
 }
 
-// startHire begins a hire, under a key unless that is empty.
+// startHire starts a background hire, with an idempotency key unless key is empty.
 func (h *hireBundle) startHire(t *testing.T, key string) (market.TaskResult, error) {
 	t.Helper()
 	ctx := auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: key})
 	return h.StartExecution(ctx, h.poster, market.StartExecutionInput{AgentID: h.worker.AgentID, TaskDescription: "D", Budget: 15})
 }
 
-// executeHire hires and waits, under a key unless that is empty.
+// executeHire executes a hire, with an idempotency key unless key is empty.
 func (h *hireBundle) executeHire(t *testing.T, key string) (market.TaskResult, error) {
 	t.Helper()
 	ctx := auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: key})
 	return h.Execute(ctx, h.poster, market.ExecuteInput{AgentID: h.worker.AgentID, TaskDescription: "D", Budget: 15})
 }
 
-// startPromisedHire starts a hire whose agent promises a result.
+// startPromisedHire starts a background hire whose agent promises its result.
 func (h *hireBundle) startPromisedHire(t *testing.T) models.Task {
 	t.Helper()
 	h.replies <- promisedReply()
@@ -85,8 +85,8 @@ func (h *hireBundle) startPromisedHire(t *testing.T) models.Task {
 	return out.Task
 }
 
-// wantHire holds the hire and both balances to what they must be, and the ledger to
-// its laws.
+// wantHire checks the status of a hire and the balances of both agents, and verifies the
+// ledger.
 func (h *hireBundle) wantHire(t *testing.T, task models.Task, status models.Status, poster, worker models.Credits) {
 	t.Helper()
 	wantStatus(t, h.Bundle, task, status)
@@ -95,7 +95,7 @@ func (h *hireBundle) wantHire(t *testing.T, task models.Task, status models.Stat
 	h.VerifyLedger()
 }
 
-// removeReplica has this process seem gone to whoever settles for the dead.
+// removeReplica makes this process look stopped to the sweep.
 func (h *hireBundle) removeReplica(t *testing.T) {
 	t.Helper()
 	testutil.Must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error {
@@ -103,19 +103,18 @@ func (h *hireBundle) removeReplica(t *testing.T) {
 	}))
 }
 
-// executePromisedHire has somebody execute under the key k and wait, for a minute at most, for an
-// agent that has promised its result. It returns the task, and what the waiting
-// gives.
+// executePromisedHire executes a hire with the key k in the background, whose agent
+// promises its result. It returns the task, and a channel with the result of Execute.
 func (h *hireBundle) executePromisedHire(t *testing.T) (task models.Task, ended <-chan executeResult) {
 	t.Helper()
-	end := make(chan executeResult, 1)
+	results := make(chan executeResult, 1)
 	go func() {
 		out, err := h.executeHire(t, "k")
-		end <- executeResult{out, err}
+		results <- executeResult{out, err}
 	}()
 	<-h.calls
 	h.replies <- promisedReply()
-	return h.awaitPromisedTask(t), end
+	return h.awaitPromisedTask(t), results
 }
 
 type executeResult struct {
@@ -123,7 +122,7 @@ type executeResult struct {
 	err error
 }
 
-// awaitPromisedTask waits for the one hire under way to be promised.
+// awaitPromisedTask waits for the event of a promised result and returns its task.
 func (h *hireBundle) awaitPromisedTask(t *testing.T) models.Task {
 	t.Helper()
 	var promised []models.Event
@@ -138,17 +137,17 @@ func (h *hireBundle) awaitPromisedTask(t *testing.T) models.Task {
 
 func TestStartExecution(t *testing.T) {
 	t.Parallel()
-	t.Run("returns the task at once, and is settled though the caller is gone", func(t *testing.T) {
+	t.Run("returns the task at once, and settles it after the caller has disconnected", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
-		ctx, hangUp := context.WithCancel(t.Context())
+		ctx, disconnect := context.WithCancel(t.Context())
 		out, err := h.StartExecution(ctx, h.poster, market.StartExecutionInput{
 			AgentID: h.worker.AgentID, TaskDescription: "D", Budget: 15, DeadlineMinutes: new(90),
 		})
 		testutil.Must(t, err)
-		hangUp()
-		if terms := <-h.calls; !terms.Background || terms.Deadline != models.NewTime(h.Clock.Now().Add(90*time.Minute)) {
-			t.Errorf("the agent is run with %+v", terms)
+		disconnect()
+		if opts := <-h.calls; !opts.Background || opts.Deadline != models.NewTime(h.Clock.Now().Add(90*time.Minute)) {
+			t.Errorf("the agent ran with %+v", opts)
 		}
 		if out.Task.Status != models.Assigned || *out.Task.LeaseUntil != models.NewTime(h.Clock.Now().Add(90*time.Minute)) || out.Wallet.Available != 85 {
 			t.Errorf("got %+v", out)
@@ -158,7 +157,7 @@ func TestStartExecution(t *testing.T) {
 		h.WaitExecutions(t.Context())
 		h.wantHire(t, out.Task, models.Completed, 85, 113)
 	})
-	t.Run("gives the budget of a failure back", func(t *testing.T) {
+	t.Run("refunds the budget of a failure", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		for _, failure := range []error{models.Errorf(models.ExecutionFailed, "no"), errors.New("broken")} {
@@ -169,11 +168,11 @@ func TestStartExecution(t *testing.T) {
 			h.wantHire(t, out.Task, models.Failed, 100, 100)
 		}
 	})
-	t.Run("is refused before anybody is called", func(t *testing.T) {
+	t.Run("invalid hires are rejected before the agent is called", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
-		start := func(by auth.Actor, budget models.Credits, minutes *int) error {
-			_, err := h.StartExecution(t.Context(), by, market.StartExecutionInput{
+		start := func(poster auth.Actor, budget models.Credits, minutes *int) error {
+			_, err := h.StartExecution(t.Context(), poster, market.StartExecutionInput{
 				AgentID: h.worker.AgentID, TaskDescription: "D", Budget: budget, DeadlineMinutes: minutes,
 			})
 			return err
@@ -188,7 +187,7 @@ func TestStartExecution(t *testing.T) {
 		}
 		wantBalances(t, h.Bundle, h.poster, 100, 0)
 	})
-	t.Run("with one key starts one, however many ask at once and after", func(t *testing.T) {
+	t.Run("concurrent and later requests with one key start one hire", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		ids := make([]string, 20)
@@ -213,7 +212,7 @@ func TestStartExecution(t *testing.T) {
 		}
 		h.wantHire(t, again.Task, models.Completed, 85, 113)
 	})
-	t.Run("whose process died is refunded once, and what comes later pays nobody", func(t *testing.T) {
+	t.Run("a hire of a stopped process is refunded once, and a late result pays nobody", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		out, err := h.startHire(t, "k")

@@ -20,7 +20,7 @@ func TestIdempotency(t *testing.T) {
 		return auth.WithRequest(ctx, request), request
 	}
 	in := market.PostTaskInput{Title: "T", Description: "D", Budget: 10}
-	t.Run("the same key posts once, however many ask at once", func(t *testing.T) {
+	t.Run("concurrent requests with one key post once", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster := b.NewAgent()
@@ -36,7 +36,7 @@ func TestIdempotency(t *testing.T) {
 		n := 0
 		ids.Range(func(_, balance any) bool { n++; return balance == models.Credits(90) })
 		if n != 1 {
-			t.Errorf("%d tasks were answered, want 1", n)
+			t.Errorf("got %d different tasks, want 1", n)
 		}
 		wantBalances(t, b, poster, 90, 10)
 		ctx, request := withKey(t.Context(), "k")
@@ -49,10 +49,10 @@ func TestIdempotency(t *testing.T) {
 		wantCode(t, err, models.IdempotencyReused)
 		b.Clock.Advance(25 * time.Hour)
 		if _, err := b.Post(ctx, poster, other); err != nil {
-			t.Errorf("a day later the key is free: %v", err)
+			t.Errorf("after a day the key is still used: %v", err)
 		}
 	})
-	t.Run("a failed effect leaves the key free", func(t *testing.T) {
+	t.Run("a failed operation leaves the key unused", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster := b.NewAgent()
@@ -65,7 +65,7 @@ func TestIdempotency(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("a registration gives its key again to whom it was given", func(t *testing.T) {
+	t.Run("a registration replays its API key", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		ctx, _ := withKey(t.Context(), "0123456789abcdef")
@@ -75,13 +75,13 @@ func TestIdempotency(t *testing.T) {
 		}
 		again, err := b.Register(ctx, market.RegisterAgentInput{Name: "A"})
 		if err != nil || again.APIKey != first.APIKey || again.Agent.ID != first.Agent.ID {
-			t.Errorf("got another agent (%v)", err)
+			t.Errorf("the replay returned another agent (%v)", err)
 		}
 		short, _ := withKey(t.Context(), "1")
 		_, err = b.Register(short, market.RegisterAgentInput{Name: "A"})
 		wantCode(t, err, models.InvalidInput)
 	})
-	t.Run("a hire that failed answers with the failure again and calls once", func(t *testing.T) {
+	t.Run("a failed hire replays its error and calls the agent once", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster, worker := b.NewAgent(), b.NewAgent()
@@ -100,7 +100,7 @@ func TestIdempotency(t *testing.T) {
 		}
 		wantBalances(t, b, poster, 100, 0)
 	})
-	t.Run("a hire answers as it did, though it could not be made now", func(t *testing.T) {
+	t.Run("a hire is replayed after its agent can no longer be hired", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster, worker := b.NewAgent(), b.NewAgent()

@@ -1,16 +1,12 @@
 package market_test
 
 import (
-	"context"
-	"errors"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"agentmarket.space/server/internal/auth"
-	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/models"
@@ -18,7 +14,7 @@ import (
 
 func TestPost(t *testing.T) {
 	t.Parallel()
-	t.Run("sets the budget aside", func(t *testing.T) {
+	t.Run("holds the budget", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster := b.NewAgent()
@@ -29,7 +25,7 @@ func TestPost(t *testing.T) {
 		wantBalances(t, b, poster, 75, 25)
 		b.VerifyLedger()
 	})
-	t.Run("cannot spend what is not there, however many post at once", func(t *testing.T) {
+	t.Run("concurrent posts cannot spend more than the balance", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster := b.NewAgent()
@@ -43,12 +39,12 @@ func TestPost(t *testing.T) {
 			wantCode(t, err, models.InsufficientFunds)
 		})
 		if posted.Load() != 14 {
-			t.Errorf("%d posts of 7 went through with 100 credits, want 14", posted.Load())
+			t.Errorf("%d posts of 7 credits succeeded with a balance of 100, want 14", posted.Load())
 		}
 		wantBalances(t, b, poster, 2, 98)
 		b.VerifyLedger()
 	})
-	t.Run("refuses what cannot be", func(t *testing.T) {
+	t.Run("invalid fields are rejected by name", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster := b.NewAgent()
@@ -63,8 +59,8 @@ func TestPost(t *testing.T) {
 		} {
 			_, err := b.Post(t.Context(), poster, in)
 			wantCode(t, err, models.InvalidInput)
-			if refusal := models.AsError(err); refusal.Field != name {
-				t.Errorf("the refusal of %s is about %q", name, refusal.Field)
+			if got := models.AsError(err); got.Field != name {
+				t.Errorf("the error of %s names the field %q", name, got.Field)
 			}
 		}
 		wantBalances(t, b, poster, 100, 0)
@@ -73,7 +69,7 @@ func TestPost(t *testing.T) {
 
 func TestAccept(t *testing.T) {
 	t.Parallel()
-	t.Run("of many one wins, and nobody's balance changes", func(t *testing.T) {
+	t.Run("of concurrent workers one succeeds, and no balance changes", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster := b.NewAgent()
@@ -92,7 +88,7 @@ func TestAccept(t *testing.T) {
 			wantCode(t, err, models.Conflict)
 		})
 		if won.Load() != 1 {
-			t.Errorf("%d workers won, want 1", won.Load())
+			t.Errorf("%d workers succeeded, want 1", won.Load())
 		}
 		wantBalances(t, b, poster, 75, 0)
 		wantBalances(t, b, workers[0], 100, 0)
@@ -100,14 +96,14 @@ func TestAccept(t *testing.T) {
 			t.Errorf("escrow holds %d, want 25", report.InEscrow)
 		}
 	})
-	t.Run("not by its poster", func(t *testing.T) {
+	t.Run("the poster cannot accept its own task", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster := b.NewAgent()
 		_, err := b.Accept(t.Context(), poster, b.NewTask(poster, 25).ID)
 		wantCode(t, err, models.Forbidden)
 	})
-	t.Run("not of a task that is not there", func(t *testing.T) {
+	t.Run("an unknown task is NOT_FOUND", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		_, err := b.Accept(t.Context(), b.NewAgent(), "nothing")
@@ -117,7 +113,7 @@ func TestAccept(t *testing.T) {
 
 func TestComplete(t *testing.T) {
 	t.Parallel()
-	t.Run("pays nine tenths rounded down, once", func(t *testing.T) {
+	t.Run("concurrent calls pay 90 % rounded down once", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster, worker := b.NewAgent(), b.NewAgent()
@@ -145,7 +141,7 @@ func TestComplete(t *testing.T) {
 			t.Errorf("completed count is %d (%v), want 1", agent.CompletedCount, err)
 		}
 	})
-	t.Run("not by anyone else, not before it is accepted", func(t *testing.T) {
+	t.Run("only the worker can complete, with a valid result, after accepting", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster, worker, other := b.NewAgent(), b.NewAgent(), b.NewAgent()
@@ -163,7 +159,7 @@ func TestComplete(t *testing.T) {
 
 func TestLease(t *testing.T) {
 	t.Parallel()
-	t.Run("a lapsed task can be taken over, and its old worker comes too late", func(t *testing.T) {
+	t.Run("another worker can accept a lapsed task, and the former worker cannot complete it", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster, first, second := b.NewAgent(), b.NewAgent(), b.NewAgent()
@@ -171,7 +167,7 @@ func TestLease(t *testing.T) {
 		mustAccept(t, b, first, task)
 		b.Clock.Advance(25 * time.Hour)
 		if shown, err := b.Task(t.Context(), "", task.ID); err != nil || shown.Status != models.Open || shown.WorkerID != nil {
-			t.Errorf("a lapsed task is shown as %v (%v), want open without a worker", shown, err)
+			t.Errorf("a lapsed task is %v (%v), want open without a worker", shown, err)
 		}
 		mustAccept(t, b, second, task)
 		_, err := b.Complete(t.Context(), first, task.ID, "late")
@@ -182,7 +178,7 @@ func TestLease(t *testing.T) {
 		wantBalances(t, b, second, 122, 0)
 		b.VerifyLedger()
 	})
-	t.Run("its worker may be late as long as nobody took it", func(t *testing.T) {
+	t.Run("the worker can complete a lapsed task that no other has accepted", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster, worker := b.NewAgent(), b.NewAgent()
@@ -194,7 +190,7 @@ func TestLease(t *testing.T) {
 		}
 		b.VerifyLedger()
 	})
-	t.Run("three lapses end it and refund the poster", func(t *testing.T) {
+	t.Run("three lapses expire the task and refund the poster", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster, worker := b.NewAgent(), b.NewAgent()
@@ -210,7 +206,7 @@ func TestLease(t *testing.T) {
 		wantBalances(t, b, poster, 100, 0)
 		b.VerifyLedger()
 	})
-	t.Run("extending keeps it", func(t *testing.T) {
+	t.Run("an extended lease does not lapse", func(t *testing.T) {
 		t.Parallel()
 		b := markettest.New(t)
 		poster, worker, other := b.NewAgent(), b.NewAgent(), b.NewAgent()
@@ -273,146 +269,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
-func TestExecute(t *testing.T) {
-	t.Parallel()
-	hire := func(b *markettest.Bundle, poster, worker auth.Actor, budget models.Credits) (market.TaskResult, error) {
-		return b.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "Write a haiku", Budget: budget})
-	}
-	t.Run("pays the agent for its result", func(t *testing.T) {
-		t.Parallel()
-		b := markettest.New(t)
-		poster, worker := b.NewAgent(), b.NewAgent()
-		out, err := hire(b, poster, worker, 15)
-		if err != nil || *out.Task.Result != "done" {
-			t.Fatalf("got %v, %v", out.Task.Result, err)
-		}
-		wantBalances(t, b, poster, 85, 0)
-		wantBalances(t, b, worker, 113, 0)
-		_, err = b.Task(t.Context(), b.NewAgent().AgentID, out.Task.ID)
-		wantCode(t, err, models.NotFound)
-		b.VerifyLedger()
-	})
-	t.Run("refunds a failure", func(t *testing.T) {
-		t.Parallel()
-		b := markettest.New(t)
-		poster, worker := b.NewAgent(), b.NewAgent()
-		for _, failure := range []error{models.Errorf(models.ExecutionTimeout, "too slow"), errors.New("broken")} {
-			b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "", failure }
-			_, err := hire(b, poster, worker, 15)
-			wantCode(t, err, models.CodeOf(failure))
-		}
-		b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "\x00", nil }
-		_, err := hire(b, poster, worker, 15)
-		wantCode(t, err, models.ExecutionFailed)
-		wantBalances(t, b, poster, 100, 0)
-		b.VerifyLedger()
-	})
-	t.Run("calls nobody below the price, for oneself, or without the credits", func(t *testing.T) {
-		t.Parallel()
-		b := markettest.New(t)
-		poster, worker := b.NewAgent(), b.NewAgent()
-		b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) {
-			t.Error("the agent was called")
-			return "", nil
-		}
-		_, err := hire(b, poster, worker, 9)
-		wantCode(t, err, models.InvalidInput)
-		_, err = hire(b, poster, poster, 15)
-		wantCode(t, err, models.Forbidden)
-		_, err = hire(b, poster, worker, 101)
-		wantCode(t, err, models.InsufficientFunds)
-		wantBalances(t, b, poster, 100, 0)
-	})
-	t.Run("nothing else waits, and a dead process's hire is refunded once", func(t *testing.T) {
-		t.Parallel()
-		b := markettest.New(t)
-		poster, worker := b.NewAgent(), b.NewAgent()
-		started, finish := make(chan struct{}), make(chan struct{})
-		b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) {
-			close(started)
-			<-finish
-			return "too late", nil
-		}
-		ended := make(chan error)
-		go func() {
-			_, err := hire(b, poster, worker, 15)
-			ended <- err
-		}()
-		<-started
-		b.NewTask(poster, 10) // nothing is locked meanwhile
-		wantBalances(t, b, poster, 75, 10)
-		if err := b.Sweep(t.Context()); err != nil { // its process is alive
-			t.Fatal(err)
-		}
-		wantBalances(t, b, poster, 75, 10)
-		err := b.DB.Write(t.Context(), func(tx *database.Tx) error {
-			return tx.Exec("DELETE FROM replicas WHERE id = ?", b.DB.ReplicaID()).Error
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := b.Sweep(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		wantBalances(t, b, poster, 90, 10)
-		close(finish)
-		wantCode(t, <-ended, models.ExecutionFailed)
-		wantBalances(t, b, poster, 90, 10)
-		b.VerifyLedger()
-	})
-}
-
-// runConcurrently runs fn n times at once.
-func runConcurrently(n int, fn func(i int)) {
-	var group sync.WaitGroup
-	start := make(chan struct{})
-	for i := range n {
-		group.Go(func() {
-			<-start
-			fn(i)
-		})
-	}
-	close(start)
-	group.Wait()
-}
-
-func mustAccept(t *testing.T, b *markettest.Bundle, worker auth.Actor, task models.Task) {
-	t.Helper()
-	if _, err := b.Accept(t.Context(), worker, task.ID); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func mustSweep(t *testing.T, b *markettest.Bundle) {
-	t.Helper()
-	if err := b.Sweep(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func wantStatus(t *testing.T, b *markettest.Bundle, task models.Task, want models.Status) {
-	t.Helper()
-	var row models.Task
-	if err := b.DB.Read(t.Context()).Take(&row, "id = ?", task.ID).Error; err != nil || row.Status != want {
-		t.Errorf("task is %s (%v), want %s", row.Status, err, want)
-	}
-}
-
-func wantBalances(t *testing.T, b *markettest.Bundle, agent auth.Actor, available, held models.Credits) {
-	t.Helper()
-	if a, h := b.Balances(agent); a != available || h != held {
-		t.Errorf("has %d and %d held, want %d and %d", a, h, available, held)
-	}
-}
-
-func wantCode(t *testing.T, err error, want models.Code) {
-	t.Helper()
-	if err == nil || models.CodeOf(err) != want {
-		t.Errorf("got %v, want %s", err, want)
-	}
-}
-
-// TestTask_invalidIDBytes: an id with bytes that are no text is of nothing, on both services.
+// TestTask_invalidIDBytes: an id that is not valid text is NOT_FOUND on both databases.
 func TestTask_invalidIDBytes(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -420,9 +277,9 @@ func TestTask_invalidIDBytes(t *testing.T) {
 	for _, id := range []string{"\xb8", "a\x00b"} {
 		_, read := b.Task(t.Context(), agent.AgentID, id)
 		_, accepted := b.Accept(t.Context(), agent, id)
-		for verb, err := range map[string]error{"read": read, "accept": accepted} {
+		for operation, err := range map[string]error{"read": read, "accept": accepted} {
 			if models.CodeOf(err) != models.NotFound {
-				t.Errorf("%s %q: %v", verb, id, err)
+				t.Errorf("%s %q: %v", operation, id, err)
 			}
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 func TestPromise(t *testing.T) {
 	t.Parallel()
-	t.Run("is kept with the agent's own key, once", func(t *testing.T) {
+	t.Run("the agent completes the task once, with its own key", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		task := h.startPromisedHire(t)
@@ -26,7 +26,7 @@ func TestPromise(t *testing.T) {
 			if err == nil {
 				paid.Add(1)
 				if out.Wallet.AgentID != h.worker.AgentID || out.Wallet.Available != 113 {
-					t.Errorf("the worker was shown %+v", out.Wallet)
+					t.Errorf("the worker got the wallet %+v", out.Wallet)
 				}
 				return
 			}
@@ -37,7 +37,7 @@ func TestPromise(t *testing.T) {
 		}
 		h.wantHire(t, task, models.Completed, 85, 113)
 	})
-	t.Run("outlives the process it was given to", func(t *testing.T) {
+	t.Run("a promised task outlives the process that hired", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		task := h.startPromisedHire(t)
@@ -48,7 +48,7 @@ func TestPromise(t *testing.T) {
 		testutil.Must(t, err)
 		h.wantHire(t, task, models.Completed, 85, 113)
 	})
-	t.Run("that is broken gives the budget back at the deadline", func(t *testing.T) {
+	t.Run("a broken promise is refunded at the deadline", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		task := h.startPromisedHire(t)
@@ -56,13 +56,13 @@ func TestPromise(t *testing.T) {
 		mustSweep(t, h.Bundle)
 		h.wantHire(t, task, models.Assigned, 85, 100)
 		h.Clock.Advance(time.Second)
-		_, err := h.Complete(t.Context(), h.worker, task.ID, "late, though nobody swept")
+		_, err := h.Complete(t.Context(), h.worker, task.ID, "late, but before the sweep")
 		wantCode(t, err, models.Conflict)
 		mustSweep(t, h.Bundle)
 		mustSweep(t, h.Bundle)
 		h.wantHire(t, task, models.Failed, 100, 100)
 	})
-	t.Run("that cannot be kept is given back", func(t *testing.T) {
+	t.Run("the agent releases the task", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		h.followEvents(t)
@@ -76,27 +76,27 @@ func TestPromise(t *testing.T) {
 		wantCode(t, (<-ended).err, models.ExecutionFailed)
 		_, err = h.executeHire(t, "k")
 		wantCode(t, err, models.ExecutionFailed)
-		_, err = h.Complete(t.Context(), h.worker, task.ID, "after all")
+		_, err = h.Complete(t.Context(), h.worker, task.ID, "late")
 		wantCode(t, err, models.Conflict)
 		_, err = h.Extend(t.Context(), h.worker, task.ID, nil)
 		wantCode(t, err, models.Conflict)
 		h.wantHire(t, task, models.Failed, 100, 100)
 	})
-	t.Run("can be kept before the endpoint has even answered", func(t *testing.T) {
+	t.Run("the agent completes the task before its endpoint has replied", func(t *testing.T) {
 		t.Parallel()
-		for _, answers := range []agentReply{promisedReply(), doneReply(), {err: models.Errorf(models.ExecutionFailed, "no")}} {
+		for _, reply := range []agentReply{promisedReply(), doneReply(), {err: models.Errorf(models.ExecutionFailed, "no")}} {
 			h := newHireBundle(t)
 			out, err := h.startHire(t, "")
 			testutil.Must(t, err)
 			<-h.calls
 			_, err = h.Complete(t.Context(), h.worker, out.Task.ID, "quick")
 			testutil.Must(t, err)
-			h.replies <- answers
+			h.replies <- reply
 			h.WaitExecutions(t.Context())
 			h.wantHire(t, out.Task, models.Completed, 85, 113)
 		}
 	})
-	t.Run("or the deadline: of many who complete and sweep at once one wins", func(t *testing.T) {
+	t.Run("of concurrent completions and sweeps at the deadline one succeeds", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		for range 10 {
@@ -104,7 +104,7 @@ func TestPromise(t *testing.T) {
 			worker, _ := h.Balances(h.worker)
 			task := h.startPromisedHire(t)
 			h.Clock.Advance(time.Hour - time.Millisecond)
-			var kept atomic.Int32
+			var completed atomic.Int32
 			runConcurrently(8, func(i int) {
 				switch i {
 				case 0:
@@ -115,18 +115,18 @@ func TestPromise(t *testing.T) {
 					}
 				default:
 					if _, err := h.Complete(t.Context(), h.worker, task.ID, "r"); err == nil {
-						kept.Add(1)
+						completed.Add(1)
 					}
 				}
 			})
 			mustSweep(t, h.Bundle)
-			switch kept.Load() {
+			switch completed.Load() {
 			case 0:
 				h.wantHire(t, task, models.Failed, poster, worker)
 			case 1:
 				h.wantHire(t, task, models.Completed, poster-15, worker+13)
 			default:
-				t.Fatalf("completed %d times", kept.Load())
+				t.Fatalf("completed %d times", completed.Load())
 			}
 			if poster < 30 {
 				h.poster = h.NewAgent()
@@ -135,12 +135,12 @@ func TestPromise(t *testing.T) {
 	})
 }
 
-// TestExecute_promisedResult: who waits gets the result when the promise is kept in time.
-// The end of waiting fails nothing; a retry with the same key finds the hire as it
-// is, and never makes another.
+// TestExecute_promisedResult: a waiting caller gets a promised result that arrives in time.
+// A timeout of the wait fails nothing. A retry with the same key gets the hire in its
+// current state and never creates another.
 func TestExecute_promisedResult(t *testing.T) {
 	t.Parallel()
-	t.Run("kept while one waits", func(t *testing.T) {
+	t.Run("completed while the caller waits", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		h.followEvents(t)
@@ -148,18 +148,18 @@ func TestExecute_promisedResult(t *testing.T) {
 		if *task.LeaseUntil != models.NewTime(h.Clock.Now().Add(time.Hour)) {
 			t.Errorf("the promise is due at %v", *task.LeaseUntil)
 		}
-		_, err := h.Complete(t.Context(), h.worker, task.ID, "kept")
+		_, err := h.Complete(t.Context(), h.worker, task.ID, "result")
 		testutil.Must(t, err)
-		if got := <-ended; got.err != nil || *got.Task.Result != "kept" || got.Wallet.Available != 85 {
-			t.Errorf("who waited got %+v", got)
+		if got := <-ended; got.err != nil || *got.Task.Result != "result" || got.Wallet.Available != 85 {
+			t.Errorf("the waiting caller got %+v", got)
 		}
 		again, err := h.executeHire(t, "k")
-		if err != nil || *again.Task.Result != "kept" || h.runCount.Load() != 1 {
+		if err != nil || *again.Task.Result != "result" || h.runCount.Load() != 1 {
 			t.Errorf("the same key got %+v, %v", again, err)
 		}
 		h.wantHire(t, task, models.Completed, 85, 113)
 	})
-	t.Run("kept after that", func(t *testing.T) {
+	t.Run("completed after the wait", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		h.followEvents(t)
@@ -167,21 +167,21 @@ func TestExecute_promisedResult(t *testing.T) {
 		h.replies <- promisedReply()
 		out, err := h.executeHire(t, "k")
 		if err != nil || out.Task.Status != models.Assigned || out.Wallet.Available != 85 {
-			t.Fatalf("the end of waiting gave %+v, %v", out, err)
+			t.Fatalf("after the timeout got %+v, %v", out, err)
 		}
 		again, err := h.executeHire(t, "k")
 		if err != nil || again.Task.ID != out.Task.ID || again.Task.Status != models.Assigned {
 			t.Errorf("the same key got %+v, %v", again, err)
 		}
-		_, err = h.Complete(t.Context(), h.worker, out.Task.ID, "kept")
+		_, err = h.Complete(t.Context(), h.worker, out.Task.ID, "result")
 		testutil.Must(t, err)
 		again, err = h.executeHire(t, "k")
-		if err != nil || again.Task.ID != out.Task.ID || *again.Task.Result != "kept" || h.runCount.Load() != 1 {
+		if err != nil || again.Task.ID != out.Task.ID || *again.Task.Result != "result" || h.runCount.Load() != 1 {
 			t.Errorf("the same key got %+v, %v after %d runs", again, err, h.runCount.Load())
 		}
 		h.wantHire(t, out.Task, models.Completed, 85, 113)
 	})
-	t.Run("not waited for when the server stops", func(t *testing.T) {
+	t.Run("the wait ends when the server stops", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		h.StopWaiting()
@@ -192,7 +192,7 @@ func TestExecute_promisedResult(t *testing.T) {
 		}
 		h.wantHire(t, out.Task, models.Assigned, 85, 100)
 	})
-	t.Run("broken", func(t *testing.T) {
+	t.Run("broken promise", func(t *testing.T) {
 		t.Parallel()
 		h := newHireBundle(t)
 		h.followEvents(t)

@@ -12,8 +12,8 @@ import (
 	"agentmarket.space/server/internal/test/services"
 )
 
-// TestMain has properties looked at 30 times on PostgreSQL, and 100 on SQLite: each
-// law after each step is a round trip there. -rapid.checks says otherwise.
+// TestMain reduces the runs of each property to 30 on PostgreSQL, where every statement is
+// a round trip.
 func TestMain(m *testing.M) {
 	if services.OnPostgres() {
 		if err := flag.Set("rapid.checks", "30"); err != nil {
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestMarket_matchesModel walks the market beside its model; see markettest.CheckModel.
+// TestMarket_matchesModel compares the market with a model; see markettest.CheckModel.
 func TestMarket_matchesModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {

@@ -14,9 +14,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestPrune: a month later the log has what is young alone, tasks, agents and
-// credits are as they were, and the books still balance. What follows is the same
-// whether the log was pruned or not.
+// TestPrune: after a month, concurrent prunes leave only the new events. Tasks, agents,
+// balances and totals are unchanged, and later operations work as before.
 func TestPrune(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -40,7 +39,7 @@ func TestPrune(t *testing.T) {
 	b.Clock.Advance(31 * 24 * time.Hour)
 	young := b.NewTask(poster, 2)
 	var group sync.WaitGroup
-	for range 3 { // as replicas do
+	for range 3 { // like replicas
 		group.Go(func() {
 			mustPrune(t, b)
 		})
@@ -51,23 +50,24 @@ func TestPrune(t *testing.T) {
 	}
 	wantTotals(t, b, 200, 3)
 	if report := b.VerifyLedger(); report.Tasks != 4 || report.Transfers != 9 {
-		t.Errorf("the books have %d tasks and %d transfers", report.Tasks, report.Transfers)
+		t.Errorf("the ledger has %d tasks and %d transfers", report.Tasks, report.Transfers)
 	}
 	var keys int64
 	testutil.Must(t, b.DB.Read(t.Context()).Model(&models.IdempotencyKey{}).Count(&keys).Error)
 	if keys != 0 {
-		t.Errorf("%d keys are remembered", keys)
+		t.Errorf("%d idempotency keys are left", keys)
 	}
 	_, err = b.Accept(t.Context(), worker, young.ID)
 	testutil.Must(t, err)
 	_, err = b.Complete(t.Context(), worker, young.ID, "done")
 	testutil.Must(t, err)
-	testutil.Must(t, b.Sweep(t.Context())) // the open ones expired meanwhile
+	testutil.Must(t, b.Sweep(t.Context())) // expires the open tasks
 	wantTotals(t, b, 200, 4)
 	b.VerifyLedger()
 }
 
-// TestPrune_keepsForever is what 0 means; a delivery keeps its event.
+// TestPrune_keepsForever: a retention of 0 keeps all events, and a delivery keeps the events
+// from its own on.
 func TestPrune_keepsForever(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -83,18 +83,18 @@ func TestPrune_keepsForever(t *testing.T) {
 	b.FakeWebhooks.OldestNeededFunc = func() (int64, error) { return first, nil }
 	mustPrune(t, b)
 	if n := countEvents(t, b); n != 2 {
-		t.Errorf("the log has %d events, and a delivery names the second", n)
+		t.Errorf("the log has %d events, want 2: a delivery refers to the second", n)
 	}
 	b.FakeWebhooks.OldestNeededFunc = func() (int64, error) { return 0, errBroken }
 	if err := b.Prune(t.Context()); !errors.Is(err, errBroken) {
 		t.Errorf("got %v", err)
 	}
 	if n := countEvents(t, b); n != 2 {
-		t.Errorf("the log has %d events, and nobody knows what is needed", n)
+		t.Errorf("the log has %d events, want 2: the oldest needed one is unknown", n)
 	}
 }
 
-// mustPrune prunes as a server does that follows its log.
+// mustPrune assigns cursors, as a server does, and prunes.
 func mustPrune(t *testing.T, b *markettest.Bundle) {
 	t.Helper()
 	_, err := b.DB.AssignCursors(t.Context(), false)
@@ -103,7 +103,7 @@ func mustPrune(t *testing.T, b *markettest.Bundle) {
 	}
 }
 
-// countEvents returns how many events the log has.
+// countEvents returns the number of events in the log.
 func countEvents(t *testing.T, b *markettest.Bundle) (n int64) {
 	t.Helper()
 	testutil.Must(t, b.DB.Read(t.Context()).Model(&models.Event{}).Count(&n).Error)
@@ -117,7 +117,7 @@ func wantTotals(t *testing.T, b *markettest.Bundle, issued, fees models.Credits)
 	gotIssued, gotFees, err := ledger.Totals(b.DB.Read(t.Context()))
 	testutil.Must(t, err)
 	if gotIssued != issued || gotFees != fees {
-		t.Errorf("%d were issued and %d earned, want %d and %d", gotIssued, gotFees, issued, fees)
+		t.Errorf("issued %d and fees %d, want %d and %d", gotIssued, gotFees, issued, fees)
 	}
 }
 

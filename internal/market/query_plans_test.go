@@ -21,15 +21,15 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestQueryPlans: every read of the market finds its rows by an index, and in order,
-// so that it costs the same however much there is. The statements are those that
-// run, and what the engine says of them.
+// TestQueryPlans: every read of the market finds its rows in order by an index, so that its
+// cost does not depend on the size of the tables. The test records the statements and
+// asks the database for their plans.
 func TestQueryPlans(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
 	agent := b.NewAgent("x")
 	task := b.NewTask(agent, 10, "x")
-	seen := recordStatements(t, b)
+	recorder := recordStatements(t, b)
 	for _, query := range taskQueries(agent.AgentID) {
 		for _, page := range []market.Page{{First: 20}, {First: 20, After: query.Cursor(&task)}} {
 			_, err := b.ListTasks(t.Context(), query, page)
@@ -57,10 +57,10 @@ func TestQueryPlans(t *testing.T) {
 	b.Settings.KeepEvents = 24 * time.Hour
 	mustPrune(t, b)
 
-	seen.checkPlans(t, b, 40)
+	recorder.checkPlans(t, b, 40)
 }
 
-// TestQueryPlans_webhooksAndEvents: so do those who follow what happens and are told of it.
+// TestQueryPlans_webhooksAndEvents is TestQueryPlans for webhooks and the event log.
 func TestQueryPlans_webhooksAndEvents(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -68,7 +68,7 @@ func TestQueryPlans_webhooksAndEvents(t *testing.T) {
 	task := b.NewTask(agent, 10, "x")
 	posted := firstPostedEventID(t, b)
 	hooks := webhooks.New(webhooks.Options{DB: b.DB, Cipher: b.Cipher, Now: b.Clock.Now, Retention: time.Hour, Logger: b.Logger})
-	seen := recordStatements(t, b)
+	recorder := recordStatements(t, b)
 
 	for _, status := range [][]models.DeliveryStatus{nil, {models.DeliveryFailed}, {models.DeliveryPending, models.DeliveryFailed}} {
 		for _, after := range []string{"", task.ID} {
@@ -93,8 +93,8 @@ func TestQueryPlans_webhooksAndEvents(t *testing.T) {
 		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID, Event: models.HookAssigned, PosterID: agent.AgentID}, nil)
 		return nil
 	}))
-	seen.waitFor(t, "has_webhook = 1")
-	seen.waitFor(t, "events LIKE")
+	recorder.waitFor(t, "has_webhook = 1")
+	recorder.waitFor(t, "events LIKE")
 	testutil.Must(t, hooks.Stop(t.Context()))
 	_, err = b.DB.AssignCursors(t.Context(), false)
 	testutil.Must(t, err)
@@ -104,11 +104,10 @@ func TestQueryPlans_webhooksAndEvents(t *testing.T) {
 	_, err = feed.Next(t.Context()) // reads the first page of the log
 	testutil.Must(t, err)
 
-	seen.checkPlans(t, b, 13)
+	recorder.checkPlans(t, b, 13)
 }
 
-// TestQueryPlans_detectsSlowSteps: a read that goes through a table, and one that sorts it, are
-// found out.
+// TestQueryPlans_detectsSlowSteps: the check finds table scans and sorts.
 func TestQueryPlans_detectsSlowSteps(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -118,73 +117,67 @@ func TestQueryPlans_detectsSlowSteps(t *testing.T) {
 	} {
 		plan := queryPlan(t, b, statement, nil)
 		if !slices.ContainsFunc(plan, func(step string) bool { return isSlowStep(statement, step) }) {
-			t.Errorf("%s passes for quick: %q", statement, plan)
+			t.Errorf("no slow step found in the plan of %s: %q", statement, plan)
 		}
 	}
 }
 
-// firstPostedEventID returns the id of the event of the first task that was posted.
+// firstPostedEventID returns the id of the first task.posted event.
 func firstPostedEventID(t *testing.T, b *markettest.Bundle) (id int64) {
 	t.Helper()
 	testutil.Must(t, b.DB.Read(t.Context()).Model(&models.Event{}).Where("kind = ?", models.TaskPosted).Limit(1).Pluck("id", &id).Error)
 	return id
 }
 
-// statementRecorder are what was read from a store, and with which values.
+// statementRecorder records the read statements of a database and their variables.
 type statementRecorder struct {
 	mu   sync.Mutex
 	vars map[string][]any
 }
 
-// recordStatements keeps what is read from now on.
+// recordStatements records all reads from now on.
 func recordStatements(t *testing.T, b *markettest.Bundle) *statementRecorder {
 	t.Helper()
 	s := &statementRecorder{vars: map[string][]any{}}
-	keep := func(db *gorm.DB) {
+	record := func(db *gorm.DB) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if statement := db.Statement.SQL.String(); !db.DryRun && !strings.HasPrefix(statement, "EXPLAIN") { // a part of another statement is built dry
+		if statement := db.Statement.SQL.String(); !db.DryRun && !strings.HasPrefix(statement, "EXPLAIN") { // subqueries are built in dry runs
 			s.vars[statement] = append([]any{}, db.Statement.Vars...)
 		}
 	}
 	callbacks := b.DB.Read(t.Context()).Callback()
-	testutil.Must(t, callbacks.Query().After("gorm:query").Register("test:keep", keep))
-	testutil.Must(t, callbacks.Row().After("gorm:row").Register("test:keep", keep))
+	testutil.Must(t, callbacks.Query().After("gorm:query").Register("test:record", record))
+	testutil.Must(t, callbacks.Row().After("gorm:row").Register("test:record", record))
 	return s
 }
 
-// all returns what was read so far.
+// all returns the statements so far.
 func (s *statementRecorder) all() map[string][]any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.vars)
 }
 
-// waitFor waits for a statement that holds part.
+// waitFor waits for a statement that contains part.
 func (s *statementRecorder) waitFor(t *testing.T, part string) {
 	t.Helper()
-	ticker, late := time.NewTicker(5*time.Millisecond), time.After(20*time.Second)
-	defer ticker.Stop()
-	for {
+	testutil.Eventually(t, "a statement with "+part, func() bool {
 		for statement := range s.all() {
 			if strings.Contains(statement, part) {
-				return
+				return true
 			}
 		}
-		select {
-		case <-ticker.C:
-		case <-late:
-			t.Fatalf("nothing read %q", part)
-		}
-	}
+		return false
+	})
 }
 
-// checkPlans asks the engine for the plan of each statement, of which there are some.
+// checkPlans checks the plan of each statement, of which there must be a minimum.
 func (s *statementRecorder) checkPlans(t *testing.T, b *markettest.Bundle, atLeast int) {
 	t.Helper()
 	all := s.all()
 	if len(all) < atLeast {
-		t.Errorf("only %d statements were seen", len(all))
+		t.Errorf("recorded %d statements, want at least %d", len(all), atLeast)
 	}
 	for statement, vars := range all {
 		plan := queryPlan(t, b, statement, vars)
@@ -196,8 +189,8 @@ func (s *statementRecorder) checkPlans(t *testing.T, b *markettest.Bundle, atLea
 	}
 }
 
-// queryPlan returns the steps of a plan. A table of a test is small: PostgreSQL is told
-// to read and to sort all of one only where there is no other way.
+// queryPlan returns the steps of a plan. On PostgreSQL it disables scans and sorts where an
+// index can be used, because the planner prefers them for the small tables of a test.
 func queryPlan(t *testing.T, b *markettest.Bundle, statement string, vars []any) (plan []string) {
 	t.Helper()
 	explain, column := "EXPLAIN QUERY PLAN ", 3
@@ -214,7 +207,7 @@ func queryPlan(t *testing.T, b *markettest.Bundle, statement string, vars []any)
 		if err != nil {
 			return err
 		}
-		defer rows.Close() //nolint:errcheck // read to the end, or failed already
+		defer rows.Close() //nolint:errcheck // read to the end or failed
 		for rows.Next() {
 			step := make([]any, column+1)
 			for i := range step {
@@ -232,7 +225,7 @@ func queryPlan(t *testing.T, b *markettest.Bundle, statement string, vars []any)
 	return plan
 }
 
-// taskQueries are the lists of tasks that clients ask for.
+// taskQueries returns the task lists that clients use.
 func taskQueries(agentID string) []market.TaskQuery {
 	var all []market.TaskQuery
 	for _, status := range append([][]models.Status{nil, {models.Open, models.Assigned}, models.Statuses()}, singleStatuses()...) {
@@ -251,20 +244,20 @@ func singleStatuses() (all [][]models.Status) {
 	return all
 }
 
-// isSlowStep reports whether a step of a plan grows with the store.
+// isSlowStep reports whether the cost of a step grows with the size of the tables.
 func isSlowStep(statement, step string) bool {
-	// Parts of a list are merged a page at a time, and what is overdue is few.
+	// The queries of a union return one page each, and few tasks are overdue.
 	merged := strings.Contains(statement, "UNION") || strings.Contains(statement, "overdue")
 	step = strings.TrimLeft(step, " ->")
 	switch {
-	case strings.HasPrefix(step, "Seq Scan"): // of the processes, and of what has one row, there are few
+	case strings.HasPrefix(step, "Seq Scan"): // there are few processes
 		return !strings.HasPrefix(step, "Seq Scan on replicas")
 	case strings.HasPrefix(step, "Sort  "), strings.HasPrefix(step, "Incremental Sort"), strings.Contains(step, "TEMP B-TREE"):
 		return !merged
 	case !strings.HasPrefix(step, "SCAN"), strings.HasPrefix(step, "SCAN part"), strings.HasPrefix(step, "SCAN first"),
 		step == "SCAN overdue", step == "SCAN turns", step == "SCAN CONSTANT ROW":
 		return false
-	default: // but in the order of the list, to its limit
+	default: // a scan in the order of the list stops at its limit
 		return !strings.Contains(step, "USING INDEX") && !strings.Contains(step, "USING COVERING INDEX") || !strings.Contains(statement, "LIMIT")
 	}
 }

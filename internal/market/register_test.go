@@ -19,7 +19,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// newRateLimitedMarket makes a market in a store, with registrations at the server's pace.
+// newRateLimitedMarket opens a market with the default registration limit.
 func newRateLimitedMarket(t *testing.T, address string) *markettest.Bundle {
 	t.Helper()
 	b := markettest.NewWithDatabase(t, address)
@@ -34,7 +34,7 @@ func registerFrom(ctx context.Context, b *markettest.Bundle, address, key string
 	return err
 }
 
-// countRows counts the rows of a table.
+// countRows returns the number of rows of a table.
 func countRows(t *testing.T, b *markettest.Bundle, table string) (n int64) {
 	t.Helper()
 	testutil.Must(t, b.DB.Read(t.Context()).Table(table).Count(&n).Error)
@@ -43,57 +43,57 @@ func countRows(t *testing.T, b *markettest.Bundle, table string) (n int64) {
 
 func TestRegister_rateLimit(t *testing.T) {
 	t.Parallel()
-	t.Run("of 200 at once from one network sixty are let in, by however many replicas", func(t *testing.T) {
+	t.Run("of 200 concurrent registrations of one network 60 succeed, across replicas", func(t *testing.T) {
 		t.Parallel()
 		address := services.NewDatabase(t)
 		replicas := []*markettest.Bundle{newRateLimitedMarket(t, address)}
 		if services.OnPostgres() {
 			replicas = append(replicas, newRateLimitedMarket(t, address))
 		}
-		var admitted, refused atomic.Int64
+		var admitted, rejected atomic.Int64
 		runConcurrently(200, func(i int) {
 			err := registerFrom(t.Context(), replicas[i%len(replicas)], fmt.Sprintf("2001:db8:1:2::%x", i), "")
 			switch {
 			case err == nil:
 				admitted.Add(1)
 			case models.CodeOf(err) == models.RateLimited && models.AsError(err).RetryAfter == time.Minute:
-				refused.Add(1)
+				rejected.Add(1)
 			default:
 				t.Error(err)
 			}
 		})
 		b := replicas[0]
-		if admitted.Load() != 60 || refused.Load() != 140 || countRows(t, b, "agents") != 60 || countRows(t, b, "registrants") != 1 {
-			t.Errorf("%d were let in and %d refused; there are %d agents, %d registrants",
-				admitted.Load(), refused.Load(), countRows(t, b, "agents"), countRows(t, b, "registrants"))
+		if admitted.Load() != 60 || rejected.Load() != 140 || countRows(t, b, "agents") != 60 || countRows(t, b, "registrants") != 1 {
+			t.Errorf("%d succeeded and %d were rejected; there are %d agents, %d registrants",
+				admitted.Load(), rejected.Load(), countRows(t, b, "agents"), countRows(t, b, "registrants"))
 		}
 		testutil.Must(t, registerFrom(t.Context(), b, "2001:db8:1:3::1", ""))
 		testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
 		b.VerifyLedger()
 	})
-	t.Run("a restart gives nothing back", func(t *testing.T) {
+	t.Run("a restart does not reset the limit", func(t *testing.T) {
 		t.Parallel()
 		address := services.NewDatabase(t)
-		t.Run("before", func(t *testing.T) { //nolint:paralleltest // one after the other
+		t.Run("before the restart", func(t *testing.T) { //nolint:paralleltest // one after the other
 			b := newRateLimitedMarket(t, address)
 			for range 60 {
 				testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
 			}
 		})
-		t.Run("after", func(t *testing.T) { //nolint:paralleltest // one after the other
+		t.Run("after the restart", func(t *testing.T) { //nolint:paralleltest // one after the other
 			wantCode(t, registerFrom(t.Context(), newRateLimitedMarket(t, address), "192.0.2.1", ""), models.RateLimited)
 		})
 	})
-	t.Run("what is not registered is not counted, and a refusal leaves nothing behind", func(t *testing.T) {
+	t.Run("replays and failures do not count, and a rejected request writes nothing", func(t *testing.T) {
 		t.Parallel()
 		b := newRateLimitedMarket(t, services.NewDatabase(t))
 		for range 100 {
 			testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", "the same key for all"))
 		}
-		var kept, after models.Registrant
-		testutil.Must(t, b.DB.Read(t.Context()).Take(&kept).Error)
-		if kept.FullAt.AsTime() != b.Clock.Now().Add(time.Minute) {
-			t.Errorf("one registration and 99 repetitions are counted until %s", kept.FullAt)
+		var before, after models.Registrant
+		testutil.Must(t, b.DB.Read(t.Context()).Take(&before).Error)
+		if before.FullAt.AsTime() != b.Clock.Now().Add(time.Minute) {
+			t.Errorf("after one registration and 99 replays the quota is full at %s", before.FullAt)
 		}
 		b.FakeWebhooks.SubscribeFunc = func() error { return errBroken }
 		ctx := auth.WithRequest(t.Context(), &auth.Request{Address: "192.0.2.1"})
@@ -101,24 +101,24 @@ func TestRegister_rateLimit(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 		testutil.Must(t, b.DB.Read(t.Context()).Take(&after).Error)
-		if after != kept {
-			t.Errorf("a registration that failed moved %v to %v", kept, after)
+		if after != before {
+			t.Errorf("a failed registration changed %v to %v", before, after)
 		}
 		b.Settings.RegisterBurst = 1
-		wantCode(t, registerFrom(t.Context(), b, "192.0.2.1", "another, which is left"), models.RateLimited)
+		wantCode(t, registerFrom(t.Context(), b, "192.0.2.1", "another key, 16 long"), models.RateLimited)
 		testutil.Must(t, b.DB.Read(t.Context()).Take(&after).Error)
-		if after != kept || countRows(t, b, "agents") != 1 || countRows(t, b, "idempotency_keys") != 1 || countRows(t, b, "transfers") != 1 {
-			t.Errorf("a refusal left %v for %v, %d agents, %d keys and %d transfers", after, kept,
+		if after != before || countRows(t, b, "agents") != 1 || countRows(t, b, "idempotency_keys") != 1 || countRows(t, b, "transfers") != 1 {
+			t.Errorf("a rejected request left %v for %v, %d agents, %d keys and %d transfers", after, before,
 				countRows(t, b, "agents"), countRows(t, b, "idempotency_keys"), countRows(t, b, "transfers"))
 		}
 	})
-	t.Run("who was refused is refused without asking the database, until the time that it was told", func(t *testing.T) {
+	t.Run("a blocked network is rejected without the database until its Retry-After", func(t *testing.T) {
 		t.Parallel()
 		b := newRateLimitedMarket(t, services.NewDatabase(t))
 		b.Settings.RegisterBurst = 1
 		testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", "the first one, with a key"))
 		wantCode(t, registerFrom(t.Context(), b, "192.0.2.1", ""), models.RateLimited)
-		testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("DELETE FROM registrants").Error })) // as if it were free
+		testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("DELETE FROM registrants").Error })) // the database would allow it
 		for _, key := range []string{"", "a key that nobody used"} {
 			err := registerFrom(t.Context(), b, "192.0.2.1", key)
 			if models.CodeOf(err) != models.RateLimited || models.AsError(err).RetryAfter != time.Minute {
@@ -130,7 +130,7 @@ func TestRegister_rateLimit(t *testing.T) {
 		b.Clock.Advance(time.Minute)
 		testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", ""))
 	})
-	t.Run("a network is forgotten when it has all of its burst again", func(t *testing.T) {
+	t.Run("a network is pruned when its burst is full again", func(t *testing.T) {
 		t.Parallel()
 		b := newRateLimitedMarket(t, services.NewDatabase(t))
 		for range 2 {
@@ -139,18 +139,18 @@ func TestRegister_rateLimit(t *testing.T) {
 		b.Clock.Advance(2*time.Minute - time.Microsecond)
 		mustPrune(t, b)
 		if countRows(t, b, "registrants") != 1 {
-			t.Error("it is forgotten too early")
+			t.Error("it is pruned too early")
 		}
 		b.Clock.Advance(time.Microsecond)
 		mustPrune(t, b)
 		if countRows(t, b, "registrants") != 0 {
-			t.Error("it is kept for ever")
+			t.Error("it is not pruned")
 		}
 	})
 }
 
-// TestRegister_rateLimitProperty: whenever one tries, it is let in exactly when no stretch of
-// time that ends now would have more than a burst and what its minutes give.
+// TestRegister_rateLimitProperty: an attempt succeeds exactly if no period that ends now
+// would then have more registrations than a burst plus one per minute.
 func TestRegister_rateLimitProperty(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -165,7 +165,7 @@ func TestRegister_rateLimitProperty(t *testing.T) {
 		for range rapid.IntRange(1, 20).Draw(r, "attempts") {
 			b.Clock.Advance(time.Duration(rapid.IntRange(0, 100).Draw(r, "seconds")) * time.Second)
 			now := b.Clock.Now()
-			wait := time.Duration(0) // until every stretch has room
+			wait := time.Duration(0) // until every period has room
 			for i, since := range admitted {
 				wait = max(wait, time.Duration(len(admitted)-i+1-burst)*every-now.Sub(since))
 			}
@@ -174,7 +174,7 @@ func TestRegister_rateLimitProperty(t *testing.T) {
 			case wait == 0 && err == nil:
 				admitted = append(admitted, now)
 			case wait == 0 || models.CodeOf(err) != models.RateLimited || models.AsError(err).RetryAfter != wait:
-				r.Fatalf("after %d were let in: got %v, want a wait of %s", len(admitted), err, wait)
+				r.Fatalf("after %d registrations: got %v, want a Retry-After of %s", len(admitted), err, wait)
 			}
 		}
 	})

@@ -10,8 +10,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestTasks_readsAllColumns: a task is read with every column that it has, by whichever
-// way: as gorm reads it, which goes by the names.
+// TestTasks_readsAllColumns: Task, Tasks and ListTasks return the same columns as gorm, which
+// matches them by name.
 func TestTasks_readsAllColumns(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
@@ -23,8 +23,8 @@ func TestTasks_readsAllColumns(t *testing.T) {
 	testutil.Must(t, err)
 	_, err = b.Rate(t.Context(), poster, market.RateTaskInput{TaskID: rated.ID, Score: 4, Comment: &comment})
 	testutil.Must(t, err)
-	taken, cancelled := b.NewTask(poster, 20), b.NewTask(poster, 30)
-	_, err = b.Accept(t.Context(), worker, taken.ID)
+	accepted, cancelled := b.NewTask(poster, 20), b.NewTask(poster, 30)
+	_, err = b.Accept(t.Context(), worker, accepted.ID)
 	testutil.Must(t, err)
 	_, err = b.Cancel(t.Context(), poster, cancelled.ID)
 	testutil.Must(t, err)
@@ -35,16 +35,16 @@ func TestTasks_readsAllColumns(t *testing.T) {
 	testutil.Must(t, err)
 
 	set := map[string]bool{}
-	for _, id := range []string{rated.ID, taken.ID, cancelled.ID, hired.Task.ID} {
+	for _, id := range []string{rated.ID, accepted.ID, cancelled.ID, hired.Task.ID} {
 		var want models.Task
 		testutil.Must(t, b.DB.Read(t.Context()).Take(&want, "id = ?", id).Error)
 		one, err := b.Task(t.Context(), poster.AgentID, id)
 		testutil.Must(t, err)
-		some, err := b.Tasks(t.Context(), []string{id})
+		batch, err := b.Tasks(t.Context(), []string{id})
 		testutil.Must(t, err)
 		listed, err := b.ListTasks(t.Context(), market.TaskQuery{PosterID: poster.AgentID, Status: []models.Status{want.Status}}, market.Page{First: 10})
 		testutil.Must(t, err)
-		for _, got := range append(append([]models.Task{*one}, some...), listed.Items...) {
+		for _, got := range append(append([]models.Task{*one}, batch...), listed.Items...) {
 			if got.ID == id && !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
@@ -53,10 +53,10 @@ func TestTasks_readsAllColumns(t *testing.T) {
 			set[field.Name] = set[field.Name] || !value.IsZero()
 		}
 	}
-	for name, is := range set {
-		// As in a task that was let lapse, one that is being done, and one that a model does.
-		if !is && name != "Lapses" && name != "Replica" && name != "Tokens" {
-			t.Errorf("no task here has a %s", name)
+	for name, ok := range set {
+		// Set only in lapsed tasks, running hires and hires on the model.
+		if !ok && name != "Lapses" && name != "Replica" && name != "Tokens" {
+			t.Errorf("no task of this test has a %s", name)
 		}
 	}
 }

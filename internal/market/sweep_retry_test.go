@@ -19,7 +19,7 @@ import (
 type expiryRejecter struct {
 	mu        sync.Mutex
 	rejected  map[string]bool
-	attempted []string // of the tasks it was told of
+	attempted []string // ids of all expiries, in order
 }
 
 func (p *expiryRejecter) notify(event *models.Event) error {
@@ -30,12 +30,12 @@ func (p *expiryRejecter) notify(event *models.Event) error {
 	defer p.mu.Unlock()
 	p.attempted = append(p.attempted, *event.TaskID)
 	if p.rejected[*event.TaskID] {
-		return errors.New("poisoned")
+		return errors.New("rejected")
 	}
 	return nil
 }
 
-// takeAttempted returns in which order tasks were tried since it was called last.
+// takeAttempted returns the attempted tasks since the last call, in order.
 func (p *expiryRejecter) takeAttempted() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -43,7 +43,7 @@ func (p *expiryRejecter) takeAttempted() []string {
 	return p.attempted
 }
 
-// acceptAll has the tasks no longer refused.
+// acceptAll stops rejecting.
 func (p *expiryRejecter) acceptAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -65,27 +65,27 @@ func TestSweep_skipsFailingTasks(t *testing.T) {
 		p.rejected[b.NewTask(poster, 2).ID] = true
 	}
 	b.Clock.Advance(time.Second)
-	well := []string{b.NewTask(poster, 2).ID, b.NewTask(poster, 2).ID}
+	others := []string{b.NewTask(poster, 2).ID, b.NewTask(poster, 2).ID}
 	b.Clock.Advance(8 * 24 * time.Hour)
 	err := b.Sweep(t.Context())
 	if err == nil || strings.Count(err.Error(), "end task ") != 10 || !strings.Contains(err.Error(), "and 193 more tasks") {
-		t.Errorf("the sweep says %v", err)
+		t.Errorf("the sweep returned %v", err)
 	}
 	tried := p.takeAttempted()
-	if len(tried) != poisoned+len(well) || !slices.Equal(tried[poisoned:], well) {
-		t.Errorf("%d tasks were tried, the last of them %v, want %d, the last %v", len(tried), tried[len(tried)-1], poisoned+len(well), well)
+	if len(tried) != poisoned+len(others) || !slices.Equal(tried[poisoned:], others) {
+		t.Errorf("%d tasks were tried, the last of them %v, want %d, the last %v", len(tried), tried[len(tried)-1], poisoned+len(others), others)
 	}
 	wantBalances(t, b, poster, 10_000-2*poisoned, 2*poisoned)
 
 	b.Clock.Advance(time.Minute - time.Second)
 	testutil.Must(t, b.Sweep(t.Context()))
 	if tried := p.takeAttempted(); len(tried) != 0 {
-		t.Errorf("%d tasks were tried again at once", len(tried))
+		t.Errorf("%d tasks were tried again within a minute", len(tried))
 	}
 	next := b.NewTask(poster, 2).ID
 	b.Clock.Advance(8 * 24 * time.Hour)
 	if err := b.Sweep(t.Context()); err == nil {
-		t.Error("the sweep after a minute says nothing")
+		t.Error("the sweep after a minute returned no error")
 	}
 	if tried := p.takeAttempted(); len(tried) != poisoned+1 || !slices.Contains(tried, next) {
 		t.Errorf("%d tasks were tried, want %d with %s", len(tried), poisoned+1, next)
@@ -96,13 +96,13 @@ func TestSweep_skipsFailingTasks(t *testing.T) {
 	testutil.Must(t, b.Sweep(t.Context()))
 	wantBalances(t, b, poster, 10_000, 0)
 	if p.takeAttempted(); b.Sweep(t.Context()) != nil || p.takeAttempted() != nil {
-		t.Error("there is more to end")
+		t.Error("the last sweep was not empty")
 	}
 	b.VerifyLedger()
 }
 
-// TestSweep_skipsFailingHire: a hire of a process that is gone which cannot be refunded
-// holds up neither another such nor one whose deadline has come.
+// TestSweep_skipsFailingHire: a hire of a stopped process that cannot be refunded does not
+// delay the refunds of others.
 func TestSweep_skipsFailingHire(t *testing.T) {
 	t.Parallel()
 	h := newHireBundle(t)
@@ -116,7 +116,7 @@ func TestSweep_skipsFailingHire(t *testing.T) {
 	h.removeReplica(t)
 	testutil.Must(t, h.DB.Write(t.Context(), func(tx *database.Tx) error { return rejectUpdates(tx, tasks[0].ID) }))
 	if err := h.Sweep(t.Context()); err == nil || !strings.Contains(err.Error(), "end task "+tasks[0].ID) {
-		t.Errorf("the sweep says %v", err)
+		t.Errorf("the sweep returned %v", err)
 	}
 	for i, want := range []models.Status{models.Assigned, models.Failed, models.Failed} {
 		wantStatus(t, h.Bundle, tasks[i], want)
@@ -134,7 +134,7 @@ func TestSweep_skipsFailingHire(t *testing.T) {
 	h.wantHire(t, tasks[0], models.Failed, 100, 100)
 }
 
-// rejectUpdates has the database refuse every change of a task.
+// rejectUpdates creates a trigger that rejects every update of a task.
 func rejectUpdates(tx *database.Tx, taskID string) error {
 	if !services.OnPostgres() {
 		return tx.Exec("CREATE TRIGGER poisoned BEFORE UPDATE ON tasks WHEN OLD.id = '" + taskID + "' BEGIN SELECT RAISE(ABORT, 'poisoned'); END").Error

@@ -22,10 +22,10 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// webhookReceiver is what a receiver was told: of each task, who was told of which events.
+// webhookReceiver records the events it receives.
 type webhookReceiver struct {
 	mu     sync.Mutex
-	byTask map[string][]string // path and event, by the task's id
+	byTask map[string][]string // by task id: path and event
 }
 
 func (r *webhookReceiver) ServeHTTP(_ http.ResponseWriter, req *http.Request) {
@@ -42,7 +42,7 @@ func (r *webhookReceiver) ServeHTTP(_ http.ResponseWriter, req *http.Request) {
 	r.byTask[event.Task.ID] = append(r.byTask[event.Task.ID], req.URL.Path+" "+event.Event)
 }
 
-// eventsOf returns what was told of a task, sorted.
+// eventsOf returns the events of a task, sorted.
 func (r *webhookReceiver) eventsOf(task models.Task) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,8 +59,8 @@ func newWithWebhooks(t *testing.T, client *outbound.Client) (b *markettest.Bundl
 	return b, hooks
 }
 
-// TestWebhookEvents: what becomes of a task is told to its poster and its worker as far as
-// they asked for it, and to nobody who did not.
+// TestWebhookEvents: the poster and the worker of a task receive the events that they
+// subscribe to. Other agents receive none.
 func TestWebhookEvents(t *testing.T) {
 	t.Parallel()
 	r := &webhookReceiver{byTask: map[string][]string{}}
@@ -69,33 +69,33 @@ func TestWebhookEvents(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(receiver.Certificate())
 	b, hooks := newWithWebhooks(t, outbound.New(outbound.Options{RootCAs: roots, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}))
-	poster, worker, silent, gone := b.NewAgent(), b.NewAgent(), b.NewAgent(), b.NewAgent()
-	listen := func(agent auth.Actor, path string, events []models.WebhookEvent) {
+	poster, worker, defaults, unsubscribed := b.NewAgent(), b.NewAgent(), b.NewAgent(), b.NewAgent()
+	subscribe := func(agent auth.Actor, path string, events []models.WebhookEvent) {
 		t.Helper()
 		_, err := b.SetWebhook(t.Context(), agent, receiver.URL+path, events)
 		testutil.Must(t, err)
 	}
 	every := models.WebhookEvents()
-	listen(poster, "/nowhere", every)
-	listen(poster, "/poster", nil) // what it asked for stays
-	listen(worker, "/worker", []models.WebhookEvent{models.HookCompleted, models.HookCompleted, models.HookCancelled, models.HookExpired})
-	listen(silent, "/silent", nil)
-	listen(gone, "/gone", every)
-	listen(gone, "/gone", []models.WebhookEvent{})
-	_, err := b.SetWebhook(t.Context(), gone, receiver.URL, []models.WebhookEvent{"task.rated"})
+	subscribe(poster, "/nowhere", every)
+	subscribe(poster, "/poster", nil) // keeps the events
+	subscribe(worker, "/worker", []models.WebhookEvent{models.HookCompleted, models.HookCompleted, models.HookCancelled, models.HookExpired})
+	subscribe(defaults, "/defaults", nil)
+	subscribe(unsubscribed, "/unsubscribed", every)
+	subscribe(unsubscribed, "/unsubscribed", []models.WebhookEvent{})
+	_, err := b.SetWebhook(t.Context(), unsubscribed, receiver.URL, []models.WebhookEvent{"task.rated"})
 	if models.CodeOf(err) != models.InvalidInput {
-		t.Errorf("an event that there is not: %v", err)
+		t.Errorf("an unknown event returned %v", err)
 	}
 	testutil.Must(t, hooks.Start(t.Context()))
 	t.Cleanup(func() { testutil.Must(t, hooks.Stop(context.WithoutCancel(t.Context()))) })
 
-	completed, cancelled, expired, unnoticed := b.NewTask(poster, 5), b.NewTask(poster, 5), b.NewTask(poster, 5), b.NewTask(silent, 5)
+	completed, cancelled, expired, unnoticed := b.NewTask(poster, 5), b.NewTask(poster, 5), b.NewTask(poster, 5), b.NewTask(defaults, 5)
 	mustAccept(t, b, worker, completed)
 	_, err = b.Complete(t.Context(), worker, completed.ID, "done")
 	testutil.Must(t, err)
 	mustAccept(t, b, worker, cancelled)
-	mustAccept(t, b, gone, unnoticed)
-	_, err = b.Complete(t.Context(), gone, unnoticed.ID, "done")
+	mustAccept(t, b, unsubscribed, unnoticed)
+	_, err = b.Complete(t.Context(), unsubscribed, unnoticed.ID, "done")
 	testutil.Must(t, err)
 	hired, err := b.Execute(t.Context(), poster, market.ExecuteInput{AgentID: worker.AgentID, TaskDescription: "Do it.", Budget: 10})
 	testutil.Must(t, err)
@@ -107,7 +107,7 @@ func TestWebhookEvents(t *testing.T) {
 
 	want := map[string]struct {
 		task models.Task
-		told []string
+		want []string
 	}{
 		"completed": {completed, []string{"/poster task.assigned", "/poster task.completed", "/worker task.completed"}},
 		"cancelled": {cancelled, []string{"/poster task.assigned", "/poster task.cancelled", "/worker task.cancelled"}},
@@ -115,24 +115,14 @@ func TestWebhookEvents(t *testing.T) {
 		"hired":     {hired.Task, []string{"/poster task.assigned", "/poster task.completed", "/worker task.completed"}},
 		"unnoticed": {unnoticed, nil},
 	}
-	late := time.After(20 * time.Second)
-	ticks := time.NewTicker(10 * time.Millisecond)
-	defer ticks.Stop()
-	for {
+	testutil.Eventually(t, "all jobs completed", func() bool {
 		var waiting int64
 		testutil.Must(t, b.DB.Read(t.Context()).Table("river_job").Where("state <> 'completed'").Count(&waiting).Error)
-		if waiting == 0 {
-			break
-		}
-		select {
-		case <-ticks.C:
-		case <-late:
-			t.Fatalf("%d jobs are left", waiting)
-		}
-	}
+		return waiting == 0
+	})
 	for name, row := range want {
-		if got := r.eventsOf(row.task); !slices.Equal(got, row.told) {
-			t.Errorf("of the one %s was told %v, want %v", name, got, row.told)
+		if got := r.eventsOf(row.task); !slices.Equal(got, row.want) {
+			t.Errorf("events of the %s task are %v, want %v", name, got, row.want)
 		}
 	}
 }

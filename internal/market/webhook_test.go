@@ -12,14 +12,14 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestCheckHost: an address whose name leads to where nothing may be called is
-// refused when it is set, by whoever owns it, and then nothing is changed.
+// TestCheckHost: a webhook or endpoint whose host resolves to a forbidden address is
+// rejected, and nothing changes.
 func TestCheckHost(t *testing.T) {
 	t.Parallel()
-	const inside = "https://inside.example.com/"
+	const internalURL = "https://inside.example.com/"
 	b := markettest.New(t, func(deps *market.Deps) {
 		deps.CheckHost = func(_ context.Context, field, url string) error {
-			if url == inside {
+			if url == internalURL {
 				return models.Invalid(field, "must be at a public host")
 			}
 			return nil
@@ -28,13 +28,13 @@ func TestCheckHost(t *testing.T) {
 	agent := b.NewAgent("x")
 	before, err := b.Market.Agent(t.Context(), agent.AgentID)
 	testutil.Must(t, err)
-	_, err = b.SetWebhook(t.Context(), agent, inside, nil)
+	_, err = b.SetWebhook(t.Context(), agent, internalURL, nil)
 	if models.CodeOf(err) != models.InvalidInput {
-		t.Errorf("a webhook: %v", err)
+		t.Errorf("SetWebhook returned %v", err)
 	}
-	_, err = b.UpdateAgent(t.Context(), agent, market.AgentChanges{EndpointURL: new(inside)})
+	_, err = b.UpdateAgent(t.Context(), agent, market.AgentChanges{EndpointURL: new(internalURL)})
 	if models.CodeOf(err) != models.InvalidInput {
-		t.Errorf("an endpoint: %v", err)
+		t.Errorf("UpdateAgent returned %v", err)
 	}
 	after, err := b.Market.Agent(t.Context(), agent.AgentID)
 	testutil.Must(t, err)
@@ -48,15 +48,14 @@ func TestCheckHost(t *testing.T) {
 	}
 }
 
-// TestCheckHost_skippedOnReplay: what was answered is answered again with the same key,
-// whatever has become of the name since, and nobody looks it up. A key of another
-// request, and one that is no longer kept, are looked up like none.
+// TestCheckHost_skippedOnReplay: a replay does not resolve the host again. Requests with an
+// unused, malformed or expired key do.
 func TestCheckHost_skippedOnReplay(t *testing.T) {
 	t.Parallel()
-	checks, moved := 0, false
+	checks, rejected := 0, false
 	b := markettest.New(t, func(deps *market.Deps) {
 		deps.CheckHost = func(_ context.Context, field, _ string) error {
-			if checks++; moved {
+			if checks++; rejected {
 				return models.Invalid(field, "must be at a public host")
 			}
 			return nil
@@ -74,28 +73,28 @@ func TestCheckHost_skippedOnReplay(t *testing.T) {
 			return err
 		},
 	}
-	for what, change := range changes {
-		checks, moved = 0, false
+	for name, change := range changes {
+		checks, rejected = 0, false
 		with := func(key string) context.Context {
 			return auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: key})
 		}
-		testutil.Must(t, change(with(what), address))
-		moved = true
-		again := with(what)
+		testutil.Must(t, change(with(name), address))
+		rejected = true
+		again := with(name)
 		testutil.Must(t, change(again, address))
 		if !auth.RequestFrom(again).Replayed.Load() {
-			t.Errorf("%s: it was not replayed", what)
+			t.Errorf("%s: the request was not replayed", name)
 		}
-		wantCode(t, change(with(what), address+"other"), models.IdempotencyReused)
+		wantCode(t, change(with(name), address+"other"), models.IdempotencyReused)
 		if checks != 1 {
-			t.Errorf("%s: looked up %d times, want once", what, checks)
+			t.Errorf("%s: resolved %d times, want once", name, checks)
 		}
-		wantCode(t, change(with(what+" of another request"), address), models.InvalidInput)
+		wantCode(t, change(with(name+" of another request"), address), models.InvalidInput)
 		wantCode(t, change(with("\xff"), address), models.InvalidInput)
 		wantCode(t, change(t.Context(), address), models.InvalidInput)
 	}
 	b.Clock.Advance(24 * time.Hour)
-	for what, change := range changes {
-		wantCode(t, change(auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: what}), address), models.InvalidInput)
+	for name, change := range changes {
+		wantCode(t, change(auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: name}), address), models.InvalidInput)
 	}
 }

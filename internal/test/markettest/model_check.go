@@ -13,8 +13,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// MarketAPI are what can be done with a market and what can be seen of it, as
-// market.Market has it. A door has the same.
+// MarketAPI is the part of market.Market that [CheckModel] uses. GraphQL and REST clients
+// can implement it too.
 type MarketAPI interface {
 	Post(ctx context.Context, actor auth.Actor, in market.PostTaskInput) (market.TaskResult, error)
 	Accept(ctx context.Context, actor auth.Actor, taskID string) (market.TaskResult, error)
@@ -28,11 +28,11 @@ type MarketAPI interface {
 	Wallet(ctx context.Context, agentID string) (*models.Wallet, error)
 }
 
-// CheckModel walks a market at random, verbs and jumps of the clock, beside a model
-// that fits on a page. Open makes the market with so many agents. After every
-// step the verb has answered as the model says, every balance and every task is
-// the model's, and the laws of the ledger hold. In the end time alone ends every
-// task and brings all credits home.
+// CheckModel runs random operations and clock jumps against a market and a small model of
+// it. Open opens the market with a number of agents. After every step the result of the
+// operation, every balance and every task must match the model, and the ledger must be
+// valid. At the end the clock jumps a year, after which every task has ended and no
+// credits are held.
 func CheckModel(tb testing.TB, r *rapid.T, open func(tb testing.TB, agents int) (*Bundle, MarketAPI, []auth.Actor)) {
 	tb.Helper()
 	w := newModelCheck(rapidTB{TB: tb, rapid: r}, open)
@@ -60,17 +60,17 @@ func CheckModel(tb testing.TB, r *rapid.T, open func(tb testing.TB, agents int) 
 	w.checkState()
 	for i, agent := range w.agents {
 		if agent.held != 0 {
-			r.Errorf("agent %d has %d credits set aside for ever", i, agent.held)
+			r.Errorf("agent %d still has %d held credits", i, agent.held)
 		}
 	}
 	for i, task := range w.tasks {
 		if !task.hasEnded() {
-			r.Errorf("task %d is %s for ever", i, task.status)
+			r.Errorf("task %d is still %s", i, task.status)
 		}
 	}
 }
 
-// modelCheck is a market and the model beside it.
+// modelCheck is a market and its model.
 type modelCheck struct {
 	*Bundle
 	api    MarketAPI
@@ -83,7 +83,7 @@ type agentModel struct {
 	available, held models.Credits
 }
 
-// taskModel is a task as the market keeps it; what time has made of it is in at.
+// taskModel is a task as it is stored. Its status at a time is statusAt.
 type taskModel struct {
 	id                    string
 	poster, worker        *agentModel
@@ -109,15 +109,15 @@ func (t *taskModel) hasEnded() bool {
 	return t.status != models.Open && t.status != models.Assigned
 }
 
-// statusAt is where the task stands when somebody looks.
+// statusAt returns the status that the task has at a time.
 func (t *taskModel) statusAt(now time.Time) models.Status {
-	offerOver := !now.Before(t.openUntil)
+	openUntilPassed := !now.Before(t.openUntil)
 	switch {
 	case t.direct && t.status == models.Assigned && !now.Before(t.leaseUntil):
 		return models.Failed
-	case t.status == models.Open && offerOver:
+	case t.status == models.Open && openUntilPassed:
 		return models.Expired
-	case t.status == models.Assigned && !now.Before(t.leaseUntil) && (offerOver || t.lapsedLeases == 2):
+	case t.status == models.Assigned && !now.Before(t.leaseUntil) && (openUntilPassed || t.lapsedLeases == 2):
 		return models.Expired
 	case t.status == models.Assigned && !now.Before(t.leaseUntil):
 		return models.Open
@@ -126,7 +126,7 @@ func (t *taskModel) statusAt(now time.Time) models.Status {
 	}
 }
 
-// refund ends the task and gives its budget back to its poster.
+// refund ends the task and refunds its poster.
 func (t *taskModel) refund(end models.Status) {
 	if t.status == models.Open {
 		t.poster.held -= t.budget
@@ -158,7 +158,7 @@ func (w *modelCheck) post(r *rapid.T) {
 	}
 }
 
-// drawTask picks an agent and a posted task for a verb.
+// drawTask draws an agent and a posted task.
 func (w *modelCheck) drawTask(r *rapid.T) (*agentModel, *taskModel) {
 	var posted []*taskModel
 	for _, task := range w.tasks {
@@ -167,7 +167,7 @@ func (w *modelCheck) drawTask(r *rapid.T) (*agentModel, *taskModel) {
 		}
 	}
 	if len(posted) == 0 {
-		r.Skip("nothing is posted")
+		r.Skip("no posted task")
 	}
 	return rapid.SampledFrom(w.agents).Draw(r, "agent"), rapid.SampledFrom(posted).Draw(r, "task")
 }
@@ -193,23 +193,24 @@ func (w *modelCheck) accept(r *rapid.T) {
 	}
 }
 
-// extendOpenUntil leaves time for one more lease after this one.
+// extendOpenUntil keeps the task open for one more lease after this one.
 func (t *taskModel) extendOpenUntil() {
 	if again := t.leaseUntil.Add(t.lease); again.After(t.openUntil) {
 		t.openUntil = again
 	}
 }
 
-// runAsWorker runs a verb that only the worker has, late as it may be.
-func (w *modelCheck) runAsWorker(r *rapid.T, verb func(*agentModel, *taskModel) error, then func(*taskModel)) {
+// runAsWorker runs an operation that only the worker can run, also after its lease. After
+// a success it calls update.
+func (w *modelCheck) runAsWorker(r *rapid.T, operation func(*agentModel, *taskModel) error, update func(*taskModel)) {
 	agent, task := w.drawTask(r)
 	before := *task
-	err := verb(agent, task)
+	err := operation(agent, task)
 	status := before.statusAt(w.Clock.Now())
 	switch {
 	case before.status == models.Assigned && before.worker == agent && status != models.Expired:
 		w.checkCode(r, err, "")
-		then(task)
+		update(task)
 	case status == models.Assigned:
 		w.checkCode(r, err, models.Forbidden)
 	default:
@@ -305,7 +306,7 @@ func (w *modelCheck) executeHire(r *rapid.T) {
 	}
 }
 
-// sweep ends what time has ended.
+// sweep runs a sweep and ends the same tasks in the model.
 func (w *modelCheck) sweep() {
 	if err := w.Sweep(w.T.Context()); err != nil {
 		w.T.Fatal(err)
@@ -317,14 +318,14 @@ func (w *modelCheck) sweep() {
 	}
 }
 
-// checkCode wants a verb to have been refused with a code, or done when it is "".
+// checkCode fails unless err has the code, or is nil if the code is empty.
 func (w *modelCheck) checkCode(r *rapid.T, err error, want models.Code) {
 	if want == "" && err != nil || want != "" && (err == nil || models.CodeOf(err) != want) {
-		r.Fatalf("answered %v, want %q", err, want)
+		r.Fatalf("got error %v, want code %q", err, want)
 	}
 }
 
-// checkState holds everything to the model.
+// checkState compares all balances and tasks with the model.
 func (w *modelCheck) checkState() {
 	for i, agent := range w.agents {
 		wallet, err := w.api.Wallet(w.T.Context(), agent.actor.AgentID)
@@ -341,34 +342,33 @@ func (w *modelCheck) checkState() {
 	w.VerifyLedger()
 }
 
-// rapidTB is one check of a property as a test: it fails, and is cleaned up after,
-// by itself.
+// rapidTB is a testing.TB for one run of a property.
 type rapidTB struct {
 	testing.TB
 	rapid *rapid.T
 }
 
-// Cleanup has fn called at the end of the check.
+// Cleanup calls fn at the end of the run.
 func (c rapidTB) Cleanup(fn func()) { c.rapid.Cleanup(fn) }
 
-// Context returns a context that ends with the check.
+// Context returns a context that is cancelled at the end of the run.
 func (c rapidTB) Context() context.Context { return c.rapid.Context() }
 
-// Errorf fails the check.
+// Errorf marks the run as failed.
 func (c rapidTB) Errorf(format string, args ...any) { c.rapid.Errorf(format, args...) }
 
-// Fatal fails and ends the check.
+// Fatal fails and stops the run.
 func (c rapidTB) Fatal(args ...any) { c.rapid.Fatal(args...) }
 
-// Fatalf fails and ends the check.
+// Fatalf fails and stops the run.
 func (c rapidTB) Fatalf(format string, args ...any) { c.rapid.Fatalf(format, args...) }
 
-// Helper does nothing: rapid prints no lines.
+// Helper does nothing, because rapid prints no line numbers.
 func (c rapidTB) Helper() {}
 
-// TempDir returns a folder that is removed at the end of the check.
+// TempDir returns a directory that is removed at the end of the run.
 func (c rapidTB) TempDir() string {
-	dir, err := os.MkdirTemp("", "agentmarket-walk-")
+	dir, err := os.MkdirTemp("", "agentmarket-model-")
 	if err != nil {
 		c.Fatal(err)
 	}

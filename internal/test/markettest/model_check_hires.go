@@ -10,14 +10,15 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// startExecution hires an agent that promises its result, or not.
+// startExecution hires an agent in the background. The agent promises a result, returns one,
+// or returns an empty one, which is a failure.
 func (w *modelCheck) startExecution(r *rapid.T) {
 	poster, worker := rapid.SampledFrom(w.agents).Draw(r, "poster"), rapid.SampledFrom(w.agents).Draw(r, "worker")
-	within := rapid.IntRange(1, 24*60).Draw(r, "deadline")
+	minutes := rapid.IntRange(1, 24*60).Draw(r, "deadline")
 	outcome := rapid.SampledFrom([]market.RunResult{{Promised: true}, {Result: "done"}, {}}).Draw(r, "outcome")
 	w.FakeRunner.OutcomeFunc = func(context.Context, *models.Task, market.RunOptions) (market.RunResult, error) { return outcome, nil }
 	out, err := w.StartExecution(r.Context(), poster.actor, market.StartExecutionInput{
-		AgentID: worker.actor.AgentID, TaskDescription: "D", Budget: 11, DeadlineMinutes: &within,
+		AgentID: worker.actor.AgentID, TaskDescription: "D", Budget: 11, DeadlineMinutes: &minutes,
 	})
 	w.WaitExecutions(r.Context())
 	w.FakeRunner.OutcomeFunc = nil
@@ -28,20 +29,20 @@ func (w *modelCheck) startExecution(r *rapid.T) {
 	w.checkCode(r, err, "")
 	task := &taskModel{
 		id: out.Task.ID, poster: poster, worker: worker, budget: 11, status: models.Assigned, direct: true,
-		leaseUntil: w.Clock.Now().Add(time.Duration(within) * time.Minute),
+		leaseUntil: w.Clock.Now().Add(time.Duration(minutes) * time.Minute),
 	}
 	poster.available -= 11
 	switch {
 	case outcome.Result != "":
 		task.status = models.Completed
 		worker.available += 9
-	case !outcome.Promised: // an empty result is none
+	case !outcome.Promised: // an empty result
 		task.refund(models.Failed)
 	}
 	w.tasks = append(w.tasks, task)
 }
 
-// drawHire picks an agent and a hire for a verb.
+// drawHire draws an agent and a direct hire.
 func (w *modelCheck) drawHire(r *rapid.T) (*agentModel, *taskModel) {
 	var hires []*taskModel
 	for _, task := range w.tasks {
@@ -50,22 +51,22 @@ func (w *modelCheck) drawHire(r *rapid.T) (*agentModel, *taskModel) {
 		}
 	}
 	if len(hires) == 0 {
-		r.Skip("nobody is hired")
+		r.Skip("no direct hire")
 	}
 	return rapid.SampledFrom(w.agents).Draw(r, "agent"), rapid.SampledFrom(hires).Draw(r, "hire")
 }
 
-// completeHire has an agent complete a hire.
+// completeHire completes a hire.
 func (w *modelCheck) completeHire(r *rapid.T) {
 	agent, task := w.drawHire(r)
-	_, err := w.api.Complete(r.Context(), agent.actor, task.id, "kept")
+	_, err := w.api.Complete(r.Context(), agent.actor, task.id, "result")
 	if w.checkHireError(r, agent, task, task.worker, err) {
 		task.status = models.Completed
 		agent.available += task.budget * 9 / 10
 	}
 }
 
-// releaseHire has an agent give a hire back.
+// releaseHire releases a hire.
 func (w *modelCheck) releaseHire(r *rapid.T) {
 	agent, task := w.drawHire(r)
 	_, err := w.api.Release(r.Context(), agent.actor, task.id)
@@ -74,7 +75,7 @@ func (w *modelCheck) releaseHire(r *rapid.T) {
 	}
 }
 
-// cancelHire has one take a hire back.
+// cancelHire cancels a hire.
 func (w *modelCheck) cancelHire(r *rapid.T) {
 	agent, task := w.drawHire(r)
 	_, err := w.api.Cancel(r.Context(), agent.actor, task.id)
@@ -83,12 +84,13 @@ func (w *modelCheck) cancelHire(r *rapid.T) {
 	}
 }
 
-// checkHireError reports whether a verb was due to the agent who may, and holds it to that.
-func (w *modelCheck) checkHireError(r *rapid.T, agent *agentModel, task *taskModel, may *agentModel, err error) bool {
+// checkHireError checks the error of an operation that only the allowed agent can run on a
+// running hire, and reports whether it must have succeeded.
+func (w *modelCheck) checkHireError(r *rapid.T, agent *agentModel, task *taskModel, allowed *agentModel, err error) bool {
 	switch {
 	case agent != task.poster && agent != task.worker:
 		w.checkCode(r, err, models.NotFound)
-	case agent != may:
+	case agent != allowed:
 		w.checkCode(r, err, models.Forbidden)
 	case task.statusAt(w.Clock.Now()) != models.Assigned:
 		w.checkCode(r, err, models.Conflict)
