@@ -28,7 +28,7 @@ func openLog(t *testing.T, now func() time.Time) (*audit.Log, *database.DB) {
 	return audit.New(db, now), db
 }
 
-// record records that actor did something, in a transaction of its own.
+// record records that actor did something, in a separate transaction.
 func record(t *testing.T, log *audit.Log, db *database.DB, actor string) {
 	t.Helper()
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {

@@ -166,7 +166,7 @@ func readWallet(tx *database.Tx, agentID string) (models.Wallet, error) {
 // checkUnlessReplayed calls check, which depends on something outside the database,
 // unless the request's Idempotency-Key was used before in scope: a replay does not
 // depend on the check. It reports whether a replay is expected. If the key turns out
-// to have expired meanwhile, the caller returns [idempotency.ErrExpired].
+// to have expired since, the caller returns [idempotency.ErrExpired].
 func (m *Market) checkUnlessReplayed(ctx context.Context, scope string, check func() error) (replay bool, err error) {
 	replay, err = m.idempotency.Used(ctx, scope)
 	if replay || err != nil {

@@ -109,7 +109,7 @@ func (s *sweep) end(ctx context.Context, task dueTask) {
 	})
 	switch {
 	case err == nil && ended && task.orphaned:
-		m.deps.Logger.WarnContext(ctx, "refunded a hire that was cut off", slog.String("task_id", task.ID))
+		m.deps.Logger.WarnContext(ctx, "refunded an orphaned hire", slog.String("task_id", task.ID))
 	case err != nil && ctx.Err() == nil:
 		m.sweepRetries.postpone(task.ID, m.now())
 		s.errs.add(task.ID, err)
