@@ -3,6 +3,7 @@ package database_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -10,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/riverqueue/river"
 
@@ -19,18 +19,18 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// blockedWriter is a store whose writer is in the middle of a change, so that what is
-// written meanwhile gathers behind it.
+// blockedWriter is a database whose writer runs a function that blocks, so that later
+// writes queue behind it.
 type blockedWriter struct {
 	*database.DB
 	path    string
-	unblock func() // lets the change in the middle end, which adds "first"
+	unblock func() // lets the blocked write continue, which inserts "first"
 	group   sync.WaitGroup
 }
 
-// blockWriter returns a store whose first change is to end with an error that says
-// want, without one when want is empty.
-func blockWriter(t *testing.T, want string) *blockedWriter {
+// blockWriter opens a database with a blocked write. wantErr is the expected error of
+// that write, or empty.
+func blockWriter(t *testing.T, wantErr string) *blockedWriter {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
@@ -50,41 +50,33 @@ func blockWriter(t *testing.T, want string) *blockedWriter {
 			close(entered)
 			<-leave
 			return insertAgent(tx, "first")
-		}), want)
+		}), wantErr)
 	})
 	<-entered
 	return h
 }
 
-// queueWrite has fn wait for its turn, to end with an error that says want.
-func (h *blockedWriter) queueWrite(t *testing.T, want string, fn func(*database.Tx) error) {
+// queueWrite queues a write. wantErr is its expected error, or empty.
+func (h *blockedWriter) queueWrite(t *testing.T, wantErr string, fn func(*database.Tx) error) {
 	t.Helper()
 	before := h.QueuedWrites()
-	h.group.Go(func() { wantError(t, h.Write(t.Context(), fn), want) })
+	h.group.Go(func() { wantError(t, h.Write(t.Context(), fn), wantErr) })
 	h.waitForQueued(t, before+1)
 }
 
-// waitForQueued waits until n changes wait for their turn.
+// waitForQueued waits until n writes are queued.
 func (h *blockedWriter) waitForQueued(t *testing.T, n int) {
 	t.Helper()
-	ticker, late := time.NewTicker(time.Millisecond), time.After(20*time.Second)
-	defer ticker.Stop()
-	for h.QueuedWrites() < n {
-		select {
-		case <-ticker.C:
-		case <-late:
-			t.Errorf("%d changes wait, want %d", h.QueuedWrites(), n)
-			return
-		}
-	}
+	testutil.Eventually(t, fmt.Sprintf("%d queued writes", n), func() bool { return h.QueuedWrites() >= n })
 }
 
-// finish lets every change end.
+// finish unblocks the writer and waits for all writes.
 func (h *blockedWriter) finish() {
 	h.unblock()
 	h.group.Wait()
 }
 
+// wantError checks that err contains want, or is nil if want is empty.
 func wantError(t *testing.T, err error, want string) {
 	t.Helper()
 	if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
@@ -92,7 +84,7 @@ func wantError(t *testing.T, err error, want string) {
 	}
 }
 
-// TestWrite_batch: what waits shares the next commit, up to MaxBatch.
+// TestWrite_batch checks that queued writes share the next commit, up to MaxBatch.
 func TestWrite_batch(t *testing.T) {
 	t.Parallel()
 	h := blockWriter(t, "")
@@ -110,31 +102,31 @@ func TestWrite_batch(t *testing.T) {
 	}
 	h.finish()
 	if visible != database.MaxBatch {
-		t.Errorf("the first commit brought %d changes, want %d", visible, database.MaxBatch)
+		t.Errorf("the first commit made %d changes visible, want %d", visible, database.MaxBatch)
 	}
 	if n := len(agentIDs(t, h.DB)); n != database.MaxBatch+1 {
-		t.Errorf("%d changes were kept, want %d", n, database.MaxBatch+1)
+		t.Errorf("committed %d changes, want %d", n, database.MaxBatch+1)
 	}
 }
 
-// TestWrite_isolatesFailuresInBatch: what fails in a batch takes back what it did, asked to
-// be done and queued itself, and nothing else.
+// TestWrite_isolatesFailuresInBatch checks that a failed write in a batch loses its own
+// changes, hooks and jobs, and that the others are committed.
 func TestWrite_isolatesFailuresInBatch(t *testing.T) {
 	t.Parallel()
 	h := blockWriter(t, "")
 	var hooks []string
 	for _, c := range []struct {
-		id, want string
-		fail     func(*database.Tx) error
+		id, wantErr string
+		fail        func(*database.Tx) error
 	}{
 		{"before", "", func(*database.Tx) error { return nil }},
-		{"refused", "it is refused", func(*database.Tx) error { return errors.New("it is refused") }},
+		{"failing", "it fails", func(*database.Tx) error { return errors.New("it fails") }},
 		{"between", "", func(*database.Tx) error { return nil }},
-		{"broken", "panic in a transaction: it is broken", func(*database.Tx) error { panic("it is broken") }},
+		{"panicking", "panic in a transaction: it panics", func(*database.Tx) error { panic("it panics") }},
 		{"twice", "duplicated key", func(tx *database.Tx) error { return insertAgent(tx, "twice") }},
 		{"after", "", func(*database.Tx) error { return nil }},
 	} {
-		h.queueWrite(t, c.want, func(tx *database.Tx) error {
+		h.queueWrite(t, c.wantErr, func(tx *database.Tx) error {
 			tx.OnCommit(func() { hooks = append(hooks, c.id) })
 			tx.Enqueue(job{Name: c.id}, nil)
 			return errors.Join(insertAgent(tx, c.id), c.fail(tx))
@@ -142,7 +134,7 @@ func TestWrite_isolatesFailuresInBatch(t *testing.T) {
 	}
 	h.finish()
 	if got := agentIDs(t, h.DB); !slices.Equal(got, []string{"after", "before", "between", "first"}) {
-		t.Errorf("kept %q", got)
+		t.Errorf("committed %q", got)
 	}
 	if !slices.Equal(hooks, []string{"before", "between", "after"}) {
 		t.Errorf("hooks ran %q", hooks)
@@ -154,32 +146,32 @@ func TestWrite_isolatesFailuresInBatch(t *testing.T) {
 	}
 }
 
-// mergeableJob is a job that takes in two more at most.
+// mergeableJob is a job that can hold up to three names.
 type mergeableJob struct {
 	Names string `json:"of"`
 }
 
 // Kind names the job.
-func (mergeableJob) Kind() string { return "joined" }
+func (mergeableJob) Kind() string { return "mergeable" }
 
-// Merge takes in a job whose name fits beside its own.
+// Merge adds the names of a later job, if they fit.
 func (j mergeableJob) Merge(later river.JobArgs) (river.JobArgs, bool) {
 	other, ok := later.(mergeableJob)
 	j.Names += other.Names
 	return j, ok && len(j.Names) <= 3
 }
 
-// TestEnqueue_mergesJobs: jobs of one commit that may be one job are, in their order;
-// what is refused puts none in it.
+// TestEnqueue_mergesJobs checks that mergeable jobs of one commit are merged in order,
+// without the jobs of a failed write.
 func TestEnqueue_mergesJobs(t *testing.T) {
 	t.Parallel()
 	h := blockWriter(t, "")
 	for name := range strings.SplitSeq("a,b,x,c,d", ",") {
-		h.queueWrite(t, map[bool]string{true: "it is refused"}[name == "x"], func(tx *database.Tx) error {
+		h.queueWrite(t, map[bool]string{true: "it fails"}[name == "x"], func(tx *database.Tx) error {
 			tx.Enqueue(mergeableJob{Names: name}, nil)
 			tx.Enqueue(job{Name: strings.ToUpper(name)}, nil)
 			if name == "x" {
-				return errors.New("it is refused")
+				return errors.New("it fails")
 			}
 			return nil
 		})
@@ -192,8 +184,9 @@ func TestEnqueue_mergesJobs(t *testing.T) {
 	}
 }
 
-// TestWrite_errorWaitsForCommit: a change that is refused for what a neighbour did hears of
-// it when that is committed, not before. The one behind it makes the batch last.
+// TestWrite_errorWaitsForCommit checks that a write that fails because of another one in
+// its batch returns after the commit of that write. A slow third write extends the
+// batch.
 func TestWrite_errorWaitsForCommit(t *testing.T) {
 	t.Parallel()
 	h := blockWriter(t, "")
@@ -202,7 +195,7 @@ func TestWrite_errorWaitsForCommit(t *testing.T) {
 	h.group.Go(func() {
 		wantError(t, h.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "taken") }), "duplicated key")
 		if got := agentIDs(t, h.DB); !slices.Contains(got, "taken") {
-			t.Errorf("refused for what %q shows nothing of", got)
+			t.Errorf("duplicated key, but the committed agents are %q", got)
 		}
 	})
 	h.waitForQueued(t, before+1)
@@ -217,28 +210,27 @@ func TestWrite_errorWaitsForCommit(t *testing.T) {
 	h.finish()
 }
 
-// TestWrite_batchFails: when a batch cannot be committed, or nobody can tell
-// what is in it, all of it is taken back, everyone is told, and the writer goes
-// on.
+// TestWrite_batchFails checks that all writes of a batch fail and are rolled back if the
+// commit fails or the state of the transaction is unknown. The writer continues.
 func TestWrite_batchFails(t *testing.T) {
 	t.Parallel()
-	for name, row := range map[string]struct{ statements, says string }{
-		"a commit that is refused": {
+	for name, row := range map[string]struct{ statements, wantErr string }{
+		"a commit that fails": {
 			"PRAGMA defer_foreign_keys = ON; INSERT INTO agent_capabilities (capability, agent_id) VALUES ('x', 'nobody')", "commit: ",
 		},
-		"a savepoint that is lost": {"RELEASE change; INSERT INTO nowhere VALUES (1)", "roll back one change: "},
+		"a lost savepoint": {"RELEASE change; INSERT INTO nowhere VALUES (1)", "roll back one change: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := blockWriter(t, row.says)
-			var told []database.CommitStats
-			h.ObserveCommits(func(c database.CommitStats) { told = append(told, c) }) // one after another
-			h.queueWrite(t, row.says, func(tx *database.Tx) error {
+			h := blockWriter(t, row.wantErr)
+			var commits []database.CommitStats
+			h.ObserveCommits(func(c database.CommitStats) { commits = append(commits, c) }) // the writer calls it serially
+			h.queueWrite(t, row.wantErr, func(tx *database.Tx) error {
 				tx.OnCommit(func() { t.Error("a hook ran without a commit") })
 				tx.Enqueue(job{}, nil)
 				return insertAgent(tx, "neighbour")
 			})
-			h.queueWrite(t, row.says, func(tx *database.Tx) error {
+			h.queueWrite(t, row.wantErr, func(tx *database.Tx) error {
 				for statement := range strings.SplitSeq(row.statements, ";") {
 					if err := tx.Exec(statement).Error; err != nil {
 						return err
@@ -249,10 +241,10 @@ func TestWrite_batchFails(t *testing.T) {
 			h.finish()
 			testutil.Must(t, h.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "next") }))
 			if got := agentIDs(t, h.DB); !slices.Equal(got, []string{"next"}) {
-				t.Errorf("kept %q", got)
+				t.Errorf("committed %q", got)
 			}
-			if len(told) != 2 || told[0].Err == nil || told[0].Changes != 0 || told[1].Err != nil || told[1].Changes != 1 {
-				t.Errorf("who counts was told of %+v", told)
+			if len(commits) != 2 || commits[0].Err == nil || commits[0].Changes != 0 || commits[1].Err != nil || commits[1].Changes != 1 {
+				t.Errorf("observed commits are %+v", commits)
 			}
 			var jobs int64
 			if err := h.Read(t.Context()).Table("river_job").Count(&jobs).Error; err != nil || jobs != 0 {
@@ -262,34 +254,34 @@ func TestWrite_batchFails(t *testing.T) {
 	}
 }
 
-// TestWrite_cancelled: a change that is cancelled while it waits is answered at
-// once and never begun; one that has begun is ended as if nobody had gone.
+// TestWrite_cancelled checks that a queued write can be cancelled and then never starts.
+// A write that has started is committed.
 func TestWrite_cancelled(t *testing.T) {
 	t.Parallel()
 	h := blockWriter(t, "")
 	ctx, cancel := context.WithCancel(t.Context())
-	answer := make(chan error)
+	result := make(chan error)
 	go func() {
-		answer <- h.Write(ctx, func(tx *database.Tx) error { return insertAgent(tx, "cancelled") })
+		result <- h.Write(ctx, func(tx *database.Tx) error { return insertAgent(tx, "cancelled") })
 	}()
 	h.waitForQueued(t, 1)
 	cancel()
-	if err := <-answer; !errors.Is(err, context.Canceled) {
-		t.Errorf("a cancelled change ended with %v", err)
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled write returned %v", err)
 	}
 	h.finish()
-	begun, cancel := context.WithCancel(t.Context())
-	testutil.Must(t, h.Write(begun, func(tx *database.Tx) error {
+	startedCtx, cancel := context.WithCancel(t.Context())
+	testutil.Must(t, h.Write(startedCtx, func(tx *database.Tx) error {
 		cancel()
 		return insertAgent(tx, "too late to cancel")
 	}))
 	if got := agentIDs(t, h.DB); !slices.Equal(got, []string{"first", "too late to cancel"}) {
-		t.Errorf("kept %q", got)
+		t.Errorf("committed %q", got)
 	}
 }
 
-// TestWrite_nested: a Write inside a Write, which is a mistake, waits behind
-// itself as long as its context lets it, and is not begun.
+// TestWrite_nested checks that a Write inside a Write, which is a mistake, waits until
+// its context is done and never starts.
 func TestWrite_nested(t *testing.T) {
 	t.Parallel()
 	h := blockWriter(t, "")
@@ -301,17 +293,18 @@ func TestWrite_nested(t *testing.T) {
 		}()
 		err := h.Write(inner, func(tx *database.Tx) error { return insertAgent(tx, "inner") })
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("the inner change ended with %v", err)
+			t.Errorf("the inner write returned %v", err)
 		}
 		return insertAgent(tx, "outer")
 	})
 	h.finish()
 	if got := agentIDs(t, h.DB); !slices.Equal(got, []string{"first", "outer"}) {
-		t.Errorf("kept %q", got)
+		t.Errorf("committed %q", got)
 	}
 }
 
-// TestClose ends after what waits, refuses what comes later, and frees the file.
+// TestClose checks that Close waits for queued writes, that later writes fail, and that
+// the file can be opened again.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	h := blockWriter(t, "")
@@ -325,18 +318,18 @@ func TestClose(t *testing.T) {
 	testutil.Must(t, <-closed)
 	wantError(t, h.Write(t.Context(), late), "the database is closed")
 	if got := agentIDs(t, openDB(t, h.path)); !slices.Equal(got, []string{"first", "waiting"}) {
-		t.Errorf("kept %q", got)
+		t.Errorf("committed %q", got)
 	}
 }
 
-// TestWrite_diskFull: with no room for the file what needs more is refused in words, what
-// was written before stays, and there is more room later.
+// TestWrite_diskFull checks that a write to a full disk returns UNAVAILABLE, that earlier
+// writes stay, and that writes succeed again when there is space.
 func TestWrite_diskFull(t *testing.T) {
 	t.Parallel()
 	db, err := database.Open(t.Context(), filepath.Join(t.TempDir(), "a.db"), slog.New(slog.DiscardHandler))
 	testutil.Must(t, err)
 	defer func() { testutil.Must(t, db.Close()) }()
-	testutil.Must(t, db.LimitPages(1)) // to as many as it has
+	testutil.Must(t, db.LimitPages(1)) // to the current size
 	written := 0
 	for err == nil {
 		if err = db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, strconv.Itoa(written)) }); err == nil {
@@ -344,11 +337,11 @@ func TestWrite_diskFull(t *testing.T) {
 		}
 	}
 	if models.CodeOf(err) != models.Unavailable || !strings.Contains(err.Error(), "disk") {
-		t.Errorf("it is refused with %v", err)
+		t.Errorf("got %v, want UNAVAILABLE", err)
 	}
 	testutil.Must(t, db.LimitPages(1<<30))
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "again") }))
 	if n := len(agentIDs(t, db)); n != written+1 {
-		t.Errorf("%d changes were kept, want %d", n, written+1)
+		t.Errorf("committed %d changes, want %d", n, written+1)
 	}
 }

@@ -13,27 +13,27 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestCommit_connectionLost: the connections of many writers break while they commit, some
-// before the engine hears of it and some after. What did not happen is done again,
-// what did is not, and each caller is told the truth. Once the server may have
-// been another in between, it is said that nobody knows.
+// TestCommit_connectionLost breaks the connections of many writers during the commit,
+// before or after the server receives it. Lost transactions are retried, committed
+// ones are not. If the server may have restarted, the error says that the outcome is
+// unknown.
 func TestCommit_connectionLost(t *testing.T) {
 	t.Parallel()
 	proxy, address := newProxy(t)
 	db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
 	testutil.Must(t, err)
 	t.Cleanup(func() { testutil.Must(t, db.Close()) })
-	const made, unknown = "the change was committed", "which may have succeeded"
-	var runs, hooks, kept, lost atomic.Int64
+	const committed, unknown = "the change was committed", "which may have succeeded"
+	var runs, hooks, observed, lost atomic.Int64
 	db.ObserveCommits(func(c database.CommitStats) {
 		if c.Err != nil {
 			lost.Add(1)
 		}
-		kept.Add(int64(c.Changes))
+		observed.Add(int64(c.Changes))
 	})
-	// write inserts an event of a kind and has its connection fail at the commit,
-	// which the answer to something waits for, or not.
-	write := func(kind string, how connFault, waits bool, also func(*database.Tx) error) error {
+	// write inserts an event of a kind and breaks the connection at the commit. If
+	// returning is true, the commit has a result to read.
+	write := func(kind string, fault connFault, returning bool, before func(*database.Tx) error) error {
 		first := true
 		return db.Write(t.Context(), func(tx *database.Tx) error {
 			runs.Add(1)
@@ -43,15 +43,15 @@ func TestCommit_connectionLost(t *testing.T) {
 			if err := tx.QueryRow("SELECT inet_client_port()", nil, &port); err != nil {
 				return err
 			}
-			if err := also(tx); err != nil {
+			if err := before(tx); err != nil {
 				return err
 			}
 			if first {
 				first = false
-				proxy.setFault(port, how)
+				proxy.setFault(port, fault)
 			}
 			const insert = "INSERT INTO events (kind, created_at) VALUES (?, 0)"
-			if waits {
+			if returning {
 				return tx.InsertReturning(insert+" RETURNING id", []any{kind}, &id)
 			}
 			return tx.ExecOne(insert, kind)
@@ -63,46 +63,47 @@ func TestCommit_connectionLost(t *testing.T) {
 		return n
 	}
 	const writers = 12
-	var writing sync.WaitGroup
+	var group sync.WaitGroup
 	for i := range writers {
 		for _, row := range []struct {
-			name  string
-			how   connFault
-			waits bool
-			says  string
+			name      string
+			fault     connFault
+			returning bool
+			wantErr   string
 		}{
-			{"well", noFault, false, ""},
-			{"deaf", resetAfterCommit, false, ""},
-			{"deaf and waiting", resetAfterCommit, true, made},
-			{"mute", resetBeforeCommit, false, ""},
-			{"mute and waiting", resetBeforeCommit, true, ""},
+			{"no fault", noFault, false, ""},
+			{"reset after", resetAfterCommit, false, ""},
+			{"reset after, returning", resetAfterCommit, true, committed},
+			{"reset before", resetBeforeCommit, false, ""},
+			{"reset before, returning", resetBeforeCommit, true, ""},
 		} {
-			writing.Go(func() {
+			group.Go(func() {
 				kind := fmt.Sprint(row.name, i)
-				err := write(kind, row.how, row.waits, nothing)
-				if (err == nil) != (row.says == "") || err != nil && (models.CodeOf(err) != models.Unavailable || !strings.Contains(err.Error(), row.says)) {
-					t.Errorf("%s: got %v, want %q", kind, err, row.says)
+				err := write(kind, row.fault, row.returning, nothing)
+				if (err == nil) != (row.wantErr == "") || err != nil && (models.CodeOf(err) != models.Unavailable || !strings.Contains(err.Error(), row.wantErr)) {
+					t.Errorf("%s: got %v, want %q", kind, err, row.wantErr)
 				}
 				if n := count(kind); n != 1 {
-					t.Errorf("%s happened %d times", kind, n)
+					t.Errorf("%s was committed %d times", kind, n)
 				}
 			})
 		}
 	}
-	writing.Wait()
-	// The mute ones ran twice, and those whose answer was lost ran no hooks.
+	group.Wait()
+	// Transactions reset before the commit ran twice. Those with a lost result ran no
+	// hooks.
 	if runs.Load() != writers*7 || hooks.Load() != writers*4 {
 		t.Errorf("%d runs, %d hooks; want %d and %d", runs.Load(), hooks.Load(), writers*7, writers*4)
 	}
 
 	restart := func(tx *database.Tx) error { return tx.Exec("SELECT pg_stat_reset_shared('bgwriter')").Error } // as after a crash
-	for _, how := range []connFault{resetAfterCommit, resetBeforeCommit} {
-		kind := fmt.Sprint("after a crash ", how)
-		if err := write(kind, how, false, restart); models.CodeOf(err) != models.Unavailable || !strings.Contains(err.Error(), unknown) {
+	for _, fault := range []connFault{resetAfterCommit, resetBeforeCommit} {
+		kind := fmt.Sprint("after a crash ", fault)
+		if err := write(kind, fault, false, restart); models.CodeOf(err) != models.Unavailable || !strings.Contains(err.Error(), unknown) {
 			t.Errorf("%s: got %v, want %q", kind, err, unknown)
 		}
 	}
-	if lost.Load() != writers+2 || kept.Load() != writers*4 {
-		t.Errorf("%d commits are counted as lost and %d as kept, want %d and %d", lost.Load(), kept.Load(), writers+2, writers*4)
+	if lost.Load() != writers+2 || observed.Load() != writers*4 {
+		t.Errorf("observed %d lost and %d successful commits, want %d and %d", lost.Load(), observed.Load(), writers+2, writers*4)
 	}
 }

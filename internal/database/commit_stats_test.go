@@ -16,24 +16,24 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestObserveCommits: who counts is told of each commit with as many changes as it kept.
+// TestObserveCommits checks that a commit is observed with its number of changes.
 func TestObserveCommits(t *testing.T) {
 	t.Parallel()
 	h := blockWriter(t, "")
-	var told []database.CommitStats
-	h.ObserveCommits(func(c database.CommitStats) { told = append(told, c) }) // the writer calls it, one after another
+	var commits []database.CommitStats
+	h.ObserveCommits(func(c database.CommitStats) { commits = append(commits, c) }) // the writer calls it serially
 	for _, id := range []string{"second", "third"} {
 		h.queueWrite(t, "", func(tx *database.Tx) error { return insertAgent(tx, id) })
 	}
-	h.queueWrite(t, "it is refused", func(*database.Tx) error { return errors.New("it is refused") })
+	h.queueWrite(t, "it fails", func(*database.Tx) error { return errors.New("it fails") })
 	h.finish()
-	if len(told) != 1 || told[0].Changes != 3 || told[0].Err != nil || told[0].Duration <= 0 {
-		t.Errorf("told of %+v, want one commit of three changes", told)
+	if len(commits) != 1 || commits[0].Changes != 3 || commits[0].Err != nil || commits[0].Duration <= 0 {
+		t.Errorf("observed %+v, want one commit of three changes", commits)
 	}
 }
 
-// TestObserveCommits_bothEngines: on either engine every change that is kept is counted once,
-// however many are written at once.
+// TestObserveCommits_bothEngines checks on both engines that each committed write is
+// counted once, with concurrent writes.
 func TestObserveCommits_bothEngines(t *testing.T) {
 	t.Parallel()
 	db, err := database.Open(t.Context(), services.NewDatabase(t), slog.New(slog.DiscardHandler))
@@ -46,7 +46,7 @@ func TestObserveCommits_bothEngines(t *testing.T) {
 		defer mu.Unlock()
 		changes += c.Changes
 		if c.Err != nil || c.Duration <= 0 {
-			t.Errorf("told of %+v", c)
+			t.Errorf("observed %+v", c)
 		}
 	})
 	var group sync.WaitGroup
@@ -60,14 +60,14 @@ func TestObserveCommits_bothEngines(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	if changes != len(ids) {
-		t.Errorf("%d changes were counted, %d were kept", changes, len(ids))
+		t.Errorf("observed %d changes, want %d", changes, len(ids))
 	}
-	if inUse, most := db.Connections(); inUse < 0 || inUse > most || most < 1 {
-		t.Errorf("%d connections of %d are in use", inUse, most)
+	if inUse, limit := db.Connections(); inUse < 0 || inUse > limit || limit < 1 {
+		t.Errorf("%d connections of %d are in use", inUse, limit)
 	}
 }
 
-// TestReadQueueStats counts what waits, and for how long it has been due.
+// TestReadQueueStats checks the number of jobs per queue and state, and their lag.
 func TestReadQueueStats(t *testing.T) {
 	t.Parallel()
 	db, err := database.Open(t.Context(), services.NewDatabase(t), slog.New(slog.DiscardHandler))
@@ -79,22 +79,22 @@ func TestReadQueueStats(t *testing.T) {
 		tx.Enqueue(job{Name: "later"}, &river.InsertOpts{Queue: "b", ScheduledAt: time.Now().Add(time.Hour)})
 		return nil
 	}))
-	found := map[string]database.QueueStats{}
-	testutil.Must(t, db.Snapshot(t.Context(), func(state *database.Snapshot) error {
-		queues, err := database.ReadQueueStats(state)
+	stats := map[string]database.QueueStats{}
+	testutil.Must(t, db.Snapshot(t.Context(), func(snapshot *database.Snapshot) error {
+		queues, err := database.ReadQueueStats(snapshot)
 		for _, q := range queues {
-			found[q.Queue+" "+string(q.State)] = q
+			stats[q.Queue+" "+string(q.State)] = q
 		}
 		return err
 	}))
-	due, later := found["a "+string(rivertype.JobStateAvailable)], found["b "+string(rivertype.JobStateScheduled)]
-	if old, ok := found["a "+string(rivertype.JobStateScheduled)]; ok { // the engine has yet to say that it is due
-		due.Jobs, due.Lag = due.Jobs+old.Jobs, old.Lag
+	due, later := stats["a "+string(rivertype.JobStateAvailable)], stats["b "+string(rivertype.JobStateScheduled)]
+	if scheduled, ok := stats["a "+string(rivertype.JobStateScheduled)]; ok { // River has not made it available yet
+		due.Jobs, due.Lag = due.Jobs+scheduled.Jobs, scheduled.Lag
 	}
 	if due.Jobs != 2 || due.Lag < 59*time.Minute || due.Lag > 61*time.Minute {
-		t.Errorf("due are %+v", found)
+		t.Errorf("stats of due jobs are %+v", stats)
 	}
 	if later.Jobs != 1 || later.Lag != 0 {
-		t.Errorf("later are %+v", found)
+		t.Errorf("stats of later jobs are %+v", stats)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestOpen_pragmas: what is acknowledged is on the disk, and the laws that tables
-// state are kept.
+// TestOpen_pragmas checks the settings of the write connection: durable commits and
+// enforced foreign keys.
 func TestOpen_pragmas(t *testing.T) {
 	t.Parallel()
 	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
@@ -31,31 +31,31 @@ func TestOpen_pragmas(t *testing.T) {
 	wantError(t, err, "foreign key")
 }
 
-// TestSnapshot_concurrent: four read at once, none of them can write, and each sees one state,
-// whatever is written meanwhile.
+// TestSnapshot_concurrent checks that four snapshots can be read at the same time, are
+// read-only, and do not see later writes.
 func TestSnapshot_concurrent(t *testing.T) {
 	t.Parallel()
 	const readers = 4
 	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "before") }))
-	var reading, group sync.WaitGroup
+	var started, group sync.WaitGroup
 	written := make(chan struct{})
-	reading.Add(readers)
+	started.Add(readers)
 	for range readers {
 		group.Go(func() {
-			err := db.Snapshot(t.Context(), func(state *database.Snapshot) error {
-				seen := func() (ids []string) {
-					if err := state.Model(&models.Agent{}).Pluck("id", &ids).Error; err != nil {
+			err := db.Snapshot(t.Context(), func(snapshot *database.Snapshot) error {
+				readIDs := func() (ids []string) {
+					if err := snapshot.Model(&models.Agent{}).Pluck("id", &ids).Error; err != nil {
 						t.Error(err)
 					}
 					return ids
 				}
-				before := seen()
-				reading.Done()
+				before := readIDs()
+				started.Done()
 				<-written
-				wantError(t, state.Exec("DELETE FROM agents").Error, "readonly database")
-				if after := seen(); strings.Join(before, " ") != "before" || len(after) != len(before) {
-					t.Errorf("a snapshot has %q, then %q", before, after)
+				wantError(t, snapshot.Exec("DELETE FROM agents").Error, "readonly database")
+				if after := readIDs(); strings.Join(before, " ") != "before" || len(after) != len(before) {
+					t.Errorf("a snapshot returned %q, then %q", before, after)
 				}
 				return nil
 			})
@@ -64,11 +64,11 @@ func TestSnapshot_concurrent(t *testing.T) {
 			}
 		})
 	}
-	reading.Wait()
-	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "meanwhile") }))
+	started.Wait()
+	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "later") }))
 	close(written)
 	group.Wait()
 	if got := agentIDs(t, db); len(got) != 2 {
-		t.Errorf("afterwards there are %q", got)
+		t.Errorf("agents are %q, want 2", got)
 	}
 }

@@ -22,7 +22,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// openDB opens the store at path, which is closed with the test.
+// openDB opens the database at path and closes it when the test ends.
 func openDB(t *testing.T, path string) *database.DB {
 	t.Helper()
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
@@ -31,12 +31,12 @@ func openDB(t *testing.T, path string) *database.DB {
 	return db
 }
 
-// insertAgent writes an agent with an id, by which the tests tell what was kept.
+// insertAgent inserts an agent. Tests use its ID to check which writes are committed.
 func insertAgent(tx *database.Tx, id string) error {
 	return tx.Create(&models.Agent{ID: id, Name: id, Capabilities: []string{}, PricePerTask: 1}).Error
 }
 
-// agentIDs returns the ids of the agents there are.
+// agentIDs returns the IDs of all agents.
 func agentIDs(t *testing.T, db *database.DB) []string {
 	t.Helper()
 	var ids []string
@@ -44,12 +44,12 @@ func agentIDs(t *testing.T, db *database.DB) []string {
 	return ids
 }
 
-// TestWrite_isolatesConcurrentFailures has many changes share commits; one that fails or panics takes
-// nothing of its neighbours along.
+// TestWrite_isolatesConcurrentFailures checks that a write that fails or panics does not
+// affect others in the same commit.
 func TestWrite_isolatesConcurrentFailures(t *testing.T) {
 	t.Parallel()
 	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
-	broken := errors.New("broken")
+	errTest := errors.New("test error")
 	var committed sync.Map
 	var group sync.WaitGroup
 	for i := range 200 {
@@ -62,10 +62,10 @@ func TestWrite_isolatesConcurrentFailures(t *testing.T) {
 				}
 				switch i % 5 {
 				case 1:
-					return broken
+					return errTest
 				case 2:
-					panic("the change is broken")
-				case 3: // a statement that fails is not the end of the change
+					panic("the write panics")
+				case 3: // a failed statement does not fail the write
 					_ = insertAgent(tx, id)
 				}
 				return nil
@@ -73,28 +73,28 @@ func TestWrite_isolatesConcurrentFailures(t *testing.T) {
 			_, hooked := committed.Load(id)
 			switch i % 5 {
 			case 1:
-				if !errors.Is(err, broken) || hooked {
-					t.Errorf("%s ended with %v, its hook ran: %t", id, err, hooked)
+				if !errors.Is(err, errTest) || hooked {
+					t.Errorf("%s returned %v, its hook ran: %t", id, err, hooked)
 				}
 			case 2:
-				if err == nil || !strings.Contains(err.Error(), "the change is broken") || hooked {
-					t.Errorf("%s ended with %v, its hook ran: %t", id, err, hooked)
+				if err == nil || !strings.Contains(err.Error(), "the write panics") || hooked {
+					t.Errorf("%s returned %v, its hook ran: %t", id, err, hooked)
 				}
 			default:
 				if err != nil || !hooked {
-					t.Errorf("%s ended with %v, its hook ran: %t", id, err, hooked)
+					t.Errorf("%s returned %v, its hook ran: %t", id, err, hooked)
 				}
 			}
 		})
 	}
 	group.Wait()
 	if n := len(agentIDs(t, db)); n != 120 {
-		t.Errorf("%d changes were kept, want 120", n)
+		t.Errorf("committed %d writes, want 120", n)
 	}
 }
 
-// TestWrite_order: changes are applied in the order they came, and hooks run in
-// it, each after the commit of what it is about.
+// TestWrite_order checks that writes and their hooks run in arrival order, and that hooks
+// run after the commit.
 func TestWrite_order(t *testing.T) {
 	t.Parallel()
 	db := openDB(t, filepath.Join(t.TempDir(), "a.db"))
@@ -119,28 +119,28 @@ func TestWrite_order(t *testing.T) {
 	write("first", true)
 	<-entered
 	if got := agentIDs(t, db); len(got) != 0 {
-		t.Errorf("%q can be read before the commit", got)
+		t.Errorf("%q is visible before the commit", got)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	group.Go(func() {
 		if err := db.Write(cancelled, func(tx *database.Tx) error { return insertAgent(tx, "cancelled") }); !errors.Is(err, context.Canceled) {
-			t.Errorf("a cancelled change ended with %v", err)
+			t.Errorf("a cancelled write returned %v", err)
 		}
 	})
 	write("second", false)
 	close(release)
 	group.Wait()
 	if got := agentIDs(t, db); !slices.Equal(got, []string{"first", "second"}) || !slices.Equal(order, []string{"first", "second"}) {
-		t.Errorf("kept %q, hooks ran %q", got, order)
+		t.Errorf("committed %q, hooks ran %q", got, order)
 	}
 }
 
-// TestOpen_afterCrash: what was acknowledged is in the files as they are at that moment,
-// and what was under way is not; a job that was running is given back.
+// TestOpen_afterCrash opens the files that a crash leaves. They hold acknowledged writes
+// and not the current one. A running job becomes available again.
 func TestOpen_afterCrash(t *testing.T) {
 	t.Parallel()
-	dir, after := t.TempDir(), t.TempDir()
+	dir, crashed := t.TempDir(), t.TempDir()
 	db := openDB(t, filepath.Join(dir, "a.db"))
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
 		tx.Enqueue(job{}, nil)
@@ -150,26 +150,26 @@ func TestOpen_afterCrash(t *testing.T) {
 		return tx.Exec("UPDATE river_job SET state = 'running'").Error
 	}))
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
-		testutil.Must(t, insertAgent(tx, "under way"))
+		testutil.Must(t, insertAgent(tx, "uncommitted"))
 		for _, name := range []string{"a.db", "a.db-wal"} {
-			copyFile(t, filepath.Join(dir, name), filepath.Join(after, name))
+			copyFile(t, filepath.Join(dir, name), filepath.Join(crashed, name))
 		}
 		return nil
 	}))
-	recovered := openDB(t, filepath.Join(after, "a.db"))
+	recovered := openDB(t, filepath.Join(crashed, "a.db"))
 	if got := agentIDs(t, recovered); !slices.Equal(got, []string{"acknowledged"}) {
-		t.Errorf("after the crash there are %q", got)
+		t.Errorf("after the crash the agents are %q", got)
 	}
 	_, err := recovered.NewJobClient(t.Context(), &river.Config{})
 	testutil.Must(t, err)
 	var states []string
 	testutil.Must(t, recovered.Read(t.Context()).Table("river_job").Pluck("state", &states).Error)
 	if !slices.Equal(states, []string{"available"}) {
-		t.Errorf("the job is %q", states)
+		t.Errorf("the states of the jobs are %q", states)
 	}
 }
 
-// job is what a test queues.
+// job is a job of the tests.
 type job struct {
 	Name string `json:"of"`
 }
@@ -177,13 +177,13 @@ type job struct {
 // Kind names the job.
 func (job) Kind() string { return "test" }
 
-// TestOpen_errors what it could not serve without loss, and says why.
+// TestOpen_errors checks that Open rejects files that it cannot use safely.
 func TestOpen_errors(t *testing.T) {
 	t.Parallel()
-	served := filepath.Join(t.TempDir(), "served.db")
-	db := openDB(t, served)
-	for says, path := range map[string]string{
-		"another process is using it": served,
+	inUse := filepath.Join(t.TempDir(), "served.db")
+	db := openDB(t, inUse)
+	for want, path := range map[string]string{
+		"another process is using it": inUse,
 		"not a database":              nonDatabaseFile(t),
 		"the file is damaged":         damagedFile(t),
 		"upgrade the program":         newerDatabase(t),
@@ -195,24 +195,24 @@ func TestOpen_errors(t *testing.T) {
 		if err == nil {
 			testutil.Must(t, opened.Close())
 		}
-		if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("got %v, want a line with %q", err, says)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("got %v, want one line with %q", err, want)
 		}
 	}
 	testutil.Must(t, db.Ping(t.Context()))
 }
 
-// TestOpen_foreignFileUnchanged leaves not an AgentMarket database as it was, to the byte.
+// TestOpen_foreignFileUnchanged checks that Open does not change another program's file.
 func TestOpen_foreignFileUnchanged(t *testing.T) {
 	t.Parallel()
 	path := foreignDatabase(t)
 	before, err := os.ReadFile(path)
 	testutil.Must(t, err)
 	if _, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler)); err == nil {
-		t.Fatal("it was opened")
+		t.Fatal("Open succeeded")
 	}
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
-		t.Errorf("it was written to (%v)", err)
+		t.Errorf("the file has changed (%v)", err)
 	}
 }
 
@@ -233,7 +233,7 @@ func damagedFile(t *testing.T) string {
 	return path
 }
 
-// foreignDatabase makes not an AgentMarket database.
+// foreignDatabase creates the database of another program.
 func foreignDatabase(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
@@ -244,7 +244,7 @@ func foreignDatabase(t *testing.T) string {
 	return path
 }
 
-// newerDatabase makes a store as a program of a later version would leave it.
+// newerDatabase creates a database with a newer schema version.
 func newerDatabase(t *testing.T) string {
 	t.Helper()
 	from, to := filepath.Join(t.TempDir(), "a.db"), filepath.Join(t.TempDir(), "a.db")
@@ -257,7 +257,7 @@ func newerDatabase(t *testing.T) string {
 	return to
 }
 
-// closedDatabase makes a store with rows in it and closes it.
+// closedDatabase creates a database with an agent and closes it.
 func closedDatabase(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
@@ -268,8 +268,8 @@ func closedDatabase(t *testing.T) string {
 	return path
 }
 
-// TestInspect reads a store that is served, and one that is not there is made by
-// nobody.
+// TestInspect checks that Inspect reads a database in use and does not create a missing
+// file.
 func TestInspect(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.db")
@@ -278,22 +278,22 @@ func TestInspect(t *testing.T) {
 	}
 	db := openDB(t, path)
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
-	testutil.Must(t, database.Inspect(t.Context(), path, func(state *database.Snapshot) error {
+	testutil.Must(t, database.Inspect(t.Context(), path, func(snapshot *database.Snapshot) error {
 		var n int64
-		if err := state.Model(&models.Agent{}).Count(&n).Error; err != nil || n != 1 {
-			t.Errorf("counts %d (%v)", n, err)
+		if err := snapshot.Model(&models.Agent{}).Count(&n).Error; err != nil || n != 1 {
+			t.Errorf("found %d agents (%v), want 1", n, err)
 		}
 		return nil
 	}))
 }
 
-// TestInspect_newerSchema: what a program of a later version left is neither read, backed
-// up nor restored.
+// TestInspect_newerSchema checks that a newer database is not inspected, backed up or
+// restored.
 func TestInspect_newerSchema(t *testing.T) {
 	t.Parallel()
 	path, dir := newerDatabase(t), t.TempDir()
 	check := func(*database.Snapshot) error {
-		t.Error("it was looked into")
+		t.Error("check was called")
 		return nil
 	}
 	for name, err := range map[string]error{
@@ -306,11 +306,11 @@ func TestInspect_newerSchema(t *testing.T) {
 		}
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v (%v)", left, err)
+		t.Errorf("files left behind: %v (%v)", left, err)
 	}
 }
 
-// TestInspect_newerSchemaPostgres is the same there.
+// TestInspect_newerSchemaPostgres is TestInspect_newerSchema on PostgreSQL.
 func TestInspect_newerSchemaPostgres(t *testing.T) {
 	t.Parallel()
 	address := services.NewPostgresDatabase(t)

@@ -10,14 +10,14 @@ import (
 )
 
 // AddMigration adds a migration to the program until the test ends. Call it after
-// services.Address, which makes the template store. The test must not be parallel:
-// parallel tests run only after it.
+// services.NewDatabase, which creates the template database. The test must not be
+// parallel: parallel tests run only after it.
 func AddMigration(t *testing.T, name, text string) {
 	t.Helper()
-	t.Setenv("AGENTMARKET_TEST_MIGRATION", name) // it fails in a parallel test
+	t.Setenv("AGENTMARKET_TEST_MIGRATION", name) // panics in a parallel test
 	files := fstest.MapFS{}
-	for _, of := range []dialect{sqliteDialect, postgresDialect} {
-		names, err := fs.Glob(embedded, of.folder+"/*.sql")
+	for _, d := range []dialect{sqliteDialect, postgresDialect} {
+		names, err := fs.Glob(embedded, d.folder+"/*.sql")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -28,43 +28,43 @@ func AddMigration(t *testing.T, name, text string) {
 			}
 			files[name] = &fstest.MapFile{Data: content}
 		}
-		files[of.folder+"/"+name] = &fstest.MapFile{Data: []byte(text)}
+		files[d.folder+"/"+name] = &fstest.MapFile{Data: []byte(text)}
 	}
 	migrations = files
 	t.Cleanup(func() { migrations = embedded })
 }
 
-// MigratePostgres brings a schema up to date, waiting so long for each lock.
-func MigratePostgres(ctx context.Context, address string, within time.Duration) error {
+// MigratePostgres applies pending migrations with a lock timeout.
+func MigratePostgres(ctx context.Context, address string, timeout time.Duration) error {
 	s, _, err := dialPostgres(ctx, address, nil)
 	if err != nil {
 		return err
 	}
 	defer s.closePools()
-	return s.migrate(ctx, within)
+	return s.migrate(ctx, timeout)
 }
 
-// MaxBatch is how many changes share one commit at most.
+// MaxBatch is the maximum number of writes in one commit.
 const MaxBatch = maxBatch
 
-// Closing is closed once Close has been called.
+// Closing returns a channel that Close closes.
 func (db *DB) Closing() <-chan struct{} { return db.closing }
 
-// IsRolledBack reports whether the engine has answered that a transaction is not
+// IsRolledBack reports whether the server has confirmed that a transaction is not
 // committed.
 func IsRolledBack(err error) bool { return isRolledBack(err) }
 
-// InDifferentBuckets reports whether a change of one row is not taken for one of the other.
+// InDifferentBuckets reports whether two rows have different buckets.
 func (db *DB) InDifferentBuckets(table, id, otherTable, other string) bool {
 	return db.rowVersions.bucket(table, id) != db.rowVersions.bucket(otherTable, other)
 }
 
-// LimitPages lets the file have so many pages from now on, or as many as it has.
-func (db *DB) LimitPages(most int) error {
-	return db.writer.Exec(fmt.Sprint("PRAGMA max_page_count = ", most)).Error
+// LimitPages limits the size of the file, but not below its current size.
+func (db *DB) LimitPages(pages int) error {
+	return db.writer.Exec(fmt.Sprint("PRAGMA max_page_count = ", pages)).Error
 }
 
-// Reconnect has the writing connection replaced by a new one.
+// Reconnect replaces the write connection by a new one.
 func (db *DB) Reconnect() error {
 	pool, err := db.writer.DB()
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestFileLock_removedWhileOpen: whoever has opened the file of a lock before its owner took it away
-// does not get a lock that nobody else would see. A file that was there before stays.
+// TestFileLock_removedWhileOpen checks that a lock file that was opened before its owner
+// removed it cannot be locked. A lock file that existed before is not removed.
 func TestFileLock_removedWhileOpen(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "market.db")
@@ -17,21 +17,21 @@ func TestFileLock_removedWhileOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	late, err := openLockFile(path)
+	second, err := openLockFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if late.acquire() == nil {
-		t.Error("two have the lock")
+	if second.acquire() == nil {
+		t.Error("two locks of one file")
 	}
 	if err := first.releaseAndRemove(); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(path + ".lock"); err == nil {
-		t.Error("its file is left")
+		t.Error("the lock file still exists")
 	}
-	if late.acquire() == nil {
-		t.Error("a lock on what nobody finds was given")
+	if second.acquire() == nil {
+		t.Error("locked a removed file")
 	}
 	if err := os.WriteFile(path+".lock", nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -44,9 +44,9 @@ func TestFileLock_removedWhileOpen(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(path + ".lock"); err != nil {
-		t.Errorf("what was there before is not: %v", err)
+		t.Errorf("the existing lock file was removed: %v", err)
 	}
-	if err := late.release(); err != nil {
+	if err := second.release(); err != nil {
 		t.Error(err)
 	}
 }

@@ -16,11 +16,10 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestMigrate_lockTimeout: a migration does not wait for ever, and everybody behind it, for
-// somebody who reads a table. It says so in one line and has changed nothing; once that
-// one is gone it is made, also at the start of a server.
+// TestMigrate_lockTimeout checks that a migration times out while a transaction reads its
+// table, and changes nothing. It succeeds after that transaction ends.
 func TestMigrate_lockTimeout(t *testing.T) { // not parallel: see AddMigration
-	const older = 1 // the second migration changes the table tasks
+	const first = 1 // the second migration changes the table tasks
 	address := services.NewPostgresDatabase(t)
 	database.AddMigration(t, second, secondText)
 	pool, err := pgxpool.New(t.Context(), address)
@@ -33,32 +32,32 @@ func TestMigrate_lockTimeout(t *testing.T) { // not parallel: see AddMigration
 	}
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS("migrations/postgres"))
 	testutil.Must(t, err)
-	_, err = provider.UpTo(t.Context(), older)
+	_, err = provider.UpTo(t.Context(), first)
 	testutil.Must(t, err)
-	reading, err := pool.Begin(t.Context())
+	reader, err := pool.Begin(t.Context())
 	testutil.Must(t, err)
-	_, err = reading.Exec(t.Context(), "SELECT id FROM tasks")
+	_, err = reader.Exec(t.Context(), "SELECT id FROM tasks")
 	testutil.Must(t, err)
 
 	err = database.MigratePostgres(t.Context(), address, 50*time.Millisecond)
 	wantError(t, err, "could not lock a table within 50ms; nothing was changed: try again")
 	if err != nil && strings.Contains(err.Error(), "\n") {
-		t.Errorf("it takes several lines: %s", err)
+		t.Errorf("the error has several lines: %s", err)
 	}
 	version := func() int64 {
 		version, err := provider.GetDBVersion(t.Context())
 		testutil.Must(t, err)
 		return version
 	}
-	if v := version(); v != older {
+	if v := version(); v != first {
 		t.Errorf("the schema has version %d", v)
 	}
-	testutil.Must(t, reading.Rollback(t.Context()))
+	testutil.Must(t, reader.Rollback(t.Context()))
 	testutil.Must(t, database.MigratePostgres(t.Context(), address, 10*time.Second))
 	opened, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
 	testutil.Must(t, err)
 	testutil.Must(t, opened.Close())
-	if v := version(); v != older+1 {
+	if v := version(); v != first+1 {
 		t.Errorf("the schema has version %d", v)
 	}
 }

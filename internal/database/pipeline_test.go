@@ -18,8 +18,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestExecOne: a statement that goes out later than it is run counts all the same:
-// what comes after it sees it, and what is wrong with it leaves nothing behind.
+// TestExecOne checks that queued statements are visible to later statements, and that an
+// error rolls back the transaction.
 func TestExecOne(t *testing.T) {
 	t.Parallel()
 	const insert = "INSERT INTO agents (id, name, description, capabilities, price_per_task, endpoint_url, system_prompt, owner_email, created_at) VALUES (?, ?, '', '[]', 1, '', '', '', 0)"
@@ -27,16 +27,16 @@ func TestExecOne(t *testing.T) {
 	count := func(tx *database.Tx) (n int, err error) {
 		return n, tx.Raw("SELECT COUNT(*) FROM agents").Scan(&n).Error
 	}
-	broken := errors.New("broken")
+	errTest := errors.New("test error")
 	for _, row := range []struct {
-		name string
-		fn   func(tx *database.Tx) error
-		kept []string
-		says string // of the error
+		name    string
+		fn      func(tx *database.Tx) error
+		want    []string // IDs of the committed agents
+		wantErr string
 	}{
-		{"nothing", func(*database.Tx) error { return nil }, []string{"old"}, ""},
-		{"alone", func(tx *database.Tx) error { return tx.ExecOne(insert, "new", "n") }, []string{"new", "old"}, ""},
-		{"a row is read behind it", func(tx *database.Tx) error {
+		{"no statement", func(*database.Tx) error { return nil }, []string{"old"}, ""},
+		{"one statement", func(tx *database.Tx) error { return tx.ExecOne(insert, "new", "n") }, []string{"new", "old"}, ""},
+		{"a query after it", func(tx *database.Tx) error {
 			var name string
 			err := errors.Join(tx.ExecOne(insert, "new", "n"), tx.QueryRow("SELECT name FROM agents WHERE id = ?", []any{"new"}, &name))
 			if name != "n" {
@@ -44,14 +44,14 @@ func TestExecOne(t *testing.T) {
 			}
 			return err
 		}, []string{"new", "old"}, ""},
-		{"a row that is not there is no fault", func(tx *database.Tx) error {
+		{"a query without a row", func(tx *database.Tx) error {
 			var name string
 			if err := tx.QueryRow("SELECT name FROM agents WHERE id = ?", []any{"none"}, &name); !errors.Is(err, sql.ErrNoRows) {
 				t.Errorf("a missing row: %v", err)
 			}
 			return tx.ExecOne(insert, "new", "n")
 		}, []string{"new", "old"}, ""},
-		{"gorm reads behind it", func(tx *database.Tx) error {
+		{"a gorm query after it", func(tx *database.Tx) error {
 			if err := errors.Join(tx.ExecOne(insert, "new", "n"), tx.ExecOne(rename, "m", "new")); err != nil {
 				return err
 			}
@@ -61,7 +61,7 @@ func TestExecOne(t *testing.T) {
 			}
 			return err
 		}, []string{"new", "old"}, ""},
-		{"what it returns is there after the next row", func(tx *database.Tx) error {
+		{"a returned row", func(tx *database.Tx) error {
 			var id, name string
 			err := errors.Join(tx.InsertReturning(insert+" RETURNING id", []any{"new", "n"}, &id), tx.QueryRow("SELECT name FROM agents WHERE id = 'old'", nil, &name))
 			if id != "new" || name != "old" {
@@ -69,14 +69,14 @@ func TestExecOne(t *testing.T) {
 			}
 			return err
 		}, []string{"new", "old"}, ""},
-		{"fn fails", func(tx *database.Tx) error { return errors.Join(tx.ExecOne(insert, "new", "n"), broken) }, []string{"old"}, "broken"},
-		{"no row", func(tx *database.Tx) error {
+		{"fn fails", func(tx *database.Tx) error { return errors.Join(tx.ExecOne(insert, "new", "n"), errTest) }, []string{"old"}, "test error"},
+		{"no row changed", func(tx *database.Tx) error {
 			return errors.Join(tx.ExecOne(insert, "new", "n"), tx.ExecOne(rename, "m", "none"))
 		}, []string{"old"}, services.ForEngine("changed 0 rows", "division by zero")},
-		{"no row, and another statement behind it", func(tx *database.Tx) error {
+		{"no row changed, then another statement", func(tx *database.Tx) error {
 			return errors.Join(tx.ExecOne(rename, "m", "none"), tx.ExecOne(insert, "new", "n"))
 		}, []string{"old"}, services.ForEngine("changed 0 rows", "division by zero")},
-		{"twice the same", func(tx *database.Tx) error {
+		{"a duplicate key", func(tx *database.Tx) error {
 			return errors.Join(tx.ExecOne(insert, "new", "n"), tx.ExecOne(insert, "new", "n"))
 		}, []string{"old"}, services.ForEngine("UNIQUE", "23505")},
 	} {
@@ -89,18 +89,18 @@ func TestExecOne(t *testing.T) {
 				tx.OnCommit(func() { hooked = true })
 				return row.fn(tx)
 			})
-			if (err == nil) != (row.says == "") || err != nil && !strings.Contains(err.Error(), row.says) {
-				t.Errorf("got %v, want %q", err, row.says)
+			if (err == nil) != (row.wantErr == "") || err != nil && !strings.Contains(err.Error(), row.wantErr) {
+				t.Errorf("got %v, want %q", err, row.wantErr)
 			}
-			if got := agentIDs(t, db); !slices.Equal(got, row.kept) || hooked != (err == nil) {
-				t.Errorf("kept %v, want %v; hooks ran: %v", got, row.kept, hooked)
+			if got := agentIDs(t, db); !slices.Equal(got, row.want) || hooked != (err == nil) {
+				t.Errorf("committed %v, want %v; hooks ran: %v", got, row.want, hooked)
 			}
 		})
 	}
 }
 
-// TestWrite_ignoredStatementError: on PostgreSQL a transaction in which a statement failed is
-// over, whether fn says so or not.
+// TestWrite_ignoredStatementError checks that on PostgreSQL a failed statement fails the
+// transaction, even if fn ignores the error.
 func TestWrite_ignoredStatementError(t *testing.T) {
 	t.Parallel()
 	for _, failing := range []func(*database.Tx) error{
@@ -115,13 +115,12 @@ func TestWrite_ignoredStatementError(t *testing.T) {
 			return nil
 		})
 		if err == nil || models.AsError(err).Code == models.Unavailable || len(agentIDs(t, db)) != 0 {
-			t.Errorf("got %v, kept %v", err, agentIDs(t, db))
+			t.Errorf("got %v, committed %v", err, agentIDs(t, db))
 		}
 	}
 }
 
-// TestIsRolledBack: a transaction is begun again, or said not to have happened, only
-// when the engine itself has said so.
+// TestIsRolledBack checks that only a confirmation of the server counts as a rollback.
 func TestIsRolledBack(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -139,7 +138,7 @@ func TestIsRolledBack(t *testing.T) {
 		{io.ErrUnexpectedEOF, false},
 	} {
 		if got := database.IsRolledBack(row.err); got != row.want {
-			t.Errorf("%v: refused: %v", row.err, got)
+			t.Errorf("%v: rolled back is %v", row.err, got)
 		}
 	}
 }

@@ -18,25 +18,25 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// openReplicas opens a database as so many processes do at once.
+// openReplicas opens a database n times concurrently, like n processes.
 func openReplicas(t *testing.T, n int) []*database.DB {
 	t.Helper()
 	address := services.NewPostgresDatabase(t)
-	all := make([]*database.DB, n)
+	dbs := make([]*database.DB, n)
 	var group sync.WaitGroup
-	for i := range all {
+	for i := range dbs {
 		group.Go(func() {
 			db, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			all[i] = db
+			dbs[i] = db
 		})
 	}
 	group.Wait()
 	t.Cleanup(func() {
-		for _, db := range all {
+		for _, db := range dbs {
 			if db != nil {
 				testutil.Must(t, db.Close())
 			}
@@ -45,22 +45,21 @@ func openReplicas(t *testing.T, n int) []*database.DB {
 	if t.Failed() {
 		t.FailNow()
 	}
-	return all
+	return dbs
 }
 
-// TestAssignCursors_concurrent: writers commit in another order than they write in, and
-// several processes give cursors at once. Who reads after the last cursor seen
-// gets every event once, and who goes by ids, as this test shows of itself,
-// does not.
+// TestAssignCursors_concurrent assigns cursors in several processes while writers commit
+// in a different order than they insert. A reader by cursor gets every event once. To
+// prove that the test is effective, a reader by ID must miss events.
 func TestAssignCursors_concurrent(t *testing.T) {
 	t.Parallel()
 	dbs := openReplicas(t, 2)
 	const writers, each = 32, 40
 	var group sync.WaitGroup
 	ctx, stop := context.WithCancel(t.Context())
-	var reading sync.WaitGroup
+	var assigning sync.WaitGroup
 	for _, db := range dbs {
-		reading.Go(func() {
+		assigning.Go(func() {
 			for ctx.Err() == nil {
 				if _, err := db.AssignCursors(ctx, true); err != nil && ctx.Err() == nil {
 					t.Error(err)
@@ -69,11 +68,11 @@ func TestAssignCursors_concurrent(t *testing.T) {
 		})
 	}
 	var byCursor, byID []int64
-	read := func(column string, last *int64, into *[]int64) {
+	read := func(column string, last *int64, ids *[]int64) {
 		var page []models.Event
 		testutil.Must(t, dbs[0].Read(t.Context()).Where(column+" > ? AND seq IS NOT NULL", *last).Order(column).Find(&page).Error)
 		for i := range page {
-			*into = append(*into, page[i].ID)
+			*ids = append(*ids, page[i].ID)
 			*last = page[i].Seq
 			if column == "id" {
 				*last = page[i].ID
@@ -112,7 +111,7 @@ func TestAssignCursors_concurrent(t *testing.T) {
 		read("id", &id, &byID)
 	}
 	stop()
-	reading.Wait()
+	assigning.Wait()
 	_, err := dbs[0].AssignCursors(t.Context(), true)
 	testutil.Must(t, err)
 	read("seq", &cursor, &byCursor)
@@ -125,20 +124,20 @@ func TestAssignCursors_concurrent(t *testing.T) {
 	slices.Sort(all)
 	slices.Sort(byCursor)
 	if !slices.Equal(all, byCursor) {
-		t.Errorf("%d events were written, by cursor %d were read", len(all), len(byCursor))
+		t.Errorf("wrote %d events, read %d by cursor", len(all), len(byCursor))
 	}
 	if len(byID) == len(all) {
-		t.Error("the reader by id skipped nothing either: the test puts nothing to the proof")
+		t.Error("the reader by ID missed no event, so the test proves nothing")
 	}
 	var head int64
 	testutil.Must(t, dbs[0].Read(t.Context()).Raw("SELECT MAX(seq) FROM events").Scan(&head).Error)
 	if head != int64(len(all)) {
-		t.Errorf("the last cursor is %d, want %d: numbers without a gap", head, len(all))
+		t.Errorf("the last cursor is %d, want %d without gaps", head, len(all))
 	}
 }
 
-// TestWrite_retriesDeadlocks: transactions that lock each other out are run again until
-// each has been done once.
+// TestWrite_retriesDeadlocks checks that deadlocked transactions are retried and committed
+// once.
 func TestWrite_retriesDeadlocks(t *testing.T) {
 	t.Parallel()
 	dbs := openReplicas(t, 2)
@@ -152,7 +151,7 @@ func TestWrite_retriesDeadlocks(t *testing.T) {
 	}))
 	var runs atomic.Int64
 	var group sync.WaitGroup
-	held := []chan struct{}{make(chan struct{}), make(chan struct{})}
+	locked := []chan struct{}{make(chan struct{}), make(chan struct{})}
 	for i, order := range [][]string{{"a", "b"}, {"b", "a"}} {
 		group.Go(func() {
 			first := true
@@ -162,10 +161,10 @@ func TestWrite_retriesDeadlocks(t *testing.T) {
 					if err := tx.Exec("UPDATE agents SET rating_count = rating_count + 1 WHERE id = ?", id).Error; err != nil {
 						return err
 					}
-					if first { // each holds what the other wants
+					if first { // each has locked the row that the other needs
 						first = false
-						close(held[i])
-						<-held[1-i]
+						close(locked[i])
+						<-locked[1-i]
 					}
 				}
 				return nil
@@ -179,67 +178,55 @@ func TestWrite_retriesDeadlocks(t *testing.T) {
 	var counts []int64
 	testutil.Must(t, dbs[0].Read(t.Context()).Raw("SELECT rating_count FROM agents ORDER BY id").Scan(&counts).Error)
 	if !slices.Equal(counts, []int64{2, 2}) || runs.Load() < 3 {
-		t.Errorf("two transactions in %d runs left %v", runs.Load(), counts)
+		t.Errorf("after %d runs of two transactions the counts are %v", runs.Load(), counts)
 	}
 }
 
-// TestReplicas_heartbeat: the processes know of each other, and one that falls
-// silent is forgotten and its jobs are given back.
+// TestReplicas_heartbeat checks that processes are registered, and that a process without
+// heartbeats is removed and its jobs become available.
 func TestReplicas_heartbeat(t *testing.T) {
 	t.Parallel()
 	dbs := openReplicas(t, 3)
-	known := func() (ids []string) {
+	registered := func() (ids []string) {
 		testutil.Must(t, dbs[0].Read(t.Context()).Raw("SELECT id FROM replicas ORDER BY id").Scan(&ids).Error)
 		return ids
 	}
 	want := []string{dbs[0].ReplicaID(), dbs[1].ReplicaID(), dbs[2].ReplicaID()}
 	slices.Sort(want)
-	if got := known(); !slices.Equal(got, want) {
-		t.Errorf("known are %v, want %v", got, want)
+	if got := registered(); !slices.Equal(got, want) {
+		t.Errorf("registered replicas are %v, want %v", got, want)
 	}
 	testutil.Must(t, dbs[0].Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec(`INSERT INTO replicas (id, seen_at) VALUES ('silent', 0);
 			INSERT INTO river_job (kind, queue, max_attempts, args, state, attempted_by, attempt, attempted_at) VALUES
 				('k', 'q', 9, '{}', 'running', ARRAY['silent'], 1, now()), ('k', 'q', 9, '{}', 'running', ARRAY['silent', '` + dbs[1].ReplicaID() + `'], 2, now())`).Error
 	}))
-	ticker, late := time.NewTicker(20*time.Millisecond), time.After(30*time.Second)
-	defer ticker.Stop()
-	for slices.Contains(known(), "silent") {
-		select {
-		case <-ticker.C:
-		case <-late:
-			t.Fatal("the silent one is still known")
-		}
-	}
-	var states []string
-	for !slices.Equal(states, []string{"available", "running"}) {
+	testutil.Eventually(t, "the silent replica to be removed", func() bool { return !slices.Contains(registered(), "silent") })
+	testutil.Eventually(t, "the job of the silent replica to be released", func() bool {
+		var states []string
 		testutil.Must(t, dbs[0].Read(t.Context()).Raw("SELECT state FROM river_job ORDER BY id").Scan(&states).Error)
-		select {
-		case <-ticker.C:
-		case <-late:
-			t.Fatalf("the jobs are %v, want the silent one's given back", states)
-		}
-	}
+		return slices.Equal(states, []string{"available", "running"})
+	})
 }
 
-// TestRead_timeout: a read that gets no answer in time is refused as one that
-// the engine is away for; one that its caller gave up is not.
+// TestRead_timeout checks that a read that times out returns UNAVAILABLE, and that a
+// cancelled read does not.
 func TestRead_timeout(t *testing.T) {
 	t.Parallel()
 	db := openReplicas(t, 1)[0]
-	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	timeoutCtx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	gone, hangUp := context.WithCancel(t.Context())
-	hangUp()
-	var nothing string
-	for ctx, want := range map[context.Context]models.Code{late: models.Unavailable, gone: models.Internal} {
-		if err := db.Read(ctx).Raw("SELECT pg_sleep(60)::text").Scan(&nothing).Error; models.CodeOf(err) != want {
+	cancelledCtx, cancelNow := context.WithCancel(t.Context())
+	cancelNow()
+	var result string
+	for ctx, want := range map[context.Context]models.Code{timeoutCtx: models.Unavailable, cancelledCtx: models.Internal} {
+		if err := db.Read(ctx).Raw("SELECT pg_sleep(60)::text").Scan(&result).Error; models.CodeOf(err) != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }
 
-// TestOpen_postgresErrors: what cannot be served is one line, without the password.
+// TestOpen_postgresErrors checks that errors of Open are one line without the password.
 func TestOpen_postgresErrors(t *testing.T) {
 	t.Parallel()
 	foreign, newer, readOnly := services.NewPostgresDatabase(t), services.NewPostgresDatabase(t), services.NewPostgresDatabase(t)
@@ -258,7 +245,7 @@ func TestOpen_postgresErrors(t *testing.T) {
 	}
 	change(foreign, "DROP TABLE transfers CASCADE")
 	change(newer, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, true)")
-	for address, says := range map[string]string{
+	for address, want := range map[string]string{
 		foreign: "not an AgentMarket database",
 		newer:   "schema version 999 is newer than version",
 		readOnly + "&default_transaction_read_only=on":                     "read only",
@@ -271,8 +258,8 @@ func TestOpen_postgresErrors(t *testing.T) {
 		if err == nil {
 			testutil.Must(t, db.Close())
 		}
-		if text := fmt.Sprint(err); !strings.Contains(text, says) || strings.Contains(text, "\n") || strings.Contains(text, "secret") {
-			t.Errorf("got %s, want a line with %q", text, says)
+		if text := fmt.Sprint(err); !strings.Contains(text, want) || strings.Contains(text, "\n") || strings.Contains(text, "secret") {
+			t.Errorf("got %s, want one line with %q", text, want)
 		}
 	}
 }

@@ -16,24 +16,24 @@ type connFault int
 
 const (
 	noFault           connFault = iota
-	resetAfterCommit            // a commit gets through, and the client is reset instead of told
-	resetBeforeCommit           // what the client says does not get through, and it is reset
+	resetAfterCommit            // forward the commit, then reset the client instead of forwarding the reply
+	resetBeforeCommit           // reset the client without forwarding its next message
 )
 
-// proxy stands between processes and PostgreSQL, and fails when it is told to.
+// proxy forwards connections to PostgreSQL and breaks them on request.
 type proxy struct {
 	upstream string
 	listener net.Listener
 
 	mu       sync.Mutex
-	isDown   bool              // connections are reset, new ones too
-	faults   map[int]connFault // by the port that the engine sees
-	conns    map[int]func()    // resets each
-	rejected chan struct{}     // has one for each connection that was refused, as far as there is room
+	isDown   bool              // reset all connections, including new ones
+	faults   map[int]connFault // by client port as PostgreSQL sees it
+	conns    map[int]func()    // functions that reset a connection, by port
+	rejected chan struct{}     // one value per rejected connection, up to its capacity
 }
 
-// newProxy returns a proxy to a database of the test's own, and the address of the
-// database through it.
+// newProxy returns a proxy to a new database, and the address of the database through
+// the proxy.
 func newProxy(t *testing.T) (*proxy, string) {
 	t.Helper()
 	u, err := url.Parse(services.NewPostgresDatabase(t))
@@ -60,23 +60,23 @@ func newProxy(t *testing.T) (*proxy, string) {
 	return p, u.String()
 }
 
-// setDown resets all connections, and those to come, or lets them be.
-func (p *proxy) setDown(cut bool) {
+// setDown resets all current and new connections, or stops doing so.
+func (p *proxy) setDown(down bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.isDown = cut
+	p.isDown = down
 	for _, reset := range p.conns {
-		if cut {
+		if down {
 			reset()
 		}
 	}
 }
 
-// setFault has a connection fail from now on.
-func (p *proxy) setFault(port int, how connFault) {
+// setFault sets the fault of a connection.
+func (p *proxy) setFault(port int, fault connFault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.faults[port] = how
+	p.faults[port] = fault
 }
 
 func (p *proxy) faultOf(port int) connFault {
@@ -87,48 +87,49 @@ func (p *proxy) faultOf(port int) connFault {
 
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close() //nolint:errcheck // it may be reset already
-	engine, err := (&net.Dialer{}).Dial("tcp", p.upstream)
+	server, err := (&net.Dialer{}).Dial("tcp", p.upstream)
 	if err != nil {
 		return
 	}
-	defer engine.Close()                           //nolint:errcheck // it may be reset already
-	port := engine.LocalAddr().(*net.TCPAddr).Port //nolint:errcheck,forcetypeassert // it is TCP
+	defer server.Close()                           //nolint:errcheck // it may be reset already
+	port := server.LocalAddr().(*net.TCPAddr).Port //nolint:errcheck,forcetypeassert // it is TCP
 	var once sync.Once
 	reset := func() {
 		once.Do(func() {
 			_ = client.(*net.TCPConn).SetLinger(0) //nolint:errcheck,forcetypeassert // it is TCP
 			_ = client.Close()
-			_ = engine.Close()
+			_ = server.Close()
 		})
 	}
 	p.mu.Lock()
-	refused := p.isDown
+	rejected := p.isDown
 	p.conns[port] = reset
 	p.mu.Unlock()
-	if refused {
+	if rejected {
 		reset()
 		select {
 		case p.rejected <- struct{}{}:
 		default:
 		}
 	}
-	var passing sync.WaitGroup
-	passing.Go(func() { p.forward(port, client, engine, resetBeforeCommit, reset) })
-	passing.Go(func() { p.forward(port, engine, client, resetAfterCommit, reset) })
-	passing.Wait()
+	var forwarding sync.WaitGroup
+	forwarding.Go(func() { p.forward(port, client, server, resetBeforeCommit, reset) })
+	forwarding.Go(func() { p.forward(port, server, client, resetAfterCommit, reset) })
+	forwarding.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.conns, port)
 	delete(p.faults, port)
 }
 
-// forward hands on what one side sends until either is gone or the fault is there.
-func (p *proxy) forward(port int, from, to net.Conn, at connFault, reset func()) {
+// forward copies data from one side to the other until a side is closed or the fault
+// occurs.
+func (p *proxy) forward(port int, from, to net.Conn, fault connFault, reset func()) {
 	defer reset()
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		if err != nil || p.faultOf(port) == at && (at == resetBeforeCommit || bytes.Contains(buffer[:n], []byte("COMMIT\x00"))) {
+		if err != nil || p.faultOf(port) == fault && (fault == resetBeforeCommit || bytes.Contains(buffer[:n], []byte("COMMIT\x00"))) {
 			return
 		}
 		if _, err := to.Write(buffer[:n]); err != nil {

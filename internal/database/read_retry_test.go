@@ -12,9 +12,9 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestRead_retriesWhileUnavailable: while the engine is away reads are tried again, whichever way
-// they are written, and nobody hears of it when it comes back soon. Who does not
-// want to wait does not; whoever asks for the health of the store is told at once.
+// TestRead_retriesWhileUnavailable checks that all forms of reads are retried while
+// PostgreSQL is unreachable, and return UNAVAILABLE after a while. A cancelled read
+// returns at once, and so does Ping.
 func TestRead_retriesWhileUnavailable(t *testing.T) {
 	t.Parallel()
 	proxy, address := newProxy(t)
@@ -49,11 +49,11 @@ func TestRead_retriesWhileUnavailable(t *testing.T) {
 			}
 		})
 	}
-	for range 3 * len(reads) { // each has come back more than once
+	for range 3 * len(reads) { // each read was retried more than once
 		<-proxy.rejected
 	}
 	if db.Ping(t.Context()) == nil {
-		t.Error("the store seems well")
+		t.Error("Ping succeeded")
 	}
 	proxy.setDown(false)
 	reading.Wait()
@@ -61,17 +61,17 @@ func TestRead_retriesWhileUnavailable(t *testing.T) {
 	proxy.setDown(true)
 	for name, read := range reads {
 		ctx, cancel := context.WithCancelCause(t.Context())
-		gone := errors.New("gone")
+		errCancelled := errors.New("cancelled")
 		go func() {
 			<-proxy.rejected
-			cancel(gone)
+			cancel(errCancelled)
 		}()
 		if _, err := read(ctx); err == nil || models.CodeOf(err) == models.Unavailable {
-			t.Errorf("%s, whose caller is gone: %v", name, err)
+			t.Errorf("%s, cancelled: %v", name, err)
 		}
 		reading.Go(func() {
 			if _, err := read(t.Context()); name != "row" && models.CodeOf(err) != models.Unavailable || err == nil {
-				t.Errorf("%s: %v, want it refused in the end", name, err)
+				t.Errorf("%s: %v, want UNAVAILABLE", name, err)
 			}
 		})
 	}

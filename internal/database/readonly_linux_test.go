@@ -13,18 +13,17 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestOpen_readOnly: a store that could be read but not written is refused when
-// it is opened, and left as it was.
+// TestOpen_readOnly checks that Open rejects a database that it cannot write.
 func TestOpen_readOnly(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {
 		folder, file os.FileMode
-		says         string // empty when it opens
+		wantErr      string // empty if Open succeeds
 	}{
-		"all may be written": {0o777, 0o666, ""},
-		"the folder":         {0o555, 0o666, ".lock: permission denied"},
-		"the file":           {0o777, 0o444, "attempt to write a readonly database"},
-		"not even read":      {0o777, 0o000, "permission denied"},
+		"writable":         {0o777, 0o666, ""},
+		"read-only folder": {0o555, 0o666, ".lock: permission denied"},
+		"read-only file":   {0o777, 0o444, "attempt to write a readonly database"},
+		"unreadable file":  {0o777, 0o000, "permission denied"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -42,28 +41,28 @@ func TestOpen_readOnly(t *testing.T) {
 				}
 				return db.Close()
 			})
-			wantError(t, err, row.says)
+			wantError(t, err, row.wantErr)
 			if err != nil && strings.Contains(err.Error(), "\n") {
-				t.Errorf("more than a line: %v", err)
+				t.Errorf("the error has several lines: %v", err)
 			}
 		})
 	}
 }
 
-// asUnprivilegedUser runs fn as a user whom file modes bind: root is not. The thread is
-// given up with the goroutine.
+// asUnprivilegedUser runs fn as a user other than root, because root ignores file
+// modes. The thread ends with the goroutine.
 func asUnprivilegedUser(fn func() error) error {
 	const nobody = 65534
-	answer := make(chan error)
+	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		if os.Geteuid() == 0 {
 			if err := syscall.Setfsuid(nobody); err != nil {
-				answer <- err
+				result <- err
 				return
 			}
 		}
-		answer <- fn()
+		result <- fn()
 	}()
-	return <-answer
+	return <-result
 }

@@ -16,7 +16,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// modelTypes are the models, one a table.
+// modelTypes returns the models, one per table.
 func modelTypes() []any {
 	return []any{
 		&models.Agent{}, &models.AgentCapability{}, &models.APIKey{}, &models.Task{}, &models.TaskCapability{},
@@ -25,13 +25,13 @@ func modelTypes() []any {
 	}
 }
 
-// columnsWithoutField are the columns that are there to sort by only, or are made of
-// others.
+// columnsWithoutField returns the columns without a field: generated columns and copies
+// for sorting.
 func columnsWithoutField() []string {
 	return []string{"agents.reputation", "agent_capabilities.reputation", "events.id"}
 }
 
-// TestSchemaDrift: the models and the migrations have the same tables and columns.
+// TestSchemaDrift checks that the models match the tables of the migrations.
 func TestSchemaDrift(t *testing.T) {
 	t.Parallel()
 	for _, difference := range findDrift(t, openDB(t, services.NewDatabase(t))) {
@@ -39,10 +39,10 @@ func TestSchemaDrift(t *testing.T) {
 	}
 }
 
-// TestSchemaDrift_detected: the schema changed alone is told of, whatever it is.
+// TestSchemaDrift_detected checks that findDrift detects a changed schema.
 func TestSchemaDrift_detected(t *testing.T) {
 	t.Parallel()
-	for _, row := range []struct{ statement, says string }{
+	for _, row := range []struct{ statement, want string }{
 		{"ALTER TABLE wallets ADD COLUMN note TEXT", "models.Wallet has no field for the column wallets.note"},
 		{"ALTER TABLE webhooks DROP COLUMN failing_since", "the table webhooks has no column failing_since, models.Webhook has"},
 		{"ALTER TABLE secrets RENAME COLUMN hint TO beginning", "the table secrets has no column hint, models.Secret has"},
@@ -63,24 +63,25 @@ func TestSchemaDrift_detected(t *testing.T) {
 				}
 				return nil
 			}))
-			if got := findDrift(t, db); !slices.Contains(got, row.says) {
-				t.Errorf("got %q, want %q among them", got, row.says)
+			if got := findDrift(t, db); !slices.Contains(got, row.want) {
+				t.Errorf("got %q, want %q in it", got, row.want)
 			}
 		})
 	}
 }
 
-// TestSchemaDrift_nonStrictTable: on SQLitePath every table is STRICT.
+// TestSchemaDrift_nonStrictTable checks that findDrift detects a SQLite table that is not
+// STRICT.
 func TestSchemaDrift_nonStrictTable(t *testing.T) {
 	t.Parallel()
 	db := openDB(t, services.SQLitePath(t))
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("CREATE TABLE loose (id TEXT PRIMARY KEY)").Error }))
-	if got, says := findDrift(t, db), "the table loose is not STRICT"; !slices.Contains(got, says) {
-		t.Errorf("got %q, want %q among them", got, says)
+	if got, want := findDrift(t, db), "the table loose is not STRICT"; !slices.Contains(got, want) {
+		t.Errorf("got %q, want %q in it", got, want)
 	}
 }
 
-// findDrift tells where the models and the tables differ.
+// findDrift returns the differences between the models and the tables.
 func findDrift(t *testing.T, db *database.DB) []string {
 	t.Helper()
 	var tables []struct {
@@ -93,26 +94,26 @@ func findDrift(t *testing.T, db *database.DB) []string {
 	}
 	query = "SELECT * FROM (" + query + ") t WHERE name NOT LIKE 'river_%' AND name NOT IN ('goose_db_version', 'replicas', 'event_head', 'usage')"
 	testutil.Must(t, db.Read(t.Context()).Raw(query).Scan(&tables).Error)
-	var found, known []string
+	var differences, known []string
 	for _, model := range modelTypes() {
 		parsed, err := schema.Parse(model, &sync.Map{}, schema.NamingStrategy{})
 		testutil.Must(t, err)
 		known = append(known, parsed.Table)
-		found = append(found, compareTable(t, db, parsed)...)
+		differences = append(differences, compareTable(t, db, parsed)...)
 	}
 	for _, table := range tables {
 		if !slices.Contains(known, table.Name) {
-			found = append(found, "there is no model of the table "+table.Name)
+			differences = append(differences, "there is no model of the table "+table.Name)
 		}
 		if !table.Strict {
-			found = append(found, fmt.Sprintf("the table %s is not STRICT", table.Name))
+			differences = append(differences, fmt.Sprintf("the table %s is not STRICT", table.Name))
 		}
 	}
-	return found
+	return differences
 }
 
-// compareTable tells where a model and its table differ.
-func compareTable(t *testing.T, db *database.DB, model *schema.Schema) (found []string) {
+// compareTable returns the differences between a model and its table.
+func compareTable(t *testing.T, db *database.DB, model *schema.Schema) (differences []string) {
 	t.Helper()
 	var columns []struct {
 		Name    string
@@ -131,31 +132,30 @@ func compareTable(t *testing.T, db *database.DB, model *schema.Schema) (found []
 	var stored []string
 	for _, column := range columns {
 		stored = append(stored, column.Name)
-		place := model.Table + "." + column.Name
+		qualified := model.Table + "." + column.Name
 		field := model.FieldsByDBName[column.Name]
 		switch {
-		case slices.Contains(columnsWithoutField(), place):
-		case db.IsShared() && place == "events.seq" && !column.NotNull: // it comes after the commit, and who reads asks for it
+		case slices.Contains(columnsWithoutField(), qualified):
+		case db.IsShared() && qualified == "events.seq" && !column.NotNull: // assigned after the commit; readers select only rows that have it
 		case field == nil:
-			found = append(found, fmt.Sprintf("%s has no field for the column %s", model.ModelType, place))
+			differences = append(differences, fmt.Sprintf("%s has no field for the column %s", model.ModelType, qualified))
 		case columnType(db, field) != column.Type:
-			found = append(found, fmt.Sprintf("%s is %s, %s.%s is %s", place, column.Type, model.ModelType, field.Name, columnType(db, field)))
+			differences = append(differences, fmt.Sprintf("%s is %s, %s.%s is %s", qualified, column.Type, model.ModelType, field.Name, columnType(db, field)))
 		case !column.NotNull && !isNullable(field):
-			found = append(found, fmt.Sprintf("%s can be null, %s.%s cannot", place, model.ModelType, field.Name))
+			differences = append(differences, fmt.Sprintf("%s can be null, %s.%s cannot", qualified, model.ModelType, field.Name))
 		case column.NotNull && field.FieldType.Kind() == reflect.Pointer:
-			found = append(found, fmt.Sprintf("%s cannot be null, %s.%s can", place, model.ModelType, field.Name))
+			differences = append(differences, fmt.Sprintf("%s cannot be null, %s.%s can", qualified, model.ModelType, field.Name))
 		}
 	}
 	for _, name := range model.DBNames {
 		if !slices.Contains(stored, name) {
-			found = append(found, fmt.Sprintf("the table %s has no column %s, %s has", model.Table, name, model.ModelType))
+			differences = append(differences, fmt.Sprintf("the table %s has no column %s, %s has", model.Table, name, model.ModelType))
 		}
 	}
-	return found
+	return differences
 }
 
-// columnType is the type of the column that keeps a field; what is written as JSON is
-// text.
+// columnType returns the column type of a field. A field with a JSON serializer is text.
 func columnType(db *database.DB, field *schema.Field) string {
 	text, bytes, number := "TEXT", "BLOB", "INTEGER"
 	if db.IsShared() {
@@ -175,8 +175,8 @@ func columnType(db *database.DB, field *schema.Field) string {
 	}
 }
 
-// isNullable reports whether a field has a value for null: nil bytes are one, a
-// list that is written as JSON never is.
+// isNullable reports whether a field can be null. A field with a JSON serializer is
+// never null.
 func isNullable(field *schema.Field) bool {
 	return field.FieldType.Kind() == reflect.Pointer || field.FieldType.Kind() == reflect.Slice && field.Serializer == nil
 }

@@ -16,7 +16,7 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// openSQL opens a store as any program can.
+// openSQL opens a database without this package.
 func openSQL(t *testing.T, address string) *sql.DB {
 	t.Helper()
 	if !services.OnPostgres() {
@@ -31,8 +31,8 @@ func openSQL(t *testing.T, address string) *sql.DB {
 	return stdlib.OpenDBFromPool(pool)
 }
 
-// second is a migration that a later version of the program could have. It changes
-// the table tasks on both engines.
+// second is a migration of a later version of this program. It changes the table tasks
+// on both engines.
 const (
 	second     = "0002_notes.sql"
 	secondText = `-- +goose Up
@@ -42,7 +42,7 @@ CREATE INDEX tasks_by_note ON tasks (note, id);
 `
 )
 
-// firstMigrationOnly is a store with the first migration alone.
+// firstMigrationOnly creates a database with only the first migration.
 func firstMigrationOnly(t *testing.T) (address string) {
 	t.Helper()
 	address = services.SQLitePath(t)
@@ -63,37 +63,37 @@ func firstMigrationOnly(t *testing.T) (address string) {
 	return address
 }
 
-// TestMigrate: what a store lacks is told without changing it, then applied, and then
-// there is nothing more to do, for a server either.
+// TestMigrate checks that ReadSchemaStatus lists pending migrations without applying
+// them, that Migrate applies them, and that nothing is pending afterwards.
 func TestMigrate(t *testing.T) { // not parallel: see AddMigration
 	address := firstMigrationOnly(t)
 	database.AddMigration(t, second, secondText)
 	logger := slog.New(slog.DiscardHandler)
-	for range 2 { // looking changes nothing
-		found, err := database.ReadSchemaStatus(t.Context(), address)
+	for range 2 { // the first call changes nothing
+		status, err := database.ReadSchemaStatus(t.Context(), address)
 		testutil.Must(t, err)
-		if found.Current != 1 || found.Latest != 2 || len(found.Pending) < 2 || found.Pending[0] != second ||
-			!strings.HasPrefix(found.Pending[len(found.Pending)-1], "job queue ") || strings.Contains(found.Location, "password") {
-			t.Errorf("the schema is %+v", found)
+		if status.Current != 1 || status.Latest != 2 || len(status.Pending) < 2 || status.Pending[0] != second ||
+			!strings.HasPrefix(status.Pending[len(status.Pending)-1], "job queue ") || strings.Contains(status.Location, "password") {
+			t.Errorf("the status is %+v", status)
 		}
 	}
 	before, err := database.Migrate(t.Context(), address, logger)
 	testutil.Must(t, err)
 	if before.Current != 1 || len(before.Pending) < 2 || before.Pending[0] != second {
-		t.Errorf("it was %+v", before)
+		t.Errorf("the status before was %+v", before)
 	}
 	db := openDB(t, address)
-	for range 2 { // once beside a server
+	for range 2 { // while the database is open
 		after, err := database.Migrate(t.Context(), address, logger)
 		testutil.Must(t, err)
 		if after.Current != after.Latest || after.Latest != before.Latest || len(after.Pending) > 0 {
-			t.Errorf("it is %+v", after)
+			t.Errorf("the status after is %+v", after)
 		}
 	}
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error { return insertAgent(tx, "one") }))
 }
 
-// TestMigrate_errors: what a later version left is not touched.
+// TestMigrate_errors checks that Migrate rejects a newer schema and a SQLite file in use.
 func TestMigrate_errors(t *testing.T) {
 	t.Parallel()
 	address := services.NewDatabase(t)
@@ -108,9 +108,9 @@ func TestMigrate_errors(t *testing.T) {
 		return tx.Exec("DELETE FROM goose_db_version WHERE version_id >= 1").Error
 	}))
 	if services.OnPostgres() {
-		return // replicas start beside each other
+		return // several processes can use the database
 	}
 	if _, err := database.Migrate(t.Context(), address, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another process is using it") {
-		t.Errorf("beside a server: got %v", err)
+		t.Errorf("in use: got %v", err)
 	}
 }

@@ -28,89 +28,89 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestUpgrade: a later version of the program verifies a market of this version
-// before it migrates it, and on SQLite backs it up and restores it. After the
-// migration the market has the same lists and figures, the data that the migration
-// adds, and the same webhooks. It can still be used.
+// TestUpgrade checks that a later version of this program can verify a database of this
+// version before the migration, and on SQLite back it up and restore it. After the
+// migration the lists, totals and webhooks are the same, the new data exists, and the
+// market still works.
 func TestUpgrade(t *testing.T) { // not parallel: see AddMigration
-	p := play(t)
-	want := p.verified(t, p.address, 1)
+	p := newUsedMarket(t)
+	want := p.verify(t, p.address, 1)
 	database.AddMigration(t, second, secondText)
-	if got := p.verified(t, p.address, 1); !reflect.DeepEqual(got, want) {
-		t.Errorf("the older market holds %+v, want %+v", got, want)
+	if got := p.verify(t, p.address, 1); !reflect.DeepEqual(got, want) {
+		t.Errorf("the ledger before the migration is %+v, want %+v", got, want)
 	}
 	addresses := []string{p.address}
 	if !services.OnPostgres() {
 		backup, restored := filepath.Join(t.TempDir(), "backup.db"), filepath.Join(t.TempDir(), "restored.db")
-		testutil.Must(t, database.Backup(t.Context(), p.address, backup, p.lawful))
-		testutil.Must(t, database.Restore(t.Context(), backup, restored, p.lawful))
-		p.verified(t, backup, 1)
-		if got := p.verified(t, restored, 2); !reflect.DeepEqual(got, want) {
-			t.Errorf("the restored market holds %+v, want %+v", got, want)
+		testutil.Must(t, database.Backup(t.Context(), p.address, backup, p.checkLedger))
+		testutil.Must(t, database.Restore(t.Context(), backup, restored, p.checkLedger))
+		p.verify(t, backup, 1)
+		if got := p.verify(t, restored, 2); !reflect.DeepEqual(got, want) {
+			t.Errorf("the restored ledger is %+v, want %+v", got, want)
 		}
 		if left, err := filepath.Glob(restored + "-*"); err != nil || len(left) > 0 {
-			t.Errorf("beside the restored file: %v (%v)", left, err)
+			t.Errorf("extra files of the restored database: %v (%v)", left, err)
 		}
 		addresses = append(addresses, restored)
 	}
 	for _, address := range addresses {
 		p.upgrade(t, address)
-		p.verified(t, address, 2)
+		p.verify(t, address, 2)
 	}
 }
 
-// TestUpgrade_broken: a later version of the program finds what is wrong with a
-// market of this version, and does not back it up.
+// TestUpgrade_broken checks that a later version of this program detects an inconsistent
+// database of this version and does not back it up.
 func TestUpgrade_broken(t *testing.T) { // not parallel: see AddMigration
-	p := play(t)
+	p := newUsedMarket(t)
 	database.AddMigration(t, second, secondText)
 	db := openSQL(t, p.address)
-	for _, statement := range append(texts(t, db, services.DropTriggersQuery()),
+	for _, statement := range append(queryTexts(t, db, services.DropTriggersQuery()),
 		"UPDATE wallets SET available = available + 1 WHERE agent_id = '"+p.worker.AgentID+"'", "DELETE FROM events WHERE kind = 'task.completed'") {
 		_, err := db.ExecContext(t.Context(), statement)
 		testutil.Must(t, err)
 	}
-	err := database.Inspect(t.Context(), p.address, p.lawful)
-	for _, says := range []string{"wallet of " + p.worker.AgentID, "is completed but has no event for it"} {
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("got %v, want %q", err, says)
+	err := database.Inspect(t.Context(), p.address, p.checkLedger)
+	for _, want := range []string{"wallet of " + p.worker.AgentID, "is completed but has no event for it"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
 		}
 	}
 	if services.OnPostgres() {
 		return
 	}
 	backup := filepath.Join(t.TempDir(), "backup.db")
-	if err := database.Backup(t.Context(), p.address, backup, p.lawful); err == nil {
-		t.Error("it was backed up")
+	if err := database.Backup(t.Context(), p.address, backup, p.checkLedger); err == nil {
+		t.Error("Backup succeeded")
 	}
 	if _, err := os.Lstat(backup); err == nil {
-		t.Error("it left a backup behind")
+		t.Error("Backup left a file")
 	}
 }
 
-// played is a market in which everything has happened. It is closed.
-type played struct {
+// usedMarket is a closed market in which every operation was used.
+type usedMarket struct {
 	address        string
-	lists          []any // what the market showed
+	lists          []any // lists before the market was closed
 	poster, worker auth.Actor
 	receiver       *httptest.Server
-	told           chan string // the paths that were notified
+	notified       chan string // request paths of the webhooks
 }
 
-// play makes a market, uses it and closes it.
-func play(t *testing.T) *played {
+// newUsedMarket creates a market, uses it and closes it.
+func newUsedMarket(t *testing.T) *usedMarket {
 	t.Helper()
-	p := &played{address: services.NewDatabase(t), told: make(chan string, 100)}
-	p.receiver = httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { p.told <- r.URL.Path }))
+	p := &usedMarket{address: services.NewDatabase(t), notified: make(chan string, 100)}
+	p.receiver = httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { p.notified <- r.URL.Path }))
 	t.Cleanup(p.receiver.Close)
-	if !t.Run("play", p.use) { // the market is closed when the subtest ends
+	if !t.Run("use", p.use) { // the market is closed when the subtest ends
 		t.FailNow()
 	}
 	return p
 }
 
-// use does everything that can be done in the market.
-func (p *played) use(t *testing.T) {
+// use runs every operation of the market.
+func (p *usedMarket) use(t *testing.T) {
 	b, hooks := openWithWebhooks(t, p.address, p.client())
 	p.poster, p.worker = b.NewAgent("x"), b.NewAgent("x", "y")
 	b.NewAgent("x") // has no webhook
@@ -139,13 +139,15 @@ func (p *played) use(t *testing.T) {
 	hire := market.ExecuteInput{AgentID: p.worker.AgentID, TaskDescription: "Do it.", Budget: 8}
 	_, err = b.Execute(t.Context(), p.poster, hire)
 	testutil.Must(t, err)
-	b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) { return "", errors.New("broken") }
+	b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) {
+		return "", errors.New("test error")
+	}
 	if _, err = b.Execute(t.Context(), p.poster, hire); err == nil {
-		t.Fatal("a hire that failed succeeded")
+		t.Fatal("a failing hire succeeded")
 	}
 	_, err = b.Post(t.Context(), p.poster, market.PostTaskInput{Title: "T", Description: "D", Budget: 9, OpenForMinutes: new(1)})
 	testutil.Must(t, err)
-	b.Clock.Advance(brief)
+	b.Clock.Advance(offerTime)
 	testutil.Must(t, b.Sweep(t.Context()))
 	task, err := b.Task(t.Context(), p.poster.AgentID, open.ID)
 	testutil.Must(t, err)
@@ -153,19 +155,19 @@ func (p *played) use(t *testing.T) {
 		t.Errorf("task is %s", task.Status)
 	}
 	for range 5 {
-		p.hears(t, "/worker")
+		p.waitNotified(t, "/worker")
 	}
 	testutil.Must(t, hooks.Stop(t.Context()))
 	_, err = b.DB.AssignCursors(t.Context(), false)
 	testutil.Must(t, err)
-	p.lists = p.listed(t, b)
+	p.lists = p.readLists(t, b)
 }
 
-// brief is longer than the shortest offer.
-const brief = 2 * time.Minute
+// offerTime is longer than the shortest offer.
+const offerTime = 2 * time.Minute
 
-// client trusts the receiver.
-func (p *played) client() *outbound.Client {
+// client returns a client that trusts the webhook receiver.
+func (p *usedMarket) client() *outbound.Client {
 	roots := x509.NewCertPool()
 	roots.AddCert(p.receiver.Certificate())
 	return outbound.New(outbound.Options{RootCAs: roots, AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
@@ -181,48 +183,48 @@ func openWithWebhooks(t *testing.T, address string, client *outbound.Client) (b 
 	return b, hooks
 }
 
-// hears waits for the next that is notified.
-func (p *played) hears(t *testing.T, want string) {
+// waitNotified waits for the next webhook request.
+func (p *usedMarket) waitNotified(t *testing.T, want string) {
 	t.Helper()
 	select {
-	case path := <-p.told:
+	case path := <-p.notified:
 		if path != want {
 			t.Errorf("%s was notified, want %s", path, want)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(testutil.Timeout):
 		t.Fatalf("%s was not notified", want)
 	}
 }
 
-// lawful fails when a law does not hold.
-func (*played) lawful(state *database.Snapshot) error {
-	report, err := ledger.Verify(state)
+// checkLedger returns an error if the ledger is inconsistent.
+func (*usedMarket) checkLedger(snapshot *database.Snapshot) error {
+	report, err := ledger.Verify(snapshot)
 	if err == nil && len(report.Violations) > 0 {
 		err = fmt.Errorf("violations: %q", report.Violations)
 	}
 	return err
 }
 
-// verified inspects a store that has to be lawful and of a version.
-func (p *played) verified(t *testing.T, address string, version int64) (report ledger.Report) {
+// verify checks the ledger and the schema version of a database.
+func (p *usedMarket) verify(t *testing.T, address string, version int64) (report ledger.Report) {
 	t.Helper()
-	testutil.Must(t, database.Inspect(t.Context(), address, func(state *database.Snapshot) error {
-		if got, err := database.SchemaVersion(state); err != nil || got != version {
+	testutil.Must(t, database.Inspect(t.Context(), address, func(snapshot *database.Snapshot) error {
+		if got, err := database.SchemaVersion(snapshot); err != nil || got != version {
 			t.Errorf("the schema has version %d (%v), want %d", got, err, version)
 		}
-		if err := p.lawful(state); err != nil {
+		if err := p.checkLedger(snapshot); err != nil {
 			t.Error(err)
 		}
 		var err error
-		report, err = ledger.Verify(state)
+		report, err = ledger.Verify(snapshot)
 		return err
 	}))
 	return report
 }
 
-// upgrade opens a store, which migrates it. It compares the store with the market that
-// was played, and goes on.
-func (p *played) upgrade(t *testing.T, address string) {
+// upgrade opens and thereby migrates a database. It compares the lists with those before
+// and uses the market.
+func (p *usedMarket) upgrade(t *testing.T, address string) {
 	t.Helper()
 	b, hooks := openWithWebhooks(t, address, p.client())
 	b.Clock.Advance(brief)
@@ -231,17 +233,17 @@ func (p *played) upgrade(t *testing.T, address string) {
 			t.Errorf("list %d: got %+v, want %+v", i, got, p.lists[i])
 		}
 	}
-	var tasks, noted int64
-	testutil.Must(t, b.DB.Read(t.Context()).Raw("SELECT COUNT(*), COUNT(*) FILTER (WHERE note = title) FROM tasks").Row().Scan(&tasks, &noted))
-	if tasks == 0 || noted != tasks {
-		t.Errorf("%d of %d tasks have what the migration adds", noted, tasks)
+	var tasks, migrated int64
+	testutil.Must(t, b.DB.Read(t.Context()).Raw("SELECT COUNT(*), COUNT(*) FILTER (WHERE note = title) FROM tasks").Row().Scan(&tasks, &migrated))
+	if tasks == 0 || migrated != tasks {
+		t.Errorf("%d of %d tasks have the data of the migration", migrated, tasks)
 	}
 	testutil.Must(t, hooks.Start(t.Context()))
 	task := b.NewTask(p.poster, 10, "x")
-	p.hears(t, "/worker")
+	p.waitNotified(t, "/worker")
 	testutil.Must(t, hooks.Stop(t.Context()))
-	if len(p.told) > 0 {
-		t.Errorf("%s was notified too", <-p.told)
+	if len(p.notified) > 0 {
+		t.Errorf("%s was also notified", <-p.notified)
 	}
 	_, err := b.Accept(t.Context(), p.worker, task.ID)
 	testutil.Must(t, err)
@@ -250,7 +252,7 @@ func (p *played) upgrade(t *testing.T, address string) {
 	_, err = b.DB.AssignCursors(t.Context(), false)
 	testutil.Must(t, err)
 	if issued, fees, err := ledger.Totals(b.DB.Read(t.Context())); err != nil || issued != 300 || fees != 1+1+1 {
-		t.Errorf("%d were issued and %d earned (%v), want 300 and 3", issued, fees, err)
+		t.Errorf("issued %d and earned %d credits (%v), want 300 and 3", issued, fees, err)
 	}
 	b.FakeRunner.OutcomeFunc = func(context.Context, *models.Task, market.RunOptions) (market.RunResult, error) {
 		return market.RunResult{Promised: true}, nil
@@ -261,16 +263,16 @@ func (p *played) upgrade(t *testing.T, address string) {
 	err = b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		return tx.Exec("UPDATE tasks SET status = 'expired' WHERE id = ?", hired.Task.ID).Error
 	})
-	if says := services.ForEngine("CHECK constraint failed: origin", "tasks_hire_states"); err == nil || !strings.Contains(err.Error(), says) {
-		t.Errorf("that a hire expires is refused with %v, want %q", err, says)
+	if want := services.ForEngine("CHECK constraint failed: origin", "tasks_hire_states"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("an expired hire: got %v, want %q", err, want)
 	}
 	_, err = b.Cancel(t.Context(), p.poster, hired.Task.ID)
 	testutil.Must(t, err)
 	b.VerifyLedger()
 }
 
-// listed is what the market shows, and what its figures are.
-func (p *played) listed(t *testing.T, b *markettest.Bundle) (all []any) {
+// readLists returns the lists and totals of the market.
+func (p *usedMarket) readLists(t *testing.T, b *markettest.Bundle) (all []any) {
 	t.Helper()
 	page := market.Page{First: 50}
 	for _, q := range append(taskQueries(p.poster.AgentID), taskQueries(p.worker.AgentID)...) {
@@ -297,7 +299,7 @@ func (p *played) listed(t *testing.T, b *markettest.Bundle) (all []any) {
 	return append(all, issued, fees)
 }
 
-// taskQueries are the lists of tasks that are about an agent.
+// taskQueries returns the queries for tasks of an agent.
 func taskQueries(agentID string) (all []market.TaskQuery) {
 	filters := [][]models.Status{nil, {models.Open, models.Assigned}, models.Statuses()}
 	for _, status := range models.Statuses() {
@@ -312,8 +314,8 @@ func taskQueries(agentID string) (all []market.TaskQuery) {
 	return all
 }
 
-// texts are the rows of a query for one text.
-func texts(t *testing.T, db *sql.DB, query string) (all []string) {
+// queryTexts returns the rows of a query with one text column.
+func queryTexts(t *testing.T, db *sql.DB, query string) (all []string) {
 	t.Helper()
 	rows, err := db.QueryContext(t.Context(), query)
 	testutil.Must(t, err)
