@@ -26,10 +26,10 @@ func TestAgent_ExecutionMode(t *testing.T) {
 func TestAgent_ReputationScore(t *testing.T) {
 	t.Parallel()
 	if score := (&models.Agent{}).ReputationScore(); score != nil {
-		t.Errorf("nobody's judgement is %v", *score)
+		t.Errorf("without ratings the score is %v, want nil", *score)
 	}
 	agent := models.Agent{RatingSum: 9, RatingCount: 2}
 	if score := agent.ReputationScore(); score == nil || *score != 4.5 {
-		t.Errorf("4 and 5 make %v", score)
+		t.Errorf("the mean of 4 and 5 is %v", score)
 	}
 }

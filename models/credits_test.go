@@ -8,17 +8,17 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestCredits_Split: no budget loses or gains a credit, the worker gets nine
-// tenths rounded down, and neither side gets nothing.
+// TestCredits_Split checks that the shares sum to the budget, that the worker gets 90
+// percent rounded down, and that neither share of a valid budget is 0.
 func TestCredits_Split(t *testing.T) {
 	t.Parallel()
 	check := func(budget models.Credits) {
 		worker, fee := budget.Split()
 		if worker+fee != budget || 10*worker > 9*budget || 10*(worker+1) <= 9*budget {
-			t.Errorf("%d is shared as %d and %d, which is not nine tenths rounded down", budget, worker, fee)
+			t.Errorf("%d is split into %d and %d, which is not 90 percent rounded down", budget, worker, fee)
 		}
 		if budget >= models.MinBudget && (worker < 1 || fee < 1) {
-			t.Errorf("of %d the worker gets %d and the platform %d", budget, worker, fee)
+			t.Errorf("%d is split into %d for the worker and %d for the platform", budget, worker, fee)
 		}
 	}
 	for n := range models.Credits(10_000) {
@@ -29,13 +29,13 @@ func TestCredits_Split(t *testing.T) {
 		1: {0, 1}, 2: {1, 1}, 9: {8, 1}, 10: {9, 1}, 11: {9, 2}, 15: {13, 2}, 25: {22, 3}, models.MaxBudget: {900_000_000, 100_000_000},
 	} {
 		if worker, fee := budget.Split(); worker != want[0] || fee != want[1] {
-			t.Errorf("%d is shared as %d and %d, want %v", budget, worker, fee, want)
+			t.Errorf("%d is split into %d and %d, want %v", budget, worker, fee, want)
 		}
 	}
 }
 
-// TestCredits_UnmarshalGQL takes whole numbers in every form a request brings,
-// and no others.
+// TestCredits_UnmarshalGQL checks that only integers are accepted, in every form that
+// gqlgen passes.
 func TestCredits_UnmarshalGQL(t *testing.T) {
 	t.Parallel()
 	const past64 = "9223372036854775808"
@@ -52,14 +52,14 @@ func TestCredits_UnmarshalGQL(t *testing.T) {
 		"a whole float":          {float64(25), 0, false}, // 25.0 or 25e0 in a document
 		"a fraction as a number": {json.Number("25.5"), 0, false},
 		"an exponent":            {json.Number("1e3"), 0, false},
-		"past 64 bits":           {json.Number(past64), 0, false},
+		"more than 64 bits":      {json.Number(past64), 0, false},
 		"text":                   {"25", 0, false},
 		"nothing":                {nil, 0, false},
-		"a truth":                {true, 0, false},
+		"a boolean":              {true, 0, false},
 	} {
 		var got models.Credits
 		if err := got.UnmarshalGQL(row.in); (err == nil) != row.ok || got != row.want {
-			t.Errorf("%s is read as %d (%v), want %d", name, got, err, row.want)
+			t.Errorf("%s is parsed as %d (%v), want %d", name, got, err, row.want)
 		}
 	}
 	var out bytes.Buffer

@@ -9,11 +9,11 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestAsError finds the refusal however deep it is wrapped, and shows nothing of
-// any other error.
+// TestAsError checks that a wrapped Error is found, and that nothing of other errors is
+// revealed.
 func TestAsError(t *testing.T) {
 	t.Parallel()
-	refusal := models.Errorf(models.Conflict, "task %s is already assigned", "t1")
+	conflict := models.Errorf(models.Conflict, "task %s is already assigned", "t1")
 	secret := errors.New("dial 10.0.0.7: password hunter2")
 	for name, row := range map[string]struct {
 		err     error
@@ -21,25 +21,25 @@ func TestAsError(t *testing.T) {
 		message string
 		field   string
 	}{
-		"a refusal":            {refusal, models.Conflict, "task t1 is already assigned", ""},
-		"a wrapped one":        {fmt.Errorf("accept: %w", fmt.Errorf("task: %w", refusal)), models.Conflict, "task t1 is already assigned", ""},
-		"one among others":     {errors.Join(secret, refusal), models.Conflict, "task t1 is already assigned", ""},
-		"about a field":        {models.Invalid("budget", "must be from %d to %d credits", 2, 9), models.InvalidInput, "budget must be from 2 to 9 credits", "budget"},
-		"a fault":              {secret, models.Internal, "internal error", ""},
-		"a wrapped fault":      {fmt.Errorf("post: %w", secret), models.Internal, "internal error", ""},
-		"a refusal as a cause": {fmt.Errorf("post: %v", refusal), models.Internal, "internal error", ""}, //nolint:errorlint // what is not wrapped is not found
+		"an Error":             {conflict, models.Conflict, "task t1 is already assigned", ""},
+		"a wrapped Error":      {fmt.Errorf("accept: %w", fmt.Errorf("task: %w", conflict)), models.Conflict, "task t1 is already assigned", ""},
+		"a joined Error":       {errors.Join(secret, conflict), models.Conflict, "task t1 is already assigned", ""},
+		"an Error of a field":  {models.Invalid("budget", "must be from %d to %d credits", 2, 9), models.InvalidInput, "budget must be from 2 to 9 credits", "budget"},
+		"another error":        {secret, models.Internal, "internal error", ""},
+		"a wrapped error":      {fmt.Errorf("post: %w", secret), models.Internal, "internal error", ""},
+		"an Error in the text": {fmt.Errorf("post: %v", conflict), models.Internal, "internal error", ""}, //nolint:errorlint // not wrapped on purpose
 	} {
 		got := models.AsError(row.err)
 		if got.Code != row.code || models.CodeOf(row.err) != row.code || got.Error() != row.message || got.Field != row.field {
-			t.Errorf("%s is %+v, want %s %q about %q", name, got, row.code, row.message, row.field)
+			t.Errorf("%s is %+v, want %s %q for field %q", name, got, row.code, row.message, row.field)
 		}
 		if strings.Contains(got.Message, "hunter2") {
-			t.Errorf("%s shows %q", name, got.Message)
+			t.Errorf("%s reveals %q", name, got.Message)
 		}
 	}
-	one := models.AsError(secret)
-	one.Message = "changed"
-	if models.AsError(secret).Message == one.Message {
-		t.Error("two faults share one refusal")
+	first := models.AsError(secret)
+	first.Message = "changed"
+	if models.AsError(secret).Message == first.Message {
+		t.Error("two errors share one Error")
 	}
 }

@@ -21,13 +21,13 @@ func TestAccount_Owner(t *testing.T) {
 		"":                               {},
 	} {
 		if agentID, spendable := account.Owner(); agentID != want.agentID || spendable != want.spendable {
-			t.Errorf("%s is of %q, spendable %t, want %+v", account, agentID, spendable, want)
+			t.Errorf("the owner of %s is %q, spendable %t, want %+v", account, agentID, spendable, want)
 		}
 	}
 }
 
-// TestTransfer_AmountFor: what can be spent grows by a payout, shrinks by a
-// hold, and is left alone by what happens behind it.
+// TestTransfer_AmountFor checks the change of available credits for each kind of
+// transfer.
 func TestTransfer_AmountFor(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]struct {

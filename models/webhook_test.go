@@ -7,8 +7,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestMaskURL shows the end of an address, as documented: at most ten
-// characters, whole ones.
+// TestMaskURL checks the documented form: at most 10 characters of the end of a URL.
 func TestMaskURL(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
@@ -25,20 +24,20 @@ func TestMaskURL(t *testing.T) {
 	} {
 		got := models.MaskURL(url)
 		if shown := []rune(strings.TrimPrefix(got, "...")); len(shown) > 10 || !strings.HasSuffix(url, string(shown)) {
-			t.Errorf("%s is shown as %s", url, got)
+			t.Errorf("%s is masked as %s", url, got)
 		}
 		if got != want {
-			t.Errorf("%s is shown as %s, want %s", url, got, want)
+			t.Errorf("%s is masked as %s, want %s", url, got, want)
 		}
 	}
 	if got := (&models.Webhook{URL: "https://my-bot.com/callback"}).MaskedURL(); got != ".../callback" {
-		t.Errorf("a webhook shows %s", got)
+		t.Errorf("MaskedURL is %s", got)
 	}
 }
 
 func TestAttempt_LatencyMs(t *testing.T) {
 	t.Parallel()
 	if got := (&models.Attempt{LatencyUS: 1_500}).LatencyMs(); got != 1.5 {
-		t.Errorf("1500 microseconds are %v milliseconds", got)
+		t.Errorf("1500 microseconds are %v milliseconds, want 1.5", got)
 	}
 }
