@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestClientAddress believes proxies that are trusted, and nobody else.
+// TestClientAddress checks that X-Forwarded-For is used only from trusted proxies.
 func TestClientAddress(t *testing.T) {
 	t.Parallel()
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
@@ -28,7 +28,7 @@ func TestClientAddress(t *testing.T) {
 		r.RemoteAddr = row.remote
 		r.Header.Set("X-Forwarded-For", row.forwarded)
 		if got := clientAddress(r, trusted); got != row.want {
-			t.Errorf("%s for %q is %s, want %s", row.remote, row.forwarded, got, row.want)
+			t.Errorf("%s with %q: got %s, want %s", row.remote, row.forwarded, got, row.want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -125,5 +126,26 @@ func TestCompleteTask_rejectsBinaryInput(t *testing.T) {
 	to := client.Streams{In: strings.NewReader("\x89PNG\xff"), Out: &output, Err: &output}
 	if code := cli.Run(t.Context(), []string{"tasks", "complete", "1", "-", "--url=http://127.0.0.1:1"}, to); code != 1 || !strings.Contains(output.String(), "not valid UTF-8") {
 		t.Errorf("exit code %d, output %q", code, output.String())
+	}
+}
+
+// TestHelp_texts checks that every command, argument and flag has a help text: one or
+// more sentences that start with a capital letter and end with a period.
+func TestHelp_texts(t *testing.T) {
+	t.Parallel()
+	sentence := regexp.MustCompile(`^[A-Z].*\.$`)
+	for _, node := range leafCommands(t) {
+		texts := map[string]string{node.Path(): node.Help}
+		for _, arg := range node.Positional {
+			texts[node.Path()+" "+arg.Name] = arg.Help
+		}
+		for _, flag := range node.Flags {
+			texts[node.Path()+" --"+flag.Name] = flag.Help
+		}
+		for name, text := range texts {
+			if !sentence.MatchString(text) {
+				t.Errorf("%s: got help text %q", name, text)
+			}
+		}
 	}
 }

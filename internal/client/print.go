@@ -35,7 +35,8 @@ func (r *Remote) printPage(to Streams, page any, lines []string, hasNext bool, c
 	return err
 }
 
-// printBalance prints the balance after a change. With --json the result has it.
+// printBalance prints the balance after a change. With --json it prints nothing, because
+// the result contains the balance.
 func (r *Remote) printBalance(to Streams, balance int64) error {
 	if r.JSON {
 		return nil
