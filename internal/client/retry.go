@@ -33,8 +33,8 @@ func NewClient(url, key string) graphql.Client {
 // rejectRedirect stops at redirects, which would forward the API key.
 func rejectRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// retryingDoer sends requests with the API key and an Idempotency-Key, and retries
-// them if there is no response.
+// retryingDoer sends requests with the API key and an Idempotency-Key. It retries
+// requests without a response.
 type retryingDoer struct {
 	key  string
 	http *http.Client
