@@ -16,6 +16,7 @@ import (
 
 	"code.dny.dev/ssrf"
 
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
@@ -108,24 +109,25 @@ func TestPost(t *testing.T) {
 		}
 	})
 	c := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: certPool(target, server), UserAgent: "Test/1"})
-	post := func(client *Client, url string) (*Response, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	const shortTimeout = 300 * time.Millisecond
+	post := func(client *Client, url string, timeout time.Duration) (*Response, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		defer cancel()
 		return client.Post(ctx, url, http.Header{"Content-Type": {"application/json"}}, []byte(`{"a":1}`))
 	}
-	if got, err := post(c, server.URL+"/echo"); err != nil || string(got.Body) != `{"a":1}` {
+	if got, err := post(c, server.URL+"/echo", testutil.Timeout); err != nil || string(got.Body) != `{"a":1}` {
 		t.Errorf("echo: %v, %v", got, err)
 	}
-	if got, err := post(c, server.URL+"/redirect"); err != nil || got.Status != http.StatusTemporaryRedirect {
+	if got, err := post(c, server.URL+"/redirect", testutil.Timeout); err != nil || got.Status != http.StatusTemporaryRedirect {
 		t.Errorf("redirect: %v, %v", got, err)
 	}
-	if got, err := post(c.WithMaxResponse(1000), server.URL+"/endless"); err != nil || len(got.Body) != 1000 {
+	if got, err := post(c.WithMaxResponse(1000), server.URL+"/endless", testutil.Timeout); err != nil || len(got.Body) != 1000 {
 		t.Errorf("endless: %v", err)
 	}
-	if got, err := post(c, server.URL+"/compressed"); err != nil || !strings.HasSuffix(string(got.Body), "not decompressed") {
+	if got, err := post(c, server.URL+"/compressed", testutil.Timeout); err != nil || !strings.HasSuffix(string(got.Body), "not decompressed") {
 		t.Errorf("compressed: %v, %v", got, err)
 	}
-	if got, err := post(c, server.URL+"/switched"); err != nil || got.Status != http.StatusSwitchingProtocols || len(got.Body) > 0 {
+	if got, err := post(c, server.URL+"/switched", shortTimeout); err != nil || got.Status != http.StatusSwitchingProtocols || len(got.Body) > 0 {
 		t.Errorf("switched protocol: %v, %v", got, err)
 	}
 	closed := serveTLS(t, nil)
@@ -155,7 +157,11 @@ func TestPost(t *testing.T) {
 		"a private host name":      {New(Options{RootCAs: certPool(server)}), strings.Replace(server.URL, "127.0.0.1", "localhost", 1), "the address is not public"},
 		"an invalid URL":           {c, "https://[", "the URL is not valid"},
 	} {
-		if got, err := post(row.client, row.url); err == nil || err.Error() != row.want {
+		timeout := testutil.Timeout
+		if row.want == "the request timed out" {
+			timeout = shortTimeout
+		}
+		if got, err := post(row.client, row.url, timeout); err == nil || err.Error() != row.want {
 			t.Errorf("%s: got %v, %v, want %q", name, got, err, row.want)
 		}
 	}
