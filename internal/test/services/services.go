@@ -26,8 +26,8 @@ import (
 )
 
 const (
-	postgresEnv = "AGENTMARKET_TEST_POSTGRES"
-	natsEnv     = "AGENTMARKET_TEST_NATS"
+	postgresEnv = localserver.PostgresEnv
+	natsEnv     = localserver.NATSEnv
 	// templateDatabase is a database with the schema, of which the others are copies.
 	templateDatabase = "agentmarket_template"
 	// templateLock is what the processes that want to make it take turns by.

@@ -1,71 +1,74 @@
 package main
 
-// claimSpec is what we promise and the test that shows it.
-type claimSpec struct {
-	name        string // as the test says it
+// claim is a statement of docs/reliability.md and the test that verifies it.
+type claim struct {
+	name        string // as the test reports it
 	description string
 	test        string
-	engines     engine // where it is shown
+	engines     engine // engines on which it is verified
+	inTest      engine // engines on which make test runs the test; -gate leaves them out
 }
 
-// engine is where a run has its store.
+// engine is a set of database engines.
 type engine int
 
 const (
 	sqlite engine = 1 << iota
 	postgres
 	bothEngines = sqlite | postgres
+	noEngine    = engine(0)
 )
 
-// testRun is one command of tests. Those of one run go on beside each other.
+// testRun is one invocation of a test binary. Runs are executed in parallel.
 type testRun struct {
 	pkg         string
-	claims      []claimSpec
-	rapidChecks int  // of each core, where properties are looked at
-	exclusive   bool // with no other run beside it: its claims are timed
+	claims      []claim
+	rapidChecks int  // checks of each property test; 0 if the package has none
+	exclusive   bool // runs alone, because its claims are measured times
 }
 
-// testRuns are all claims, in the order they are shown.
+// testRuns returns all claims in the order of the table.
 func testRuns() []testRun {
 	return []testRun{
-		{pkg: "./internal/test/e2e", claims: []claimSpec{
-			{"winner", "of many agents one gets the task, and it is paid once", "TestConcurrentAccept", bothEngines},
-			{"kill", "kill -9 loses nothing that was answered, and no webhook", "TestKill", bothEngines},
-			{"linearizable", "all that clients are told fits into one order", "TestLinearizable", bothEngines},
-			{"failpoints", "a panic, a kill or a halt at any step loses and doubles nothing", "TestFailpoints", bothEngines},
-			{"disk", "what was answered is on the disk", "TestSyncBeforeResponse", sqlite},
-			{"backup", "a backup taken under load is whole", "TestBackup", sqlite},
-			{"secrets", "no key and no secret is where it does not belong", "TestSecretLeaks", sqlite},
+		{pkg: "./internal/test/e2e", claims: []claim{
+			{"winner", "Of many concurrent accepts exactly one wins, and it is paid once.", "TestConcurrentAccept", bothEngines, sqlite},
+			{"kill", "`kill -9` loses no acknowledged change and no webhook.", "TestKill", bothEngines, sqlite},
+			{"linearizable", "All responses are linearizable.", "TestLinearizable", bothEngines, sqlite},
+			{"failpoints", "A panic, a kill or a hang at any step loses nothing and does nothing twice.", "TestFailpoints", bothEngines, noEngine},
+			{"disk", "A change is on disk before its response is sent.", "TestSyncBeforeResponse", sqlite, noEngine},
+			{"backup", "A backup taken under load is complete.", "TestBackup", sqlite, sqlite},
+			{"secrets", "No key or secret leaks into logs, files or responses.", "TestSecretLeaks", sqlite, sqlite},
 		}},
 		{
 			pkg: "./compat", rapidChecks: 250,
-			claims: []claimSpec{
-				{"model", "any walk through both doors does as the model says", "TestModel", bothEngines},
-				{"strangers", "what strangers send never finds the server at a loss", "TestMalformedRequests", bothEngines},
-				{"bodies", "nor does any body sent to REST", "FuzzBody", sqlite},
-				{"documents", "nor any GraphQL document", "FuzzDocument", sqlite},
-				{"filters", "a filter finds the same through both doors", "FuzzFilter", sqlite},
-				{"doors", "the same steps lead through both doors to the same state", "FuzzParity", sqlite},
+			claims: []claim{
+				{"model", "Random sequences of operations through GraphQL and REST match a model.", "TestModel", bothEngines, noEngine},
+				{"strangers", "Malformed requests never cause a panic or a 5xx response.", "TestMalformedRequests", bothEngines, sqlite},
+				{"bodies", "Neither does any REST request body.", "FuzzBody", sqlite, sqlite},
+				{"documents", "Neither does any GraphQL document.", "FuzzDocument", sqlite, sqlite},
+				{"filters", "A filter returns the same tasks through GraphQL and REST.", "FuzzFilter", sqlite, sqlite},
+				{"doors", "The same operations through GraphQL and REST lead to the same state.", "FuzzParity", sqlite, sqlite},
 			},
 		},
-		{pkg: "./graph/transport", claims: []claimSpec{
-			{"frames", "whatever a client says on a socket, the server keeps to the protocol", "FuzzFrame", sqlite},
+		{pkg: "./graph/transport", claims: []claim{
+			{"frames", "The server follows the WebSocket protocol whatever a client sends.", "FuzzFrame", sqlite, sqlite},
 		}},
-		{pkg: "./internal/test/e2e", exclusive: true, claims: []claimSpec{
-			{"slow", "who does not read delays nobody and is cut off", "TestSlowConsumers", sqlite},
-			{"sockets", "ten thousand sockets wait for little and hear at once", "TestIdleSockets", sqlite},
+		{pkg: "./internal/test/e2e", exclusive: true, claims: []claim{
+			{"slow", "Slow subscribers are disconnected and do not delay others.", "TestSlowConsumers", sqlite, noEngine},
+			{"sockets", "Ten thousand idle WebSockets use little memory and receive events at once.", "TestIdleSockets", sqlite, noEngine},
 		}},
-		{pkg: "./internal/test/e2e/webhooks", exclusive: true, claims: []claimSpec{
-			{"hostile", "receivers of any kind hold up nobody and lead nowhere", "TestHostileReceivers", sqlite},
+		{pkg: "./internal/test/e2e/webhooks", exclusive: true, claims: []claim{
+			// make test runs the test too, but does not check the delay.
+			{"hostile", "Hostile webhook receivers do not delay others and cannot redirect requests.", "TestHostileReceivers", sqlite, noEngine},
 		}},
-		{pkg: "./internal/outbound", claims: []claimSpec{
-			{"addresses", "no address inside is called", "TestGuard", sqlite},
-			{"spellings", "nor any other way to write one", "TestSpellings", sqlite},
-			{"urls", "a URL that is taken can be called, over TLS and at a host", "FuzzCheckURL", sqlite},
-			{"signatures", "a signature is of its bytes and its secret alone", "FuzzSign", sqlite},
+		{pkg: "./internal/outbound", claims: []claim{
+			{"addresses", "Private addresses are never called.", "TestGuard", sqlite, sqlite},
+			{"spellings", "Neither are they in any other notation.", "TestSpellings", sqlite, sqlite},
+			{"urls", "Every accepted URL is callable, over TLS and with a host.", "FuzzCheckURL", sqlite, sqlite},
+			{"signatures", "A signature depends only on the body and the secret.", "FuzzSign", sqlite, sqlite},
 		}},
-		{pkg: "./internal/test/trust/mutants", claims: []claimSpec{
-			{"bugs", "a test notices each of ten bugs put into the program", "TestBugs", sqlite},
+		{pkg: "./internal/test/trust/mutants", claims: []claim{
+			{"bugs", "Each of ten bugs injected into the program makes a test fail.", "TestBugs", sqlite, noEngine},
 		}},
 	}
 }

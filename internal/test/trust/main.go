@@ -1,9 +1,9 @@
-// Command trust runs the tests behind every promise of docs/reliability.md,
-// prints the figure of each and fails when one fails or has none.
+// Command trust runs the tests behind every claim of docs/reliability.md, prints the
+// measurement of each, and fails if a test fails or reports no measurement.
 //
-//	go run ./internal/trust [-long [-share 0.1]] [-only kill,winner] [-into docs/reliability.md]
+//	go run ./internal/test/trust [-gate] [-long [-share 0.1]] [-only kill,winner] [-into docs/reliability.md]
 //
-// It is "make trust", in the root of the module; -long is "make trust-long".
+// Run it in the root of the module, with "make trust", or "make trust-long" for -long.
 package main
 
 import (
@@ -33,49 +33,72 @@ func main() {
 
 func runClaims(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("trust", flag.ContinueOnError)
-	long := flags.Bool("long", false, "as much as a night allows, not as five minutes do")
-	share := flags.Float64("share", 1, "of a night so much: 0.1 is a tenth, and never less than without -long")
-	only := flags.String("only", "", "the claims to show, with commas (default all)")
-	into := flags.String("into", "", "document in which the table is replaced, besides printing it")
+	gate := flags.Bool("gate", false, "run only the claims that make test does not verify")
+	long := flags.Bool("long", false, "run for hours instead of minutes")
+	share := flags.Float64("share", 1, "fraction of a long run: 0.1 is a tenth, never less than a run without -long")
+	only := flags.String("only", "", "comma-separated names of the claims to run (default all)")
+	into := flags.String("into", "", "document whose table is replaced; ignored with -only and -gate")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	wanted, err := selectClaims(testRuns(), *only)
+	runs := testRuns()
+	if *gate {
+		runs = gateRuns(runs)
+	}
+	runs, err := selectClaims(runs, *only)
 	if err != nil {
 		return err
 	}
-	began, all := time.Now(), &results{measurements: map[claimOnEngine]string{}, skipped: map[claimOnEngine]bool{}, out: out}
-	w := &claimRunner{}
+	start, res := time.Now(), &results{measurements: map[claimOnEngine]string{}, skipped: map[claimOnEngine]bool{}, out: out}
+	runner := &claimRunner{}
 	if *long {
-		w.longShare = *share
+		runner.longShare = *share
 	}
-	if err := w.setUp(ctx, wanted, all); err != nil {
-		return errors.Join(err, w.cleanUp())
+	if err := runner.setUp(ctx, runs, res); err != nil {
+		return errors.Join(err, runner.cleanUp())
 	}
-	w.runAll(ctx, wanted, all)
-	if err := w.cleanUp(); err != nil {
+	runner.runAll(ctx, runs, res)
+	if err := runner.cleanUp(); err != nil {
 		return err
 	}
-	report := describeEnvironment(ctx, began, w.longShare) + "\n" + all.table(wanted)
+	report := describeEnvironment(ctx, start, runner.longShare) + "\n" + res.table(runs)
 	if _, err := io.WriteString(out, "\n"+report); err != nil {
 		return err
 	}
-	if *into != "" && *only == "" {
+	if *into != "" && *only == "" && !*gate {
 		err = replaceTable(*into, report)
 	}
-	return errors.Join(err, all.verdict(wanted, os.Getenv("CI") != ""))
+	return errors.Join(err, res.verdict(runs, os.Getenv("CI") != ""))
 }
 
-// selectClaims leaves the claims that are asked for; all when none is.
-func selectClaims(all []testRun, only string) (picked []testRun, err error) {
+// gateRuns returns the claims that make test does not verify, each on the engines that
+// are left.
+func gateRuns(runs []testRun) (left []testRun) {
+	for _, r := range runs {
+		claims := r.claims
+		r.claims = nil
+		for _, c := range claims {
+			if c.engines &^= c.inTest; c.engines != noEngine {
+				r.claims = append(r.claims, c)
+			}
+		}
+		if r.claims != nil {
+			left = append(left, r)
+		}
+	}
+	return left
+}
+
+// selectClaims returns the runs with the named claims only, or all runs if only is empty.
+func selectClaims(runs []testRun, only string) (selected []testRun, err error) {
 	if only == "" {
-		return all, nil
+		return runs, nil
 	}
 	names := map[string]bool{}
 	for name := range strings.SplitSeq(only, ",") {
 		names[name] = true
 	}
-	for _, r := range all {
+	for _, r := range runs {
 		claims := r.claims
 		r.claims = nil
 		for _, c := range claims {
@@ -85,17 +108,17 @@ func selectClaims(all []testRun, only string) (picked []testRun, err error) {
 			}
 		}
 		if r.claims != nil {
-			picked = append(picked, r)
+			selected = append(selected, r)
 		}
 	}
 	for name := range names {
-		err = errors.Join(err, fmt.Errorf("there is no claim %q", name))
+		err = errors.Join(err, fmt.Errorf("unknown claim %q", name))
 	}
-	return picked, err
+	return selected, err
 }
 
-// testPattern is the pattern of the tests that a run has on an engine, empty when it
-// has none.
+// testPattern returns the -test.run pattern of the run's tests on an engine, or "" if it
+// has none there.
 func (r testRun) testPattern(on engine) string {
 	var names []string
 	for _, c := range r.claims {
@@ -109,31 +132,31 @@ func (r testRun) testPattern(on engine) string {
 	return "^(" + strings.Join(names, "|") + ")$"
 }
 
-// describeEnvironment says what was shown where, and what it took, in a line; also of what
-// was cut short.
-func describeEnvironment(ctx context.Context, began time.Time, night float64) string {
-	commit, target := "not committed", "make trust"
+// describeEnvironment returns one line with the command, commit, date, machine and
+// duration of the run.
+func describeEnvironment(ctx context.Context, start time.Time, longShare float64) string {
+	commit, command := "not committed", "make trust"
 	if text, err := exec.CommandContext(context.WithoutCancel(ctx), "git", "describe", "--always", "--dirty").Output(); err == nil {
 		commit = strings.TrimSpace(string(text))
 	}
-	if night > 0 {
-		target = fmt.Sprintf("go run ./internal/trust -long -share %g", night)
+	if longShare > 0 {
+		command = fmt.Sprintf("go run ./internal/test/trust -long -share %g", longShare)
 	}
-	return fmt.Sprintf("`%s` at commit %s, %s, %d cores (%s), %s, in %s, of which the cores worked %s.\n",
-		target, commit, began.UTC().Format(time.DateOnly), runtime.NumCPU(), cpuModel(), runtime.Version(),
-		time.Since(began).Round(time.Second), (childCPUTime() / time.Duration(runtime.NumCPU())).Round(time.Second))
+	return fmt.Sprintf("`%s` at commit %s, %s, %d cores (%s), %s, in %s, with the cores busy for %s.\n",
+		command, commit, start.UTC().Format(time.DateOnly), runtime.NumCPU(), cpuModel(), runtime.Version(),
+		time.Since(start).Round(time.Second), (childCPUTime() / time.Duration(runtime.NumCPU())).Round(time.Second))
 }
 
-// childCPUTime is the processor time of all that was run.
+// childCPUTime returns the CPU time of all finished child processes.
 func childCPUTime() time.Duration {
-	var used syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_CHILDREN, &used) != nil {
+	var usage syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_CHILDREN, &usage) != nil {
 		return 0
 	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// cpuModel is the model that the system names.
+// cpuModel returns the name of the CPU, or its architecture if the system does not say.
 func cpuModel() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {

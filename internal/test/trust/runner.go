@@ -17,44 +17,47 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// maxParallelRuns is how many runs go on beside each other. The claims wait for disks and for
-// each other, and on PostgreSQL for what is silent to be taken for gone: three fill two
-// cores.
+// maxParallelRuns is how many runs are executed at once. Tests often wait for the disk,
+// and on PostgreSQL for leases to expire: three keep two cores busy.
 const maxParallelRuns = 3
 
-// Of walks a night takes so many times as many, and PostgreSQL so few: there each
-// law after each step is a round trip.
+// A long run checks each property longCheckFactor times as often. PostgreSQL checks it
+// 1/postgresCheckDivisor as often, because verifying a step takes several round trips.
 const (
 	longCheckFactor      = 40
 	postgresCheckDivisor = 16
 )
 
-// claimRunner is where claims are shown: programs that are built once, and the services.
+// claimRunner holds the binaries and services with which the tests run.
 type claimRunner struct {
-	longShare    float64  // how much of one; 0 for none
-	binDir       string   // where the programs are
-	env          []string // of every test
-	postgresEnv  []string // of those on PostgreSQL besides; nil without it
-	stopServices func() error
+	longShare   float64  // fraction of a long run; 0 for a short one
+	binDir      string   // folder of the test binaries
+	env         []string // for every test
+	postgresEnv []string // added on PostgreSQL; nil if it is not available
+	servers     *localserver.Servers
 }
 
-// setUp builds the program and the tests, and starts the engines if a claim is to
-// be shown on them. Where they cannot be had their claims are skipped.
-func (w *claimRunner) setUp(ctx context.Context, wanted []testRun, all *results) (err error) {
+// setUp builds the server and the tests, and starts PostgreSQL and NATS if a claim needs
+// them. If they cannot be installed, claims on PostgreSQL are skipped, except in CI.
+func (w *claimRunner) setUp(ctx context.Context, runs []testRun, res *results) (err error) {
 	if w.binDir, err = os.MkdirTemp("", "agentmarket-trust-"); err != nil {
 		return err
 	}
-	server, failing := filepath.Join(w.binDir, "agentmarket"), filepath.Join(w.binDir, "failpoints")
-	w.env = []string{trusttest.TrustEnv + "=1", trusttest.BinaryEnv + "=" + server, trusttest.FailpointsBinaryEnv + "=" + failing}
+	server, failpointServer := os.Getenv(trusttest.BinaryEnv), filepath.Join(w.binDir, "failpoints")
+	var builds [][]string
+	if server == "" {
+		server = filepath.Join(w.binDir, "agentmarket")
+		builds = append(builds, []string{"build", "-o", server, "."})
+	}
+	w.env = []string{trusttest.TrustEnv + "=1", trusttest.BinaryEnv + "=" + server, trusttest.FailpointsBinaryEnv + "=" + failpointServer}
 	if w.longShare > 0 {
 		w.env = append(w.env, trusttest.LongEnv+"="+strconv.FormatFloat(w.longShare, 'g', -1, 64))
 	}
 	var packages []string
-	builds := [][]string{{"build", "-o", server, "."}}
-	for _, r := range wanted {
+	for _, r := range runs {
 		packages = append(packages, r.pkg)
 		if strings.Contains(r.testPattern(bothEngines), "TestFailpoints") {
-			builds = append(builds, []string{"build", "-tags", "failpoints", "-o", failing, "."})
+			builds = append(builds, []string{"build", "-tags", "failpoints", "-o", failpointServer, "."})
 		}
 	}
 	slices.Sort(packages)
@@ -64,49 +67,53 @@ func (w *claimRunner) setUp(ctx context.Context, wanted []testRun, all *results)
 			return fmt.Errorf("go %s: %w\n%s", args[0], err, text)
 		}
 	}
-	if !slices.ContainsFunc(wanted, func(r testRun) bool { return r.testPattern(postgres) != "" }) {
+	if !slices.ContainsFunc(runs, func(r testRun) bool { return r.testPattern(postgres) != "" }) {
 		return nil
 	}
-	w.postgresEnv, w.stopServices, err = localserver.StartAll(ctx)
+	w.servers, err = localserver.StartAll(ctx)
 	if err != nil && os.Getenv("CI") == "" && len(localserver.MissingPackages()) > 0 {
-		all.printf("trust: nothing is shown on PostgreSQL: %v\n", err)
+		res.printf("trust: skipping PostgreSQL: %v\n", err)
 		return nil
+	}
+	if err == nil {
+		w.postgresEnv = w.servers.TestEnv()
 	}
 	return err
 }
 
-// cleanUp stops and removes what was set up.
+// cleanUp stops the services and removes the binaries.
 func (w *claimRunner) cleanUp() (err error) {
-	if w.stopServices != nil {
-		err = w.stopServices()
+	if w.servers != nil {
+		err = w.servers.Stop()
 	}
 	return errors.Join(err, os.RemoveAll(w.binDir))
 }
 
-// runAll has all tests run: those of runs that are not to be alone beside each other,
-// and then the rest.
-func (w *claimRunner) runAll(ctx context.Context, wanted []testRun, all *results) {
-	var beside sync.WaitGroup
-	lane := make(chan struct{}, maxParallelRuns)
-	for r, on := range runsByEngine(wanted, false) {
-		lane <- struct{}{}
-		beside.Go(func() {
-			defer func() { <-lane }()
-			w.runOnEngine(ctx, r, on, all)
+// runAll executes the runs: first those that may run in parallel, then the exclusive ones
+// one after another.
+func (w *claimRunner) runAll(ctx context.Context, runs []testRun, res *results) {
+	var group sync.WaitGroup
+	slots := make(chan struct{}, maxParallelRuns)
+	for r, on := range runsByEngine(runs, false) {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			w.runOnEngine(ctx, r, on, res)
 		})
 	}
-	beside.Wait()
-	for r, on := range runsByEngine(wanted, true) {
-		w.runOnEngine(ctx, r, on, all)
+	group.Wait()
+	for r, on := range runsByEngine(runs, true) {
+		w.runOnEngine(ctx, r, on, res)
 	}
 }
 
-// runsByEngine is the runs that are alone, or the others, on each engine that they have tests on.
-func runsByEngine(wanted []testRun, alone bool) iter.Seq2[testRun, engine] {
+// runsByEngine iterates over the exclusive runs, or the others, with each engine on which
+// they have tests.
+func runsByEngine(runs []testRun, exclusive bool) iter.Seq2[testRun, engine] {
 	return func(yield func(testRun, engine) bool) {
-		for _, r := range wanted {
+		for _, r := range runs {
 			for _, on := range []engine{sqlite, postgres} {
-				if r.exclusive == alone && r.testPattern(on) != "" && !yield(r, on) {
+				if r.exclusive == exclusive && r.testPattern(on) != "" && !yield(r, on) {
 					return
 				}
 			}
@@ -114,30 +121,30 @@ func runsByEngine(wanted []testRun, alone bool) iter.Seq2[testRun, engine] {
 	}
 }
 
-func (w *claimRunner) runOnEngine(ctx context.Context, r testRun, on engine, all *results) {
+func (w *claimRunner) runOnEngine(ctx context.Context, r testRun, on engine, res *results) {
 	if on == postgres && w.postgresEnv == nil {
-		all.markSkipped(r, on, "")
+		res.markSkipped(r, on, "")
 		return
 	}
-	all.runTests(ctx, w.command(ctx, r, on), r, on)
+	res.runTests(ctx, w.command(ctx, r, on), r, on)
 }
 
-// command is what runs the tests of a run on an engine.
+// command returns the command that executes a run on an engine.
 func (w *claimRunner) command(ctx context.Context, r testRun, on engine) *exec.Cmd {
-	limit, walks := "10m", r.rapidChecks
+	timeout, checks := "10m", r.rapidChecks
 	if w.longShare > 0 {
-		limit, walks = "6h", max(walks, int(w.longShare*longCheckFactor*float64(walks)))
+		timeout, checks = "6h", max(checks, int(w.longShare*longCheckFactor*float64(checks)))
 	}
-	args := []string{"-test.count=1", "-test.v", "-test.parallel=4", "-test.timeout=" + limit, "-test.run=" + r.testPattern(on)}
+	args := []string{"-test.count=1", "-test.v", "-test.parallel=4", "-test.timeout=" + timeout, "-test.run=" + r.testPattern(on)}
 	env := slices.Concat(os.Environ(), w.env)
 	if on == postgres {
-		walks, env = walks/postgresCheckDivisor, append(env, w.postgresEnv...)
+		checks, env = checks/postgresCheckDivisor, append(env, w.postgresEnv...)
 	}
-	if walks > 0 {
-		args = append(args, fmt.Sprintf("-rapid.checks=%d", walks))
+	if checks > 0 {
+		args = append(args, fmt.Sprintf("-rapid.checks=%d", checks))
 	}
-	if walks > 0 && w.longShare == 0 {
-		args = append(args, "-rapid.steps=20") // of rapid's own 30, which a night has time for
+	if checks > 0 && w.longShare == 0 {
+		args = append(args, "-rapid.steps=20") // rapid's default is 30
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(w.binDir, filepath.Base(r.pkg)+".test"), args...)
 	cmd.Dir, cmd.Env = r.pkg, env

@@ -9,30 +9,69 @@ import (
 	"strings"
 )
 
-// StartAll starts PostgreSQL and NATS for tests that share them, and returns the
-// settings by which tests find them, and what stops them. What is missing is
-// installed where that may be done; it is an error where it may not.
-func StartAll(ctx context.Context) (env []string, stop func() error, err error) {
-	if err := installMissing(ctx); err != nil {
-		return nil, nil, err
-	}
-	// The data outlive no test: what a power cut would take is not worth waiting for.
-	store, err := NewPostgres(ctx, "fsync=off", "shared_buffers=256MB", "log_min_messages=fatal")
-	if err != nil {
-		return nil, nil, err
-	}
-	bus, err := NewNATS(ctx)
-	if err != nil {
-		return nil, nil, errors.Join(err, store.Remove())
-	}
-	stop = func() error { return errors.Join(store.Stop(FastShutdown), store.Remove(), bus.Remove()) }
-	if err := errors.Join(store.Start(ctx), bus.Start(ctx)); err != nil {
-		return nil, nil, errors.Join(err, stop())
-	}
-	return []string{"AGENTMARKET_TEST_POSTGRES=" + store.Address(), "AGENTMARKET_TEST_NATS=" + bus.Address()}, stop, nil
+// The environment variables by which tests find the servers.
+const (
+	PostgresEnv = "AGENTMARKET_TEST_POSTGRES"
+	NATSEnv     = "AGENTMARKET_TEST_NATS"
+)
+
+// The environment variables that name servers for StartAll to use instead of starting its
+// own. They do not make tests run on PostgreSQL; PostgresEnv does.
+const (
+	sharedPostgresEnv = "AGENTMARKET_SHARED_POSTGRES"
+	sharedNATSEnv     = "AGENTMARKET_SHARED_NATS"
+)
+
+// Servers are a PostgreSQL and a NATS server for tests that share them.
+type Servers struct {
+	postgresURL, natsURL string
+	stop                 func() error // nil if another process started them
 }
 
-// installMissing installs what is missing, as root on Debian.
+// TestEnv returns the settings with which tests use the servers.
+func (s *Servers) TestEnv() []string {
+	return []string{PostgresEnv + "=" + s.postgresURL, NATSEnv + "=" + s.natsURL}
+}
+
+// SharedEnv returns the settings with which StartAll of a child process uses the servers.
+func (s *Servers) SharedEnv() []string {
+	return []string{sharedPostgresEnv + "=" + s.postgresURL, sharedNATSEnv + "=" + s.natsURL}
+}
+
+// Stop stops the servers and removes their files, unless another process started them.
+func (s *Servers) Stop() error {
+	if s.stop == nil {
+		return nil
+	}
+	return s.stop()
+}
+
+// StartAll starts PostgreSQL and NATS, or uses the servers that a parent process shares.
+// It installs missing packages as root on Debian and returns an error elsewhere.
+func StartAll(ctx context.Context) (*Servers, error) {
+	if postgresURL, natsURL := os.Getenv(sharedPostgresEnv), os.Getenv(sharedNATSEnv); postgresURL != "" && natsURL != "" {
+		return &Servers{postgresURL: postgresURL, natsURL: natsURL}, nil
+	}
+	if err := installMissing(ctx); err != nil {
+		return nil, err
+	}
+	// fsync is off because the data is deleted with the tests.
+	postgres, err := NewPostgres(ctx, "fsync=off", "shared_buffers=256MB", "log_min_messages=fatal")
+	if err != nil {
+		return nil, err
+	}
+	nats, err := NewNATS(ctx)
+	if err != nil {
+		return nil, errors.Join(err, postgres.Remove())
+	}
+	stop := func() error { return errors.Join(postgres.Stop(FastShutdown), postgres.Remove(), nats.Remove()) }
+	if err := errors.Join(postgres.Start(ctx), nats.Start(ctx)); err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	return &Servers{postgresURL: postgres.Address(), natsURL: nats.Address(), stop: stop}, nil
+}
+
+// installMissing installs the packages that are missing, as root on Debian.
 func installMissing(ctx context.Context) error {
 	missing := MissingPackages()
 	if len(missing) == 0 {
