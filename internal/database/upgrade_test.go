@@ -227,7 +227,7 @@ func (p *usedMarket) verify(t *testing.T, address string, version int64) (report
 func (p *usedMarket) upgrade(t *testing.T, address string) {
 	t.Helper()
 	b, hooks := openWithWebhooks(t, address, p.client())
-	b.Clock.Advance(brief)
+	b.Clock.Advance(offerTime)
 	for i, got := range p.listed(t, b) {
 		if !reflect.DeepEqual(got, p.lists[i]) {
 			t.Errorf("list %d: got %+v, want %+v", i, got, p.lists[i])

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Timeout bounds every wait of a test for something that has to happen. It is
-// much longer than anything takes on a busy machine.
+// Timeout bounds every wait of a test. It is much longer than any wait takes on a busy
+// machine.
 const Timeout = time.Minute
 
 // Must fails the test when err is not nil.
@@ -39,5 +39,18 @@ func Eventually(tb testing.TB, what string, done func() bool) {
 		case <-timeout:
 			tb.Fatalf("timed out after %s waiting for %s", Timeout, what)
 		}
+	}
+}
+
+// Receive returns the next value of ch, or the zero value if ch is closed. It fails the test
+// after Timeout. what names the value.
+func Receive[T any](tb testing.TB, what string, ch <-chan T) T {
+	tb.Helper()
+	select {
+	case value := <-ch:
+		return value
+	case <-time.After(Timeout):
+		tb.Fatalf("timed out after %s waiting for %s", Timeout, what)
+		panic("unreachable")
 	}
 }
