@@ -1,33 +1,25 @@
 package repo
 
 import (
-	"bytes"
-	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"maps"
-	"os"
 	"path"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"unicode/utf8"
 )
 
 const modulePath = "agentmarket.space/server"
 
-// levels is the whole architecture: a package imports packages of lower levels
-// only. A package without a line of its own stands where the folder above it
-// stands, and a package may import what lies in its own folder (graph imports
-// graph/generated, never the other way round). A new package at the top level
-// earns a place here and a line in docs/architecture.md.
+// levels defines the layers: a package imports packages of lower levels only. A package
+// that is not listed has the level of its parent folder. A package may import packages
+// below its own folder (graph imports graph/generated, not the other way round). List a
+// new package here and in docs/architecture.md.
 //
-// bench, examples, internal/test and internal/gen stand beside the levels: no product
-// code imports them.
+// bench, examples, internal/test and internal/gen have no level: product code does not
+// import them.
 var levels = map[string]int{
 	"models": 0, "internal/keyedsem": 0, "internal/pages": 0, "internal/tracing": 0,
 	"internal/config": 1, "internal/database": 1, "internal/outbound": 1, "internal/guide": 1,
@@ -43,7 +35,7 @@ var levels = map[string]int{
 	".":            10,
 }
 
-// TestLayers holds every import between packages of this module to levels.
+// TestLayers checks every import between packages of this module.
 func TestLayers(t *testing.T) {
 	t.Parallel()
 	for _, pkg := range modulePackages(t) {
@@ -58,7 +50,6 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// TestLayers_rejectsForbiddenImports shows that the rule bites, whatever the tree looks like today.
 func TestLayers_rejectsForbiddenImports(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -86,25 +77,25 @@ func TestLayers_rejectsForbiddenImports(t *testing.T) {
 		{"models", "bench", false},
 		{"examples/worker-go", "internal/client/api", false},
 		{"internal/app", "examples/worker-go", false},
-		{"internal/app", "unheardof", false},
+		{"internal/app", "unknown", false},
 	} {
 		if reason := importViolation(row.from, row.to); (reason == "") != row.allowed {
-			t.Errorf("%s imports %s: allowed should be %t, refusal is %q", row.from, row.to, row.allowed, reason)
+			t.Errorf("%s imports %s: got %q, want it allowed: %t", row.from, row.to, reason, row.allowed)
 		}
 	}
 }
 
-// importViolation says why a package may not import another, or "" when it may.
+// importViolation returns why a package must not import another, or "" if it may.
 func importViolation(from, to string) string {
 	level, _ := levelOf(from)
 	importedLevel, known := levelOf(to)
 	switch {
 	case isWithin(from, "internal/test"), isWithin(from, "internal/gen"):
-		return "" // test support and generators may know everything
+		return "" // test support and generators may import everything
 	case isWithin(from, "bench") && !isWithin(to, "bench"), isWithin(from, "examples"):
-		return "it speaks to a server over the network and knows nothing else of it"
+		return "benchmarks and examples use the server over the network only"
 	case isOutsideLayers(to) && !isOutsideLayers(from):
-		return "it stands beside the layers, for tests and measurements only"
+		return "it is for tests and measurements only"
 	case isWithin(to, from), isWithin(from, "bench"):
 		return ""
 	case !known:
@@ -116,14 +107,14 @@ func importViolation(from, to string) string {
 	}
 }
 
-// levelOf answers for a package, or else for the nearest folder above it.
+// levelOf returns the level of a package, or of the nearest parent folder that has one.
 func levelOf(dir string) (level int, known bool) {
 	for ; ; dir = path.Dir(dir) {
 		if level, known = levels[dir]; known || dir == "." {
 			break
 		}
 		if path.Dir(dir) == "." {
-			return 0, false // the root has a level, but lends it to nobody
+			return 0, false // folders do not inherit the level of the root
 		}
 	}
 	return level, known
@@ -135,26 +126,26 @@ func isOutsideLayers(dir string) bool {
 
 func isWithin(dir, folder string) bool { return dir == folder || strings.HasPrefix(dir, folder+"/") }
 
-// TestPackageDocs wants one package comment in every package, no more.
-// Packages that are generated whole are left to their generator.
+// TestPackageDocs checks that every package has its package comment in exactly one file.
+// Generated packages are skipped.
 func TestPackageDocs(t *testing.T) {
 	t.Parallel()
 	for _, pkg := range modulePackages(t) {
 		if pkg.handwritten && len(pkg.docFiles) != 1 {
-			t.Errorf("package %s: want a package comment in one file, have it in %v", pkg.dir, pkg.docFiles)
+			t.Errorf("package %s: want a package comment in one file, found it in %v", pkg.dir, pkg.docFiles)
 		}
 	}
 }
 
 type modulePackage struct {
-	dir         string   // relative to the module, "." for its root
-	handwritten bool     // at least one file was written by hand
-	docFiles    []string // files that carry a package comment
-	imports     []string // of this module, as dirs, tests left out
+	dir         string   // relative to the module; "." for its root
+	handwritten bool     // whether a file is not generated
+	docFiles    []string // files with a package comment
+	imports     []string // folders of this module, without imports of tests
 }
 
-// modulePackages parses the module itself, not through the go command: the test
-// cache sees the files read here, so a new import is never passed over.
+// modulePackages returns the packages of the module. It parses the files instead of calling
+// go list, so that the test cache notices every change.
 func modulePackages(t *testing.T) []modulePackage {
 	t.Helper()
 	byDir := map[string]*modulePackage{}
@@ -187,100 +178,4 @@ func modulePackages(t *testing.T) []modulePackage {
 		pkgs = append(pkgs, *byDir[dir])
 	}
 	return pkgs
-}
-
-// TestDependencies_documented: what go.mod asks for directly has a row with its
-// version in docs/dependencies.md, and a row without a requirement goes.
-func TestDependencies_documented(t *testing.T) {
-	t.Parallel()
-	required, err := os.ReadFile("go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := os.ReadFile("docs/dependencies.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := map[string]string{}
-	for _, row := range regexp.MustCompile(`(?m)^\| (\S+\.\S+/\S+) \| (v\S+) \|`).FindAllStringSubmatch(string(doc), -1) {
-		rows[row[1]] = row[2]
-	}
-	for _, requirement := range regexp.MustCompile(`(?m)^(?:require )?\s*(\S+\.\S+/\S+) (v\S+)( // indirect)?$`).FindAllStringSubmatch(string(required), -1) {
-		module, version, indirect := requirement[1], requirement[2], requirement[3] != ""
-		if listed, ok := rows[module]; (!ok && !indirect) || (ok && listed != version) {
-			t.Errorf("go.mod requires %s %s, docs/dependencies.md has %q", module, version, listed)
-		}
-		delete(rows, module)
-	}
-	for module := range rows {
-		t.Errorf("docs/dependencies.md lists %s, go.mod does not require it", module)
-	}
-}
-
-// TestNoMachinePaths keeps the paths of whoever wrote a file out of it: they
-// mean nothing in a clone, and examples that hold them fail there.
-func TestNoMachinePaths(t *testing.T) {
-	t.Parallel()
-	machinePath := regexp.MustCompile(`(?:^|[^\w./-])(?:/(?:home|root|Users|work|tmp)/\w[\w.-]*/|[A-Z]:\\Users\\)`)
-	for example, bad := range map[string]bool{
-		"see /" + "home/ana/market/doc.go":       true,
-		"(/" + "work/market/server.go:12)":       true,
-		"https://example.com/work/today/42":      false,
-		"the/work/in/progress, a/home/for/files": false,
-		"DATABASE=/var/lib/agentmarket.db":       false,
-	} {
-		if machinePath.MatchString(example) != bad {
-			t.Errorf("%q: want it found %t", example, bad)
-		}
-	}
-	walkModule(t, func(name string) error {
-		text, err := os.ReadFile(name)
-		if err != nil || bytes.IndexByte(text, 0) >= 0 || !utf8.Valid(text) {
-			return err
-		}
-		for i, line := range bytes.Split(text, []byte("\n")) {
-			if found := machinePath.Find(line); found != nil {
-				t.Errorf("%s:%d: a path of one machine: %s", name, i+1, found)
-			}
-		}
-		return nil
-	})
-}
-
-// walkModule calls visit with each file of the module by its slashed path. It
-// passes over hidden folders but .ci, over what .gitignore names, and over
-// nested modules.
-func walkModule(t *testing.T, visit func(name string) error) {
-	t.Helper()
-	ignored := regexp.MustCompile(`(^|/)node_modules(/|$)|\.(test|prof|out)$|^(server|agentmarket|bin)$|^[^/]+\.(db|db-\w+|db\.\w+|key)$`)
-	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
-		slashed := filepath.ToSlash(name)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil // gone between the listing and the look
-		case err != nil:
-			return err
-		case name == ".", name == ".git": // .git is a file in a worktree
-			if entry.IsDir() && name == ".git" {
-				return filepath.SkipDir
-			}
-			return nil
-		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && entry.Name() != ".ci", ignored.MatchString(slashed):
-			if entry.IsDir() {
-				return filepath.SkipDir
-			}
-			return nil
-		case entry.IsDir():
-			if _, err := os.Stat(filepath.Join(name, "go.mod")); err == nil {
-				return filepath.SkipDir
-			}
-			return nil
-		case !entry.Type().IsRegular():
-			return nil
-		}
-		return visit(slashed)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
