@@ -1,6 +1,5 @@
-// Package browser shows a page in a headless Chromium for tests, as a person would
-// see it, on a machine where no name resolves: what the page needs must come from
-// the test's own servers.
+// Package browser opens pages in a headless Chromium for tests. No name resolves in it, so
+// a page must load everything from the test's own servers.
 package browser
 
 import (
@@ -22,7 +21,7 @@ import (
 // Tab is one page in a headless Chromium, driven over the DevTools protocol.
 type Tab struct {
 	t       testing.TB
-	ctx     context.Context //nolint:containedctx // of the test, for which the tab lives
+	ctx     context.Context //nolint:containedctx // a tab lives as long as its test
 	conn    *websocket.Conn
 	session string
 
@@ -38,11 +37,11 @@ type reply struct {
 	Error  *struct{ Message string }
 }
 
-// testTimeout is how long everything that a test does in a browser may take together.
+// testTimeout bounds everything that a test does in a browser.
 const testTimeout = 3 * time.Minute
 
-// Open shows address in a browser of its own with an empty profile, and ends it
-// with the test. Without Chromium the test is skipped, but not in CI.
+// Open opens address in a new browser with an empty profile and closes it when the test
+// ends. Without Chromium it skips the test; in CI it fails it.
 func Open(t testing.TB, address string) *Tab {
 	t.Helper()
 	binary, err := exec.LookPath("chromium")
@@ -142,8 +141,8 @@ func (p *Tab) Call(method string, params map[string]any, result any) {
 			}
 		}
 	case <-p.ctx.Done():
-		_, complaints := p.RequestsAndErrors()
-		p.t.Fatalf("%s %v: %v; the browser complained: %v", method, params, p.ctx.Err(), complaints)
+		_, errors := p.RequestsAndErrors()
+		p.t.Fatalf("%s %v: %v; the browser complained: %v", method, params, p.ctx.Err(), errors)
 	}
 }
 
@@ -170,15 +169,15 @@ func (p *Tab) WaitFor(expression string) {
 	})`)
 }
 
-// RequestsAndErrors returns every address the page asked for so far, and every error that
-// the console or the browser's log told of.
-func (p *Tab) RequestsAndErrors() (requests, complaints []string) {
+// RequestsAndErrors returns the address of every request of the page so far, and every
+// error in the console or the browser's log.
+func (p *Tab) RequestsAndErrors() (requests, errors []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append(requests, p.requests...), append(complaints, p.consoleErrors...)
+	return append(requests, p.requests...), append(errors, p.consoleErrors...)
 }
 
-// readMessages takes in replies and events until the connection ends.
+// readMessages handles replies and events until the connection closes.
 func (p *Tab) readMessages() {
 	for {
 		var message struct {

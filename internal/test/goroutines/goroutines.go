@@ -1,4 +1,4 @@
-// Package goroutines counts those that a test has begun, and no others.
+// Package goroutines counts the goroutines that a test started.
 package goroutines
 
 import (
@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Counter marks the goroutine of a test until the test ends, and with it those
-// that it begins from now on, and theirs. It returns what counts them.
+// Counter labels the goroutine of a test until the test ends. Goroutines started from it
+// inherit the label. The returned function counts them.
 func Counter(t *testing.T) (count func() int) {
 	t.Helper()
 	pprof.SetGoroutineLabels(pprof.WithLabels(t.Context(), pprof.Labels("test", t.Name())))
@@ -27,7 +27,7 @@ func Counter(t *testing.T) (count func() int) {
 	}
 }
 
-// countLabelled sums the groups of a profile that carry a label.
+// countLabelled sums the groups of a profile that have a label.
 func countLabelled(profile *bytes.Buffer, label string) int {
 	total, group := 0, 0
 	for lines := bufio.NewScanner(profile); lines.Scan(); {

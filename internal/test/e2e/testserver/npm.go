@@ -11,22 +11,22 @@ import (
 	"testing"
 )
 
-// installMutex is held by the test that installs; the others find what it leaves.
+// installMutex allows one installation at a time in this process.
 var installMutex sync.Mutex
 
-// LinkNodeModules puts the npm packages of the package-lock.json in from into the folder
-// into, as its node_modules. They are installed once and kept for later runs. Without
-// npm the test is skipped, but not in CI.
+// LinkNodeModules installs the npm packages of from/package-lock.json and links them as
+// node_modules in the folder into. The installation is installed for later runs. Without npm it
+// skips the test; in CI it fails it.
 func LinkNodeModules(tb testing.TB, from, into string) {
 	tb.Helper()
-	kept := installPackages(tb, from)
-	if err := os.Symlink(filepath.Join(kept, "node_modules"), filepath.Join(into, "node_modules")); err != nil {
+	installed := installPackages(tb, from)
+	if err := os.Symlink(filepath.Join(installed, "node_modules"), filepath.Join(into, "node_modules")); err != nil {
 		tb.Fatal(err)
 	}
 }
 
-// installPackages returns the folder that has the packages. Of two processes that install at
-// once one finds the other's in its place.
+// installPackages returns the folder with the installed packages. If two processes install
+// at once, one uses the other's folder.
 func installPackages(tb testing.TB, from string) string {
 	tb.Helper()
 	npm := RequireTool(tb, "npm")
@@ -39,32 +39,32 @@ func installPackages(tb testing.TB, from string) string {
 	if err != nil {
 		cache = os.TempDir()
 	}
-	kept := filepath.Join(cache, "agentmarket-clients", fmt.Sprintf("%x", sha256.Sum256(lock))[:16])
+	installed := filepath.Join(cache, "agentmarket-clients", fmt.Sprintf("%x", sha256.Sum256(lock))[:16])
 	installMutex.Lock()
 	defer installMutex.Unlock()
-	if _, err := os.Stat(kept); err == nil {
-		return kept
+	if _, err := os.Stat(installed); err == nil {
+		return installed
 	}
-	if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(installed), 0o700); err != nil {
 		tb.Fatal(err)
 	}
-	fresh, err := os.MkdirTemp(filepath.Dir(kept), "installing-") //nolint:usetesting // what is moved must be on the same disk
+	staging, err := os.MkdirTemp(filepath.Dir(installed), "installing-") //nolint:usetesting // a rename needs the same file system
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer os.RemoveAll(fresh) //nolint:errcheck // what was not moved away
-	err = errors.Join(os.WriteFile(filepath.Join(fresh, "package-lock.json"), lock, 0o600),
-		os.WriteFile(filepath.Join(fresh, "package.json"), manifest, 0o600))
+	defer os.RemoveAll(staging) //nolint:errcheck // it does not exist after the rename
+	err = errors.Join(os.WriteFile(filepath.Join(staging, "package-lock.json"), lock, 0o600),
+		os.WriteFile(filepath.Join(staging, "package.json"), manifest, 0o600))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	cmd := exec.CommandContext(tb.Context(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-	cmd.Dir = fresh
+	cmd.Dir = staging
 	if text, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("npm ci: %v\n%s", err, text)
 	}
-	if err := os.Rename(fresh, kept); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.Rename(staging, installed); err != nil && !errors.Is(err, os.ErrExist) {
 		tb.Fatal(err)
 	}
-	return kept
+	return installed
 }

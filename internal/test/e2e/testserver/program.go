@@ -1,5 +1,5 @@
-// Package testserver runs the built server for tests that know it from outside
-// only: its address, its files, its exit.
+// Package testserver runs the built server for end-to-end tests, which use its address, its
+// files and its exit code.
 package testserver
 
 import (
@@ -22,19 +22,19 @@ import (
 	"testing"
 	"time"
 
-	_ "agentmarket.space/server/internal/cli" // so that a kept test result is of the program as it is now
+	_ "agentmarket.space/server/internal/cli" // so that go test reruns the tests when the program changes
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// waitTimeout is how long anything of a server may take before a test gives up.
+// waitTimeout bounds every wait for a server.
 const waitTimeout = 30 * time.Second
 
-// maxIdleConns is how many connections are kept for the next requests: more than
-// any test has clients at work.
+// maxIdleConns is the number of idle connections to a server, more than any test has
+// clients.
 const maxIdleConns = 400
 
-// Main builds the server, runs the tests of a package and exits. TestMain calls
-// it. A program named by AGENTMARKET_TEST_BINARY is not built again.
+// Main builds the server, runs the tests of a package and exits. Call it from TestMain. If
+// AGENTMARKET_TEST_BINARY names a server, Main uses that.
 func Main(m *testing.M) {
 	code, err := buildAndRun(m)
 	if err != nil {
@@ -49,7 +49,7 @@ func buildAndRun(m *testing.M) (code int, err error) {
 		return m.Run(), nil
 	}
 	for root := "."; len(root) < 100; root = filepath.Join(root, "..") {
-		if _, err := os.Stat(filepath.Join(root, "server.go")); err == nil { // looked at for the same reason as cli is imported
+		if _, err := os.Stat(filepath.Join(root, "server.go")); err == nil { // so that go test reruns the tests when server.go changes
 			break
 		}
 	}
@@ -69,37 +69,37 @@ func buildAndRun(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// BinaryPath is where the built program is.
+// BinaryPath returns the path of the server binary.
 func BinaryPath() string { return os.Getenv(trusttest.BinaryEnv) }
 
-// Server is a running server with a folder of its own.
+// Server is a running server with its own folder.
 type Server struct {
-	// URL is its address, without a slash at the end. It stays over restarts.
+	// URL is its address without a trailing slash. It does not change on restart.
 	URL string
-	// Dir is where its database, agentmarket.db, and its key are.
+	// Dir is the folder of its database, agentmarket.db, and its key.
 	Dir string
 
 	tb      testing.TB
 	client  *http.Client
 	env     []string
-	command []string // to run, without the address
+	command []string // without the address
 	cmd     *exec.Cmd
-	log     *output   // of the running process
-	logs    []*output // of all so far
+	log     *output   // of the current process
+	logs    []*output // of all processes
 	secrets *Secrets
-	exited  chan struct{} // closed when the process is gone
+	exited  chan struct{} // closed when the process has exited
 }
 
-// Start runs a server with rate limits off and waits until it is ready. Env are
-// further settings, like "AGENTMARKET_LEASE=2m". When the test ends it is killed, if
-// it still runs, and the test fails when its log or its files show a key or a secret.
+// Start runs a server with rate limits off and waits until it is ready. env has further
+// settings, such as "AGENTMARKET_LEASE=2m". When the test ends, the server is killed, and
+// the test fails if its log or its files contain a key or a secret.
 func Start(tb testing.TB, env ...string) *Server {
 	tb.Helper()
 	return StartCommand(tb, []string{BinaryPath()}, env...)
 }
 
-// StartCommand is Start with another command: a server that was built otherwise, or this
-// one under a tracer that leaves it its process id.
+// StartCommand is Start with another command, such as another build of the server or a
+// tracer that runs it under the same process ID.
 func StartCommand(tb testing.TB, command []string, env ...string) *Server {
 	tb.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: maxIdleConns}
@@ -118,8 +118,8 @@ func StartCommand(tb testing.TB, command []string, env ...string) *Server {
 	return s
 }
 
-// Restart runs the server again, at the same address with the same files. It
-// must have ended. Env takes precedence over earlier settings.
+// Restart starts the server again, at the same address with the same files. It must have
+// exited. env overrides earlier settings.
 func (s *Server) Restart(env ...string) {
 	s.tb.Helper()
 	s.env = append(s.env, env...)
@@ -128,7 +128,7 @@ func (s *Server) Restart(env ...string) {
 
 func (s *Server) start(addr string) {
 	s.tb.Helper()
-	ctx := context.WithoutCancel(s.tb.Context()) // it outlives the test for its clean-up
+	ctx := context.WithoutCancel(s.tb.Context()) // t.Cleanup stops the server
 	args := append(slices.Clone(s.command), addr)
 	s.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	s.cmd.Dir = s.Dir
@@ -139,54 +139,53 @@ func (s *Server) start(addr string) {
 	if err := s.cmd.Start(); err != nil {
 		s.tb.Fatal(err)
 	}
-	ended := make(chan struct{})
-	s.exited = ended
+	exited := make(chan struct{})
+	s.exited = exited
 	go func(cmd *exec.Cmd) {
-		_ = cmd.Wait() // ProcessState tells
-		close(ended)
+		_ = cmd.Wait() // ProcessState has the result
+		close(exited)
 	}(s.cmd)
 	select {
 	case url := <-s.log.address:
-		if s.URL == "" { // later it is the same, and others may be reading it
+		if s.URL == "" { // a restart keeps it, and other goroutines may read it
 			s.URL = url
 		}
-	case <-ended:
-		s.tb.Fatalf("the server ended at once:\n%s", s.Log())
+	case <-exited:
+		s.tb.Fatalf("the server exited at once:\n%s", s.Log())
 	case <-time.After(waitTimeout):
-		s.tb.Fatalf("the server does not say where it is:\n%s", s.Log())
+		s.tb.Fatalf("the server does not log its address:\n%s", s.Log())
 	}
 	s.waitReady()
 }
 
-// waitReady waits for /readyz. The listener is there before the banner, so that
-// the first request waits in its queue rather than fails.
+// waitReady polls /readyz. The server listens before it logs its address, so the first
+// request waits instead of failing.
 func (s *Server) waitReady() {
 	s.tb.Helper()
-	looks := time.NewTicker(10 * time.Millisecond)
-	defer looks.Stop()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
 	deadline := time.After(waitTimeout)
 	for {
 		if status, _ := s.Do(http.MethodGet, "/readyz", "", ""); status == http.StatusOK {
 			return
 		}
 		select {
-		case <-looks.C:
+		case <-ticker.C:
 		case <-s.exited:
-			s.tb.Fatalf("the server ended:\n%s", s.Log())
+			s.tb.Fatalf("the server exited:\n%s", s.Log())
 		case <-deadline:
-			s.tb.Fatalf("the server does not get ready:\n%s", s.Log())
+			s.tb.Fatalf("the server is not ready:\n%s", s.Log())
 		}
 	}
 }
 
-// Kill ends the server as a power cut would, with SIGKILL, and waits until it
-// is gone.
+// Kill sends SIGKILL to the server and waits until it has exited.
 func (s *Server) Kill() {
-	_ = s.cmd.Process.Kill() // it may be gone
+	_ = s.cmd.Process.Kill() // it may have exited
 	<-s.exited
 }
 
-// Terminate asks the server to stop with SIGTERM. It does not wait; see Exited.
+// Terminate sends SIGTERM to the server. It does not wait; see Exited.
 func (s *Server) Terminate() {
 	s.tb.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -194,29 +193,29 @@ func (s *Server) Terminate() {
 	}
 }
 
-// Exited is closed once the process is gone.
+// Exited returns a channel that is closed when the process has exited.
 func (s *Server) Exited() <-chan struct{} { return s.exited }
 
-// Stop asks the server to stop, waits until it has, and returns its exit code.
+// Stop terminates the server, waits until it has exited and returns its exit code.
 func (s *Server) Stop() int {
 	s.tb.Helper()
 	s.Terminate()
 	select {
 	case <-s.exited:
 	case <-time.After(waitTimeout):
-		s.tb.Fatalf("the server does not stop:\n%s", s.Log())
+		s.tb.Fatalf("the server does not exit:\n%s", s.Log())
 	}
 	return s.ExitCode()
 }
 
-// ExitCode is what the server ended with, once it has.
+// ExitCode returns the exit code of a server that has exited.
 func (s *Server) ExitCode() int { return s.cmd.ProcessState.ExitCode() }
 
-// Log is what the server has written so far.
+// Log returns the output of the current process.
 func (s *Server) Log() string { return s.log.String() }
 
-// Verify runs "agentmarket verify" on the server's database and fails the test
-// when the ledger does not hold.
+// Verify runs "agentmarket verify" on the server's database and fails the test if the
+// ledger has violations.
 func (s *Server) Verify() {
 	s.tb.Helper()
 	verify := exec.CommandContext(s.tb.Context(), BinaryPath(), "verify")
@@ -227,11 +226,10 @@ func (s *Server) Verify() {
 	}
 }
 
-// Run runs a command of the program in a folder and returns what it wrote and its
-// exit code.
+// Run runs a command of the program in a folder and returns its output and its exit code.
 func Run(tb testing.TB, dir string, args ...string) (text string, code int) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 4*waitTimeout) // a server that starts where it must not would go on
+	ctx, cancel := context.WithTimeout(tb.Context(), 4*waitTimeout) // in case it starts a server
 	defer cancel()
 	cmd := exec.CommandContext(ctx, BinaryPath(), args...)
 	cmd.Dir = dir
@@ -242,15 +240,15 @@ func Run(tb testing.TB, dir string, args ...string) (text string, code int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// Do sends a request with an API key, if one is given, and returns the status
-// and the whole body. The status is 0 when no answer came, and the text why.
-// The body, if not empty, is sent as JSON. Headers are pairs of name and value. An
-// answer that shows a key or a secret but where it gives one out fails the test.
+// Do sends a request and returns the status and the body. If there is no response, the
+// status is 0 and the text is the error. key is the API key and may be empty. A body is
+// sent as JSON. Headers are pairs of name and value. The test fails if the response
+// contains a key or a secret outside the fields that issue one.
 func (s *Server) Do(method, path, key, body string, headers ...string) (status int, text string) {
 	s.tb.Helper()
 	status, text = s.send(method, path, key, body, headers...)
 	for _, secret := range s.secrets.ScanResponse(text) {
-		s.tb.Errorf("%s %s: the answer shows %s: %s", method, path, secret, text)
+		s.tb.Errorf("%s %s: the response contains %s: %s", method, path, secret, text)
 	}
 	return status, text
 }
@@ -275,7 +273,7 @@ func (s *Server) send(method, path, key, body string, headers ...string) (status
 	if err != nil {
 		return 0, err.Error()
 	}
-	defer response.Body.Close() //nolint:errcheck // read to its end below
+	defer response.Body.Close() //nolint:errcheck // it is read to the end
 	all, err := io.ReadAll(response.Body)
 	if err != nil {
 		return 0, err.Error()
@@ -283,32 +281,32 @@ func (s *Server) send(method, path, key, body string, headers ...string) (status
 	return response.StatusCode, string(all)
 }
 
-// CloseIdleConnections closes the connections that are kept for the next requests.
+// CloseIdleConnections closes the idle connections to the server.
 func (s *Server) CloseIdleConnections() { s.client.CloseIdleConnections() }
 
-// Query sends a GraphQL operation and unmarshals its data into data. An answer
-// with errors, or none, is an error.
+// Query sends a GraphQL operation and unmarshals its data into data. A response with errors
+// is an error.
 func (s *Server) Query(key, document string, variables map[string]any, data any, headers ...string) error {
 	body, err := json.Marshal(map[string]any{"query": document, "variables": variables})
 	if err != nil {
 		return err
 	}
 	status, text := s.Do(http.MethodPost, "/graphql", key, string(body), headers...)
-	var answer struct {
+	var result struct {
 		Data   json.RawMessage
 		Errors json.RawMessage
 	}
-	if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Errors != nil {
+	if err := json.Unmarshal([]byte(text), &result); err != nil || result.Errors != nil {
 		return fmt.Errorf("status %d: %s", status, text)
 	}
-	return json.Unmarshal(answer.Data, data)
+	return json.Unmarshal(result.Data, data)
 }
 
 // Agent is a registered agent.
 type Agent struct{ ID, Key, WebhookSecret string }
 
-// Register registers an agent. More are further fields of the input, and may be
-// nil. Headers are pairs of name and value.
+// Register registers an agent. more has further fields of the input and may be nil. Headers
+// are pairs of name and value.
 func (s *Server) Register(name string, more map[string]any, headers ...string) Agent {
 	s.tb.Helper()
 	input := map[string]any{"name": name}
@@ -328,7 +326,7 @@ func (s *Server) Register(name string, more map[string]any, headers ...string) A
 	return Agent{ID: out.Agent.ID, Key: out.APIKey, WebhookSecret: out.WebhookSecret}
 }
 
-// output keeps what a server writes, and finds its address in it.
+// output buffers what a server writes and finds its address in it.
 type output struct {
 	mu         sync.Mutex
 	text       bytes.Buffer
@@ -336,7 +334,7 @@ type output struct {
 	address    chan string
 }
 
-// Write keeps p.
+// Write appends p.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -350,7 +348,7 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String returns what was written.
+// String returns everything written so far.
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -13,27 +13,27 @@ import (
 )
 
 var (
-	// secretFieldPattern is where an answer gives out a key or a secret.
+	// secretFieldPattern matches response fields that issue a key or a secret.
 	secretFieldPattern = regexp.MustCompile(`"(?:apiKey|api_key|webhookSecret|webhook_secret|secret)":"([^"]+)"`)
-	// secretPattern are those of API keys and webhook secrets.
+	// secretPattern matches API keys and webhook secrets.
 	secretPattern = regexp.MustCompile(`\b[0-9a-f]{64}\b|whsec_[A-Za-z0-9+/=]{20,}`)
-	// secretSettingPattern are those that are secret.
+	// secretSettingPattern matches settings whose value is secret.
 	secretSettingPattern = regexp.MustCompile(`^(?:AGENTMARKET_(?:OLD_)?SECRET_KEY|AGENTMARKET_OPERATOR_KEY|ANTHROPIC_API_KEY)=(.+)$`)
 )
 
-// prefixSize is how much of a secret is looked for first.
+// prefixSize is the number of bytes of a secret by which it is indexed.
 const prefixSize = 8
 
-// Secrets are the keys and secrets that were given out, or that a server was given.
-// They are safe for concurrent use.
+// Secrets is a set of keys and secrets that a server has issued or was configured with. It
+// is safe for concurrent use.
 type Secrets struct {
 	mu         sync.RWMutex
 	all        map[string]bool
-	needles    map[[prefixSize]byte][][]byte // the secrets and what they stand for, by how they begin
-	firstBytes [1 << 16]bool                 // with which two bytes, so that most places are passed over at once
+	needles    map[[prefixSize]byte][][]byte // encodings of the secrets by their first bytes
+	firstBytes [1 << 16]bool                 // the first two bytes of each, to skip most positions quickly
 }
 
-// Add notes a secret, as it is and as the bytes that it stands for.
+// Add adds a secret, both its text and the bytes that it encodes.
 func (s *Secrets) Add(secret string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,11 +65,11 @@ func (s *Secrets) addNeedle(needle []byte) {
 	s.firstBytes[firstTwoBytes(needle)] = true
 }
 
-// firstTwoBytes is the first two bytes as a number.
+// firstTwoBytes returns the first two bytes as a number.
 func firstTwoBytes(data []byte) int { return int(data[0])<<8 | int(data[1]) }
 
-// ScanResponse notes what an answer gives out, and returns the secrets that it shows
-// beside that.
+// ScanResponse adds the secrets that a response issues, and returns those that it contains
+// elsewhere.
 func (s *Secrets) ScanResponse(text string) (shown []string) {
 	for _, given := range secretFieldPattern.FindAllStringSubmatch(text, -1) {
 		s.Add(given[1])
@@ -77,8 +77,7 @@ func (s *Secrets) ScanResponse(text string) (shown []string) {
 	return s.Find([]byte(secretFieldPattern.ReplaceAllString(text, "")))
 }
 
-// Find returns the secrets that data shows, as they are or as the bytes that they
-// stand for.
+// Find returns the secrets that data contains, as text or decoded.
 func (s *Secrets) Find(data []byte) (shown []string) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -95,7 +94,7 @@ func (s *Secrets) Find(data []byte) (shown []string) {
 	return shown
 }
 
-// addConfiguredSecrets notes the secrets among settings, and the key beside the database.
+// addConfiguredSecrets adds the secret settings and the key file of the database.
 func (s *Server) addConfiguredSecrets() {
 	for _, setting := range s.env {
 		if given := secretSettingPattern.FindStringSubmatch(setting); given != nil {
@@ -107,22 +106,22 @@ func (s *Server) addConfiguredSecrets() {
 	}
 }
 
-// FindSecrets returns the secrets of the server that data shows.
+// FindSecrets returns the secrets of the server that data contains.
 func (s *Server) FindSecrets(data []byte) []string {
 	s.addConfiguredSecrets()
 	return s.secrets.Find(data)
 }
 
-// FindLeaks are where the log and the files of the server show a key or a secret that it
-// gave out or was given. The file of the secret key is passed over.
+// FindLeaks returns the places where the server's log or files contain a key or a secret.
+// The key file is skipped.
 func (s *Server) FindLeaks() (places []string) {
-	look := func(place string, data []byte) {
+	scan := func(place string, data []byte) {
 		for _, secret := range s.FindSecrets(data) {
 			places = append(places, place+" shows "+secret)
 		}
 	}
 	for _, log := range s.logs {
-		look("the log", []byte(log.String()))
+		scan("the log", []byte(log.String()))
 	}
 	files, _ := filepath.Glob(filepath.Join(s.Dir, "*"))
 	for _, file := range files {
@@ -130,14 +129,14 @@ func (s *Server) FindLeaks() (places []string) {
 			continue
 		}
 		if data, err := os.ReadFile(file); err == nil {
-			look(filepath.Base(file), data)
+			scan(filepath.Base(file), data)
 		}
 	}
 	return places
 }
 
-// secretsInRequest returns what has the form of a key or a secret in a request that a server made,
-// signatures apart.
+// secretsInRequest returns the keys and secrets in a request that a server sent, except in
+// its signatures.
 func secretsInRequest(header http.Header, body []byte) []string {
 	shown := secretPattern.FindAllString(string(body), -1)
 	for name, values := range header {

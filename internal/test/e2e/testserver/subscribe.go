@@ -9,9 +9,9 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// SubscribeWallet opens a socket of a protocol with an API key, sent in its init message or
-// with the request, and subscribes to what the agent's wallet does. It returns once
-// the subscription has brought what the wallet began with.
+// SubscribeWallet opens a WebSocket with the given subprotocol and subscribes to
+// walletChanged. The API key is sent in a header or in the connection_init message.
+// SubscribeWallet returns after the first event, which is the starting credits.
 func (s *Server) SubscribeWallet(protocol, key string, inHeader bool) *websocket.Conn {
 	s.tb.Helper()
 	header, payload := http.Header{}, map[string]string{"X-API-Key": key}
@@ -47,15 +47,15 @@ func (s *Server) SubscribeWallet(protocol, key string, inHeader bool) *websocket
 		if err != nil {
 			s.tb.Fatal(err)
 		}
-		if strings.Contains(string(text), "walletChanged") { // the grant of the registration
+		if strings.Contains(string(text), "walletChanged") { // the starting credits
 			return conn
 		}
 	}
 }
 
-// WaitClosed waits until a socket ends, so long at most, and returns how.
-func WaitClosed(conn *websocket.Conn, within time.Duration) error {
-	if err := conn.SetReadDeadline(time.Now().Add(within)); err != nil {
+// WaitClosed waits until a WebSocket is closed, for at most timeout, and returns the error.
+func WaitClosed(conn *websocket.Conn, timeout time.Duration) error {
+	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
 	for {

@@ -11,10 +11,10 @@ import (
 // NATS is a NATS server.
 type NATS struct {
 	port, dir string
-	server    *process // nil when it does not run
+	server    *process // nil while it is stopped
 }
 
-// NewNATS finds a place for a server, which Start starts there.
+// NewNATS returns a server on a free port. Start starts it.
 func NewNATS(ctx context.Context) (*NATS, error) {
 	port, err := freePort(ctx)
 	if err != nil {
@@ -24,10 +24,10 @@ func NewNATS(ctx context.Context) (*NATS, error) {
 	return &NATS{port: port, dir: dir}, err
 }
 
-// Address is where it is.
+// Address returns the URL of the server.
 func (n *NATS) Address() string { return "nats://127.0.0.1:" + n.port }
 
-// Start runs it and waits until it answers. ctx is for the waiting.
+// Start starts the server and waits until it accepts connections or ctx is done.
 func (n *NATS) Start(ctx context.Context) (err error) {
 	n.server, err = startProcess(context.WithoutCancel(ctx), n.dir, nil, "nats-server", "-a", "127.0.0.1", "-p", n.port)
 	if err != nil {
@@ -42,7 +42,7 @@ func (n *NATS) Start(ctx context.Context) (err error) {
 	})
 }
 
-// Kill ends it at once, and waits until it is gone.
+// Kill sends SIGKILL to the server and waits until it has exited.
 func (n *NATS) Kill() error {
 	if n.server == nil {
 		return nil
@@ -51,5 +51,5 @@ func (n *NATS) Kill() error {
 	return n.server.stop(syscall.SIGKILL)
 }
 
-// Remove ends it and removes what it left.
+// Remove kills the server and removes its files.
 func (n *NATS) Remove() error { return errors.Join(n.Kill(), os.RemoveAll(n.dir)) }

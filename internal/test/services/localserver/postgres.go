@@ -17,23 +17,22 @@ import (
 
 // How a cluster is shut down.
 const (
-	// FastShutdown cuts the clients off and writes down what there is.
+	// FastShutdown disconnects the clients and writes a checkpoint.
 	FastShutdown = syscall.SIGINT
-	// ImmediateShutdown is a crash: the next start recovers from the log.
+	// ImmediateShutdown simulates a crash: the next start recovers from the WAL.
 	ImmediateShutdown = syscall.SIGQUIT
 )
 
-// Postgres is a cluster of PostgreSQL: its data, and the server when it runs.
-// Everybody on this machine is let in, as anybody.
+// Postgres is a PostgreSQL cluster: its data and its server. It trusts every local user.
 type Postgres struct {
 	port, dir string
 	owner     *syscall.Credential
 	settings  []string
-	server    *process // nil when it does not run
+	server    *process // nil while it is stopped
 }
 
-// NewPostgres makes a cluster, which Start starts. Settings are like
-// "fsync=off". Its user is test.
+// NewPostgres creates a cluster with the superuser test. Start starts it. Settings have the
+// form "fsync=off".
 func NewPostgres(ctx context.Context, settings ...string) (*Postgres, error) {
 	p, err := newPostgres(ctx, settings)
 	if err != nil {
@@ -61,7 +60,7 @@ func newPostgres(ctx context.Context, settings []string) (*Postgres, error) {
 
 func (p *Postgres) dataDir() string { return filepath.Join(p.dir, "data") }
 
-// runProgram runs a program of PostgreSQL's to its end.
+// runProgram runs a PostgreSQL program until it exits.
 func (p *Postgres) runProgram(ctx context.Context, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, lookPath(program), args...)
 	cmd.Dir, cmd.SysProcAttr = p.dir, &syscall.SysProcAttr{Credential: p.owner}
@@ -71,14 +70,14 @@ func (p *Postgres) runProgram(ctx context.Context, program string, args ...strin
 	return nil
 }
 
-// HostPort is where it listens, as host and port.
+// HostPort returns the host and port of the server.
 func (p *Postgres) HostPort() string { return "127.0.0.1:" + p.port }
 
-// Address is that of its database postgres, which is empty at first.
+// Address returns the URL of the database postgres, which is empty at first.
 func (p *Postgres) Address() string { return "postgres://test@" + p.HostPort() + "/postgres" }
 
-// Start runs the server and waits until it lets clients in, which is after it
-// has recovered from a crash. ctx is for the waiting.
+// Start starts the server and waits until it accepts connections, after crash recovery if
+// necessary.
 func (p *Postgres) Start(ctx context.Context) (err error) {
 	args := []string{"-D", p.dataDir(), "-k", p.dir, "-h", "127.0.0.1", "-p", p.port, "-N", "300", "-c", "logging_collector=off"}
 	for _, setting := range p.settings {
@@ -91,7 +90,7 @@ func (p *Postgres) Start(ctx context.Context) (err error) {
 	return p.server.waitReady(func() error { return p.Exec(ctx, "SELECT 1") })
 }
 
-// Exec runs statements, each in a transaction of its own.
+// Exec executes statements, each in its own transaction.
 func (p *Postgres) Exec(ctx context.Context, statements ...string) error {
 	conn, err := pgx.Connect(ctx, p.Address())
 	if err != nil {
@@ -106,7 +105,7 @@ func (p *Postgres) Exec(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// AddHBARule puts a rule before those of pg_hba.conf.
+// AddHBARule inserts a rule at the top of pg_hba.conf and reloads it.
 func (p *Postgres) AddHBARule(ctx context.Context, rule string) error {
 	path := filepath.Join(p.dataDir(), "pg_hba.conf")
 	rules, err := os.ReadFile(path)
@@ -119,7 +118,8 @@ func (p *Postgres) AddHBARule(ctx context.Context, rule string) error {
 	return p.Exec(ctx, "SELECT pg_reload_conf()")
 }
 
-// Stop shuts the server down, FastShutdown or ImmediateShutdown, and waits until it is gone.
+// Stop shuts the server down with FastShutdown or ImmediateShutdown and waits until it has
+// exited.
 func (p *Postgres) Stop(how syscall.Signal) error {
 	if p.server == nil {
 		return nil
@@ -128,44 +128,44 @@ func (p *Postgres) Stop(how syscall.Signal) error {
 	return p.server.stop(how)
 }
 
-// Kill ends the server and everything that it started with SIGKILL, as when the
-// machine is lost, and waits until all of it is gone.
+// Kill sends SIGKILL to the server and all its child processes, as if the machine failed,
+// and waits until all have exited.
 func (p *Postgres) Kill() error {
 	if p.server == nil {
 		return nil
 	}
 	defer func() { p.server = nil }()
 	pid := p.server.cmd.Process.Pid
-	_ = p.server.cmd.Process.Signal(syscall.SIGSTOP) // it starts nothing more
+	_ = p.server.cmd.Process.Signal(syscall.SIGSTOP) // so that it starts no more children
 	err := waitUntil(p.server.exited, func() error {
 		if state, _ := readProcessStat(fmt.Sprintf("/proc/%d/stat", pid)); state == "T" {
 			return nil
 		}
-		return errors.New("it does not halt")
+		return errors.New("the server does not stop on SIGSTOP")
 	})
 	children, found := childProcesses(pid)
 	for _, child := range children {
-		_ = syscall.Kill(child, syscall.SIGKILL) // it may be gone
+		_ = syscall.Kill(child, syscall.SIGKILL) // it may have exited
 	}
 	err = errors.Join(err, found, p.server.stop(syscall.SIGKILL))
-	gone := func() error {
+	exited := func() error {
 		for _, child := range children {
 			if isAlive(child) {
-				return fmt.Errorf("its process %d still runs", child)
+				return fmt.Errorf("child process %d still runs", child)
 			}
 		}
 		return nil
 	}
-	return errors.Join(err, waitUntil(nil, gone))
+	return errors.Join(err, waitUntil(nil, exited))
 }
 
-// childProcesses are the processes that a process has started. They have sessions of
-// their own, so that there is no group to kill.
+// childProcesses returns the children of a process. Each has its own session, so there is
+// no process group to kill.
 func childProcesses(parent int) (children []int, err error) {
 	paths, err := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range paths {
 		state, ppid := readProcessStat(path)
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path))) // the pattern wants digits
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path))) // the pattern matches digits only
 		if ppid == parent && state != "Z" {
 			children = append(children, pid)
 		}
@@ -173,16 +173,16 @@ func childProcesses(parent int) (children []int, err error) {
 	return children, err
 }
 
-// isAlive reports whether a process still runs.
+// isAlive reports whether a process is running.
 func isAlive(pid int) bool {
 	state, _ := readProcessStat(fmt.Sprintf("/proc/%d/stat", pid))
 	return state != "" && state != "Z" && state != "X"
 }
 
-// readProcessStat reads the state and the parent of a process: "pid (name) state parent …".
-// The state of one that is gone is empty.
+// readProcessStat reads the state and the parent of a process from "pid (name) state parent
+// …". The state is "" if the process does not exist.
 func readProcessStat(path string) (state string, parent int) {
-	text, _ := os.ReadFile(path) // it may be gone
+	text, _ := os.ReadFile(path) // it may have exited
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	if len(fields) < 2 {
 		return "", 0
@@ -191,12 +191,11 @@ func readProcessStat(path string) (state string, parent int) {
 	return fields[0], parent
 }
 
-// Remove ends the server and removes the cluster.
+// Remove kills the server and removes the cluster.
 func (p *Postgres) Remove() error { return errors.Join(p.Kill(), os.RemoveAll(p.dir)) }
 
-// Standby makes a standby that has every commit before it is acknowledged, and
-// starts it. The cluster must run. What is committed from now on waits for the
-// standby, also when that is gone.
+// Standby creates and starts a standby with synchronous replication. The cluster must run.
+// From then on its commits wait for the standby, even if the standby is stopped.
 func (p *Postgres) Standby(ctx context.Context) (standby *Postgres, err error) {
 	if standby, err = newPostgres(ctx, p.settings); err != nil {
 		return nil, err
@@ -214,8 +213,7 @@ func (p *Postgres) Standby(ctx context.Context) (standby *Postgres, err error) {
 	if err = standby.Start(ctx); err != nil {
 		return nil, err
 	}
-	// The backup was taken before, so that the standby has no such setting: once
-	// promoted, it waits for nobody.
+	// Set after the base backup, so that the standby does not wait for one after Promote.
 	err = p.Exec(ctx, "ALTER SYSTEM SET synchronous_standby_names = 'standby'", "SELECT pg_reload_conf()")
 	if err != nil {
 		return nil, err
@@ -225,7 +223,7 @@ func (p *Postgres) Standby(ctx context.Context) (standby *Postgres, err error) {
 	})
 }
 
-// Promote makes a primary of a standby, and waits until it is one.
+// Promote makes a standby the primary and waits until it is.
 func (p *Postgres) Promote(ctx context.Context) error {
 	return p.Exec(ctx, "SELECT 1 / pg_promote()::int")
 }
