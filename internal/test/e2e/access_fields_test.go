@@ -14,16 +14,16 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// visibilityRow is who sees fields of a type.
+// visibilityRow says which callers may see fields of a type.
 type visibilityRow struct {
 	typ      string
-	document string // the document that leads to the type, with %s for its fields
-	allowed  string // of [sides]
+	document string // a document with %s in place of the type's fields
+	allowed  string // letters of callerRoles
 	fields   string
 }
 
-// visibilityMatrix is the matrix: each field of each object in the schema that is read,
-// by who sees it. Payloads of mutations have their rows in TestWhoMayChange of graph.
+// visibilityMatrix lists who may see each field of each object type.
+// TestMutations_authorization of graph covers mutation payloads.
 func (c *accessFixture) visibilityMatrix() []visibilityRow {
 	const (
 		deliveries = `{ viewer { webhook { deliveries { %s } } } }`
@@ -81,29 +81,28 @@ func (c *accessFixture) visibilityMatrix() []visibilityRow {
 	}
 }
 
-// queryArguments are what the fields of Query want.
+// queryArguments returns the required arguments of the fields of Query.
 func (c *accessFixture) queryArguments() map[string]string {
 	id, ids := fmt.Sprintf("(id: %q)", c.done), fmt.Sprintf("(ids: [%q])", c.done)
 	return map[string]string{"node": id, "nodes": ids, "task": id, "agent": fmt.Sprintf("(id: %q)", c.owner.ID)}
 }
 
-// TestAccess_fields asks for every field of every object in the schema as each of
-// the six sides. Who may see it gets what its reference does; who may not gets
-// something else: null, an error, or its own. A field of the schema without a row
-// fails.
+// TestAccess_fields requests every field of every object type as each of the six callers. A
+// caller who may see it gets the same response as the reference caller; the others get
+// null, an error or their own value. A field without a row fails the test.
 func TestAccess_fields(t *testing.T) {
 	t.Parallel()
 	c := newAccessFixture(t)
 	s := loadSchema(t)
-	left := readableFields(s)
+	unlisted := readableFields(s)
 	for _, row := range c.visibilityMatrix() {
 		for name := range strings.FieldsSeq(row.fields) {
 			field := s.Types[row.typ].Fields.ForName(name)
 			if field == nil {
-				t.Errorf("%s has no %s", row.typ, name)
+				t.Errorf("type %s has no field %s", row.typ, name)
 				continue
 			}
-			delete(left, row.typ+"."+name)
+			delete(unlisted, row.typ+"."+name)
 			argument := ""
 			if row.typ == "Query" {
 				argument = c.queryArguments()[name]
@@ -112,21 +111,21 @@ func TestAccess_fields(t *testing.T) {
 		}
 	}
 	for name := range c.eventFields() {
-		delete(left, name)
+		delete(unlisted, name)
 	}
-	for name := range left {
-		t.Errorf("say who sees %s", name)
+	for name := range unlisted {
+		t.Errorf("%s has no row: add who may see it", name)
 	}
 }
 
-// checkVisibility holds what each side gets for a document to a row of the matrix.
+// checkVisibility checks the response to each caller against a row of the matrix.
 func (c *accessFixture) checkVisibility(t *testing.T, row visibilityRow, name, document string) {
 	t.Helper()
 	keys := c.keys()
 	reference := rune(row.allowed[len(row.allowed)-1])
 	_, want := c.query(keys[reference], document)
 	if strings.Contains(want, `"errors"`) || strings.Contains(want, `"`+name+`":null`) || strings.Contains(want, `"`+name+`":[]`) {
-		t.Errorf("%s.%s: %c, who may, sees %s", row.typ, name, reference, want)
+		t.Errorf("%s.%s: %c, who may see it, gets %s", row.typ, name, reference, want)
 		return
 	}
 	for _, side := range callerRoles {
@@ -135,7 +134,7 @@ func (c *accessFixture) checkVisibility(t *testing.T, row visibilityRow, name, d
 			t.Errorf("%s.%s: %c may see it: %t, and got %d %s\n%s", row.typ, name, side, may, status, got, document)
 		}
 		if side == 'X' && status != http.StatusUnauthorized {
-			t.Errorf("%s.%s: the operator's key is answered %d", row.typ, name, status)
+			t.Errorf("%s.%s: status %d with the operator's key, want 401", row.typ, name, status)
 		}
 		for _, secret := range c.ownerSecrets() {
 			if side != 'O' && row.typ != "WebhookDelivery" && row.typ != "WebhookAttempt" && strings.Contains(got, secret) {
@@ -145,7 +144,6 @@ func (c *accessFixture) checkVisibility(t *testing.T, row visibilityRow, name, d
 	}
 }
 
-// loadSchema is the server's.
 func loadSchema(t *testing.T) *ast.Schema {
 	t.Helper()
 	s, err := gqlparser.LoadSchema(&ast.Source{Name: "schema", Input: readFile(t, "../../../schema.graphqls")})
@@ -155,7 +153,7 @@ func loadSchema(t *testing.T) *ast.Schema {
 	return s
 }
 
-// readableFields are the fields of the objects that are read, or heard of.
+// readableFields returns the fields of all object types except mutation payloads.
 func readableFields(s *ast.Schema) map[string]bool {
 	fields := map[string]bool{}
 	for _, typ := range s.Types {
@@ -171,31 +169,30 @@ func readableFields(s *ast.Schema) map[string]bool {
 	return fields
 }
 
-// selectionSet asks for what tells objects of a type apart: all plain fields, and
-// those of what is so many steps below. What not all see of an object that all see
-// is left out: it has rows of its own.
+// selectionSet selects all leaf fields, and nested objects up to a depth. It leaves out
+// Task.result, which some callers may not see and which has its own rows.
 func selectionSet(s *ast.Schema, typ *ast.Type, steps int) string {
 	fields := s.Types[typ.Name()].Fields
 	if len(fields) == 0 {
 		return ""
 	}
-	var asked []string
+	var selected []string
 	for _, field := range fields {
 		below := selectionSet(s, field.Type, steps-1)
 		if strings.HasPrefix(field.Name, "__") || field.Name == "result" || below != "" && steps == 0 {
 			continue
 		}
 		if steps > 0 || s.Types[field.Type.Name()].IsLeafType() {
-			asked = append(asked, field.Name+below)
+			selected = append(selected, field.Name+below)
 		}
 	}
-	if len(asked) == 0 {
+	if len(selected) == 0 {
 		return " { __typename }"
 	}
-	return " { " + strings.Join(asked, " ") + " }"
+	return " { " + strings.Join(selected, " ") + " }"
 }
 
-// eventFields are the fields of events, each by the subscription that brings them.
+// eventFields maps the fields of events to their subscription.
 func (c *accessFixture) eventFields() map[string]string {
 	all := map[string]string{}
 	for subscription, fields := range map[string]string{
@@ -213,60 +210,59 @@ func (c *accessFixture) eventFields() map[string]string {
 	return all
 }
 
-// TestAccess_events has each side subscribe to everything from the beginning on,
-// and lists which of three objects it hears of: the task that the worker has done,
-// the owner's entry and the worker's suspension. What an agent does itself afterwards is where its stream
-// has certainly got to. A subscription without a row fails.
+// TestAccess_events subscribes as each caller from the first event on and checks which
+// events of three objects arrive: the completed task, the owner's ledger entry and the
+// suspension of the worker's webhook. A later event of the caller's own marks the end. A
+// subscription without a row fails the test.
 func TestAccess_events(t *testing.T) {
 	t.Parallel()
 	c := newAccessFixture(t)
 	s := loadSchema(t)
 	rows := map[string]struct {
 		arguments, about string
-		who, refused     string
+		who, rejected    string
 	}{
-		"taskPosted":       {`(capabilities: [], after: "0")`, c.done, "aowO", "X"}, // a poster is not told of its own
+		"taskPosted":       {`(capabilities: [], after: "0")`, c.done, "aowO", "X"}, // a poster does not receive its own tasks
 		"taskUpdated":      {`(after: "0")`, c.done, parties, "aX"},
 		"executionUpdated": {fmt.Sprintf("(taskId: %q)", c.hire), c.hire, parties, "aX"},
 		"walletChanged":    {`(after: "0")`, c.ownEntry, ownerOnly, "aX"},
-		"webhookChanged":   {`(after: "0")`, suspendedChange, "w", "aX"}, // whose webhook was suspended
+		"webhookChanged":   {`(after: "0")`, suspendedChange, "w", "aX"}, // the owner of the suspended webhook
 	}
 	for _, field := range s.Subscription.Fields {
 		row, ok := rows[field.Name]
 		if !ok {
-			t.Errorf("say who hears %s", field.Name)
+			t.Errorf("%s has no row: add who receives its events", field.Name)
 			continue
 		}
 		document := "subscription { " + field.Name + row.arguments + selectionSet(s, field.Type, 1) + " }"
 		for _, side := range callerRoles {
-			heard, refused := c.collectEvents(t, side, document)
-			if want := strings.ContainsRune(row.refused, side); refused != want {
-				t.Errorf("%s: %c is refused: %t, want %t", field.Name, side, refused, want)
+			received, rejected := c.collectEvents(t, side, document)
+			if want := strings.ContainsRune(row.rejected, side); rejected != want {
+				t.Errorf("%s: %c is rejected: %t, want %t", field.Name, side, rejected, want)
 			}
-			if want := strings.ContainsRune(row.who, side); strings.Contains(heard, row.about) != want {
-				t.Errorf("%s: %c may hear of %s: %t, and heard %s", field.Name, side, row.about, want, heard)
+			if want := strings.ContainsRune(row.who, side); strings.Contains(received, row.about) != want {
+				t.Errorf("%s: %c may receive %s: %t, got %s", field.Name, side, row.about, want, received)
 			}
 			if side == rune(row.who[len(row.who)-1]) {
-				c.checkAllFields(t, field, heard)
+				c.checkAllFields(t, field, received)
 			}
 		}
 	}
 }
 
-// checkAllFields wants every field of a subscription's events in what was heard.
-func (c *accessFixture) checkAllFields(t *testing.T, field *ast.FieldDefinition, heard string) {
+// checkAllFields checks that the received events contain every field of their type.
+func (c *accessFixture) checkAllFields(t *testing.T, field *ast.FieldDefinition, received string) {
 	t.Helper()
 	for _, name := range slices.Sorted(maps.Keys(c.eventFields())) {
 		typ, name, _ := strings.Cut(name, ".")
-		if typ == field.Type.Name() && !strings.Contains(heard, `"`+name+`":`) {
-			t.Errorf("%s: no %s in %s", field.Name, name, heard)
+		if typ == field.Type.Name() && !strings.Contains(received, `"`+name+`":`) {
+			t.Errorf("%s: no %s in %s", field.Name, name, received)
 		}
 	}
 }
 
-// collectEvents subscribes as a side and returns all that comes before what is certainly
-// later.
-func (c *accessFixture) collectEvents(t *testing.T, side rune, document string) (heard string, refused bool) {
+// collectEvents subscribes as a caller and returns all messages before the sentinel event.
+func (c *accessFixture) collectEvents(t *testing.T, side rune, document string) (received string, rejected bool) {
 	t.Helper()
 	header := http.Header{}
 	if key := c.keys()[side]; key != "" {
@@ -277,7 +273,7 @@ func (c *accessFixture) collectEvents(t *testing.T, side rune, document string) 
 	if err != nil {
 		return "", response != nil && response.StatusCode == http.StatusUnauthorized
 	}
-	defer conn.Close() //nolint:errcheck // it has been read
+	defer conn.Close() //nolint:errcheck // everything is read
 	query, err := json.Marshal(map[string]any{"type": "subscribe", "id": "1", "payload": map[string]string{"query": document}})
 	if err != nil {
 		t.Fatal(err)
@@ -287,26 +283,26 @@ func (c *accessFixture) collectEvents(t *testing.T, side rune, document string) 
 			t.Fatal(err)
 		}
 	}
-	last := ""
+	sentinel := ""
 	for {
 		_, text, err := conn.ReadMessage()
 		switch message := string(text); {
 		case err != nil:
-			t.Fatalf("%c: %v after %s", side, err, heard)
+			t.Fatalf("%c: %v after %s", side, err, received)
 		case strings.Contains(message, `"connection_ack"`):
-			last = c.triggerSentinel(t, side, document)
+			sentinel = c.triggerSentinel(t, side, document)
 		case strings.Contains(message, `"error"`):
 			return "", strings.Contains(message, "UNAUTHENTICATED")
-		case last != "" && strings.Contains(message, last), strings.Contains(message, `"type":"complete"`):
-			return heard, false
+		case sentinel != "" && strings.Contains(message, sentinel), strings.Contains(message, `"type":"complete"`):
+			return received, false
 		case strings.Contains(message, `"next"`):
-			heard += message + "\n"
+			received += message + "\n"
 		}
 	}
 }
 
-// triggerSentinel does what a side certainly hears of with a document, and returns its id.
-// An anonymous one hears of posted tasks alone.
+// triggerSentinel triggers an event that the caller receives, and returns its ID. Anonymous
+// callers receive posted tasks only.
 func (c *accessFixture) triggerSentinel(t *testing.T, side rune, document string) string {
 	t.Helper()
 	agents := map[rune]string{'o': c.other.Key, 'p': c.poster.Key, 'w': c.worker.Key, 'O': c.owner.Key}
@@ -320,7 +316,7 @@ func (c *accessFixture) triggerSentinel(t *testing.T, side rune, document string
 			by = agents['p']
 		}
 	}
-	if by == "" { // it is refused
+	if by == "" { // the subscription is rejected
 		return "nothing"
 	}
 	var data struct{ PostTask struct{ Task postedTask } }
@@ -330,14 +326,14 @@ func (c *accessFixture) triggerSentinel(t *testing.T, side rune, document string
 	return data.PostTask.Task.ID
 }
 
-// What is heard of a webhook that is suspended, and of one that is resumed.
+// Parts of the events of a suspended and of a resumed webhook.
 const suspendedChange, resumedChange = `"change":"SUSPENDED"`, `"change":"RESUMED"`
 
-// triggerWebhookSentinel has the webhook of a side changed, and returns what it hears of that: the
-// worker's, which is suspended, is resumed, any other suspended.
+// triggerWebhookSentinel resumes the worker's webhook, which is suspended, or suspends that
+// of another caller. It returns a part of the event.
 func (c *accessFixture) triggerWebhookSentinel(t *testing.T, side rune, key string) string {
 	t.Helper()
-	capability, poster := "fence "+string(side), c.poster
+	capability, poster := "sentinel "+string(side), c.poster
 	if side == 'p' {
 		poster = c.other
 	}

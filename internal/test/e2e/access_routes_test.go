@@ -9,17 +9,17 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// routeAccess is what each side is answered on a route.
+// routeAccess is the expected response of a route for each caller.
 type routeAccess struct {
 	path func(t *testing.T) string
 	body string
-	// want is the status by side, in the order of [sides].
+	// want is the status for each caller, in the order of callerRoles.
 	want [len(callerRoles)]int
-	// tells is what an answer says to these sides, and to no other.
+	// content appears in the response to the callers in visibleTo, and to no other.
 	content, visibleTo string
 }
 
-// routeMatrix is the matrix: each route of the REST door by who may use it.
+// routeMatrix lists who may use each REST route.
 func (c *accessFixture) routeMatrix() map[string]routeAccess {
 	at := func(path string) func(*testing.T) string { return func(*testing.T) string { return path } }
 	on := func(task func(*testing.T) string, verb string) func(*testing.T) string {
@@ -57,13 +57,13 @@ func (c *accessFixture) routeMatrix() map[string]routeAccess {
 	}
 }
 
-// TestAccess_routes sends a request to every route as each of the six sides. The
-// routes are those of the server's own document: one without a row fails.
+// TestAccess_routes sends a request to every route of /openapi.json as each of the six
+// callers. A route without a row fails the test.
 func TestAccess_routes(t *testing.T) {
 	t.Parallel()
 	c := newAccessFixture(t)
 	keys, rows := c.keys(), c.routeMatrix()
-	// Who reads comes before who changes what is read.
+	// Reads run before the mutations that change their responses.
 	for _, changes := range []bool{false, true} {
 		for _, route := range openAPIRoutes(t, c.Server) {
 			row, ok := rows[route]
@@ -91,7 +91,7 @@ func TestAccess_routes(t *testing.T) {
 			}
 		}
 	}
-	public := [...]int{200, 200, 200, 200, 200, 200} // no key is looked at
+	public := [...]int{200, 200, 200, 200, 200, 200} // the key is not checked
 	for path, want := range map[string][len(callerRoles)]int{
 		"/api/tasks/" + c.hire: {404, 404, 200, 200, 404, 401}, "/operator/audit": {401, 401, 401, 401, 401, 200},
 		"/operator/clock": {401, 401, 401, 401, 401, 404}, "/metrics": {401, 401, 401, 401, 401, 200},
@@ -105,7 +105,7 @@ func TestAccess_routes(t *testing.T) {
 	}
 }
 
-// openAPIRoutes are the routes that the server says it has.
+// openAPIRoutes returns the routes of /openapi.json.
 func openAPIRoutes(t *testing.T, server *testserver.Server) (routes []string) {
 	t.Helper()
 	_, text := server.Do(http.MethodGet, "/openapi.json", "", "")

@@ -11,49 +11,47 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// operatorKey is the operator's in tests.
 const operatorKey = "operator-key-of-the-tests-0123456789"
 
-// callerRoles are the callers that the access matrices tell apart, in the order of
-// their letters in a row.
+// callerRoles are the callers of the access matrices, by the letters in their rows.
 const callerRoles = "aopwOX" // anonymous, other agent, poster, worker, owner, operator
 
-// Who sees a field, by the letters of [sides].
+// Sets of callers.
 const (
-	everybody = "aopwO" // the operator's key opens nothing of the agents'
+	everybody = "aopwO" // the operator's key gives no access to the API of agents
 	parties   = "pw"
 	ownerOnly = "O"
 )
 
-// accessFixture is a market with something of everything in it. Each of its agents has
-// its part: the poster's and the worker's tasks, and what is the owner's alone.
+// accessFixture is a market with at least one object of every type. The poster and the
+// worker have tasks; the owner has everything that is private.
 type accessFixture struct {
 	*testserver.Server
 	other, poster, worker, owner    testserver.Agent
 	open, assigned, done, cancelled string // tasks
 	hire, ownEntry, ownDelivery     string
-	webhookURL                      string // where the owner is notified
+	webhookURL                      string // the owner's webhook
 }
 
-// ownerSecrets is what nobody but the owner may see, wherever it turns up.
+// ownerSecrets returns values that only the owner may see in any response.
 func (c *accessFixture) ownerSecrets() []string {
 	return []string{"owner@example.com", "You are the owner's.", "/owner/run", c.webhookURL, c.owner.Key, c.owner.WebhookSecret, c.ownDelivery}
 }
 
-// keys are the API keys of the sides.
+// keys returns the API key of each caller.
 func (c *accessFixture) keys() map[rune]string {
 	return map[rune]string{'a': "", 'o': c.other.Key, 'p': c.poster.Key, 'w': c.worker.Key, 'O': c.owner.Key, 'X': operatorKey}
 }
 
-// newAccessFixture starts a server and has its agents do their part.
+// newAccessFixture starts a server and creates the objects.
 func newAccessFixture(t *testing.T) *accessFixture {
 	t.Helper()
 	url, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/owner/hook" { // its delivery stays on its way
+		if r.URL.Path == "/owner/hook" { // its delivery stays pending
 			http.Error(w, "not now", http.StatusInternalServerError)
 			return
 		}
-		if strings.HasSuffix(r.URL.Path, "/gone") { // it is suspended
+		if strings.HasSuffix(r.URL.Path, "/gone") { // the webhook is suspended
 			w.WriteHeader(http.StatusGone)
 			return
 		}
@@ -77,24 +75,23 @@ func newAccessFixture(t *testing.T) *accessFixture {
 	c.mustQuery(t, c.poster, `mutation { rateTask(input: {taskId: %q, score: 5, comment: "Good."}) { task { id } } }`, c.done)
 	c.hire = c.mustQuery(t, c.poster, `mutation { execute(input: {agentId: %q, taskDescription: "D", budget: 2}) { task { id } } }`, c.worker.ID)
 	c.mustQuery(t, c.poster, `mutation { rateTask(input: {taskId: %q, score: 4, comment: "Well."}) { task { id } } }`, c.hire)
-	c.newTask(t, c.owner, "any") // so that nobody else has as much set aside
+	c.newTask(t, c.owner, "any") // so that no other agent has the same held balance
 	c.ownEntry = "hold:" + c.newTask(t, c.owner, "any")
 	c.mustQuery(t, c.owner, `mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, c.newTask(t, c.poster, "owned"))
-	const tried = `{ viewer { webhook { deliveries { nodes { id attempts { number } } } } } }`
-	testutil.Eventually(t, "the owner's delivery was tried", func() bool {
-		_, text := c.query(c.owner.Key, tried)
+	const attempts = `{ viewer { webhook { deliveries { nodes { id attempts { number } } } } } }`
+	testutil.Eventually(t, "the first attempt of the owner's delivery", func() bool {
+		_, text := c.query(c.owner.Key, attempts)
 		return strings.Contains(text, `"number":1`)
 	})
-	c.ownDelivery = c.mustQuery(t, c.owner, tried)
+	c.ownDelivery = c.mustQuery(t, c.owner, attempts)
 	c.newTask(t, c.other, "gone")
-	testutil.Eventually(t, "the worker's webhook was suspended", func() bool {
+	testutil.Eventually(t, "the worker's webhook to be suspended", func() bool {
 		_, text := c.query(c.worker.Key, `{ viewer { webhook { status } } }`)
 		return strings.Contains(text, "SUSPENDED")
 	})
 	return c
 }
 
-// query runs a document.
 func (c *accessFixture) query(key, document string) (status int, text string) {
 	body, err := json.Marshal(map[string]string{"query": document})
 	if err != nil {
@@ -103,7 +100,7 @@ func (c *accessFixture) query(key, document string) (status int, text string) {
 	return c.Do(http.MethodPost, "/graphql", key, string(body))
 }
 
-// mustQuery runs a document that must succeed and returns the first id in its answer.
+// mustQuery runs a document that must succeed and returns the first ID in its response.
 func (c *accessFixture) mustQuery(t *testing.T, by testserver.Agent, document string, args ...any) (id string) {
 	t.Helper()
 	document = fmt.Sprintf(document, args...)
@@ -116,19 +113,19 @@ func (c *accessFixture) mustQuery(t *testing.T, by testserver.Agent, document st
 	return id
 }
 
-// newTask posts a task that asks for a capability, and returns its id.
+// newTask posts a task that requires a capability and returns its ID.
 func (c *accessFixture) newTask(t *testing.T, by testserver.Agent, capability string) string {
 	t.Helper()
 	return c.mustQuery(t, by, `mutation { postTask(input: {title: "T", description: "D", budget: 3, requiredCapabilities: [%q]}) { task { id } } }`, capability)
 }
 
-// newAssignedTask is a task that the worker works on.
+// newAssignedTask returns a task assigned to the worker.
 func (c *accessFixture) newAssignedTask(t *testing.T) string {
 	t.Helper()
 	return c.mustQuery(t, c.worker, `mutation { acceptTask(input: {taskId: %q}) { task { id } } }`, c.newTask(t, c.poster, "any"))
 }
 
-// newCompletedTask is a task that the worker has done.
+// newCompletedTask returns a task completed by the worker.
 func (c *accessFixture) newCompletedTask(t *testing.T) string {
 	t.Helper()
 	return c.mustQuery(t, c.worker, `mutation { completeTask(input: {taskId: %q, result: "The result."}) { task { id } } }`, c.newAssignedTask(t))

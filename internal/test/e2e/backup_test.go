@@ -17,9 +17,9 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// TestBackup: backups are taken while agents post. Each is restored, its
-// books are right, and it has every task that was acknowledged before it was
-// begun. A restored market goes on: keys, balances and cursors are good.
+// TestBackup takes backups while agents post tasks. Each backup restores without violations
+// and has every task acknowledged before it started. A restored market works with the same
+// keys, balances and cursors.
 func TestBackup(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t, fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))
@@ -30,15 +30,15 @@ func TestBackup(t *testing.T) {
 		defer mu.Unlock()
 		return slices.Clip(posted)
 	}
-	over := make(chan struct{})
-	var working sync.WaitGroup
+	stop := make(chan struct{})
+	var posting sync.WaitGroup
 	posters := make([]testserver.Agent, 3)
 	for i := range posters {
 		posters[i] = server.Register("Poster", nil)
-		working.Go(func() {
+		posting.Go(func() {
 			for {
 				select {
-				case <-over:
+				case <-stop:
 					return
 				default:
 				}
@@ -67,13 +67,13 @@ func TestBackup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		const never = "00000000-0000-7000-8000-000000000000" // was no task: the search can tell
-		if lacks := missingIDs(file, append(before, never)); !slices.Equal(lacks, []string{never}) {
-			t.Errorf("backup %d lacks of %d tasks that were acknowledged before it all but one of %v", round, len(before), lacks)
+		const never = "00000000-0000-7000-8000-000000000000" // not a task: shows that the search works
+		if missing := missingIDs(file, append(before, never)); !slices.Equal(missing, []string{never}) {
+			t.Errorf("backup %d: of %d acknowledged tasks these are missing: %v", round, len(before), missing)
 		}
 	}
-	close(over)
-	working.Wait()
+	close(stop)
+	posting.Wait()
 	server.Stop()
 
 	restored := testserver.Start(t, "AGENTMARKET_DATABASE="+last, "AGENTMARKET_SECRET_KEY="+strings.TrimSpace(readFile(t, filepath.Join(server.Dir, "agentmarket.db.key"))))
@@ -82,13 +82,13 @@ func TestBackup(t *testing.T) {
 		t.Errorf("the wallet: %d %s", status, text)
 	}
 	restored.Verify()
-	trusttest.Report(t, "backup", "%d of %d, taken while %d tasks were posted, were restored and verified", rounds, rounds, len(posted))
+	trusttest.Report(t, "backup", "%d of %d backups, taken while %d tasks were posted, restore and verify", rounds, rounds, len(posted))
 }
 
-// missingIDs returns the ids that a file does not have. They have the time at their
-// beginning, so that a search for one after another meets all the others each time.
+// missingIDs returns the IDs that a file does not contain. IDs begin with a timestamp, so
+// one search for each prefix finds all IDs that share it.
 func missingIDs(file []byte, ids []string) []string {
-	const time = 6 // digits, which stay for hours
+	const time = 6 // digits that do not change for hours
 	has, sought := map[string]bool{}, map[string]bool{}
 	for _, id := range ids {
 		if sought[id[:time]] {
@@ -107,8 +107,8 @@ func missingIDs(file []byte, ids []string) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return has[id] })
 }
 
-// TestBackup_errors: nothing is overwritten, and what is no right market is
-// neither a backup nor restored.
+// TestBackup_errors: backup and restore overwrite nothing and reject what is not a valid
+// database.
 func TestBackup_errors(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -118,7 +118,7 @@ func TestBackup_errors(t *testing.T) {
 	if text, code := testserver.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
 		t.Fatalf("backup: exit %d\n%s", code, text)
 	}
-	whole := readFile(t, backup)
+	complete := readFile(t, backup)
 	write := func(name, content string) {
 		t.Helper()
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
@@ -127,7 +127,7 @@ func TestBackup_errors(t *testing.T) {
 	}
 	write("text.db", "not a database, however long it is")
 	write("empty.db", "")
-	write("torn.db", whole[:len(whole)/2])
+	write("truncated.db", complete[:len(complete)/2])
 	write("stale.db-wal", "left behind")
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 		t.Fatal(err)
@@ -146,29 +146,29 @@ func TestBackup_errors(t *testing.T) {
 		{"restore --from pipe --database new.db", "pipe is not a regular file"},
 		{"restore --from text.db --database new.db", "not a database"},
 		{"restore --from empty.db --database new.db", "no such table"},
-		{"restore --from torn.db --database new.db", "malformed"},
+		{"restore --from truncated.db --database new.db", "malformed"},
 		{"restore --database new.db", "--from"},
 	} {
 		text, code := testserver.Run(t, dir, strings.Fields(row.args)...)
-		if code == 0 || !strings.Contains(text, row.says) {
-			t.Errorf("%s: exit %d, %s; want it to say %q", row.args, code, text, row.says)
+		if code == 0 || !strings.Contains(text, row.wantMessage) {
+			t.Errorf("%s: exit %d, %s; want %q", row.args, code, text, row.wantMessage)
 		}
 		if _, err := os.Stat(filepath.Join(dir, "new.db")); err == nil {
 			t.Fatalf("%s: left a file behind", row.args)
 		}
 	}
-	if readFile(t, backup) != whole {
+	if readFile(t, backup) != complete {
 		t.Error("the backup was changed")
 	}
 	for _, pattern := range []string{".unfinished-*", "*.lock"} {
 		if left, _ := filepath.Glob(filepath.Join(dir, pattern)); len(left) > 0 {
-			t.Errorf("left behind: %v", left)
+			t.Errorf("these files remain: %v", left)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(server.Dir, "agentmarket.db.lock")); err != nil {
 		t.Errorf("the server's lock: %v", err)
 	}
 	if text, code := testserver.Run(t, dir, "restore", "--from", "backup.db", "--database", "new.db"); code != 0 {
-		t.Errorf("once all is well: exit %d\n%s", code, text)
+		t.Errorf("a valid restore: exit %d\n%s", code, text)
 	}
 }

@@ -21,13 +21,13 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// runCommand runs the program as an agent and returns what it printed.
+// runCommand runs the program with an API key and returns its output and exit code.
 func runCommand(t *testing.T, server *testserver.Server, key string, args ...string) (text string, code int) {
 	t.Helper()
 	return testserver.Run(t, t.TempDir(), append(args, "--url", server.URL, "--key", key)...)
 }
 
-// runJSONCommand runs a command that must succeed, and reads the JSON that it printed.
+// runJSONCommand runs a command that must succeed and decodes its JSON output.
 func runJSONCommand(t *testing.T, server *testserver.Server, key string, args ...string) map[string]any {
 	t.Helper()
 	text, code := runCommand(t, server, key, append(args, "--json")...)
@@ -38,7 +38,7 @@ func runJSONCommand(t *testing.T, server *testserver.Server, key string, args ..
 	return answer
 }
 
-// TestCommands goes through the life of a task at a terminal.
+// TestCommands takes a task from posting to rating with the commands.
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -89,8 +89,8 @@ func TestCommands(t *testing.T) {
 	server.Verify()
 }
 
-// TestCommands_errors: what cannot be done is told in a line that says what to do,
-// with the right exit code, and nothing is changed.
+// TestCommands_errors: a command that fails says in one line what to do, exits with the
+// documented code and changes nothing.
 func TestCommands_errors(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -134,8 +134,8 @@ func TestCommands_errors(t *testing.T) {
 	}
 }
 
-// TestCommands_wrongURL: of an address at which another server is, or a path of the
-// market's, a command says so and ends, also one that waits for a market that is away.
+// TestCommands_wrongURL: a command ends with an error if its URL is not a market. That
+// includes listen, which waits for a market that is down.
 func TestCommands_wrongURL(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -147,7 +147,8 @@ func TestCommands_wrongURL(t *testing.T) {
 	}
 }
 
-// startCommand starts a command that goes on, and returns what it prints, line by line.
+// startCommand starts a command that runs until the test ends, and returns its output by
+// line.
 func startCommand(t *testing.T, server *testserver.Server, key string, args ...string) *bufio.Scanner {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), testserver.BinaryPath(), append(args, "--url", server.URL)...)
@@ -170,31 +171,31 @@ func startCommand(t *testing.T, server *testserver.Server, key string, args ...s
 	return bufio.NewScanner(out)
 }
 
-// readLine reads the next line that a command prints.
+// readLine returns the next line of a command.
 func readLine(t *testing.T, lines *bufio.Scanner) string {
 	t.Helper()
 	if !lines.Scan() {
-		t.Fatalf("it prints no more: %v", lines.Err())
+		t.Fatalf("no more output: %v", lines.Err())
 	}
 	return lines.Text()
 }
 
-// TestListen: every task is printed once and in order, though the server is killed
-// and started again.
+// TestListen: listen prints every task once and in order, although the server is killed and
+// restarted.
 func TestListen(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=1000")
 	poster, listener := server.Register("Poster", nil), server.Register("Listener", nil)
 	first := mustPostTask(t, server, poster.Key, "x").ID
 	lines := startCommand(t, server, listener.Key, "listen", "--json", "--capability", "x", "--after", "0")
-	heard := func(want string) {
+	expectTask := func(want string) {
 		t.Helper()
 		var event struct{ Task struct{ ID string } }
 		if text := readLine(t, lines); json.Unmarshal([]byte(text), &event) != nil || event.Task.ID != want {
-			t.Errorf("heard %s, want task %s", text, want)
+			t.Errorf("received %s, want task %s", text, want)
 		}
 	}
-	heard(first)
+	expectTask(first)
 	for range 3 {
 		var posted []string
 		for range 3 {
@@ -203,15 +204,14 @@ func TestListen(t *testing.T) {
 		server.Kill()
 		server.Restart()
 		for _, id := range posted {
-			heard(id)
+			expectTask(id)
 		}
 	}
 }
 
-// TestWorker: tasks that are open already, that are posted and that were given back
-// are done by a command and paid for, once each, though the server is killed; those
-// that the command fails at, or answers with what no result can be, are given back. The
-// command is not given the key.
+// TestWorker: the worker command completes open, newly posted and released tasks once each
+// and is paid, although the server is killed. It releases a task if its program fails or
+// writes an invalid result. Its program does not get the API key.
 func TestWorker(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -234,7 +234,7 @@ func TestWorker(t *testing.T) {
 		return completed.Task.ID
 	}
 	if got := done(); got != first {
-		t.Errorf("done is %s, want %s", got, first)
+		t.Errorf("completed %s, want %s", got, first)
 	}
 	var failing []string
 	for _, how := range []string{"fail", "binary", "large"} {
@@ -252,13 +252,13 @@ func TestWorker(t *testing.T) {
 	for len(posted) > 0 {
 		id := done()
 		if !posted[id] {
-			t.Errorf("done is %s", id)
+			t.Errorf("completed %s", id)
 		}
 		delete(posted, id)
 	}
 	for _, id := range failing {
 		if _, text := server.Do(http.MethodGet, "/api/tasks/"+id, "", ""); !strings.Contains(text, `"status":"open"`) {
-			t.Errorf("a task that failed is %s", text)
+			t.Errorf("a failed task is %s, want it open", text)
 		}
 	}
 	log, err := os.ReadFile(ran)
@@ -268,22 +268,22 @@ func TestWorker(t *testing.T) {
 	server.Verify()
 }
 
-// TestListen_forwardTo: a receiver on plain HTTP gets what the market's webhooks say, signed
-// as they are, of each task once it answers; and a sample when it is asked for.
+// TestListen_forwardTo: listen forwards events to a local receiver over HTTP in the format
+// and with the signatures of webhooks; trigger sends a sample.
 func TestListen_forwardTo(t *testing.T) {
 	t.Parallel()
 	const secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
-	told := make(chan string, 10)
+	received := make(chan string, 10)
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		mac := hmac.New(sha256.New, []byte(secret))
 		mac.Write(body)
 		if want := "sha256=" + hex.EncodeToString(mac.Sum(nil)); err != nil || r.Header.Get("X-AgentMarket-Signature") != want {
-			t.Errorf("signed %q, want %q (%v)", r.Header.Get("X-AgentMarket-Signature"), want, err)
+			t.Errorf("signature %q, want %q (%v)", r.Header.Get("X-AgentMarket-Signature"), want, err)
 		}
 		hook, err := standardwebhooks.NewWebhook(secret)
 		if err != nil || hook.Verify(body, r.Header) != nil {
-			t.Errorf("the standard signature is not right (%v)", err)
+			t.Errorf("the standard signature is invalid (%v)", err)
 		}
 		told <- r.Header.Get("X-AgentMarket-Event") + " " + string(body)
 		if strings.Contains(string(body), "Sample task") {
@@ -296,8 +296,8 @@ func TestListen_forwardTo(t *testing.T) {
 	id := mustPostTask(t, server, poster.Key, "x").ID
 	lines := startCommand(t, server, "", "listen", "--after", "0", "--forward-to", receiver.URL+"/hook", "--secret", secret)
 	readLine(t, lines)
-	if got := <-told; !strings.HasPrefix(got, `task.posted {"event":"task.posted","task":{"id":"`+id+`",`) || !strings.HasSuffix(got, `"marketplace_url":"`+server.URL+`"}`) {
-		t.Errorf("told of %s", got)
+	if got := <-received; !strings.HasPrefix(got, `task.posted {"event":"task.posted","task":{"id":"`+id+`",`) || !strings.HasSuffix(got, `"marketplace_url":"`+server.URL+`"}`) {
+		t.Errorf("received %s", got)
 	}
 	text, code := testserver.Run(t, t.TempDir(), "trigger", "task.posted", receiver.URL, "--secret", secret)
 	if got := <-told; code != 1 || !strings.Contains(text, "418") || !strings.Contains(got, "Sample task") {
@@ -314,11 +314,12 @@ func TestListen_forwardTo(t *testing.T) {
 		}
 	}
 	if text, code := testserver.Run(t, t.TempDir(), "trigger", "task.lost", receiver.URL); code != 2 {
-		t.Errorf("an event that there is not ended with %d: %s", code, text)
+		t.Errorf("an unknown event ended with %d: %s", code, text)
 	}
 }
 
-// TestOpenAPICommand_matchesServer: what is printed of the REST routes is what a server answers.
+// TestOpenAPICommand_matchesServer: the openapi command prints what the server returns for
+// /openapi.json.
 func TestOpenAPICommand_matchesServer(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -328,8 +329,7 @@ func TestOpenAPICommand_matchesServer(t *testing.T) {
 	}
 }
 
-// TestVerify_progress: what takes long says at a terminal what it is at, and nothing more
-// anywhere else.
+// TestVerify_progress: verify shows its progress on a terminal only.
 func TestVerify_progress(t *testing.T) {
 	t.Parallel()
 	script := testserver.RequireTool(t, "script")
@@ -339,11 +339,11 @@ func TestVerify_progress(t *testing.T) {
 	verify := testserver.BinaryPath() + " verify"
 	cmd := exec.CommandContext(t.Context(), script, "-q", "-e", "-c", verify, os.DevNull)
 	cmd.Dir = server.Dir
-	shown, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(shown), "recomputing the ledger") || !strings.Contains(string(shown), `"violations"`) {
-		t.Errorf("at a terminal: %v: %q", err, shown)
+	output, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(output), "recomputing the ledger") || !strings.Contains(string(output), `"violations"`) {
+		t.Errorf("on a terminal: %v: %q", err, output)
 	}
 	if text, code := testserver.Run(t, server.Dir, "verify"); code != 0 || !strings.HasPrefix(text, "{") || strings.Contains(text, "recomputing") {
-		t.Errorf("elsewhere: ended with %d: %q", code, text)
+		t.Errorf("without a terminal: ended with %d: %q", code, text)
 	}
 }

@@ -13,10 +13,9 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// TestConcurrentAccept: all agents want every task at once, half of them by REST and half
-// by GraphQL. One gets each, the others are told CONFLICT. Each winner completes
-// its tasks twenty times at once, without an Idempotency-Key: once it is done and
-// paid.
+// TestConcurrentAccept: all agents accept every task at once, half of them over REST and
+// half over GraphQL. Exactly one succeeds; the others get CONFLICT. The winner completes
+// its task twenty n at once without an Idempotency-Key and is paid once.
 func TestConcurrentAccept(t *testing.T) {
 	t.Parallel()
 	agents, tasks, completes := trusttest.Scale(20, 200, 200), trusttest.Scale(5, 50, 500), 20
@@ -50,10 +49,10 @@ func TestConcurrentAccept(t *testing.T) {
 		w.checkBalance(worker, startCredits+won[worker.ID]*wage)
 	}
 	w.server.Verify()
-	trusttest.Report(t, "winner", "%d agents, %d tasks, each won once and, completed %d times at once, paid once", agents, tasks, completes)
+	trusttest.Report(t, "winner", "%d agents, %d tasks: each has one winner and, completed %d times at once, is paid once", agents, tasks, completes)
 }
 
-// contention is a market where everybody wants the same.
+// contention is a server whose agents compete for the same tasks.
 type contention struct {
 	*testing.T
 	server *testserver.Server
@@ -69,13 +68,13 @@ func (w *contention) post(poster testserver.Agent) string {
 	return posted.taskID()
 }
 
-// runConcurrently does something so many times at once and counts how often it was done.
-func (w *contention) runConcurrently(times int, do func(i int) bool) int {
+// runConcurrently runs do n n at once and counts how often it returns true.
+func (w *contention) runConcurrently(n int, do func(i int) bool) int {
 	w.Helper()
 	var done atomic.Int64
 	var all sync.WaitGroup
 	start := make(chan struct{})
-	for i := range times {
+	for i := range n {
 		all.Go(func() {
 			<-start
 			if do(i) {
@@ -88,26 +87,26 @@ func (w *contention) runConcurrently(times int, do func(i int) bool) int {
 	return int(done.Load())
 }
 
-// do takes a step through one door or the other and reports whether it was done.
-// Whoever is too late must be told so.
-func (w *contention) do(key string, door int, s apiCall) bool {
+// do sends a call over REST or GraphQL, alternating by attempt, and reports whether it
+// succeeded. Any failure must be CONFLICT.
+func (w *contention) do(key string, attempt int, s apiCall) bool {
 	path, body := s.path, s.body
-	if door%2 == 0 {
+	if attempt%2 == 0 {
 		path, body = "/graphql", fmt.Sprintf(`{"query":%q}`, "mutation { verb: "+s.mutation+" }")
 	}
 	status, text := w.server.Do(http.MethodPost, path, key, body)
-	late := strings.Contains(text, `"code":"CONFLICT"`)
-	if status != http.StatusOK && status != http.StatusConflict || late == strings.Contains(text, `"id":"`) {
+	conflict := strings.Contains(text, `"code":"CONFLICT"`)
+	if status != http.StatusOK && status != http.StatusConflict || conflict == strings.Contains(text, `"id":"`) {
 		w.Errorf("%s: %d %s", path, status, text)
 	}
-	return !late
+	return !conflict
 }
 
-// checkBalance wants an agent to have so many credits.
+// checkBalance checks the balance of an agent.
 func (w *contention) checkBalance(agent testserver.Agent, credits int) {
 	w.Helper()
 	status, text := w.server.Do(http.MethodGet, "/api/wallet", agent.Key, "")
 	if want := fmt.Sprintf(`"balance":%d}`, credits); status != http.StatusOK || !strings.HasSuffix(strings.TrimSpace(text), want) {
-		w.Errorf("a wallet is %d %s, want %s", status, text, want)
+		w.Errorf("wallet: %d %s, want %s", status, text, want)
 	}
 }

@@ -13,9 +13,9 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestDiskFull: on a full disk what would be written is refused, in words, and can be
-// read still. The server may be killed there: when there is room again everything that
-// was answered is there, nothing else is, and it goes on.
+// TestDiskFull: on a full disk writes fail with UNAVAILABLE and reads work. If the server
+// is killed then, it continues once there is space, with every acknowledged change and
+// nothing else.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	disk := mountSmallDisk(t)
@@ -57,7 +57,7 @@ func TestDiskFull(t *testing.T) {
 	server.Verify()
 }
 
-// mountSmallDisk is a file system of 16 MiB, which only root may have.
+// mountSmallDisk mounts a file system of 16 MiB. Without root it skips the test.
 func mountSmallDisk(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -75,7 +75,7 @@ func mountSmallDisk(t *testing.T) string {
 	return dir
 }
 
-// fillDisk takes all room that a disk has left, and returns the file that has it.
+// fillDisk fills a disk and returns the file that does.
 func fillDisk(t *testing.T, disk string) string {
 	t.Helper()
 	file, err := os.Create(filepath.Join(disk, "filler"))

@@ -18,16 +18,15 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// TestSyncBeforeResponse: what was answered is on the disk. The server's system calls are
-// recorded while agents post, accept and complete: between the request of each
-// change and its answer the log of the database was synced. Of reads it was not,
-// so the record can tell.
+// TestSyncBeforeResponse: strace records the server's system calls while agents post,
+// accept and complete tasks. The WAL is synced between the request and the response of each
+// change. It is not synced for reads, which shows that the analysis works.
 func TestSyncBeforeResponse(t *testing.T) {
 	t.Parallel()
 	trusttest.SkipUnlessTrust(t)
 	strace := testserver.RequireTool(t, "strace")
 	record := filepath.Join(t.TempDir(), "calls")
-	// -D: the server keeps its process id; -y: with the names of files.
+	// -D keeps the server's process ID; -y prints file names.
 	server := testserver.StartCommand(t, []string{strace, "-D", "-f", "--seccomp-bpf", "-y", "-s", "600", "-e", "trace=read,write,fdatasync,fsync", "-o", record, testserver.BinaryPath()},
 		fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))
 	changes := trusttest.Scale(0, 1000, 20_000)
@@ -57,21 +56,21 @@ func TestSyncBeforeResponse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close() //nolint:errcheck // it was read
-	synced, bare := parseSyncs(file, regexp.MustCompile(`change-\d+-`))
-	if len(synced) != changes || len(bare) > 0 {
-		t.Errorf("the log was synced for %d of %d changes, and not for %d: %v", len(synced), changes, len(bare), bare[:min(3, len(bare))])
+	defer file.Close() //nolint:errcheck // it was only read
+	synced, unsynced := parseSyncs(file, regexp.MustCompile(`change-\d+-`))
+	if len(synced) != changes || len(unsynced) > 0 {
+		t.Errorf("the log was synced for %d of %d changes, and not for %d: %v", len(synced), changes, len(unsynced), unsynced[:min(3, len(unsynced))])
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
-	if synced, bare := parseSyncs(file, regexp.MustCompile(`read-\d+-`)); len(synced) > 0 || len(bare) != reads {
+	if synced, unsynced := parseSyncs(file, regexp.MustCompile(`read-\d+-`)); len(synced) > 0 || len(unsynced) != reads {
 		t.Errorf("of %d reads %d are said to be synced: the record tells nothing", reads, len(synced))
 	}
-	trusttest.Report(t, "disk", "%d of %d changes were synced between request and answer", len(synced), changes)
+	trusttest.Report(t, "disk", "%d of %d changes were synced between request and response", len(synced), changes)
 }
 
-// tracedClient sends changes, each with a name that is found in the record.
+// tracedClient sends changes that each carry a unique name for the analysis.
 type tracedClient struct {
 	*testing.T
 	server *testserver.Server
@@ -79,7 +78,7 @@ type tracedClient struct {
 	limit  int64
 }
 
-// do takes a step and returns its task; "" when there were enough.
+// do sends a call and returns its task, or "" when enough changes were sent.
 func (m *tracedClient) do(key string, s apiCall) string {
 	n := m.sent.Add(1)
 	if n > m.limit {
@@ -98,19 +97,19 @@ func (m *tracedClient) do(key string, s apiCall) string {
 	return id[1]
 }
 
-// parseSyncs finds the requests with a name in a record of system calls: those
-// with a sync of the database's log, begun and ended between the read that took
-// them and the write that answered them, and those without.
-func parseSyncs(record io.Reader, name *regexp.Regexp) (synced, bare []string) {
+// parseSyncs finds named requests in the output of strace. synced are those with a complete
+// sync of the WAL between the read of the request and the write of the response; unsynced
+// are the others.
+func parseSyncs(record io.Reader, name *regexp.Regexp) (synced, unsynced []string) {
 	type begun struct {
 		call string
 		line int
 	}
 	var (
-		line, lastSync int                  // when the last sync began that has ended
-		taken          = map[string]int{}   // by name, at which line
+		line, lastSync int                  // start of the last completed sync
+		readAt         = map[string]int{}   // line of the request, by name
 		answered       = map[string]bool{}  // by name
-		waiting        = map[string]begun{} // by thread, what has not returned
+		waiting        = map[string]begun{} // unfinished calls by thread
 	)
 	lines := bufio.NewScanner(record)
 	lines.Buffer(nil, 1<<20)
@@ -132,21 +131,21 @@ func parseSyncs(record io.Reader, name *regexp.Regexp) (synced, bare []string) {
 			lastSync = max(lastSync, now.line)
 		case verb == "read" && ended:
 			for _, found := range name.FindAllString(now.call, -1) {
-				taken[found] = line
+				readAt[found] = line
 			}
-		case verb == "write": // an answer is on its way as soon as its write begins
+		case verb == "write": // the response may be sent as soon as its write starts
 			for _, found := range name.FindAllString(now.call, -1) {
-				if taken[found] == 0 || answered[found] {
+				if readAt[found] == 0 || answered[found] {
 					continue
 				}
 				answered[found] = true
-				if lastSync > taken[found] {
+				if lastSync > readAt[found] {
 					synced = append(synced, found)
 				} else {
-					bare = append(bare, found)
+					unsynced = append(unsynced, found)
 				}
 			}
 		}
 	}
-	return synced, bare
+	return synced, unsynced
 }

@@ -1,5 +1,5 @@
-// Package e2e_test knows the server as its users do: a program, an address,
-// the documented lines.
+// Package e2e_test tests the server from outside: its program, its API and its documented
+// commands.
 package e2e_test
 
 import (
@@ -24,7 +24,7 @@ const (
 	}`
 )
 
-// storeSettings is the settings of a server on the engine that is tested.
+// storeSettings returns the database settings of a server for the engine under test.
 func storeSettings(t *testing.T) []string {
 	t.Helper()
 	if !services.OnPostgres() {
@@ -33,41 +33,41 @@ func storeSettings(t *testing.T) []string {
 	return []string{"AGENTMARKET_DATABASE=" + services.NewPostgresDatabase(t), "AGENTMARKET_SECRET_KEY=a key for tests only"}
 }
 
-// delivery is a request that a receiver got.
+// delivery is a webhook request.
 type delivery struct {
 	header http.Header
 	body   string
 }
 
-// startReceiver takes deliveries over TLS and answers as it is told to.
-func startReceiver(t *testing.T, answer http.HandlerFunc) (got <-chan delivery, url string, env []string) {
+// startReceiver starts a webhook receiver with TLS. handler, if not nil, writes the
+// response.
+func startReceiver(t *testing.T, handler http.HandlerFunc) (deliveries <-chan delivery, url string, env []string) {
 	t.Helper()
-	all := make(chan delivery, 1000)
+	received := make(chan delivery, 1000)
 	url, env = testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
 		}
-		all <- delivery{r.Header, string(body)}
-		if answer != nil {
-			answer(w, r)
+		received <- delivery{r.Header, string(body)}
+		if handler != nil {
+			handler(w, r)
 		}
 	}))
-	return all, url, env
+	return received, url, env
 }
 
-func nextDelivery(t *testing.T, got <-chan delivery) delivery {
+func nextDelivery(t *testing.T, deliveries <-chan delivery) delivery {
 	t.Helper()
 	select {
-	case one := <-got:
-		return one
+	case d := <-deliveries:
+		return d
 	case <-time.After(testutil.Timeout):
-		t.Fatal("no delivery came")
+		t.Fatal("no delivery arrived")
 		return delivery{}
 	}
 }
 
-// postedTask is a task that some agent has posted.
 type postedTask struct{ ID, CreatedAt string }
 
 func mustPostTask(t *testing.T, server *testserver.Server, key, capability string) postedTask {
@@ -88,7 +88,7 @@ func readFile(t *testing.T, file string) string {
 	return string(text)
 }
 
-// readmeCode is the first code of a kind in a section of README.md.
+// readmeCode returns the first code block of a language in a section of README.md.
 func readmeCode(t *testing.T, title, kind string) string {
 	t.Helper()
 	_, section, found := strings.Cut(readFile(t, "../../../README.md"), "## "+title+"\n")

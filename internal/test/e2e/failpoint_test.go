@@ -16,7 +16,7 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// failpoints are where the process fails, as the package failpoint is told of them.
+// failpoints are the names of the steps of the package failpoint.
 func failpoints() []string {
 	return []string{
 		"post-written", "post-held", "accept-assigned", "complete-written", "complete-paid",
@@ -25,9 +25,9 @@ func failpoints() []string {
 	}
 }
 
-// TestFailpoints has the server panic, be killed and hang at every step of a task,
-// a hire and a webhook. Its clients ask again with the same Idempotency-Key. In
-// the end everything was done once, or refunded, and the webhook has come.
+// TestFailpoints makes the server panic, exit or hang at every step of a task, a hire and a
+// webhook. Clients retry with the same Idempotency-Key. In the end each change was applied
+// once or refunded, and the webhook has arrived.
 func TestFailpoints(t *testing.T) {
 	t.Parallel()
 	trusttest.SkipUnlessTrust(t)
@@ -39,34 +39,34 @@ func TestFailpoints(t *testing.T) {
 			t.Fatalf("%v\n%s", err, text)
 		}
 	}
-	ways := []string{"panic", "kill", "stall"}
+	faults := []string{"panic", "kill", "stall"}
 	t.Cleanup(func() {
-		trusttest.Report(t, "failpoints", "%d steps, each with %s: everything done once or refunded", len(failpoints()), strings.Join(ways, ", "))
+		trusttest.Report(t, "failpoints", "%d steps, each with %s: every change applied once or refunded", len(failpoints()), strings.Join(faults, ", "))
 	})
-	atOnce := make(chan struct{}, 4)
+	slots := make(chan struct{}, 4)
 	for _, step := range failpoints() {
-		for _, way := range ways {
-			t.Run(step+" "+way, func(t *testing.T) {
+		for _, fault := range faults {
+			t.Run(step+" "+fault, func(t *testing.T) {
 				t.Parallel()
-				atOnce <- struct{}{}
-				defer func() { <-atOnce }()
-				runWithFailpoint(t, binary, step, way)
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				runWithFailpoint(t, binary, step, fault)
 			})
 		}
 	}
 }
 
-// runWithFailpoint has a task posted, accepted and completed and an agent hired while one
-// step fails.
-func runWithFailpoint(t *testing.T, binary, step, way string) {
+// runWithFailpoint posts, accepts and completes a task and hires an agent while one step
+// fails.
+func runWithFailpoint(t *testing.T, binary, step, fault string) {
 	t.Helper()
-	heard := &webhookRecorder{taskCounts: map[string]int{}, deliveryCounts: map[string]int{}}
-	url, env := testserver.ServeTLS(t, heard)
-	where := filepath.Join(t.TempDir(), "failpoint")
-	f := &failpointClient{T: t, server: testserver.StartCommand(t, []string{binary}, append(append(env, storeSettings(t)...), quickRetries, "AGENTMARKET_FAILPOINT="+where)...)}
+	recorder := &webhookRecorder{taskCounts: map[string]int{}, deliveryCounts: map[string]int{}}
+	url, env := testserver.ServeTLS(t, recorder)
+	failpointFile := filepath.Join(t.TempDir(), "failpoint")
+	f := &failpointClient{T: t, server: testserver.StartCommand(t, []string{binary}, append(append(env, storeSettings(t)...), quickRetries, "AGENTMARKET_FAILPOINT="+failpointFile)...)}
 	poster := f.server.Register("Poster", nil)
 	worker := f.server.Register("Worker", map[string]any{"capabilities": []string{"work"}, "webhookUrl": url + "/webhook", "endpointUrl": url + "/execute"})
-	if err := os.WriteFile(where, []byte(step+"="+way), 0o600); err != nil {
+	if err := os.WriteFile(failpointFile, []byte(step+"="+fault), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
@@ -74,11 +74,11 @@ func runWithFailpoint(t *testing.T, binary, step, way string) {
 	f.do(worker, acceptCall(task))
 	f.do(worker, completeCall(task))
 	hired := f.do(poster, executeCall(worker.ID)).errorCode == ""
-	testutil.Eventually(t, "the webhook has come and the step is reached", func() bool {
+	testutil.Eventually(t, "the webhook to arrive and the step to be reached", func() bool {
 		f.restartIfExited()
-		heard.mu.Lock()
-		defer heard.mu.Unlock()
-		return f.reached && heard.taskCounts[task] == 1
+		recorder.mu.Lock()
+		defer recorder.mu.Unlock()
+		return f.reached && recorder.taskCounts[task] == 1
 	})
 	spent, earned := budget, wage
 	if hired {
@@ -87,34 +87,33 @@ func runWithFailpoint(t *testing.T, binary, step, way string) {
 	for key, credits := range map[string]int{poster.Key: 100 - spent, worker.Key: 100 + earned} {
 		var status int
 		var text string
-		testutil.Eventually(t, "the server answers", func() bool {
+		testutil.Eventually(t, "a response", func() bool {
 			f.restartIfExited()
 			status, text = f.server.Do(http.MethodGet, "/api/wallet", key, "")
 			return status != 0
 		})
 		if want := fmt.Sprintf(`"balance":%d}`, credits); status != http.StatusOK || !strings.HasSuffix(strings.TrimSpace(text), want) {
-			t.Errorf("a wallet is %d %s, want %s", status, text, want)
+			t.Errorf("wallet: %d %s, want %s", status, text, want)
 		}
 	}
 	f.server.Verify()
 }
 
-// failpointClient is a server that fails once.
+// failpointClient is a client of a server that fails once.
 type failpointClient struct {
 	*testing.T
 	server           *testserver.Server
 	reached          bool
 	requests         int
-	lastRestartedFor int // the last request that the server was started again for
+	lastRestartedFor int // number of the last request for which the server was restarted
 }
 
-// do takes a step of a client, as often as it takes to be answered. A server that
-// is gone is started again, and so is one that lost a hire in a panic: the next
-// start refunds it, time does too.
+// do sends a call until there is a response. It restarts a server that has exited, or that
+// lost a hire in a panic: the next start refunds the hire.
 func (f *failpointClient) do(agent testserver.Agent, s apiCall) (a apiResponse) {
 	f.Helper()
 	f.requests++
-	testutil.Eventually(f.T, s.path+" is answered", func() bool {
+	testutil.Eventually(f.T, s.path+" to respond", func() bool {
 		status, text := f.server.Do(http.MethodPost, s.path, agent.Key, s.body, "Idempotency-Key", fmt.Sprint("request ", f.requests))
 		f.restartIfExited()
 		a = apiResponse{}
@@ -136,8 +135,8 @@ func (f *failpointClient) do(agent testserver.Agent, s apiCall) (a apiResponse) 
 	return a
 }
 
-// restartOnce starts the server again, once for a request: on PostgreSQL it is not known for
-// gone, and its hires are not refunded, before it has been silent for 15 seconds.
+// restartOnce restarts the server once for each request. On PostgreSQL the hires of the old
+// process are refunded when its lease of 15 seconds expires.
 func (f *failpointClient) restartOnce() {
 	f.Helper()
 	if f.lastRestartedFor < f.requests {
@@ -149,7 +148,8 @@ func (f *failpointClient) restartOnce() {
 	<-time.After(retryDelay)
 }
 
-// restartIfExited sees whether the step was reached, and starts a server that is gone.
+// restartIfExited records whether the step was reached, and restarts a server that has
+// exited.
 func (f *failpointClient) restartIfExited() {
 	f.Helper()
 	f.reached = f.reached || strings.Contains(f.server.Log(), "failpoint ")

@@ -14,8 +14,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestStartExecution_claudeStream: a hire on Claude that nobody waits for is read as it is written, and
-// one agent cannot have more of them than the operator allows.
+// TestStartExecution_claudeStream: an asynchronous hire on Claude publishes its text as it
+// arrives, and one agent cannot exceed the operator's limit of concurrent hires.
 func TestStartExecution_claudeStream(t *testing.T) {
 	t.Parallel()
 	pieces := make(chan string)
@@ -72,13 +72,13 @@ func TestStartExecution_claudeStream(t *testing.T) {
 	server.Verify()
 }
 
-// executionUpdate is an event about a hire.
+// executionUpdate is an event of a hire.
 type executionUpdate struct {
 	Change, Text string
 	Task         struct{ Result string }
 }
 
-// subscribeExecution tells of a hire until it ends.
+// subscribeExecution returns the events of a hire until it ends.
 func subscribeExecution(t *testing.T, server *testserver.Server, key, task string) <-chan executionUpdate {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), testutil.Timeout)
@@ -111,8 +111,8 @@ func subscribeExecution(t *testing.T, server *testserver.Server, key, task strin
 	return heard
 }
 
-// TestStop_promisedHire: a server that stops keeps nobody waiting for a promise; after
-// the next start its agent keeps it.
+// TestStop_promisedHire: a server that stops does not wait for asynchronous results; the
+// agent delivers its result after the next start.
 func TestStop_promisedHire(t *testing.T) {
 	t.Parallel()
 	called := make(chan struct{}, 1)

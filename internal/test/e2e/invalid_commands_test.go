@@ -12,16 +12,15 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// invalidCall is a call of a command that makes sense as such and cannot be carried out.
+// invalidCall is a valid command line that cannot be executed.
 type invalidCall struct {
 	code    int
 	message string
 	args    string
 }
 
-// invalidCalls are some of every command. In the folder are agentmarket.db, which is a
-// market, text.db, which is no database, and settings.json, which has a setting that
-// there is not.
+// invalidCalls has calls of every command. The folder contains agentmarket.db, a market;
+// text.db, not a database; and settings.json, with an unknown setting.
 func invalidCalls() map[string][]invalidCall {
 	const nobody = "--url=http://127.0.0.1:1"
 	unreachable := []invalidCall{{1, "no server at http://127.0.0.1:1", nobody}, {2, "is not a URL", "--url=nowhere"}}
@@ -113,9 +112,8 @@ func invalidCalls() map[string][]invalidCall {
 	return calls
 }
 
-// TestInvalidInput_commands calls every command in ways that cannot be carried out: it says
-// why in one line without a password, ends with the right code, and leaves every file as
-// it was and none that was not there.
+// TestInvalidInput_commands: each call prints one line without a password, exits with the
+// documented code, and changes or creates no file.
 func TestInvalidInput_commands(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -157,7 +155,7 @@ func TestInvalidInput_commands(t *testing.T) {
 	}
 }
 
-// fileDigests are what is in a folder, but the locks that processes leave, by their digests.
+// fileDigests returns the SHA-256 of each file in a folder, except lock files.
 func fileDigests(t *testing.T, folder string) map[string][sha256.Size]byte {
 	t.Helper()
 	entries, err := os.ReadDir(folder)

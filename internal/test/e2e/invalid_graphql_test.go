@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// invalidGraphQLRequests are no GraphQL requests.
+// invalidGraphQLRequests are HTTP requests that are not GraphQL requests.
 func invalidGraphQLRequests() []invalidRequest {
 	const query = `{"query":"{ __typename }"}`
 	all := []invalidRequest{
@@ -37,17 +37,17 @@ func invalidGraphQLRequests() []invalidRequest {
 	return all
 }
 
-// invalidDocument is a request with a document.
+// invalidDocument returns a request with a document.
 func invalidDocument(document, code string) invalidRequest {
 	body, err := json.Marshal(map[string]string{"query": document})
 	if err != nil {
-		panic(err) // a string is always written
+		panic(err) // a string can always be encoded
 	}
 	return invalidRequest{http.MethodPost, "/graphql", string(body), "", code}
 }
 
-// invalidOperations has each kind of wrong value in each place that takes one, and
-// documents that are too much. The sender works on task and has posted other.
+// invalidOperations has each kind of invalid value in each argument, and documents over the
+// limits. The sender works on task and has posted other.
 func invalidOperations(task, other string) []invalidRequest {
 	var all []invalidRequest
 	wrong := func(code, format string, values ...string) {
@@ -93,7 +93,7 @@ func invalidOperations(task, other string) []invalidRequest {
 		invalidDocument(`mutation { postTask(input: {title: "T", description: "D", budget: 1000000}) { task { id } } }`, "INSUFFICIENT_CREDITS"))
 }
 
-// invalidVariables are values that come beside a sound document.
+// invalidVariables are invalid variables of valid documents.
 func invalidVariables() []invalidRequest {
 	var all []invalidRequest
 	for document, values := range map[string][]string{

@@ -12,18 +12,18 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-const hugeCredits = 100_000 // of each agent, so that no refusal is for want of them
+const hugeCredits = 100_000 // so that nothing fails with INSUFFICIENT_CREDITS
 
-// invalidRequest is a request that must be turned down, and the code it must get.
+// invalidRequest is a request that must fail with a code.
 type invalidRequest struct {
 	method, path, body string
-	header             string // "Name: value" beside the usual ones; empty for none
+	header             string // "Name: value" added to the default headers; may be empty
 	code               string
 }
 
-// TestInvalidInput sends everything that is wrong to both doors while somebody else
-// does honest work: all of it is refused in the door's shape with the code that
-// says why, nothing has moved, and the honest work is unhurt.
+// TestInvalidInput sends invalid requests over REST and GraphQL while other agents trade.
+// Each is rejected in the documented format with its code, no balance changes, and the
+// other agents are not affected.
 func TestInvalidInput(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t, fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", hugeCredits))
@@ -36,8 +36,8 @@ func TestInvalidInput(t *testing.T) {
 	}
 
 	stop := make(chan struct{})
-	var honest sync.WaitGroup
-	honest.Go(func() { runValidTraffic(t, server, stop) })
+	var traffic sync.WaitGroup
+	traffic.Go(func() { runValidTraffic(t, server, stop) })
 	for _, a := range slices.Concat(invalidBodies(), invalidFields(task, victim.ID), invalidRoutes(task, other), invalidListQueries()) {
 		checkRESTError(t, server, sender.Key, a)
 	}
@@ -45,7 +45,7 @@ func TestInvalidInput(t *testing.T) {
 		checkGraphQLError(t, server, sender.Key, a)
 	}
 	close(stop)
-	honest.Wait()
+	traffic.Wait()
 
 	var data struct {
 		Task struct{ Status string }
@@ -65,7 +65,7 @@ func TestInvalidInput(t *testing.T) {
 	}
 }
 
-// send sends an attempt. A header of its own takes the place of a usual one.
+// send sends the request. Its header replaces a default one.
 func (a invalidRequest) send(server *testserver.Server, key string) (status int, text string) {
 	name, value, _ := strings.Cut(a.header, ": ")
 	if name == "" {
@@ -78,7 +78,7 @@ func (a invalidRequest) String() string {
 	return fmt.Sprintf("%s %.100s %.100q %.100s", a.method, a.path, a.body, a.header)
 }
 
-// restStatuses are what REST says with each code.
+// restStatuses are the HTTP statuses of the error codes.
 func restStatuses() map[string]int {
 	return map[string]int{
 		"INVALID_INPUT": 400, "UNAUTHENTICATED": 401, "FORBIDDEN": 403, "NOT_FOUND": 404, "METHOD_NOT_ALLOWED": 405, "CONFLICT": 409,
@@ -86,8 +86,8 @@ func restStatuses() map[string]int {
 	}
 }
 
-// checkRESTError wants an attempt turned down in the envelope. Under /api that has
-// the caller's balance, for whoever has shown a key: it has not moved.
+// checkRESTError checks a REST error. Under /api it includes the caller's balance, which
+// must not have changed.
 func checkRESTError(t *testing.T, server *testserver.Server, key string, a invalidRequest) {
 	t.Helper()
 	status, text := a.send(server, key)
@@ -110,8 +110,7 @@ func checkRESTError(t *testing.T, server *testserver.Server, key string, a inval
 	}
 }
 
-// checkGraphQLError wants an attempt turned down with errors that have a code,
-// and nothing else.
+// checkGraphQLError checks that a response has errors with a code and nothing else.
 func checkGraphQLError(t *testing.T, server *testserver.Server, key string, a invalidRequest) {
 	t.Helper()
 	status, text := a.send(server, key)
@@ -135,7 +134,7 @@ func checkGraphQLError(t *testing.T, server *testserver.Server, key string, a in
 	}
 }
 
-// runValidTraffic posts, accepts and completes until it is told to stop.
+// runValidTraffic posts, accepts and completes tasks until stop is closed.
 func runValidTraffic(t *testing.T, server *testserver.Server, stop <-chan struct{}) {
 	t.Helper()
 	poster, worker := server.Register("Honest poster", nil), server.Register("Honest worker", nil)

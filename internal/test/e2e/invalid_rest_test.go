@@ -7,7 +7,7 @@ import (
 
 const unknownID = "0195f0a4-7c00-7000-8000-000000000000"
 
-// invalidBodies are wrong whatever the route.
+// invalidBodies are invalid on every route.
 func invalidBodies() []invalidRequest {
 	deep := strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000)
 	codes := map[string]string{`{"name":"` + strings.Repeat("a", 5<<20) + `"}`: "PAYLOAD_TOO_LARGE"}
@@ -30,12 +30,12 @@ func invalidBodies() []invalidRequest {
 	return all
 }
 
-// invalidFields has each kind of wrong value in each field.
+// invalidFields has each kind of invalid value in each field.
 func invalidFields(task, agent string) []invalidRequest {
 	var all []invalidRequest
 	wrong := func(method, path, valid, field string, values ...string) {
 		for _, value := range values {
-			body := "{" + strings.TrimPrefix(valid+`,"`+field+`":`+value, ",") + "}" // the last of two counts
+			body := "{" + strings.TrimPrefix(valid+`,"`+field+`":`+value, ",") + "}" // of two fields with one name, the last is used
 			all = append(all, invalidRequest{method, path, body, "", "INVALID_INPUT"})
 		}
 	}
@@ -50,7 +50,7 @@ func invalidFields(task, agent string) []invalidRequest {
 	wrong(post, register, `"name":"A"`, "description", "7", text(2001), `"\u0000"`)
 	wrong(post, register, `"name":"A"`, "capabilities", words...)
 	wrong(post, register, `"name":"A"`, "capabilities", capabilityList(51))
-	wrong(post, register, `"name":"A"`, "price_per_task", numbers[1:]...) // null leaves it out
+	wrong(post, register, `"name":"A"`, "price_per_task", numbers[1:]...) // null means that the field is absent
 	wrong(post, register, `"name":"A"`, "owner_email", "7", `"nobody"`, `"a\u0000@example.com"`, text(400))
 	for _, field := range []string{"webhook_url", "endpoint_url"} {
 		wrong(post, register, `"name":"A"`, field, "7", `"x"`, `"http://example.com"`, `"https://127.0.0.1/"`, `"https://[::1]/"`, `"https://localhost/"`, `"https://a\u0000b.com/"`, `"https://`+strings.Repeat("a", 300_000)+`"`)
@@ -70,7 +70,7 @@ func invalidFields(task, agent string) []invalidRequest {
 	return all
 }
 
-// capabilityList is an array of so many capabilities.
+// capabilityList returns an array of n capabilities.
 func capabilityList(n int) string {
 	words := make([]string, n)
 	for i := range words {
@@ -79,8 +79,8 @@ func capabilityList(n int) string {
 	return "[" + strings.Join(words, ",") + "]"
 }
 
-// invalidRoutes are paths, verbs, ids and states that do not go together. The
-// sender works on task and has posted other.
+// invalidRoutes are requests with a wrong path, method, ID or state. The sender works on
+// task and has posted other.
 func invalidRoutes(task, other string) []invalidRequest {
 	const get, post = http.MethodGet, http.MethodPost
 	all := []invalidRequest{
@@ -121,7 +121,7 @@ func invalidRoutes(task, other string) []invalidRequest {
 	return all
 }
 
-// invalidListQueries are lists that are asked for what there is not.
+// invalidListQueries are list requests with invalid parameters.
 func invalidListQueries() []invalidRequest {
 	var all []invalidRequest
 	for _, list := range []string{"/api/agents", "/api/tasks"} {

@@ -13,7 +13,7 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// lastMoves returns the last acknowledged move of each task.
+// lastMoves returns the last acknowledged transition of each task.
 func (k *killTest) lastMoves() map[string]move {
 	last := map[string]move{}
 	for _, m := range k.moves {
@@ -22,9 +22,8 @@ func (k *killTest) lastMoves() map[string]move {
 	return last
 }
 
-// checkEvents wants who listened all along, and who asks for everything
-// afterwards, to hear of every task once, of each poster's in the order in which
-// it posted them.
+// checkEvents checks that a live subscriber, and one that replays all events, received
+// every task once, and those of each poster in the order of posting.
 func (k *killTest) checkEvents(live *eventSubscriber) {
 	last := k.post(k.posters[0]).task
 	heard := live.waitForTask(k.T, last)
@@ -48,7 +47,7 @@ func (k *killTest) checkEvents(live *eventSubscriber) {
 	}
 }
 
-// checkAgents wants the agents that were acknowledged, and no other.
+// checkAgents checks that the acknowledged agents exist, and no others.
 func (k *killTest) checkAgents() {
 	var data struct{ Agents struct{ TotalCount int } }
 	if err := k.server.Query("", "{ agents { totalCount } }", nil, &data); err != nil {
@@ -59,8 +58,8 @@ func (k *killTest) checkAgents() {
 	}
 }
 
-// checkAudit wants each registration that was acknowledged in the audit log once, and
-// no other.
+// checkAudit checks that the audit log has each acknowledged registration once, and no
+// others.
 func (k *killTest) checkAudit() {
 	want, got := map[string]int{}, map[string]int{}
 	for _, agent := range slices.Concat(k.posters, k.workers, k.newcomers) {
@@ -92,7 +91,8 @@ func (k *killTest) checkAudit() {
 	}
 }
 
-// checkTasks wants every task as it was last acknowledged, and no other.
+// checkTasks checks that the acknowledged tasks exist in their last acknowledged state, and
+// no others.
 func (k *killTest) checkTasks() {
 	want := map[string]string{}
 	for id, m := range k.lastMoves() {
@@ -131,7 +131,7 @@ func (k *killTest) checkTasks() {
 	}
 }
 
-// checkBalances wants every agent to have what the acknowledged work left it.
+// checkBalances checks that every balance is the sum of the acknowledged work.
 func (k *killTest) checkBalances() {
 	want := map[string]int{}
 	for _, agent := range slices.Concat(k.posters, k.workers, k.newcomers) {
@@ -162,15 +162,14 @@ func (k *killTest) checkBalances() {
 	}
 }
 
-// webhookRecorder takes webhooks and counts how often each task was told of; as an endpoint
-// it does what it is hired for.
+// webhookRecorder receives webhooks and counts them by task and by delivery. It also serves
+// as the endpoint of hired agents.
 type webhookRecorder struct {
 	mu             sync.Mutex
 	taskCounts     map[string]int
-	deliveryCounts map[string]int // times that each delivery came
+	deliveryCounts map[string]int // by delivery ID
 }
 
-// ServeHTTP answers one call.
 func (h *webhookRecorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var call struct{ Task struct{ ID string } }
 	if err := json.NewDecoder(r.Body).Decode(&call); err != nil {
@@ -188,7 +187,7 @@ func (h *webhookRecorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// waitForTasks waits until each task was told to so many agents.
+// waitForTasks waits until each task was delivered to a number of agents.
 func (h *webhookRecorder) waitForTasks(t *testing.T, tasks []string, agents int) {
 	t.Helper()
 	testutil.Eventually(t, "every webhook has come", func() bool {
@@ -205,7 +204,7 @@ func (h *webhookRecorder) waitForTasks(t *testing.T, tasks []string, agents int)
 	}
 }
 
-// duplicates is how many deliveries came again.
+// duplicates counts the deliveries that arrived more than once.
 func (h *webhookRecorder) duplicates() (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -14,11 +14,11 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestKill_promisedHires kills the server while agents hire one that answers 202 and
-// completes with its own key, and cancel some of it. Whoever got no answer asks
-// again with the same Idempotency-Key. In the end each hire was made once, its
-// agent called once at most, and it is what was acknowledged: completed and paid,
-// or cancelled and given back; what the server was still calling for is given back.
+// TestKill_promisedHires kills the server while agents hire one that responds with 202 and
+// completes with its own key, and cancel some hires. Clients retry with the same
+// Idempotency-Key. In the end each hire was made once, its agent called at most once, and
+// its state is the acknowledged one: completed and paid, or cancelled and refunded. A hire
+// whose call was interrupted is refunded.
 func TestKill_promisedHires(t *testing.T) {
 	t.Parallel()
 	p := &promisedHires{T: t, jobs: make(chan string, 100_000), hires: map[string]string{}}
@@ -74,32 +74,32 @@ func TestKill_promisedHires(t *testing.T) {
 	p.server.Verify()
 }
 
-// promisedHires is a market of hires whose server is killed.
+// promisedHires is a market with asynchronous hires whose server is killed.
 type promisedHires struct {
 	*testing.T
 	server         *testserver.Server
 	poster, worker testserver.Agent
-	jobs           chan string  // the tasks that the agent was called for
-	serverDown     sync.RWMutex // locked while there is no server
+	jobs           chan string  // tasks for which the agent was called
+	serverDown     sync.RWMutex // locked while the server is down
 	stopped        atomic.Bool
 	responses      atomic.Int64
 
 	mu    sync.Mutex
-	hires map[string]string // what each was acknowledged to be in the end; empty for nothing
+	hires map[string]string // acknowledged final state by ID; "" for none
 }
 
-// do asks until it is answered.
+// do sends a request until there is a response.
 func (p *promisedHires) do(agent testserver.Agent, path, body, key string) (status int, text string) {
 	for status == 0 && p.Context().Err() == nil {
 		p.serverDown.RLock()
-		p.serverDown.RUnlock() //nolint:staticcheck // it waits until there is a server
+		p.serverDown.RUnlock() //nolint:staticcheck // waits until the server is up
 		status, text = p.server.Do(http.MethodPost, path, agent.Key, body, "Idempotency-Key", key, "Prefer", "respond-async")
 	}
 	p.responses.Add(1)
 	return status, text
 }
 
-// hire hires until the end, and cancels every third hire.
+// hire hires agents until the test stops, and cancels every third hire.
 func (p *promisedHires) hire() {
 	for n := 0; !p.stopped.Load(); n++ {
 		body := fmt.Sprintf(`{"agent_id":%q,"task_description":"Do it.","budget":%d}`, p.worker.ID, budget)
@@ -121,14 +121,14 @@ func (p *promisedHires) hire() {
 	}
 }
 
-// work completes what the agent is called for, once each.
+// work completes each task once.
 func (p *promisedHires) work() {
 	for id := range p.jobs {
 		p.endHire(p.worker, id, "complete", "completed")
 	}
 }
 
-// endHire has an agent end a hire, unless it has ended otherwise.
+// endHire completes or cancels a hire, unless it has ended already.
 func (p *promisedHires) endHire(by testserver.Agent, id, verb, as string) {
 	switch status, text := p.do(by, "/api/tasks/"+id+"/"+verb, `{"result":"Done."}`, verb+" "+id); status {
 	case http.StatusOK:
@@ -139,7 +139,7 @@ func (p *promisedHires) endHire(by testserver.Agent, id, verb, as string) {
 	}
 }
 
-// recordEnd notes what a hire was acknowledged to be.
+// recordEnd records the acknowledged final state of a hire.
 func (p *promisedHires) recordEnd(id, as string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,7 +160,7 @@ func (p *promisedHires) status(id string) string {
 	return answer.Data.Status
 }
 
-// count counts the hires in a state, of all there are.
+// count counts the hires in a state.
 func (p *promisedHires) count(status string) int {
 	var data struct {
 		Viewer struct {

@@ -22,51 +22,49 @@ import (
 )
 
 const (
-	// startCredits last one agent for the longest of these tests.
+	// startCredits is enough for the longest of these tests.
 	startCredits      = 1_000_000_000
-	budget            = 25 // of each task: 22 to the worker, 3 to the platform
+	budget            = 25 // of each task: 22 for the worker, 3 for the platform
 	wage              = 22
-	maxDuplicateShare = 0.05 // of the webhooks may come more than once
+	maxDuplicateShare = 0.05 // maximum share of webhooks that arrive more than once
 
-	retryDelay = 250 * time.Millisecond // who is told that a request is still running asks again
+	retryDelay = 250 * time.Millisecond // before the next retry of a request that is still running
 )
 
-// TestKill kills servers again and again while agents register and trade, over
-// GraphQL and REST. Whoever got no answer asks again with the same
-// Idempotency-Key, as any careful client would. In the end everything that was
-// acknowledged is there, once; the books hold; every posted task has reached
-// every webhook, few of them more than once, and once and in order who listened
-// by cursor.
+// TestKill kills servers repeatedly while agents register and trade over GraphQL and REST.
+// Clients retry with the same Idempotency-Key. In the end every acknowledged change exists
+// once, the ledger has no violations, every webhook has received every task, few of them
+// more than once, and subscribers have received every task once and in order.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	markets, kills := trusttest.Scale(2, 4, 4), trusttest.Scale(3, 50, 1250)
 	if services.OnPostgres() {
-		markets, kills = 2, trusttest.Scale(1, 10, 500) // the engine keeps what it was given, whoever is killed
+		markets, kills = 2, trusttest.Scale(1, 10, 500) // killing the server does not test the engine's durability
 	}
-	var answers, webhooks, again atomic.Int64
+	var answers, webhooks, duplicates atomic.Int64
 	t.Cleanup(func() {
-		often := float64(again.Load()) / float64(webhooks.Load())
-		if trusttest.Scale(0, 1, 1) > 0 && often >= maxDuplicateShare { // a few kills say nothing of a share
-			t.Errorf("%.1f %% of %d webhooks came more than once, want less than %.0f %%", 100*often, webhooks.Load(), 100*maxDuplicateShare)
+		share := float64(duplicates.Load()) / float64(webhooks.Load())
+		if trusttest.Scale(0, 1, 1) > 0 && share >= maxDuplicateShare { // a few kills are too few for a share
+			t.Errorf("%.1f %% of %d webhooks arrived more than once, want less than %.0f %%", 100*share, webhooks.Load(), 100*maxDuplicateShare)
 		}
-		trusttest.Report(t, "kill", "%d kills, %d answers, 0 lost; %d webhooks, 0 lost, %.1f %% came again", markets*kills, answers.Load(), webhooks.Load(), 100*often)
+		trusttest.Report(t, "kill", "%d kills, %d responses, 0 lost; %d webhooks, 0 lost, %.1f %% duplicates", markets*kills, answers.Load(), webhooks.Load(), 100*share)
 	})
 	for i := range markets {
 		t.Run(fmt.Sprint("market ", i), func(t *testing.T) {
 			t.Parallel()
-			k, heard := killAndRestart(t, kills)
+			k, recorder := killAndRestart(t, kills)
 			answers.Add(k.responses.Load())
-			webhooks.Add(int64(len(heard.deliveryCounts)))
-			again.Add(int64(heard.duplicates()))
+			webhooks.Add(int64(len(recorder.deliveryCounts)))
+			duplicates.Add(int64(recorder.duplicates()))
 		})
 	}
 }
 
-// killAndRestart has agents trade while their server is killed so many times.
+// killAndRestart runs agents while it kills their server a number of times.
 func killAndRestart(t *testing.T, kills int) (*killTest, *webhookRecorder) {
 	t.Helper()
-	heard := &webhookRecorder{taskCounts: map[string]int{}, deliveryCounts: map[string]int{}}
-	url, env := testserver.ServeTLS(t, heard)
+	recorder := &webhookRecorder{taskCounts: map[string]int{}, deliveryCounts: map[string]int{}}
+	url, env := testserver.ServeTLS(t, recorder)
 	k := &killTest{T: t, server: testserver.Start(t, append(env, append(storeSettings(t), quickRetries, "AGENTMARKET_OPERATOR_KEY="+operatorKey,
 		fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))...)...)}
 	for range 3 {
@@ -76,51 +74,51 @@ func killAndRestart(t *testing.T, kills int) (*killTest, *webhookRecorder) {
 		}))
 	}
 	live := &eventSubscriber{server: k.server, cursor: "0"}
-	hangUp := k.startSubscriber(live)
+	stopSubscriber := k.startSubscriber(live)
 	var trading sync.WaitGroup
 	for i := range k.posters {
 		trading.Go(func() { k.trade(i) })
 		trading.Go(func() { k.hire(i) })
 	}
-	least, more := int64(15), 100 // answers between two kills
+	minResponses, extraResponses := int64(15), 100 // responses between two kills
 	if services.OnPostgres() {
-		least, more = 60, 100 // of few kills the share of webhooks that come again says less
+		minResponses, extraResponses = 60, 100 // fewer duplicates per response, since there are fewer kills
 	}
 	for round := range kills {
-		k.waitForResponses(least + int64(rand.IntN(more)))
+		k.waitForResponses(minResponses + int64(rand.IntN(extraResponses)))
 		k.serverDown.Lock()
 		k.server.Kill()
 		k.server.Restart()
 		k.serverDown.Unlock()
 		if round%25 == 2 {
-			k.server.Verify() // while it serves
+			k.server.Verify() // while the server runs
 		}
 	}
 	k.stopped.Store(true)
 	trading.Wait()
 
 	k.checkEvents(live)
-	hangUp()
+	stopSubscriber()
 	k.checkAgents()
 	k.checkAudit()
 	k.checkTasks()
 	k.checkBalances()
-	heard.waitForTasks(t, slices.Collect(maps.Keys(k.lastMoves())), len(k.workers))
-	t.Logf("%d answers over %d kills, %d tasks, %d hires, %d newcomers; webhooks came %d times more than once; %d sockets",
-		k.responses.Load(), kills, len(k.lastMoves()), len(k.hires), len(k.newcomers), heard.duplicates(), live.sockets)
+	recorder.waitForTasks(t, slices.Collect(maps.Keys(k.lastMoves())), len(k.workers))
+	t.Logf("%d responses over %d kills, %d tasks, %d hires, %d new agents; %d duplicate webhooks; %d connections",
+		k.responses.Load(), kills, len(k.lastMoves()), len(k.hires), len(k.newcomers), recorder.duplicates(), live.sockets)
 	if code := k.server.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	k.server.Verify()
-	return k, heard
+	return k, recorder
 }
 
-// killTest is a market whose server is killed again and again.
+// killTest is a market whose server is killed repeatedly.
 type killTest struct {
 	*testing.T
 	server           *testserver.Server
 	posters, workers []testserver.Agent
-	serverDown       sync.RWMutex // locked while there is no server
+	serverDown       sync.RWMutex // locked while the server is down
 	stopped          atomic.Bool
 	responses        atomic.Int64
 	requests         atomic.Int64
@@ -131,20 +129,20 @@ type killTest struct {
 	newcomers []testserver.Agent
 }
 
-// move is an acknowledged change of a task.
+// move is an acknowledged transition of a task.
 type move struct {
 	poster, worker testserver.Agent
 	task, status   string
 }
 
-// hireOutcome is a hire whose end was acknowledged.
+// hireOutcome is the acknowledged outcome of a hire.
 type hireOutcome struct {
 	poster, worker testserver.Agent
 	paid           bool
 }
 
-// trade posts, accepts and completes tasks until the end. Some are left as they
-// are on the way, and some are done by agents that have just registered.
+// trade posts, accepts and completes tasks until the test stops. Some tasks are left
+// unfinished, and some are completed by newly registered agents.
 func (k *killTest) trade(i int) {
 	for n := 0; !k.stopped.Load(); n++ {
 		m := k.post(k.posters[i])
@@ -186,7 +184,7 @@ func (k *killTest) register() testserver.Agent {
 	return agent
 }
 
-// hire hires an agent directly until the end.
+// hire hires an agent repeatedly until the test stops.
 func (k *killTest) hire(i int) {
 	for !k.stopped.Load() {
 		h := hireOutcome{poster: k.posters[i], worker: k.workers[i]}
@@ -197,9 +195,8 @@ func (k *killTest) hire(i int) {
 	}
 }
 
-// do takes a step over one door or the other, again and again until it is
-// answered. Only a hire may be refused: with EXECUTION_FAILED, when the server
-// was killed meanwhile.
+// do sends a call over REST or GraphQL until there is a response. Only a hire may fail:
+// with EXECUTION_FAILED, if the server was killed while it ran.
 func (k *killTest) do(agent testserver.Agent, s apiCall) apiResponse {
 	n := k.requests.Add(1)
 	once := fmt.Sprintf("request number %d", n)
@@ -233,20 +230,20 @@ func (k *killTest) do(agent testserver.Agent, s apiCall) apiResponse {
 	return apiResponse{}
 }
 
-// waitForServer waits while there is none. It may be killed right afterwards.
+// waitForServer waits while the server is down. It may be killed right after that.
 func (k *killTest) waitForServer() {
 	k.serverDown.RLock()
 	defer k.serverDown.RUnlock()
 }
 
-// waitForResponses waits until so many more requests were answered.
-func (k *killTest) waitForResponses(more int64) {
-	enough := k.responses.Load() + more
+// waitForResponses waits for a number of further responses.
+func (k *killTest) waitForResponses(n int64) {
+	enough := k.responses.Load() + n
 	testutil.Eventually(k.T, "requests are answered", func() bool { return k.responses.Load() >= enough })
 }
 
-// startSubscriber has a follower listen until the function returned is called.
-func (k *killTest) startSubscriber(f *eventSubscriber) (hangUp func()) {
+// startSubscriber runs a subscriber until the returned function is called.
+func (k *killTest) startSubscriber(f *eventSubscriber) (stopSubscriber func()) {
 	ctx, cancel := context.WithCancel(k.Context())
 	var listening sync.WaitGroup
 	listening.Go(func() { f.run(ctx, k.waitForServer) })
@@ -256,7 +253,7 @@ func (k *killTest) startSubscriber(f *eventSubscriber) (hangUp func()) {
 	}
 }
 
-// apiCall is a change as each door takes it.
+// apiCall is a change as a GraphQL mutation and as a REST request.
 type apiCall struct{ mutation, path, body string }
 
 func registerCall() apiCall {
@@ -288,7 +285,7 @@ func executeCall(agent string) apiCall {
 	}
 }
 
-// apiResponse is what a step is answered with at either door.
+// apiResponse is a response of either API.
 type apiResponse struct {
 	Code string
 	Data struct {
@@ -302,7 +299,7 @@ type apiResponse struct {
 	Errors []struct {
 		Extensions struct{ Code string }
 	}
-	errorCode string // with which code
+	errorCode string // "" on success
 }
 
 func (a apiResponse) taskID() string { return cmp.Or(a.Data.ID, a.Data.Verb.Task.ID) }

@@ -7,8 +7,8 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// marketState are the market as the model knows it: what each agent can spend, and of
-// each task who has it: a worker by number, or one of the letters below.
+// marketState is the state of the model: the balance of each agent, and one byte for each
+// task, its worker's number or a letter below.
 type marketState struct {
 	balances [4]int
 	tasks    string
@@ -19,10 +19,10 @@ const (
 	stateOpen      = 'o'
 	stateCompleted = 'c'
 	stateCancelled = 'x'
-	stateAssigned  = '0' // and the agent's number
+	stateAssigned  = '0' // plus the number of the agent
 )
 
-// model is the market on a page.
+// model is a model of the market for porcupine.
 func (h *history) model() porcupine.Model {
 	return porcupine.Model{
 		Init: func() any {
@@ -43,7 +43,7 @@ func (h *history) model() porcupine.Model {
 	}
 }
 
-// apply is what an operation makes of the books, and its answer.
+// apply returns the state after an operation and the operation's result.
 func (h *history) apply(b marketState, a operationInput) (after marketState, refused, status string) {
 	if a.verb == "wallet" {
 		return b, "", ""
@@ -79,7 +79,7 @@ func (h *history) apply(b marketState, a operationInput) (after marketState, ref
 	}
 }
 
-// withTask is the books with another letter for a task.
+// withTask returns the state with another byte for a task.
 func (b marketState) withTask(task int, letter byte) marketState {
 	tasks := []byte(b.tasks)
 	tasks[task] = letter
@@ -87,7 +87,7 @@ func (b marketState) withTask(task int, letter byte) marketState {
 	return b
 }
 
-// mustCast is what the checker was given, as what it is.
+// mustCast converts a value of the checker to its type.
 func mustCast[T any](value any) T {
 	of, ok := value.(T)
 	if !ok {

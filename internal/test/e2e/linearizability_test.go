@@ -22,15 +22,13 @@ import (
 )
 
 const (
-	initialCredits = 200 // of each agent: some posts are refused for want of credits
-	clientsPerKey  = 2   // clients with the same key, whose changes of one wallet meet
+	initialCredits = 200 // few enough that some posts fail with INSUFFICIENT_CREDITS
+	clientsPerKey  = 2   // clients that share a key and so change the same wallet
 )
 
-// TestLinearizable: eight clients with four keys post, accept, complete, cancel
-// and read through both doors while the server is killed. All that they were
-// answered can be put in one order, in which nothing comes before what had been
-// answered when it was asked, and in which every answer is the model's. With one
-// balance off by one credit there is no such order.
+// TestLinearizable: eight clients with four keys post, accept, complete, cancel and read
+// over REST and GraphQL while the server is killed. porcupine finds a linearization of all
+// responses. If one balance is off by one credit it finds none.
 func TestLinearizable(t *testing.T) {
 	t.Parallel()
 	const clients = 8
@@ -43,9 +41,9 @@ func TestLinearizable(t *testing.T) {
 	for range clients / clientsPerKey {
 		h.agents = append(h.agents, h.server.Register("Agent", nil))
 	}
-	var working sync.WaitGroup
+	var running sync.WaitGroup
 	for i := range clients {
-		working.Go(func() { h.runClient(i) })
+		running.Go(func() { h.runClient(i) })
 	}
 	for round := range kills {
 		enough := int64((round + 1) * clients * h.operationsPerClient / (kills + 1))
@@ -55,7 +53,7 @@ func TestLinearizable(t *testing.T) {
 		h.server.Restart()
 		h.serverDown.Unlock()
 	}
-	working.Wait()
+	running.Wait()
 	if t.Failed() {
 		return
 	}
@@ -69,17 +67,17 @@ func TestLinearizable(t *testing.T) {
 	if got := porcupine.CheckOperationsTimeout(model, h.operations, 10*testutil.Timeout); got != porcupine.Illegal {
 		t.Fatalf("is the history linearizable with a false balance? %s", got)
 	}
-	trusttest.Report(t, "linearizable", "%d operations of %d clients over %d kills are in one order; with one balance off by one there is none", len(h.operations), clients, kills)
+	trusttest.Report(t, "linearizable", "%d operations of %d clients over %d kills are linearizable; with one balance off by one they are not", len(h.operations), clients, kills)
 }
 
-// history is what clients asked and were answered.
+// history records the requests and responses of clients.
 type history struct {
 	*testing.T
 	server              *testserver.Server
 	agents              []testserver.Agent
-	operationsPerClient int // operations of a client
+	operationsPerClient int
 	start               time.Time
-	serverDown          sync.RWMutex // locked while there is no server
+	serverDown          sync.RWMutex // locked while the server is down
 	responses           atomic.Int64
 
 	mu         sync.Mutex
@@ -87,29 +85,28 @@ type history struct {
 	tasks      []taskOffer
 }
 
-// taskOffer is a posted task.
 type taskOffer struct {
 	id     string
-	poster int // which agent
+	poster int // number of the agent
 	budget int
 }
 
-// operationInput is an operation, and told what it was answered.
+// operationInput and operationOutput are an operation and its result.
 type (
 	operationInput struct {
 		verb   string
 		agent  int
-		task   int // which; of a post, the one it becomes
+		task   int // number of the task; of a post, the new one
 		budget int
 	}
 	operationOutput struct {
 		errorCode string
-		balance   int // -1 where the answer has none
+		balance   int // -1 if the response has none
 		status    string
 	}
 )
 
-// runClient asks for one thing after another.
+// runClient runs the operations of a client.
 func (h *history) runClient(client int) {
 	random := rand.New(rand.NewPCG(uint64(client), 1))
 	for n := range h.operationsPerClient {
@@ -126,13 +123,13 @@ func (h *history) runClient(client int) {
 		if a.verb == "post" {
 			a.budget = 10 * (1 + random.IntN(5))
 		} else if known > 0 {
-			a.task = max(0, known-1-random.IntN(12)) // the last are wanted by many
+			a.task = max(0, known-1-random.IntN(12)) // so that clients compete for recent tasks
 		}
 		h.execute(client, a, fmt.Sprintf("client %d asks %d", client, n), random.IntN(2) == 0)
 	}
 }
 
-// execute asks until there is an answer, and writes both down.
+// execute sends an operation until there is a response, and records both.
 func (h *history) execute(client int, a operationInput, once string, rest bool) {
 	s := h.callFor(a)
 	method, path, body := http.MethodPost, s.path, s.body
@@ -149,7 +146,7 @@ func (h *history) execute(client int, a operationInput, once string, rest bool) 
 	call := time.Since(h.start)
 	for !h.Failed() {
 		h.serverDown.RLock()
-		h.serverDown.RUnlock() //nolint:staticcheck // it waits while there is no server
+		h.serverDown.RUnlock() //nolint:staticcheck // waits while the server is down
 		status, text := h.server.Do(method, path, h.agents[a.agent].Key, body, "Idempotency-Key", once)
 		if status == 0 || strings.Contains(text, "is still running") {
 			continue
@@ -159,7 +156,7 @@ func (h *history) execute(client int, a operationInput, once string, rest bool) 
 	}
 }
 
-// callFor is the operation as each door takes it.
+// callFor returns the API call of an operation.
 func (h *history) callFor(a operationInput) apiCall {
 	if a.verb == "post" {
 		s := postCall()
@@ -186,7 +183,7 @@ func (h *history) callFor(a operationInput) apiCall {
 	}
 }
 
-// record writes an operation and its answer down.
+// record records an operation and its result.
 func (h *history) record(client int, a operationInput, call time.Duration, status int, text string, rest bool) {
 	var got struct {
 		Code    string
@@ -214,7 +211,7 @@ func (h *history) record(client int, a operationInput, call time.Duration, statu
 		h.Errorf("%v: %d %s", a, status, text)
 		return
 	}
-	if b.errorCode != "" || a.verb == "accept" || a.verb == "task" { // what REST adds to these is read apart
+	if b.errorCode != "" || a.verb == "accept" || a.verb == "task" { // the balance in these REST responses is read separately
 		b.balance = -1
 	}
 	h.mu.Lock()
@@ -227,8 +224,8 @@ func (h *history) record(client int, a operationInput, call time.Duration, statu
 	h.responses.Add(1)
 }
 
-// corruptBalance changes a balance by one credit, in an answer that met no other of its
-// agent, so that no other order can explain it.
+// corruptBalance changes a balance by one credit, in a response that does not overlap with
+// another operation of the agent, so that no other order can explain it.
 func (h *history) corruptBalance() {
 	h.Helper()
 	for i := len(h.operations) / 2; i < len(h.operations); i++ {

@@ -13,9 +13,9 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestMetrics has a market do some of everything and reads its metrics as Prometheus
-// does. Each has a row: what it shows then, or that it is 0 in a sound server. Traces go to
-// a collector meanwhile, and no stranger is told of them.
+// TestMetrics runs some of every operation and scrapes /metrics. Each metric has a row with
+// its expected value, or is 0 in a healthy server. Traces go to a collector; other servers
+// do not receive trace headers.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	stranger := func(r *http.Request) {
@@ -85,7 +85,7 @@ func TestMetrics(t *testing.T) {
 		return status == http.StatusTooManyRequests
 	}
 	testutil.Eventually(t, "a request is refused for coming too fast", refused)
-	if _, _, err := socket.ReadMessage(); err != nil { // the poster's wallet has changed
+	if _, _, err := socket.ReadMessage(); err != nil { // the event of the poster's wallet
 		t.Fatal(err)
 	}
 	tried := `{ viewer { webhook { deliveries { nodes { attempts { number } } } } } }`
@@ -106,8 +106,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// checkMetrics holds every metric of a server that has done some of everything to its
-// row.
+// checkMetrics checks every metric against its row.
 func checkMetrics(t *testing.T, at metricSamples) {
 	t.Helper()
 	const some, none, either = 1, 0, -1
@@ -153,10 +152,10 @@ func checkMetrics(t *testing.T, at metricSamples) {
 	}
 }
 
-// metricSamples are the server's own metrics, by their series without the server's name.
+// metricSamples are the server's own metrics by series, without the prefix.
 type metricSamples map[string]float64
 
-// sum adds up what begins with a name, all its series.
+// sum adds up all series with a prefix.
 func (s metricSamples) sum(of string) (sum float64) {
 	for series, value := range s {
 		if name, _, _ := strings.Cut(series, "{"); series == of || name == of {

@@ -18,15 +18,15 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestQuickStart runs the documented lines as they stand: curl finds
-// your-domain.com at a proxy before the server.
+// TestQuickStart runs the documented commands unchanged: curl reaches your-domain.com
+// through a proxy to the server.
 func TestQuickStart(t *testing.T) {
 	t.Parallel()
 	runScript(t, "testdata/quickstart.txtar", nil)
 }
 
-// TestReadme runs the Quick start of README.md in the same way: its lines, put
-// in place of the documented ones, do the same.
+// TestReadme runs the same script with the commands of the Quick start of README.md in
+// place of the documented ones.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	section := strings.ReplaceAll(readmeCode(t, "Quick start", "sh"), "http://127.0.0.1:8080", "https://your-domain.com")
@@ -43,8 +43,7 @@ func TestReadme(t *testing.T) {
 	runScript(t, "testdata/quickstart.txtar", files)
 }
 
-// runScript runs a script against a server of its own. Files take the place of
-// the script's.
+// runScript runs a script against a new server. files replace those of the script.
 func runScript(t *testing.T, script string, files map[string]string) {
 	t.Helper()
 	testserver.RequireTool(t, "curl")
@@ -82,13 +81,13 @@ func runScript(t *testing.T, script string, files map[string]string) {
 	})
 }
 
-// scriptCommands are the commands of a script beside testscript's own.
+// scriptCommands are the custom commands of scripts.
 type scriptCommands struct {
 	server   *testserver.Server
 	endpoint string
 }
 
-// post BUDGET has a new agent post a task; it sets POSTER_KEY and TASK_ID.
+// post BUDGET registers an agent that posts a task. It sets POSTER_KEY and TASK_ID.
 func (s *scriptCommands) post(ts *testscript.TestScript, _ bool, args []string) {
 	budget, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -103,33 +102,34 @@ func (s *scriptCommands) post(ts *testscript.TestScript, _ bool, args []string) 
 	ts.Setenv("TASK_ID", data.PostTask.Task.ID)
 }
 
-// registerEndpointAgent registers an agent that can be hired; it sets HIRED_KEY and AGENT_ID.
+// registerEndpointAgent registers an agent with an endpoint. It sets HIRED_KEY and
+// AGENT_ID.
 func (s *scriptCommands) registerEndpointAgent(ts *testscript.TestScript, _ bool, _ []string) {
 	agent := s.server.Register("Hired", map[string]any{"endpointUrl": s.endpoint})
 	ts.Setenv("HIRED_KEY", agent.Key)
 	ts.Setenv("AGENT_ID", agent.ID)
 }
 
-// runFile FILE runs a shell file after what its reader is told to put in was put in.
+// runFile FILE runs a shell file after replacing its placeholders.
 func (*scriptCommands) runFile(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(ts.Exec("sh", "-c", strings.NewReplacer(
 		"{task-id}", ts.Getenv("TASK_ID"), "your-api-key", ts.Getenv("API_KEY"), `"uuid"`, `"`+ts.Getenv("AGENT_ID")+`"`,
 	).Replace(ts.ReadFile(args[0]))))
 }
 
-// expectValue PATH VALUE wants a value in the last answer.
+// expectValue PATH VALUE checks a value in the last response.
 func (*scriptCommands) expectValue(ts *testscript.TestScript, _ bool, args []string) {
 	if got := responseValue(ts, args[0]); got != args[1] {
 		ts.Fatalf("%s is %s, want %s", args[0], got, args[1])
 	}
 }
 
-// setVariable VARIABLE PATH sets a variable to a value of the last answer.
+// setVariable VARIABLE PATH sets a variable to a value of the last response.
 func (*scriptCommands) setVariable(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], responseValue(ts, args[1]))
 }
 
-// expectBalance KEY VALUE wants an agent to have so many credits.
+// expectBalance KEY VALUE checks the balance of an agent.
 func (s *scriptCommands) expectBalance(ts *testscript.TestScript, _ bool, args []string) {
 	status, text := s.server.Do(http.MethodGet, "/api/wallet", args[0], "")
 	if want := `"balance":` + args[1] + `}`; status != http.StatusOK || !strings.HasSuffix(strings.TrimSpace(text), want) {
@@ -137,7 +137,7 @@ func (s *scriptCommands) expectBalance(ts *testscript.TestScript, _ bool, args [
 	}
 }
 
-// responseValue finds a value in the last answer by its names and places, with dots.
+// responseValue returns the value at a dotted path in the last response.
 func responseValue(ts *testscript.TestScript, path string) string {
 	var value any
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &value))

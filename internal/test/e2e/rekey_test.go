@@ -19,10 +19,10 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestRekey: the secrets of a thousand agents are sealed anew. The command is
-// killed after each page, and a server that is started then signs as before. In the
-// end everything is sealed with the new key alone, the old one is kept apart, and a
-// backup from before is served with it.
+// TestRekey: rekey re-encrypts the secrets of a thousand agents. It is killed after each
+// page, and a server started then signs as before. In the end everything is encrypted with
+// the new key only, the old key is kept in a separate file, and an earlier backup works
+// with it.
 func TestRekey(t *testing.T) {
 	t.Parallel()
 	got, url, env := startReceiver(t, nil)
@@ -49,7 +49,7 @@ func TestRekey(t *testing.T) {
 		t.Fatal(text)
 	}
 	for pages := 1; ; pages++ {
-		if runRekey(t, server.Dir, pages) || readFile(t, path+".key") != oldKey+"\n" { // it was killed too late
+		if runRekey(t, server.Dir, pages) || readFile(t, path+".key") != oldKey+"\n" { // it was not killed in time
 			break
 		}
 		server.Restart()
@@ -73,7 +73,7 @@ func TestRekey(t *testing.T) {
 	signed()
 }
 
-// createSecrets adds agents with secrets of their own, some pages of them.
+// createSecrets adds several pages of agents with secrets.
 func createSecrets(t *testing.T, path, key string) {
 	t.Helper()
 	box, err := auth.NewCipher([]byte(key))
@@ -97,7 +97,7 @@ func createSecrets(t *testing.T, path, key string) {
 	})
 }
 
-// withDatabase does something with a store that nobody serves.
+// withDatabase opens a database that no server uses.
 func withDatabase(t *testing.T, path string, do func(*database.DB) error) {
 	t.Helper()
 	db, err := database.Open(t.Context(), path, slog.New(slog.DiscardHandler))
@@ -112,8 +112,8 @@ func withDatabase(t *testing.T, path string, do func(*database.DB) error) {
 	}
 }
 
-// runRekey runs the command and kills it once it has told of so many pages. It reports
-// whether it came to its end before.
+// runRekey runs rekey and kills it after a number of pages. It reports whether it finished
+// first.
 func runRekey(t *testing.T, dir string, pages int) (ended bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), testserver.BinaryPath(), "rekey")
@@ -133,7 +133,7 @@ func runRekey(t *testing.T, dir string, pages int) (ended bool) {
 			break
 		}
 		if pages--; pages == 0 {
-			_ = cmd.Process.Kill() // it may have ended
+			_ = cmd.Process.Kill() // it may have exited
 			break
 		}
 	}
@@ -141,7 +141,7 @@ func runRekey(t *testing.T, dir string, pages int) (ended bool) {
 	return ended
 }
 
-// checkEncryptedWith wants every secret to open with one key alone.
+// checkEncryptedWith checks that every secret decrypts with one key only.
 func checkEncryptedWith(t *testing.T, path, key string) {
 	t.Helper()
 	box, err := auth.NewCipher([]byte(key))
@@ -165,7 +165,7 @@ func checkEncryptedWith(t *testing.T, path, key string) {
 	})
 }
 
-// TestRekey_errors to make what it cannot finish.
+// TestRekey_errors: rekey changes nothing if it cannot finish.
 func TestRekey_errors(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)

@@ -15,12 +15,13 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// maxRevocationTime is how soon what a revoked key has opened must be closed.
+// maxRevocationTime is the documented time within which connections of a revoked key are
+// closed.
 const maxRevocationTime = 5 * time.Second
 
-// TestRevokedKey: when an agent replaces its key, or the operator ends it, every socket
-// and every stream that was opened with it ends within five seconds, others stay, and
-// the key opens nothing any more.
+// TestRevokedKey: when an agent replaces its key, or the operator revokes it, every
+// WebSocket and stream opened with it is closed within five seconds, others stay open, and
+// the key is rejected.
 func TestRevokedKey(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t, "AGENTMARKET_OPERATOR_KEY="+operatorKey)
@@ -72,8 +73,8 @@ func TestRevokedKey(t *testing.T) {
 	}
 }
 
-// openEventStream subscribes over server-sent events and sends all that came once the
-// stream has ended. It returns when the first event is there.
+// openEventStream subscribes over server-sent events and returns when the first event
+// arrives. It sends everything received once the stream has ended.
 func openEventStream(t *testing.T, server *testserver.Server, key string) <-chan string {
 	t.Helper()
 	query := url.QueryEscape(`subscription { walletChanged(after: "0") { cursor } }`)
@@ -89,7 +90,7 @@ func openEventStream(t *testing.T, server *testserver.Server, key string) <-chan
 	}
 	begun, ended := make(chan struct{}), make(chan string, 1)
 	go func() {
-		defer response.Body.Close() //nolint:errcheck // read to its end
+		defer response.Body.Close() //nolint:errcheck // it is read to the end
 		var all strings.Builder
 		for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 			_, _ = fmt.Fprintln(&all, lines.Text())

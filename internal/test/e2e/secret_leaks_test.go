@@ -15,10 +15,9 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// TestSecretLeaks gives out keys and secrets, has them replaced, sends them where they do not
-// belong and to receivers that send everything back, and then looks for each of them:
-// in the log, in the files, in what was sent and in what was answered. Every other
-// test that runs the program ends with the same search.
+// TestSecretLeaks issues and replaces keys and secrets, sends them in wrong places and to
+// receivers that echo them, and then searches for each of them in the log, the files, sent
+// requests and responses. Every other test that runs the program ends with the same search.
 func TestSecretLeaks(t *testing.T) {
 	t.Parallel()
 	url, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,7 +33,7 @@ func TestSecretLeaks(t *testing.T) {
 	agent := server.Register("Agent", reach, "Idempotency-Key", "a key that is long enough")
 	prompted := server.Register("Prompted", map[string]any{"systemPrompt": "You are prompted.", "pricePerTask": 2})
 	poster := server.Register("Poster", nil)
-	server.Register("Agent", reach, "Idempotency-Key", "a key that is long enough") // answered from what was kept
+	server.Register("Agent", reach, "Idempotency-Key", "a key that is long enough") // an idempotent replay
 	mustPostTask(t, server, poster.Key, "x")
 	for _, hired := range []string{agent.ID, prompted.ID} {
 		server.Do(http.MethodPost, "/api/execute", poster.Key, fmt.Sprintf(`{"agent_id":%q,"task_description":"D","budget":2}`, hired))
@@ -56,10 +55,10 @@ func TestSecretLeaks(t *testing.T) {
 		t.Errorf("%d places: %q", len(leaks), leaks)
 	}
 	checkPlantedSecrets(t, server, rotated, agent.WebhookSecret)
-	trusttest.Report(t, "secrets", "0 of the keys and secrets given out are in the log, the files, answers or what was sent")
+	trusttest.Report(t, "secrets", "0 of the issued keys and secrets are in the log, the files, responses or sent requests")
 }
 
-// misuseSecrets sends an agent's key and secret where they do not belong.
+// misuseSecrets sends an agent's key and secret in wrong places.
 func misuseSecrets(server *testserver.Server, agent testserver.Agent) {
 	for _, secret := range []string{agent.Key, agent.WebhookSecret, operatorKey} {
 		server.Do(http.MethodGet, "/api/agents/me", secret[:len(secret)-1]+"x", "")
@@ -72,7 +71,7 @@ func misuseSecrets(server *testserver.Server, agent testserver.Agent) {
 	}
 }
 
-// rotateSecrets replaces an agent's key and its secret, and returns the new key.
+// rotateSecrets replaces an agent's key and secret and returns the new key.
 func rotateSecrets(t *testing.T, server *testserver.Server, agent testserver.Agent) string {
 	t.Helper()
 	var secret struct{ RotateWebhookSecret struct{ Secret string } }
@@ -90,7 +89,7 @@ func rotateSecrets(t *testing.T, server *testserver.Server, agent testserver.Age
 	return key.RotateAPIKey.APIKey
 }
 
-// checkPlantedSecrets wants a key and a secret to be found where they are put.
+// checkPlantedSecrets checks that the search finds a key and a secret that are planted.
 func checkPlantedSecrets(t *testing.T, server *testserver.Server, secrets ...string) {
 	t.Helper()
 	file := filepath.Join(server.Dir, "planted")

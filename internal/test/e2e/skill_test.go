@@ -21,8 +21,8 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestSkill has two agents do as a server's skill.md says, from registration to
-// payment, and in the end every shell line in it has run.
+// TestSkill runs two agents by the instructions of skill.md, from registration to payment.
+// In the end every shell command in it has run.
 func TestSkill(t *testing.T) {
 	t.Parallel()
 	endpoint, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -43,7 +43,7 @@ func TestSkill(t *testing.T) {
 	requireContains(t, worker.run(t, "release"), `"status":"open"`)
 	worker.run(t, "accept")
 	requireContains(t, worker.run(t, "complete"), `"status":"completed"`, `"balance":122`)
-	requireContains(t, worker.run(t, "complete"), `"balance":122`) // as for who had no answer
+	requireContains(t, worker.run(t, "complete"), `"balance":122`) // a retry gets the same response
 	requireContains(t, worker.run(t, "balance"), `"balance":122`)
 	requireContains(t, poster.run(t, "read the result"), `"result":"The complete result."`)
 	requireContains(t, poster.run(t, "rate"), `"score":5`)
@@ -87,8 +87,8 @@ func TestSkill(t *testing.T) {
 	}
 }
 
-// checkListener has the worker listen while others post, until it has heard of one: a
-// listener does not say when it is ready.
+// checkListener runs the worker's listener while others post tasks, until it has received
+// one, because a listener does not report when it is ready.
 func checkListener(t *testing.T, server *testserver.Server, worker *skillAgent) {
 	t.Helper()
 	cmd := worker.command(t, "listen")
@@ -130,7 +130,7 @@ func checkListener(t *testing.T, server *testserver.Server, worker *skillAgent) 
 	}
 }
 
-// skill is the shell lines of a server's skill.md by the name in their first line.
+// skill has the shell commands of skill.md by the name in their first line.
 type skill struct {
 	scripts map[string]string
 	ran     map[string]bool
@@ -149,15 +149,14 @@ func readSkill(t *testing.T, server *testserver.Server) *skill {
 	return s
 }
 
-// skillAgent is an agent that does as it reads.
+// skillAgent is an agent that follows skill.md.
 type skillAgent struct {
 	*skill
 	dir          string
 	env          map[string]string
-	replacements []string // what it puts in for what it is told to: pairs, for a replacer
+	replacements []string // placeholders and their values, for strings.NewReplacer
 }
 
-// register registers an agent.
 func (s *skill) register(t *testing.T) *skillAgent {
 	t.Helper()
 	r := &skillAgent{skill: s, dir: t.TempDir(), env: map[string]string{}}
@@ -172,7 +171,7 @@ func (r *skillAgent) replace(told, value string) {
 	r.replacements = append(r.replacements, told, value)
 }
 
-// run runs lines and returns what they print.
+// run runs commands and returns their output.
 func (r *skillAgent) run(t *testing.T, name string) commandOutput {
 	t.Helper()
 	out, err := r.command(t, name).Output()
@@ -200,13 +199,12 @@ func (r *skillAgent) command(t *testing.T, name string) *exec.Cmd {
 	return cmd
 }
 
-// commandOutput is what lines printed.
 type commandOutput struct{ raw string }
 
-// dataField is a member of an answer's data.
+// dataField returns a field of the response's data, or "".
 func (p commandOutput) dataField(name string) string {
 	var answer struct{ Data map[string]any }
-	_ = json.Unmarshal([]byte(p.raw), &answer) // then there is none
+	_ = json.Unmarshal([]byte(p.raw), &answer) // then the field is ""
 	text, _ := answer.Data[name].(string)
 	return text
 }

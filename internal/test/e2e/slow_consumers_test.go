@@ -25,19 +25,18 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// What is promised to those who listen.
+// Documented limits for subscribers.
 const (
-	maxDeliveryP99      = 250 * time.Millisecond // of 100 deliveries 99 take less than this
-	maxCutOffTime       = 10 * time.Second       // after so long nobody is waited for
-	maxFanOutTime       = 2 * time.Second        // a post reaches ten thousand in less than this
-	maxBytesPerSocket   = 40 << 10               // bytes of the server for a socket that waits
-	narrowReceiveBuffer = 2 << 10                // of a client that takes little at once
+	maxDeliveryP99      = 250 * time.Millisecond
+	maxCutOffTime       = 10 * time.Second // until a slow subscriber is disconnected
+	maxFanOutTime       = 2 * time.Second  // until ten thousand subscribers have an event
+	maxBytesPerSocket   = 40 << 10         // bytes of server memory for an idle WebSocket
+	narrowReceiveBuffer = 2 << 10          // of a slow client
 )
 
-// TestSlowConsumers is not parallel: it times what is heard. Of a hundred
-// subscribers ten read nothing and ten a byte a second, while 200 tasks are posted
-// every second. The others hear of each soon, the twenty are cut off, and nothing
-// of them stays.
+// TestSlowConsumers is not parallel because it measures latency. Of a hundred subscribers
+// ten read nothing and ten read a byte a second, while 200 tasks are posted a second. The
+// others receive each event soon, and the twenty are disconnected and leave nothing behind.
 func TestSlowConsumers(t *testing.T) {
 	trusttest.SkipUnlessTrust(t)
 	const readers, slow, pace = 80, 20, 200
@@ -46,8 +45,8 @@ func TestSlowConsumers(t *testing.T) {
 	poster := server.Register("Poster", nil)
 	base := peakMetric(t, server, "go_goroutines")
 	h := &latencyRecorder{postedAt: make([]atomic.Int64, posts), start: time.Now()}
-	ctx, hangUp := context.WithCancel(t.Context())
-	defer hangUp()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var reading sync.WaitGroup
 	for i := range slow {
 		conn := h.subscribe(t, server, true)
@@ -59,44 +58,44 @@ func TestSlowConsumers(t *testing.T) {
 		conn := h.subscribe(t, server, false)
 		reading.Go(func() { h.recordEvents(ctx, conn) })
 	}
-	testutil.Eventually(t, "all to listen", func() bool { return readMetric(t, server, "agentmarket_subscriptions") == readers+slow })
+	testutil.Eventually(t, "all subscriptions", func() bool { return readMetric(t, server, "agentmarket_subscriptions") == readers+slow })
 
-	var gone atomic.Int64 // when the slow ones were cut off
+	var disconnectedAt atomic.Int64 // when the slow subscribers were disconnected
 	reading.Go(func() {
-		looks := time.NewTicker(100 * time.Millisecond)
-		defer looks.Stop()
-		for ctx.Err() == nil && gone.Load() == 0 {
+		ticker := time.NewTicker(100 * time.Millisecond)
+		defer ticker.Stop()
+		for ctx.Err() == nil && disconnectedAt.Load() == 0 {
 			if readMetric(t, server, "agentmarket_subscriptions") == readers {
-				gone.Store(int64(time.Since(h.start)))
+				disconnectedAt.Store(int64(time.Since(h.start)))
 			}
-			<-looks.C
+			<-ticker.C
 		}
 	})
 	h.start = time.Now()
 	h.postTasks(t, server, poster, pace, strings.Repeat("long ", 200))
-	testutil.Eventually(t, "all readers to hear of all", func() bool { return int(h.received.Load()) == readers*posts })
-	testutil.Eventually(t, "the slow ones to be cut off", func() bool { return gone.Load() != 0 })
-	hangUp()
+	testutil.Eventually(t, "all readers to receive all events", func() bool { return int(h.received.Load()) == readers*posts })
+	testutil.Eventually(t, "the slow subscribers to be disconnected", func() bool { return disconnectedAt.Load() != 0 })
+	cancel()
 	reading.Wait()
 	server.CloseIdleConnections()
-	testutil.Eventually(t, "nothing of them to be left", func() bool { return readMetric(t, server, "go_goroutines") <= base+5 })
-	p99, cut := h.percentile(99), time.Duration(gone.Load())
+	testutil.Eventually(t, "their goroutines to end", func() bool { return readMetric(t, server, "go_goroutines") <= base+5 })
+	p99, cut := h.percentile(99), time.Duration(disconnectedAt.Load())
 	if p99 >= maxDeliveryP99 || cut >= maxCutOffTime {
-		t.Errorf("99 %% of %d deliveries took up to %s, want less than %s; the slow were cut off after %s, want less than %s", readers*posts, p99, maxDeliveryP99, cut, maxCutOffTime)
+		t.Errorf("p99 of %d deliveries is %s, want less than %s; slow subscribers were disconnected after %s, want less than %s", readers*posts, p99, maxDeliveryP99, cut, maxCutOffTime)
 	}
 	server.Verify()
-	trusttest.Report(t, "slow", "%d deliveries to %d readers beside %d slow ones: p99 %s; the slow cut off after %s; goroutines back to base",
+	trusttest.Report(t, "slow", "%d deliveries to %d readers with %d slow ones: p99 %s; the slow ones disconnected after %s; no goroutines left",
 		readers*posts, readers, slow, p99.Round(time.Millisecond), cut.Round(100*time.Millisecond))
 }
 
-// TestIdleSockets is not parallel: it times what is heard. Ten thousand sockets
-// wait for tasks, and each hears of the first one.
+// TestIdleSockets is not parallel because it measures latency. Ten thousand WebSockets wait
+// for tasks, and each receives the first one.
 func TestIdleSockets(t *testing.T) {
 	trusttest.SkipUnlessTrust(t)
-	const sockets = 10_000 // as many as one address may have
+	const sockets = 10_000 // the maximum for one address
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < sockets+500 {
-		t.Fatalf("%d files may be open, this takes %d (%v)", limit.Cur, sockets+500, err)
+		t.Fatalf("the limit of open files is %d, want %d (%v)", limit.Cur, sockets+500, err)
 	}
 	server := testserver.Start(t, fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", startCredits))
 	poster := server.Register("Poster", nil)
@@ -115,39 +114,39 @@ func TestIdleSockets(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	testutil.Eventually(t, "all to listen", func() bool { return readMetric(t, server, "agentmarket_subscriptions") == sockets })
+	testutil.Eventually(t, "all subscriptions", func() bool { return readMetric(t, server, "agentmarket_subscriptions") == sockets })
 	each := int(readMetric(t, server, "process_resident_memory_bytes")-before) / sockets
 
-	ctx, hangUp := context.WithCancel(t.Context())
-	defer hangUp()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var reading sync.WaitGroup
 	for _, conn := range conns {
 		reading.Go(func() { h.recordEvents(ctx, conn) })
 	}
 	h.start = time.Now()
 	h.postTasks(t, server, poster, 1, "D")
-	testutil.Eventually(t, "all to hear of the task", func() bool { return h.received.Load() == sockets })
-	hangUp()
+	testutil.Eventually(t, "all sockets to receive the task", func() bool { return h.received.Load() == sockets })
+	cancel()
 	reading.Wait()
 	last := h.percentile(100)
 	if each >= maxBytesPerSocket || last >= maxFanOutTime {
-		t.Errorf("a socket takes %d bytes, want less than %d; a post reaches the last after %s, want less than %s", each, maxBytesPerSocket, last, maxFanOutTime)
+		t.Errorf("a WebSocket takes %d bytes, want less than %d; the last receives the event after %s, want less than %s", each, maxBytesPerSocket, last, maxFanOutTime)
 	}
-	trusttest.Report(t, "sockets", "%d sockets, %.1f KiB of the server each; a post reaches the last after %s", sockets, float64(each)/1024, last.Round(time.Millisecond))
+	trusttest.Report(t, "sockets", "%d WebSockets, %.1f KiB of server memory each; the last receives an event after %s", sockets, float64(each)/1024, last.Round(time.Millisecond))
 }
 
-// latencyRecorder is when tasks were posted and how long it took until they were heard of.
+// latencyRecorder records when tasks were posted and how long events latency to arrive.
 type latencyRecorder struct {
 	start    time.Time
-	postedAt []atomic.Int64 // since then, by number
+	postedAt []atomic.Int64 // since start, by task number
 	received atomic.Int64
 
 	mu        sync.Mutex
 	latencies []time.Duration
 }
 
-// subscribe opens a socket that hears of every task. A narrow one takes little
-// before its sender must wait: on loopback that is megabytes otherwise.
+// subscribe opens a WebSocket that receives every task. A narrow one has a small receive
+// buffer, so that the sender soon blocks; on loopback the default is megabytes.
 func (h *latencyRecorder) subscribe(t *testing.T, server *testserver.Server, narrow bool) *websocket.Conn {
 	t.Helper()
 	dialer := websocket.Dialer{Subprotocols: []string{"graphql-transport-ws"}, ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10}
@@ -155,7 +154,7 @@ func (h *latencyRecorder) subscribe(t *testing.T, server *testserver.Server, nar
 		dialer.NetDialContext = (&net.Dialer{Control: func(_, _ string, conn syscall.RawConn) (err error) {
 			return errors.Join(conn.Control(func(fd uintptr) {
 				err = errors.Join(syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, narrowReceiveBuffer),
-					syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 536)) // short segments keep the sender's buffer short
+					syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 536)) // short segments keep the sender's buffer small
 			}), err)
 		}}).DialContext
 	}
@@ -177,10 +176,10 @@ func (h *latencyRecorder) subscribe(t *testing.T, server *testserver.Server, nar
 	return conn
 }
 
-// recordEvents notes when tasks are heard of, until ctx ends.
+// recordEvents records the latency of events until ctx is done.
 func (h *latencyRecorder) recordEvents(ctx context.Context, conn *websocket.Conn) {
-	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends a read that waits
-	defer unhook()
+	stopWatching := context.AfterFunc(ctx, func() { _ = conn.Close() }) // unblocks the read
+	defer stopWatching()
 	title := []byte(`"title":"number `)
 	for {
 		_, text, err := conn.ReadMessage()
@@ -191,17 +190,17 @@ func (h *latencyRecorder) recordEvents(ctx context.Context, conn *websocket.Conn
 		digits, _, _ := bytes.Cut(rest, []byte(`"`))
 		n, err := strconv.Atoi(string(digits))
 		if !found || err != nil {
-			continue // the welcome, or a ping
+			continue // connection_ack or ping
 		}
-		took := time.Since(h.start) - time.Duration(h.postedAt[n].Load())
+		latency := time.Since(h.start) - time.Duration(h.postedAt[n].Load())
 		h.mu.Lock()
-		h.latencies = append(h.latencies, took)
+		h.latencies = append(h.latencies, latency)
 		h.mu.Unlock()
 		h.received.Add(1)
 	}
 }
 
-// postTasks posts the tasks at a pace a second, whether or not the last was answered.
+// postTasks posts the tasks at a fixed rate, whether or not earlier posts have returned.
 func (h *latencyRecorder) postTasks(t *testing.T, server *testserver.Server, poster testserver.Agent, pace int, description string) {
 	t.Helper()
 	ticker := time.NewTicker(time.Second / time.Duration(pace))
@@ -220,8 +219,8 @@ func (h *latencyRecorder) postTasks(t *testing.T, server *testserver.Server, pos
 	posting.Wait()
 }
 
-// percentile is what so many of a hundred took at most, from the request of the
-// post to the last byte of the event.
+// percentile returns a percentile of the latencies, from the request of the post to the
+// last byte of the event.
 func (h *latencyRecorder) percentile(percent int) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -229,12 +228,12 @@ func (h *latencyRecorder) percentile(percent int) time.Duration {
 	return h.latencies[(len(h.latencies)-1)*percent/100]
 }
 
-// readSlowly reads a byte a second until ctx ends or the connection does.
+// readSlowly reads a byte a second until ctx is done or the connection is closed.
 func readSlowly(ctx context.Context, conn net.Conn) {
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
-	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer unhook()
+	stopWatching := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stopWatching()
 	for ctx.Err() == nil {
 		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 			return
@@ -246,25 +245,25 @@ func readSlowly(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// peakMetric is the highest that a metric has been for some seconds: it takes the job
-// queue as long until all of it runs.
+// peakMetric returns the maximum of a metric over six seconds, until all parts of the job
+// queue run.
 func peakMetric(t *testing.T, server *testserver.Server, name string) (value float64) {
 	t.Helper()
-	looks := time.NewTicker(100 * time.Millisecond)
-	defer looks.Stop()
-	for began := time.Now(); time.Since(began) < 6*time.Second; <-looks.C {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for start := time.Now(); time.Since(start) < 6*time.Second; <-ticker.C {
 		value = max(value, readMetric(t, server, name))
 	}
 	return value
 }
 
-// readMetric is a figure of the server's own.
+// readMetric reads a metric of the server.
 func readMetric(t *testing.T, server *testserver.Server, name string) float64 {
 	t.Helper()
 	_, text := server.Do(http.MethodGet, "/metrics", "", "")
 	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(text)
 	if found == nil {
-		t.Errorf("there is no metric %s", name)
+		t.Errorf("no metric %s", name)
 		return 0
 	}
 	value, err := strconv.ParseFloat(found[1], 64)

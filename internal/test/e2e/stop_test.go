@@ -20,7 +20,7 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// devReady is how the line begins that agentmarket dev prints once it is ready.
+// devReady is the start of the line that agentmarket dev prints when it is ready.
 const devReady = "Interrupt to end"
 
 // TestStop: on SIGTERM the server finishes and pays the running hire, closes WebSockets with

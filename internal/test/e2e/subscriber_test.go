@@ -24,19 +24,18 @@ func dialWebSocket(t *testing.T, server *testserver.Server) *websocket.Conn {
 	return conn
 }
 
-// eventSubscriber hears of posted tasks from the first one on. When its socket ends it
-// subscribes again after the last cursor it has seen.
+// eventSubscriber receives posted tasks from the first one on. When its connection closes
+// it resubscribes after its last cursor.
 type eventSubscriber struct {
 	server *testserver.Server
 
 	mu      sync.Mutex
-	cursor  string // of the last event; "0" is before all
+	cursor  string // of the last event; "0" is before the first
 	tasks   []string
 	sockets int
 }
 
-// run listens until ctx ends. Before each socket it calls ready, which may
-// block.
+// run subscribes until ctx is done. Before each connection it calls ready, which may block.
 func (f *eventSubscriber) run(ctx context.Context, ready func()) {
 	for ctx.Err() == nil {
 		ready()
@@ -46,11 +45,11 @@ func (f *eventSubscriber) run(ctx context.Context, ready func()) {
 	}
 }
 
-// receive notes what comes until the socket ends.
+// receive records events until the connection closes.
 func (f *eventSubscriber) receive(ctx context.Context, conn *websocket.Conn) {
-	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends a read that waits
-	defer unhook()
-	defer conn.Close() //nolint:errcheck // it has ended, or nobody listens any more
+	stopWatching := context.AfterFunc(ctx, func() { _ = conn.Close() }) // unblocks the read
+	defer stopWatching()
+	defer conn.Close() //nolint:errcheck // it is closed or not needed any more
 	f.mu.Lock()
 	after := f.cursor
 	f.sockets++
@@ -85,7 +84,7 @@ func (f *eventSubscriber) receive(ctx context.Context, conn *websocket.Conn) {
 	}
 }
 
-// waitForTask waits until a task has come, and returns all that came until then.
+// waitForTask waits for a task and returns all tasks received so far.
 func (f *eventSubscriber) waitForTask(t *testing.T, task string) []string {
 	t.Helper()
 	var heard []string

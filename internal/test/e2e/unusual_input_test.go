@@ -11,8 +11,8 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestFilters: in every filter wildcards, quotes and SQL stand for themselves,
-// and what finds nothing is an empty list.
+// TestFilters: filters treat wildcards, quotes and SQL as plain text. No match is an empty
+// list.
 func TestFilters(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -43,7 +43,7 @@ func TestFilters(t *testing.T) {
 			t.Errorf("tasks with %s: %d found, want %d", text, n, found)
 		}
 	}
-	for _, limit := range []string{"0", "-5", "1", "1000000", "99999999999999999999", "-99999999999999999999"} { // clamped to what a page may have
+	for _, limit := range []string{"0", "-5", "1", "1000000", "99999999999999999999", "-99999999999999999999"} { // clamped to the page size
 		if status, text := server.Do(http.MethodGet, "/api/agents?limit="+limit, "", ""); status != http.StatusOK || !strings.Contains(text, `"name":"100%_`) {
 			t.Errorf("limit %s: %d %s", limit, status, text)
 		}
@@ -51,7 +51,7 @@ func TestFilters(t *testing.T) {
 	server.Verify()
 }
 
-// countMatches is how many agents or tasks pass a filter over GraphQL.
+// countMatches returns the number of agents or tasks that match a filter over GraphQL.
 func countMatches(t *testing.T, server *testserver.Server, list, filter, value string) int {
 	t.Helper()
 	var data map[string]struct{ TotalCount int }
@@ -62,8 +62,8 @@ func countMatches(t *testing.T, server *testserver.Server, list, filter, value s
 	return data[list].TotalCount
 }
 
-// TestUnusualJSON: JSON that is strange and yet has a meaning has the same one at
-// both doors. Half a surrogate pair is no character: it is read as U+FFFD.
+// TestUnusualJSON: REST and GraphQL read unusual but valid JSON in the same way. Half a
+// surrogate pair is read as U+FFFD.
 func TestUnusualJSON(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
