@@ -2,13 +2,24 @@
 package testutil
 
 import (
+	"os"
 	"testing"
 	"time"
 )
 
-// Timeout bounds every wait of a test. It is much longer than any wait takes on a busy
-// machine.
-const Timeout = time.Minute
+// TimeoutEnv is the environment variable that overrides Timeout, such as "10s".
+const TimeoutEnv = "AGENTMARKET_TEST_TIMEOUT"
+
+// Timeout bounds every wait of a test. The default of a minute is much longer than any wait
+// takes on a busy machine.
+var Timeout = timeout(os.Getenv(TimeoutEnv))
+
+func timeout(setting string) time.Duration {
+	if d, err := time.ParseDuration(setting); err == nil {
+		return d
+	}
+	return time.Minute
+}
 
 // Must fails the test when err is not nil.
 func Must(tb testing.TB, err error) {

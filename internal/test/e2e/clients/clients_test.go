@@ -1,5 +1,4 @@
-// Package clients_test has the clients that people use speak with the built
-// server: what they take for right is right.
+// Package clients_test runs popular GraphQL clients against the built server.
 package clients_test
 
 import (
@@ -19,18 +18,18 @@ import (
 
 func TestMain(m *testing.M) { testserver.Main(m) }
 
-// clientNames are the names in clients.mjs.
+// clientNames are the clients of clients.mjs.
 func clientNames() []string {
 	return []string{"graphql-ws", "subscriptions-transport-ws", "graphql-sse"}
 }
 
 // nodeProcess is a running node script.
 type nodeProcess struct {
-	lines <-chan []byte // what it prints; closed at its end
+	lines <-chan []byte // its output; closed when it exits
 }
 
-// runScript runs a node script of testdata, with the clients at hand, until it ends
-// or the test does.
+// runScript runs a node script of testdata with the client packages, until it or the test
+// ends.
 func runScript(t *testing.T, name string, args ...string) nodeProcess {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", name))
@@ -40,8 +39,8 @@ func runScript(t *testing.T, name string, args ...string) nodeProcess {
 	return runModule(t, string(text), nil, args...)
 }
 
-// runModule runs the text of a node module in the same way, with more in its
-// environment.
+// runModule runs the text of a node module in the same way, with additional environment
+// variables.
 func runModule(t *testing.T, module string, env []string, args ...string) nodeProcess {
 	t.Helper()
 	dir := t.TempDir()
@@ -73,7 +72,7 @@ func runModule(t *testing.T, module string, env []string, args ...string) nodePr
 			}
 		}
 	})
-	t.Cleanup(func() { // the end of the test's context has killed it
+	t.Cleanup(func() { // the test's context has killed the process
 		_ = cmd.Wait()
 		reading.Wait()
 		_ = out.Close()
@@ -81,7 +80,7 @@ func runModule(t *testing.T, module string, env []string, args ...string) nodePr
 	return nodeProcess{lines}
 }
 
-// nextLine is the next thing that a script prints.
+// nextLine returns the next line that a script prints.
 func nextLine[T any](t *testing.T, p nodeProcess) (line T) {
 	t.Helper()
 	select {
@@ -98,7 +97,7 @@ func nextLine[T any](t *testing.T, p nodeProcess) (line T) {
 	return line
 }
 
-// postTask posts a task; what is posted again under the same title is posted once.
+// postTask posts a task. Posting the same title again is a retry.
 func postTask(server *testserver.Server, key, title string, budget int, capabilities ...string) error {
 	const document = `mutation($input: PostTaskInput!) { postTask(input: $input) { task { id } } }`
 	input := map[string]any{"title": title, "description": "Listen.", "budget": budget, "requiredCapabilities": capabilities}

@@ -6,7 +6,7 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// auditCount is how many audits graphql-http 1.23 has.
+// auditCount is the number of audits in graphql-http 1.23.
 const auditCount = 61
 
 // TestGraphQLOverHTTPAudits runs the GraphQL-over-HTTP audits: every MUST, SHOULD and MAY.

@@ -14,8 +14,8 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestExplorerPage opens the explorer as a person would: types a key, runs a query,
-// watches a subscription, reads the documentation.
+// TestExplorerPage uses the explorer like a person: it types a key, runs a query, watches a
+// subscription and reads the documentation.
 func TestExplorerPage(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -34,7 +34,7 @@ func TestExplorerPage(t *testing.T) {
 	)
 	run := func(operation string) {
 		page.Evaluate(editor + `.setValue('` + operation + `'), ` + editor + `.focus()`)
-		page.WaitFor(editor + `.documentAST?.loc.source.body === ` + editor + `.getValue()`) // it has read it
+		page.WaitFor(editor + `.documentAST?.loc.source.body === ` + editor + `.getValue()`) // it is parsed
 		ctrlEnter := map[string]any{"type": "rawKeyDown", "modifiers": 2, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
 		page.Call("Input.dispatchKeyEvent", ctrlEnter, nil)
 	}
@@ -64,13 +64,12 @@ func TestExplorerPage(t *testing.T) {
 	checkKeyStorage(t, page, agent.Key)
 }
 
-// TestReferencePage opens the documentation of the REST API, reads it and tries what
-// it says.
+// TestReferencePage opens the reference of the REST API and sends a request from it.
 func TestReferencePage(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
 	agent := server.Register("Reader", nil)
-	door := startProxy(t, server) // the page comes from another address than the document names
+	door := startProxy(t, server) // the page has another address than the OpenAPI document
 	page := openPage(t, door.url+"/docs")
 	request := func(route string) string {
 		return `document.querySelector('rapi-doc').shadowRoot.getElementById('` + route + `').querySelector('api-request').shadowRoot`
@@ -98,7 +97,7 @@ func TestReferencePage(t *testing.T) {
 	checkKeyStorage(t, page, agent.Key)
 }
 
-// TestFrontPage: the page at the root leads to the others, and can be read by all.
+// TestFrontPage: the root page links to the others and is accessible.
 func TestFrontPage(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -120,26 +119,25 @@ func TestFrontPage(t *testing.T) {
 	checkAccessibility(t, page, `false`, nil)
 }
 
-// browserMutex is held by the test that has a browser open: one alone keeps a small
-// machine busy.
+// browserMutex allows one browser at a time, because one keeps a small machine busy.
 var browserMutex sync.Mutex
 
-// openPage opens a page when it is this test's turn.
+// openPage opens a page once no other test has a browser.
 func openPage(t *testing.T, address string) *browser.Tab {
 	t.Helper()
 	browserMutex.Lock()
-	t.Cleanup(browserMutex.Unlock) // after the browser has ended
+	t.Cleanup(browserMutex.Unlock) // after the browser has exited
 	return browser.Open(t, address)
 }
 
-// enterAPIKey types an API key into the page's box for it.
+// enterAPIKey types an API key into the page's input.
 func enterAPIKey(page *browser.Tab, key string) {
 	page.Evaluate(`document.getElementById('api-key').focus()`)
 	page.Call("Input.insertText", map[string]any{"text": key}, nil)
 }
 
-// checkKeyStorage wants a key to be found by the next page of the tab, and nowhere
-// after that.
+// checkKeyStorage checks that the next page of the same tab finds the key, and another tab
+// does not.
 func checkKeyStorage(t *testing.T, page *browser.Tab, key string) {
 	t.Helper()
 	if kept := page.Evaluate(`JSON.stringify({...sessionStorage})`); !strings.Contains(kept, key) {
@@ -150,8 +148,8 @@ func checkKeyStorage(t *testing.T, page *browser.Tab, key string) {
 	}
 }
 
-// checkRequests wants a page to have asked its own server only, for these among others, and
-// the browser to have nothing to complain of.
+// checkRequests checks that a page sent requests to its own server only, including the
+// given ones, and that the browser logged no error.
 func checkRequests(t *testing.T, page *browser.Tab, url string, asked ...string) {
 	t.Helper()
 	requests, complaints := page.RequestsAndErrors()
@@ -171,9 +169,9 @@ func checkRequests(t *testing.T, page *browser.Tab, url string, asked ...string)
 	}
 }
 
-// checkAccessibility has axe look at a page, light and dark. A rule may be broken inside the
-// library that the page is made with, where vendored is true of a node, when it is
-// listed with the reason; one that is listed and holds must go from the list.
+// checkAccessibility runs axe on a page in light and dark mode. Violations inside the
+// page's library, where vendored is true of the node, must be listed with a reason; a
+// listed rule without a violation is an error.
 func checkAccessibility(t *testing.T, page *browser.Tab, vendored string, listed map[string]string) {
 	t.Helper()
 	packages := t.TempDir()
@@ -190,7 +188,7 @@ func checkAccessibility(t *testing.T, page *browser.Tab, vendored string, listed
 		page.WaitFor(`matchMedia('(prefers-color-scheme: ` + scheme + `)').matches`)
 		page.Evaluate(`new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))`)
 		page.WaitFor(`[document, ...[...document.querySelectorAll('*')].map((node) => node.shadowRoot ?? document)].every((root) =>
-			root.getAnimations().every(({playState}) => playState !== 'running'))`) // colours may fade
+			root.getAnimations().every(({playState}) => playState !== 'running'))`) // colours may be in transition
 		var found []struct {
 			Rule, Node, Why string
 			Vendored        bool

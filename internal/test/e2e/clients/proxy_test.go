@@ -10,8 +10,8 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// tcpProxy is a TCP proxy in front of a server. It can cut every connection, and let
-// new ones wait while there is no server behind it.
+// tcpProxy is a TCP proxy to a server. It can close every connection, and make new ones
+// wait while the server is down.
 type tcpProxy struct {
 	url    string
 	target string
@@ -19,7 +19,7 @@ type tcpProxy struct {
 	mu      sync.Mutex
 	conns   map[net.Conn]struct{}
 	paused  bool
-	changed *sync.Cond // shut was set or unset
+	changed *sync.Cond // signals a change of paused
 }
 
 func startProxy(t *testing.T, server *testserver.Server) *tcpProxy {
@@ -44,7 +44,7 @@ func startProxy(t *testing.T, server *testserver.Server) *tcpProxy {
 	})
 	t.Cleanup(func() {
 		_ = listener.Close()
-		server.Kill() // so that no connection stays
+		server.Kill() // so that no connection stays open
 		d.setPaused(false)
 		d.closeConnections()
 		running.Wait()
@@ -52,9 +52,9 @@ func startProxy(t *testing.T, server *testserver.Server) *tcpProxy {
 	return d
 }
 
-// forward carries what both sides say until one of them ends.
+// forward copies data in both directions until one side is closed.
 func (d *tcpProxy) forward(client net.Conn) {
-	defer client.Close() //nolint:errcheck // cut or ended
+	defer client.Close() //nolint:errcheck // it may be closed already
 	d.mu.Lock()
 	for d.paused {
 		d.changed.Wait()
@@ -82,7 +82,7 @@ func (d *tcpProxy) forget(client net.Conn) {
 	delete(d.conns, client)
 }
 
-// closeConnections ends every connection, in the middle of whatever it carries.
+// closeConnections closes every connection, even in the middle of a message.
 func (d *tcpProxy) closeConnections() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -91,7 +91,7 @@ func (d *tcpProxy) closeConnections() {
 	}
 }
 
-// setPaused has new connections wait, or lets them pass.
+// setPaused makes new connections wait, or lets them pass.
 func (d *tcpProxy) setPaused(shut bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -13,9 +13,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestReadme runs the lines that README.md has for listening, as they are but
-// for the address. When the connection breaks they go on where they were;
-// with a wrong key they end.
+// TestReadme runs the subscription example of README.md unchanged except for the address.
+// It resumes when its connection is closed, and ends with a wrong key.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=100000")
@@ -48,7 +47,7 @@ func TestReadme(t *testing.T) {
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	tooLong := time.After(testutil.Timeout)
-	for len(heard) == 0 { // it does not say when it listens
+	for len(heard) == 0 { // it does not report when it is subscribed
 		select {
 		case line := <-client.lines:
 			hear(line)

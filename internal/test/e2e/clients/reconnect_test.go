@@ -15,10 +15,10 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestReconnect posts tasks without pause while connections are cut again and
-// again, the server is killed and started, stopped and started. Each client goes
-// on after its last cursor, by subscribing again or by its own retries: in the
-// end it has seen every task once, in the order of posting.
+// TestReconnect posts tasks continuously while connections are closed and the server is
+// killed or stopped and restarted. Each client resumes after its last cursor, by
+// resubscribing or by its own retries, and in the end has every task once, in the order of
+// posting.
 func TestReconnect(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=1000000")
@@ -48,7 +48,7 @@ func TestReconnect(t *testing.T) {
 	}
 	order := []int{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2}
 	for _, which := range order {
-		since := posted.count.Load() + 2 // one may have been on its way when the connections broke
+		since := posted.count.Load() + 2 // one may have been in flight when the connections closed
 		for name, l := range listeners {
 			l.waitForTasks(t, name, since)
 		}
@@ -70,14 +70,14 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
-// taskPoster is tasks being posted one after the other.
+// taskPoster posts tasks one after another.
 type taskPoster struct {
-	count atomic.Int64 // how many there are
+	count atomic.Int64 // tasks posted so far
 	stop  func() []string
 }
 
-// startPosting posts until it is stopped. It goes through the door, so that its
-// requests are cut like everybody's: it sends them again until they are answered.
+// startPosting posts tasks until it is stopped. It uses the proxy, so it retries requests
+// whose connection is closed.
 func startPosting(t *testing.T, server *testserver.Server, door *tcpProxy) *taskPoster {
 	t.Helper()
 	poster := server.Register("Poster", nil)
@@ -116,11 +116,11 @@ type listener struct {
 	changed chan struct{}
 }
 
-// startListener takes down what a script prints, as fast as it does.
+// startListener records what a script prints.
 func startListener(t *testing.T, client nodeProcess) *listener {
 	t.Helper()
 	l := &listener{changed: make(chan struct{}, 1)}
-	go func() { // ends with the script
+	go func() { // ends when the script exits
 		for text := range client.lines {
 			l.record(text)
 		}
@@ -155,7 +155,7 @@ func (l *listener) snapshot() ([]string, []endReason) {
 	return slices.Clone(l.titles), slices.Clone(l.endings)
 }
 
-// waitForTasks waits until it has heard of so many tasks.
+// waitForTasks waits until the script has received n tasks.
 func (l *listener) waitForTasks(t *testing.T, name string, tasks int64) {
 	t.Helper()
 	tooLong := time.After(testutil.Timeout)

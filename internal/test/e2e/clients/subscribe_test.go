@@ -8,7 +8,7 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// operationEvent is what run.mjs prints of an operation.
+// operationEvent is a line that run.mjs prints about an operation.
 type operationEvent struct {
 	Operation string
 	Data      struct {
@@ -20,10 +20,10 @@ type operationEvent struct {
 	Complete bool
 }
 
-// endReason is why an operation has ended.
+// endReason is the reason why an operation ended.
 type endReason struct{ Code, Message string }
 
-// operation is what a client is given to run.
+// operation is an operation for a client to run.
 type operation struct {
 	Query string `json:"query"`
 }
@@ -37,8 +37,8 @@ func runOperations(t *testing.T, client, url, key string, operations map[string]
 	return runScript(t, "run.mjs", client, url+"/graphql", key, string(text))
 }
 
-// TestSubscribe has each client listen in three ways at once, with a query and a
-// mutation beside them, while tasks are posted.
+// TestSubscribe runs three subscriptions, a query and a mutation at once with each client,
+// while tasks are posted.
 func TestSubscribe(t *testing.T) {
 	t.Parallel()
 	for _, name := range clientNames() {
@@ -75,7 +75,7 @@ func TestSubscribe(t *testing.T) {
 					heard[e.Operation] = append(heard[e.Operation], e.Data.TaskPosted.Task.Title+e.Data.Viewer.Agent.Name+e.Data.PostTask.Task.Status)
 				}
 			}
-			for len(heard) < 5 || completed < 2 { // what follows is heard live
+			for len(heard) < 5 || completed < 2 { // later events are live
 				hear()
 			}
 			tasks("Asked", 10, "asked")
@@ -91,7 +91,7 @@ func TestSubscribe(t *testing.T) {
 				"ask":   {"Listener"},
 				"post":  {"OPEN"},
 			}
-			for range 3 * 3 { // each subscription's three that come after Begin
+			for range 3 * 3 { // three events of each subscription after Begin
 				hear()
 			}
 			for operation := range want {
@@ -106,7 +106,7 @@ func TestSubscribe(t *testing.T) {
 	}
 }
 
-// TestSubscribe_errors: who is not let in is told in the way of the client's protocol.
+// TestSubscribe_errors: a client without access gets the error of its protocol.
 func TestSubscribe_errors(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -150,7 +150,7 @@ func TestSubscribe_errors(t *testing.T) {
 	}
 }
 
-// TestRevokedKey ends what runs under a key as soon as the key is replaced.
+// TestRevokedKey: operations end as soon as their key is replaced.
 func TestRevokedKey(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
@@ -166,7 +166,7 @@ func TestRevokedKey(t *testing.T) {
 			client := runOperations(t, name, server.URL, agent.Key, map[string]operation{
 				"wallet": {`subscription { walletChanged(after: "0") { cursor } }`},
 			})
-			if begun := nextLine[operationEvent](t, client); begun.Ended != (endReason{}) { // the grant of registration
+			if begun := nextLine[operationEvent](t, client); begun.Ended != (endReason{}) { // the starting credits
 				t.Fatalf("refused: %+v", begun.Ended)
 			}
 			var data struct{}

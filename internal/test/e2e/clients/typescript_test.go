@@ -15,8 +15,8 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// copyClient is clients/typescript with its packages, in a copy that may be changed, beside
-// the schema as in the repository.
+// copyClient copies clients/typescript with its packages and the schema, in the layout of
+// the repository.
 func copyClient(t *testing.T) (dir string) {
 	t.Helper()
 	const root = "../../../.."
@@ -34,7 +34,7 @@ func copyClient(t *testing.T) (dir string) {
 	return dir
 }
 
-// runTool runs a program of the client's packages and returns what it wrote.
+// runTool runs a program of the client's packages and returns its output.
 func runTool(t *testing.T, dir string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "node_modules", ".bin", args[0]), args[1:]...)
@@ -43,8 +43,8 @@ func runTool(t *testing.T, dir string, args ...string) (string, error) {
 	return string(text), err
 }
 
-// TestTypescript_types: the types are those of the schema, and of all that is asked for
-// a misspelled field alone does not fit them.
+// TestTypescript_types: the generated types match the schema. Only a misspelled field fails
+// to compile.
 func TestTypescript_types(t *testing.T) {
 	t.Parallel()
 	dir := copyClient(t)
@@ -70,9 +70,9 @@ func TestTypescript_types(t *testing.T) {
 	}
 }
 
-// TestTypescript: the client is compiled, with what its README.md shows, and earns
-// credits with the built server: nine tenths of 25, rounded down. It hears of each task
-// once and in order, though the connection is cut.
+// TestTypescript: the client and the example of its README.md compile, and earn credits
+// with the built server: nine tenths of 25, rounded down. The client receives each task
+// once and in order, although its connection is closed.
 func TestTypescript(t *testing.T) {
 	t.Parallel()
 	dir := copyClient(t)
@@ -101,7 +101,7 @@ func TestTypescript(t *testing.T) {
 	server.Verify()
 }
 
-// checkReconnect has the compiled client listen while its connection is cut.
+// checkReconnect subscribes with the compiled client while its connection is closed.
 func checkReconnect(t *testing.T, server *testserver.Server, dir string) {
 	t.Helper()
 	door := startProxy(t, server)
@@ -116,7 +116,7 @@ func checkReconnect(t *testing.T, server *testserver.Server, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Wait() }) // the end of the test's context has killed it
+	t.Cleanup(func() { _ = cmd.Wait() }) // the test's context has killed the process
 	lines := bufio.NewScanner(out)
 	for n := range 20 {
 		title := fmt.Sprintf("Task %d", n)

@@ -16,8 +16,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestEndpoint: the agent is hired, does the work and is paid nine tenths of 15,
-// rounded down; who only says that it is the market gets nothing done.
+// TestEndpoint: the agent is hired, does the work and earns nine tenths of 15, rounded
+// down. It rejects requests without a valid signature.
 func TestEndpoint(t *testing.T) {
 	t.Parallel()
 	run := pythonExample("endpoint/endpoint.py")(t)
@@ -58,8 +58,8 @@ func TestEndpoint(t *testing.T) {
 	server.Verify()
 }
 
-// newCertificate returns a certificate for 127.0.0.1 and its key as files, and a client that
-// trusts it.
+// newCertificate writes a certificate for 127.0.0.1 and its key to files and returns a
+// client that trusts it.
 func newCertificate(t *testing.T) (certificate, key string, client *http.Client) {
 	t.Helper()
 	lender := httptest.NewTLSServer(nil)

@@ -1,5 +1,5 @@
-// Package examples_test runs the programs of examples/ against the built server, as
-// their readers do.
+// Package examples_test runs the programs of examples/ against the built server, with the
+// documented commands.
 package examples_test
 
 import (
@@ -22,11 +22,11 @@ func TestMain(m *testing.M) { testserver.Main(m) }
 
 const (
 	examplesDir = "../../../../examples"
-	// maxLines is how long a source file of an example is, so that it is read.
+	// maxLines is the maximum length of a source file of an example.
 	maxLines = 80
 )
 
-// TestExamples_areShort: an example is short, and its reader is told what it is.
+// TestExamples_areShort: every example is short and begins with a description.
 func TestExamples_areShort(t *testing.T) {
 	t.Parallel()
 	folders, err := filepath.Glob(examplesDir + "/*/README.md")
@@ -45,7 +45,7 @@ func TestExamples_areShort(t *testing.T) {
 	}
 }
 
-// exampleCommand is how an example is run.
+// exampleCommand returns the command that runs an example.
 type exampleCommand func(t *testing.T) []string
 
 func goExample(name string) exampleCommand {
@@ -74,7 +74,7 @@ func nodeExample(file string) exampleCommand {
 	}
 }
 
-// npmExample is node with the packages of the example's lock file.
+// npmExample runs a file in node with the packages of the example's lock file.
 func npmExample(file string) exampleCommand {
 	return func(t *testing.T) []string {
 		t.Helper()
@@ -114,14 +114,14 @@ func startExample(t *testing.T, args []string, env ...string) runningExample {
 			lines <- scanner.Text()
 		}
 	})
-	t.Cleanup(func() { // the end of the test's context has killed it
+	t.Cleanup(func() { // the test's context has killed the process
 		reading.Wait()
 		_ = cmd.Wait()
 	})
 	return runningExample{lines}
 }
 
-// nextLine is what the example prints next.
+// nextLine returns the next line that the example prints.
 func (s runningExample) nextLine(t *testing.T) string {
 	t.Helper()
 	select {
@@ -136,7 +136,7 @@ func (s runningExample) nextLine(t *testing.T) string {
 	}
 }
 
-// listenAddress is where the example says that it listens.
+// listenAddress returns the address at which the example says it listens.
 func (s runningExample) listenAddress(t *testing.T) string {
 	t.Helper()
 	line := s.nextLine(t)

@@ -13,7 +13,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestWorkers_expiredCursor: a worker whose cursor the market no longer knows goes on without one.
+// TestWorkers_expiredCursor: a worker whose cursor has expired subscribes again without
+// one.
 func TestWorkers_expiredCursor(t *testing.T) {
 	t.Parallel()
 	for name, run := range map[string]exampleCommand{"worker-go": goExample("worker-go"), "worker-node": npmExample("worker-node/worker.mjs")} {
@@ -42,9 +43,10 @@ func TestWorkers_expiredCursor(t *testing.T) {
 	}
 }
 
-// expiredCursorMarket is a market that tells of one task and then no longer knows its cursor.
+// expiredCursorMarket is a market that publishes one task and then rejects its cursor as
+// expired.
 type expiredCursorMarket struct {
-	cursors chan string   // that are subscribed with
+	cursors chan string   // of the subscriptions
 	cut     chan struct{} // closed to cut the connections
 }
 
@@ -68,13 +70,13 @@ func (m *expiredCursorMarket) ServeHTTP(w http.ResponseWriter, r *http.Request) 
 	_, _ = io.WriteString(w, `{"data":`+answer+`}`)
 }
 
-// socket speaks graphql-transport-ws with who subscribes to one thing.
+// socket serves graphql-transport-ws for one subscription.
 func (m *expiredCursorMarket) socket(w http.ResponseWriter, r *http.Request) {
 	conn, err := (&websocket.Upgrader{Subprotocols: []string{"graphql-transport-ws"}}).Upgrade(w, r, nil)
 	if err != nil {
 		return
 	}
-	defer conn.Close() //nolint:errcheck // cut or ended
+	defer conn.Close() //nolint:errcheck // it may be closed already
 	var begin struct {
 		ID      string
 		Payload struct{ Variables struct{ After string } }
@@ -97,5 +99,5 @@ func (m *expiredCursorMarket) socket(w http.ResponseWriter, r *http.Request) {
 		<-m.cut
 		return
 	}
-	_, _, _ = conn.ReadMessage() // until the worker leaves
+	_, _, _ = conn.ReadMessage() // until the worker disconnects
 }

@@ -15,9 +15,9 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestReceivers: what the server sends is taken, and printed once though it comes
-// twice. What was changed on the way, signed with another secret or not at all, or kept
-// for longer than five minutes, is refused; without a secret everything is.
+// TestReceivers: the receivers accept the server's webhooks, and print one that arrives
+// twice once. They reject requests that were changed, have a wrong or no signature, or are
+// older than five minutes. Without a secret they reject everything.
 func TestReceivers(t *testing.T) {
 	t.Parallel()
 	for name, run := range map[string]exampleCommand{
@@ -60,7 +60,7 @@ func TestReceivers(t *testing.T) {
 			if status := genuine.sendTo(t, *address.Load()); status/100 != 2 {
 				t.Errorf("the same delivery again is answered %d", status)
 			}
-			told() // what it says next is about the next
+			told() // the next line is about the next request
 			unset := startExample(t, args, "AGENTMARKET_WEBHOOK_SECRET=", "PORT=0")
 			if status := forgedRequests(t, genuine, agent.WebhookSecret)["nobody's secret"].sendTo(t, unset.listenAddress(t)); status != http.StatusUnauthorized {
 				t.Errorf("without a secret what anybody can sign is answered %d", status)
@@ -75,7 +75,7 @@ type webhookRequest struct {
 	body   []byte
 }
 
-// sendTo sends the request and returns the status of the answer, 502 when there is none.
+// sendTo sends the request and returns the status of the response, or 502 without one.
 func (s webhookRequest) sendTo(t *testing.T, address string) int {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address+"/", bytes.NewReader(s.body))
@@ -85,13 +85,13 @@ func (s webhookRequest) sendTo(t *testing.T, address string) int {
 	request.Header = s.header.Clone()
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return http.StatusBadGateway // at the end of the test the receiver is gone first
+		return http.StatusBadGateway // the receiver stops first when the test ends
 	}
 	_ = answer.Body.Close()
 	return answer.StatusCode
 }
 
-// forgedRequests are requests that are not the server's, or no longer, made of one that is.
+// forgedRequests returns invalid or expired variants of a genuine request.
 func forgedRequests(t *testing.T, genuine webhookRequest, secret string) map[string]webhookRequest {
 	t.Helper()
 	with := func(change func(http.Header)) webhookRequest {

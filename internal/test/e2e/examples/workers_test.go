@@ -16,9 +16,9 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestWorkers: a worker does what was open before it came and what is posted later,
-// though the answer to its first completion is lost and the server is killed and
-// started again. It is paid once for each task: nine tenths of 25, rounded down.
+// TestWorkers: a worker completes tasks posted before and after it starts, although the
+// response to its first completion is lost and the server is killed and restarted. It is
+// paid once for each task: nine tenths of 25, rounded down.
 func TestWorkers(t *testing.T) {
 	t.Parallel()
 	for name, run := range map[string]exampleCommand{
@@ -60,13 +60,13 @@ func TestWorkers(t *testing.T) {
 	}
 }
 
-// lossyProxy is a proxy before a server.
+// lossyProxy is an HTTP proxy to a server that can drop a response.
 type lossyProxy struct {
 	url         string
 	completions atomic.Int64
 }
 
-// startLossyProxy opens a door that cuts off the answer to the first completion.
+// startLossyProxy starts a proxy that drops the response to the first completion.
 func startLossyProxy(t *testing.T, server *testserver.Server) *lossyProxy {
 	t.Helper()
 	target, err := url.Parse(server.URL)
@@ -98,7 +98,7 @@ func startLossyProxy(t *testing.T, server *testserver.Server) *lossyProxy {
 	front.Start()
 	d.url = front.URL
 	t.Cleanup(func() {
-		server.Kill() // so that no connection stays
+		server.Kill() // so that no connection stays open
 		front.Close()
 	})
 	return d

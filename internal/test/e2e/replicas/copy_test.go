@@ -18,9 +18,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestCopy: a market outgrows SQLite in the middle of its work. On PostgreSQL
-// its keys, cursors and answers are good still, what was under way is settled
-// and what was to be sent is sent.
+// TestCopy copies a busy market from SQLite to PostgreSQL. Keys, cursors and idempotent
+// responses stay valid, interrupted hires are refunded, and pending webhooks are delivered.
 func TestCopy(t *testing.T) {
 	t.Parallel()
 	hired, hold := make(chan struct{}, 1), make(chan struct{})
@@ -32,7 +31,7 @@ func TestCopy(t *testing.T) {
 	arrived := make(chan string, 8)
 	hook, env := testserver.ServeTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var event struct{ Task struct{ ID string } }
-		_ = json.NewDecoder(r.Body).Decode(&event) // a broken one names no task
+		_ = json.NewDecoder(r.Body).Decode(&event) // invalid JSON has no task
 		arrived <- event.Task.ID
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
@@ -54,7 +53,7 @@ func TestCopy(t *testing.T) {
 		defer close(ended)
 		var ignored any
 		_ = server.Query(poster.Key, `mutation($id: ID!) { execute(input: {agentId: $id, taskDescription: "Do it", budget: 20}) { task { id } } }`,
-			map[string]any{"id": worker.ID}, &ignored) // it is cut off
+			map[string]any{"id": worker.ID}, &ignored) // the server is killed first
 	}()
 	<-hired
 	before, heard := visibleState(t, server, worker.Key), firstCursors(t, server, 2)
@@ -90,8 +89,7 @@ func TestCopy(t *testing.T) {
 	server.Verify()
 }
 
-// TestCopy_errors: what is not a right market is not copied, and nothing of it
-// is left at the other side.
+// TestCopy_errors: an invalid market is not copied, and the target stays empty.
 func TestCopy_errors(t *testing.T) {
 	t.Parallel()
 	address := services.NewPostgresDatabase(t)
@@ -114,14 +112,14 @@ func TestCopy_errors(t *testing.T) {
 	}
 }
 
-// copyMarket runs "agentmarket copy" on a server's file.
+// copyMarket runs "agentmarket copy" on a server's database.
 func copyMarket(t *testing.T, server *testserver.Server, address string) (text string, code int) {
 	t.Helper()
 	return testserver.Run(t, server.Dir, "copy", "--from", "sqlite:agentmarket.db", "--to", address)
 }
 
-// mustQueryIdempotent is the data of an operation as it came. A second one is a retry of the
-// first.
+// mustQueryIdempotent returns the data of an operation with an idempotency key. A second
+// call is a retry.
 func mustQueryIdempotent(t *testing.T, server *testserver.Server, key, document string) string {
 	t.Helper()
 	var data json.RawMessage
@@ -129,7 +127,7 @@ func mustQueryIdempotent(t *testing.T, server *testserver.Server, key, document 
 	return string(data)
 }
 
-// visibleState is what an agent sees of the market and of itself.
+// visibleState returns what an agent sees of the market and of itself.
 func visibleState(t *testing.T, server *testserver.Server, key string) string {
 	t.Helper()
 	return mustQueryIdempotent(t, server, key, `{
@@ -139,7 +137,7 @@ func visibleState(t *testing.T, server *testserver.Server, key string) string {
 	}`)
 }
 
-// firstCursors are those of the first tasks that were ever posted.
+// firstCursors returns the cursors of the first n posted tasks.
 func firstCursors(t *testing.T, server *testserver.Server, n int) []int64 {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -152,7 +150,7 @@ func firstCursors(t *testing.T, server *testserver.Server, n int) []int64 {
 	return f.cursors[:n]
 }
 
-// execSQLite runs statements on a file.
+// execSQLite executes statements on a SQLite file.
 func execSQLite(t *testing.T, path, statements string) {
 	t.Helper()
 	db, err := sql.Open(services.SQLiteDriver(), path)
@@ -162,7 +160,8 @@ func execSQLite(t *testing.T, path, statements string) {
 	testutil.Must(t, db.Close())
 }
 
-// TestCopy_prunedEvents: a log that has lost its beginning goes on where it was.
+// TestCopy_prunedEvents: an event log without its oldest events continues with the same
+// cursors.
 func TestCopy_prunedEvents(t *testing.T) {
 	t.Parallel()
 	address := services.NewPostgresDatabase(t)
@@ -179,7 +178,7 @@ func TestCopy_prunedEvents(t *testing.T) {
 	testutil.Must(t, err)
 	conn, err := pgx.ConnectConfig(t.Context(), config)
 	testutil.Must(t, err)
-	defer conn.Close(t.Context()) //nolint:errcheck // nothing depends on it
+	defer conn.Close(t.Context()) //nolint:errcheck // the connection is not used again
 	var horizon, head, counted int64
 	testutil.Must(t, conn.QueryRow(t.Context(), "SELECT h.seq, e.seq, s.seq FROM event_horizon h, event_head e, ledger_sums s").Scan(&horizon, &head, &counted))
 	if horizon != 1 || head != 2 || counted != 2 {

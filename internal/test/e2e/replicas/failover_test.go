@@ -9,9 +9,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestFailover: the primary is lost with its machine, and its synchronous
-// standby is promoted. The replicas find it by themselves, and nothing that was
-// acknowledged is missing.
+// TestFailover: the primary fails with its machine, and its synchronous standby is
+// promoted. The replicas reconnect to it, and no acknowledged change is missing.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	all := recoveryTimes{}

@@ -22,11 +22,11 @@ import (
 const (
 	startCredits = 100_000
 	budget       = 2 // of each task
-	wage         = 1 // of it, to the worker
+	wage         = 1 // the worker's share
 )
 
-// TestLoad: agents work through three replicas at once, as many and for as long
-// as AGENTMARKET_TEST_AGENTS and AGENTMARKET_TEST_FOR say.
+// TestLoad: agents work through three replicas at once. AGENTMARKET_TEST_AGENTS and
+// AGENTMARKET_TEST_FOR set their number and the duration.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	store, bus := services.NewPostgresCluster(t, "shared_buffers=256MB"), services.NewNATSServer(t)
@@ -37,13 +37,13 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		agents = 48
 	}
-	lasts, err := time.ParseDuration(os.Getenv("AGENTMARKET_TEST_FOR"))
+	duration, err := time.ParseDuration(os.Getenv("AGENTMARKET_TEST_FOR"))
 	if err != nil {
-		lasts = 3 * time.Second
+		duration = 3 * time.Second
 	}
 	l := startWorkload(t, servers, hooks, agents)
 	began := time.Now()
-	<-time.After(lasts) // this is how long it is to last
+	<-time.After(duration) // the duration of the test
 	l.stopAgents()
 	l.working.Wait()
 	took := time.Since(began)
@@ -59,7 +59,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// startReplicas starts so many replicas on one database.
+// startReplicas starts n replicas on one database.
 func startReplicas(t *testing.T, n int, database, nats string, env ...string) (servers []*testserver.Server) {
 	t.Helper()
 	for range n {
@@ -68,7 +68,7 @@ func startReplicas(t *testing.T, n int, database, nats string, env ...string) (s
 	return servers
 }
 
-// replicaSettings is the settings of one.
+// replicaSettings returns the settings of a replica.
 func replicaSettings(database, nats string, env []string) []string {
 	return append([]string{
 		"AGENTMARKET_DATABASE=" + database, "AGENTMARKET_SECRET_KEY=the same to every replica", "AGENTMARKET_NATS_URL=" + nats,
@@ -76,8 +76,8 @@ func replicaSettings(database, nats string, env []string) []string {
 	}, env...)
 }
 
-// workload is agents that work through whichever replica answers, somebody who
-// listens at each, and a webhook that is told of every task.
+// workload is a number of agents that use any replica that responds, a subscriber at each
+// replica, and a webhook for every task.
 type workload struct {
 	*testing.T
 	servers         []*testserver.Server
@@ -85,29 +85,29 @@ type workload struct {
 	subscribers     []*eventSubscriber
 	stopSubscribers context.CancelFunc
 	listening       sync.WaitGroup
-	stopAgents      context.CancelFunc // the agents end what they are at
+	stopAgents      context.CancelFunc // agents finish their current task
 	working         sync.WaitGroup
-	// pick says which replica to ask next, and excused whether to go on to another
-	// after an error.
+	// pickReplica returns the replica for the next request. isExpected reports whether to retry
+	// at another replica after an error.
 	pickReplica func() int
 	isRetryable func(error) bool
 
 	mu          sync.Mutex
 	posted      []string
-	balances    map[string]int // what each has to spend, by key
-	recoveredAt time.Time      // when the engine, or the replica, had returned
+	balances    map[string]int // expected balance by API key
+	recoveredAt time.Time      // when the failed service was available again
 	firstWrites []time.Duration
-	errorCounts map[string]int // errors met, by what they say
+	errorCounts map[string]int // by message
 	recoveries  recoveryTimes
 }
 
-// startWorkload starts the work: half of the agents post, half accept and complete.
+// startWorkload starts a workload: half of the agents post, the others accept and complete.
 func startWorkload(t *testing.T, servers []*testserver.Server, hooks *webhookReceiver, agents int) *workload {
 	t.Helper()
 	return newWorkload(t, servers, hooks).start(agents)
 }
 
-// newWorkload is the load before its agents start.
+// newWorkload returns a workload whose agents are not started.
 func newWorkload(t *testing.T, servers []*testserver.Server, hooks *webhookReceiver) *workload {
 	t.Helper()
 	l := &workload{
@@ -127,8 +127,7 @@ func newWorkload(t *testing.T, servers []*testserver.Server, hooks *webhookRecei
 	return l
 }
 
-// start has the agents work until over is called. All are there before the first
-// begins.
+// start registers the agents and then runs them until finish is called.
 func (l *workload) start(agents int) *workload {
 	l.Helper()
 	pairs := make([][2]testserver.Agent, agents/2)
@@ -137,11 +136,11 @@ func (l *workload) start(agents int) *workload {
 		pairs[i][1] = l.servers[(i+1)%len(l.servers)].Register("worker", nil)
 		l.balances[pairs[i][0].Key], l.balances[pairs[i][1].Key] = startCredits, startCredits
 	}
-	over, stop := context.WithCancel(l.Context())
+	ctx, stop := context.WithCancel(l.Context())
 	l.stopAgents = stop
 	for _, pair := range pairs {
 		l.working.Go(func() {
-			for over.Err() == nil {
+			for ctx.Err() == nil {
 				if err := l.trade(pair[0], pair[1]); err != nil {
 					l.Error(err)
 					return
@@ -161,8 +160,7 @@ func (l *workload) start(agents int) *workload {
 	return l
 }
 
-// trade has a task posted, accepted and completed, each through whichever
-// replica answers.
+// trade posts, accepts and completes a task, each at any replica that responds.
 func (l *workload) trade(poster, worker testserver.Agent) error {
 	id, err := tradeTask(l.do, poster, worker)
 	if err != nil {
@@ -176,8 +174,8 @@ func (l *workload) trade(poster, worker testserver.Agent) error {
 	return nil
 }
 
-// do sends a mutation to one replica after another until one answers it. The key
-// has it happen once however many replicas got it.
+// do sends a mutation to one replica after another until one responds. The idempotency key
+// ensures that it is applied once.
 func (l *workload) do(key, document string, variables map[string]any, data any) error {
 	idempotency, deadline := uuid.NewString(), time.Now().Add(testutil.Timeout)
 	for {
@@ -191,15 +189,16 @@ func (l *workload) do(key, document string, variables map[string]any, data any) 
 	}
 }
 
-// isUnavailable excuses a replica that does not answer, or that has lost the database.
+// isUnavailable reports whether an error means that a replica does not respond or has lost
+// the database.
 func isUnavailable(err error) bool {
 	return isUnreachable(err) || strings.Contains(err.Error(), `"code":"UNAVAILABLE"`)
 }
 
-// isUnreachable excuses a replica that does not answer.
+// isUnreachable reports whether an error means that a replica does not respond.
 func isUnreachable(err error) bool { return strings.HasPrefix(err.Error(), "status 0") }
 
-// record notes what came of a request.
+// record records the result of a request.
 func (l *workload) record(at int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -212,7 +211,7 @@ func (l *workload) record(at int, err error) {
 	}
 }
 
-// errorMessage is what an error tells its reader.
+// errorMessage returns the message of a GraphQL error.
 func errorMessage(err error) string {
 	if isUnreachable(err) {
 		return "no answer"
@@ -222,7 +221,7 @@ func errorMessage(err error) string {
 	return message
 }
 
-// waitForProgress waits until so much more has been done.
+// waitForProgress waits until n more tasks are done.
 func (l *workload) waitForProgress(n int) {
 	l.Helper()
 	count := func() int {
@@ -234,8 +233,8 @@ func (l *workload) waitForProgress(n int) {
 	testutil.Eventually(l.T, "some more work", func() bool { return count() >= enough || l.Failed() })
 }
 
-// waitForRecovery is called when something that had failed is there again. It waits
-// until a write has been acknowledged through every replica.
+// waitForRecovery is called when a failed service is available again. It waits until every
+// replica has acknowledged a write.
 func (l *workload) waitForRecovery(what string) {
 	l.Helper()
 	l.mu.Lock()
@@ -253,9 +252,9 @@ func (l *workload) waitForRecovery(what string) {
 	l.recoveries[what] = times
 }
 
-// finish ends the work. Everything that was acknowledged has happened once, is
-// heard of once and in order wherever one listens, and came to the webhook; every
-// agent has what its work left it, and the books are right.
+// finish stops the agents and checks that every acknowledged change was applied once, that
+// every subscriber received every event once and in order, that the webhook received every
+// task, that the balances are as expected, and that the ledger has no violations.
 func (l *workload) finish() {
 	l.Helper()
 	l.stopAgents()
@@ -280,8 +279,8 @@ func (l *workload) finish() {
 	l.Logf("%d tasks; errors met on the way: %v; webhooks that came again: %d", len(l.posted), l.errorCounts, len(l.hooks.duplicates()))
 }
 
-// recoveryTimes are, by what had failed, how long it took after its return to the
-// first acknowledged write, and to one through each replica.
+// recoveryTimes maps a fault to the times from its end to the first acknowledged write, and
+// to one at each replica.
 type recoveryTimes map[string][2][]time.Duration
 
 func (r recoveryTimes) log(t *testing.T) {
@@ -291,7 +290,7 @@ func (r recoveryTimes) log(t *testing.T) {
 	}
 }
 
-// medianAndWorst writes durations down.
+// medianAndWorst formats the median and maximum of durations.
 func medianAndWorst(all []time.Duration) string {
 	slices.Sort(all)
 	return fmt.Sprintf("%s median, %s worst", all[len(all)/2].Round(time.Millisecond), all[len(all)-1].Round(time.Millisecond))
@@ -306,10 +305,10 @@ func readBalance(t *testing.T, server *testserver.Server, key string) int {
 	return data.Viewer.Wallet.Balance
 }
 
-// mutateFunc has a mutation done for the agent with a key.
+// mutateFunc sends a mutation with an API key.
 type mutateFunc func(key, document string, variables map[string]any, data any) error
 
-// tradeTask has a task posted, accepted and completed, and returns its id.
+// tradeTask posts, accepts and completes a task and returns its ID.
 func tradeTask(do mutateFunc, poster, worker testserver.Agent) (string, error) {
 	var post struct {
 		PostTask struct{ Task struct{ ID string } }

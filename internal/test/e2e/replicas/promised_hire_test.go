@@ -14,9 +14,9 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestPromisedHire: a hire that was made at one replica is completed at another. Who
-// waits at the first is answered, and who follows hears of it, everywhere; and the
-// death of the first changes nothing.
+// TestPromisedHire: a hire made at one replica is completed at another. The caller that
+// waits at the first gets the result, subscribers at both receive the events, and the crash
+// of the first changes nothing.
 func TestPromisedHire(t *testing.T) {
 	t.Parallel()
 	called := make(chan string, 10)
@@ -66,7 +66,7 @@ func TestPromisedHire(t *testing.T) {
 	servers[1].Verify()
 }
 
-// subscribeExecution follows a hire until the test or the hire ends.
+// subscribeExecution returns the changes of a hire until the test or the hire ends.
 func subscribeExecution(t *testing.T, server *testserver.Server, key, task string) <-chan string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), testutil.Timeout)
@@ -80,25 +80,25 @@ func subscribeExecution(t *testing.T, server *testserver.Server, key, task strin
 	response, err := http.DefaultClient.Do(request)
 	testutil.Must(t, err)
 	t.Cleanup(func() { _ = response.Body.Close() })
-	heard := make(chan string, 10)
+	changes := make(chan string, 10)
 	go func() {
-		defer close(heard)
+		defer close(changes)
 		for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 			if _, change, ok := strings.Cut(lines.Text(), `"change":"`); ok {
-				heard <- strings.Trim(change, `"}`)
+				changes <- strings.Trim(change, `"}`)
 			}
 		}
 	}()
-	return heard
+	return changes
 }
 
-// waitForChange waits for a change.
-func waitForChange(t *testing.T, heard <-chan string, want string) {
+// waitForChange waits for a change of a hire.
+func waitForChange(t *testing.T, changes <-chan string, want string) {
 	t.Helper()
-	for change := range heard {
+	for change := range changes {
 		if change == want {
 			return
 		}
 	}
-	t.Fatalf("nothing was heard of %s", want)
+	t.Fatalf("no change %s", want)
 }

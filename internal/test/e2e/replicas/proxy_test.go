@@ -7,20 +7,19 @@ import (
 	"testing"
 )
 
-// proxy stands between a server and an engine, and fails when it is told to.
+// proxy forwards connections from a replica to a service, and can fail on demand.
 type proxy struct {
 	target   string
 	listener net.Listener
 
 	mu      sync.Mutex
 	changed *sync.Cond
-	cut     bool // connections are reset, new ones too
-	stalled bool // nothing passes
+	cut     bool // connections are reset, also new ones
+	stalled bool // no data passes
 	conns   map[*net.TCPConn]bool
 }
 
-// startProxy returns a proxy to the engine at an address, and the address of the
-// engine through it.
+// startProxy starts a proxy to a service and returns it with its URL.
 func startProxy(t *testing.T, address string) (*proxy, string) {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -44,7 +43,7 @@ func startProxy(t *testing.T, address string) (*proxy, string) {
 	return p, u.String()
 }
 
-// setFault changes how the proxy fails.
+// setFault sets how the proxy fails.
 func (p *proxy) setFault(cut, stalled bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,7 +77,7 @@ func (p *proxy) serve(serving *sync.WaitGroup) {
 	}
 }
 
-// forward hands on what one side sends until either is gone.
+// forward copies data in one direction until either side is closed.
 func (p *proxy) forward(from, to net.Conn) {
 	conn, _ := from.(*net.TCPConn)
 	p.mu.Lock()
@@ -102,7 +101,7 @@ func (p *proxy) forward(from, to net.Conn) {
 	}
 }
 
-// waitOpen waits while nothing passes, and reports whether anything does.
+// waitOpen waits while the proxy is stalled and reports whether it is not cut.
 func (p *proxy) waitOpen() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

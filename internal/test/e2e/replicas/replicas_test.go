@@ -1,5 +1,5 @@
-// Package replicas_test has several servers on one PostgreSQL work as one
-// market, while they, PostgreSQL and NATSURL are killed and come back.
+// Package replicas_test runs several servers on one PostgreSQL as one market, while
+// servers, PostgreSQL and NATS fail and recover.
 package replicas_test
 
 import (
@@ -18,30 +18,29 @@ import (
 
 func TestMain(m *testing.M) { testserver.Main(m) }
 
-// roundCount is how often everything fails once: AGENTMARKET_TEST_ROUNDS, or a few
-// times.
-func roundCount(few int) int {
+// roundCount returns the number of rounds of faults: AGENTMARKET_TEST_ROUNDS, or a default.
+func roundCount(defaultCount int) int {
 	n, err := strconv.Atoi(os.Getenv("AGENTMARKET_TEST_ROUNDS"))
 	if err != nil {
-		return few
+		return defaultCount
 	}
 	return n
 }
 
-// TestReplicas: agents work through three replicas. Meanwhile one after another
-// is killed, is cut off from the database, and hangs on it; PostgreSQL crashes
-// and recovers, and NATSURL is killed and comes back.
+// TestReplicas: agents work through three replicas. One after another is killed, loses its
+// database connections, and hangs on the database. PostgreSQL crashes and recovers, and
+// NATS is killed and restarted.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	store, bus := services.NewPostgresCluster(t), services.NewNATSServer(t)
 	testutil.Must(t, bus.Start(t.Context()))
 	hooks := startWebhookReceiver(t)
 	var servers []*testserver.Server
-	var ways []*proxy
+	var proxies []*proxy
 	env := slices.Concat(hooks.env, []string{"AGENTMARKET_WEBHOOK_TIMEOUT=2s", "AGENTMARKET_WEBHOOK_RETRIES=" + strings.Repeat("100ms,", 99) + "100ms"})
 	for range 3 {
-		way, database := startProxy(t, store.Address())
-		ways = append(ways, way)
+		p, database := startProxy(t, store.Address())
+		proxies = append(proxies, p)
 		servers = append(servers, testserver.Start(t, replicaSettings(database, bus.Address(), env)...))
 	}
 	l := startWorkload(t, servers, hooks, 48)
@@ -54,13 +53,13 @@ func TestReplicas(t *testing.T) {
 			{"a replica was killed and started", servers[at].Kill, func() { servers[at].Restart() }},
 			{"PostgreSQL crashed and recovered", func() { testutil.Must(t, store.Stop(localserver.ImmediateShutdown)) }, func() { testutil.Must(t, store.Start(t.Context())) }},
 			{"NATS was killed and started", func() { testutil.Must(t, bus.Kill()) }, func() { testutil.Must(t, bus.Start(t.Context())) }},
-			{"a replica was cut off from PostgreSQL", func() { ways[at].setFault(true, false) }, func() { ways[at].setFault(false, false) }},
-			{"a replica hung on PostgreSQL", func() { ways[at].setFault(false, true) }, func() { ways[at].setFault(false, false) }},
+			{"a replica was cut off from PostgreSQL", func() { proxies[at].setFault(true, false) }, func() { proxies[at].setFault(false, false) }},
+			{"a replica hung on PostgreSQL", func() { proxies[at].setFault(false, true) }, func() { proxies[at].setFault(false, false) }},
 		} {
 			l.waitForProgress(10)
 			fault.fail()
 			if !strings.HasPrefix(fault.what, "PostgreSQL") {
-				l.waitForProgress(10) // the others go on
+				l.waitForProgress(10) // other replicas continue
 			}
 			fault.mend()
 			l.waitForRecovery(fault.what)
@@ -69,8 +68,8 @@ func TestReplicas(t *testing.T) {
 	l.finish()
 }
 
-// TestDeadReplica: what a replica had begun when it died is settled by another,
-// and a key that one revokes is unknown to all.
+// TestDeadReplica: another replica refunds the running hires of one that was killed, and a
+// key replaced at one replica is rejected at all.
 func TestDeadReplica(t *testing.T) {
 	t.Parallel()
 	called, hold := make(chan struct{}, 1), make(chan struct{})
@@ -88,7 +87,7 @@ func TestDeadReplica(t *testing.T) {
 		defer close(ended)
 		var ignored any
 		_ = servers[0].Query(poster.Key, `mutation($id: ID!) { execute(input: {agentId: $id, taskDescription: "Do it", budget: 20}) { task { id } } }`,
-			map[string]any{"id": hired.ID}, &ignored) // it is cut off
+			map[string]any{"id": hired.ID}, &ignored) // the server is killed first
 	}()
 	<-called
 	if got := left(); got != startCredits-20 {

@@ -12,8 +12,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestRevokedKey: a key that is replaced, or ended by the operator, at one replica closes
-// the sockets that it has opened at another within five seconds, without NATSURL too.
+// TestRevokedKey: a key that is replaced or revoked at one replica closes its WebSockets at
+// another within five seconds, with and without NATS.
 func TestRevokedKey(t *testing.T) {
 	t.Parallel()
 	const operator = "operator-key-of-the-tests-0123456789"

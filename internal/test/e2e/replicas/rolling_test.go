@@ -12,9 +12,8 @@ import (
 	"agentmarket.space/server/internal/test/services"
 )
 
-// TestRollingRestart: replicas are restarted one after another under load. A
-// client is refused by the one that stops, and goes on at another; there is no
-// other failure.
+// TestRollingRestart: replicas are restarted one after another under load. A client gets
+// errors only from the replica that stops, and continues at another.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	hooks := startWebhookReceiver(t)
@@ -25,8 +24,8 @@ func TestRollingRestart(t *testing.T) {
 	l.finish()
 }
 
-// TestRollingRestart_drained: with AGENTMARKET_DRAIN, and clients that ask only
-// those replicas that say they are ready, nothing fails.
+// TestRollingRestart_drained: with AGENTMARKET_DRAIN, and clients that use only ready
+// replicas, no request fails.
 func TestRollingRestart_drained(t *testing.T) {
 	t.Parallel()
 	hooks := startWebhookReceiver(t)
@@ -42,7 +41,7 @@ func TestRollingRestart_drained(t *testing.T) {
 	}
 }
 
-// restartAll stops and starts one replica after another.
+// restartAll restarts one replica after another.
 func (l *workload) restartAll() {
 	l.Helper()
 	for range roundCount(1) {
@@ -58,8 +57,7 @@ func (l *workload) restartAll() {
 	}
 }
 
-// readyReplicaPicker picks replicas as a balancer does, that looks at /readyz again and
-// again.
+// readyReplicaPicker picks replicas like a load balancer that polls /readyz.
 func readyReplicaPicker(t *testing.T, servers []*testserver.Server) (pick func() int) {
 	t.Helper()
 	ready := make([]atomic.Bool, len(servers))

@@ -12,8 +12,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestSecretLeaks looks for every key and secret that replicas gave out in every row of every
-// table. An API key is found where it is planted.
+// TestSecretLeaks searches every row of every table for the keys and secrets that replicas
+// issued. It finds an API key that is planted.
 func TestSecretLeaks(t *testing.T) {
 	t.Parallel()
 	database := services.NewPostgresDatabase(t)
@@ -35,7 +35,7 @@ func TestSecretLeaks(t *testing.T) {
 	}
 }
 
-// dumpDatabase is all rows of a database as text.
+// dumpDatabase returns all rows of a database as text.
 func dumpDatabase(t *testing.T, database string) string {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), database)

@@ -10,9 +10,9 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestStandby_unavailable: while the synchronous standby is away nothing is
-// acknowledged, also not by a retry that finds what the first request wrote on
-// the primary: it would be lost with it.
+// TestStandby_unavailable: while the synchronous standby is down no change is acknowledged,
+// not even a retry that finds the first request's row on the primary, because a failover
+// would lose it.
 func TestStandby_unavailable(t *testing.T) {
 	t.Parallel()
 	primary := services.NewPostgresCluster(t)

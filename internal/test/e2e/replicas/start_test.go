@@ -14,8 +14,7 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestStart_errors: an engine that cannot be served from is refused with one line that
-// says why.
+// TestStart_errors: a database that cannot be used is rejected with one line that says why.
 func TestStart_errors(t *testing.T) {
 	t.Parallel()
 	store := services.NewPostgresCluster(t)
@@ -59,10 +58,9 @@ func TestStart_errors(t *testing.T) {
 		}
 		testserver.ExpectExit(t, row.code, row.says, args...)
 	}
-	testserver.Start(t, replicaSettings(at("guarded:right", "guarded"), "", nil)...) // the right password will do
+	testserver.Start(t, replicaSettings(at("guarded:right", "guarded"), "", nil)...) // the right password works
 }
 
-// execStatement runs a statement.
 func execStatement(t *testing.T, address, statement string) {
 	t.Helper()
 	conn := connect(t, address)
@@ -71,8 +69,8 @@ func execStatement(t *testing.T, address, statement string) {
 	testutil.Must(t, conn.Close(t.Context()))
 }
 
-// connect connects to a database by a server's address of it, which says things
-// about its pool.
+// connect connects to a database by the address in a server's settings, without its pool
+// settings.
 func connect(t *testing.T, address string) *pgx.Conn {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(address)
@@ -82,15 +80,15 @@ func connect(t *testing.T, address string) *pgx.Conn {
 	return conn
 }
 
-// TestStart_withoutNATS: a server that NATS is not there for says so once, has
-// the others woken through the database, and over NATS once there is one.
+// TestStart_withoutNATS: a server without NATS logs that once, wakes the others through the
+// database, and uses NATS when it becomes available.
 func TestStart_withoutNATS(t *testing.T) {
 	t.Parallel()
 	address, bus := services.NewPostgresDatabase(t), services.NewNATSServer(t)
 	server := testserver.Start(t, replicaSettings(address, bus.Address(), nil)...)
 	poster := server.Register("poster", nil)
 	listening := connect(t, address)
-	defer listening.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing depends on it
+	defer listening.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // the connection is not used again
 	_, err := listening.Exec(t.Context(), "LISTEN agentmarket_events")
 	testutil.Must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), testutil.Timeout)

@@ -19,11 +19,11 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// retryDelay is how long a client leaves a replica alone that did not answer.
+// retryDelay is the pause after a replica did not respond.
 const retryDelay = 10 * time.Millisecond
 
-// eventSubscriber hears of every task, over a WebSocket or over server-sent events.
-// When its connection ends it goes on after the last cursor at the next replica.
+// eventSubscriber receives every task over a WebSocket or server-sent events. When its
+// connection closes it resumes after its last cursor at the next replica.
 type eventSubscriber struct {
 	socket bool
 
@@ -43,7 +43,7 @@ func (f *eventSubscriber) run(ctx context.Context, servers []*testserver.Server,
 	}
 }
 
-// waitRetryDelay waits a moment, or until ctx ends.
+// waitRetryDelay waits for retryDelay or until ctx is done.
 func waitRetryDelay(ctx context.Context) {
 	select {
 	case <-time.After(retryDelay):
@@ -51,7 +51,7 @@ func waitRetryDelay(ctx context.Context) {
 	}
 }
 
-// subscribePayload subscribes after the last event heard of.
+// subscribePayload returns a subscription that starts after the last event.
 func (f *eventSubscriber) subscribePayload() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -62,7 +62,7 @@ func (f *eventSubscriber) subscribePayload() string {
 	return fmt.Sprintf(`{"query": "subscription { taskPosted(capabilities: [], after: \"%d\") { cursor task { id } } }"}`, cursor)
 }
 
-// receiveSSE follows over server-sent events until the stream ends.
+// receiveSSE receives server-sent events until the stream ends.
 func (f *eventSubscriber) receiveSSE(ctx context.Context, server *testserver.Server) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/graphql", strings.NewReader(f.subscribePayload()))
 	if err != nil {
@@ -74,7 +74,7 @@ func (f *eventSubscriber) receiveSSE(ctx context.Context, server *testserver.Ser
 	if err != nil {
 		return
 	}
-	defer response.Body.Close() //nolint:errcheck // it has ended
+	defer response.Body.Close() //nolint:errcheck // the stream has ended
 	f.readSSE(response.Body)
 }
 
@@ -87,15 +87,15 @@ func (f *eventSubscriber) readSSE(stream io.Reader) {
 	}
 }
 
-// receiveWebSocket follows over a WebSocket until it is closed.
+// receiveWebSocket receives events until the WebSocket is closed.
 func (f *eventSubscriber) receiveWebSocket(ctx context.Context, server *testserver.Server) {
 	conn, err := server.DialWebSocket(ctx)
 	if err != nil {
 		return
 	}
-	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends a read that waits
-	defer unhook()
-	defer conn.Close() //nolint:errcheck // it has ended, or nobody listens any more
+	stopWatching := context.AfterFunc(ctx, func() { _ = conn.Close() }) // unblocks the read
+	defer stopWatching()
+	defer conn.Close() //nolint:errcheck // it is closed or not needed any more
 	if conn.WriteMessage(websocket.TextMessage, []byte(`{"id": "1", "type": "subscribe", "payload": `+f.subscribePayload()+`}`)) != nil {
 		return
 	}
@@ -111,7 +111,7 @@ func (f *eventSubscriber) receiveWebSocket(ctx context.Context, server *testserv
 	}
 }
 
-// record notes the event in a message, if there is one.
+// record records the event of a message, if it has one.
 func (f *eventSubscriber) record(text []byte) {
 	var message struct {
 		Data struct {
@@ -125,7 +125,7 @@ func (f *eventSubscriber) record(text []byte) {
 		return
 	}
 	event := message.Data.TaskPosted
-	cursor, _ := strconv.ParseInt(event.Cursor, 10, 64) // it would be out of order
+	cursor, _ := strconv.ParseInt(event.Cursor, 10, 64) // 0 would be out of order
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.cursors, f.tasks = append(f.cursors, cursor), append(f.tasks, event.Task.ID)
@@ -137,8 +137,7 @@ func (f *eventSubscriber) eventCount() int {
 	return len(f.tasks)
 }
 
-// check wants it to have heard of each of the tasks, which are sorted, once, in
-// the order of cursors.
+// check checks that each of the sorted tasks was received once, in the order of cursors.
 func (f *eventSubscriber) check(t *testing.T, posted []string) {
 	t.Helper()
 	f.mu.Lock()

@@ -14,8 +14,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestDeadReplica_webhook: a replica dies while the receiver has its request.
-// Another makes the delivery.
+// TestDeadReplica_webhook: a replica is killed while a receiver handles its request.
+// Another replica delivers the webhook.
 func TestDeadReplica_webhook(t *testing.T) {
 	t.Parallel()
 	came, hold := make(chan string, 10), make(chan struct{})
@@ -25,7 +25,7 @@ func TestDeadReplica_webhook(t *testing.T) {
 		<-hold
 	}))
 	t.Cleanup(func() { release.Do(func() { close(hold) }) })
-	env = append(env, "AGENTMARKET_WEBHOOK_TIMEOUT=10m") // it is not the time-out that helps
+	env = append(env, "AGENTMARKET_WEBHOOK_TIMEOUT=10m") // so that the timeout does not cause the retry
 	address := services.NewPostgresDatabase(t)
 	dies := testserver.Start(t, replicaSettings(address, services.NATSURL(), env)...)
 	dies.Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": url})
@@ -49,7 +49,7 @@ func TestDeadReplica_webhook(t *testing.T) {
 	survives.Verify()
 }
 
-// TestWebhooks_deliveredOnce: while all replicas live, each delivery is made once.
+// TestWebhooks_deliveredOnce: while all replicas run, each delivery is attempted once.
 func TestWebhooks_deliveredOnce(t *testing.T) {
 	t.Parallel()
 	hooks := startWebhookReceiver(t)
@@ -69,26 +69,25 @@ func TestWebhooks_deliveredOnce(t *testing.T) {
 	}
 }
 
-// unfinishedJobs is how many jobs wait or are under way.
+// unfinishedJobs counts the jobs that are waiting or running.
 func unfinishedJobs(t *testing.T, address string) (n int) {
 	t.Helper()
 	conn := connect(t, address)
-	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing depends on it
+	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // the connection is not used again
 	testutil.Must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM river_job WHERE state <> 'completed'").Scan(&n))
 	return n
 }
 
-// webhookReceiver is a receiver of webhooks.
 type webhookReceiver struct {
 	url string
-	env []string // for servers that are to send to it
+	env []string // settings with which servers can call it
 
 	mu       sync.Mutex
 	tasks    map[string]bool
-	attempts map[string]int // how often each try of a delivery came
+	attempts map[string]int // requests by delivery and attempt
 }
 
-// startWebhookReceiver returns a receiver that takes everything.
+// startWebhookReceiver starts a receiver that accepts everything.
 func startWebhookReceiver(t *testing.T) *webhookReceiver {
 	t.Helper()
 	h := &webhookReceiver{tasks: map[string]bool{}, attempts: map[string]int{}}
@@ -96,11 +95,10 @@ func startWebhookReceiver(t *testing.T) *webhookReceiver {
 	return h
 }
 
-// ServeHTTP takes one.
 func (h *webhookReceiver) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	var event struct{ Task struct{ ID string } }
 	if json.NewDecoder(r.Body).Decode(&event) != nil {
-		return // it is made again
+		return // the server retries
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -123,7 +121,7 @@ func (h *webhookReceiver) requestCount() (n int) {
 	return n
 }
 
-// duplicates are the deliveries that came more than once.
+// duplicates returns the deliveries that arrived more than once.
 func (h *webhookReceiver) duplicates() (ids []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

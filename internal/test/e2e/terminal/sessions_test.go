@@ -8,8 +8,8 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestDev types what dev says: a task for the reader's agent comes as a signed webhook,
-// the clock moves, and at the end nothing is left.
+// TestDev follows the instructions that dev prints: the reader's agent receives a task as a
+// signed webhook, the clock moves, and no files remain.
 func TestDev(t *testing.T) {
 	t.Parallel()
 	testserver.RequireTool(t, "curl")
@@ -29,8 +29,8 @@ func TestDev(t *testing.T) {
 	term.compareGolden("testdata/dev.golden")
 }
 
-// TestListen: a task that is posted over REST is heard, and forwarded to a receiver on
-// this machine, which verifies that it is the market's.
+// TestListen: a task posted over REST is printed, and forwarded to a local receiver that
+// verifies its signature.
 func TestListen(t *testing.T) {
 	t.Parallel()
 	testserver.RequireTool(t, "curl")
@@ -60,8 +60,8 @@ func TestListen(t *testing.T) {
 	term.compareGolden("testdata/listen.golden")
 }
 
-// TestWorker: an agent is registered, does a task with a program and is paid nine tenths
-// of 25, rounded down.
+// TestWorker: a registered agent completes a task with a program and earns nine tenths of
+// 25, rounded down.
 func TestWorker(t *testing.T) {
 	t.Parallel()
 	term, url := startMarket(t)
@@ -78,7 +78,7 @@ func TestWorker(t *testing.T) {
 	term.compareGolden("testdata/worker.golden")
 }
 
-// startMarket serves a market in a window.
+// startMarket starts a server in a window.
 func startMarket(t *testing.T) (term *terminal, url string) {
 	t.Helper()
 	term = openTerminal(t)
@@ -88,7 +88,7 @@ func startMarket(t *testing.T) (term *terminal, url string) {
 	return term, url
 }
 
-// registerAgent registers an agent in a window, which acts as it from then on.
+// registerAgent registers an agent in a window and sets its API key there.
 func registerAgent(term *terminal, window, url, arguments string) (key string) {
 	term.t.Helper()
 	term.typeLine(window, "export AGENTMARKET_URL="+url, prompt)

@@ -1,5 +1,5 @@
-// Package terminal_test types what people type at a terminal, and compares what they
-// see with what was seen before.
+// Package terminal_test types the documented commands into a terminal and compares the
+// output with golden files.
 package terminal_test
 
 import (
@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	_ "agentmarket.space/server/internal/dev" // so that a kept test result is of the commands as they are now
+	_ "agentmarket.space/server/internal/dev" // so that go test reruns the tests when the commands change
 	"agentmarket.space/server/internal/test/e2e/testserver"
 	"agentmarket.space/server/internal/test/testutil"
 )
@@ -23,21 +23,21 @@ func TestMain(m *testing.M) { testserver.Main(m) }
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 const (
-	// The size of a terminal: so wide that no line breaks, so high that none is lost.
+	// The size of a terminal: wide enough that no line wraps, high enough that none scrolls off.
 	columns, rows = "300", "200"
 	prompt        = `\n\$ $`
 )
 
-// terminal is a tmux of its own, with windows by name.
+// terminal is a tmux server with named windows.
 type terminal struct {
 	t       *testing.T
 	socket  string
-	dir     string   // where its shells begin
-	env     []string // theirs
-	windows []string // of the windows, in their order
+	dir     string   // working directory of its shells
+	env     []string // environment of its shells
+	windows []string // names in the order of creation
 }
 
-// openTerminal starts a terminal whose shells know the program as agentmarket.
+// openTerminal starts a terminal with the program on its PATH as agentmarket.
 func openTerminal(t *testing.T) *terminal {
 	t.Helper()
 	testserver.RequireTool(t, "tmux")
@@ -69,16 +69,15 @@ func (term *terminal) tmux(args ...string) string {
 	return string(text)
 }
 
-// openWindow opens a window with a shell.
 func (term *terminal) openWindow(name string) {
 	term.t.Helper()
-	term.tmux("new-window", "-d", "-n", name, "-c", term.dir, "exec env 'PS1=$ ' sh") // a login shell has a prompt of its own
+	term.tmux("new-window", "-d", "-n", name, "-c", term.dir, "exec env 'PS1=$ ' sh") // a login shell would change the prompt
 	term.windows = append(term.windows, name)
 	term.waitFor(name, 0, `^\$ $`)
 }
 
-// typeLine types a line and waits until the window shows a pattern after it. It returns
-// what the pattern's group matched, if it has one.
+// typeLine types a line and waits until the window shows a pattern after it. It returns the
+// match of the last group.
 func (term *terminal) typeLine(window, line, pattern string) string {
 	term.t.Helper()
 	before := len(term.content(window))
@@ -87,8 +86,8 @@ func (term *terminal) typeLine(window, line, pattern string) string {
 	return term.waitFor(window, before+len(line), pattern)
 }
 
-// runLine types a line, waits until its command has ended, and returns what the pattern's
-// group matched of what it wrote.
+// runLine types a line and waits until its command has ended. It returns the match of the
+// pattern's last group.
 func (term *terminal) runLine(window, line, pattern string) string {
 	term.t.Helper()
 	return term.typeLine(window, line, pattern+`(?s:.*)\$ $`)
@@ -105,33 +104,34 @@ func (term *terminal) interrupt(window string) {
 // waitFor waits until a window shows a pattern after its first bytes.
 func (term *terminal) waitFor(window string, after int, pattern string) string {
 	term.t.Helper()
-	looks := time.NewTicker(20 * time.Millisecond)
-	defer looks.Stop()
-	tooLong := time.After(testutil.Timeout)
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.After(testutil.Timeout)
 	for {
 		shown := term.content(window)
 		if found := regexp.MustCompile(pattern).FindStringSubmatch(shown[min(after, len(shown)):]); found != nil {
 			return found[len(found)-1]
 		}
 		select {
-		case <-looks.C:
-		case <-tooLong:
+		case <-ticker.C:
+		case <-timeout:
 			term.t.Fatalf("%s does not show %s:\n%s", window, pattern, shown)
 		}
 	}
 }
 
-// content is what a window shows, without what is empty below.
+// content returns the text of a window without empty lines at the end.
 func (term *terminal) content(window string) string {
 	term.t.Helper()
 	text := strings.TrimRight(term.tmux("capture-pane", "-p", "-J", "-t", window, "-S", "-"), "\n ")
 	if strings.HasSuffix(text, "$") {
-		text += " " // the prompt's own
+		text += " " // of the prompt
 	}
 	return text
 }
 
-// compareGolden compares what all windows show with a file, but for what is another each time.
+// compareGolden compares the text of all windows with a golden file, with variable parts
+// masked.
 func (term *terminal) compareGolden(file string) {
 	term.t.Helper()
 	var all strings.Builder
@@ -149,7 +149,7 @@ func (term *terminal) compareGolden(file string) {
 	}
 }
 
-// mask is a text without ids, keys, ports, folders and times.
+// mask replaces IDs, keys, ports, folders and times.
 func (term *terminal) mask(text string) string {
 	text = strings.ReplaceAll(text, term.dir, "{dir}")
 	for _, mask := range [][2]string{

@@ -1,5 +1,4 @@
-// Package hooks_test receives the webhooks of the built server, over TLS, as
-// agents do.
+// Package webhooks_test receives the webhooks of the built server over TLS.
 package webhooks_test
 
 import (
@@ -17,24 +16,24 @@ import (
 func TestMain(m *testing.M) { testserver.Main(m) }
 
 const (
-	// shortRetries are short pauses between five attempts.
+	// shortRetries is a schedule of five attempts with short pauses.
 	shortRetries = "AGENTMARKET_WEBHOOK_RETRIES=100ms,100ms,100ms,100ms"
 )
 
-// delivery is a request that a receiver got.
+// delivery is a webhook request.
 type delivery struct {
 	method, path, body string
 	header             http.Header
 }
 
-// receiver takes deliveries over TLS.
+// receiver receives webhooks over TLS.
 type receiver struct {
 	url        string
-	env        []string // has a server call it
+	env        []string // settings with which a server can call it
 	deliveries chan delivery
 }
 
-// startReceiver starts a receiver that answers as it is told to, or else 200.
+// startReceiver starts a receiver. handler, if not nil, writes the response.
 func startReceiver(t *testing.T, answer http.HandlerFunc) *receiver {
 	t.Helper()
 	r := &receiver{deliveries: make(chan delivery, 100)}
@@ -51,7 +50,7 @@ func startReceiver(t *testing.T, answer http.HandlerFunc) *receiver {
 	return r
 }
 
-// next is the next delivery that comes.
+// next returns the next request.
 func (r *receiver) next(t *testing.T) delivery {
 	t.Helper()
 	select {
@@ -72,7 +71,6 @@ func registerAgent(server *testserver.Server, url string, capabilities ...string
 	return server.Register("Agent", more)
 }
 
-// task is a posted task.
 type task struct{ ID, CreatedAt string }
 
 // mustPostTask posts the documented task.
@@ -86,7 +84,7 @@ func mustPostTask(t *testing.T, server *testserver.Server, key string, capabilit
 	return data.PostTask.Task
 }
 
-// mustQuery runs an operation that must work.
+// mustQuery runs an operation that must succeed.
 func mustQuery(t *testing.T, server *testserver.Server, key, document string, variables map[string]any, data any) {
 	t.Helper()
 	if err := server.Query(key, document, variables, data); err != nil {
@@ -109,7 +107,7 @@ type deliveryRecord struct {
 	}
 }
 
-// listDeliveries are those of an agent's webhook, newest first.
+// listDeliveries returns the deliveries of an agent's webhook, newest first.
 func listDeliveries(t *testing.T, server *testserver.Server, key string) []deliveryRecord {
 	t.Helper()
 	const document = `{ viewer { webhook { deliveries { nodes {
@@ -126,7 +124,7 @@ func listDeliveries(t *testing.T, server *testserver.Server, key string) []deliv
 	return data.Viewer.Webhook.Deliveries.Nodes
 }
 
-// waitForOutcome waits until the delivery that tells an agent of a task is over.
+// waitForOutcome waits until the delivery of a task has ended.
 func waitForOutcome(t *testing.T, server *testserver.Server, key string, of task) deliveryRecord {
 	t.Helper()
 	looks := time.NewTicker(10 * time.Millisecond)
@@ -147,7 +145,7 @@ func waitForOutcome(t *testing.T, server *testserver.Server, key string, of task
 	}
 }
 
-// summary is a delivery in a few words.
+// summary formats a delivery for comparison.
 func (l *deliveryRecord) summary() string {
 	parts := []string{fmt.Sprintf("%s after %d", l.Status, l.AttemptCount)}
 	for _, attempt := range l.Attempts {

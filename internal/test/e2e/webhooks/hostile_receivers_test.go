@@ -29,13 +29,13 @@ import (
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// maxMemoryGrowth is by how much the server may grow while receivers send it all they
-// can: a sixteenth of what one of them sends.
+// maxMemoryGrowth bounds the growth of the server's memory, to a sixteenth of what one of
+// the receivers sends.
 const maxMemoryGrowth = 32 << 20
 
-// TestHostileReceivers has ten receivers do to the server what they can, a redirect to an
-// address that it must not call among it. One that is well is told beside them while
-// all of those hold on to their requests; nobody gets the server to go elsewhere or to grow.
+// TestHostileReceivers runs eleven hostile receivers, one of which redirects to a forbidden
+// address. A healthy receiver is notified in time while the others hold their requests
+// open. The server follows no redirect, and its memory does not grow.
 func TestHostileReceivers(t *testing.T) {
 	t.Parallel()
 	inner, connections := countConnections(t)
@@ -71,7 +71,7 @@ func TestHostileReceivers(t *testing.T) {
 		}
 	})
 	receiver := serveTLS(t, handler, &tls.Config{Certificates: []tls.Certificate{valid}})
-	t.Cleanup(func() { close(over) }) // before the receiver waits for what it serves
+	t.Cleanup(func() { close(over) }) // before the receiver waits for its handlers
 	urls := map[string]string{}
 	for path := range hostile {
 		urls[path] = receiver + path
@@ -91,7 +91,7 @@ func TestHostileReceivers(t *testing.T) {
 	}
 	well := registerAgent(server, receiver+"/well", "well")
 	poster := registerAgent(server, "")
-	mustPostTask(t, server, poster.Key, "well") // once, so that what it takes anyway is there before it is weighed
+	mustPostTask(t, server, poster.Key, "well") // once, so that caches and pools are warm before memory is measured
 	waitForAttempts(t, server, well.Key, 1)
 	<-told
 	before, _ := server.MemoryUsage()
@@ -113,7 +113,7 @@ func TestHostileReceivers(t *testing.T) {
 		}
 	}
 	took := time.Since(began)
-	if trusttest.Scale(0, 1, 1) > 0 && took > time.Second { // among other tests it says nothing
+	if trusttest.Scale(0, 1, 1) > 0 && took > time.Second { // other tests running at the same time distort it
 		t.Errorf("told beside the hostile ones after %s, want a second at most", took)
 	}
 
@@ -143,7 +143,7 @@ func TestHostileReceivers(t *testing.T) {
 		len(urls), took.Round(time.Millisecond), float64(most-before)/(1<<20))
 }
 
-// hang says nothing for as long as the server waits.
+// hang does not respond until the server gives up.
 func hang(r *http.Request, over <-chan struct{}) {
 	select {
 	case <-r.Context().Done():
@@ -169,7 +169,7 @@ func writeSlowly(w http.ResponseWriter, r *http.Request, over <-chan struct{}) {
 	}
 }
 
-// writeZeros sends so many bytes, or as many as are taken.
+// writeZeros sends up to size bytes.
 func writeZeros(w io.Writer, size int) {
 	chunk := make([]byte, 1<<20)
 	for range size / len(chunk) {
@@ -179,7 +179,7 @@ func writeZeros(w io.Writer, size int) {
 	}
 }
 
-// gzipBomb is 64 MiB that are 64 KiB on their way.
+// gzipBomb returns 64 KiB that decompress to 64 MiB.
 func gzipBomb() []byte {
 	var packed bytes.Buffer
 	writer := gzip.NewWriter(&packed)
@@ -188,7 +188,7 @@ func gzipBomb() []byte {
 	return packed.Bytes()
 }
 
-// waitForAttempts waits until every delivery of an agent has been tried.
+// waitForAttempts waits until every delivery of an agent has been attempted.
 func waitForAttempts(t *testing.T, server *testserver.Server, key string, n int) []deliveryRecord {
 	t.Helper()
 	looks := time.NewTicker(20 * time.Millisecond)
@@ -213,7 +213,7 @@ func waitForAttempts(t *testing.T, server *testserver.Server, key string, n int)
 	}
 }
 
-// serveTLS serves with its own idea of TLS until the test ends.
+// serveTLS serves with a TLS configuration until the test ends.
 func serveTLS(t *testing.T, handler http.Handler, config *tls.Config) (url string) {
 	t.Helper()
 	server := httptest.NewUnstartedServer(handler)
@@ -224,9 +224,8 @@ func serveTLS(t *testing.T, handler http.Handler, config *tls.Config) (url strin
 	return server.URL
 }
 
-// certificateAuthority signs certificates.
 type certificateAuthority struct {
-	file string // its own certificate
+	file string // its certificate
 	root *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
@@ -249,7 +248,7 @@ func newCertificateAuthority(t *testing.T) *certificateAuthority {
 	return a
 }
 
-// certificate makes one for an address that ends when it is told to.
+// certificate returns a certificate for an address that expires at a time.
 func (a *certificateAuthority) certificate(t *testing.T, address string, ends time.Time) tls.Certificate {
 	t.Helper()
 	key := newKey(t)

@@ -10,19 +10,16 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// recoveringReceiver is a receiver that fails until it is well, and then keeps whom it was told
-// of.
+// recoveringReceiver fails until it recovers, and then records the tasks it receives.
 type recoveringReceiver struct {
 	mu             sync.Mutex
 	healthy        bool
-	attempts       map[string]int // tries by delivery
-	enoughReceived chan struct{}  // closed when a few were taken
+	attempts       map[string]int // by delivery ID
+	enoughReceived chan struct{}  // closed after enoughDeliveries
 }
 
-// enoughDeliveries is how many a keeper takes before it says so.
 const enoughDeliveries = 5
 
-// ServeHTTP takes one, or fails.
 func (k *recoveringReceiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -43,7 +40,7 @@ func (k *recoveringReceiver) setHealthy() {
 	k.healthy = true
 }
 
-// webhookView is what an owner sees of its webhook.
+// webhookView is a webhook as its owner sees it.
 type webhookView struct {
 	Status, SuspendedReason string
 	SuspendedAt             *time.Time
@@ -59,7 +56,7 @@ func readWebhook(t *testing.T, server *testserver.Server, key string) webhookVie
 	return data.Viewer.Webhook
 }
 
-// waitForWebhook waits until the owner sees what it is to see.
+// waitForWebhook waits until the owner's view of the webhook satisfies a condition.
 func waitForWebhook(t *testing.T, server *testserver.Server, key, what string, seen func(webhookView) bool) webhookView {
 	t.Helper()
 	looks := time.NewTicker(20 * time.Millisecond)
@@ -78,9 +75,9 @@ func waitForWebhook(t *testing.T, server *testserver.Server, key, what string, s
 	}
 }
 
-// TestKill_redelivery: the server is killed while it sends again what failed. The
-// same call, made again, answers as it did the first time; all is delivered, and
-// nothing is left to be sent again.
+// TestKill_redelivery: the server is killed while it redelivers failed webhooks. A retry of
+// the call returns the same response, and in the end everything is delivered and nothing is
+// pending.
 func TestKill_redelivery(t *testing.T) {
 	t.Parallel()
 	k := &recoveringReceiver{attempts: map[string]int{}, enoughReceived: make(chan struct{})}
@@ -142,8 +139,8 @@ func TestKill_redelivery(t *testing.T) {
 	t.Logf("%d came twice, which were cut off between the answer and its record", twice)
 }
 
-// TestKill_suspendedWebhook: a suspension, why it is and what was asked for outlive a
-// kill, and so does what is due; resumed, it comes.
+// TestKill_suspendedWebhook: a suspension, its reason and pending deliveries survive a
+// kill. After a resume the deliveries arrive.
 func TestKill_suspendedWebhook(t *testing.T) {
 	t.Parallel()
 	gone := true

@@ -14,7 +14,7 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestRecipients: every agent with one of the capabilities, once, but not the
+// TestRecipients: every agent with one of the capabilities is notified once, except the
 // poster.
 func TestRecipients(t *testing.T) {
 	t.Parallel()
@@ -41,7 +41,7 @@ func TestRecipients(t *testing.T) {
 	if !slices.Equal(told, []string{"/both", "/capital", "/one"}) {
 		t.Errorf("told are %v", told)
 	}
-	for who, agent := range untold { // deliveries of a task are all made before the first is sent
+	for who, agent := range untold { // all deliveries of a task are created before the first is sent
 		if all := listDeliveries(t, server, agent.Key); len(all) != 0 {
 			t.Errorf("%s is told: %+v", who, all)
 		}
@@ -54,9 +54,9 @@ func TestRecipients(t *testing.T) {
 	}
 }
 
-// TestRotateSecret replaces the secret. While the old one is still good the documented
-// signature is made with it and the standard header has both; at once after a
-// rotation without an overlap, only the new one signs.
+// TestRotateSecret replaces the secret. During the overlap the documented signature uses
+// the old secret and the standard header has both; after a rotation without an overlap only
+// the new secret signs.
 func TestRotateSecret(t *testing.T) {
 	t.Parallel()
 	receiver := startReceiver(t, nil)
@@ -78,8 +78,8 @@ func TestRotateSecret(t *testing.T) {
 	checkSignatures(t, receiver.next(t), third, []string{third}, []string{first, second})
 }
 
-// checkSignatures fails the test unless the documented signature is made with one
-// secret, and the standard one verifies with some secrets and not with others.
+// checkSignatures checks that the documented signature uses one secret, and that the
+// standard one verifies with some secrets and not with others.
 func checkSignatures(t *testing.T, one delivery, documented string, standard, not []string) {
 	t.Helper()
 	if got := one.header.Get("X-AgentMarket-Signature"); got != "sha256="+hmacHex(documented, one.body) {
@@ -96,8 +96,8 @@ func checkSignatures(t *testing.T, one delivery, documented string, standard, no
 	}
 }
 
-// TestRedeliver sends again what was given up, and what was delivered, under the
-// same id and signed as of now; never for somebody else.
+// TestRedeliver redelivers failed and successful deliveries under the same ID with a new
+// signature; other agents may not.
 func TestRedeliver(t *testing.T) {
 	t.Parallel()
 	var broken atomic.Bool
@@ -146,7 +146,7 @@ func TestRedeliver(t *testing.T) {
 	}
 }
 
-// TestWebhookRoutes sets, changes, shows and removes a webhook over its documented routes.
+// TestWebhookRoutes sets, updates, reads and removes a webhook over its REST routes.
 func TestWebhookRoutes(t *testing.T) {
 	t.Parallel()
 	receiver := startReceiver(t, nil)

@@ -12,8 +12,7 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// countConnections counts the connections that are made to an address on 127.0.0.1, and
-// ends each.
+// countConnections counts the connections to an address on 127.0.0.1 and closes each.
 func countConnections(t *testing.T) (url string, connections *atomic.Int32) {
 	t.Helper()
 	listening, err := net.Listen("tcp", "127.0.0.1:0")
@@ -39,8 +38,7 @@ func countConnections(t *testing.T) (url string, connections *atomic.Int32) {
 	return "https://" + listening.Addr().String(), connections
 }
 
-// TestPrivateAddress_set refuses an address that can be seen not to be public, wherever
-// it is set.
+// TestPrivateAddress_set: every place that takes a URL rejects a private address.
 func TestPrivateAddress_set(t *testing.T) {
 	t.Parallel()
 	local, connections := countConnections(t)
@@ -77,8 +75,8 @@ func TestPrivateAddress_set(t *testing.T) {
 	})
 }
 
-// TestPrivateAddress_dial refuses a name when it is dialled and found to be of a private
-// address. The name was set while such addresses were allowed.
+// TestPrivateAddress_dial: a name that resolves to a private address is rejected when it is
+// dialed, although it was set while such addresses were allowed.
 func TestPrivateAddress_dial(t *testing.T) {
 	t.Parallel()
 	local, connections := countConnections(t)

@@ -11,8 +11,8 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestRetry tells a receiver that fails three times, each in another way, a
-// fourth time: the same bytes under the same id, each try signed anew.
+// TestRetry: a receiver fails three times in different ways. Each attempt has the same body
+// and ID and a new signature, and the fourth succeeds.
 func TestRetry(t *testing.T) {
 	t.Parallel()
 	var tries atomic.Int32
@@ -66,8 +66,7 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestRedirect: an answer that points elsewhere is a failure, and nobody goes
-// there.
+// TestRedirect: a redirect is a failure and is not followed.
 func TestRedirect(t *testing.T) {
 	t.Parallel()
 	inner, connections := countConnections(t)

@@ -20,7 +20,7 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestRequest_documentedFormat has the documented method, headers and bytes.
+// TestRequest_documentedFormat checks the documented method, headers and body.
 func TestRequest_documentedFormat(t *testing.T) {
 	t.Parallel()
 	receiver := startReceiver(t, nil)
@@ -63,15 +63,15 @@ func TestRequest_documentedFormat(t *testing.T) {
 	}
 }
 
-// signedRequest is what a verifier is given.
+// signedRequest is the input of a verifier.
 type signedRequest struct {
 	Body   string            `json:"body"`
 	Header map[string]string `json:"header"`
 	Secret string            `json:"secret"`
 }
 
-// TestSignature has receivers verify a delivery in the documented way and others,
-// and refuse what is not the server's.
+// TestSignature: the documented verifiers and standard libraries accept a delivery and
+// reject forgeries.
 func TestSignature(t *testing.T) {
 	t.Parallel()
 	receiver := startReceiver(t, nil)
@@ -122,8 +122,7 @@ func TestSignature(t *testing.T) {
 	}
 }
 
-// alterSignature returns a signature with another hex digit, or base64 letter, in
-// place of one near its end.
+// alterSignature changes one hex digit or base64 letter near the end of a signature.
 func alterSignature(s string) string {
 	at := len(s) - 3
 	other := "0"
@@ -133,8 +132,8 @@ func alterSignature(s string) string {
 	return s[:at] + other + s[at+1:]
 }
 
-// verifiers are the ways in which receivers verify. Each says of all it is given
-// what it takes.
+// verifiers are the ways to verify signatures. Each reports which of the requests it
+// accepts.
 func verifiers() map[string]func(*testing.T, []signedRequest) []bool {
 	return map[string]func(*testing.T, []signedRequest) []bool{
 		"as documented, in Node": func(t *testing.T, all []signedRequest) []bool {
@@ -180,7 +179,7 @@ func hmacHex(secret, body string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// verifyInNode runs a module that has a function handle on what was received.
+// verifyInNode runs a module whose function handle verifies the requests.
 func verifyInNode(t *testing.T, module string, all []signedRequest) (verdicts []bool) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "verify.mjs")

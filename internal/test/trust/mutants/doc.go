@@ -1,3 +1,3 @@
-// Package mutants holds ten faults that one could make, to be put into the program
-// one after another: a test must notice each. It has nothing but a test.
+// Package mutants injects ten bugs into the program, one after another, and checks that a
+// test fails for each. It contains only a test.
 package mutants

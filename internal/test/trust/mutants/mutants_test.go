@@ -7,28 +7,29 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/internal/test/trust/trusttest"
 )
 
-// root is the folder of the module.
+// root is the root of the module.
 const root = "../../../.."
 
-// bug is a fault, as a change of one file, and the test that notices it.
+// bug is a change of one file and the test that notices it.
 type bug struct {
 	name  string
 	file  string
-	edits []string // pairs of what stands there, once, and what takes its place
+	edits []string // pairs of text that occurs once and its replacement
 	pkg   string
 	test  string
 }
 
-// bugs are faults that were made, here or elsewhere, or are easily made.
+// bugs are mistakes that were made, here or elsewhere, or are easily made.
 func bugs() []bug {
 	return []bug{
 		{
-			"a task that is taken can be accepted", "internal/market/accept.go",
+			"an assigned task can be accepted", "internal/market/accept.go",
 			[]string{"status != models.Open {", "status.Ended() {"},
 			"internal/market", "TestAccept",
 		},
@@ -38,7 +39,7 @@ func bugs() []bug {
 			"models", "TestCredits_Split",
 		},
 		{
-			"a change is answered before its commit", "internal/database/write.go",
+			"a write returns before its commit", "internal/database/write.go",
 			[]string{
 				"b.succeeded = append(b.succeeded, c)\n", "b.succeeded = append(b.succeeded, c)\n\t\tc.result <- nil\n\t\tc.result = make(chan error, 1)\n",
 			},
@@ -54,7 +55,7 @@ func bugs() []bug {
 			"internal/webhooks", "TestTaskPosted_golden",
 		},
 		{
-			"retries come at the same moment", "internal/webhooks/retry.go",
+			"retries have no jitter", "internal/webhooks/retry.go",
 			[]string{"(1 - jitter + 2*jitter*random)", "(1 + 0*random)"},
 			"internal/webhooks", "TestRetryDelay",
 		},
@@ -64,17 +65,17 @@ func bugs() []bug {
 			"internal/outbound", "TestPost",
 		},
 		{
-			"strangers see the result of a task", "graph/schema.resolvers.go",
+			"other agents see the result of a task", "graph/schema.resolvers.go",
 			[]string{"ok && obj.IsParty(actor.AgentID)", "ok && actor.AgentID != \"\""},
 			"graph", "TestQueries_authorization",
 		},
 		{
-			"a reader that sleeps is not woken", "internal/events/feed.go",
+			"a sleeping reader is not woken", "internal/events/feed.go",
 			[]string{"\tf.asleep = true\n", ""},
 			"internal/events", "TestFeed_wakesReader",
 		},
 		{
-			"a cursor brings its own event again", "internal/events/feed.go",
+			"a cursor returns its own event again", "internal/events/feed.go",
 			[]string{"f.cursor = *after\n", "f.cursor = *after - 1\n"},
 			"internal/events", "TestReplay_overflowIsNotSlow",
 		},
@@ -88,29 +89,31 @@ func bugs() []bug {
 	}
 }
 
-// TestBugs puts each bug into the program, in a build of its own beside the
-// unchanged sources, and wants its test to fail. What does not build, or is not
-// there to be changed any more, is no bug.
+// TestBugs compiles each bug into the program with -overlay and checks that its test fails.
+// An edit that does not apply or does not compile is an error.
 func TestBugs(t *testing.T) {
 	t.Parallel()
 	trusttest.SkipUnlessTrust(t)
 	all := bugs()
 	t.Cleanup(func() { trusttest.Report(t, "bugs", "%d of %d noticed", len(all), len(all)) })
-	atOnce := make(chan struct{}, 2) // each is a build
+	slots := make(chan struct{}, 2) // each is a build
 	for _, b := range all {
 		t.Run(strings.ReplaceAll(b.name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			atOnce <- struct{}{}
-			defer func() { <-atOnce }()
-			said := b.run(t)
-			if !strings.Contains(said, "--- FAIL: "+b.test) {
-				t.Errorf("%s does not notice that %s:\n%s", b.test, b.name, said)
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			output := b.run(t)
+			if !strings.Contains(output, "--- FAIL: "+b.test) {
+				t.Errorf("%s does not notice that %s:\n%s", b.test, b.name, output)
 			}
 		})
 	}
 }
 
-// run runs the bug's test with the bug and returns what it said.
+// maxWait bounds the waits of a test with a bug. An event that never comes makes it fail.
+const maxWait = 10 * time.Second
+
+// run runs the bug's test with the bug and returns its output.
 func (b bug) run(t *testing.T) string {
 	t.Helper()
 	file, err := filepath.Abs(filepath.Join(root, b.file))
@@ -119,8 +122,8 @@ func (b bug) run(t *testing.T) string {
 	testutil.Must(t, err)
 	changed := string(text)
 	for i := 0; i < len(b.edits); i += 2 {
-		if strings.Count(changed, b.edits[i]) != 1 {
-			t.Fatalf("%s has not one %q", b.file, b.edits[i])
+		if n := strings.Count(changed, b.edits[i]); n != 1 {
+			t.Fatalf("%s contains %q %d times, want once", b.file, b.edits[i], n)
 		}
 		changed = strings.Replace(changed, b.edits[i], b.edits[i+1], 1)
 	}
@@ -132,6 +135,7 @@ func (b bug) run(t *testing.T) string {
 	testutil.Must(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-vet=off", "-ldflags=-s -w", "-timeout=60s", "-overlay", filepath.Join(dir, "overlay.json"), "-run", "^"+b.test+"$", "./"+b.pkg)
 	cmd.Dir = root
-	said, _ := cmd.CombinedOutput() // it is to fail
-	return string(said)
+	cmd.Env = append(os.Environ(), testutil.TimeoutEnv+"="+maxWait.String())
+	output, _ := cmd.CombinedOutput() // the test must fail
+	return string(output)
 }

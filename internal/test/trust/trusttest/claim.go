@@ -1,5 +1,5 @@
-// Package trusttest is how a test says what it has shown. A claim is a promise of
-// docs/reliability.md; "make trust" gathers the figures of all of them.
+// Package trusttest lets tests report the measurements of claims of docs/reliability.md.
+// "make trust" collects them.
 package trusttest
 
 import (
@@ -9,40 +9,40 @@ import (
 	"testing"
 )
 
-// The variables that make trust and make trust-long set. LongEnv is how much of a night
-// there is: 1, or a part of it.
+// The environment variables that make trust and make trust-long set. LongEnv is the share of
+// a long run: 1, or a fraction.
 const (
 	TrustEnv = "AGENTMARKET_TEST_TRUST"
 	LongEnv  = "AGENTMARKET_TEST_LONG"
 )
 
-// The variables that name the program for the tests that run it, where it has been
-// built before; FailpointsBinaryEnv is the one with that build tag.
+// The environment variables with the path of a built server for end-to-end tests.
+// FailpointsBinaryEnv is a build with the tag failpoints.
 const (
 	BinaryEnv           = "AGENTMARKET_TEST_BINARY"
 	FailpointsBinaryEnv = "AGENTMARKET_TEST_FAILPOINTS"
 )
 
-// Scale is how much of something a test does: a little among all the others,
-// more in make trust, much in make trust-long; of a part of a night that part of
-// much, and never less than more.
+// Scale returns the amount of work for a test: little in make test, more in make trust, and
+// much in make trust-long. With a share of a long run it is that share of much, but at least
+// more.
 func Scale(little, more, much int) int {
 	return scale(os.Getenv(TrustEnv), os.Getenv(LongEnv), little, more, much)
 }
 
-func scale(proved, long string, little, more, much int) int {
-	night, err := strconv.ParseFloat(long, 64)
+func scale(trust, long string, little, more, much int) int {
+	share, err := strconv.ParseFloat(long, 64)
 	switch {
 	case err == nil:
-		return max(more, int(night*float64(much)))
-	case proved != "":
+		return max(more, int(share*float64(much)))
+	case trust != "":
 		return more
 	default:
 		return little
 	}
 }
 
-// SkipUnlessTrust skips a test that takes too long to run among all the others.
+// SkipUnlessTrust skips a test that takes too long for make test.
 func SkipUnlessTrust(tb testing.TB) {
 	tb.Helper()
 	if Scale(0, 1, 1) == 0 {
@@ -50,8 +50,8 @@ func SkipUnlessTrust(tb testing.TB) {
 	}
 }
 
-// Report writes the figure of a claim, unless the test has failed. The claim is
-// named as in the table of the command trust.
+// Report logs the measurement of a claim, unless the test has failed. The name is that of
+// the claim in command trust.
 func Report(tb testing.TB, name, format string, args ...any) {
 	tb.Helper()
 	if !tb.Failed() {
