@@ -29,8 +29,8 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestRatios compares each round with the same round of the first: a slow
-// minute that hit both is no difference.
+// TestRatios: a ratio compares samples of the same round, so a slow minute that affects
+// both has no effect.
 func TestRatios(t *testing.T) {
 	t.Parallel()
 	ours := []sample{{figure: 400}, {figure: 100}, {figure: 300}}
@@ -112,8 +112,7 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-// TestLaunch shows that a program which cannot serve is not waited for, and
-// that its own words are passed on.
+// TestLaunch: launch returns at once with the output of a program that cannot serve.
 func TestLaunch(t *testing.T) {
 	t.Parallel()
 	_, err := launch(t.Context(), func(ctx context.Context, _, _ string) *exec.Cmd {

@@ -6,43 +6,44 @@ import (
 	"time"
 )
 
-// workload is one line of comparison: a figure that every contender is measured by.
+// workload is a row of comparison with one figure for each contender.
 type workload struct {
 	name          string
 	unit          string // of the figure: per second, ms or bytes
-	lowerIsBetter bool   // whether a smaller figure is the better one
+	lowerIsBetter bool
 }
 
-// sample is what one contender did in one round of one work.
+// sample is the result of one contender in one round of a workload.
 type sample struct {
 	figure         float64
 	p50, p99       time.Duration
-	cpu            time.Duration // of the server, for each operation
-	postsPerSecond float64       // that the server took beside it, each second
+	cpu            time.Duration // of the server for each operation
+	postsPerSecond float64       // background posts a second
 }
 
-// experiment measures one or more works of several contenders, alternately.
+// experiment measures workloads of several contenders in alternation.
 type experiment struct {
 	works      []workload
 	contenders []contender
-	reference  int // the contender that all others are compared with
+	reference  int // index of the contender that all others are compared with
 }
 
-// contender can be measured again and again, once started.
+// contender is a server that can be started and measured repeatedly.
 type contender struct {
 	name string
-	// start returns what takes one sample for each work, and what ends it.
+	// start starts the server and returns a function that takes one sample of each
+	// workload, and one that stops it.
 	start func(ctx context.Context) (measureFunc, func(), error)
-	// goals are by work: of the first contender its own figures, of any other by
-	// how much the first should be better.
+	// goals are by workload: for the first contender of its own figures, for others of the
+	// ratio to the first.
 	goals []string
 }
 
 type measureFunc func(ctx context.Context) ([]sample, error)
 
 const (
-	lightPostRate    = 10   // posts a second while something else is measured
-	heavyPostRate    = 1000 // the same, when much changes
+	lightPostRate    = 10   // background posts a second
+	heavyPostRate    = 1000 // the same with many changes
 	mercuriusLabel   = "Mercurius (JIT) + better-sqlite3, one row a task and nothing else"
 	pocketbaseLabel  = "PocketBase, one row a task and nothing else"
 	staticBytesLabel = "limit: net/http, finished bytes"
@@ -89,7 +90,7 @@ func (b *bench) allExperiments() []experiment {
 // restGoal is the goal of the REST routes.
 const restGoal = "≤ 1×: REST is at least as fast"
 
-// targetSet are all servers that are measured.
+// targetSet has every measured server.
 type targetSet struct {
 	agentMarket, gqlgen, gqlgenLedger, gqlgenStored, rawHTTP, mercurius, pocketbase target
 }
@@ -111,7 +112,7 @@ func (b *bench) targets() targetSet {
 	return e
 }
 
-// withPeers adds those peers that there are.
+// withPeers appends the peers that are available.
 func (b *bench) withPeers(all []contender, mercurius, pocketbase contender) []contender {
 	if b.mercurius != nil {
 		all = append(all, mercurius)
@@ -137,9 +138,8 @@ func (b *bench) startTarget(ctx context.Context, e target, tasks int) (*market, 
 	return m, nil
 }
 
-// measureCPU does something and returns the CPU time that the server used
-// meanwhile. What the benchmark itself and other programs used is kept for the
-// report.
+// measureCPU calls do and returns the CPU time that the server used during the call. It
+// records the CPU time of the benchmark and of other programs for the report.
 func (b *bench) measureCPU(m *market, do func() error) (time.Duration, error) {
 	before, err := m.usage()
 	if err != nil {

@@ -9,29 +9,29 @@ import (
 	"agentmarket.space/server/bench/load"
 )
 
-// maxInFlight is how many events may be on their way at once when a server is asked
-// how much it can deliver.
+// maxInFlight is the number of events in flight when the maximum rate of deliveries is
+// measured.
 const maxInFlight = 8
 
-// audience is who listens, and what happens.
+// audience is a set of subscribers and the events for them.
 type audience struct {
-	label       string // for the works, unless they are the usual ones
+	label       string // for the rows; may be empty
 	subscribers int
-	stalled     int // of them: these never read
+	stalled     int // additional subscribers that never read
 	filterFor   func(subscriber int) []string
-	events      int     // as fast as they are delivered
-	pacedEvents int     // at a rate
-	rate        float64 // of those, each second
+	events      int     // events posted as fast as they are delivered
+	pacedEvents int     // events posted at a rate
+	rate        float64 // events a second
 }
 
-// mixedFilter are filters that a task of the benchmark passes: one word or two, every
-// task, what the agent itself can do, and words of the subscriber's own.
+// mixedFilter returns filters that match a task of the benchmark: one word or two, every
+// task, the agent's own capabilities, and words unique to the subscriber.
 func mixedFilter(i int) []string {
 	return [][]string{{"bench"}, {"research", "bench"}, {}, nil, {"word-" + strconv.Itoa(i), "bench"}}[i%5]
 }
 
-// longFilter are filters of 1 to 100 words, more than which the product refuses; the
-// last is one that a task of the benchmark asks for.
+// longFilter returns filters of 1 to 100 words, the maximum of the schema. The last word
+// matches a task of the benchmark.
 func longFilter(i int) []string { return filterOfSize(i, 1+i%100) }
 
 func filterOfSize(subscriber, words int) []string {
@@ -42,11 +42,10 @@ func filterOfSize(subscriber, words int) []string {
 	return append(all, "bench")
 }
 
-// fanOutExperiment compares how much is delivered to an audience, how late it is told of
-// events at a rate, and what memory it takes while nothing happens. Of the
-// product's subscribers some have stalled. All others know of no filters and are
-// spared the stalled readers: gqlgen's hub and gorilla's broadcast wait for the
-// slowest, so that nobody else would hear anything.
+// fanOutExperiment measures deliveries a second, latency at a fixed rate, and memory of
+// idle subscribers. Some subscribers of the product have stalled. The other servers have no
+// filters and no stalled readers: gqlgen's hub and gorilla's broadcast wait for the slowest
+// reader, so that no other would receive anything.
 func (b *bench) fanOutExperiment(a audience, latency, stock string) experiment {
 	e := b.targets()
 	spared := a
@@ -72,8 +71,8 @@ func (b *bench) fanOutExperiment(a audience, latency, stock string) experiment {
 	return f
 }
 
-// broadcastStarter measures an audience of one server. The server is a fresh one each
-// time: a heap that has been used has room for subscribers already.
+// broadcastStarter measures an audience of one server. The server is started for each
+// sample, because a used heap already has room for subscribers.
 func (b *bench) broadcastStarter(e target, a audience) startFunc {
 	return func(context.Context) (measureFunc, func(), error) {
 		return func(ctx context.Context) ([]sample, error) {
@@ -97,7 +96,7 @@ func (b *bench) broadcast(ctx context.Context, m *market, a audience) ([]sample,
 	if err != nil {
 		return nil, err
 	}
-	defer listening.Close() //nolint:errcheck // nothing is lost with it
+	defer listening.Close() //nolint:errcheck // the connections are not used again
 	time.Sleep(2 * time.Second)
 	idle, err := m.usage()
 	if err != nil {
@@ -115,7 +114,7 @@ func (b *bench) broadcast(ctx context.Context, m *market, a audience) ([]sample,
 		return nil, err
 	}
 	if a.stalled > 0 {
-		time.Sleep(6 * time.Second) // the product gives up a write after five
+		time.Sleep(6 * time.Second) // the product disconnects a stalled subscriber after five
 	}
 	if ended := listening.DrainStalled(); ended < a.stalled {
 		return nil, fmt.Errorf("%d of %d stalled readers were sent everything: nothing is known of those who stall", a.stalled-ended, a.stalled)

@@ -21,20 +21,20 @@ import (
 //go:embed fill.sql
 var fillStatements string
 
-// store is a folder with the product's database in it, filled without it.
+// store is a folder with a database of the product that is filled without the product.
 type store struct {
 	dir  string
-	size int // agents, and tasks
+	size int // number of agents and of tasks
 }
 
 func (s store) file() string { return filepath.Join(s.dir, "agentmarket.db") }
 
-// serverCommand is the product on the store.
+// serverCommand returns the command that serves the store.
 func (s store) serverCommand(binary string) commandFunc {
 	return func(ctx context.Context, addr, _ string) *exec.Cmd { return product(binary)(ctx, addr, s.dir) }
 }
 
-// refill makes the store anew, and has it appear in its place when it is whole.
+// refill replaces the store by a new one once that is complete.
 func (s store) refill(ctx context.Context, binary string) error {
 	part := store{dir: s.dir + ".part", size: s.size}
 	if err := errors.Join(os.RemoveAll(s.dir), os.RemoveAll(part.dir), os.MkdirAll(part.dir, 0o700)); err != nil {
@@ -46,16 +46,15 @@ func (s store) refill(ctx context.Context, binary string) error {
 	return os.Rename(part.dir, s.dir)
 }
 
-// create has the product make the tables, writes the rows past it, in one
-// transaction and with the triggers away for as long, and asks the product's own
-// verify whether anything is wrong with them.
+// create lets the product create the tables, inserts the rows directly in one transaction
+// without triggers, and runs the product's verify on them.
 func (s store) create(ctx context.Context, binary string) error {
 	empty, err := launch(ctx, s.serverCommand(binary))
 	if err != nil {
 		return err
 	}
 	empty.stop()
-	// No journal: what fails is thrown away whole.
+	// No journal: a file whose creation fails is deleted.
 	db, err := sql.Open("sqlite3", "file:"+s.file()+"?_journal_mode=OFF&_synchronous=OFF&_cache_size=-1000000&_temp_store=MEMORY")
 	if err != nil {
 		return err
@@ -67,7 +66,7 @@ func (s store) create(ctx context.Context, binary string) error {
 	return s.verify(ctx, binary)
 }
 
-// verify returns what the product finds wrong.
+// verify returns the violations that the product finds.
 func (s store) verify(ctx context.Context, binary string) error {
 	verify := product(binary)(ctx, "", s.dir)
 	verify.Args = append(verify.Args, "verify")
@@ -82,7 +81,7 @@ func (s store) write(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // nothing is left to roll back after the commit
+	defer tx.Rollback() //nolint:errcheck // does nothing after a commit
 	triggers, err := queryStrings(ctx, tx, "SELECT name || char(10) || sql FROM sqlite_master WHERE type = 'trigger'")
 	if err != nil {
 		return err
@@ -120,13 +119,13 @@ func (s store) write(ctx context.Context, db *sql.DB) error {
 	return tx.Commit()
 }
 
-// agentKey is the API key of one of the agents whose keys are known: the first ones.
+// agentKey returns the API key of an agent; only the first agents have known keys.
 func agentKey(agent int) string {
 	sum := sha256.Sum256([]byte("the key of agent " + strconv.Itoa(agent) + " of the benchmark"))
 	return hex.EncodeToString(sum[:])
 }
 
-// sampleTaskIDs are so many tasks of the store, spread evenly over it.
+// sampleTaskIDs returns the IDs of count tasks, spread evenly over the store.
 func (s store) sampleTaskIDs(ctx context.Context, count int) (ids []string, err error) {
 	db, err := sql.Open("sqlite3", "file:"+s.file()+"?mode=ro")
 	if err != nil {
@@ -142,7 +141,7 @@ func (s store) sampleTaskIDs(ctx context.Context, count int) (ids []string, err 
 	return queryStrings(ctx, tx, "SELECT id FROM tasks WHERE rowid <= ? AND rowid % ? = 0", s.size, step)
 }
 
-// queryStrings is the first column of a query's rows, as text.
+// queryStrings returns the first column of a query as text.
 func queryStrings(ctx context.Context, tx *sql.Tx, query string, args ...any) (values []string, err error) {
 	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestFill has the product find a filled market right, and wrong once a credit
-// is added to it.
+// TestFill: the product verifies a filled store, and finds a violation after a credit is
+// added.
 func TestFill(t *testing.T) {
 	t.Parallel()
 	binary, err := compile(t.Context(), "..", t.TempDir(), "agentmarket", ".")
@@ -26,7 +26,7 @@ func TestFill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // nothing is lost with it
+	defer db.Close() //nolint:errcheck // the connection is not used again
 	var triggers int
 	if err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'wallets%'").Scan(&triggers); err != nil || triggers == 0 {
 		t.Errorf("%d triggers were put back: %v", triggers, err)

@@ -13,8 +13,8 @@ import (
 	"agentmarket.space/server/bench/load"
 )
 
-// growthExperiments compares the product with itself when there is more of everything. The
-// figure is what an operation costs it, and all are compared with one size.
+// growthExperiments compare the product with itself at other sizes. The figure is the CPU
+// time of an operation, and one size is the reference.
 func (b *bench) growthExperiments() []experiment {
 	const goal = "≤ 1.5×, never above 2×"
 	return []experiment{b.growthOfStore(goal), b.growthOfAudience(goal), b.growthOfFilters(goal), b.growthOfTasks(goal)}
@@ -35,8 +35,8 @@ func (b *bench) growthOfStore(goal string) experiment {
 	return e
 }
 
-// growthOfAudience is compared with a thousand subscribers: below, the post
-// itself outweighs the deliveries.
+// growthOfAudience has a thousand subscribers as the reference; with fewer the post itself
+// costs more than the deliveries.
 func (b *bench) growthOfAudience(goal string) experiment {
 	e := experiment{works: []workload{{name: "growth: delivery", unit: unitMicroseconds, lowerIsBetter: true}}, reference: 2}
 	for _, subscribers := range []int{10, 100, 1000, 10_000} {
@@ -49,7 +49,7 @@ func (b *bench) growthOfAudience(goal string) experiment {
 
 func (b *bench) growthOfFilters(goal string) experiment {
 	e := experiment{works: []workload{{name: "growth: delivery by filter", unit: unitMicroseconds, lowerIsBetter: true}}}
-	for _, words := range []int{1, 20, 100} { // 100 is the most that the schema takes
+	for _, words := range []int{1, 20, 100} { // 100 is the maximum of the schema
 		a := audience{subscribers: 1000, filterFor: func(i int) []string { return filterOfSize(i, words) }, events: 200, pacedEvents: 10, rate: 10}
 		e.contenders = append(e.contenders, contender{fmt.Sprintf("filters of %d words", words), measureCost(b.broadcastStarter(b.targets().agentMarket, a)), []string{goal}})
 	}
@@ -65,10 +65,10 @@ func repeat(text string, times int) []string {
 	return all
 }
 
-// growthOfTasks posts tasks that ask for one word and for as many as may be.
+// growthOfTasks posts tasks that require one capability and the maximum number.
 func (b *bench) growthOfTasks(goal string) experiment {
 	e := experiment{works: []workload{{name: "growth: post by words", unit: unitMicroseconds, lowerIsBetter: true}}}
-	for _, words := range []int{1, 20} { // 20 is the most that the schema takes
+	for _, words := range []int{1, 20} { // 20 is the maximum of the schema
 		posts := func(m *market) []load.Request { return m.postsWithCapabilities(filterOfSize(0, words)) }
 		e.contenders = append(e.contenders, contender{
 			fmt.Sprintf("tasks of %d words", words), measureCost(b.requestStarter(b.targets().agentMarket, posts, lightPostRate)), []string{goal},
@@ -78,8 +78,8 @@ func (b *bench) growthOfTasks(goal string) experiment {
 	return e
 }
 
-// measureCost measures the first work only, by what it costs the server. The cost of
-// a delivery has its share of the post in it.
+// measureCost keeps the first workload only, with its CPU time as the figure. The cost of a
+// delivery includes a share of the post.
 func measureCost(start startFunc) startFunc {
 	return func(ctx context.Context) (measureFunc, func(), error) {
 		measure, stop, err := start(ctx)
@@ -93,15 +93,15 @@ func measureCost(start startFunc) startFunc {
 	}
 }
 
-// withCostAsFigure has the CPU time as its figure.
+// withCostAsFigure replaces the figure by the CPU time.
 func withCostAsFigure(s sample) sample {
 	s.figure = float64(s.cpu) / float64(time.Microsecond)
 	return s
 }
 
-// storeStarter measures the product on a store of that many tasks and agents. It is
-// a fresh one each time, unless that takes long: then what a round adds to it is
-// little beside what is there.
+// storeStarter measures the product on a store with size tasks and agents. The store is
+// created for each sample unless that takes long; then a round adds few rows compared with
+// its size.
 func (b *bench) storeStarter(size int) startFunc {
 	return func(context.Context) (measureFunc, func(), error) {
 		s := store{dir: filepath.Join(b.storesDir, strconv.Itoa(size)), size: size}
@@ -116,12 +116,11 @@ func (b *bench) storeStarter(size int) startFunc {
 	}
 }
 
-// queryVariants is how many wordings of a question are asked in turn: more than the
-// answers that the product keeps, so that each is worked out.
+// queryVariants is the number of wordings of a query: more than the product caches, so that
+// each is executed.
 const queryVariants = 3000
 
-// growthConnections is how many connections ask at once: few, for a question may take a
-// second of CPU time.
+// growthConnections is low because a query may take a second of CPU time.
 const growthConnections = 4
 
 // measureStore measures every operation on a store once.
@@ -149,7 +148,7 @@ func (b *bench) measureStore(ctx context.Context, s store) ([]sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	defer conn.Close() //nolint:errcheck // the connection is not used again
 	if err := errors.Join(m.registerWebhook(conn), m.waitIdle(ctx)); err != nil {
 		return nil, err
 	}
@@ -171,19 +170,19 @@ func (b *bench) measureStore(ctx context.Context, s store) ([]sample, error) {
 	return append(samples, took, done), err
 }
 
-// measurePosts posts tasks, a bounded number so that a small store stays small.
+// measurePosts posts a fixed number of tasks, so that a small store stays small.
 func (b *bench) measurePosts(ctx context.Context, m *market) (ids []string, s sample, err error) {
 	requests := m.posts()
 	var posts [][]load.Request
-	for i := range 1000 { // by the first half of the agents: the others work
+	for i := range 1000 { // the first half of the agents posts, the others work
 		posts = append(posts, requests[i%(agents/2):i%(agents/2)+1])
 	}
 	s, err = b.measureSequences(ctx, m, posts, func(answer []byte) { ids = append(ids, firstID(answer)) })
 	return ids, s, err
 }
 
-// measureSequences measures what sequences of requests cost, up to when the server has
-// come to rest again: a post leaves jobs behind.
+// measureSequences measures sequences of requests until the server is idle again, because a
+// post enqueues jobs.
 func (b *bench) measureSequences(ctx context.Context, m *market, all [][]load.Request, keep func([]byte)) (sample, error) {
 	var result *load.Result
 	cpu, err := b.measureCPU(m, func() (err error) {
@@ -198,8 +197,8 @@ func (b *bench) measureSequences(ctx context.Context, m *market, all [][]load.Re
 	return withCostAsFigure(sample{p50: result.Latency.Quantile(.5), p99: result.Latency.Quantile(.99), cpu: cpu / time.Duration(len(all))}), nil
 }
 
-// waitIdle waits until the server uses less than a twentieth of a core, but for ten
-// seconds only: jobs that take longer than that have their share in the cost.
+// waitIdle waits until the server uses less than a twentieth of a core, for at most ten
+// seconds. Jobs that take longer are part of the cost.
 func (m *market) waitIdle(ctx context.Context) error {
 	const look = 400 * time.Millisecond
 	before, err := m.usage()
@@ -218,7 +217,7 @@ func (m *market) waitIdle(ctx context.Context) error {
 	return err
 }
 
-// allReads asks for every task as every caller in turn.
+// allReads reads every task as every caller in turn.
 func (m *market) allReads() []load.Request {
 	known, keys := m.ids, m.keys
 	defer func() { m.ids, m.keys = known, keys }()
@@ -230,8 +229,8 @@ func (m *market) allReads() []load.Request {
 	return all
 }
 
-// taskSearches lists open tasks that ask for a word, any when it is empty. The
-// wordings differ in what makes no difference to the answer.
+// taskSearches lists open tasks that require a capability, or any if word is "". The
+// wordings are equivalent.
 func (m *market) taskSearches(word string) []load.Request {
 	var all []load.Request
 	for i := range queryVariants {
@@ -250,7 +249,7 @@ func (m *market) taskSearches(word string) []load.Request {
 	return all
 }
 
-// agentSearches lists agents that can do something, best first.
+// agentSearches lists agents with a capability, best first.
 func (m *market) agentSearches(word string) []load.Request {
 	var all []load.Request
 	for i := range queryVariants {
@@ -261,18 +260,19 @@ func (m *market) agentSearches(word string) []load.Request {
 	return all
 }
 
-// padWord writes a word in one of many ways that mean the same.
+// padWord writes a word in one of many equivalent ways.
 func padWord(word string, i int) string {
 	return strings.Repeat(" ", i%60) + word + strings.Repeat(" ", i/60)
 }
 
-// profileUpdates change an agent's profile: kept answers are of no more use, and the
-// store does not grow.
+// profileUpdates change an agent's profile. They invalidate cached responses and do not add
+// rows.
 func (m *market) profileUpdates() []load.Request {
 	return []load.Request{graphql(m.keys[0], `mutation { updateAgent(input: {description: "`+load.Stamp+`"}) { agent { id } } }`, nil, `"id":"`, 1)}
 }
 
-// acceptAndComplete accept and complete each task once, by another than its poster.
+// acceptAndComplete accepts and completes each task once, by an agent other than its
+// poster.
 func (m *market) acceptAndComplete(ids []string) [][]load.Request {
 	var all [][]load.Request
 	for i, id := range ids {

@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// clockTick is the unit of CPU time in /proc; Linux has it fixed for user space.
+// clockTick is the unit of CPU time in /proc, which is fixed in Linux.
 const clockTick = time.Second / 100
 
-// usage is what a process has used so far.
+// usage is the CPU time and memory of a process.
 type usage struct {
 	cpu time.Duration
-	rss int64 // bytes resident now
+	rss int64 // resident bytes
 }
 
 func (s *server) usage() (usage, error) {
@@ -29,8 +29,8 @@ func (s *server) usage() (usage, error) {
 	return parseStat(text)
 }
 
-// parseStat reads /proc/PID/stat. The program's name, in brackets, may itself
-// hold spaces and brackets.
+// parseStat parses /proc/PID/stat. The program's name, in parentheses, may contain spaces
+// and parentheses.
 func parseStat(text []byte) (usage, error) {
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	if len(fields) < 22 {
@@ -49,7 +49,7 @@ func parseStat(text []byte) (usage, error) {
 	}, nil
 }
 
-// machineCPU is the CPU time that all programs of the machine have used.
+// machineCPU returns the CPU time of all programs of the machine.
 func machineCPU() time.Duration {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -68,7 +68,7 @@ func machineCPU() time.Duration {
 	return time.Duration(busy) * clockTick
 }
 
-// processCPU is the CPU time that the benchmark itself has used.
+// processCPU returns the CPU time of the benchmark itself.
 func processCPU() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -77,8 +77,8 @@ func processCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// raiseOpenFileLimit lifts this process's limit, and so that of the servers it
-// starts, as far as the system allows.
+// raiseOpenFileLimit raises the limit of open files of this process and the servers it
+// starts to the maximum.
 func raiseOpenFileLimit() error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -91,7 +91,7 @@ func raiseOpenFileLimit() error {
 	return nil
 }
 
-// describeMachine names the processor and how many of its cores there are.
+// describeMachine returns the CPU model and the number of cores.
 func describeMachine() string {
 	model := runtime.GOARCH
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {

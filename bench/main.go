@@ -1,20 +1,17 @@
-// Command bench measures the product against the servers that somebody might
-// build instead, and prints how many times faster it is.
+// Command bench compares the product with servers built in other ways and prints how many
+// times faster it is.
 //
 //	go run . [-peers] [-rounds 3] [-duration 2s] [-only post,read,list,fan-out] [-into ../docs/performance.md]
 //	go run . -only growth
 //
-// It builds the product and the baseline, with -peers also Mercurius and
-// PocketBase, starts them on free ports of 127.0.0.1 with databases of their
-// own, and measures them alternately: the
-// same requests, the same minute, the same machine. Absolute figures differ
-// from machine to machine and from minute to minute; the ratios of neighbouring
-// runs do so far less, and are what to look at. A server that answers wrongly,
-// loses an event or delivers one twice gets no figures, and the program ends
-// with 1.
+// It builds the product and the baseline, with -peers also Mercurius and PocketBase, starts
+// them on free ports of 127.0.0.1 with their own databases, and measures them in
+// alternation with the same requests on the same machine. Absolute figures vary between
+// machines and minutes; the ratios of neighbouring samples vary much less. A server that
+// returns a wrong response, loses an event or delivers one twice gets no figures, and the
+// program exits with 1.
 //
-// It knows of the product only what any client does: its address, GraphQL,
-// REST and WebSocket.
+// It uses the product over GraphQL, REST and WebSocket only.
 package main
 
 import (
@@ -45,9 +42,9 @@ func main() {
 // bench is one run of the program.
 type bench struct {
 	productBinary, baselineBinary string
-	mercurius, pocketbase         commandFunc // nil where they cannot be had
+	mercurius, pocketbase         commandFunc // nil if not available
 	source                        string
-	storesDir                     string // folder of the filled stores of growth
+	storesDir                     string // folder of the stores of growth experiments
 
 	rounds      int
 	duration    time.Duration
@@ -55,7 +52,7 @@ type bench struct {
 	subscribers int
 	only        []string
 
-	generatorCores, otherCores []float64 // cores that the benchmark itself and other programs used, by sample
+	generatorCores, otherCores []float64 // cores used by the benchmark and by other programs, by sample
 }
 
 func run(ctx context.Context, args []string) error {
@@ -113,7 +110,7 @@ func run(ctx context.Context, args []string) error {
 	return contenderErrors(rows)
 }
 
-// build makes both programs, unless the product is there.
+// build compiles the baseline, and the product unless a binary is given.
 func (b *bench) build(ctx context.Context, dir string) (err error) {
 	if b.baselineBinary, err = compile(ctx, ".", dir, "baseline", "./baseline"); err != nil {
 		return err
@@ -126,7 +123,7 @@ func (b *bench) build(ctx context.Context, dir string) (err error) {
 	return err
 }
 
-// compile builds a package of the module in a folder and returns the program.
+// compile builds a package of a module and returns the path of the program.
 func compile(ctx context.Context, folder, dir, name, pkg string) (string, error) {
 	output := filepath.Join(dir, name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-C", folder, "-o", output, pkg)
@@ -136,7 +133,7 @@ func compile(ctx context.Context, folder, dir, name, pkg string) (string, error)
 	return output, nil
 }
 
-// rewriteDocument puts the report into a document.
+// rewriteDocument replaces the table of a document by the report.
 func rewriteDocument(file, report string) error {
 	document, err := os.ReadFile(file)
 	if err != nil {
@@ -149,7 +146,7 @@ func rewriteDocument(file, report string) error {
 	return os.WriteFile(file, []byte(text), 0o644)
 }
 
-// describeRun says what was measured where, in a few lines.
+// describeRun returns the commit, the date, the machine and the load of the run.
 func (b *bench) describeRun(ctx context.Context) string {
 	commit := "not committed"
 	if text, err := exec.CommandContext(ctx, "git", "-C", b.source, "describe", "--always", "--dirty").Output(); err == nil {

@@ -16,23 +16,23 @@ import (
 	"agentmarket.space/server/bench/load"
 )
 
-// target is a server, and how it is asked.
+// target is a server and the requests that it understands.
 type target struct {
 	run commandFunc
-	// fill registers a market's agents and posts its tasks, or pretends to.
+	// fill registers agents and posts tasks, or makes up their IDs.
 	fill         func(ctx context.Context, m *market, tasks int) error
 	posts        requestsFunc
 	subscription func(m *market, a audience) load.Subscription
 }
 
-// market is a running server with agents and tasks in it, and the requests
-// that are sent to it. The baseline gets the very same requests.
+// market is a running server with agents and tasks, and the requests to it. The baseline
+// gets the same requests.
 type market struct {
 	*server
 	target target
 	stamps load.StampCounter
-	keys   []string // of agents that can pay
-	ids    []string // of open tasks
+	keys   []string // API keys of agents with credits
+	ids    []string // IDs of open tasks
 }
 
 const (
@@ -44,9 +44,8 @@ const (
 	taskFields = `id title description budget status requiredCapabilities createdAt poster { id }`
 )
 
-// product is the market itself, with its promises kept: keys checked, money
-// moved, events and jobs written, every commit on the disk. Only rate limits
-// are off, and its agents are rich.
+// product runs the marketplace itself with durable commits. Only rate limits are off, and
+// its agents have many credits.
 func product(binary string) commandFunc {
 	return func(ctx context.Context, addr, dir string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, binary)
@@ -62,15 +61,14 @@ func product(binary string) commandFunc {
 	}
 }
 
-// baseline is bench/baseline, started with some of its flags.
+// baseline runs bench/baseline with the given flags.
 func baseline(binary string, flags ...string) commandFunc {
 	return func(ctx context.Context, addr, _ string) *exec.Cmd {
 		return exec.CommandContext(ctx, binary, append([]string{"-addr", addr}, flags...)...)
 	}
 }
 
-// fillFake fills m with keys and ids that a baseline, which checks and looks up
-// nothing, takes for real ones.
+// fillFake makes up keys and IDs for a baseline that checks and looks up nothing.
 func fillFake(_ context.Context, m *market, tasks int) error {
 	m.inventKeys()
 	for range tasks {
@@ -85,7 +83,7 @@ func (m *market) inventKeys() {
 	}
 }
 
-// fillWithoutKeys posts tasks to a server that keeps them and checks no key.
+// fillWithoutKeys posts tasks to a server that stores them and checks no key.
 func fillWithoutKeys(ctx context.Context, m *market, tasks int) error {
 	m.inventKeys()
 	return m.postAll(ctx, tasks)
@@ -97,7 +95,7 @@ func fillMarket(ctx context.Context, m *market, tasks int) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	defer conn.Close() //nolint:errcheck // the connection is not used again
 	register := graphql("", `mutation { registerAgent(input: {name: "bench-#########", capabilities: ["bench"]}) { apiKey agent { id } } }`, nil, `"apiKey":`, 1)
 	for range agents {
 		var registered struct {
@@ -114,8 +112,8 @@ func fillMarket(ctx context.Context, m *market, tasks int) error {
 	return m.postAll(ctx, tasks)
 }
 
-// registerWebhook registers an agent with a webhook: while there is any, a post enqueues a
-// job. This one's never fires, since nobody asks for what it can do.
+// registerWebhook registers an agent with a webhook, because a post enqueues a job only if
+// there is one. No task requires its capability, so it is never called.
 func (m *market) registerWebhook(conn *load.Connection) error {
 	hooked := graphql("", `mutation { registerAgent(input: {name: "hooked", capabilities: ["nothing-asked-for"], webhookUrl: "https://hooks.example.com/tasks"}) { apiKey } }`, nil, `"apiKey":`, 1)
 	if _, err := conn.Do(hooked, m.stamps.Next()); err != nil {
@@ -124,7 +122,7 @@ func (m *market) registerWebhook(conn *load.Connection) error {
 	return nil
 }
 
-// postAll posts tasks and keeps their ids.
+// postAll posts tasks and records their IDs.
 func (m *market) postAll(ctx context.Context, tasks int) error {
 	sequences := slices.Repeat([][]load.Request{m.target.posts(m)[:1]}, tasks)
 	_, err := load.RunSequences(ctx, m.addr, 16, sequences, &m.stamps, func(answer []byte) { m.ids = append(m.ids, firstID(answer)) })
@@ -134,7 +132,7 @@ func (m *market) postAll(ctx context.Context, tasks int) error {
 	return nil
 }
 
-// firstID is the first id of an answer.
+// firstID returns the first ID in a response.
 func firstID(answer []byte) string {
 	_, rest, _ := strings.Cut(string(answer), `"id":"`)
 	id, _, _ := strings.Cut(rest, `"`)
@@ -154,7 +152,7 @@ func (m *market) posts() []load.Request {
 	return m.postsWithCapabilities([]string{"bench", "research"})
 }
 
-// postsWithCapabilities are the same with other words.
+// postsWithCapabilities are posts that require other capabilities.
 func (m *market) postsWithCapabilities(words []string) []load.Request {
 	var requests []load.Request
 	for _, key := range m.keys {
@@ -194,7 +192,7 @@ func (m *market) lists() []load.Request {
 	return requests
 }
 
-// restReads and restLists ask the REST routes for the same.
+// restReads and restLists are the same requests over REST.
 func (m *market) restReads() []load.Request {
 	var requests []load.Request
 	for i, id := range m.ids {
@@ -213,9 +211,9 @@ func (m *market) restLists() []load.Request {
 
 func (m *market) key(i int) string { return m.keys[i%len(m.keys)] }
 
-// subscription is what subscribers ask for, with keys of agents other than the
-// one whose posts they hear of. Those who stall, the first, ask for so much that
-// it soon fills what their connections take.
+// subscription is the subscription of an audience, with keys of agents other than the
+// poster. Stalled subscribers, the first ones, select so many fields that their receive
+// buffers soon fill.
 func (m *market) subscription(a audience) load.Subscription {
 	heavy := strings.Builder{}
 	for i := range 25 { // the product allows 30 aliases
@@ -239,14 +237,14 @@ func (m *market) subscription(a audience) load.Subscription {
 	}
 }
 
-// subscriptionWithoutCursors is the same of a server whose events have no cursors.
+// subscriptionWithoutCursors is the same for a server whose events have no cursors.
 func (m *market) subscriptionWithoutCursors(a audience) load.Subscription {
 	sub := m.subscription(a)
 	sub.CursorPrefix = ""
 	return sub
 }
 
-// graphql is a GraphQL request, as the caller with that key.
+// graphql returns a GraphQL request with an API key.
 func graphql(key, query string, variables map[string]any, want string, times int) load.Request {
 	return load.NewRequest("POST", "/graphql", keyHeader(key), graphqlBody(query, variables), want, times)
 }
@@ -257,7 +255,7 @@ func graphqlBody(query string, variables map[string]any) string {
 		Variables map[string]any `json:"variables,omitempty"`
 	}{query, variables})
 	if err != nil {
-		panic(err) // strings and numbers always have JSON
+		panic(err) // strings and numbers can always be encoded
 	}
 	return string(body)
 }

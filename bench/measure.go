@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// measure runs the experiments asked for.
+// measure runs the selected experiments.
 func (b *bench) measure(ctx context.Context) ([]row, error) {
 	var rows []row
 	for _, e := range slices.Concat(b.allExperiments(), b.growthExperiments()) {
@@ -28,8 +28,8 @@ func (b *bench) measure(ctx context.Context) ([]row, error) {
 	return rows, nil
 }
 
-// isSelected reports whether an experiment was asked for. Those of growth must be
-// asked for: they take long.
+// isSelected reports whether to run an experiment. Growth experiments take long and must be
+// named.
 func (b *bench) isSelected(e experiment) bool {
 	name := e.works[0].name
 	if len(b.only) == 0 {
@@ -38,10 +38,10 @@ func (b *bench) isSelected(e experiment) bool {
 	return slices.ContainsFunc(b.only, func(part string) bool { return strings.HasPrefix(name, part) })
 }
 
-// runExperiment measures every contender once a round. A contender that fails is
-// left out from then on; the error returned is that the run was interrupted.
+// runExperiment measures every contender once a round. A contender that fails is left out
+// from then on. The error is that of an interrupted run.
 func (b *bench) runExperiment(ctx context.Context, e experiment) ([]row, error) {
-	samples := make([][][]sample, len(e.contenders)) // by contender, round, work
+	samples := make([][][]sample, len(e.contenders)) // by contender, round, workload
 	failed := make([]error, len(e.contenders))
 	measures := make([]measureFunc, len(e.contenders))
 	refuse := func(i int, err error) {
@@ -60,7 +60,7 @@ func (b *bench) runExperiment(ctx context.Context, e experiment) ([]row, error) 
 	for round := range b.rounds {
 		for turn := range e.contenders {
 			i := turn
-			if round%2 == 1 { // the other way round, that none is always first
+			if round%2 == 1 { // reversed, so that no contender is always first
 				i = len(e.contenders) - 1 - turn
 			}
 			if failed[i] != nil {
@@ -82,7 +82,7 @@ func (b *bench) runExperiment(ctx context.Context, e experiment) ([]row, error) 
 	return e.rows(samples, failed), nil
 }
 
-// rows sorts the samples by work.
+// rows groups the samples by workload.
 func (e experiment) rows(samples [][][]sample, failed []error) []row {
 	var rows []row
 	for w, work := range e.works {
@@ -108,7 +108,7 @@ func workSamples(rounds [][]sample, work int) []sample {
 	return samples
 }
 
-// contenderErrors tells of each contender that was refused, once.
+// contenderErrors returns the error of each contender that failed, once.
 func contenderErrors(rows []row) error {
 	var errs []error
 	for _, r := range rows {

@@ -13,8 +13,7 @@ import (
 	"agentmarket.space/server/bench/load"
 )
 
-// buildPeers makes the servers that others build on. One that cannot be had
-// here is left out, and said to be.
+// buildPeers builds the peers and reports those that are not available.
 func (b *bench) buildPeers(ctx context.Context, dir string) {
 	if err := installMercurius(ctx); err != nil {
 		slog.Warn("LEFT OUT: MERCURIUS, for want of npm, its packages, or a C++ compiler and Node's headers", slog.Any("error", err))
@@ -33,8 +32,7 @@ func (b *bench) buildPeers(ctx context.Context, dir string) {
 
 const mercuriusFolder = "peers/mercurius"
 
-// installMercurius has the packages of package-lock.json beside it, as they
-// were installed last time when the lock is no newer.
+// installMercurius installs the packages of package-lock.json, unless they are up to date.
 func installMercurius(ctx context.Context) error {
 	lock, err := os.Stat(filepath.Join(mercuriusFolder, "package-lock.json"))
 	if err != nil {
@@ -54,7 +52,7 @@ func installMercurius(ctx context.Context) error {
 func mercurius(ctx context.Context, addr, dir string) *exec.Cmd {
 	script, err := filepath.Abs(filepath.Join(mercuriusFolder, "server.mjs"))
 	if err != nil {
-		script = mercuriusFolder // node says that it is none
+		script = mercuriusFolder // node reports the error
 	}
 	host, port, _ := net.SplitHostPort(addr)
 	cmd := exec.CommandContext(ctx, "node", script, host, port, filepath.Join(dir, "mercurius.db"))
@@ -62,7 +60,7 @@ func mercurius(ctx context.Context, addr, dir string) *exec.Cmd {
 	return cmd
 }
 
-// What PocketBase is asked, over its REST API, for the same as a market.
+// The equivalent requests to PocketBase's REST API.
 
 const recordsPath = "/api/collections/tasks/records"
 
@@ -83,7 +81,7 @@ func (*market) pocketbaseLists() []load.Request {
 	return []load.Request{load.NewRequest("GET", recordsPath+"?perPage=20&skipTotal=1&sort=-created&filter=status%3D%22open%22", nil, "", `"title":"bench`, 20)}
 }
 
-// pocketbaseSubscription subscribes to all tasks: PocketBase's own way, server-sent events.
+// pocketbaseSubscription subscribes to all tasks over server-sent events.
 func (m *market) pocketbaseSubscription(audience) load.Subscription {
 	return load.Subscription{Addr: m.addr, Topic: "tasks/*", StampPrefix: `"title":"bench-`}
 }

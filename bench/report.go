@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Units of a work's figure.
+// Units of figures.
 const (
 	unitPerSecond    = "/s"
 	unitMilliseconds = " ms p99"
@@ -16,20 +16,20 @@ const (
 	unitMicroseconds = " µs"
 )
 
-// row is all that one contender did in one work.
+// row has the samples of one contender in one workload.
 type row struct {
 	work      workload
 	contender string
 	goal      string
 	samples   []sample
-	reference []sample // of the contender that all are compared with, in the same rounds; nil for itself
+	reference []sample // samples of the reference in the same rounds; nil for the reference
 	failure   error
 }
 
-// spread is the median of some values and how far they lie apart.
+// spread is the median, the minimum and the maximum of some values.
 type spread struct{ median, low, high float64 }
 
-// newSpread takes the upper of the two middle values when there are two.
+// newSpread takes the upper of two middle values.
 func newSpread(values []float64) spread {
 	if len(values) == 0 {
 		return spread{}
@@ -38,7 +38,7 @@ func newSpread(values []float64) spread {
 	return spread{median: sorted[len(sorted)/2], low: sorted[0], high: sorted[len(sorted)-1]}
 }
 
-// format writes the spread with three digits that count.
+// format formats the spread with three significant digits.
 func (s spread) format(unit string) string {
 	return fmt.Sprintf("%s%s (%s..%s)", formatFigure(s.median), unit, formatFigure(s.low), formatFigure(s.high))
 }
@@ -63,8 +63,8 @@ func (r row) figureSpread() spread {
 	return newSpread(values)
 }
 
-// ratios is how many times better than the row the first contender was, each
-// round compared with the same round.
+// ratios is the spread of how many times better than the row the reference was in the same
+// round.
 func (r row) ratios() spread {
 	var values []float64
 	for i := range min(len(r.samples), len(r.reference)) {
@@ -77,8 +77,8 @@ func (r row) ratios() spread {
 	return newSpread(values)
 }
 
-// medianTime is the median of one time over the row's samples, in milliseconds or
-// whatever unit is given; a dash when there was none.
+// medianTime formats the median of a duration over the row's samples in a unit, or a dash
+// without one.
 func (r row) medianTime(of func(sample) time.Duration, unit time.Duration) string {
 	values := make([]time.Duration, 0, len(r.samples))
 	for _, s := range r.samples {
@@ -91,8 +91,7 @@ func (r row) medianTime(of func(sample) time.Duration, unit time.Duration) strin
 	return formatFigure(float64(values[len(values)/2]) / float64(unit))
 }
 
-// postsNote says how many posts a second the server took beside the work, when
-// there were many.
+// postsNote formats the rate of background posts if it was high.
 func (r row) postsNote() string {
 	var values []float64
 	for _, s := range r.samples {
@@ -104,7 +103,7 @@ func (r row) postsNote() string {
 	return ""
 }
 
-// markdown is the rows as one table.
+// markdown formats the rows as a table.
 func markdown(rows []row) string {
 	var b strings.Builder
 	b.WriteString("| work | server | median (lowest..highest) | p50 ms | p99 ms | server CPU µs each | the first is better by | goal |\n")
@@ -132,19 +131,19 @@ func (s spread) bounds() string {
 	return fmt.Sprintf("(%s..%s)", formatFigure(s.low), formatFigure(s.high))
 }
 
-// tableCell is an error as it fits into a cell of a table.
+// tableCell formats an error for a table cell.
 func tableCell(err error) string {
 	text := strings.NewReplacer("|", "/", "\n", " ").Replace(err.Error())
 	return text[:min(len(text), 300)]
 }
 
-// The table in a document stands between these lines.
+// The table of a document is between these lines.
 const (
 	tableStart = "<!-- bench: table begins -->\n"
 	tableEnd   = "<!-- bench: table ends -->\n"
 )
 
-// replaceTable puts table between the two lines of a document.
+// replaceTable replaces the table of a document.
 func replaceTable(document, table string) (string, error) {
 	before, rest, begins := strings.Cut(document, tableStart)
 	_, after, ends := strings.Cut(rest, tableEnd)

@@ -13,9 +13,8 @@ type (
 	startFunc    = func(context.Context) (measureFunc, func(), error)
 )
 
-// requestStarter measures requests over b.connections, while some tasks a second are
-// posted, so that nothing that was answered before may be answered again
-// unlooked at.
+// requestStarter measures requests over b.connections while tasks are posted in the
+// background, so that cached responses are invalidated.
 func (b *bench) requestStarter(e target, of requestsFunc, posts float64) startFunc {
 	return func(ctx context.Context) (measureFunc, func(), error) {
 		m, err := b.startTarget(ctx, e, openTasks)
@@ -34,7 +33,7 @@ func (b *bench) requestStarter(e target, of requestsFunc, posts float64) startFu
 	}
 }
 
-// measureRequests measures requests while others are sent at a pace.
+// measureRequests measures requests while others are sent at a rate.
 func (b *bench) measureRequests(ctx context.Context, m *market, connections int, asked, beside []load.Request, perSecond float64) (sample, error) {
 	pacing, stop := context.WithCancel(ctx)
 	type pace struct {
@@ -43,7 +42,7 @@ func (b *bench) measureRequests(ctx context.Context, m *market, connections int,
 	}
 	paced := make(chan pace, 1)
 	go func() {
-		const each = 50 // posts a second on a connection: they wait for the disk
+		const each = 50 // posts a second on a connection, since posts wait for the disk
 		answered, err := load.Pace(pacing, m.addr, 1+int(perSecond)/each, beside, &m.stamps, perSecond)
 		paced <- pace{answered, err}
 	}()

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// server is one running program under test, in a folder of its own.
+// server is a running program under test with its own folder.
 type server struct {
 	addr   string
 	cmd    *exec.Cmd
@@ -21,12 +21,10 @@ type server struct {
 	exited chan struct{}
 }
 
-// commandFunc says how to start a server on an address, with a folder to keep
-// files in.
+// commandFunc returns the command that serves on an address with its files in a folder.
 type commandFunc = func(ctx context.Context, addr, dir string) *exec.Cmd
 
-// launch starts a program on a free port of 127.0.0.1 and waits until it is
-// ready.
+// launch starts a program on a free port of 127.0.0.1 and waits until it is ready.
 func launch(ctx context.Context, run commandFunc) (*server, error) {
 	addr, err := freeAddress(ctx)
 	if err != nil {
@@ -50,7 +48,7 @@ func launch(ctx context.Context, run commandFunc) (*server, error) {
 	}
 	go func() {
 		defer close(s.exited)
-		s.cmd.Wait() //nolint:errcheck // its log says why it ended
+		s.cmd.Wait() //nolint:errcheck // its log has the reason
 	}()
 	if err := s.waitReady(ctx); err != nil {
 		err = fmt.Errorf("%s: %w; its log ends with %q", s.cmd.Path, err, s.logTail())
@@ -70,7 +68,7 @@ func freeAddress(ctx context.Context) (string, error) {
 }
 
 func (s *server) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute) // a file of gigabytes is checked first
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute) // the server checks its database first, which may have gigabytes
 	defer cancel()
 	for {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+"/readyz", http.NoBody)
@@ -102,9 +100,9 @@ func (s *server) logTail() string {
 	return string(text[max(0, len(text)-500):])
 }
 
-// stop ends the program and removes what it kept.
+// stop ends the program and removes its files.
 func (s *server) stop() {
-	s.cmd.Cancel() //nolint:errcheck // it may have ended by itself
+	s.cmd.Cancel() //nolint:errcheck // it may have exited already
 	select {
 	case <-s.exited:
 	case <-time.After(s.cmd.WaitDelay):

@@ -13,15 +13,15 @@ import (
 	"agentmarket.space/server/bench/baseline/graph"
 )
 
-// ledgerStore does the whole of the product's work at posting, still in a transaction
-// per call and as gorm makes it easy: the key is looked up, the poster's wallet
-// is debited, and with the task go its capabilities, the transfer, an event and
-// a job. There are no triggers that check it, and no journal of the wallet.
+// ledgerStore does the work of the product's postTask with gorm, in one transaction for
+// each call: it looks up the key, debits the poster's wallet, and inserts the task with its
+// capabilities, the transfer, an event and a job. There are no triggers that verify the
+// ledger and no wallet journal.
 type ledgerStore struct {
 	db *gorm.DB
 
-	// known are the keys that have an account. The first request with a key
-	// opens one: whoever sends requests to a baseline has not registered.
+	// known are the keys with an account. The first request with a key creates one,
+	// because agents do not register with a baseline.
 	mu             sync.Mutex
 	openedAccounts map[string]bool
 }
@@ -73,7 +73,7 @@ func openLedgerStore(file string) (*ledgerStore, error) {
 	return &ledgerStore{db: db, openedAccounts: map[string]bool{}}, nil
 }
 
-// Create keeps one task and all that comes with it.
+// Create inserts a task with everything that belongs to it.
 func (b *ledgerStore) Create(ctx context.Context, posted *graph.Task) error {
 	sum := sha256.Sum256([]byte(graph.APIKeyFrom(ctx)))
 	hash := hex.EncodeToString(sum[:])

@@ -1,14 +1,13 @@
-// Command baseline is the server that the benchmark compares with: what
-// somebody gets who follows gqlgen's and gorm's own guides, with no key
-// checked, no money moved and no event kept unless it is asked to.
+// Command baseline is the server that the benchmark compares with. It follows the guides of
+// gqlgen and gorm, and by default checks no key, moves no credits and stores no event.
 //
-//	baseline -addr 127.0.0.1:9101                   constant answers
-//	baseline -addr 127.0.0.1:9101 -database FILE    posted tasks are stored
-//	baseline -addr 127.0.0.1:9101 -books FILE       and so is the poster's money, an event and a job
+//	baseline -addr 127.0.0.1:9101                   constant responses
+//	baseline -addr 127.0.0.1:9101 -database FILE    stores posted tasks
+//	baseline -addr 127.0.0.1:9101 -books FILE       also the poster's credits, an event and a job
 //	baseline -addr 127.0.0.1:9101 -raw              finished bytes, no GraphQL
 //
-// It answers the requests of the product's schema that the benchmark sends,
-// on /graphql, and 200 on /readyz.
+// It serves the benchmark's requests of the product's schema on /graphql, and 200 on
+// /readyz.
 package main
 
 import (
@@ -78,15 +77,15 @@ func serve(o options) error {
 	return server.ListenAndServe()
 }
 
-// withAPIKey puts the API key of a request into its context.
+// withAPIKey adds the API key of a request to its context.
 func withAPIKey(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r.WithContext(graph.WithAPIKey(r.Context(), r.Header.Get("X-API-Key"))))
 	})
 }
 
-// newGraphQLHandler is gqlgen's handler with its own transports as they come, and with the
-// query cache that its documentation recommends.
+// newGraphQLHandler returns gqlgen's handler with its default transports and the query
+// cache that its documentation recommends.
 func newGraphQLHandler(resolver *graph.Resolver) http.Handler {
 	server := handler.New(graph.NewExecutableSchema(graph.Config{Resolvers: resolver}))
 	server.AddTransport(transport.Websocket{})

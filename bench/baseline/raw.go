@@ -13,12 +13,12 @@ import (
 	"agentmarket.space/server/bench/baseline/graph"
 )
 
-// rawHandler answers the benchmark's requests without any GraphQL: finished bytes over
-// net/http, and one prepared message for all of gorilla's sockets. Nothing that
-// is built on these libraries and looks at what it was asked can be faster.
+// rawHandler serves the benchmark's requests without GraphQL: finished bytes over net/http,
+// and one prepared message for all of gorilla's WebSockets. It is an upper bound for
+// servers built on these libraries.
 type rawHandler struct {
 	page      []*graph.Task
-	task      [2][]byte // before and after the id
+	task      [2][]byte // before and after the ID
 	list      []byte
 	upgrader  websocket.Upgrader
 	mu        sync.RWMutex
@@ -68,7 +68,7 @@ func (r *rawHandler) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}
 }
 
-// post announces a task with the title that is in body.
+// post publishes a task with the title in body.
 func (r *rawHandler) post(w io.Writer, body []byte) error {
 	task := *r.page[0]
 	task.Title = string(quotedAfter(body, `"title":"`))
@@ -90,14 +90,14 @@ func (r *rawHandler) post(w io.Writer, body []byte) error {
 	return err
 }
 
-// serveWebSocket acknowledges a socket's init and then sends it every event. The first
-// message that comes after init is taken for the subscription.
+// serveWebSocket acknowledges connection_init and then sends every event. It treats the
+// next message as the subscription.
 func (r *rawHandler) serveWebSocket(w http.ResponseWriter, request *http.Request) {
 	conn, err := r.upgrader.Upgrade(w, request, nil)
 	if err != nil {
 		return
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	defer conn.Close() //nolint:errcheck // the connection is not used again
 	if _, _, err := conn.ReadMessage(); err != nil {
 		return
 	}
@@ -134,7 +134,7 @@ func (r *rawHandler) serveWebSocket(w http.ResponseWriter, request *http.Request
 	}
 }
 
-// quotedAfter is the text between prefix and the next quote.
+// quotedAfter returns the text between prefix and the next quote.
 func quotedAfter(body []byte, prefix string) []byte {
 	_, rest, _ := bytes.Cut(body, []byte(prefix))
 	text, _, _ := bytes.Cut(rest, []byte(`"`))

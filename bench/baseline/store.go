@@ -11,13 +11,12 @@ import (
 	"agentmarket.space/server/bench/baseline/graph"
 )
 
-// store writes each task in a transaction of its own, which is durable (FULL)
-// when Create returns. It promises as much about the task as the product does,
-// for less work: one row, where the product also checks a key, takes the hold,
-// appends events and enqueues the job.
+// store inserts each task in its own transaction, which is durable (FULL) when Create
+// returns. That is as durable as the product with less work: one row, while the product
+// also checks a key, holds credits, appends events and enqueues a job.
 type store struct{ db *gorm.DB }
 
-// task is how a task is kept.
+// task is a row of tasks.
 type task struct {
 	ID                   string `gorm:"primaryKey"`
 	Title                string
@@ -29,9 +28,8 @@ type task struct {
 	CreatedAt            string `gorm:"index:listed"`
 }
 
-// openDatabase makes the file and the tables of the models. Write-ahead log, four
-// connections and waiting for the lock instead of failing are the settings that
-// gave this design its best figures.
+// openDatabase creates the file and the tables of the models. WAL, four connections and a
+// busy timeout gave this design its best figures.
 func openDatabase(file string, models ...any) (*gorm.DB, error) {
 	dsn := "file:" + file + "?_journal_mode=WAL&_synchronous=FULL&_busy_timeout=10000&_txlock=immediate&_foreign_keys=on"
 	db, err := gorm.Open(sqlite.Open(dsn), &gorm.Config{Logger: logger.Discard, PrepareStmt: true})
@@ -50,7 +48,7 @@ func openDatabase(file string, models ...any) (*gorm.DB, error) {
 	return db, nil
 }
 
-// Create keeps one task.
+// Create inserts a task.
 func (s *store) Create(ctx context.Context, posted *graph.Task) error {
 	return s.db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 		return tx.Create(newTaskRow(posted, posted.Poster.ID)).Error

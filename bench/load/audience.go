@@ -14,9 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Audience is many live subscribers to the same events. It knows of every
-// subscriber which events reached it and when. Some may have stalled: they
-// subscribed and never read.
+// Audience is a set of subscribers to the same events. It records which event reached which
+// subscriber and when. Stalled subscribers never read.
 type Audience struct {
 	streams  []stream
 	stalled  []stream
@@ -24,12 +23,12 @@ type Audience struct {
 	readers  errgroup.Group
 	epoch    time.Time
 	closing  atomic.Bool
-	failures chan error // the first subscriber whose stream ended
+	failures chan error // error of the first subscriber whose stream ended
 
-	events     []event // by number; 0 is no event
+	events     []event // by number, from 1
 	lastNumber int
 	duplicates atomic.Int64
-	delivered  chan int // numbers of events that have reached everybody
+	delivered  chan int // numbers of events that all subscribers have received
 }
 
 type event struct {
@@ -38,9 +37,8 @@ type event struct {
 	arrivals     []atomic.Int64 // by subscriber, nanoseconds since epoch
 }
 
-// NewAudience opens so many subscriptions, and as many again as stalled says that
-// are never read, and has their events, up to so many, awaited. Whether the
-// server already delivers to all of them only WarmUp tells.
+// NewAudience opens a number of subscriptions, and further stalled ones, for up to a number
+// of events. WarmUp reports when the server delivers to all of them.
 func NewAudience(ctx context.Context, sub Subscription, subscribers, stalled, events int) (*Audience, error) {
 	a := &Audience{
 		streams:   make([]stream, subscribers),
@@ -56,7 +54,7 @@ func NewAudience(ctx context.Context, sub Subscription, subscribers, stalled, ev
 	}
 	var opening errgroup.Group
 	opening.SetLimit(32)
-	for i := range a.stalled { // first, so that they would hold up all others
+	for i := range a.stalled { // first, so that they would delay all others
 		opening.Go(func() (err error) {
 			a.stalled[i], err = sub.open(ctx, i, smallBufferDialer())
 			return err
@@ -77,9 +75,9 @@ func NewAudience(ctx context.Context, sub Subscription, subscribers, stalled, ev
 	return a, nil
 }
 
-// smallBufferDialer dials connections that take little before their sender must wait: a
-// small window, and segments so short that the sender's buffer stays small too.
-// Else a loopback connection swallows megabytes that nobody reads.
+// smallBufferDialer dials connections whose sender blocks after little data: they have a
+// small window, and short segments keep the sender's buffer small too. Otherwise a loopback
+// connection buffers megabytes.
 func smallBufferDialer() net.Dialer {
 	return net.Dialer{Control: func(_, _ string, conn syscall.RawConn) error {
 		var failed error
@@ -92,12 +90,11 @@ func smallBufferDialer() net.Dialer {
 	}}
 }
 
-// DrainStalled reads what the stalled subscribers have been sent at last, and returns
-// how many of them the server had given up: their streams end, before all
-// events have come.
+// DrainStalled reads from the stalled subscribers and returns how many of them the server
+// had disconnected before the last event.
 func (a *Audience) DrainStalled() (ended int) {
 	for _, s := range a.stalled {
-		timer := time.AfterFunc(responseTimeout, func() { s.close() }) //nolint:errcheck // it is only to wake the reader
+		timer := time.AfterFunc(responseTimeout, func() { s.close() }) //nolint:errcheck // it unblocks the reader
 		for range a.lastNumber {
 			if _, err := s.message(); err != nil {
 				if timer.Stop() {
@@ -111,12 +108,12 @@ func (a *Audience) DrainStalled() (ended int) {
 	return ended
 }
 
-// Close ends all subscriptions.
+// Close closes all subscriptions.
 func (a *Audience) Close() error {
 	a.closing.Store(true)
 	for _, s := range slices.Concat(a.streams, a.stalled) {
 		if s != nil {
-			s.close() //nolint:errcheck // nothing is lost with it
+			s.close() //nolint:errcheck // the connection is not used again
 		}
 	}
 	return a.readers.Wait()
@@ -148,8 +145,8 @@ func (a *Audience) readEvents(subscriber int) error {
 	}
 }
 
-// nextEvent is the number of a subscriber's next event, whose cursor must be higher
-// than the last.
+// nextEvent returns the number of a subscriber's next event. Its cursor must be higher than
+// the last.
 func (a *Audience) nextEvent(subscriber int, cursor *int64) (number int, err error) {
 	message, err := a.streams[subscriber].message()
 	if err != nil {
@@ -173,14 +170,14 @@ func (a *Audience) nextEvent(subscriber int, cursor *int64) (number int, err err
 	return number, nil
 }
 
-// WarmUp posts until an event has reached everybody: what is missed later was
-// lost by the server, and not posted before a subscription was live.
+// WarmUp posts events until one has reached all subscribers, so that later missing events
+// are lost by the server and not posted before a subscription was live.
 func (a *Audience) WarmUp(ctx context.Context, addr string, post Request) error {
 	conn, err := Dial(ctx, addr)
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	defer conn.Close() //nolint:errcheck // the connection is not used again
 	for range 50 {
 		number, err := a.claimNumber()
 		if err != nil {
@@ -199,7 +196,7 @@ func (a *Audience) WarmUp(ctx context.Context, addr string, post Request) error 
 	return errors.New("no event has reached every subscriber")
 }
 
-// claimNumber claims the next event.
+// claimNumber claims the next event number.
 func (a *Audience) claimNumber() (int, error) {
 	if a.lastNumber+1 >= len(a.events) {
 		return 0, fmt.Errorf("all %d events are used up", len(a.events)-1)
@@ -208,7 +205,8 @@ func (a *Audience) claimNumber() (int, error) {
 	return a.lastNumber, nil
 }
 
-// waitDelivered returns when an event numbered from or later has reached everybody.
+// waitDelivered waits until an event with a number of at least from has reached all
+// subscribers.
 func (a *Audience) waitDelivered(ctx context.Context, from int) error {
 	for {
 		select {

@@ -8,26 +8,25 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Delivery is what it took to bring events to an audience.
+// Delivery is the result of a broadcast.
 type Delivery struct {
 	Deliveries int64
-	// Elapsed is from the first post to the last arrival.
+	// Elapsed is the time from the first post to the last arrival.
 	Elapsed time.Duration
-	// Latency is from just before an event was posted to each arrival.
+	// Latency is the time from just before a post to each arrival of its event.
 	Latency Histogram
 }
 
-// Pacing says when the next event is posted.
+// Pacing defines when the next event is posted.
 type Pacing struct {
-	// Window posts it once fewer than so many are on their way.
+	// Window posts when fewer than this number of events are in flight.
 	Window int
-	// PerSecond, when not 0, posts it at its planned time, and counts latency
-	// from that time.
+	// PerSecond, if not 0, posts at fixed times and measures latency from them.
 	PerSecond float64
 }
 
-// Broadcast posts events and waits for all to have reached everybody. An event
-// that somebody missed or got twice is an error.
+// Broadcast posts events and waits until all have reached all subscribers. A missing or
+// duplicate event is an error.
 func (a *Audience) Broadcast(ctx context.Context, addr string, post Request, events int, pacing Pacing) (*Delivery, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -38,7 +37,7 @@ func (a *Audience) Broadcast(ctx context.Context, addr string, post Request, eve
 	a.lastNumber += events
 
 	group, ctx := errgroup.WithContext(ctx)
-	turns := make(chan int) // event numbers whose time has come
+	turns := make(chan int) // numbers of events to post
 	underway := make(chan struct{}, pacing.Window)
 	group.Go(func() error {
 		defer close(turns)
@@ -59,15 +58,15 @@ func (a *Audience) Broadcast(ctx context.Context, addr string, post Request, eve
 	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, a.describeMissing(first, events))
 	}
-	time.Sleep(200 * time.Millisecond) // what comes twice comes late
+	time.Sleep(200 * time.Millisecond) // duplicates may arrive late
 	if n := a.duplicates.Load(); n > 0 {
 		return nil, fmt.Errorf("%w: %d deliveries came twice", ErrWrongResponse, n)
 	}
 	return a.summarize(first, events), nil
 }
 
-// schedule sends each event's number when it may be posted, having noted the
-// time that its latency counts from.
+// schedule sends each event's number when it may be posted, and records the time from which
+// its latency is measured.
 func (a *Audience) schedule(ctx context.Context, first, events int, pacing Pacing, underway chan<- struct{}, turns chan<- int) error {
 	start := time.Now()
 	for i := range events {
@@ -96,7 +95,7 @@ func (a *Audience) post(ctx context.Context, addr string, post Request, turns <-
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	defer conn.Close() //nolint:errcheck // the connection is not used again
 	for number := range turns {
 		if _, err := conn.Do(post, int64(number)); err != nil {
 			return err

@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// Connection is one keep-alive HTTP/1.1 connection. It is used by one
-// goroutine at a time.
+// Connection is a keep-alive HTTP/1.1 connection for use by one goroutine at a time.
 type Connection struct {
 	conn     net.Conn
 	in       *bufio.Reader
@@ -24,7 +23,7 @@ type Connection struct {
 	deadline time.Time
 }
 
-// responseTimeout is how long any single answer may take.
+// responseTimeout bounds the wait for a response.
 const responseTimeout = 30 * time.Second
 
 // Dial connects to a server on this machine.
@@ -40,7 +39,7 @@ func dial(ctx context.Context, addr string, dialer net.Dialer) (*Connection, err
 	return &Connection{conn: conn, in: bufio.NewReaderSize(conn, 16<<10)}, nil
 }
 
-// dialLoopback connects to this machine and to no other.
+// dialLoopback connects to a server on this machine only.
 func dialLoopback(ctx context.Context, addr string, dialer net.Dialer) (net.Conn, error) {
 	if host, _, err := net.SplitHostPort(addr); err != nil || !net.ParseIP(host).IsLoopback() {
 		return nil, fmt.Errorf("%q is no address of this machine", addr)
@@ -49,12 +48,11 @@ func dialLoopback(ctx context.Context, addr string, dialer net.Dialer) (net.Conn
 	return dialer.DialContext(ctx, "tcp", addr)
 }
 
-// Close drops the connection.
+// Close closes the connection.
 func (c *Connection) Close() error { return c.conn.Close() }
 
-// Do sends one request, stamped with number, and checks its answer. The answer
-// returned is valid until the next call. After an error the connection is of
-// no more use.
+// Do sends a request stamped with number and checks its response, which is valid until the
+// next call. After an error the connection must not be used again.
 func (c *Connection) Do(request Request, number int64) (answer []byte, err error) {
 	// Setting a deadline costs a timer: one serves many requests.
 	if now := time.Now(); c.deadline.Sub(now) < responseTimeout/2 {
@@ -74,7 +72,7 @@ func (c *Connection) Do(request Request, number int64) (answer []byte, err error
 	return c.body, request.check(status, c.body)
 }
 
-// read takes one response off the connection and leaves its body in c.body.
+// read reads one response and stores its body in c.body.
 func (c *Connection) read() (status int, err error) {
 	head, err := readResponseHead(c.in)
 	if err != nil {
@@ -96,10 +94,10 @@ func (c *Connection) read() (status int, err error) {
 	return head.status, err
 }
 
-// responseHead is what a client must know of a response before its body.
+// responseHead is the part of a response head that a client needs to read the body.
 type responseHead struct {
 	status  int
-	length  int // -1 when not given
+	length  int // -1 if absent
 	chunked bool
 	closes  bool
 }
@@ -126,7 +124,7 @@ func readResponseHead(in *bufio.Reader) (responseHead, error) {
 			return h, nil
 		}
 		value = bytes.TrimSpace(value)
-		switch { // the length is compared first: most headers end there
+		switch { // compares the length first, which rules out most headers
 		case len(name) == len("Content-Length") && bytes.EqualFold(name, []byte("Content-Length")):
 			if h.length, err = strconv.Atoi(string(value)); err != nil {
 				return responseHead{}, fmt.Errorf("content length %q: %w", value, err)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Histogram counts durations in buckets that are 1/64 of a power of two wide,
-// so that a quantile is within 1.6 % of the truth.
+// Histogram counts durations in buckets of 1/64 of a power of two, so that a quantile is
+// accurate to 1.6 %.
 type Histogram struct {
 	count   int64
 	largest time.Duration
@@ -22,7 +22,7 @@ func (h *Histogram) Add(d time.Duration) {
 	h.buckets[bucketIndex(d)]++
 }
 
-// Merge adds all that other counted.
+// Merge adds the counts of other.
 func (h *Histogram) Merge(other *Histogram) {
 	h.count += other.count
 	h.largest = max(h.largest, other.largest)
@@ -31,14 +31,13 @@ func (h *Histogram) Merge(other *Histogram) {
 	}
 }
 
-// Count is how many durations were added.
+// Count returns the number of durations.
 func (h *Histogram) Count() int64 { return h.count }
 
-// Max is the largest duration added.
+// Max returns the largest duration.
 func (h *Histogram) Max() time.Duration { return h.largest }
 
-// Quantile is the duration that the fraction q of all stays within; 0 when
-// nothing was added.
+// Quantile returns the duration below which the fraction q of all lies, or 0 without any.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := int64(q * float64(h.count-1))
 	for i, n := range h.buckets {

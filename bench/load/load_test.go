@@ -25,7 +25,7 @@ func TestRun(t *testing.T) {
 	answers := func(text string, status int) string {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(status)
-			w.Write([]byte(text)) //nolint:errcheck // the client misses what was not sent
+			w.Write([]byte(text)) //nolint:errcheck // the client notices missing data
 		}))
 		t.Cleanup(server.Close)
 		return server.Listener.Addr().String()
@@ -110,7 +110,7 @@ func TestAudience(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { audience.Close() }) //nolint:errcheck // nothing is lost with it
+		t.Cleanup(func() { audience.Close() }) //nolint:errcheck // the connection is not used again
 		if err := audience.WarmUp(t.Context(), addr, postRequest()); !errors.Is(err, load.ErrWrongResponse) {
 			t.Errorf("got %v", err)
 		}
@@ -129,11 +129,11 @@ func newAudience(t *testing.T, addr string, subscribers, stalled, events int) *l
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { audience.Close() }) //nolint:errcheck // nothing is lost with it
+	t.Cleanup(func() { audience.Close() }) //nolint:errcheck // the connection is not used again
 	return audience
 }
 
-// sameForAll is the same text for every subscriber.
+// sameForAll returns the same text for every subscriber.
 func sameForAll(text string) func(int) string { return func(int) string { return text } }
 
 func postRequest() load.Request {
@@ -142,7 +142,7 @@ func postRequest() load.Request {
 		`"title":`, 1)
 }
 
-// startMarket is a server that announces each posted task so many times.
+// startMarket starts a server that publishes each posted task a number of times.
 func startMarket(t *testing.T, times int) (addr string) {
 	t.Helper()
 	resolver := graph.NewConstantResolver("")
@@ -159,8 +159,8 @@ func startMarket(t *testing.T, times int) (addr string) {
 	return listener.Listener.Addr().String()
 }
 
-// TestAudience_stalledSubscriber has one who reads nothing hold up a server that waits for the
-// slowest: only then does it show anything that another server does not wait.
+// TestAudience_stalledSubscriber: a subscriber that reads nothing blocks a server that
+// waits for the slowest, which shows that the measurement detects it.
 func TestAudience_stalledSubscriber(t *testing.T) {
 	t.Parallel()
 	large := load.NewRequest("POST", "/graphql", nil,
@@ -187,14 +187,15 @@ func TestAudience_stalledSubscriber(t *testing.T) {
 	}
 }
 
-// TestAudience_pocketbase speaks to a server as PocketBase's realtime API is documented.
+// TestAudience_pocketbase uses a server that behaves like the documentation of PocketBase's
+// realtime API.
 func TestAudience_pocketbase(t *testing.T) {
 	t.Parallel()
 	topics, posted := make(chan string, 1), make(chan string, 50)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/realtime", func(w http.ResponseWriter, r *http.Request) {
 		send := func(chunk string) {
-			io.WriteString(w, chunk)              //nolint:errcheck // the client misses what was not sent
+			io.WriteString(w, chunk)              //nolint:errcheck // the client notices missing data
 			http.NewResponseController(w).Flush() //nolint:errcheck // as above
 		}
 		send("id:c1\nevent:PB_CONNECT\ndata:{\"clientId\":\"c1\"}\n\n")
@@ -216,7 +217,7 @@ func TestAudience_pocketbase(t *testing.T) {
 	mux.HandleFunc("POST /tasks", func(w http.ResponseWriter, r *http.Request) {
 		title, _ := io.ReadAll(r.Body)
 		posted <- string(title)
-		w.Write([]byte("posted")) //nolint:errcheck // the client misses what was not sent
+		w.Write([]byte("posted")) //nolint:errcheck // the client notices missing data
 	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
@@ -225,7 +226,7 @@ func TestAudience_pocketbase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { audience.Close() }) //nolint:errcheck // nothing is lost with it
+	t.Cleanup(func() { audience.Close() }) //nolint:errcheck // the connection is not used again
 	if asked := <-topics; asked != `{"clientId":"c1","subscriptions":["tasks/*"]}` {
 		t.Error(asked)
 	}
@@ -235,8 +236,8 @@ func TestAudience_pocketbase(t *testing.T) {
 	}
 }
 
-// TestRunSequences sends every sequence once, its requests in their order, and keeps
-// what was answered to the last.
+// TestRunSequences: every sequence is sent once in its order, and the response to its last
+// request is kept.
 func TestRunSequences(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -249,7 +250,7 @@ func TestRunSequences(t *testing.T) {
 			w.WriteHeader(http.StatusConflict)
 		}
 		step[which]++
-		io.WriteString(w, which+" "+want) //nolint:errcheck // the client misses what was not sent
+		io.WriteString(w, which+" "+want) //nolint:errcheck // the client notices missing data
 	}))
 	t.Cleanup(server.Close)
 	var sequences [][]load.Request

@@ -7,11 +7,11 @@ import (
 	"strconv"
 )
 
-// Stamp is replaced, wherever it stands in a request, by a number of as many
-// digits that no other request of the run carries.
+// Stamp is replaced in a request by a number with the same number of digits that is unique
+// in the run.
 const Stamp = "#########"
 
-// Request is one rendered HTTP request and what a right answer to it looks like.
+// Request is a rendered HTTP request and the expected response.
 type Request struct {
 	raw    []byte
 	stamps []int
@@ -20,9 +20,9 @@ type Request struct {
 	wantCount int
 }
 
-// NewRequest renders a request. A header is a whole line without its end. The
-// answer is right when its status is 200, 201 or 204, it holds no "errors" and it
-// holds want exactly so many times.
+// NewRequest renders a request. A header is a line without its end. A response is correct
+// if its status is 200, 201 or 204, it contains no "errors", and it contains want the given
+// number of times.
 func NewRequest(method, path string, headers []string, body, want string, times int) Request {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\n", method, path)
@@ -62,7 +62,7 @@ func putStamp(dst []byte, number int64) {
 	}
 }
 
-// readStamp reads the number that follows prefix in an answer.
+// readStamp reads the number that follows prefix in a response.
 func readStamp(answer, prefix []byte) (number int, ok bool) {
 	at := bytes.Index(answer, prefix)
 	if at < 0 || len(answer) < at+len(prefix)+len(Stamp) {
@@ -72,7 +72,7 @@ func readStamp(answer, prefix []byte) (number int, ok bool) {
 	return number, err == nil
 }
 
-// readNumber reads the digits that follow prefix in an answer.
+// readNumber reads the digits that follow prefix in a response.
 func readNumber(answer, prefix []byte) (number int64, ok bool) {
 	_, rest, _ := bytes.Cut(answer, prefix)
 	for _, digit := range rest {
@@ -84,9 +84,9 @@ func readNumber(answer, prefix []byte) (number int64, ok bool) {
 	return number, ok
 }
 
-// ErrWrongResponse is returned, wrapped with the answer, when a server answered
-// something other than the request asked for.
-var ErrWrongResponse = errors.New("wrong answer")
+// ErrWrongResponse is returned, wrapped with the response, if a response is not as
+// expected.
+var ErrWrongResponse = errors.New("wrong response")
 
 func (r Request) check(status int, answer []byte) error {
 	switch {

@@ -12,21 +12,21 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// StampCounter hands out the stamps of a run. The zero value starts at 1.
+// StampCounter issues the stamps of a run. The zero value starts at 1.
 type StampCounter struct{ last atomic.Int64 }
 
-// Next is a number that was never handed out before.
+// Next returns the next number.
 func (n *StampCounter) Next() int64 { return n.last.Add(1) }
 
-// Result is what a run of requests took.
+// Result is the result of a run of requests.
 type Result struct {
 	Elapsed time.Duration
 	Latency Histogram
 }
 
-// Run sends requests, picked at random, over so many connections for a time,
-// each connection sending its next when the last was answered. The first wrong
-// answer ends the run with an error: speed is only counted for right answers.
+// Run sends random requests over a number of connections for a duration. Each connection
+// sends its next request after the last response. The first wrong response ends the run
+// with an error.
 func Run(ctx context.Context, addr string, connections int, requests []Request, numbers *StampCounter, d time.Duration) (*Result, error) {
 	if len(requests) == 0 {
 		return nil, errors.New("no requests to send")
@@ -42,7 +42,7 @@ func Run(ctx context.Context, addr string, connections int, requests []Request, 
 		if err != nil {
 			return nil, fmt.Errorf("connection %d: %w", i+1, err)
 		}
-		defer conn.Close() //nolint:errcheck // nothing is lost with it
+		defer conn.Close() //nolint:errcheck // the connection is not used again
 		conns[i] = conn
 	}
 	start := time.Now()
@@ -70,9 +70,9 @@ func Run(ctx context.Context, addr string, connections int, requests []Request, 
 	return &result, nil
 }
 
-// Pace sends requests at an even rate over so many connections until ctx ends,
-// which is no error, and returns how many were answered. A server that is too
-// slow for the rate gets fewer.
+// Pace sends requests at an even rate over a number of connections until ctx is done, which
+// is not an error, and returns the number of responses. A server that is too slow for the
+// rate gets fewer.
 func Pace(ctx context.Context, addr string, connections int, requests []Request, numbers *StampCounter, perSecond float64) (answered int64, err error) {
 	var sent atomic.Int64
 	var group errgroup.Group
@@ -95,7 +95,7 @@ func Pace(ctx context.Context, addr string, connections int, requests []Request,
 	return sent.Load(), err
 }
 
-// onConnections has the group do something on each of so many connections.
+// onConnections calls do in the group for each of a number of connections.
 func onConnections(ctx context.Context, group *errgroup.Group, addr string, connections int, do func(*Connection) error) {
 	for range connections {
 		group.Go(func() error {
@@ -103,15 +103,15 @@ func onConnections(ctx context.Context, group *errgroup.Group, addr string, conn
 			if err != nil {
 				return err
 			}
-			defer conn.Close() //nolint:errcheck // nothing is lost with it
+			defer conn.Close() //nolint:errcheck // the connection is not used again
 			return do(conn)
 		})
 	}
 }
 
-// RunSequences sends every sequence of requests once, over so many connections, the
-// requests of one after each other. Latency is that of a whole sequence. What
-// was answered to a last request goes to keep, unless that is nil.
+// RunSequences sends every sequence of requests once over a number of connections, the
+// requests of each in order. Latency is that of a whole sequence. keep, if not nil, gets
+// the response to the last request of each.
 func RunSequences(ctx context.Context, addr string, connections int, sequences [][]Request, numbers *StampCounter, keep func(answer []byte)) (*Result, error) {
 	var (
 		result Result

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// sseStream is a subscription to PocketBase's realtime API: server-sent events, of
-// which the first says under which id to ask for topics.
+// sseStream is a subscription to PocketBase's realtime API over server-sent events. The
+// first event has the client ID for the request that sets the topics.
 type sseStream struct {
 	conn net.Conn
 	in   *bufio.Reader
@@ -44,12 +44,12 @@ func (f *sseStream) subscribe(ctx context.Context, sub Subscription, dialer net.
 	if !known {
 		return fmt.Errorf("want the id of the connection, got %.300s", hello)
 	}
-	// It takes the word of the address that the events go to only.
+	// PocketBase requires the request from the address that receives the events.
 	conn, err := dial(ctx, sub.Addr, dialer)
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	defer conn.Close() //nolint:errcheck // the connection is not used again
 	ask := NewRequest("POST", "/api/realtime", nil, fmt.Sprintf(`{"clientId":%q,"subscriptions":[%q]}`, id, sub.Topic), "", 0)
 	if _, err := conn.Do(ask, 0); err != nil {
 		return fmt.Errorf("subscribe: %w", err)
@@ -59,7 +59,7 @@ func (f *sseStream) subscribe(ctx context.Context, sub Subscription, dialer net.
 
 func (f *sseStream) close() error { return f.conn.Close() }
 
-// message is all lines up to the next empty one.
+// message returns all lines up to the next empty one.
 func (f *sseStream) message() ([]byte, error) {
 	f.buf = f.buf[:0]
 	for {

@@ -15,32 +15,31 @@ import (
 	"time"
 )
 
-// Subscription says what the subscribers of an audience ask for, over
-// graphql-transport-ws unless there is a Topic. They are numbered from 0.
+// Subscription is the subscription of an audience, over graphql-transport-ws unless Topic
+// is set. Subscribers are numbered from 0.
 type Subscription struct {
 	Addr string
 	// Init is the payload of connection_init, in JSON.
 	Init func(subscriber int) string
 	// Payload is the payload of subscribe, in JSON.
 	Payload func(subscriber int) string
-	// Topic is what to hear of over PocketBase's realtime API.
+	// Topic is the topic of PocketBase's realtime API.
 	Topic string
-	// StampPrefix is the text before the Stamp by which an event is known again.
+	// StampPrefix is the text before the Stamp that identifies an event.
 	StampPrefix string
-	// CursorPrefix is the text before the cursor of an event, a number that must grow
-	// from event to event; empty where events have none.
+	// CursorPrefix is the text before an event's cursor, a number that must increase; empty
+	// if events have no cursors.
 	CursorPrefix string
 }
 
-// stream is one live subscription, read by one goroutine.
+// stream is a live subscription for use by one goroutine.
 type stream interface {
 	// message is the next whole message, valid until the next call.
 	message() ([]byte, error)
 	close() error
 }
 
-// open subscribes. Subscribers come from a hundred addresses, as agents would,
-// and not from one.
+// open subscribes. Subscribers use a hundred source addresses.
 func (s Subscription) open(ctx context.Context, i int, dialer net.Dialer) (stream, error) {
 	dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i%100))}
 	conn, err := dialLoopback(ctx, s.Addr, dialer)
@@ -76,11 +75,11 @@ const (
 	opPong  = 0xA
 )
 
-// maxMessage is more than any event of the benchmark.
+// maxMessage is larger than any event of the benchmark.
 const maxMessage = 1 << 20
 
-// subscribe does so under an operation id of its own. Ids are of many shapes and
-// lengths, as those of real clients are.
+// subscribe sends the subscription with its own operation ID. IDs vary in form and length
+// like those of real clients.
 func (s *webSocketStream) subscribe(sub Subscription, i int) error {
 	if err := s.conn.SetDeadline(time.Now().Add(responseTimeout)); err != nil {
 		return err
@@ -136,8 +135,8 @@ func operationID(i int) string {
 
 func (s *webSocketStream) close() error { return s.conn.Close() }
 
-// message is the next whole text message that is no ping of the protocol's.
-// Pings of either kind are answered on the way.
+// message returns the next text message that is not a ping of the protocol. It responds to
+// pings of either kind.
 func (s *webSocketStream) message() ([]byte, error) {
 	for {
 		message, err := s.readMessage()
@@ -150,7 +149,7 @@ func (s *webSocketStream) message() ([]byte, error) {
 	}
 }
 
-// readMessage is the next whole text message.
+// readMessage returns the next complete text message.
 func (s *webSocketStream) readMessage() ([]byte, error) {
 	s.buf = s.buf[:0]
 	for {
@@ -214,7 +213,7 @@ func (s *webSocketStream) handleControl(opcode byte, size int) error {
 	}
 }
 
-// writeFrame sends one frame. Clients must mask; a mask of zeros is one.
+// writeFrame sends one frame. Clients must mask frames; the mask is zero.
 func (s *webSocketStream) writeFrame(opcode byte, payload []byte) error {
 	frame := []byte{0x80 | opcode}
 	switch {

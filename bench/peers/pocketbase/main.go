@@ -1,6 +1,5 @@
-// Command pocketbase is PocketBase with one collection, tasks, that anybody may
-// read and write: a server that the benchmark compares with. It keeps no log of
-// requests and commits with synchronous=FULL, as durable as the product.
+// Command pocketbase runs PocketBase with one public collection, tasks, for comparison. It
+// logs no requests and commits with synchronous=FULL, which is as openDurable as the product.
 //
 //	pocketbase DIR ADDRESS
 package main
@@ -29,7 +28,7 @@ func main() {
 }
 
 func serve(dir, addr string) error {
-	app := pocketbase.NewWithConfig(pocketbase.Config{DefaultDataDir: dir, HideStartBanner: true, DBConnect: durable})
+	app := pocketbase.NewWithConfig(pocketbase.Config{DefaultDataDir: dir, HideStartBanner: true, DBConnect: openDurable})
 	app.OnServe().BindFunc(func(e *core.ServeEvent) error {
 		e.InstallerFunc = nil // it would print a link for the first administrator
 		e.Router.GET("/readyz", func(e *core.RequestEvent) error { return e.NoContent(http.StatusOK) })
@@ -42,21 +41,21 @@ func serve(dir, addr string) error {
 	if err := app.Save(app.Settings()); err != nil {
 		return fmt.Errorf("turn the log off: %w", err)
 	}
-	if err := app.Save(tasks()); err != nil {
+	if err := app.Save(newTasksCollection()); err != nil {
 		return fmt.Errorf("make the collection: %w", err)
 	}
 	return apis.Serve(app, apis.ServeConfig{HttpAddr: addr})
 }
 
-// durable opens a database with the settings of core.DefaultDBConnect, but
-// synchronous=FULL where that has NORMAL.
-func durable(file string) (*dbx.DB, error) {
+// openDurable opens a database with the settings of core.DefaultDBConnect except
+// synchronous=FULL instead of NORMAL.
+func openDurable(file string) (*dbx.DB, error) {
 	return dbx.Open("sqlite", file+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(200000000)"+
 		"&_pragma=synchronous(FULL)&_pragma=foreign_keys(ON)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-32000)")
 }
 
-// tasks is the collection, with the fields of a task that the product keeps.
-func tasks() *core.Collection {
+// newTasksCollection returns the collection with the fields of a task in the product.
+func newTasksCollection() *core.Collection {
 	open := types.Pointer("")
 	c := core.NewBaseCollection("tasks")
 	c.ListRule, c.ViewRule, c.CreateRule = open, open, open

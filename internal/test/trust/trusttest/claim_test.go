@@ -7,7 +7,7 @@ func TestScale(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		trust, long string
-		want         int
+		want        int
 	}{
 		{"", "", 3}, {"1", "", 100}, {"1", "1", 2500}, {"1", "0.1", 250}, {"1", "0.01", 100},
 	} {
