@@ -34,7 +34,7 @@ type contender struct {
 	// start starts the server and returns a function that takes one sample of each
 	// workload, and one that stops it.
 	start func(ctx context.Context) (measureFunc, func(), error)
-	// goals are by workload: for the first contender of its own figures, for others of the
+	// goals are by workload: for the first contender of its figures, for others of the
 	// ratio to the first.
 	goals []string
 }

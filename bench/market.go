@@ -212,7 +212,7 @@ func (m *market) restLists() []load.Request {
 func (m *market) key(i int) string { return m.keys[i%len(m.keys)] }
 
 // subscription is the subscription of an audience, with keys of agents other than the
-// poster. Stalled subscribers, the first ones, select so many fields that their receive
+// poster. Stalled subscribers, the first ones, select enough fields that their receive
 // buffers soon fill.
 func (m *market) subscription(a audience) load.Subscription {
 	heavy := strings.Builder{}

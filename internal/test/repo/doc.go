@@ -1,4 +1,4 @@
-// Package repo holds the rules of the repository as tests: the layers of the
-// architecture, and that the documents agree with the code. Its tests run in
-// the root of the module.
+// Package repo tests the rules of the repository: the layers of the architecture, the
+// agreement of documents and code, and plain English. Its tests run in the root of the
+// module.
 package repo

@@ -18,13 +18,13 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 )
 
-// snippet is fenced code of a document.
+// snippet is a code block of a document.
 type snippet struct {
 	kind, text string
 	line       int
 }
 
-// codeBlocks is the fenced code of a document.
+// codeBlocks returns the code blocks of a document.
 func codeBlocks(text string) (all []snippet) {
 	var open *snippet
 	for i, line := range strings.Split(text, "\n") {
@@ -41,7 +41,7 @@ func codeBlocks(text string) (all []snippet) {
 	return all
 }
 
-// markdownFiles are the pages of the repository, each with its text.
+// markdownFiles returns the Markdown files of the repository by name.
 func markdownFiles(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -56,9 +56,8 @@ func markdownFiles(t *testing.T) map[string]string {
 	return all
 }
 
-// TestSnippets: the code in the documents is code. GraphQL fits the schema, JSON is
-// JSON, shell and JavaScript are parsed by those who run them. Tests run what README.md
-// and skill.md have.
+// TestSnippets checks the syntax of code blocks: GraphQL against the schema, JSON, shell,
+// JavaScript and Python. Other tests run the commands of README.md and skill.md.
 func TestSnippets(t *testing.T) {
 	t.Parallel()
 	schema := loadSchema(t)
@@ -71,7 +70,6 @@ func TestSnippets(t *testing.T) {
 	}
 }
 
-// TestExplorerExamples_matchSchema: what the explorer shows first must run as it stands.
 func TestExplorerExamples_matchSchema(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("graph/explorer/assets/examples.graphql")
@@ -84,13 +82,12 @@ func TestExplorerExamples_matchSchema(t *testing.T) {
 	}
 }
 
-// TestSnippets_findsErrors: what is wrong is found.
 func TestSnippets_findsErrors(t *testing.T) {
 	t.Parallel()
 	schema := loadSchema(t)
 	for _, s := range codeBlocks("```graphql\n{ nothing }\n```\n```json\n{'a': 1}\n```\n```sh\nif true; then\n```\n```js\nconst = 1;\n```\n```perl\n1\n```\n") {
 		if s.check(t, schema) == nil {
-			t.Errorf("%+v passes", s)
+			t.Errorf("%+v has no error", s)
 		}
 	}
 }
@@ -108,7 +105,7 @@ func loadSchema(t *testing.T) *ast.Schema {
 	return schema
 }
 
-// check says what is wrong with a snippet.
+// check returns the error of a snippet.
 func (s *snippet) check(t *testing.T, schema *ast.Schema) error {
 	t.Helper()
 	switch s.kind {
@@ -128,26 +125,26 @@ func (s *snippet) check(t *testing.T, schema *ast.Schema) error {
 		return parseWith(t, s.text, "python3", "-c", "import ast, sys; ast.parse(sys.stdin.read())")
 	default:
 		if uncheckedKinds()[s.kind] == "" {
-			return fmt.Errorf("nothing checks %q", s.kind)
+			return fmt.Errorf("unknown language %q: check it or add it to uncheckedKinds", s.kind)
 		}
 		return nil
 	}
 }
 
-// uncheckedKinds are the kinds of code that nothing here parses, with the reason.
+// uncheckedKinds maps the languages that are not parsed to the reason.
 func uncheckedKinds() map[string]string {
 	return map[string]string{
-		"http":    "transcripts, which compat.TestTranscripts holds to what the server says",
-		"sql":     "for the operator's database, which the tests of replicas make in the same way",
-		"mermaid": "a drawing, which TestStates compares with the moves",
-		"":        "no code: a drawing, or what a terminal shows",
+		"http":    "transcripts, which compat.TestTranscripts compares with the server",
+		"sql":     "statements for the operator, which the tests of replicas run",
+		"mermaid": "a diagram, which TestStates compares with the transitions",
+		"":        "a drawing or terminal output",
 		"ts":      "TypeScript, which clients_test.TestTypescript compiles",
-		"text":    "no code: what a terminal shows",
-		"console": "no code: what a terminal shows",
+		"text":    "terminal output",
+		"console": "terminal output",
 	}
 }
 
-// parseWith has a program parse code. One that is not there finds no fault; CI has it.
+// parseWith parses code with a program. Outside CI a missing program is not an error.
 func parseWith(t *testing.T, text, program string, args ...string) error {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)
@@ -162,8 +159,7 @@ func parseWith(t *testing.T, text, program string, args ...string) error {
 	return nil
 }
 
-// TestLinks: every relative link of a document leads to a file that is there, and to a
-// heading that it has.
+// TestLinks: every relative link leads to an existing file and heading.
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	all := markdownFiles(t)
@@ -181,7 +177,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// relativeLinks are the relative links of a document.
+// relativeLinks returns the relative links of a document.
 func relativeLinks(text string) (all []string) {
 	for _, s := range codeBlocks(text) {
 		text = strings.ReplaceAll(text, s.text, "")
@@ -194,7 +190,7 @@ func relativeLinks(text string) (all []string) {
 	return all
 }
 
-// checkLink looks for what a link of a document leads to.
+// checkLink checks that the target of a link exists.
 func checkLink(all map[string]string, from, link string) error {
 	file, heading, _ := strings.Cut(link, "#")
 	to := from
@@ -202,7 +198,7 @@ func checkLink(all map[string]string, from, link string) error {
 		to = path.Join(path.Dir(from), file)
 	}
 	if _, err := os.Stat(to); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s leads to nothing", link)
+		return fmt.Errorf("%s: no such file", link)
 	}
 	if heading == "" {
 		return nil
@@ -212,10 +208,10 @@ func checkLink(all map[string]string, from, link string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s leads to no heading of %s", link, to)
+	return fmt.Errorf("%s: no such heading in %s", link, to)
 }
 
-// headingAnchor is the name of a heading in links, as GitHub makes it.
+// headingAnchor returns the anchor that GitHub creates for a heading.
 func headingAnchor(title string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -229,11 +225,11 @@ func headingAnchor(title string) string {
 	}, strings.TrimSpace(title))
 }
 
-// update has TestGraphQLPage write what it wants.
+// update makes TestGraphQLPage write the page.
 var update = flag.Bool("update", false, "rewrite what is generated in documents")
 
-// TestGraphQLPage: docs/api/graphql.md tells of every query, mutation and subscription
-// in the words of the schema. -update writes the tables.
+// TestGraphQLPage: the tables of docs/api/graphql.md list every query, mutation and
+// subscription with its description. -update writes them.
 func TestGraphQLPage(t *testing.T) {
 	t.Parallel()
 	const name = "docs/api/graphql.md"
@@ -248,7 +244,7 @@ func TestGraphQLPage(t *testing.T) {
 		before, rest, begins := strings.Cut(want, begin)
 		_, after, ends := strings.Cut(rest, end)
 		if !begins || !ends {
-			t.Fatalf("%s has no place for %s", name, mark)
+			t.Fatalf("%s has no table of %s", name, mark)
 		}
 		want = before + begin + operationsTable(root) + end + after
 	}
@@ -257,11 +253,11 @@ func TestGraphQLPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	} else if want != string(page) {
-		t.Errorf("%s does not tell of the schema as it is: make generate", name)
+		t.Errorf("%s is out of date: run make generate", name)
 	}
 }
 
-// operationsTable is a table of a root type's fields.
+// operationsTable formats the fields of a root type.
 func operationsTable(root *ast.Definition) string {
 	var out strings.Builder
 	out.WriteString("| | key | |\n|---|---|---|\n")

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestSecurityPage: each item of the lists in docs/security.md names tests, and each
-// test that is named is there.
+// TestSecurityPage: each item of the lists in docs/security.md names tests, and each named
+// test exists.
 func TestSecurityPage(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("docs/security.md")
@@ -22,13 +22,13 @@ func TestSecurityPage(t *testing.T) {
 		named := namedTests(line)
 		for _, test := range named {
 			if !testExists(t, test[0], test[1]) {
-				t.Errorf("there is no %s in %s", test[1], test[0])
+				t.Errorf("no test %s in %s", test[1], test[0])
 			}
 		}
 		if cells := strings.Split(line, "|"); len(cells) == 6 && !strings.Contains(line, "shown by") && !strings.HasPrefix(line, "|---") {
 			rows++
 			if len(named) == 0 {
-				t.Errorf("nothing shows %q", cells[1])
+				t.Errorf("%q names no test", cells[1])
 			}
 		}
 	}
@@ -42,16 +42,15 @@ func TestSecurityPage(t *testing.T) {
 	}
 }
 
-// TestSecurityPage_findsMissingTests: a test that is gone is missed.
 func TestSecurityPage_findsMissingTests(t *testing.T) {
 	t.Parallel()
 	found := namedTests("| API1 | done | | `database.TestSchemaDrift`, `graph/transport.TestGone`, `compat.FuzzBody` |")
 	if len(found) != 3 || !testExists(t, found[0][0], found[0][1]) || testExists(t, found[1][0], found[1][1]) || !testExists(t, found[2][0], found[2][1]) {
-		t.Errorf("read as %v", found)
+		t.Errorf("got %v", found)
 	}
 }
 
-// namedTests are the tests that a line names, each by its folder and its name.
+// namedTests returns the folder and name of each test that a line names.
 func namedTests(line string) (named [][2]string) {
 	for _, test := range regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(line, -1) {
 		named = append(named, [2]string{test[1], test[2]})

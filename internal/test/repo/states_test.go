@@ -9,23 +9,23 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestStates holds the chart and the table of docs/states.md to the moves that
-// the program allows, both ways.
+// TestStates compares the diagram and the table of docs/states.md with the allowed
+// transitions.
 func TestStates(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("docs/states.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var charted, listed []string
+	var inDiagram, inTable []string
 	for line := range strings.Lines(string(text)) {
 		line, _, _ = strings.Cut(strings.TrimSpace(line), ":")
 		if from, to, ok := strings.Cut(line, " --> "); ok && from != "[*]" && to != "[*]" {
-			charted = append(charted, from+" to "+to)
+			inDiagram = append(inDiagram, from+" to "+to)
 		}
 		if cells := strings.Split(line, " | "); len(cells) > 2 && slices.Contains(models.Statuses(), models.Status(cells[1])) {
 			if from := strings.TrimPrefix(cells[0], "| "); from != "–" {
-				listed = append(listed, from+" to "+cells[1])
+				inTable = append(inTable, from+" to "+cells[1])
 			}
 		}
 	}
@@ -36,9 +36,9 @@ func TestStates(t *testing.T) {
 		}
 	}
 	slices.Sort(allowed)
-	for name, moves := range map[string][]string{"chart": charted, "table": listed} {
-		if slices.Sort(moves); !slices.Equal(moves, allowed) {
-			t.Errorf("the %s has the moves %q, the program %q", name, moves, allowed)
+	for name, transitions := range map[string][]string{"diagram": inDiagram, "table": inTable} {
+		if slices.Sort(transitions); !slices.Equal(transitions, allowed) {
+			t.Errorf("the %s has the transitions %q, the program %q", name, transitions, allowed)
 		}
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// TestVendoredFiles holds each library of a page to the checksum that the README.md
-// of its assets gives, so that none is changed, added or dropped unseen.
+// TestVendoredFiles compares each vendored library of a page with the checksum in the
+// README.md of its assets.
 func TestVendoredFiles(t *testing.T) {
 	t.Parallel()
 	for _, assets := range []string{"graph/explorer/assets", "compat/reference/assets"} {
@@ -42,7 +42,7 @@ func TestVendoredFiles(t *testing.T) {
 	}
 }
 
-// unpackedSHA256 is the SHA-256 of what a packed file holds.
+// unpackedSHA256 returns the SHA-256 of a decompressed file.
 func unpackedSHA256(t *testing.T, name string) string {
 	t.Helper()
 	packed, err := os.ReadFile(name)

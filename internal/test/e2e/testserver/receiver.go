@@ -28,7 +28,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// DialWebSocket opens a GraphQL socket and waits until it is welcome.
+// DialWebSocket opens a GraphQL WebSocket and waits for connection_ack.
 func (s *Server) DialWebSocket(ctx context.Context) (*websocket.Conn, error) {
 	dialer := websocket.Dialer{Subprotocols: []string{"graphql-transport-ws"}}
 	conn, response, err := dialer.DialContext(ctx, strings.Replace(s.URL, "http", "ws", 1)+"/graphql", nil)
@@ -40,7 +40,7 @@ func (s *Server) DialWebSocket(ctx context.Context) (*websocket.Conn, error) {
 	if err == nil {
 		var text []byte
 		if _, text, err = conn.ReadMessage(); err == nil && !strings.Contains(string(text), "connection_ack") {
-			err = fmt.Errorf("welcomed with %s", text)
+			err = fmt.Errorf("want connection_ack, got %s", text)
 		}
 	}
 	if err != nil {
@@ -49,9 +49,9 @@ func (s *Server) DialWebSocket(ctx context.Context) (*websocket.Conn, error) {
 	return conn, nil
 }
 
-// ExpectExit wants the program to end with a code, and to say why in one line,
-// without a password: that of a test is secret.
-func ExpectExit(tb testing.TB, code int, says string, args ...string) {
+// ExpectExit checks that the program exits with a code and prints one line that contains
+// wantMessage and no password. Passwords in tests end in "secret".
+func ExpectExit(tb testing.TB, code int, wantMessage string, args ...string) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), waitTimeout)
 	defer cancel()
@@ -59,18 +59,18 @@ func ExpectExit(tb testing.TB, code int, says string, args ...string) {
 	cmd.Dir = tb.TempDir()
 	out, err := cmd.CombinedOutput()
 	text := string(out)
-	if err == nil || cmd.ProcessState.ExitCode() != code || !strings.Contains(text, says) || strings.Count(text, "\n") != 1 || strings.Contains(text, "secret@") {
-		tb.Errorf("%q ended with %v, want exit code %d and a line with %q:\n%s", args, err, code, says, text)
+	if err == nil || cmd.ProcessState.ExitCode() != code || !strings.Contains(text, wantMessage) || strings.Count(text, "\n") != 1 || strings.Contains(text, "secret@") {
+		tb.Errorf("%q ended with %v, want exit code %d and a line with %q:\n%s", args, err, code, wantMessage, text)
 	}
 }
 
-// MemoryUsage is how many bytes of the memory the server takes now, and the most that it
-// has taken, as Linux counts them. Elsewhere the test is skipped.
-func (s *Server) MemoryUsage() (now, most int64) {
+// MemoryUsage returns the current and the maximum resident memory of the server in bytes.
+// Except on Linux it skips the test.
+func (s *Server) MemoryUsage() (now, peak int64) {
 	s.tb.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
-		s.tb.Skip("only Linux tells how much memory a process takes")
+		s.tb.Skip("the memory of a process can be read on Linux only")
 	}
 	for line := range strings.Lines(string(text)) {
 		var kib int64
@@ -78,49 +78,48 @@ func (s *Server) MemoryUsage() (now, most int64) {
 			now = kib << 10
 		}
 		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
-			most = kib << 10
+			peak = kib << 10
 		}
 	}
-	return now, most
+	return now, peak
 }
 
-// ServeTLS serves handler over TLS on 127.0.0.1, where agents have their
-// endpoints and webhooks in tests. The settings returned have a server call such
-// addresses and trust their certificate. A request that shows a key or a secret fails
-// the test.
+// ServeTLS serves handler over TLS on 127.0.0.1, for endpoints and webhooks. With the
+// returned settings a server trusts the certificate and may call the address. A request
+// that contains a key or a secret fails the test.
 func ServeTLS(tb testing.TB, handler http.Handler) (url string, env []string) {
 	tb.Helper()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			return // it was cut off
+			return // the connection was closed
 		}
 		if shown := secretsInRequest(r.Header, body); len(shown) > 0 {
-			tb.Errorf("a request shows %q", shown)
+			tb.Errorf("a request contains %q", shown)
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		handler.ServeHTTP(w, r)
 	}))
-	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // a killed caller is no news
-	own, err := selfSigned()
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // killed servers cause TLS errors
+	certificate, err := selfSigned()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{own}}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	server.StartTLS()
 	tb.Cleanup(server.Close)
 	file := filepath.Join(tb.TempDir(), "certificate.pem")
-	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
-	if err := os.WriteFile(file, certificate, 0o600); err != nil {
+	encoded := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(file, encoded, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	// With SSL_CERT_DIR too the system's hundred and more are not read at each start.
+	// SSL_CERT_DIR keeps the server from reading the system's certificates at each start.
 	return server.URL, []string{"SSL_CERT_FILE=" + file, "SSL_CERT_DIR=" + filepath.Dir(file), "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8"}
 }
 
-// selfSigned is the one certificate for 127.0.0.1 of all receivers of a process, so that a
-// server which trusts one trusts them all. With the RSA key that httptest has, signing was
-// more than half of what a test that kills its server did.
+// selfSigned is the certificate for 127.0.0.1 of all receivers of a process. It has an
+// ECDSA key, because signing with the RSA key of httptest took more than half of the CPU
+// time of the kill tests.
 var selfSigned = sync.OnceValues(func() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -135,8 +134,8 @@ var selfSigned = sync.OnceValues(func() (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 })
 
-// RequireTool returns the path of a program that a test needs. Without it the test is
-// skipped, but not in CI.
+// RequireTool returns the path of a program. Without it the test is skipped; in CI it
+// fails.
 func RequireTool(tb testing.TB, name string) string {
 	tb.Helper()
 	path, err := exec.LookPath(name)
