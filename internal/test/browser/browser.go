@@ -47,9 +47,9 @@ func Open(t testing.TB, address string) *Tab {
 	binary, err := exec.LookPath("chromium")
 	if err != nil {
 		if os.Getenv("CI") != "" {
-			t.Fatal("chromium is not installed, and in CI this test must run")
+			t.Fatal("chromium is not installed; this test must run in CI")
 		}
-		t.Skip("SKIPPED: NOTHING CHECKS THE PAGES IN A BROWSER: install chromium (Debian: apt-get install chromium)")
+		t.Skip("no browser: install chromium to test the pages (Debian: apt-get install chromium)")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	t.Cleanup(cancel)
@@ -142,7 +142,7 @@ func (p *Tab) Call(method string, params map[string]any, result any) {
 		}
 	case <-p.ctx.Done():
 		_, errors := p.RequestsAndErrors()
-		p.t.Fatalf("%s %v: %v; the browser complained: %v", method, params, p.ctx.Err(), errors)
+		p.t.Fatalf("%s %v: %v; the browser logged: %v", method, params, p.ctx.Err(), errors)
 	}
 }
 

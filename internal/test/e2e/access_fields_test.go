@@ -131,7 +131,7 @@ func (c *accessFixture) checkVisibility(t *testing.T, row visibilityRow, name, d
 	for _, side := range callerRoles {
 		status, got := c.query(keys[side], document)
 		if may := strings.ContainsRune(row.allowed, side); (got == want) != may {
-			t.Errorf("%s.%s: %c may see it: %t, and got %d %s\n%s", row.typ, name, side, may, status, got, document)
+			t.Errorf("%s.%s: %c may see it: %t, got %d %s\n%s", row.typ, name, side, may, status, got, document)
 		}
 		if side == 'X' && status != http.StatusUnauthorized {
 			t.Errorf("%s.%s: status %d with the operator's key, want 401", row.typ, name, status)

@@ -68,7 +68,7 @@ func TestAccess_routes(t *testing.T) {
 		for _, route := range openAPIRoutes(t, c.Server) {
 			row, ok := rows[route]
 			if !ok {
-				t.Errorf("say who may %s", route)
+				t.Errorf("%s has no row: add who may use it", route)
 				continue
 			}
 			method, _, _ := strings.Cut(route, " ")
@@ -78,10 +78,10 @@ func TestAccess_routes(t *testing.T) {
 			for i, side := range callerRoles {
 				status, text := c.Do(method, row.path(t), keys[side], row.body)
 				if status != row.want[i] {
-					t.Errorf("%s: %c is answered %d %s, want %d", route, side, status, text, row.want[i])
+					t.Errorf("%s as %c: %d %s, want %d", route, side, status, text, row.want[i])
 				}
 				if may := strings.ContainsRune(row.visibleTo, side); row.content != "" && strings.Contains(text, row.content) != may {
-					t.Errorf("%s: %c may read %q: %t, and is answered %s", route, side, row.content, may, text)
+					t.Errorf("%s: %c may read %q: %t, got %s", route, side, row.content, may, text)
 				}
 				for _, secret := range c.ownerSecrets() {
 					if side != 'O' && strings.Contains(text, secret) {
@@ -99,7 +99,7 @@ func TestAccess_routes(t *testing.T) {
 	} {
 		for i, side := range callerRoles {
 			if status, text := c.Do(http.MethodGet, path, keys[side], ""); status != want[i] {
-				t.Errorf("%s: %c is answered %d %s, want %d", path, side, status, text, want[i])
+				t.Errorf("%s as %c: %d %s, want %d", path, side, status, text, want[i])
 			}
 		}
 	}

@@ -30,7 +30,7 @@ func TestDiskFull(t *testing.T) {
 		status, text = server.Do(http.MethodPost, "/api/tasks", poster.Key, task)
 	}
 	if status != http.StatusServiceUnavailable || !strings.Contains(text, `"UNAVAILABLE"`) || !strings.Contains(text, "disk") {
-		t.Errorf("a post on a full disk is answered with %d %s", status, text)
+		t.Errorf("a post on a full disk: %d %s", status, text)
 	}
 	if !strings.Contains(server.Log(), "the database disk is full") {
 		t.Error("the log says nothing of it")
@@ -39,7 +39,7 @@ func TestDiskFull(t *testing.T) {
 		t.Helper()
 		status, text := server.Do(http.MethodGet, "/api/wallet", poster.Key, "")
 		if want := fmt.Sprintf(`"balance":%d`, credits); status != http.StatusOK || !strings.Contains(text, want) {
-			t.Errorf("the wallet is %d %s, want %s", status, text, want)
+			t.Errorf("wallet: %d %s, want %s", status, text, want)
 		}
 	}
 	has(1_000_000 - 10*posted)
@@ -51,7 +51,7 @@ func TestDiskFull(t *testing.T) {
 	server.Restart()
 	has(1_000_000 - 10*posted)
 	if status, text := server.Do(http.MethodPost, "/api/tasks", poster.Key, task); status != http.StatusOK {
-		t.Errorf("with room again a post is answered with %d %s", status, text)
+		t.Errorf("a post with free space: %d %s", status, text)
 	}
 	has(1_000_000 - 10*(posted+1))
 	server.Verify()
@@ -63,7 +63,7 @@ func mountSmallDisk(t *testing.T) string {
 	dir := t.TempDir()
 	switch err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); {
 	case errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES):
-		t.Skip("nothing may be mounted here")
+		t.Skip("mounting a file system needs root")
 	case err != nil:
 		t.Fatal(err)
 	}

@@ -59,13 +59,13 @@ func TestSyncBeforeResponse(t *testing.T) {
 	defer file.Close() //nolint:errcheck // it was only read
 	synced, unsynced := parseSyncs(file, regexp.MustCompile(`change-\d+-`))
 	if len(synced) != changes || len(unsynced) > 0 {
-		t.Errorf("the log was synced for %d of %d changes, and not for %d: %v", len(synced), changes, len(unsynced), unsynced[:min(3, len(unsynced))])
+		t.Errorf("synced for %d of %d changes, not for %d: %v", len(synced), changes, len(unsynced), unsynced[:min(3, len(unsynced))])
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
 	if synced, unsynced := parseSyncs(file, regexp.MustCompile(`read-\d+-`)); len(synced) > 0 || len(unsynced) != reads {
-		t.Errorf("of %d reads %d are said to be synced: the record tells nothing", reads, len(synced))
+		t.Errorf("of %d reads %d are synced: the analysis is wrong", reads, len(synced))
 	}
 	trusttest.Report(t, "disk", "%d of %d changes were synced between request and response", len(synced), changes)
 }

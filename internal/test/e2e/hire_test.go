@@ -52,7 +52,7 @@ func TestStartExecution_claudeStream(t *testing.T) {
 		t.Helper()
 		got, ok := <-heard
 		if !ok || got.Change != change || got.Text != text || got.Task.Result != result {
-			t.Errorf("heard %+v, want %s with %q and %q", got, change, text, result)
+			t.Errorf("received %+v, want %s with %q and %q", got, change, text, result)
 		}
 	}
 	wants("STARTED", "", "")
@@ -61,12 +61,12 @@ func TestStartExecution_claudeStream(t *testing.T) {
 		wants("WRITING", piece, "")
 	}
 	if err := start(); err == nil || !strings.Contains(err.Error(), "RATE_LIMITED") || !strings.Contains(err.Error(), "retryAfter") {
-		t.Errorf("a second hire at once: %v", err)
+		t.Errorf("a second concurrent hire: %v", err)
 	}
 	close(pieces)
 	wants("SETTLED", "", "Packets flow")
 	if _, more := <-heard; more {
-		t.Error("the stream goes on after the end")
+		t.Error("the stream continues after the end")
 	}
 	server.Stop()
 	server.Verify()
@@ -131,7 +131,7 @@ func TestStop_promisedHire(t *testing.T) {
 	server.Terminate()
 	text := <-answered
 	if !strings.HasPrefix(text, "202 ") {
-		t.Fatalf("who waited was answered %s", text)
+		t.Fatalf("the response to the waiting caller is %s", text)
 	}
 	<-server.Exited()
 	if code := server.ExitCode(); code != 0 {
@@ -141,7 +141,7 @@ func TestStop_promisedHire(t *testing.T) {
 	_, id, _ := strings.Cut(text, `"task_id":"`)
 	id, _, _ = strings.Cut(id, `"`)
 	if status, text := server.Do(http.MethodPost, "/api/tasks/"+id+"/complete", worker.Key, `{"result":"Done."}`); status != http.StatusOK || !strings.HasSuffix(text, `"balance":113}`) {
-		t.Errorf("keeping the promise: %d %s", status, text)
+		t.Errorf("completing the hire: %d %s", status, text)
 	}
 	server.Stop()
 	server.Verify()

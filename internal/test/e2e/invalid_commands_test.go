@@ -132,7 +132,7 @@ func TestInvalidInput_commands(t *testing.T) {
 	calls := invalidCalls()
 	for _, node := range model.Leaves(false) {
 		if len(calls[node.Path()]) == 0 {
-			t.Errorf("%s: what is said of bad input to it?", node.Path())
+			t.Errorf("%s has no invalid calls: add some", node.Path())
 		}
 		for _, call := range calls[node.Path()] {
 			args := append(strings.Fields(node.Path()), strings.Fields(call.args)...)
@@ -144,14 +144,14 @@ func TestInvalidInput_commands(t *testing.T) {
 				t.Errorf("%q printed %q", args, text)
 			}
 			if after := fileDigests(t, server.Dir); !maps.Equal(before, after) {
-				t.Errorf("%q left %v, there were %v", args, after, before)
+				t.Errorf("%q: files are %v, were %v", args, after, before)
 				before = after
 			}
 		}
 		delete(calls, node.Path())
 	}
 	for command := range calls {
-		t.Errorf("there is no command %q", command)
+		t.Errorf("unknown command %q", command)
 	}
 }
 

@@ -56,7 +56,7 @@ func TestInvalidInput(t *testing.T) {
 	for _, agent := range []testserver.Agent{sender, victim} {
 		status, text := server.Do(http.MethodGet, "/api/wallet", agent.Key, "")
 		if want := fmt.Sprintf(`"balance":%d}`, hugeCredits-25); status != http.StatusOK || !strings.HasSuffix(text, want) {
-			t.Errorf("a wallet is %d %s, want %s", status, text, want)
+			t.Errorf("wallet: %d %s, want %s", status, text, want)
 		}
 	}
 	server.Verify()
@@ -142,15 +142,15 @@ func runValidTraffic(t *testing.T, server *testserver.Server, stop <-chan struct
 		status, text := server.Do(http.MethodPost, "/api/tasks", poster.Key, `{"title":"T","description":"D","budget":10}`)
 		var posted struct{ Data struct{ ID string } }
 		if err := json.Unmarshal([]byte(text), &posted); err != nil || status != http.StatusOK {
-			t.Errorf("honest work: %d %s", status, text)
+			t.Errorf("valid request: %d %s", status, text)
 			return
 		}
 		if status, text := server.Do(http.MethodPost, "/api/tasks/"+posted.Data.ID+"/accept", worker.Key, ""); status != http.StatusOK {
-			t.Errorf("honest work: %d %s", status, text)
+			t.Errorf("valid request: %d %s", status, text)
 		}
 		status, text = server.Do(http.MethodPost, "/api/tasks/"+posted.Data.ID+"/complete", worker.Key, `{"result":"Done."}`)
 		if want := fmt.Sprintf(`"balance":%d}`, hugeCredits+9*n); status != http.StatusOK || !strings.Contains(text, want) {
-			t.Errorf("honest work: %d %s, want %s", status, text, want)
+			t.Errorf("valid request: %d %s, want %s", status, text, want)
 		}
 		select {
 		case <-stop:

@@ -199,7 +199,7 @@ func (h *webhookRecorder) waitForTasks(t *testing.T, tasks []string, agents int)
 	defer h.mu.Unlock()
 	for id, n := range h.taskCounts {
 		if n != agents {
-			t.Errorf("task %s was told to %d agents", id, n)
+			t.Errorf("task %s was delivered to %d agents", id, n)
 		}
 	}
 }

@@ -53,22 +53,22 @@ func TestKill_promisedHires(t *testing.T) {
 
 	completed := p.count("completed")
 	if all := completed + p.count("cancelled") + p.count("failed"); all != len(p.hires) {
-		t.Errorf("there are %d hires, %d were acknowledged", all, len(p.hires))
+		t.Errorf("%d hires exist, %d were acknowledged", all, len(p.hires))
 	}
 	for id, status := range p.hires {
 		if got := p.status(id); status != "" && got != status || status == "" && got != "failed" {
-			t.Errorf("a hire that was acknowledged as %q is %s", status, got)
+			t.Errorf("a hire acknowledged as %q is %s", status, got)
 		}
 	}
 	if got := p.balance(p.poster); got != startCredits-budget*completed {
-		t.Errorf("who hired has %d credits after %d results", got, completed)
+		t.Errorf("the hirer has %d credits after %d results", got, completed)
 	}
 	if got := p.balance(p.worker); got != startCredits+wage*completed {
 		t.Errorf("the agent has %d credits after %d results", got, completed)
 	}
-	t.Logf("%d answers, %d hires, %d completed, %d cancelled, %d given back", p.responses.Load(), len(p.hires), completed, p.count("cancelled"), p.count("failed"))
+	t.Logf("%d responses, %d hires, %d completed, %d cancelled, %d refunded", p.responses.Load(), len(p.hires), completed, p.count("cancelled"), p.count("failed"))
 	if completed == 0 || p.count("cancelled") == 0 {
-		t.Error("nothing was completed, or nothing cancelled")
+		t.Error("no hire was completed, or none was cancelled")
 	}
 	p.server.Stop()
 	p.server.Verify()

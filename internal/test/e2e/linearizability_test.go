@@ -61,11 +61,11 @@ func TestLinearizable(t *testing.T) {
 
 	model := h.model()
 	if got := porcupine.CheckOperationsTimeout(model, h.operations, 10*testutil.Timeout); got != porcupine.Ok {
-		t.Fatalf("is the history of %d operations linearizable? %s", len(h.operations), got)
+		t.Fatalf("history of %d operations: %s, want it linearizable", len(h.operations), got)
 	}
 	h.corruptBalance()
 	if got := porcupine.CheckOperationsTimeout(model, h.operations, 10*testutil.Timeout); got != porcupine.Illegal {
-		t.Fatalf("is the history linearizable with a false balance? %s", got)
+		t.Fatalf("history with a wrong balance: %s, want it not linearizable", got)
 	}
 	trusttest.Report(t, "linearizable", "%d operations of %d clients over %d kills are linearizable; with one balance off by one they are not", len(h.operations), clients, kills)
 }

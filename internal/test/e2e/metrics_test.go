@@ -20,7 +20,7 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	stranger := func(r *http.Request) {
 		if parent := r.Header.Get("traceparent"); parent != "" {
-			t.Errorf("%s is told of the trace %s", r.URL.Path, parent)
+			t.Errorf("%s receives the trace header %s", r.URL.Path, parent)
 		}
 	}
 	var exported atomic.Int64
@@ -77,7 +77,7 @@ func TestMetrics(t *testing.T) {
 		must("", `{ tasks { nodes { id } } }`, &struct{}{})
 	}
 	if err := server.Query("", `{ nothing }`, nil, &struct{}{}); err == nil {
-		t.Error("a field that is not there was answered")
+		t.Error("an unknown field was accepted")
 	}
 	server.Do(http.MethodGet, "/api/tasks", strings.Repeat("0", 64), "")
 	refused := func() bool {
@@ -131,7 +131,7 @@ func checkMetrics(t *testing.T, at metricSamples) {
 			}
 		}
 		if _, known := rows[name]; !known {
-			t.Errorf("say what moves %s", name)
+			t.Errorf("metric %s has no row", name)
 		}
 	}
 	for name, want := range rows {

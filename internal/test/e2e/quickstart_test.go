@@ -133,7 +133,7 @@ func (*scriptCommands) setVariable(ts *testscript.TestScript, _ bool, args []str
 func (s *scriptCommands) expectBalance(ts *testscript.TestScript, _ bool, args []string) {
 	status, text := s.server.Do(http.MethodGet, "/api/wallet", args[0], "")
 	if want := `"balance":` + args[1] + `}`; status != http.StatusOK || !strings.HasSuffix(strings.TrimSpace(text), want) {
-		ts.Fatalf("the wallet is %d %s, want %s", status, text, args[1])
+		ts.Fatalf("wallet: %d %s, want %s", status, text, args[1])
 	}
 }
 

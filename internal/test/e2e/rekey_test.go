@@ -36,7 +36,7 @@ func TestRekey(t *testing.T) {
 		mac := hmac.New(sha256.New, []byte(agent.WebhookSecret))
 		_, _ = mac.Write([]byte(one.body))
 		if want := "sha256=" + hex.EncodeToString(mac.Sum(nil)); one.header.Get("X-AgentMarket-Signature") != want {
-			t.Errorf("signed as %s, want %s", one.header.Get("X-AgentMarket-Signature"), want)
+			t.Errorf("signature %s, want %s", one.header.Get("X-AgentMarket-Signature"), want)
 		}
 	}
 	signed()
@@ -58,14 +58,14 @@ func TestRekey(t *testing.T) {
 	}
 	newKey := strings.TrimSpace(readFile(t, path+".key"))
 	if kept, _ := filepath.Glob(path + ".key.until-*"); len(kept) != 1 || strings.TrimSpace(readFile(t, kept[0])) != oldKey || newKey == oldKey {
-		t.Errorf("the old key is kept in %v", kept)
+		t.Errorf("the old key is in %v", kept)
 	}
 	checkEncryptedWith(t, path, newKey)
 	server.Restart()
 	signed()
 	again := server.Register("Agent", map[string]any{"webhookUrl": url, "capabilities": []string{"x"}}, "Idempotency-Key", "a key that is long enough")
 	if again != agent {
-		t.Error("a kept answer cannot be read any more")
+		t.Error("an idempotent response cannot be decrypted")
 	}
 	server.Verify()
 	server.Stop()
@@ -189,11 +189,11 @@ func TestRekey_errors(t *testing.T) {
 		t.Errorf("with a wrong old key: exit %d, %s", code, text)
 	}
 	if files, err := os.ReadDir(server.Dir); err != nil || len(files) > 3 { // the database, its key and its lock
-		t.Errorf("left behind: %v (%v)", files, err)
+		t.Errorf("remaining files: %v (%v)", files, err)
 	}
 	oldKey := strings.TrimSpace(readFile(t, filepath.Join(server.Dir, "agentmarket.db.key")))
 	if text, code := testserver.Run(t, server.Dir, "rekey", "--secret-key=another secret key", "--old-secret-key="+oldKey); code != 0 {
-		t.Errorf("with the right ones: exit %d, %s", code, text)
+		t.Errorf("with the right keys: exit %d, %s", code, text)
 	}
 	server.Restart("AGENTMARKET_SECRET_KEY=another secret key")
 }

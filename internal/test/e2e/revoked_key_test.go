@@ -50,7 +50,7 @@ func TestRevokedKey(t *testing.T) {
 		revoke(agent)
 		for what, conn := range open {
 			if err := testserver.WaitClosed(conn, maxRevocationTime); !websocket.IsCloseError(err, 4401) {
-				t.Errorf("%s, %s: the socket ended with %v, want 4401", name, what, err)
+				t.Errorf("%s, %s: the WebSocket closed with %v, want 4401", name, what, err)
 			}
 		}
 		select {
@@ -59,17 +59,17 @@ func TestRevokedKey(t *testing.T) {
 				t.Errorf("%s: the stream ended with %s", name, text)
 			}
 		case <-time.After(maxRevocationTime):
-			t.Errorf("%s: the stream goes on", name)
+			t.Errorf("%s: the stream is still open", name)
 		}
 		for _, path := range []string{"/api/wallet", "/api/tasks", "/graphql?query=%7B__typename%7D"} {
 			if status, text := server.Do(http.MethodGet, path, agent.Key, ""); status != http.StatusUnauthorized {
-				t.Errorf("%s: %s is answered %d %s", name, path, status, text)
+				t.Errorf("%s: %s: %d %s", name, path, status, text)
 			}
 		}
 	}
 	mustPostTask(t, server, stays.Key, "x")
 	if _, text, err := bystander.ReadMessage(); err != nil || !strings.Contains(string(text), "walletChanged") {
-		t.Errorf("another agent's socket: %s %v", text, err)
+		t.Errorf("another agent's WebSocket: %s %v", text, err)
 	}
 }
 
@@ -103,7 +103,7 @@ func openEventStream(t *testing.T, server *testserver.Server, key string) <-chan
 	select {
 	case <-begun:
 	case <-time.After(testutil.Timeout):
-		t.Fatal("no event comes")
+		t.Fatal("no event arrived")
 	}
 	return ended
 }

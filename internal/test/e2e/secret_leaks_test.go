@@ -49,7 +49,7 @@ func TestSecretLeaks(t *testing.T) {
 	server.Do(http.MethodGet, "/metrics", operatorKey, "")
 	server.Stop()
 	if log := server.Log(); !strings.Contains(log, "webhook delivery given up") {
-		t.Errorf("nothing of interest was logged: %s", log)
+		t.Errorf("the log has no requests: %s", log)
 	}
 	if leaks := server.FindLeaks(); len(leaks) > 0 {
 		t.Errorf("%d places: %q", len(leaks), leaks)
@@ -98,7 +98,7 @@ func checkPlantedSecrets(t *testing.T, server *testserver.Server, secrets ...str
 			t.Fatal(err)
 		}
 		if leaks := server.FindLeaks(); !slices.Contains(leaks, "planted shows "+secret) {
-			t.Errorf("a secret in a file is not found: %q", leaks)
+			t.Errorf("a planted secret is not found; found %q", leaks)
 		}
 	}
 	if err := os.Remove(file); err != nil {

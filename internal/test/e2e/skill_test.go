@@ -82,7 +82,7 @@ func TestSkill(t *testing.T) {
 	server.Verify()
 	for name := range guide.scripts {
 		if !guide.ran[name] {
-			t.Errorf("nobody has run %q", name)
+			t.Errorf("%q was not run", name)
 		}
 	}
 }
@@ -144,7 +144,7 @@ func readSkill(t *testing.T, server *testserver.Server) *skill {
 		s.scripts[block[1]] = block[2]
 	}
 	if strings.Count(text, "```") != 2*len(s.scripts) || len(s.scripts) == 0 {
-		t.Fatalf("some of skill.md is no shell lines with a name of their own; these are: %q", slices.Sorted(maps.Keys(s.scripts)))
+		t.Fatalf("a shell block of skill.md has no unique name; the names are: %q", slices.Sorted(maps.Keys(s.scripts)))
 	}
 	return s
 }
@@ -186,7 +186,7 @@ func (r *skillAgent) command(t *testing.T, name string) *exec.Cmd {
 	testserver.RequireTool(t, "curl")
 	lines, ok := r.scripts[name]
 	if !ok {
-		t.Fatalf("skill.md does not say how to %q", name)
+		t.Fatalf("skill.md has no commands for %q", name)
 	}
 	r.ran[name] = true
 	cmd := exec.CommandContext(t.Context(), "sh", "-euc", strings.NewReplacer(r.replacements...).Replace(lines))
@@ -213,7 +213,7 @@ func requireContains(t *testing.T, got commandOutput, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
 		if !strings.Contains(got.raw, part) {
-			t.Fatalf("answered %s, want %s", got.raw, part)
+			t.Fatalf("got %s, want %s", got.raw, part)
 		}
 	}
 }

@@ -65,7 +65,7 @@ func TestStart_damagedDatabase(t *testing.T) {
 			testserver.ExpectExit(t, 1, row.wantMessage, "--addr=127.0.0.1:0", "--database="+file)
 			testserver.ExpectExit(t, 1, "agentmarket: ", "verify", "--database="+file)
 			if readFile(t, file) != row.content {
-				t.Error("the file was written to")
+				t.Error("the file was changed")
 			}
 		})
 	}

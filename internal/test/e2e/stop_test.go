@@ -49,7 +49,7 @@ func TestStop(t *testing.T) {
 	server.Terminate()
 
 	if _, _, err := socket.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseGoingAway) {
-		t.Errorf("the socket ended with %v, want 1001", err)
+		t.Errorf("the WebSocket closed with %v, want 1001", err)
 	}
 	testutil.Eventually(t, "the server not to be ready", func() bool {
 		status, _ := server.Do(http.MethodGet, "/readyz", "", "")

@@ -86,13 +86,13 @@ func nextLine[T any](t *testing.T, p nodeProcess) (line T) {
 	select {
 	case text, ok := <-p.lines:
 		if !ok {
-			t.Fatal("the client has ended")
+			t.Fatal("the client exited")
 		}
 		if err := json.Unmarshal(text, &line); err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
 	case <-time.After(testutil.Timeout):
-		t.Fatal("the client says nothing")
+		t.Fatal("the client prints nothing")
 	}
 	return line
 }

@@ -109,7 +109,7 @@ func TestFrontPage(t *testing.T) {
 	}
 	for _, link := range links {
 		if status, text := server.Do("GET", link, "", ""); status != 200 {
-			t.Errorf("%s is answered %d %s", link, status, text)
+			t.Errorf("%s: %d %s", link, status, text)
 		}
 	}
 	if len(links) < 6 {
@@ -141,7 +141,7 @@ func enterAPIKey(page *browser.Tab, key string) {
 func checkKeyStorage(t *testing.T, page *browser.Tab, key string) {
 	t.Helper()
 	if kept := page.Evaluate(`JSON.stringify({...sessionStorage})`); !strings.Contains(kept, key) {
-		t.Errorf("the key is not kept for the tab: sessionStorage is %s", kept)
+		t.Errorf("the key is not stored for the tab: sessionStorage is %s", kept)
 	}
 	if kept := page.Evaluate(`JSON.stringify({...localStorage})`); strings.Contains(kept, key) {
 		t.Errorf("the key outlives the tab: localStorage is %s", kept)
@@ -156,16 +156,16 @@ func checkRequests(t *testing.T, page *browser.Tab, url string, asked ...string)
 	for _, address := range requests {
 		ours := strings.HasPrefix(address, url+"/") || strings.HasPrefix(address, strings.Replace(url, "http", "ws", 1)+"/")
 		if !ours && !strings.HasPrefix(address, "data:") {
-			t.Errorf("the page asked for %s", address)
+			t.Errorf("the page requested %s", address)
 		}
 	}
 	for _, path := range asked {
 		if !slices.Contains(requests, url+path) {
-			t.Errorf("%s was never asked for; the requests were %v", path, requests)
+			t.Errorf("%s was not requested; the requests were %v", path, requests)
 		}
 	}
 	for _, complaint := range complaints {
-		t.Errorf("the browser complained: %s", complaint)
+		t.Errorf("the browser logged: %s", complaint)
 	}
 }
 
@@ -200,14 +200,14 @@ func checkAccessibility(t *testing.T, page *browser.Tab, vendored string, listed
 		}
 		for _, f := range found {
 			if !f.Vendored || listed[f.Rule] == "" {
-				t.Errorf("%s: %s is broken by %s: %s", scheme, f.Rule, f.Node, f.Why)
+				t.Errorf("%s: %s is violated by %s: %s", scheme, f.Rule, f.Node, f.Why)
 			}
 			broken[f.Rule] = true
 		}
 	}
 	for _, rule := range slices.Sorted(maps.Keys(listed)) {
 		if !broken[rule] {
-			t.Errorf("%s holds now: take it from the list", rule)
+			t.Errorf("%s is not violated any more: remove it from the list", rule)
 		}
 	}
 }

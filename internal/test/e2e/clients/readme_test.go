@@ -54,7 +54,7 @@ func TestReadme(t *testing.T) {
 		case <-again.C:
 			postOne()
 		case <-tooLong:
-			t.Fatal("nothing was heard")
+			t.Fatal("no event arrived")
 		}
 	}
 	door.closeConnections()
@@ -66,21 +66,21 @@ func TestReadme(t *testing.T) {
 		case line := <-client.lines:
 			hear(line)
 		case <-tooLong:
-			t.Fatalf("heard were %q, posted %q", heard, posted)
+			t.Fatalf("received %q, posted %q", heard, posted)
 		}
 	}
 	if since := slices.Index(posted, heard[0]); !slices.Equal(heard, posted[since:]) {
-		t.Errorf("heard were %q, posted %q", heard, posted)
+		t.Errorf("received %q, posted %q", heard, posted)
 	}
 
 	nobody := runModule(t, code, []string{"API_KEY=nobody's"})
 	select {
 	case line, more := <-nobody.lines:
 		if more {
-			t.Errorf("with a wrong key it says %s", line)
+			t.Errorf("with a wrong key it prints %s", line)
 		}
 	case <-time.After(testutil.Timeout):
-		t.Error("with a wrong key it goes on without a word")
+		t.Error("with a wrong key it keeps running")
 	}
 }
 

@@ -59,13 +59,13 @@ func TestReconnect(t *testing.T) {
 		l.waitForTasks(t, name, int64(len(titles)))
 		heard, ended := l.snapshot()
 		if !slices.Equal(heard, titles) {
-			t.Errorf("%s has heard %q, posted were %q", name, heard, titles)
+			t.Errorf("%s received %q, posted %q", name, heard, titles)
 		}
 		if mended := strings.HasSuffix(name, " retry"); mended && len(ended) > 0 || !mended && len(ended) < len(order) {
 			t.Errorf("%s: its subscription ended with %+v", name, ended)
 		}
 		if slices.Contains(ended, endReason{Message: "complete"}) {
-			t.Errorf("%s was told that its subscription is complete", name)
+			t.Errorf("%s: its subscription was completed", name)
 		}
 	}
 }
@@ -167,7 +167,7 @@ func (l *listener) waitForTasks(t *testing.T, name string, tasks int64) {
 		select {
 		case <-l.changed:
 		case <-tooLong:
-			t.Fatalf("%s has heard of %d tasks, not of %d; its subscriptions ended with %+v", name, len(heard), tasks, ended)
+			t.Fatalf("%s received %d tasks, want %d; its subscriptions ended with %+v", name, len(heard), tasks, ended)
 		}
 	}
 }

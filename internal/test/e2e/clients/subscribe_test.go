@@ -68,7 +68,7 @@ func TestSubscribe(t *testing.T) {
 				t.Helper()
 				switch e := nextLine[operationEvent](t, client); {
 				case e.Ended != endReason{}:
-					t.Fatalf("%s has ended: %+v", e.Operation, e.Ended)
+					t.Fatalf("%s ended: %+v", e.Operation, e.Ended)
 				case e.Complete:
 					completed++
 				default:
@@ -96,7 +96,7 @@ func TestSubscribe(t *testing.T) {
 			}
 			for operation := range want {
 				if !slices.Equal(heard[operation], want[operation]) {
-					t.Errorf("%s has heard %q, want %q", operation, heard[operation], want[operation])
+					t.Errorf("%s received %q, want %q", operation, heard[operation], want[operation])
 				}
 			}
 			if completed != 2 {
@@ -143,7 +143,7 @@ func TestSubscribe_errors(t *testing.T) {
 				t.Parallel()
 				client := runOperations(t, name, server.URL, test.key, map[string]operation{"it": {test.query}})
 				if got := nextLine[operationEvent](t, client); got.Ended != test.want[name] {
-					t.Errorf("told %+v, want %+v", got.Ended, test.want[name])
+					t.Errorf("ended with %+v, want %+v", got.Ended, test.want[name])
 				}
 			})
 		}
@@ -167,14 +167,14 @@ func TestRevokedKey(t *testing.T) {
 				"wallet": {`subscription { walletChanged(after: "0") { cursor } }`},
 			})
 			if begun := nextLine[operationEvent](t, client); begun.Ended != (endReason{}) { // the starting credits
-				t.Fatalf("refused: %+v", begun.Ended)
+				t.Fatalf("rejected: %+v", begun.Ended)
 			}
 			var data struct{}
 			if err := server.Query(agent.Key, `mutation { rotateApiKey { apiKey } }`, nil, &data); err != nil {
 				t.Fatal(err)
 			}
 			if got := nextLine[operationEvent](t, client); got.Ended != want[name] {
-				t.Errorf("told %+v, want %+v", got.Ended, want[name])
+				t.Errorf("ended with %+v, want %+v", got.Ended, want[name])
 			}
 		})
 	}

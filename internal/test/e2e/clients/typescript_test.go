@@ -63,10 +63,10 @@ func TestTypescript_types(t *testing.T) {
 	live := read("test/live.ts")
 	misspelled := strings.Replace(live, "task { id title budget }", "task { id title bugdet }", 1)
 	if err := os.WriteFile(filepath.Join(dir, "test", "live.ts"), []byte(misspelled), 0o600); err != nil || misspelled == live {
-		t.Fatal("there is nothing to misspell", err)
+		t.Fatal("no field to misspell", err)
 	}
 	if text, err := runTool(t, dir, "gql.tada", "check"); err == nil || strings.Count(text, "Cannot query field") != 1 || !strings.Contains(text, "bugdet") {
-		t.Errorf("a misspelled field passes, or another does not fit: %v\n%s", err, text)
+		t.Errorf("a misspelled field compiles, or a valid one does not: %v\n%s", err, text)
 	}
 }
 
@@ -92,7 +92,7 @@ func TestTypescript(t *testing.T) {
 		Balance     int
 	}
 	if err != nil || json.Unmarshal(text, &done) != nil || done.Title != "Shout it" || done.Balance != 122 {
-		t.Errorf("it says %s (%v)", text, err)
+		t.Errorf("it prints %s (%v)", text, err)
 	}
 	if _, text := server.Do(http.MethodGet, "/api/tasks/"+done.Task, "", ""); !strings.Contains(text, `"status":"completed"`) {
 		t.Errorf("the task is %s", text)
@@ -129,7 +129,7 @@ func checkReconnect(t *testing.T, server *testserver.Server, dir string) {
 	}
 	for n := range 20 {
 		if want := fmt.Sprintf("Task %d", n); !lines.Scan() || lines.Text() != want {
-			t.Fatalf("heard is %q, want %q (%v)", lines.Text(), want, lines.Err())
+			t.Fatalf("received %q, want %q (%v)", lines.Text(), want, lines.Err())
 		}
 	}
 }

@@ -42,7 +42,7 @@ func TestEndpoint(t *testing.T) {
 		t.Errorf("the result is %q (%v)", data.Execute.Result, err)
 	}
 	if got, want := example.nextLine(t), data.Execute.Task.ID+": hired for 15 credits"; got != want {
-		t.Errorf("it says %q, want %q", got, want)
+		t.Errorf("got %q, want %q", got, want)
 	}
 	if _, text := server.Do(http.MethodGet, "/api/wallet", agent.Key, ""); !strings.Contains(text, `"balance":113`) {
 		t.Errorf("the wallet is %s", text)
@@ -53,7 +53,7 @@ func TestEndpoint(t *testing.T) {
 	}
 	_ = answer.Body.Close()
 	if answer.StatusCode != http.StatusUnauthorized {
-		t.Errorf("a call that is not signed is answered %d", answer.StatusCode)
+		t.Errorf("an unsigned call: status %d", answer.StatusCode)
 	}
 	server.Verify()
 }

@@ -127,11 +127,11 @@ func (s runningExample) nextLine(t *testing.T) string {
 	select {
 	case line, ok := <-s.lines:
 		if !ok {
-			t.Fatal("the example has ended")
+			t.Fatal("the example exited")
 		}
 		return line
 	case <-time.After(testutil.Timeout):
-		t.Fatal("the example says nothing")
+		t.Fatal("the example prints nothing")
 		return ""
 	}
 }
@@ -142,7 +142,7 @@ func (s runningExample) listenAddress(t *testing.T) string {
 	line := s.nextLine(t)
 	found := regexp.MustCompile(`^listening at (https?://127\.0\.0\.1:\d+)/$`).FindStringSubmatch(line)
 	if found == nil {
-		t.Fatalf("it says %q", line)
+		t.Fatalf("got %q", line)
 	}
 	return found[1]
 }

@@ -26,17 +26,17 @@ func TestWorkers_expiredCursor(t *testing.T) {
 			t.Cleanup(market.Close)
 			example := startExample(t, args, "AGENTMARKET_URL="+market.URL, "AGENTMARKET_API_KEY=key")
 			if got, want := example.nextLine(t), "1: completed, 122 credits"; got != want {
-				t.Errorf("it says %q, want %q", got, want)
+				t.Errorf("got %q, want %q", got, want)
 			}
 			close(m.cut)
 			for _, want := range []string{"", "7", ""} {
 				select {
 				case got := <-m.cursors:
 					if got != want {
-						t.Errorf("it subscribes after %q, want %q", got, want)
+						t.Errorf("subscribed after %q, want %q", got, want)
 					}
 				case <-time.After(testutil.Timeout):
-					t.Fatalf("it does not subscribe after %q", want)
+					t.Fatalf("no subscription after %q", want)
 				}
 			}
 		})

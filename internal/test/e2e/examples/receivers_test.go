@@ -47,23 +47,23 @@ func TestReceivers(t *testing.T) {
 				t.Helper()
 				id := mustPostTask(t, server, poster.Key, "hello")
 				if got, want := example.nextLine(t), "task.posted: "+id+` "Shout it"`; got != want {
-					t.Errorf("it says %q, want %q", got, want)
+					t.Errorf("got %q, want %q", got, want)
 				}
 			}
 			told()
 			genuine := <-seen
 			for change, changed := range forgedRequests(t, genuine, agent.WebhookSecret) {
 				if status := changed.sendTo(t, *address.Load()); status != http.StatusUnauthorized {
-					t.Errorf("%s is answered %d", change, status)
+					t.Errorf("%s: status %d", change, status)
 				}
 			}
 			if status := genuine.sendTo(t, *address.Load()); status/100 != 2 {
-				t.Errorf("the same delivery again is answered %d", status)
+				t.Errorf("a duplicate delivery: status %d", status)
 			}
 			told() // the next line is about the next request
 			unset := startExample(t, args, "AGENTMARKET_WEBHOOK_SECRET=", "PORT=0")
 			if status := forgedRequests(t, genuine, agent.WebhookSecret)["nobody's secret"].sendTo(t, unset.listenAddress(t)); status != http.StatusUnauthorized {
-				t.Errorf("without a secret what anybody can sign is answered %d", status)
+				t.Errorf("without a secret an unsigned request: status %d", status)
 			}
 		})
 	}

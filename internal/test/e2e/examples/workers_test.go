@@ -37,7 +37,7 @@ func TestWorkers(t *testing.T) {
 				t.Helper()
 				want := fmt.Sprintf("%s: completed, %d credits", ids[len(ids)-1], balance)
 				if got := example.nextLine(t); got != want {
-					t.Errorf("it says %q, want %q", got, want)
+					t.Errorf("got %q, want %q", got, want)
 				}
 			}
 			paid(122)
@@ -53,7 +53,7 @@ func TestWorkers(t *testing.T) {
 				}
 			}
 			if n := front.completions.Load(); n < 2 {
-				t.Errorf("of %d completions the first was lost: it was not sent again", n)
+				t.Errorf("%d completions: the first was lost and not retried", n)
 			}
 			server.Verify()
 		})
@@ -90,7 +90,7 @@ func startLossyProxy(t *testing.T, server *testserver.Server) *lossyProxy {
 		answer := httptest.NewRecorder()
 		proxy.ServeHTTP(answer, r)
 		if answer.Code != http.StatusOK {
-			t.Errorf("the first completion is answered %d %s", answer.Code, answer.Body)
+			t.Errorf("the first completion: %d %s", answer.Code, answer.Body)
 		}
 		panic(http.ErrAbortHandler)
 	}))

@@ -68,14 +68,14 @@ func TestCopy(t *testing.T) {
 		t.Fatalf("copy: exit %d\n%s", code, text)
 	}
 	if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, "it is not empty") {
-		t.Errorf("copy into what is not empty: exit %d, %s", code, text)
+		t.Errorf("copy to a database that is not empty: exit %d, %s", code, text)
 	}
 	server.Restart("AGENTMARKET_DATABASE=" + address)
 	if after := visibleState(t, server, worker.Key); after != before {
 		t.Errorf("the worker sees\n%s\nand saw before\n%s", after, before)
 	}
 	if again := mustQueryIdempotent(t, server, poster.Key, document); again != posted {
-		t.Errorf("the same request again answers\n%s\nand answered before\n%s", again, posted)
+		t.Errorf("the retry returns\n%s\nand the first request returned\n%s", again, posted)
 	}
 	testutil.Eventually(t, "the delivery that was to be tried again", func() bool { return <-arrived == done })
 	testutil.Eventually(t, "the refund of the hire", func() bool {
@@ -84,7 +84,7 @@ func TestCopy(t *testing.T) {
 	_, err = tradeTask(do, poster, worker)
 	testutil.Must(t, err)
 	if after := firstCursors(t, server, 3); !slices.Equal(after[:2], heard) || after[2] <= heard[1] {
-		t.Errorf("cursors were %v, and with one more event are %v", heard, after)
+		t.Errorf("cursors were %v and are %v after one more event", heard, after)
 	}
 	server.Verify()
 }
@@ -108,7 +108,7 @@ func TestCopy_errors(t *testing.T) {
 	}
 	execSQLite(t, filepath.Join(server.Dir, "agentmarket.db"), "UPDATE agents SET name = 'a'")
 	if text, code := copyMarket(t, server, address); code != 0 {
-		t.Errorf("once all is well: exit %d, %s", code, text)
+		t.Errorf("a valid copy: exit %d, %s", code, text)
 	}
 }
 
@@ -182,10 +182,10 @@ func TestCopy_prunedEvents(t *testing.T) {
 	var horizon, head, counted int64
 	testutil.Must(t, conn.QueryRow(t.Context(), "SELECT h.seq, e.seq, s.seq FROM event_horizon h, event_head e, ledger_sums s").Scan(&horizon, &head, &counted))
 	if horizon != 1 || head != 2 || counted != 2 {
-		t.Errorf("the copy goes on from %d, %d and %d", horizon, head, counted)
+		t.Errorf("the copy continues from %d, %d and %d", horizon, head, counted)
 	}
 	if _, err := conn.Exec(t.Context(), "DELETE FROM events"); err == nil {
-		t.Error("the copy lets its log go")
+		t.Error("the copy does not keep its events")
 	}
 	server.Restart("AGENTMARKET_DATABASE=" + address)
 	server.Register("third", nil)

@@ -52,10 +52,10 @@ func TestLoad(t *testing.T) {
 	for _, f := range l.subscribers {
 		heard += f.eventCount()
 	}
-	t.Logf("%d agents through 3 replicas for %.1f s: %d tasks posted, accepted and completed, %.0f a second; %d events heard by %d followers; %d webhooks in %d requests",
+	t.Logf("%d agents through 3 replicas for %.1f s: %d tasks posted, accepted and completed, %.0f a second; %d events received by %d subscribers; %d webhooks in %d requests",
 		agents, took.Seconds(), len(l.posted), float64(len(l.posted))/took.Seconds(), heard, len(l.subscribers), len(hooks.tasks), hooks.requestCount())
 	if twice := hooks.duplicates(); len(twice) > 0 {
-		t.Errorf("with all replicas alive these came more than once: %v", twice)
+		t.Errorf("without a fault these arrived more than once: %v", twice)
 	}
 }
 

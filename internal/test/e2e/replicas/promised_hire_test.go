@@ -34,7 +34,7 @@ func TestPromisedHire(t *testing.T) {
 	complete := func(id string) {
 		t.Helper()
 		if status, text := servers[1].Do(http.MethodPost, "/api/tasks/"+id+"/complete", worker.Key, `{"result":"kept"}`); status != http.StatusOK {
-			t.Fatalf("completing: %d %s", status, text)
+			t.Fatalf("complete: %d %s", status, text)
 		}
 	}
 
@@ -49,7 +49,7 @@ func TestPromisedHire(t *testing.T) {
 	complete(first)
 	waitForChange(t, promised, "SETTLED")
 	if text := <-waited; !strings.Contains(text, `"result":"kept"`) {
-		t.Errorf("who waited was answered %s", text)
+		t.Errorf("the response to the waiting caller is %s", text)
 	}
 
 	status, text := servers[0].Do(http.MethodPost, "/api/execute", poster.Key, hire, "Prefer", "respond-async")
@@ -61,7 +61,7 @@ func TestPromisedHire(t *testing.T) {
 	servers[0].Kill()
 	complete(second)
 	if got := readBalance(t, servers[1], poster.Key); got != startCredits-40 {
-		t.Errorf("who hired has %d credits", got)
+		t.Errorf("the hirer has %d credits", got)
 	}
 	servers[1].Verify()
 }

@@ -31,7 +31,7 @@ func TestRevokedKey(t *testing.T) {
 			}
 			for what, conn := range map[string]*websocket.Conn{"replaced": one, "ended": other} {
 				if err := testserver.WaitClosed(conn, 5*time.Second); !websocket.IsCloseError(err, 4401) {
-					t.Errorf("%s: the socket ended with %v, want 4401", what, err)
+					t.Errorf("%s: the WebSocket closed with %v, want 4401", what, err)
 				}
 			}
 		})

@@ -25,13 +25,13 @@ func TestSecretLeaks(t *testing.T) {
 	}
 	rows := dumpDatabase(t, database)
 	if !strings.Contains(rows, agent.ID) || !strings.Contains(rows, "key.rotated") {
-		t.Fatalf("the rows are not those of the market: %s", rows)
+		t.Fatalf("unexpected rows: %s", rows)
 	}
 	if shown := servers[0].FindSecrets([]byte(rows)); len(shown) > 0 {
-		t.Errorf("the database shows %q", shown)
+		t.Errorf("the database contains %q", shown)
 	}
 	if planted := servers[0].FindSecrets([]byte(rows + agent.Key)); !slices.Equal(planted, []string{agent.Key}) {
-		t.Errorf("a key that is there is not found, but %q", planted)
+		t.Errorf("a planted key is not found; found %q", planted)
 	}
 }
 

@@ -27,7 +27,7 @@ func TestStandby_unavailable(t *testing.T) {
 	testutil.Must(t, standby.Stop(localserver.FastShutdown))
 	for range 2 {
 		if err := post(); err == nil || !strings.Contains(err.Error(), `"code":"UNAVAILABLE"`) {
-			t.Errorf("with the standby away a post is answered with %v", err)
+			t.Errorf("without the standby a post returns %v", err)
 		}
 	}
 	testutil.Must(t, standby.Start(t.Context()))

@@ -144,10 +144,10 @@ func (f *eventSubscriber) check(t *testing.T, posted []string) {
 	defer f.mu.Unlock()
 	for i := 1; i < len(f.cursors); i++ {
 		if f.cursors[i-1] >= f.cursors[i] {
-			t.Fatalf("cursor %d came after %d", f.cursors[i], f.cursors[i-1])
+			t.Fatalf("received cursor %d after %d", f.cursors[i], f.cursors[i-1])
 		}
 	}
 	if !slices.Equal(slices.Sorted(slices.Values(f.tasks)), posted) {
-		t.Errorf("a follower heard of %d tasks, want the %d posted, each once", len(f.tasks), len(posted))
+		t.Errorf("a subscriber received %d tasks, want the %d posted tasks once", len(f.tasks), len(posted))
 	}
 }

@@ -38,12 +38,12 @@ func TestDeadReplica_webhook(t *testing.T) {
 	release.Do(func() { close(hold) })
 	select {
 	case again := <-came:
-		t.Logf("made again %.0f s after its replica died", time.Since(died).Seconds())
+		t.Logf("retried %.0f s after its replica was killed", time.Since(died).Seconds())
 		if again != first {
-			t.Errorf("delivery %s came, want %s again", again, first)
+			t.Errorf("received delivery %s, want %s again", again, first)
 		}
 	case <-time.After(90 * time.Second):
-		t.Error("the delivery was not made again")
+		t.Error("the delivery was not retried")
 	}
 	testutil.Eventually(t, "the delivery to be noted", func() bool { return unfinishedJobs(t, address) == 0 })
 	survives.Verify()
@@ -65,7 +65,7 @@ func TestWebhooks_deliveredOnce(t *testing.T) {
 	}
 	testutil.Eventually(t, "every job to be done", func() bool { return unfinishedJobs(t, address) == 0 })
 	if hooks.requestCount() != posts*receivers || len(hooks.duplicates()) > 0 || len(hooks.tasks) != posts {
-		t.Errorf("%d requests for %d tasks, want %d; more than once came %v", hooks.requestCount(), len(hooks.tasks), posts*receivers, hooks.duplicates())
+		t.Errorf("%d requests for %d tasks, want %d; duplicates: %v", hooks.requestCount(), len(hooks.tasks), posts*receivers, hooks.duplicates())
 	}
 }
 

@@ -145,7 +145,7 @@ func (term *terminal) compareGolden(file string) {
 	}
 	want, err := os.ReadFile(file)
 	if err != nil || string(want) != all.String() {
-		term.t.Errorf("the terminal does not show what %s has (%v); -update takes what it shows:\n%s", file, err, all.String())
+		term.t.Errorf("the output differs from %s (%v); -update rewrites it:\n%s", file, err, all.String())
 	}
 }
 

@@ -141,7 +141,7 @@ func RequireTool(tb testing.TB, name string) string {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		if os.Getenv("CI") != "" {
-			tb.Fatalf("%s is not installed, and in CI this test must run", name)
+			tb.Fatalf("%s is not installed; this test must run in CI", name)
 		}
 		tb.Skipf("%s is not installed", name)
 	}

@@ -57,7 +57,7 @@ func (r *receiver) next(t *testing.T) delivery {
 	case one := <-r.deliveries:
 		return one
 	case <-time.After(testutil.Timeout):
-		t.Fatal("no delivery comes")
+		t.Fatal("no delivery arrived")
 		return delivery{}
 	}
 }
@@ -140,7 +140,7 @@ func waitForOutcome(t *testing.T, server *testserver.Server, key string, of task
 		select {
 		case <-looks.C:
 		case <-tooLong:
-			t.Fatalf("the delivery is not over: %+v", all)
+			t.Fatalf("the delivery has not ended: %+v", all)
 		}
 	}
 }

@@ -109,12 +109,12 @@ func TestHostileReceivers(t *testing.T) {
 		select {
 		case path = <-told:
 		case <-time.After(testutil.Timeout):
-			t.Fatal("the one that is well is not told")
+			t.Fatal("the healthy receiver is not notified")
 		}
 	}
 	took := time.Since(began)
 	if trusttest.Scale(0, 1, 1) > 0 && took > time.Second { // other tests running at the same time distort it
-		t.Errorf("told beside the hostile ones after %s, want a second at most", took)
+		t.Errorf("notified after %s, want a second at most", took)
 	}
 
 	for name, says := range map[string]string{
@@ -125,21 +125,21 @@ func TestHostileReceivers(t *testing.T) {
 	} {
 		for _, one := range waitForAttempts(t, server, agents[name].Key, rounds) {
 			if !strings.Contains(one.summary(), "; 1: "+says) {
-				t.Errorf("%s: %q, want %q at first", name, one.summary(), says)
+				t.Errorf("%s: %q, want %q for the first attempt", name, one.summary(), says)
 			}
 		}
 	}
 	_, most := server.MemoryUsage()
 	if most-before > maxMemoryGrowth {
-		t.Errorf("the server grew from %d to %d KiB, by more than %d MiB", before>>10, most>>10, maxMemoryGrowth>>20)
+		t.Errorf("the server's memory grew from %d to %d KiB, by more than %d MiB", before>>10, most>>10, maxMemoryGrowth>>20)
 	}
 	if n := connections.Load(); n != 0 {
-		t.Errorf("%d connections were made to where the redirect points", n)
+		t.Errorf("%d connections to the target of the redirect", n)
 	}
 	if n := badly.Load(); n != 0 {
-		t.Errorf("%d requests were made over bad TLS", n)
+		t.Errorf("%d requests over invalid TLS", n)
 	}
-	trusttest.Report(t, "hostile", "beside %d hostile receivers another is told after %s; memory grows by %.1f MiB; 0 connections to where redirects lead, 0 requests over bad TLS",
+	trusttest.Report(t, "hostile", "with %d hostile receivers a healthy one is notified after %s; memory grows by %.1f MiB; 0 connections to targets of redirects, 0 requests over invalid TLS",
 		len(urls), took.Round(time.Millisecond), float64(most-before)/(1<<20))
 }
 
@@ -208,7 +208,7 @@ func waitForAttempts(t *testing.T, server *testserver.Server, key string, n int)
 		select {
 		case <-looks.C:
 		case <-tooLong:
-			t.Fatalf("of %d deliveries %d were tried: %+v", n, done, all)
+			t.Fatalf("of %d deliveries %d were attempted: %+v", n, done, all)
 		}
 	}
 }

@@ -70,7 +70,7 @@ func waitForWebhook(t *testing.T, server *testserver.Server, key, what string, s
 		select {
 		case <-looks.C:
 		case <-tooLong:
-			t.Fatalf("waited for %s: %+v", what, now)
+			t.Fatalf("timed out waiting for %s: %+v", what, now)
 		}
 	}
 }
@@ -106,37 +106,37 @@ func TestKill_redelivery(t *testing.T) {
 			t.Fatal(err)
 		}
 		if data.RedeliverWebhooks.HasNextPage {
-			t.Error("there is more")
+			t.Error("more than one page")
 		}
 		return data.RedeliverWebhooks.RedeliveredCount
 	}
 	const key = "the night of the outage"
 	if n := redeliver("Idempotency-Key", key); n != many {
-		t.Errorf("%d are sent again, want %d", n, many)
+		t.Errorf("%d are redelivered, want %d", n, many)
 	}
 	<-some
 	server.Kill()
 	server.Restart()
 	if n := redeliver("Idempotency-Key", key); n != many {
-		t.Errorf("asked again, %d are sent again, want the answer of before", n)
+		t.Errorf("the retry redelivers %d, want the first response", n)
 	}
 	if n := redeliver(); n != 0 {
-		t.Errorf("%d more are sent again while all are under way or delivered", n)
+		t.Errorf("%d more are redelivered while all are pending or delivered", n)
 	}
 	waitForWebhook(t, server, agent.Key, "all to be delivered", func(v webhookView) bool { return v.PendingCount == 0 && v.FailedCount == 0 })
 	if n := redeliver(); n != 0 {
-		t.Errorf("%d are left to be sent again", n)
+		t.Errorf("%d can still be redelivered", n)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.attempts) != many {
-		t.Errorf("%d deliveries came, want %d", len(k.attempts), many)
+		t.Errorf("%d deliveries arrived, want %d", len(k.attempts), many)
 	}
 	twice := 0
 	for _, tries := range k.attempts {
 		twice += tries - 1
 	}
-	t.Logf("%d came twice, which were cut off between the answer and its record", twice)
+	t.Logf("%d arrived twice: the server was killed before it recorded the response", twice)
 }
 
 // TestKill_suspendedWebhook: a suspension, its reason and pending deliveries survive a
@@ -166,14 +166,14 @@ func TestKill_suspendedWebhook(t *testing.T) {
 	first := accept()
 	suspended := waitForWebhook(t, server, owner.Key, "the suspension", func(v webhookView) bool { return v.Status == "SUSPENDED" })
 	if suspended.SuspendedReason != "GONE" || suspended.SuspendedAt == nil || len(suspended.Events) != 3 {
-		t.Errorf("suspended it is %+v", suspended)
+		t.Errorf("the suspended webhook is %+v", suspended)
 	}
 	server.Kill()
 	server.Restart()
 	accept()
 	after := waitForWebhook(t, server, owner.Key, "what is due", func(v webhookView) bool { return v.FailedCount == 2 })
 	if after.Status != "SUSPENDED" || !after.SuspendedAt.Equal(*suspended.SuspendedAt) || len(after.Events) != 3 {
-		t.Errorf("after the kill it is %+v", after)
+		t.Errorf("after the kill the webhook is %+v", after)
 	}
 	receiver.next(t)
 	mu.Lock()
@@ -183,18 +183,18 @@ func TestKill_suspendedWebhook(t *testing.T) {
 	var pinged struct{ PingWebhook struct{ Delivered bool } }
 	mustQuery(t, server, owner.Key, `mutation { pingWebhook { delivered } }`, nil, &pinged)
 	if one := receiver.next(t); !pinged.PingWebhook.Delivered || one.header.Get("X-AgentMarket-Event") != "ping" {
-		t.Errorf("pinged: %+v, %+v", pinged, one)
+		t.Errorf("ping: %+v, %+v", pinged, one)
 	}
 	mustQuery(t, server, owner.Key, `mutation { resumeWebhook { webhook { status } } }`, nil, new(struct{}))
 	mustQuery(t, server, owner.Key, `mutation { redeliverWebhooks(input: {since: "2020-01-01T00:00:00Z"}) { redeliveredCount } }`, nil, new(struct{}))
 	for range 2 {
 		if one := receiver.next(t); one.header.Get("X-AgentMarket-Event") != "task.assigned" {
-			t.Errorf("what was due is %+v", one)
+			t.Errorf("the pending delivery is %+v", one)
 		}
 	}
 	mustQuery(t, server, worker.Key, `mutation($id: ID!) { completeTask(input: {taskId: $id, result: "done"}) { task { id } } }`, map[string]any{"id": first.ID}, new(struct{}))
 	if one := receiver.next(t); one.header.Get("X-AgentMarket-Event") != "task.completed" {
-		t.Errorf("the next is %+v", one)
+		t.Errorf("the next delivery is %+v", one)
 	}
 	waitForWebhook(t, server, owner.Key, "all to be delivered", func(v webhookView) bool { return v.PendingCount == 0 && v.FailedCount == 0 })
 	server.Stop()

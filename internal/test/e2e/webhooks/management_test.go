@@ -39,18 +39,18 @@ func TestRecipients(t *testing.T) {
 	}
 	slices.Sort(told)
 	if !slices.Equal(told, []string{"/both", "/capital", "/one"}) {
-		t.Errorf("told are %v", told)
+		t.Errorf("notified: %v", told)
 	}
 	for who, agent := range untold { // all deliveries of a task are created before the first is sent
 		if all := listDeliveries(t, server, agent.Key); len(all) != 0 {
-			t.Errorf("%s is told: %+v", who, all)
+			t.Errorf("%s is notified: %+v", who, all)
 		}
 	}
 	mustPostTask(t, server, registerAgent(server, "").Key, "drawing")
 	told = []string{receiver.next(t).path, receiver.next(t).path}
 	slices.Sort(told)
 	if !slices.Equal(told, []string{"/one", "/other"}) {
-		t.Errorf("told of the next are %v", told)
+		t.Errorf("notified of the next task: %v", told)
 	}
 }
 
@@ -83,7 +83,7 @@ func TestRotateSecret(t *testing.T) {
 func checkSignatures(t *testing.T, one delivery, documented string, standard, not []string) {
 	t.Helper()
 	if got := one.header.Get("X-AgentMarket-Signature"); got != "sha256="+hmacHex(documented, one.body) {
-		t.Errorf("the documented signature is not made with %s", documented)
+		t.Errorf("the documented signature does not use %s", documented)
 	}
 	for _, secret := range append(slices.Clone(standard), not...) {
 		library, err := standardwebhooks.NewWebhook(secret)
@@ -91,7 +91,7 @@ func checkSignatures(t *testing.T, one delivery, documented string, standard, no
 			t.Fatal(err)
 		}
 		if err := library.Verify([]byte(one.body), one.header); (err == nil) != slices.Contains(standard, secret) {
-			t.Errorf("with %s the standard signature gives %v", secret, err)
+			t.Errorf("the standard signature with %s: %v", secret, err)
 		}
 	}
 }
@@ -128,15 +128,15 @@ func TestRedeliver(t *testing.T) {
 		}
 		mustQuery(t, server, agent.Key, document, map[string]any{"id": failed.ID}, &data)
 		if data.RedeliverWebhook.Delivery.Status != "PENDING" {
-			t.Errorf("asked for, it is %s", data.RedeliverWebhook.Delivery.Status)
+			t.Errorf("the status of the redelivery is %s", data.RedeliverWebhook.Delivery.Status)
 		}
 		again := receiver.next(t)
 		if again.body != first.body || again.header.Get("X-AgentMarket-Delivery") != failed.ID || again.header.Get("X-AgentMarket-Attempt") != strconv.Itoa(number) {
-			t.Errorf("sent again it differs: %+v", again)
+			t.Errorf("the redelivery differs: %+v", again)
 		}
 		checkSignatures(t, again, secret, []string{secret}, []string{agent.WebhookSecret})
 		if done := waitForOutcome(t, server, agent.Key, task); done.Status != "DELIVERED" || done.AttemptCount != number || done.ResponseStatus != http.StatusOK {
-			t.Errorf("it is %q", done.summary())
+			t.Errorf("got %q", done.summary())
 		}
 	}
 	var data struct{}
@@ -177,7 +177,7 @@ func TestWebhookRoutes(t *testing.T) {
 	shows := func(shown *string, want string) {
 		t.Helper()
 		if shown == nil || *shown != want {
-			t.Errorf("the address is shown as %v, want %s", shown, want)
+			t.Errorf("the URL is %v, want %s", shown, want)
 		}
 	}
 	comesTo := func(path, secret string) {
@@ -185,13 +185,13 @@ func TestWebhookRoutes(t *testing.T) {
 		mustPostTask(t, server, poster.Key, "x")
 		one := receiver.next(t)
 		if one.path != path {
-			t.Errorf("it comes to %s, want %s", one.path, path)
+			t.Errorf("delivered to %s, want %s", one.path, path)
 		}
 		checkSignatures(t, one, secret, []string{secret}, nil)
 	}
 
 	if _, shown := call(http.MethodGet, ""); shown != nil {
-		t.Errorf("before it is set the address is %s", *shown)
+		t.Errorf("before it is set the URL is %s", *shown)
 	}
 	secret, shown := call(http.MethodPut, receiver.url+"/webhooks/agentmarket")
 	shows(shown, "...gentmarket")
@@ -199,19 +199,19 @@ func TestWebhookRoutes(t *testing.T) {
 	again, shown := call(http.MethodPut, receiver.url+"/callback")
 	shows(shown, ".../callback")
 	if again != "" {
-		t.Error("the secret is shown twice")
+		t.Error("the secret is returned twice")
 	}
 	comesTo("/callback", secret)
 	again, shown = call(http.MethodGet, "")
 	shows(shown, ".../callback")
 	if again != "" {
-		t.Error("the secret is shown when it is asked where")
+		t.Error("reading the webhook returns the secret")
 	}
 	if _, shown := call(http.MethodDelete, ""); shown != nil {
-		t.Errorf("removed, the address is %s", *shown)
+		t.Errorf("after removal the URL is %s", *shown)
 	}
 	if _, shown := call(http.MethodGet, ""); shown != nil {
-		t.Errorf("removed, the address is %s", *shown)
+		t.Errorf("after removal the URL is %s", *shown)
 	}
 
 	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {

@@ -70,7 +70,7 @@ func TestPrivateAddress_set(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if n := connections.Load(); n != 0 {
-			t.Errorf("%d connections were made to the private address", n)
+			t.Errorf("%d connections to the private address", n)
 		}
 	})
 }
@@ -91,7 +91,7 @@ func TestPrivateAddress_dial(t *testing.T) {
 	}
 	before := connections.Load()
 	if before < 4 {
-		t.Fatalf("%d connections were made while they were allowed", before)
+		t.Fatalf("%d connections while they were allowed", before)
 	}
 
 	server.Stop()
@@ -100,10 +100,10 @@ func TestPrivateAddress_dial(t *testing.T) {
 	for _, agent := range agents {
 		const want = "FAILED after 2; 1: 0 the address is not public; 2: 0 the address is not public"
 		if done := waitForOutcome(t, server, agent.Key, uncalled); done.summary() != want {
-			t.Errorf("it is %q", done.summary())
+			t.Errorf("got %q", done.summary())
 		}
 	}
 	if now := connections.Load(); now != before {
-		t.Errorf("%d connections were made to the private address", now-before)
+		t.Errorf("%d connections to the private address", now-before)
 	}
 }

@@ -38,19 +38,19 @@ func TestRetry(t *testing.T) {
 
 	<-third
 	if now := listDeliveries(t, server, agent.Key)[0]; now.Status != "PENDING" || now.AttemptCount != 2 || now.LastError == "" || now.NextAttemptAt == nil {
-		t.Errorf("while it is tried a third time it is %+v", now)
+		t.Errorf("during the third attempt: %+v", now)
 	}
 	first := receiver.next(t)
 	for try, one := 1, first; ; one = receiver.next(t) {
 		id := one.header.Get("X-AgentMarket-Delivery")
 		if one.body != first.body || id != first.header.Get("X-AgentMarket-Delivery") || id != one.header.Get("webhook-id") {
-			t.Errorf("try %d differs: %+v", try, one)
+			t.Errorf("attempt %d differs: %+v", try, one)
 		}
 		if number := one.header.Get("X-AgentMarket-Attempt"); number != strconv.Itoa(try) {
-			t.Errorf("try %d says it is attempt %s", try, number)
+			t.Errorf("attempt %d has the number %s", try, number)
 		}
 		if err := standard.Verify([]byte(one.body), one.header); err != nil {
-			t.Errorf("try %d: %v", try, err)
+			t.Errorf("attempt %d: %v", try, err)
 		}
 		if try++; try > 4 {
 			break
@@ -59,10 +59,10 @@ func TestRetry(t *testing.T) {
 	done := waitForOutcome(t, server, agent.Key, task)
 	const want = "DELIVERED after 4; 1: 500 endpoint returned status 500; 2: 0 the connection failed; 3: 0 the request timed out; 4: 200"
 	if done.summary() != want || done.ID != first.header.Get("X-AgentMarket-Delivery") || done.NextAttemptAt != nil {
-		t.Errorf("it is %q, want %q: %+v", done.summary(), want, done)
+		t.Errorf("got %q, want %q: %+v", done.summary(), want, done)
 	}
 	if len(receiver.deliveries) != 0 {
-		t.Error("it goes on after a success")
+		t.Error("it is retried after a success")
 	}
 }
 
@@ -81,7 +81,7 @@ func TestRedirect(t *testing.T) {
 	const want = "FAILED after 5; 1: 301 endpoint returned status 301; redirects are not followed; 2: 302 endpoint returned status 302; redirects are not followed; " +
 		"3: 303 endpoint returned status 303; redirects are not followed; 4: 307 endpoint returned status 307; redirects are not followed; 5: 308 endpoint returned status 308; redirects are not followed"
 	if done := waitForOutcome(t, server, agent.Key, task); done.summary() != want {
-		t.Errorf("it is %q", done.summary())
+		t.Errorf("got %q", done.summary())
 	}
 	if n := connections.Load(); n != 0 {
 		t.Errorf("the redirect was followed %d times", n)

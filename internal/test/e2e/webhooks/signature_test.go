@@ -30,7 +30,7 @@ func TestRequest_documentedFormat(t *testing.T) {
 	one := receiver.next(t)
 
 	if one.method != http.MethodPost || one.path != "/webhooks" {
-		t.Errorf("it is %s %s", one.method, one.path)
+		t.Errorf("got %s %s", one.method, one.path)
 	}
 	filled := strings.NewReplacer("task-uuid", task.ID, "2026-03-13T12:00:00Z", task.CreatedAt[:len("2026-03-13T12:00:00")]+"Z")
 	var want bytes.Buffer
@@ -58,7 +58,7 @@ func TestRequest_documentedFormat(t *testing.T) {
 		"X-Agentmarket-Attempt X-Agentmarket-Delivery X-Agentmarket-Event X-Agentmarket-Signature X-Agentmarket-Timestamp"
 	for name := range one.header {
 		if !slices.Contains(strings.Fields(known), name) {
-			t.Errorf("nobody asked for %s: %q", name, one.header[name])
+			t.Errorf("undocumented header %s: %q", name, one.header[name])
 		}
 	}
 }
@@ -111,11 +111,11 @@ func TestSignature(t *testing.T) {
 			t.Parallel()
 			verdicts := verify(t, all)
 			if len(verdicts) != len(all) || !verdicts[0] {
-				t.Fatalf("of %d, of which the first is right, it takes %v", len(all), verdicts)
+				t.Fatalf("of %d requests, of which the first is valid, it accepts %v", len(all), verdicts)
 			}
 			for i, name := range names {
 				if verdicts[i+1] {
-					t.Errorf("%s is taken", name)
+					t.Errorf("%s is accepted", name)
 				}
 			}
 		})
@@ -140,7 +140,7 @@ func verifiers() map[string]func(*testing.T, []signedRequest) []bool {
 			t.Helper()
 			above, handler, found := strings.Cut(readFile(t, "testdata/documented.mjs"), "// In your handler:\n")
 			if !found {
-				t.Fatal("the documented lines have no handler")
+				t.Fatal("the documented example has no handler")
 			}
 			return verifyInNode(t, above+"async function answer(request) {\n"+handler+"return payload;\n}\n"+
 				"const handle = async (request) => (await answer(request)).event === 'task.posted';\n", all)
