@@ -12,6 +12,8 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/vektah/gqlparser/v2"
 	"github.com/vektah/gqlparser/v2/ast"
+
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // visibilityRow says which callers may see fields of a type.
@@ -146,7 +148,7 @@ func (c *accessFixture) checkVisibility(t *testing.T, row visibilityRow, name, d
 
 func loadSchema(t *testing.T) *ast.Schema {
 	t.Helper()
-	s, err := gqlparser.LoadSchema(&ast.Source{Name: "schema", Input: readFile(t, "../../../schema.graphqls")})
+	s, err := gqlparser.LoadSchema(&ast.Source{Name: "schema", Input: testutil.ReadFile(t, "../../../schema.graphqls")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,11 +321,7 @@ func (c *accessFixture) triggerSentinel(t *testing.T, side rune, document string
 	if by == "" { // the subscription is rejected
 		return "nothing"
 	}
-	var data struct{ PostTask struct{ Task postedTask } }
-	if err := c.Query(by, postTaskMutation, map[string]any{"capability": "x"}, &data); err != nil {
-		t.Fatal(err)
-	}
-	return data.PostTask.Task.ID
+	return c.PostTask(by, "x").ID
 }
 
 // Parts of the events of a suspended and of a resumed webhook.

@@ -42,7 +42,7 @@ func TestBackup(t *testing.T) {
 					return
 				default:
 				}
-				task := mustPostTask(t, server, posters[i].Key, "x")
+				task := server.PostTask(posters[i].Key, "x")
 				mu.Lock()
 				posted = append(posted, task.ID)
 				mu.Unlock()
@@ -76,8 +76,8 @@ func TestBackup(t *testing.T) {
 	posting.Wait()
 	server.Stop()
 
-	restored := testserver.Start(t, "AGENTMARKET_DATABASE="+last, "AGENTMARKET_SECRET_KEY="+strings.TrimSpace(readFile(t, filepath.Join(server.Dir, "agentmarket.db.key"))))
-	mustPostTask(t, restored, posters[0].Key, "x")
+	restored := testserver.Start(t, "AGENTMARKET_DATABASE="+last, "AGENTMARKET_SECRET_KEY="+strings.TrimSpace(testutil.ReadFile(t, filepath.Join(server.Dir, "agentmarket.db.key"))))
+	restored.PostTask(posters[0].Key, "x")
 	if status, text := restored.Do(http.MethodGet, "/api/wallet", posters[0].Key, ""); status != http.StatusOK {
 		t.Errorf("the wallet: %d %s", status, text)
 	}
@@ -118,7 +118,7 @@ func TestBackup_errors(t *testing.T) {
 	if text, code := testserver.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
 		t.Fatalf("backup: exit %d\n%s", code, text)
 	}
-	complete := readFile(t, backup)
+	complete := testutil.ReadFile(t, backup)
 	write := func(name, content string) {
 		t.Helper()
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
@@ -157,7 +157,7 @@ func TestBackup_errors(t *testing.T) {
 			t.Fatalf("%s: left a file behind", row.args)
 		}
 	}
-	if readFile(t, backup) != complete {
+	if testutil.ReadFile(t, backup) != complete {
 		t.Error("the backup was changed")
 	}
 	for _, pattern := range []string{".unfinished-*", "*.lock"} {

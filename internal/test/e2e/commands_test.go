@@ -186,7 +186,7 @@ func TestListen(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=1000")
 	poster, listener := server.Register("Poster", nil), server.Register("Listener", nil)
-	first := mustPostTask(t, server, poster.Key, "x").ID
+	first := server.PostTask(poster.Key, "x").ID
 	lines := startCommand(t, server, listener.Key, "listen", "--json", "--capability", "x", "--after", "0")
 	expectTask := func(want string) {
 		t.Helper()
@@ -199,7 +199,7 @@ func TestListen(t *testing.T) {
 	for range 3 {
 		var posted []string
 		for range 3 {
-			posted = append(posted, mustPostTask(t, server, poster.Key, "x").ID)
+			posted = append(posted, server.PostTask(poster.Key, "x").ID)
 		}
 		server.Kill()
 		server.Restart()
@@ -218,7 +218,7 @@ func TestWorker(t *testing.T) {
 	poster := server.Register("Poster", nil)
 	worker := server.Register("Worker", map[string]any{"capabilities": []string{"x"}})
 	ran := filepath.Join(t.TempDir(), "ran")
-	first := mustPostTask(t, server, poster.Key, "x").ID
+	first := server.PostTask(poster.Key, "x").ID
 	lines := startCommand(t, server, worker.Key, "worker", "--json", "--exec",
 		`echo "$AGENTMARKET_TASK" >> `+ran+`; read words; case "$words" in fail) exit 1 ;; binary) printf '\377' ;; `+
 			`large) head -c 2000000 /dev/zero | tr '\0' x ;; *) printf '%s %s' "$words" "$AGENTMARKET_API_KEY" ;; esac`)
@@ -245,10 +245,10 @@ func TestWorker(t *testing.T) {
 		}
 		failing = append(failing, task.Data.ID)
 	}
-	posted := map[string]bool{mustPostTask(t, server, poster.Key, "x").ID: true}
+	posted := map[string]bool{server.PostTask(poster.Key, "x").ID: true}
 	server.Kill()
 	server.Restart()
-	posted[mustPostTask(t, server, poster.Key, "x").ID] = true
+	posted[server.PostTask(poster.Key, "x").ID] = true
 	for len(posted) > 0 {
 		id := done()
 		if !posted[id] {
@@ -293,7 +293,7 @@ func TestListen_forwardTo(t *testing.T) {
 	t.Cleanup(receiver.Close)
 	server := testserver.Start(t)
 	poster := server.Register("Poster", nil)
-	id := mustPostTask(t, server, poster.Key, "x").ID
+	id := server.PostTask(poster.Key, "x").ID
 	lines := startCommand(t, server, "", "listen", "--after", "0", "--forward-to", receiver.URL+"/hook", "--secret", secret)
 	readLine(t, lines)
 	if got := <-received; !strings.HasPrefix(got, `task.posted {"event":"task.posted","task":{"id":"`+id+`",`) || !strings.HasSuffix(got, `"marketplace_url":"`+server.URL+`"}`) {

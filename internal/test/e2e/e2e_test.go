@@ -5,8 +5,6 @@ package e2e_test
 import (
 	"io"
 	"net/http"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,12 +15,7 @@ import (
 
 func TestMain(m *testing.M) { testserver.Main(m) }
 
-const (
-	quickRetries     = "AGENTMARKET_WEBHOOK_RETRIES=50ms,50ms,50ms,50ms"
-	postTaskMutation = `mutation($capability: String!) {
-		postTask(input: {title: "Summarize this paper", description: "Full text...", budget: 25, requiredCapabilities: [$capability]}) { task { id createdAt } }
-	}`
-)
+const quickRetries = "AGENTMARKET_WEBHOOK_RETRIES=50ms,50ms,50ms,50ms"
 
 // storeSettings returns the database settings of a server for the engine under test.
 func storeSettings(t *testing.T) []string {
@@ -66,36 +59,4 @@ func nextDelivery(t *testing.T, deliveries <-chan delivery) delivery {
 		t.Fatal("no delivery arrived")
 		return delivery{}
 	}
-}
-
-type postedTask struct{ ID, CreatedAt string }
-
-func mustPostTask(t *testing.T, server *testserver.Server, key, capability string) postedTask {
-	t.Helper()
-	var data struct{ PostTask struct{ Task postedTask } }
-	if err := server.Query(key, postTaskMutation, map[string]any{"capability": capability}, &data); err != nil {
-		t.Fatal(err)
-	}
-	return data.PostTask.Task
-}
-
-func readFile(t *testing.T, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-// readmeCode returns the first code block of a language in a section of README.md.
-func readmeCode(t *testing.T, title, kind string) string {
-	t.Helper()
-	_, section, found := strings.Cut(readFile(t, "../../../README.md"), "## "+title+"\n")
-	_, code, begins := strings.Cut(section, "```"+kind+"\n")
-	code, _, ends := strings.Cut(code, "```")
-	if !found || !begins || !ends {
-		t.Fatalf("README.md has no %s under %q", kind, title)
-	}
-	return code
 }

@@ -10,6 +10,7 @@ import (
 
 	"agentmarket.space/server/internal/cli"
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // invalidCall is a valid command line that cannot be executed.
@@ -165,7 +166,7 @@ func fileDigests(t *testing.T, folder string) map[string][sha256.Size]byte {
 	found := map[string][sha256.Size]byte{}
 	for _, entry := range entries {
 		if !strings.HasSuffix(entry.Name(), ".lock") {
-			found[entry.Name()] = sha256.Sum256([]byte(readFile(t, filepath.Join(folder, entry.Name()))))
+			found[entry.Name()] = sha256.Sum256([]byte(testutil.ReadFile(t, filepath.Join(folder, entry.Name()))))
 		}
 	}
 	return found

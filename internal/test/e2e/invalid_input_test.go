@@ -29,8 +29,8 @@ func TestInvalidInput(t *testing.T) {
 	server := testserver.Start(t, fmt.Sprintf("AGENTMARKET_STARTING_CREDITS=%d", hugeCredits))
 	sender := server.Register("Sender", nil)
 	victim := server.Register("Victim", nil)
-	task := mustPostTask(t, server, victim.Key, "work").ID
-	other := mustPostTask(t, server, sender.Key, "work").ID
+	task := server.PostTask(victim.Key, "work").ID
+	other := server.PostTask(sender.Key, "work").ID
 	if status, text := server.Do(http.MethodPost, "/api/tasks/"+task+"/accept", sender.Key, ""); status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestQuickStart runs the documented commands unchanged: curl reaches your-domain.com
@@ -29,7 +30,7 @@ func TestQuickStart(t *testing.T) {
 // place of the documented ones.
 func TestReadme(t *testing.T) {
 	t.Parallel()
-	section := strings.ReplaceAll(readmeCode(t, "Quick start", "sh"), "http://127.0.0.1:8080", "https://your-domain.com")
+	section := strings.ReplaceAll(testutil.CodeBlock(t, "../../../README.md", "Quick start", "sh"), "http://127.0.0.1:8080", "https://your-domain.com")
 	files := map[string]string{}
 	for i, name := range []string{"register.sh", "browse.sh", "accept.sh", "complete.sh", "execute.sh"} {
 		begins, ends := fmt.Sprintf("# %d. ", i+1), fmt.Sprintf("# %d. ", i+2)

@@ -16,6 +16,7 @@ import (
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -31,7 +32,7 @@ func TestRekey(t *testing.T) {
 	poster := server.Register("Poster", nil)
 	signed := func() {
 		t.Helper()
-		mustPostTask(t, server, poster.Key, "x")
+		server.PostTask(poster.Key, "x")
 		one := nextDelivery(t, got)
 		mac := hmac.New(sha256.New, []byte(agent.WebhookSecret))
 		_, _ = mac.Write([]byte(one.body))
@@ -42,22 +43,22 @@ func TestRekey(t *testing.T) {
 	signed()
 	server.Stop()
 	path := filepath.Join(server.Dir, "agentmarket.db")
-	oldKey := strings.TrimSpace(readFile(t, path+".key"))
+	oldKey := strings.TrimSpace(testutil.ReadFile(t, path+".key"))
 	createSecrets(t, path, oldKey)
 	backup := filepath.Join(t.TempDir(), "agentmarket.db")
 	if text, code := testserver.Run(t, server.Dir, "backup", "--to", backup); code != 0 {
 		t.Fatal(text)
 	}
 	for pages := 1; ; pages++ {
-		if runRekey(t, server.Dir, pages) || readFile(t, path+".key") != oldKey+"\n" { // it was not killed in time
+		if runRekey(t, server.Dir, pages) || testutil.ReadFile(t, path+".key") != oldKey+"\n" { // it was not killed in time
 			break
 		}
 		server.Restart()
 		signed()
 		server.Stop()
 	}
-	newKey := strings.TrimSpace(readFile(t, path+".key"))
-	if kept, _ := filepath.Glob(path + ".key.until-*"); len(kept) != 1 || strings.TrimSpace(readFile(t, kept[0])) != oldKey || newKey == oldKey {
+	newKey := strings.TrimSpace(testutil.ReadFile(t, path+".key"))
+	if kept, _ := filepath.Glob(path + ".key.until-*"); len(kept) != 1 || strings.TrimSpace(testutil.ReadFile(t, kept[0])) != oldKey || newKey == oldKey {
 		t.Errorf("the old key is in %v", kept)
 	}
 	checkEncryptedWith(t, path, newKey)
@@ -191,7 +192,7 @@ func TestRekey_errors(t *testing.T) {
 	if files, err := os.ReadDir(server.Dir); err != nil || len(files) > 3 { // the database, its key and its lock
 		t.Errorf("remaining files: %v (%v)", files, err)
 	}
-	oldKey := strings.TrimSpace(readFile(t, filepath.Join(server.Dir, "agentmarket.db.key")))
+	oldKey := strings.TrimSpace(testutil.ReadFile(t, filepath.Join(server.Dir, "agentmarket.db.key")))
 	if text, code := testserver.Run(t, server.Dir, "rekey", "--secret-key=another secret key", "--old-secret-key="+oldKey); code != 0 {
 		t.Errorf("with the right keys: exit %d, %s", code, text)
 	}

@@ -34,7 +34,7 @@ func TestSecretLeaks(t *testing.T) {
 	prompted := server.Register("Prompted", map[string]any{"systemPrompt": "You are prompted.", "pricePerTask": 2})
 	poster := server.Register("Poster", nil)
 	server.Register("Agent", reach, "Idempotency-Key", "a key that is long enough") // an idempotent replay
-	mustPostTask(t, server, poster.Key, "x")
+	server.PostTask(poster.Key, "x")
 	for _, hired := range []string{agent.ID, prompted.ID} {
 		server.Do(http.MethodPost, "/api/execute", poster.Key, fmt.Sprintf(`{"agent_id":%q,"task_description":"D","budget":2}`, hired))
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestStart_errors: a start that cannot work ends with one line that says why, and changes
@@ -49,7 +50,7 @@ func TestStart_damagedDatabase(t *testing.T) {
 	server := testserver.Start(t)
 	server.Register("Agent", nil)
 	server.Stop()
-	valid := readFile(t, filepath.Join(server.Dir, "agentmarket.db"))
+	valid := testutil.ReadFile(t, filepath.Join(server.Dir, "agentmarket.db"))
 	for name, row := range map[string]struct{ content, wantMessage string }{
 		"not a database":     {strings.Repeat("not a database. ", 1000), "not a database"},
 		"truncated":          {valid[:len(valid)/2], "malformed"},
@@ -64,7 +65,7 @@ func TestStart_damagedDatabase(t *testing.T) {
 			}
 			testserver.ExpectExit(t, 1, row.wantMessage, "--addr=127.0.0.1:0", "--database="+file)
 			testserver.ExpectExit(t, 1, "agentmarket: ", "verify", "--database="+file)
-			if readFile(t, file) != row.content {
+			if testutil.ReadFile(t, file) != row.content {
 				t.Error("the file was changed")
 			}
 		})

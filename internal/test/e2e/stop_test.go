@@ -45,7 +45,7 @@ func TestStop(t *testing.T) {
 		response <- text
 	}()
 	testutil.Receive(t, "the hire to reach its endpoint", hired)
-	task := mustPostTask(t, server, poster.Key, "x")
+	task := server.PostTask(poster.Key, "x")
 	server.Terminate()
 
 	if _, _, err := socket.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseGoingAway) {

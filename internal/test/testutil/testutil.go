@@ -3,6 +3,7 @@ package testutil
 
 import (
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -64,4 +65,28 @@ func Receive[T any](tb testing.TB, what string, ch <-chan T) T {
 		tb.Fatalf("timed out after %s waiting for %s", Timeout, what)
 		panic("unreachable")
 	}
+}
+
+// ReadFile returns the contents of a file.
+func ReadFile(tb testing.TB, name string) string {
+	tb.Helper()
+	text, err := os.ReadFile(name)
+	Must(tb, err)
+	return string(text)
+}
+
+// CodeBlock returns the first code block of a language in a Markdown file, below a heading of
+// level two unless that is "".
+func CodeBlock(tb testing.TB, file, heading, language string) string {
+	tb.Helper()
+	text, found := ReadFile(tb, file), true
+	if heading != "" {
+		_, text, found = strings.Cut(text, "## "+heading+"\n")
+	}
+	_, text, begins := strings.Cut(text, "```"+language+"\n")
+	code, _, ends := strings.Cut(text, "```")
+	if !found || !begins || !ends {
+		tb.Fatalf("%s has no %s code below %q", file, language, heading)
+	}
+	return code
 }

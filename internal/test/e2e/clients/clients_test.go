@@ -99,8 +99,6 @@ func nextLine[T any](t *testing.T, p nodeProcess) (line T) {
 
 // postTask posts a task. Posting the same title again is a retry.
 func postTask(server *testserver.Server, key, title string, budget int, capabilities ...string) error {
-	const document = `mutation($input: PostTaskInput!) { postTask(input: $input) { task { id } } }`
-	input := map[string]any{"title": title, "description": "Listen.", "budget": budget, "requiredCapabilities": capabilities}
-	var data struct{}
-	return server.Query(key, document, map[string]any{"input": input}, &data, "Idempotency-Key", title)
+	_, err := server.PostTaskInput(key, map[string]any{"title": title, "description": "Listen.", "budget": budget, "requiredCapabilities": capabilities}, "Idempotency-Key", title)
+	return err
 }

@@ -2,7 +2,6 @@ package clients_test
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,7 +21,7 @@ func TestReadme(t *testing.T) {
 	agent := server.Register("Listener", map[string]any{"capabilities": []string{"listening"}})
 	poster := server.Register("Poster", nil)
 	const documented = "ws://127.0.0.1:8080/"
-	code := readmeCode(t, "Listen", "js")
+	code := testutil.CodeBlock(t, "../../../../README.md", "Listen", "js")
 	if !strings.Contains(code, documented) {
 		t.Fatalf("README.md does not connect to %s", documented)
 	}
@@ -82,20 +81,4 @@ func TestReadme(t *testing.T) {
 	case <-time.After(testutil.Timeout):
 		t.Error("with a wrong key it keeps running")
 	}
-}
-
-// readmeCode is the first code of a kind in a section of README.md.
-func readmeCode(t *testing.T, section, kind string) string {
-	t.Helper()
-	text, err := os.ReadFile("../../../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(text), "## "+section+"\n")
-	_, code, begins := strings.Cut(rest, "```"+kind+"\n")
-	code, _, ends := strings.Cut(code, "```")
-	if !found || !begins || !ends {
-		t.Fatalf("README.md has no %s under %q", kind, section)
-	}
-	return code
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // copyClient copies clients/typescript with its packages and the schema, in the layout of
@@ -76,7 +77,7 @@ func TestTypescript_types(t *testing.T) {
 func TestTypescript(t *testing.T) {
 	t.Parallel()
 	dir := copyClient(t)
-	shown := strings.ReplaceAll(codeBlock(t, "../../../../clients/typescript/README.md", "ts"), `"agentmarket-client"`, `"../src/index.js"`)
+	shown := strings.ReplaceAll(testutil.CodeBlock(t, "../../../../clients/typescript/README.md", "", "ts"), `"agentmarket-client"`, `"../src/index.js"`)
 	if err := os.WriteFile(filepath.Join(dir, "test", "readme.ts"), []byte(shown), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -132,16 +133,4 @@ func checkReconnect(t *testing.T, server *testserver.Server, dir string) {
 			t.Fatalf("received %q, want %q (%v)", lines.Text(), want, lines.Err())
 		}
 	}
-}
-
-// codeBlock is the first code of a kind in a file.
-func codeBlock(t *testing.T, file, kind string) string {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	_, rest, begins := strings.Cut(string(text), "```"+kind+"\n")
-	shown, _, ends := strings.Cut(rest, "```")
-	if err != nil || !begins || !ends {
-		t.Fatalf("%s has no %s (%v)", file, kind, err)
-	}
-	return shown
 }

@@ -147,17 +147,10 @@ func (s runningExample) listenAddress(t *testing.T) string {
 	return found[1]
 }
 
-// mustPostTask posts a task for 25 credits that asks for the capability "shouting".
+// mustPostTask posts a task for 25 credits that requires the capability "shouting".
 func mustPostTask(t *testing.T, server *testserver.Server, key, description string) (id string) {
 	t.Helper()
-	var data struct {
-		PostTask struct{ Task struct{ ID string } }
-	}
-	err := server.Query(key, `mutation($description: String!) {
-		postTask(input: {title: "Shout it", description: $description, budget: 25, requiredCapabilities: ["shouting"]}) { task { id } }
-	}`, map[string]any{"description": description}, &data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data.PostTask.Task.ID
+	task, err := server.PostTaskInput(key, map[string]any{"title": "Shout it", "description": description, "requiredCapabilities": []string{"shouting"}})
+	testutil.Must(t, err)
+	return task.ID
 }

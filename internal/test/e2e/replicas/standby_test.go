@@ -20,9 +20,8 @@ func TestStandby_unavailable(t *testing.T) {
 	server := testserver.Start(t, replicaSettings(primary.Address(), "", nil)...)
 	poster := server.Register("poster", nil)
 	post := func() error {
-		var ignored any
-		return server.Query(poster.Key, `mutation { postTask(input: {title: "T", description: "D", budget: 2, requiredCapabilities: ["x"]}) { task { id } } }`,
-			nil, &ignored, "Idempotency-Key", "the same")
+		_, err := server.PostTaskInput(poster.Key, map[string]any{"budget": budget}, "Idempotency-Key", "the same")
+		return err
 	}
 	testutil.Must(t, standby.Stop(localserver.FastShutdown))
 	for range 2 {

@@ -30,7 +30,7 @@ func TestDeadReplica_webhook(t *testing.T) {
 	dies := testserver.Start(t, replicaSettings(address, services.NATSURL(), env)...)
 	dies.Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": url})
 	poster := dies.Register("poster", nil)
-	mustPostTask(t, dies, poster)
+	dies.PostTask(poster.Key, "x")
 	first := <-came
 	survives := testserver.Start(t, replicaSettings(address, services.NATSURL(), env)...)
 	dies.Kill()
@@ -61,7 +61,7 @@ func TestWebhooks_deliveredOnce(t *testing.T) {
 	}
 	poster := servers[0].Register("poster", nil)
 	for i := range posts {
-		mustPostTask(t, servers[i%3], poster)
+		servers[i%3].PostTask(poster.Key, "x")
 	}
 	testutil.Eventually(t, "every job to be done", func() bool { return unfinishedJobs(t, address) == 0 })
 	if hooks.requestCount() != posts*receivers || len(hooks.duplicates()) > 0 || len(hooks.tasks) != posts {

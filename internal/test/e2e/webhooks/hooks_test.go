@@ -71,19 +71,6 @@ func registerAgent(server *testserver.Server, url string, capabilities ...string
 	return server.Register("Agent", more)
 }
 
-type task struct{ ID, CreatedAt string }
-
-// mustPostTask posts the documented task.
-func mustPostTask(t *testing.T, server *testserver.Server, key string, capabilities ...string) task {
-	t.Helper()
-	const document = `mutation($words: [String!]!) {
-		postTask(input: {title: "Summarize this paper", description: "Full text...", budget: 25, requiredCapabilities: $words}) { task { id createdAt } }
-	}`
-	var data struct{ PostTask struct{ Task task } }
-	mustQuery(t, server, key, document, map[string]any{"words": capabilities}, &data)
-	return data.PostTask.Task
-}
-
 // mustQuery runs an operation that must succeed.
 func mustQuery(t *testing.T, server *testserver.Server, key, document string, variables map[string]any, data any) {
 	t.Helper()
@@ -99,7 +86,7 @@ type deliveryRecord struct {
 	ResponseStatus int
 	LastError      string
 	NextAttemptAt  *time.Time
-	Task           task
+	Task           testserver.Task
 	Attempts       []struct {
 		Number         int
 		ResponseStatus int
@@ -125,7 +112,7 @@ func listDeliveries(t *testing.T, server *testserver.Server, key string) []deliv
 }
 
 // waitForOutcome waits until the delivery of a task has ended.
-func waitForOutcome(t *testing.T, server *testserver.Server, key string, of task) deliveryRecord {
+func waitForOutcome(t *testing.T, server *testserver.Server, key string, of testserver.Task) deliveryRecord {
 	t.Helper()
 	looks := time.NewTicker(10 * time.Millisecond)
 	defer looks.Stop()

@@ -91,20 +91,20 @@ func TestHostileReceivers(t *testing.T) {
 	}
 	well := registerAgent(server, receiver+"/well", "well")
 	poster := registerAgent(server, "")
-	mustPostTask(t, server, poster.Key, "well") // once, so that caches and pools are warm before memory is measured
+	server.PostTask(poster.Key, "well") // once, so that caches and pools are warm before memory is measured
 	waitForAttempts(t, server, well.Key, 1)
 	<-told
 	before, _ := server.MemoryUsage()
 
 	const rounds = 4
 	for range rounds {
-		mustPostTask(t, server, poster.Key, "hostile")
+		server.PostTask(poster.Key, "hostile")
 	}
 	for seen := map[string]bool{}; len(seen) < len(hostile); {
 		seen[<-told] = true
 	}
 	began := time.Now()
-	mustPostTask(t, server, poster.Key, "well")
+	server.PostTask(poster.Key, "well")
 	for path := ""; path != "/well"; {
 		select {
 		case path = <-told:

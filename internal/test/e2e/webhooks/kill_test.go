@@ -88,7 +88,7 @@ func TestKill_redelivery(t *testing.T) {
 	poster := registerAgent(server, "")
 	const many = 60
 	for range many {
-		mustPostTask(t, server, poster.Key, "x")
+		server.PostTask(poster.Key, "x")
 	}
 	waitForWebhook(t, server, agent.Key, "all to fail", func(v webhookView) bool { return v.FailedCount == many })
 	k.setHealthy()
@@ -157,9 +157,9 @@ func TestKill_suspendedWebhook(t *testing.T) {
 	worker := registerAgent(server, "")
 	mustQuery(t, server, owner.Key, `mutation($url: URL!) { setWebhook(input: {url: $url, events: [TASK_ASSIGNED, TASK_COMPLETED]}) { secret } }`,
 		map[string]any{"url": receiver.url}, new(struct{}))
-	accept := func() task {
+	accept := func() testserver.Task {
 		t.Helper()
-		posted := mustPostTask(t, server, owner.Key, "x")
+		posted := server.PostTask(owner.Key, "x")
 		mustQuery(t, server, worker.Key, `mutation($id: ID!) { acceptTask(input: {taskId: $id}) { task { id } } }`, map[string]any{"id": posted.ID}, new(struct{}))
 		return posted
 	}

@@ -32,7 +32,7 @@ func TestRecipients(t *testing.T) {
 		"one that can do part of it": at("/part", "resear"),
 		"one that can do nothing":    at("/nothing"),
 	}
-	mustPostTask(t, server, untold["the poster"].Key, "research", "summarization")
+	server.PostTask(untold["the poster"].Key, "research", "summarization")
 	var told []string
 	for range 3 {
 		told = append(told, receiver.next(t).path)
@@ -46,7 +46,7 @@ func TestRecipients(t *testing.T) {
 			t.Errorf("%s is notified: %+v", who, all)
 		}
 	}
-	mustPostTask(t, server, registerAgent(server, "").Key, "drawing")
+	server.PostTask(registerAgent(server, "").Key, "drawing")
 	told = []string{receiver.next(t).path, receiver.next(t).path}
 	slices.Sort(told)
 	if !slices.Equal(told, []string{"/one", "/other"}) {
@@ -71,10 +71,10 @@ func TestRotateSecret(t *testing.T) {
 	}
 	first := agent.WebhookSecret
 	second := rotate(`{}`)
-	mustPostTask(t, server, poster.Key, "x")
+	server.PostTask(poster.Key, "x")
 	checkSignatures(t, receiver.next(t), first, []string{first, second}, nil)
 	third := rotate(`{overlapMinutes: 0}`)
-	mustPostTask(t, server, poster.Key, "x")
+	server.PostTask(poster.Key, "x")
 	checkSignatures(t, receiver.next(t), third, []string{third}, []string{first, second})
 }
 
@@ -109,7 +109,7 @@ func TestRedeliver(t *testing.T) {
 	})
 	server := testserver.Start(t, append(receiver.env, "AGENTMARKET_WEBHOOK_RETRIES=10ms")...)
 	agent := registerAgent(server, receiver.url, "x")
-	task := mustPostTask(t, server, registerAgent(server, "").Key, "x")
+	task := server.PostTask(registerAgent(server, "").Key, "x")
 	first := receiver.next(t)
 	receiver.next(t)
 	failed := waitForOutcome(t, server, agent.Key, task)
@@ -182,7 +182,7 @@ func TestWebhookRoutes(t *testing.T) {
 	}
 	comesTo := func(path, secret string) {
 		t.Helper()
-		mustPostTask(t, server, poster.Key, "x")
+		server.PostTask(poster.Key, "x")
 		one := receiver.next(t)
 		if one.path != path {
 			t.Errorf("delivered to %s, want %s", one.path, path)

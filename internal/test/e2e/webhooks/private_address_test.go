@@ -85,7 +85,7 @@ func TestPrivateAddress_dial(t *testing.T) {
 	server := testserver.Start(t, "AGENTMARKET_ALLOW_NETWORKS=127.0.0.0/8,::1/128", "AGENTMARKET_ALLOW_PORTS="+port, "AGENTMARKET_WEBHOOK_RETRIES=10ms")
 	agents := []testserver.Agent{registerAgent(server, named, "x"), registerAgent(server, local, "x")}
 	poster := registerAgent(server, "")
-	called := mustPostTask(t, server, poster.Key, "x")
+	called := server.PostTask(poster.Key, "x")
 	for _, agent := range agents {
 		waitForOutcome(t, server, agent.Key, called)
 	}
@@ -96,7 +96,7 @@ func TestPrivateAddress_dial(t *testing.T) {
 
 	server.Stop()
 	server.Restart("AGENTMARKET_ALLOW_NETWORKS=")
-	uncalled := mustPostTask(t, server, poster.Key, "x")
+	uncalled := server.PostTask(poster.Key, "x")
 	for _, agent := range agents {
 		const want = "FAILED after 2; 1: 0 the address is not public; 2: 0 the address is not public"
 		if done := waitForOutcome(t, server, agent.Key, uncalled); done.summary() != want {

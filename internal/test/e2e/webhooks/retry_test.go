@@ -34,7 +34,7 @@ func TestRetry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	task := mustPostTask(t, server, registerAgent(server, "").Key, "x")
+	task := server.PostTask(registerAgent(server, "").Key, "x")
 
 	<-third
 	if now := listDeliveries(t, server, agent.Key)[0]; now.Status != "PENDING" || now.AttemptCount != 2 || now.LastError == "" || now.NextAttemptAt == nil {

@@ -18,6 +18,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestRequest_documentedFormat checks the documented method, headers and body.
@@ -26,7 +27,7 @@ func TestRequest_documentedFormat(t *testing.T) {
 	receiver := startReceiver(t, nil)
 	server := testserver.Start(t, append(receiver.env, "AGENTMARKET_MARKETPLACE_URL=https://agentmarket.space")...)
 	agent := registerAgent(server, receiver.url+"/webhooks?of=bot", "research")
-	task := mustPostTask(t, server, registerAgent(server, "").Key, "research", "summarization")
+	task := server.PostTask(registerAgent(server, "").Key, "research", "summarization")
 	one := receiver.next(t)
 
 	if one.method != http.MethodPost || one.path != "/webhooks" {
@@ -34,7 +35,7 @@ func TestRequest_documentedFormat(t *testing.T) {
 	}
 	filled := strings.NewReplacer("task-uuid", task.ID, "2026-03-13T12:00:00Z", task.CreatedAt[:len("2026-03-13T12:00:00")]+"Z")
 	var want bytes.Buffer
-	if err := json.Compact(&want, []byte(filled.Replace(readFile(t, "testdata/documented.json")))); err != nil {
+	if err := json.Compact(&want, []byte(filled.Replace(testutil.ReadFile(t, "testdata/documented.json")))); err != nil {
 		t.Fatal(err)
 	}
 	if one.body != want.String() {
@@ -78,7 +79,7 @@ func TestSignature(t *testing.T) {
 	server := testserver.Start(t, receiver.env...)
 	agent := registerAgent(server, receiver.url, "research")
 	other := registerAgent(server, receiver.url, "drawing")
-	mustPostTask(t, server, registerAgent(server, "").Key, "research")
+	server.PostTask(registerAgent(server, "").Key, "research")
 	one := receiver.next(t)
 
 	genuine := signedRequest{one.body, map[string]string{}, agent.WebhookSecret}
@@ -138,7 +139,7 @@ func verifiers() map[string]func(*testing.T, []signedRequest) []bool {
 	return map[string]func(*testing.T, []signedRequest) []bool{
 		"as documented, in Node": func(t *testing.T, all []signedRequest) []bool {
 			t.Helper()
-			above, handler, found := strings.Cut(readFile(t, "testdata/documented.mjs"), "// In your handler:\n")
+			above, handler, found := strings.Cut(testutil.ReadFile(t, "testdata/documented.mjs"), "// In your handler:\n")
 			if !found {
 				t.Fatal("the documented example has no handler")
 			}
@@ -147,7 +148,7 @@ func verifiers() map[string]func(*testing.T, []signedRequest) []bool {
 		},
 		"as in README.md, in Node": func(t *testing.T, all []signedRequest) []bool {
 			t.Helper()
-			return verifyInNode(t, readmeCode(t, "Verify a webhook", "js")+"const handle = async (request) => "+
+			return verifyInNode(t, testutil.CodeBlock(t, "../../../../README.md", "Verify a webhook", "js")+"const handle = async (request) => "+
 				"verify(await request.text(), process.env.WEBHOOK_SECRET, request.headers.get('X-AgentMarket-Signature'));\n", all)
 		},
 		"in Go": verifyEach(func(r signedRequest) bool {
@@ -183,7 +184,7 @@ func hmacHex(secret, body string) string {
 func verifyInNode(t *testing.T, module string, all []signedRequest) (verdicts []bool) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "verify.mjs")
-	if err := os.WriteFile(file, []byte(module+readFile(t, "testdata/verify.mjs")), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(module+testutil.ReadFile(t, "testdata/verify.mjs")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	given, err := json.Marshal(all)
@@ -200,25 +201,4 @@ func verifyInNode(t *testing.T, module string, all []signedRequest) (verdicts []
 		t.Fatalf("node: %v\n%s", err, out)
 	}
 	return verdicts
-}
-
-// readmeCode is the first code of a kind in a section of README.md.
-func readmeCode(t *testing.T, section, kind string) string {
-	t.Helper()
-	_, rest, found := strings.Cut(readFile(t, "../../../../README.md"), "## "+section+"\n")
-	_, code, begins := strings.Cut(rest, "```"+kind+"\n")
-	code, _, ends := strings.Cut(code, "```")
-	if !found || !begins || !ends {
-		t.Fatalf("README.md has no %s under %q", kind, section)
-	}
-	return code
-}
-
-func readFile(t *testing.T, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
