@@ -129,7 +129,7 @@ func (b *bench) measureStore(ctx context.Context, s store) ([]sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
+	start := time.Now()
 	server, err := launch(ctx, s.serverCommand(b.productBinary))
 	if err != nil {
 		return nil, err
@@ -139,7 +139,7 @@ func (b *bench) measureStore(ctx context.Context, s store) ([]sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	samples := []sample{withCostAsFigure(sample{p50: time.Since(began), cpu: started.cpu})}
+	samples := []sample{withCostAsFigure(sample{p50: time.Since(start), cpu: started.cpu})}
 	m := &market{server: server, target: b.targets().agentMarket, ids: ids}
 	for i := range agents {
 		m.keys = append(m.keys, agentKey(i))

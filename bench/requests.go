@@ -15,26 +15,26 @@ type (
 
 // requestStarter measures requests over b.connections while tasks are posted in the
 // background, so that cached responses are invalidated.
-func (b *bench) requestStarter(e target, of requestsFunc, posts float64) startFunc {
+func (b *bench) requestStarter(e target, requestsOf requestsFunc, posts float64) startFunc {
 	return func(ctx context.Context) (measureFunc, func(), error) {
 		m, err := b.startTarget(ctx, e, openTasks)
 		if err != nil {
 			return nil, nil, err
 		}
-		asked := of(m)
-		if _, err := load.Run(ctx, m.addr, b.connections, asked, &m.stamps, time.Second); err != nil {
+		requests := requestsOf(m)
+		if _, err := load.Run(ctx, m.addr, b.connections, requests, &m.stamps, time.Second); err != nil {
 			m.stop()
 			return nil, nil, err
 		}
 		return func(ctx context.Context) ([]sample, error) {
-			s, err := b.measureRequests(ctx, m, b.connections, asked, m.target.posts(m), posts)
+			s, err := b.measureRequests(ctx, m, b.connections, requests, m.target.posts(m), posts)
 			return []sample{s}, err
 		}, m.stop, nil
 	}
 }
 
 // measureRequests measures requests while others are sent at a rate.
-func (b *bench) measureRequests(ctx context.Context, m *market, connections int, asked, beside []load.Request, perSecond float64) (sample, error) {
+func (b *bench) measureRequests(ctx context.Context, m *market, connections int, requests, beside []load.Request, perSecond float64) (sample, error) {
 	pacing, stop := context.WithCancel(ctx)
 	type pace struct {
 		answered int64
@@ -43,12 +43,12 @@ func (b *bench) measureRequests(ctx context.Context, m *market, connections int,
 	paced := make(chan pace, 1)
 	go func() {
 		const each = 50 // posts a second on a connection, since posts wait for the disk
-		answered, err := load.Pace(pacing, m.addr, 1+int(perSecond)/each, beside, &m.stamps, perSecond)
-		paced <- pace{answered, err}
+		responses, err := load.Pace(pacing, m.addr, 1+int(perSecond)/each, beside, &m.stamps, perSecond)
+		paced <- pace{responses, err}
 	}()
 	var result *load.Result
 	cpu, err := b.measureCPU(m, func() (err error) {
-		result, err = load.Run(ctx, m.addr, connections, asked, &m.stamps, b.duration)
+		result, err = load.Run(ctx, m.addr, connections, requests, &m.stamps, b.duration)
 		return err
 	})
 	stop()

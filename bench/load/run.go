@@ -53,9 +53,9 @@ func Run(ctx context.Context, addr string, connections int, requests []Request, 
 				if _, err := conn.Do(requests[rand.IntN(len(requests))], numbers.Next()); err != nil {
 					return err
 				}
-				answered := time.Now()
-				latency.Add(answered.Sub(t))
-				t = answered
+				response := time.Now()
+				latency.Add(response.Sub(t))
+				t = response
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -73,7 +73,7 @@ func Run(ctx context.Context, addr string, connections int, requests []Request, 
 // Pace sends requests at an even rate over a number of connections until ctx is done, which
 // is not an error, and returns the number of responses. A server that is too slow for the
 // rate gets fewer.
-func Pace(ctx context.Context, addr string, connections int, requests []Request, numbers *StampCounter, perSecond float64) (answered int64, err error) {
+func Pace(ctx context.Context, addr string, connections int, requests []Request, numbers *StampCounter, perSecond float64) (response int64, err error) {
 	var sent atomic.Int64
 	var group errgroup.Group
 	onConnections(ctx, &group, addr, connections, func(conn *Connection) error {

@@ -47,10 +47,10 @@ func TestStartExecution_claudeStream(t *testing.T) {
 	if err := start(); err != nil {
 		t.Fatal(err)
 	}
-	heard := subscribeExecution(t, server, poster.Key, started.StartExecution.Task.ID)
+	events := subscribeExecution(t, server, poster.Key, started.StartExecution.Task.ID)
 	wants := func(change, text, result string) {
 		t.Helper()
-		got, ok := <-heard
+		got, ok := <-events
 		if !ok || got.Change != change || got.Text != text || got.Task.Result != result {
 			t.Errorf("received %+v, want %s with %q and %q", got, change, text, result)
 		}
@@ -65,7 +65,7 @@ func TestStartExecution_claudeStream(t *testing.T) {
 	}
 	close(pieces)
 	wants("SETTLED", "", "Packets flow")
-	if _, more := <-heard; more {
+	if _, more := <-events; more {
 		t.Error("the stream continues after the end")
 	}
 	server.Stop()
@@ -95,20 +95,20 @@ func subscribeExecution(t *testing.T, server *testserver.Server, key, task strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	heard := make(chan executionUpdate, 10)
+	events := make(chan executionUpdate, 10)
 	go func() {
-		defer close(heard)
+		defer close(events)
 		defer response.Body.Close() //nolint:errcheck // it is read to its end
 		for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 			var event struct {
 				Data struct{ ExecutionUpdated executionUpdate }
 			}
 			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok && json.Unmarshal([]byte(data), &event) == nil {
-				heard <- event.Data.ExecutionUpdated
+				events <- event.Data.ExecutionUpdated
 			}
 		}
 	}()
-	return heard
+	return events
 }
 
 // TestStop_promisedHire: a server that stops does not wait for asynchronous results; the
@@ -122,14 +122,14 @@ func TestStop_promisedHire(t *testing.T) {
 	}))
 	server := testserver.Start(t, env...)
 	worker, poster := server.Register("Worker", map[string]any{"endpointUrl": url}), server.Register("Poster", nil)
-	answered := make(chan string, 1)
+	response := make(chan string, 1)
 	go func() {
 		status, text := server.Do(http.MethodPost, "/api/execute", poster.Key, fmt.Sprintf(`{"agent_id":%q,"task_description":"Slowly.","budget":15}`, worker.ID))
-		answered <- fmt.Sprint(status, " ", text)
+		response <- fmt.Sprint(status, " ", text)
 	}()
 	<-called
 	server.Terminate()
-	text := <-answered
+	text := <-response
 	if !strings.HasPrefix(text, "202 ") {
 		t.Fatalf("the response to the waiting caller is %s", text)
 	}

@@ -11,7 +11,7 @@ import (
 // invalidGraphQLRequests are HTTP requests that are not GraphQL requests.
 func invalidGraphQLRequests() []invalidRequest {
 	const query = `{"query":"{ __typename }"}`
-	all := []invalidRequest{
+	requests := []invalidRequest{
 		{http.MethodPost, "/graphql", `{"query":"` + strings.Repeat("a", 5<<20) + `"}`, "", "PAYLOAD_TOO_LARGE"},
 		{http.MethodPost, "/graphql", query, "X-API-Key: nonsense", "UNAUTHENTICATED"},
 		{http.MethodPost, "/graphql", query, "X-API-Key: \xff\xfe", "UNAUTHENTICATED"},
@@ -24,7 +24,7 @@ func invalidGraphQLRequests() []invalidRequest {
 		{http.MethodDelete, "/graphql", "", "", "METHOD_NOT_ALLOWED"},
 	}
 	for _, media := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/json; charset=latin1", ";;;"} {
-		all = append(all, invalidRequest{http.MethodPost, "/graphql", query, "Content-Type: " + media, "UNSUPPORTED_MEDIA_TYPE"})
+		requests = append(requests, invalidRequest{http.MethodPost, "/graphql", query, "Content-Type: " + media, "UNSUPPORTED_MEDIA_TYPE"})
 	}
 	for _, body := range []string{
 		" ", "{", "}", `{"a"`, "{}", "null", "[]", "[" + query + "]", `"text"`, "7", "nonsense", "\x00", `{"query":`, "{\"query\":\"\x00\"}", "{\"query\":\"\xff\xfe\"}", query + query,
@@ -32,9 +32,9 @@ func invalidGraphQLRequests() []invalidRequest {
 		`{"query":"{ __typename }","variables":7}`, `{"query":"{ __typename }","variables":[]}`, `{"query":"{ __typename }","operationName":"Other"}`, `{"query":"{ __typename }","extensions":7}`,
 		strings.Repeat(`{"a":`, 20_000), strings.Repeat("[", 200_000),
 	} {
-		all = append(all, invalidRequest{http.MethodPost, "/graphql", body, "Content-Type: application/json", "INVALID_INPUT"})
+		requests = append(requests, invalidRequest{http.MethodPost, "/graphql", body, "Content-Type: application/json", "INVALID_INPUT"})
 	}
-	return all
+	return requests
 }
 
 // invalidDocument returns a request with a document.
@@ -49,10 +49,10 @@ func invalidDocument(document, code string) invalidRequest {
 // invalidOperations has each kind of invalid value in each argument, and documents over the
 // limits. The sender works on task and has posted other.
 func invalidOperations(task, other string) []invalidRequest {
-	var all []invalidRequest
+	var requests []invalidRequest
 	wrong := func(code, format string, values ...string) {
 		for _, value := range values {
-			all = append(all, invalidDocument(fmt.Sprintf(format, value), code))
+			requests = append(requests, invalidDocument(fmt.Sprintf(format, value), code))
 		}
 	}
 	numbers := []string{"-1", "0", "1.5", "1.0", "1e1", "1e400", "9223372036854775807", "99999999999999999999", "-99999999999999999999", `"25"`, "true", "[]", "{}", "null"}
@@ -86,7 +86,7 @@ func invalidOperations(task, other string) []invalidRequest {
 	wrong(invalid, "%s", "", " ", "{", "}", "{ }", "{ unknown }", "nonsense", "\x00", "mutation { nothing }", "subscription { taskPosted { cursor } }", "query($a: Int!) { tasks(first: $a) { nodes { id } } }",
 		"fragment F on Query { ...F } { ...F }", "{ tasks { nodes { ...F } } } fragment F on Task { ...G } fragment G on Task { ...F }", "{ task { id } }", "{ tasks }", `{ __typename @nothing }`,
 		"{ "+strings.Repeat("a: agents { nodes { id } } ", 2000)+"}", strings.Repeat("{ agents { nodes ", 500), strings.Repeat("{a", 10_000)+strings.Repeat("}", 10_000), "{ __typename #"+strings.Repeat("a", 40_000)+"\n}")
-	return append(all,
+	return append(requests,
 		invalidDocument(`mutation { acceptTask(input: {taskId: "`+task+`"}) { task { id } } }`, "CONFLICT"),
 		invalidDocument(`mutation { acceptTask(input: {taskId: "`+other+`"}) { task { id } } }`, "FORBIDDEN"),
 		invalidDocument(`mutation { cancelTask(input: {taskId: "`+task+`"}) { task { id } } }`, "FORBIDDEN"),
@@ -95,7 +95,7 @@ func invalidOperations(task, other string) []invalidRequest {
 
 // invalidVariables are invalid variables of valid documents.
 func invalidVariables() []invalidRequest {
-	var all []invalidRequest
+	var requests []invalidRequest
 	for document, values := range map[string][]string{
 		`mutation($v: PostTaskInput!) { postTask(input: $v) { task { id } } }`: {
 			"null", "7", `"x"`, "[]", "{}", `{"title":"T"}`, `{"title":"T","description":"D","budget":25,"nothing":1}`,
@@ -115,8 +115,8 @@ func invalidVariables() []invalidRequest {
 		`query($v: [ID!]!) { nodes(ids: $v) { id } }`: {"null", "{}", "[null]", "[" + strings.Repeat(`"a",`, 50) + `"a"]`},
 	} {
 		for _, value := range values {
-			all = append(all, invalidRequest{http.MethodPost, "/graphql", fmt.Sprintf(`{"query":%q,"variables":{"v":%s}}`, document, value), "", "INVALID_INPUT"})
+			requests = append(requests, invalidRequest{http.MethodPost, "/graphql", fmt.Sprintf(`{"query":%q,"variables":{"v":%s}}`, document, value), "", "INVALID_INPUT"})
 		}
 	}
-	return all
+	return requests
 }

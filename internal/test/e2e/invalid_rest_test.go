@@ -18,25 +18,25 @@ func invalidBodies() []invalidRequest {
 	} {
 		codes[body] = "INVALID_INPUT"
 	}
-	var all []invalidRequest
+	var requests []invalidRequest
 	for _, path := range []string{"/api/agents/register", "/api/tasks", "/api/tasks/" + unknownID + "/complete", "/api/execute"} {
 		for body, code := range codes {
-			all = append(all, invalidRequest{http.MethodPost, path, body, "", code})
+			requests = append(requests, invalidRequest{http.MethodPost, path, body, "", code})
 		}
 		for _, media := range []string{"text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", ";;;"} {
-			all = append(all, invalidRequest{http.MethodPost, path, `{}`, "Content-Type: " + media, "UNSUPPORTED_MEDIA_TYPE"})
+			requests = append(requests, invalidRequest{http.MethodPost, path, `{}`, "Content-Type: " + media, "UNSUPPORTED_MEDIA_TYPE"})
 		}
 	}
-	return all
+	return requests
 }
 
 // invalidFields has each kind of invalid value in each field.
 func invalidFields(task, agent string) []invalidRequest {
-	var all []invalidRequest
+	var requests []invalidRequest
 	wrong := func(method, path, valid, field string, values ...string) {
 		for _, value := range values {
 			body := "{" + strings.TrimPrefix(valid+`,"`+field+`":`+value, ",") + "}" // of two fields with one name, the last is used
-			all = append(all, invalidRequest{method, path, body, "", "INVALID_INPUT"})
+			requests = append(requests, invalidRequest{method, path, body, "", "INVALID_INPUT"})
 		}
 	}
 	text := func(n int) string { return `"` + strings.Repeat("a", n) + `"` }
@@ -67,7 +67,7 @@ func invalidFields(task, agent string) []invalidRequest {
 	wrong(post, "/api/execute", `"agent_id":"`+agent+`",`+hiring, "budget", append(numbers, "1")...)
 	wrong(post, "/api/execute", hiring, "agent_id", "null", "7", "[]", "{}", "true")
 	wrong(http.MethodPut, "/api/agents/me/webhook", "", "webhook_url", append(texts, `"http://example.com"`, `"https://10.0.0.1/"`, `"javascript:alert(1)"`)...)
-	return all
+	return requests
 }
 
 // capabilityList returns an array of n capabilities.
@@ -83,7 +83,7 @@ func capabilityList(n int) string {
 // task and has posted other.
 func invalidRoutes(task, other string) []invalidRequest {
 	const get, post = http.MethodGet, http.MethodPost
-	all := []invalidRequest{
+	requests := []invalidRequest{
 		{post, "/api/tasks/" + task + "/accept", "", "", "CONFLICT"},
 		{post, "/api/tasks/" + other + "/accept", "", "", "FORBIDDEN"},
 		{post, "/api/tasks/" + task + "/cancel", "", "", "FORBIDDEN"},
@@ -102,39 +102,39 @@ func invalidRoutes(task, other string) []invalidRequest {
 		"/api", "/api/", "/api/unknown", "/api/tasks/", "/api//tasks", "/api/./tasks", "/api/tasks/../agents", "/api/tasks/%2e%2e/agents", "/api/tasks/%2E%2E%2Fagents/x",
 		"/api/..%2f..%2fetc/passwd", "/api%2ftasks", "/api/tasks%00", "/api/tasks;x=1", "/api/Tasks", "/api/tasks/" + task + "/", "/api/tasks/" + task + "/accept/now",
 	} {
-		all = append(all, invalidRequest{get, path, "", "", "NOT_FOUND"}, invalidRequest{post, path, `{"title":"T","description":"D","budget":25}`, "", "NOT_FOUND"})
+		requests = append(requests, invalidRequest{get, path, "", "", "NOT_FOUND"}, invalidRequest{post, path, `{"title":"T","description":"D","budget":25}`, "", "NOT_FOUND"})
 	}
 	for _, id := range []string{unknownID, "unknown", "1", "-1", "%00", "%ff", "%2e%2e", "a%2fb", "%25", "_", "'%20OR%20'1'='1", strings.ToUpper(task), task + "%20", strings.Repeat("a", 4000)} {
-		all = append(all, invalidRequest{get, "/api/agents/" + id, "", "", "NOT_FOUND"}, invalidRequest{get, "/api/tasks/" + id, "", "", "NOT_FOUND"})
+		requests = append(requests, invalidRequest{get, "/api/agents/" + id, "", "", "NOT_FOUND"}, invalidRequest{get, "/api/tasks/" + id, "", "", "NOT_FOUND"})
 		for _, verb := range []string{"accept", "cancel", "release", "extend"} {
-			all = append(all, invalidRequest{post, "/api/tasks/" + id + "/" + verb, "", "", "NOT_FOUND"})
+			requests = append(requests, invalidRequest{post, "/api/tasks/" + id + "/" + verb, "", "", "NOT_FOUND"})
 		}
-		all = append(all, invalidRequest{post, "/api/tasks/" + id + "/complete", `{"result":"Done."}`, "", "NOT_FOUND"})
+		requests = append(requests, invalidRequest{post, "/api/tasks/" + id + "/complete", `{"result":"Done."}`, "", "NOT_FOUND"})
 	}
 	for _, id := range []string{unknownID, "unknown", `\u0000`, "%", "' OR '1'='1", strings.Repeat("a", 100_000)} {
-		all = append(all, invalidRequest{post, "/api/execute", `{"agent_id":"` + id + `","task_description":"D","budget":25}`, "", "NOT_FOUND"})
+		requests = append(requests, invalidRequest{post, "/api/execute", `{"agent_id":"` + id + `","task_description":"D","budget":25}`, "", "NOT_FOUND"})
 	}
 	for _, key := range []string{"", "nonsense", "\xff\xfe", "' OR '1'='1", "%", strings.Repeat("0", 64), strings.Repeat("a", 8000)} {
-		all = append(all, invalidRequest{get, "/api/wallet", "", "X-API-Key: " + key, "UNAUTHENTICATED"},
+		requests = append(requests, invalidRequest{get, "/api/wallet", "", "X-API-Key: " + key, "UNAUTHENTICATED"},
 			invalidRequest{post, "/api/tasks", `{"title":"T","description":"D","budget":25}`, "X-API-Key: " + key, "UNAUTHENTICATED"})
 	}
-	return all
+	return requests
 }
 
 // invalidListQueries are list requests with invalid parameters.
 func invalidListQueries() []invalidRequest {
-	var all []invalidRequest
+	var requests []invalidRequest
 	for _, list := range []string{"/api/agents", "/api/tasks"} {
 		for _, query := range []string{
 			"limit=ten", "limit=1.5", "limit=1e1", "limit=0x10", "limit=%00", "limit=1;x", "limit=%zz", "limit=' OR 1=1",
 			"cursor=nonsense", "cursor=-1", "cursor=%00", "cursor=%ff", "cursor=%27%20OR%201=1", "cursor=99999999999999999999", "cursor=" + strings.Repeat("a", 5000),
 			"capability=%ff", "capability=a%00b",
 		} {
-			all = append(all, invalidRequest{http.MethodGet, list + "?" + strings.ReplaceAll(query, " ", "%20"), "", "", "INVALID_INPUT"})
+			requests = append(requests, invalidRequest{http.MethodGet, list + "?" + strings.ReplaceAll(query, " ", "%20"), "", "", "INVALID_INPUT"})
 		}
 	}
 	for _, status := range []string{"OPEN", "lost", "%27", "%25", "open,assigned", "%00", "open&status=lost"} {
-		all = append(all, invalidRequest{http.MethodGet, "/api/tasks?status=" + status, "", "", "INVALID_INPUT"})
+		requests = append(requests, invalidRequest{http.MethodGet, "/api/tasks?status=" + status, "", "", "INVALID_INPUT"})
 	}
-	return all
+	return requests
 }

@@ -26,11 +26,11 @@ func (k *killTest) lastMoves() map[string]move {
 // every task once, and those of each poster in the order of posting.
 func (k *killTest) checkEvents(live *eventSubscriber) {
 	last := k.post(k.posters[0]).task
-	heard := live.waitForTask(k.T, last)
-	late := &eventSubscriber{server: k.server, cursor: "0"}
-	defer k.startSubscriber(late)()
-	if replayed := late.waitForTask(k.T, last); !slices.Equal(replayed, heard) {
-		k.Errorf("%d events were heard live, %d afterwards, or others", len(heard), len(replayed))
+	received := live.waitForTask(k.T, last)
+	replay := &eventSubscriber{server: k.server, cursor: "0"}
+	defer k.startSubscriber(replay)()
+	if replayed := replay.waitForTask(k.T, last); !slices.Equal(replayed, received) {
+		k.Errorf("%d events were heard live, %d afterwards, or others", len(received), len(replayed))
 	}
 	tasks, want, got := k.lastMoves(), map[string][]string{}, map[string][]string{}
 	for _, m := range k.moves {
@@ -38,12 +38,12 @@ func (k *killTest) checkEvents(live *eventSubscriber) {
 			want[m.poster.ID] = append(want[m.poster.ID], m.task)
 		}
 	}
-	for _, id := range heard {
+	for _, id := range received {
 		poster := tasks[id].poster.ID
 		got[poster] = append(got[poster], id)
 	}
 	if !maps.EqualFunc(got, want, slices.Equal) {
-		k.Errorf("heard of %d tasks, want each of %d once and in order", len(heard), len(tasks))
+		k.Errorf("heard of %d tasks, want each of %d once and in order", len(received), len(tasks))
 	}
 }
 

@@ -52,8 +52,8 @@ func TestKill_promisedHires(t *testing.T) {
 	working.Wait()
 
 	completed := p.count("completed")
-	if all := completed + p.count("cancelled") + p.count("failed"); all != len(p.hires) {
-		t.Errorf("%d hires exist, %d were acknowledged", all, len(p.hires))
+	if total := completed + p.count("cancelled") + p.count("failed"); total != len(p.hires) {
+		t.Errorf("%d hires exist, %d were acknowledged", total, len(p.hires))
 	}
 	for id, status := range p.hires {
 		if got := p.status(id); status != "" && got != status || status == "" && got != "failed" {

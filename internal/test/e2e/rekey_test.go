@@ -33,11 +33,11 @@ func TestRekey(t *testing.T) {
 	signed := func() {
 		t.Helper()
 		server.PostTask(poster.Key, "x")
-		one := nextDelivery(t, got)
+		d := nextDelivery(t, got)
 		mac := hmac.New(sha256.New, []byte(agent.WebhookSecret))
-		_, _ = mac.Write([]byte(one.body))
-		if want := "sha256=" + hex.EncodeToString(mac.Sum(nil)); one.header.Get("X-AgentMarket-Signature") != want {
-			t.Errorf("signature %s, want %s", one.header.Get("X-AgentMarket-Signature"), want)
+		_, _ = mac.Write([]byte(d.body))
+		if want := "sha256=" + hex.EncodeToString(mac.Sum(nil)); d.header.Get("X-AgentMarket-Signature") != want {
+			t.Errorf("signature %s, want %s", d.header.Get("X-AgentMarket-Signature"), want)
 		}
 	}
 	signed()
@@ -115,7 +115,7 @@ func withDatabase(t *testing.T, path string, do func(*database.DB) error) {
 
 // runRekey runs rekey and kills it after a number of pages. It reports whether it finished
 // first.
-func runRekey(t *testing.T, dir string, pages int) (ended bool) {
+func runRekey(t *testing.T, dir string, pages int) (finished bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), testserver.BinaryPath(), "rekey")
 	cmd.Dir = dir
@@ -139,7 +139,7 @@ func runRekey(t *testing.T, dir string, pages int) (ended bool) {
 		}
 	}
 	_ = cmd.Wait() // it was killed
-	return ended
+	return finished
 }
 
 // checkEncryptedWith checks that every secret decrypts with one key only.

@@ -99,7 +99,7 @@ func checkListener(t *testing.T, server *testserver.Server, worker *skillAgent) 
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	heard := make(chan string)
+	received := make(chan string)
 	go func() {
 		var all []byte
 		part := make([]byte, 4096)
@@ -110,13 +110,13 @@ func checkListener(t *testing.T, server *testserver.Server, worker *skillAgent) 
 				break
 			}
 		}
-		heard <- string(all)
+		received <- string(all)
 	}()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for n := 0; ; n++ {
 		select {
-		case text := <-heard:
+		case text := <-received:
 			requireContains(t, commandOutput{raw: text}, `"cursor":"`, `"title":"Heard of `)
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()

@@ -65,8 +65,8 @@ func TestStop(t *testing.T) {
 	}
 	server.Verify()
 	server.Restart()
-	if one := nextDelivery(t, deliveries); !strings.Contains(one.body, task.ID) {
-		t.Errorf("the webhook is %s", one.body)
+	if d := nextDelivery(t, deliveries); !strings.Contains(d.body, task.ID) {
+		t.Errorf("the webhook is %s", d.body)
 	}
 	if status, text := server.Do(http.MethodGet, "/api/wallet", worker.Key, ""); status != http.StatusOK || !strings.HasSuffix(text, `"balance":113}`) {
 		t.Errorf("the worker's wallet: %d %s, want 100 and 13 of 15", status, text)

@@ -25,7 +25,7 @@ type snippet struct {
 }
 
 // codeBlocks returns the code blocks of a document.
-func codeBlocks(text string) (all []snippet) {
+func codeBlocks(text string) (found []snippet) {
 	var open *snippet
 	for i, line := range strings.Split(text, "\n") {
 		kind, fence := strings.CutPrefix(strings.TrimSpace(line), "```")
@@ -33,27 +33,27 @@ func codeBlocks(text string) (all []snippet) {
 		case open == nil && fence:
 			open = &snippet{kind: kind, line: i + 1}
 		case open != nil && fence:
-			all, open = append(all, *open), nil
+			found, open = append(found, *open), nil
 		case open != nil:
 			open.text += line + "\n"
 		}
 	}
-	return all
+	return found
 }
 
 // markdownFiles returns the Markdown files of the repository by name.
 func markdownFiles(t *testing.T) map[string]string {
 	t.Helper()
-	all := map[string]string{}
+	found := map[string]string{}
 	walkModule(t, func(name string) error {
 		if path.Ext(name) != ".md" || strings.HasPrefix(name, "internal/guide/templates/") {
 			return nil
 		}
 		text, err := os.ReadFile(name)
-		all[name] = string(text)
+		found[name] = string(text)
 		return err
 	})
-	return all
+	return found
 }
 
 // TestSnippets checks the syntax of code blocks: GraphQL against the schema, JSON, shell,
@@ -162,16 +162,16 @@ func parseWith(t *testing.T, text, program string, args ...string) error {
 // TestLinks: every relative link leads to an existing file and heading.
 func TestLinks(t *testing.T) {
 	t.Parallel()
-	all := markdownFiles(t)
-	for name, text := range all {
+	found := markdownFiles(t)
+	for name, text := range found {
 		for _, link := range relativeLinks(text) {
-			if err := checkLink(all, name, link); err != nil {
+			if err := checkLink(found, name, link); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 	}
 	for link, wrong := range map[string]bool{"README.md#quick-start": false, "#run-it": false, "docs": false, "README.md#quick": true, "docs/nothing.md": true, "LICENSE#a": true} {
-		if (checkLink(all, "README.md", link) != nil) != wrong {
+		if (checkLink(found, "README.md", link) != nil) != wrong {
 			t.Errorf("%q: want it found wrong %t", link, wrong)
 		}
 	}
@@ -191,7 +191,7 @@ func relativeLinks(text string) (all []string) {
 }
 
 // checkLink checks that the target of a link exists.
-func checkLink(all map[string]string, from, link string) error {
+func checkLink(found map[string]string, from, link string) error {
 	file, heading, _ := strings.Cut(link, "#")
 	to := from
 	if file != "" {
@@ -203,7 +203,7 @@ func checkLink(all map[string]string, from, link string) error {
 	if heading == "" {
 		return nil
 	}
-	for line := range strings.SplitSeq(all[to], "\n") {
+	for line := range strings.SplitSeq(found[to], "\n") {
 		if title := strings.TrimLeft(line, "#"); title != line && headingAnchor(title) == heading {
 			return nil
 		}

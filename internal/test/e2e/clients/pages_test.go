@@ -69,8 +69,8 @@ func TestReferencePage(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
 	agent := server.Register("Reader", nil)
-	door := startProxy(t, server) // the page has another address than the OpenAPI document
-	page := openPage(t, door.url+"/docs")
+	proxy := startProxy(t, server) // the page has another address than the OpenAPI document
+	page := openPage(t, proxy.url+"/docs")
 	request := func(route string) string {
 		return `document.querySelector('rapi-doc').shadowRoot.getElementById('` + route + `').querySelector('api-request').shadowRoot`
 	}
@@ -90,7 +90,7 @@ func TestReferencePage(t *testing.T) {
 	}
 	try("post-/api/tasks", `"balance": 75`)
 
-	checkRequests(t, page, door.url, "/docs/rapidoc.js", "/openapi.json", "/api/tasks")
+	checkRequests(t, page, proxy.url, "/docs/rapidoc.js", "/openapi.json", "/api/tasks")
 	checkAccessibility(t, page, `node.getRootNode() !== document`, map[string]string{
 		"scrollable-region-focusable": "RapiDoc's panel of an answer",
 	})
@@ -150,7 +150,7 @@ func checkKeyStorage(t *testing.T, page *browser.Tab, key string) {
 
 // checkRequests checks that a page sent requests to its own server only, including the
 // given ones, and that the browser logged no error.
-func checkRequests(t *testing.T, page *browser.Tab, url string, asked ...string) {
+func checkRequests(t *testing.T, page *browser.Tab, url string, wantPaths ...string) {
 	t.Helper()
 	requests, complaints := page.RequestsAndErrors()
 	for _, address := range requests {
@@ -159,7 +159,7 @@ func checkRequests(t *testing.T, page *browser.Tab, url string, asked ...string)
 			t.Errorf("the page requested %s", address)
 		}
 	}
-	for _, path := range asked {
+	for _, path := range wantPaths {
 		if !slices.Contains(requests, url+path) {
 			t.Errorf("%s was not requested; the requests were %v", path, requests)
 		}

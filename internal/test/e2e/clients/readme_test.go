@@ -17,7 +17,7 @@ import (
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=100000")
-	door := startProxy(t, server)
+	proxy := startProxy(t, server)
 	agent := server.Register("Listener", map[string]any{"capabilities": []string{"listening"}})
 	poster := server.Register("Poster", nil)
 	const documented = "ws://127.0.0.1:8080/"
@@ -25,10 +25,10 @@ func TestReadme(t *testing.T) {
 	if !strings.Contains(code, documented) {
 		t.Fatalf("README.md does not connect to %s", documented)
 	}
-	code = strings.ReplaceAll(code, documented, strings.Replace(door.url, "http", "ws", 1)+"/")
+	code = strings.ReplaceAll(code, documented, strings.Replace(proxy.url, "http", "ws", 1)+"/")
 	client := runModule(t, code, []string{"API_KEY=" + agent.Key})
 
-	var posted, heard []string
+	var posted, received []string
 	postOne := func() {
 		t.Helper()
 		title := fmt.Sprintf("Task %d", len(posted)+1)
@@ -40,41 +40,41 @@ func TestReadme(t *testing.T) {
 	title := regexp.MustCompile(`title: '([^']+)'`)
 	hear := func(line []byte) {
 		if found := title.FindSubmatch(line); found != nil {
-			heard = append(heard, string(found[1]))
+			received = append(received, string(found[1]))
 		}
 	}
-	again := time.NewTicker(50 * time.Millisecond)
-	defer again.Stop()
-	tooLong := time.After(testutil.Timeout)
-	for len(heard) == 0 { // it does not report when it is subscribed
+	repost := time.NewTicker(50 * time.Millisecond)
+	defer repost.Stop()
+	timeout := time.After(testutil.Timeout)
+	for len(received) == 0 { // it does not report when it is subscribed
 		select {
 		case line := <-client.lines:
 			hear(line)
-		case <-again.C:
+		case <-repost.C:
 			postOne()
-		case <-tooLong:
+		case <-timeout:
 			t.Fatal("no event arrived")
 		}
 	}
-	door.closeConnections()
+	proxy.closeConnections()
 	for range 3 {
 		postOne()
 	}
-	for !slices.Contains(heard, posted[len(posted)-1]) {
+	for !slices.Contains(received, posted[len(posted)-1]) {
 		select {
 		case line := <-client.lines:
 			hear(line)
-		case <-tooLong:
-			t.Fatalf("received %q, posted %q", heard, posted)
+		case <-timeout:
+			t.Fatalf("received %q, posted %q", received, posted)
 		}
 	}
-	if since := slices.Index(posted, heard[0]); !slices.Equal(heard, posted[since:]) {
-		t.Errorf("received %q, posted %q", heard, posted)
+	if since := slices.Index(posted, received[0]); !slices.Equal(received, posted[since:]) {
+		t.Errorf("received %q, posted %q", received, posted)
 	}
 
-	nobody := runModule(t, code, []string{"API_KEY=nobody's"})
+	unauthenticated := runModule(t, code, []string{"API_KEY=nobody's"})
 	select {
-	case line, more := <-nobody.lines:
+	case line, more := <-unauthenticated.lines:
 		if more {
 			t.Errorf("with a wrong key it prints %s", line)
 		}

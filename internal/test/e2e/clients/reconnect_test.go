@@ -22,28 +22,28 @@ import (
 func TestReconnect(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=1000000")
-	door := startProxy(t, server)
+	proxy := startProxy(t, server)
 	agent := server.Register("Listener", map[string]any{"capabilities": []string{"listening"}})
 	listeners := map[string]*listener{}
 	for _, name := range clientNames() {
 		for _, mending := range []string{"resubscribe", "retry"} {
-			listeners[name+" "+mending] = startListener(t, runScript(t, "listen.mjs", name, door.url+"/graphql", agent.Key, mending))
+			listeners[name+" "+mending] = startListener(t, runScript(t, "listen.mjs", name, proxy.url+"/graphql", agent.Key, mending))
 		}
 	}
-	posted := startPosting(t, server, door)
+	posted := startPosting(t, server, proxy)
 	breaks := []func(){
-		door.closeConnections,
+		proxy.closeConnections,
 		func() { // a power cut
-			door.setPaused(true)
+			proxy.setPaused(true)
 			server.Kill()
 			server.Restart()
-			door.setPaused(false)
+			proxy.setPaused(false)
 		},
 		func() { // an upgrade
-			door.setPaused(true)
+			proxy.setPaused(true)
 			server.Stop()
 			server.Restart()
-			door.setPaused(false)
+			proxy.setPaused(false)
 		},
 	}
 	order := []int{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2}
@@ -57,9 +57,9 @@ func TestReconnect(t *testing.T) {
 	titles := posted.stop()
 	for name, l := range listeners {
 		l.waitForTasks(t, name, int64(len(titles)))
-		heard, ended := l.snapshot()
-		if !slices.Equal(heard, titles) {
-			t.Errorf("%s received %q, posted %q", name, heard, titles)
+		received, ended := l.snapshot()
+		if !slices.Equal(received, titles) {
+			t.Errorf("%s received %q, posted %q", name, received, titles)
 		}
 		if mended := strings.HasSuffix(name, " retry"); mended && len(ended) > 0 || !mended && len(ended) < len(order) {
 			t.Errorf("%s: its subscription ended with %+v", name, ended)
@@ -78,11 +78,11 @@ type taskPoster struct {
 
 // startPosting posts tasks until it is stopped. It uses the proxy, so it retries requests
 // whose connection is closed.
-func startPosting(t *testing.T, server *testserver.Server, door *tcpProxy) *taskPoster {
+func startPosting(t *testing.T, server *testserver.Server, proxy *tcpProxy) *taskPoster {
 	t.Helper()
 	poster := server.Register("Poster", nil)
 	through := *server
-	through.URL = door.url
+	through.URL = proxy.url
 	ctx, cancel := context.WithCancel(t.Context())
 	var p taskPoster
 	var titles []string
@@ -158,16 +158,16 @@ func (l *listener) snapshot() ([]string, []endReason) {
 // waitForTasks waits until the script has received n tasks.
 func (l *listener) waitForTasks(t *testing.T, name string, tasks int64) {
 	t.Helper()
-	tooLong := time.After(testutil.Timeout)
+	timeout := time.After(testutil.Timeout)
 	for {
-		heard, ended := l.snapshot()
-		if int64(len(heard)) >= tasks {
+		received, ended := l.snapshot()
+		if int64(len(received)) >= tasks {
 			return
 		}
 		select {
 		case <-l.changed:
-		case <-tooLong:
-			t.Fatalf("%s received %d tasks, want %d; its subscriptions ended with %+v", name, len(heard), tasks, ended)
+		case <-timeout:
+			t.Fatalf("%s received %d tasks, want %d; its subscriptions ended with %+v", name, len(received), tasks, ended)
 		}
 	}
 }

@@ -62,7 +62,7 @@ func TestSubscribe(t *testing.T) {
 				"post":  {`mutation { postTask(input: {title: "Mine", description: "D", budget: 50, requiredCapabilities: ["own", "asked"]}) { task { status } } }`},
 			})
 
-			heard := map[string][]string{}
+			received := map[string][]string{}
 			completed := 0
 			hear := func() {
 				t.Helper()
@@ -72,10 +72,10 @@ func TestSubscribe(t *testing.T) {
 				case e.Complete:
 					completed++
 				default:
-					heard[e.Operation] = append(heard[e.Operation], e.Data.TaskPosted.Task.Title+e.Data.Viewer.Agent.Name+e.Data.PostTask.Task.Status)
+					received[e.Operation] = append(received[e.Operation], e.Data.TaskPosted.Task.Title+e.Data.Viewer.Agent.Name+e.Data.PostTask.Task.Status)
 				}
 			}
-			for len(heard) < 5 || completed < 2 { // later events are live
+			for len(received) < 5 || completed < 2 { // later events are live
 				hear()
 			}
 			tasks("Asked", 10, "asked")
@@ -95,8 +95,8 @@ func TestSubscribe(t *testing.T) {
 				hear()
 			}
 			for operation := range want {
-				if !slices.Equal(heard[operation], want[operation]) {
-					t.Errorf("%s received %q, want %q", operation, heard[operation], want[operation])
+				if !slices.Equal(received[operation], want[operation]) {
+					t.Errorf("%s received %q, want %q", operation, received[operation], want[operation])
 				}
 			}
 			if completed != 2 {

@@ -77,8 +77,8 @@ func TestTypescript_types(t *testing.T) {
 func TestTypescript(t *testing.T) {
 	t.Parallel()
 	dir := copyClient(t)
-	shown := strings.ReplaceAll(testutil.CodeBlock(t, "../../../../clients/typescript/README.md", "", "ts"), `"agentmarket-client"`, `"../src/index.js"`)
-	if err := os.WriteFile(filepath.Join(dir, "test", "readme.ts"), []byte(shown), 0o600); err != nil {
+	example := strings.ReplaceAll(testutil.CodeBlock(t, "../../../../clients/typescript/README.md", "", "ts"), `"agentmarket-client"`, `"../src/index.js"`)
+	if err := os.WriteFile(filepath.Join(dir, "test", "readme.ts"), []byte(example), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if text, err := runTool(t, dir, "tsc", "--outDir", "out"); err != nil {
@@ -105,11 +105,11 @@ func TestTypescript(t *testing.T) {
 // checkReconnect subscribes with the compiled client while its connection is closed.
 func checkReconnect(t *testing.T, server *testserver.Server, dir string) {
 	t.Helper()
-	door := startProxy(t, server)
+	proxy := startProxy(t, server)
 	agent := server.Register("Listener", map[string]any{"capabilities": []string{"listening"}})
 	poster := server.Register("Poster", nil)
 	cmd := exec.CommandContext(t.Context(), testserver.RequireTool(t, "node"), "out/test/follow.js")
-	cmd.Dir, cmd.Env, cmd.Stderr = dir, append(os.Environ(), "AGENTMARKET_URL="+door.url, "AGENTMARKET_API_KEY="+agent.Key), t.Output()
+	cmd.Dir, cmd.Env, cmd.Stderr = dir, append(os.Environ(), "AGENTMARKET_URL="+proxy.url, "AGENTMARKET_API_KEY="+agent.Key), t.Output()
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -125,7 +125,7 @@ func checkReconnect(t *testing.T, server *testserver.Server, dir string) {
 			t.Fatal(err)
 		}
 		if n%7 == 3 {
-			door.closeConnections()
+			proxy.closeConnections()
 		}
 	}
 	for n := range 20 {

@@ -56,7 +56,7 @@ func TestCopy(t *testing.T) {
 			map[string]any{"id": worker.ID}, &ignored) // the server is killed first
 	}()
 	<-hired
-	before, heard := visibleState(t, server, worker.Key), firstCursors(t, server, 2)
+	before, cursors := visibleState(t, server, worker.Key), firstCursors(t, server, 2)
 	address := services.NewPostgresDatabase(t)
 	if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, "another process is using it") {
 		t.Errorf("copy beside the server: exit %d, %s", code, text)
@@ -83,8 +83,8 @@ func TestCopy(t *testing.T) {
 	})
 	_, err = tradeTask(do, poster, worker)
 	testutil.Must(t, err)
-	if after := firstCursors(t, server, 3); !slices.Equal(after[:2], heard) || after[2] <= heard[1] {
-		t.Errorf("cursors were %v and are %v after one more event", heard, after)
+	if after := firstCursors(t, server, 3); !slices.Equal(after[:2], cursors) || after[2] <= cursors[1] {
+		t.Errorf("cursors were %v and are %v after one more event", cursors, after)
 	}
 	server.Verify()
 }

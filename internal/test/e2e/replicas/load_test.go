@@ -42,18 +42,18 @@ func TestLoad(t *testing.T) {
 		duration = 3 * time.Second
 	}
 	l := startWorkload(t, servers, hooks, agents)
-	began := time.Now()
+	start := time.Now()
 	<-time.After(duration) // the duration of the test
 	l.stopAgents()
 	l.working.Wait()
-	took := time.Since(began)
+	took := time.Since(start)
 	l.finish()
-	heard := 0
+	received := 0
 	for _, f := range l.subscribers {
-		heard += f.eventCount()
+		received += f.eventCount()
 	}
 	t.Logf("%d agents through 3 replicas for %.1f s: %d tasks posted, accepted and completed, %.0f a second; %d events received by %d subscribers; %d webhooks in %d requests",
-		agents, took.Seconds(), len(l.posted), float64(len(l.posted))/took.Seconds(), heard, len(l.subscribers), len(hooks.tasks), hooks.requestCount())
+		agents, took.Seconds(), len(l.posted), float64(len(l.posted))/took.Seconds(), received, len(l.subscribers), len(hooks.tasks), hooks.requestCount())
 	if twice := hooks.duplicates(); len(twice) > 0 {
 		t.Errorf("without a fault these arrived more than once: %v", twice)
 	}

@@ -81,21 +81,21 @@ func TestDeadReplica(t *testing.T) {
 	servers := startReplicas(t, 2, services.NewPostgresDatabase(t), services.NATSURL(), append(env, "AGENTMARKET_ENDPOINT_TIMEOUT=10m")...)
 	poster := servers[0].Register("poster", nil)
 	hired := servers[1].Register("hired", map[string]any{"endpointUrl": url})
-	left := func() int { return readBalance(t, servers[1], poster.Key) }
-	ended := make(chan struct{})
+	balance := func() int { return readBalance(t, servers[1], poster.Key) }
+	done := make(chan struct{})
 	go func() {
-		defer close(ended)
+		defer close(done)
 		var ignored any
 		_ = servers[0].Query(poster.Key, `mutation($id: ID!) { execute(input: {agentId: $id, taskDescription: "Do it", budget: 20}) { task { id } } }`,
 			map[string]any{"id": hired.ID}, &ignored) // the server is killed first
 	}()
 	<-called
-	if got := left(); got != startCredits-20 {
+	if got := balance(); got != startCredits-20 {
 		t.Errorf("%d credits are left while the agent runs, want %d", got, startCredits-20)
 	}
 	servers[0].Kill()
-	<-ended
-	testutil.Eventually(t, "the refund", func() bool { return left() == startCredits })
+	<-done
+	testutil.Eventually(t, "the refund", func() bool { return balance() == startCredits })
 	servers[1].Verify()
 
 	servers[0].Restart()

@@ -22,14 +22,14 @@ func TestRevokedKey(t *testing.T) {
 			t.Parallel()
 			servers := startReplicas(t, 2, services.NewPostgresDatabase(t), bus, "AGENTMARKET_OPERATOR_KEY="+operator)
 			rotated, ended := servers[0].Register("rotated", nil), servers[0].Register("ended", nil)
-			one := servers[1].SubscribeWallet("graphql-transport-ws", rotated.Key, false)
+			server := servers[1].SubscribeWallet("graphql-transport-ws", rotated.Key, false)
 			other := servers[1].SubscribeWallet("graphql-transport-ws", ended.Key, false)
 			var ignored any
 			testutil.Must(t, servers[0].Query(rotated.Key, `mutation { rotateApiKey { apiKey } }`, nil, &ignored))
 			if status, text := servers[0].Do(http.MethodDelete, "/operator/agents/"+ended.ID+"/keys", operator, ""); status != http.StatusOK {
 				t.Errorf("%d %s", status, text)
 			}
-			for what, conn := range map[string]*websocket.Conn{"replaced": one, "ended": other} {
+			for what, conn := range map[string]*websocket.Conn{"replaced": server, "ended": other} {
 				if err := testserver.WaitClosed(conn, 5*time.Second); !websocket.IsCloseError(err, 4401) {
 					t.Errorf("%s: the WebSocket closed with %v, want 4401", what, err)
 				}

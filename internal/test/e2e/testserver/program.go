@@ -307,10 +307,10 @@ type Agent struct{ ID, Key, WebhookSecret string }
 
 // Register registers an agent. more has further fields of the input and may be nil. Headers
 // are pairs of name and value.
-func (s *Server) Register(name string, more map[string]any, headers ...string) Agent {
+func (s *Server) Register(name string, fields map[string]any, headers ...string) Agent {
 	s.tb.Helper()
 	input := map[string]any{"name": name}
-	maps.Copy(input, more)
+	maps.Copy(input, fields)
 	var data struct {
 		RegisterAgent struct {
 			Agent         struct{ ID string }

@@ -54,8 +54,8 @@ func startReceiver(t *testing.T, answer http.HandlerFunc) *receiver {
 func (r *receiver) next(t *testing.T) delivery {
 	t.Helper()
 	select {
-	case one := <-r.deliveries:
-		return one
+	case d := <-r.deliveries:
+		return d
 	case <-time.After(testutil.Timeout):
 		t.Fatal("no delivery arrived")
 		return delivery{}
@@ -64,11 +64,11 @@ func (r *receiver) next(t *testing.T) delivery {
 
 // registerAgent registers an agent, with a webhook unless url is empty.
 func registerAgent(server *testserver.Server, url string, capabilities ...string) testserver.Agent {
-	more := map[string]any{"capabilities": append([]string{}, capabilities...)}
+	input := map[string]any{"capabilities": append([]string{}, capabilities...)}
 	if url != "" {
-		more["webhookUrl"] = url
+		input["webhookUrl"] = url
 	}
-	return server.Register("Agent", more)
+	return server.Register("Agent", input)
 }
 
 // mustQuery runs an operation that must succeed.
@@ -112,22 +112,22 @@ func listDeliveries(t *testing.T, server *testserver.Server, key string) []deliv
 }
 
 // waitForOutcome waits until the delivery of a task has ended.
-func waitForOutcome(t *testing.T, server *testserver.Server, key string, of testserver.Task) deliveryRecord {
+func waitForOutcome(t *testing.T, server *testserver.Server, key string, task testserver.Task) deliveryRecord {
 	t.Helper()
-	looks := time.NewTicker(10 * time.Millisecond)
-	defer looks.Stop()
-	tooLong := time.After(testutil.Timeout)
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.After(testutil.Timeout)
 	for {
-		all := listDeliveries(t, server, key)
-		for _, one := range all {
-			if one.Task.ID == of.ID && one.Status != "PENDING" {
-				return one
+		deliveries := listDeliveries(t, server, key)
+		for _, d := range deliveries {
+			if d.Task.ID == task.ID && d.Status != "PENDING" {
+				return d
 			}
 		}
 		select {
-		case <-looks.C:
-		case <-tooLong:
-			t.Fatalf("the delivery has not ended: %+v", all)
+		case <-ticker.C:
+		case <-timeout:
+			t.Fatalf("the delivery has not ended: %+v", deliveries)
 		}
 	}
 }

@@ -39,10 +39,10 @@ const maxMemoryGrowth = 32 << 20
 func TestHostileReceivers(t *testing.T) {
 	t.Parallel()
 	inner, connections := countConnections(t)
-	over := make(chan struct{})
+	stop := make(chan struct{})
 	hostile := map[string]http.HandlerFunc{
-		"/hangs": func(_ http.ResponseWriter, r *http.Request) { hang(r, over) },
-		"/drips": func(w http.ResponseWriter, r *http.Request) { writeSlowly(w, r, over) },
+		"/hangs": func(_ http.ResponseWriter, r *http.Request) { hang(r, stop) },
+		"/drips": func(w http.ResponseWriter, r *http.Request) { writeSlowly(w, r, stop) },
 		"/floods": func(w http.ResponseWriter, _ *http.Request) {
 			writeZeros(w, 512<<20)
 		},
@@ -62,22 +62,22 @@ func TestHostileReceivers(t *testing.T) {
 	}
 	authority := newCertificateAuthority(t)
 	valid := authority.certificate(t, "127.0.0.1", time.Now().Add(time.Hour))
-	told := make(chan string, 1000)
+	received := make(chan string, 1000)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		told <- r.URL.Path
+		received <- r.URL.Path
 		if answer := hostile[r.URL.Path]; answer != nil {
 			answer(w, r)
 		}
 	})
 	receiver := serveTLS(t, handler, &tls.Config{Certificates: []tls.Certificate{valid}})
-	t.Cleanup(func() { close(over) }) // before the receiver waits for its handlers
+	t.Cleanup(func() { close(stop) }) // before the receiver waits for its handlers
 	urls := map[string]string{}
 	for path := range hostile {
 		urls[path] = receiver + path
 	}
-	var badly atomic.Int32
-	served := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { badly.Add(1) })
+	var untrustedRequests atomic.Int32
+	served := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { untrustedRequests.Add(1) })
 	urls["expired"] = serveTLS(t, served, &tls.Config{Certificates: []tls.Certificate{authority.certificate(t, "127.0.0.1", time.Now().Add(-time.Hour))}})
 	urls["another's"] = serveTLS(t, served, &tls.Config{Certificates: []tls.Certificate{authority.certificate(t, "127.0.0.2", time.Now().Add(time.Hour))}})
 	urls["nobody's"] = serveTLS(t, served, &tls.Config{Certificates: []tls.Certificate{newCertificateAuthority(t).certificate(t, "127.0.0.1", time.Now().Add(time.Hour))}})
@@ -89,11 +89,11 @@ func TestHostileReceivers(t *testing.T) {
 	for name, url := range urls {
 		agents[name] = registerAgent(server, url, "hostile")
 	}
-	well := registerAgent(server, receiver+"/well", "well")
+	healthy := registerAgent(server, receiver+"/well", "well")
 	poster := registerAgent(server, "")
 	server.PostTask(poster.Key, "well") // once, so that caches and pools are warm before memory is measured
-	waitForAttempts(t, server, well.Key, 1)
-	<-told
+	waitForAttempts(t, server, healthy.Key, 1)
+	<-received
 	before, _ := server.MemoryUsage()
 
 	const rounds = 4
@@ -101,20 +101,20 @@ func TestHostileReceivers(t *testing.T) {
 		server.PostTask(poster.Key, "hostile")
 	}
 	for seen := map[string]bool{}; len(seen) < len(hostile); {
-		seen[<-told] = true
+		seen[<-received] = true
 	}
-	began := time.Now()
+	start := time.Now()
 	server.PostTask(poster.Key, "well")
 	for path := ""; path != "/well"; {
 		select {
-		case path = <-told:
+		case path = <-received:
 		case <-time.After(testutil.Timeout):
 			t.Fatal("the healthy receiver is not notified")
 		}
 	}
-	took := time.Since(began)
-	if trusttest.Scale(0, 1, 1) > 0 && took > time.Second { // other tests running at the same time distort it
-		t.Errorf("notified after %s, want a second at most", took)
+	latency := time.Since(start)
+	if trusttest.Scale(0, 1, 1) > 0 && latency > time.Second { // other tests running at the same time distort it
+		t.Errorf("notified after %s, want a second at most", latency)
 	}
 
 	for name, says := range map[string]string{
@@ -123,9 +123,9 @@ func TestHostileReceivers(t *testing.T) {
 		"expired": "0 the TLS certificate is not valid", "another's": "0 the TLS certificate is not valid", "nobody's": "0 the TLS certificate is not valid",
 		"old": "0 the connection failed",
 	} {
-		for _, one := range waitForAttempts(t, server, agents[name].Key, rounds) {
-			if !strings.Contains(one.summary(), "; 1: "+says) {
-				t.Errorf("%s: %q, want %q for the first attempt", name, one.summary(), says)
+		for _, d := range waitForAttempts(t, server, agents[name].Key, rounds) {
+			if !strings.Contains(d.summary(), "; 1: "+says) {
+				t.Errorf("%s: %q, want %q for the first attempt", name, d.summary(), says)
 			}
 		}
 	}
@@ -136,30 +136,30 @@ func TestHostileReceivers(t *testing.T) {
 	if n := connections.Load(); n != 0 {
 		t.Errorf("%d connections to the target of the redirect", n)
 	}
-	if n := badly.Load(); n != 0 {
+	if n := untrustedRequests.Load(); n != 0 {
 		t.Errorf("%d requests over invalid TLS", n)
 	}
 	trusttest.Report(t, "hostile", "with %d hostile receivers a healthy one is notified after %s; memory grows by %.1f MiB; 0 connections to targets of redirects, 0 requests over invalid TLS",
-		len(urls), took.Round(time.Millisecond), float64(most-before)/(1<<20))
+		len(urls), latency.Round(time.Millisecond), float64(most-before)/(1<<20))
 }
 
 // hang does not respond until the server gives up.
-func hang(r *http.Request, over <-chan struct{}) {
+func hang(r *http.Request, stop <-chan struct{}) {
 	select {
 	case <-r.Context().Done():
-	case <-over:
+	case <-stop:
 	}
 }
 
 // writeSlowly sends a byte now and then.
-func writeSlowly(w http.ResponseWriter, r *http.Request, over <-chan struct{}) {
+func writeSlowly(w http.ResponseWriter, r *http.Request, stop <-chan struct{}) {
 	ticks := time.NewTicker(50 * time.Millisecond)
 	defer ticks.Stop()
 	for {
 		select {
 		case <-r.Context().Done():
 			return
-		case <-over:
+		case <-stop:
 			return
 		case <-ticks.C:
 			if _, err := w.Write([]byte(".")); err != nil || http.NewResponseController(w).Flush() != nil {
@@ -191,24 +191,24 @@ func gzipBomb() []byte {
 // waitForAttempts waits until every delivery of an agent has been attempted.
 func waitForAttempts(t *testing.T, server *testserver.Server, key string, n int) []deliveryRecord {
 	t.Helper()
-	looks := time.NewTicker(20 * time.Millisecond)
-	defer looks.Stop()
-	tooLong := time.After(testutil.Timeout)
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.After(testutil.Timeout)
 	for {
-		all := listDeliveries(t, server, key)
+		deliveries := listDeliveries(t, server, key)
 		done := 0
-		for _, one := range all {
-			if one.AttemptCount > 0 {
+		for _, d := range deliveries {
+			if d.AttemptCount > 0 {
 				done++
 			}
 		}
 		if done == n {
-			return all
+			return deliveries
 		}
 		select {
-		case <-looks.C:
-		case <-tooLong:
-			t.Fatalf("of %d deliveries %d were attempted: %+v", n, done, all)
+		case <-ticker.C:
+		case <-timeout:
+			t.Fatalf("of %d deliveries %d were attempted: %+v", n, done, deliveries)
 		}
 	}
 }

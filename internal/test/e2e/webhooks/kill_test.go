@@ -59,17 +59,17 @@ func readWebhook(t *testing.T, server *testserver.Server, key string) webhookVie
 // waitForWebhook waits until the owner's view of the webhook satisfies a condition.
 func waitForWebhook(t *testing.T, server *testserver.Server, key, what string, seen func(webhookView) bool) webhookView {
 	t.Helper()
-	looks := time.NewTicker(20 * time.Millisecond)
-	defer looks.Stop()
-	tooLong := time.After(3 * testutil.Timeout)
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.After(3 * testutil.Timeout)
 	for {
 		now := readWebhook(t, server, key)
 		if seen(now) {
 			return now
 		}
 		select {
-		case <-looks.C:
-		case <-tooLong:
+		case <-ticker.C:
+		case <-timeout:
 			t.Fatalf("timed out waiting for %s: %+v", what, now)
 		}
 	}
@@ -143,12 +143,12 @@ func TestKill_redelivery(t *testing.T) {
 // kill. After a resume the deliveries arrive.
 func TestKill_suspendedWebhook(t *testing.T) {
 	t.Parallel()
-	gone := true
+	failing := true
 	var mu sync.Mutex
 	receiver := startReceiver(t, func(w http.ResponseWriter, _ *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		if gone {
+		if failing {
 			w.WriteHeader(http.StatusGone)
 		}
 	})
@@ -177,24 +177,24 @@ func TestKill_suspendedWebhook(t *testing.T) {
 	}
 	receiver.next(t)
 	mu.Lock()
-	gone = false
+	failing = false
 	mu.Unlock()
 
 	var pinged struct{ PingWebhook struct{ Delivered bool } }
 	mustQuery(t, server, owner.Key, `mutation { pingWebhook { delivered } }`, nil, &pinged)
-	if one := receiver.next(t); !pinged.PingWebhook.Delivered || one.header.Get("X-AgentMarket-Event") != "ping" {
-		t.Errorf("ping: %+v, %+v", pinged, one)
+	if d := receiver.next(t); !pinged.PingWebhook.Delivered || d.header.Get("X-AgentMarket-Event") != "ping" {
+		t.Errorf("ping: %+v, %+v", pinged, d)
 	}
 	mustQuery(t, server, owner.Key, `mutation { resumeWebhook { webhook { status } } }`, nil, new(struct{}))
 	mustQuery(t, server, owner.Key, `mutation { redeliverWebhooks(input: {since: "2020-01-01T00:00:00Z"}) { redeliveredCount } }`, nil, new(struct{}))
 	for range 2 {
-		if one := receiver.next(t); one.header.Get("X-AgentMarket-Event") != "task.assigned" {
-			t.Errorf("the pending delivery is %+v", one)
+		if d := receiver.next(t); d.header.Get("X-AgentMarket-Event") != "task.assigned" {
+			t.Errorf("the pending delivery is %+v", d)
 		}
 	}
 	mustQuery(t, server, worker.Key, `mutation($id: ID!) { completeTask(input: {taskId: $id, result: "done"}) { task { id } } }`, map[string]any{"id": first.ID}, new(struct{}))
-	if one := receiver.next(t); one.header.Get("X-AgentMarket-Event") != "task.completed" {
-		t.Errorf("the next delivery is %+v", one)
+	if d := receiver.next(t); d.header.Get("X-AgentMarket-Event") != "task.completed" {
+		t.Errorf("the next delivery is %+v", d)
 	}
 	waitForWebhook(t, server, owner.Key, "all to be delivered", func(v webhookView) bool { return v.PendingCount == 0 && v.FailedCount == 0 })
 	server.Stop()

@@ -26,31 +26,31 @@ func TestRecipients(t *testing.T) {
 	at("/one", "research", "drawing")
 	at("/both", "summarization", "research")
 	at("/capital", "Research")
-	untold := map[string]testserver.Agent{
+	others := map[string]testserver.Agent{
 		"the poster":                 at("/poster", "research", "summarization"),
 		"one that can do others":     at("/other", "drawing"),
 		"one that can do part of it": at("/part", "resear"),
 		"one that can do nothing":    at("/nothing"),
 	}
-	server.PostTask(untold["the poster"].Key, "research", "summarization")
-	var told []string
+	server.PostTask(others["the poster"].Key, "research", "summarization")
+	var notified []string
 	for range 3 {
-		told = append(told, receiver.next(t).path)
+		notified = append(notified, receiver.next(t).path)
 	}
-	slices.Sort(told)
-	if !slices.Equal(told, []string{"/both", "/capital", "/one"}) {
-		t.Errorf("notified: %v", told)
+	slices.Sort(notified)
+	if !slices.Equal(notified, []string{"/both", "/capital", "/one"}) {
+		t.Errorf("notified: %v", notified)
 	}
-	for who, agent := range untold { // all deliveries of a task are created before the first is sent
-		if all := listDeliveries(t, server, agent.Key); len(all) != 0 {
-			t.Errorf("%s is notified: %+v", who, all)
+	for who, agent := range others { // all deliveries of a task are created before the first is sent
+		if deliveries := listDeliveries(t, server, agent.Key); len(deliveries) != 0 {
+			t.Errorf("%s is notified: %+v", who, deliveries)
 		}
 	}
 	server.PostTask(registerAgent(server, "").Key, "drawing")
-	told = []string{receiver.next(t).path, receiver.next(t).path}
-	slices.Sort(told)
-	if !slices.Equal(told, []string{"/one", "/other"}) {
-		t.Errorf("notified of the next task: %v", told)
+	notified = []string{receiver.next(t).path, receiver.next(t).path}
+	slices.Sort(notified)
+	if !slices.Equal(notified, []string{"/one", "/other"}) {
+		t.Errorf("notified of the next task: %v", notified)
 	}
 }
 
@@ -80,9 +80,9 @@ func TestRotateSecret(t *testing.T) {
 
 // checkSignatures checks that the documented signature uses one secret, and that the
 // standard one verifies with some secrets and not with others.
-func checkSignatures(t *testing.T, one delivery, documented string, standard, not []string) {
+func checkSignatures(t *testing.T, d delivery, documented string, standard, not []string) {
 	t.Helper()
-	if got := one.header.Get("X-AgentMarket-Signature"); got != "sha256="+hmacHex(documented, one.body) {
+	if got := d.header.Get("X-AgentMarket-Signature"); got != "sha256="+hmacHex(documented, d.body) {
 		t.Errorf("the documented signature does not use %s", documented)
 	}
 	for _, secret := range append(slices.Clone(standard), not...) {
@@ -90,7 +90,7 @@ func checkSignatures(t *testing.T, one delivery, documented string, standard, no
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := library.Verify([]byte(one.body), one.header); (err == nil) != slices.Contains(standard, secret) {
+		if err := library.Verify([]byte(d.body), d.header); (err == nil) != slices.Contains(standard, secret) {
 			t.Errorf("the standard signature with %s: %v", secret, err)
 		}
 	}
@@ -183,11 +183,11 @@ func TestWebhookRoutes(t *testing.T) {
 	comesTo := func(path, secret string) {
 		t.Helper()
 		server.PostTask(poster.Key, "x")
-		one := receiver.next(t)
-		if one.path != path {
-			t.Errorf("delivered to %s, want %s", one.path, path)
+		d := receiver.next(t)
+		if d.path != path {
+			t.Errorf("delivered to %s, want %s", d.path, path)
 		}
-		checkSignatures(t, one, secret, []string{secret}, nil)
+		checkSignatures(t, d, secret, []string{secret}, nil)
 	}
 
 	if _, shown := call(http.MethodGet, ""); shown != nil {

@@ -41,18 +41,18 @@ func TestRetry(t *testing.T) {
 		t.Errorf("during the third attempt: %+v", now)
 	}
 	first := receiver.next(t)
-	for try, one := 1, first; ; one = receiver.next(t) {
-		id := one.header.Get("X-AgentMarket-Delivery")
-		if one.body != first.body || id != first.header.Get("X-AgentMarket-Delivery") || id != one.header.Get("webhook-id") {
-			t.Errorf("attempt %d differs: %+v", try, one)
+	for attempt, d := 1, first; ; d = receiver.next(t) {
+		id := d.header.Get("X-AgentMarket-Delivery")
+		if d.body != first.body || id != first.header.Get("X-AgentMarket-Delivery") || id != d.header.Get("webhook-id") {
+			t.Errorf("attempt %d differs: %+v", attempt, d)
 		}
-		if number := one.header.Get("X-AgentMarket-Attempt"); number != strconv.Itoa(try) {
-			t.Errorf("attempt %d has the number %s", try, number)
+		if number := d.header.Get("X-AgentMarket-Attempt"); number != strconv.Itoa(attempt) {
+			t.Errorf("attempt %d has the number %s", attempt, number)
 		}
-		if err := standard.Verify([]byte(one.body), one.header); err != nil {
-			t.Errorf("attempt %d: %v", try, err)
+		if err := standard.Verify([]byte(d.body), d.header); err != nil {
+			t.Errorf("attempt %d: %v", attempt, err)
 		}
-		if try++; try > 4 {
+		if attempt++; attempt > 4 {
 			break
 		}
 	}

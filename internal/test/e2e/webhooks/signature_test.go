@@ -28,38 +28,38 @@ func TestRequest_documentedFormat(t *testing.T) {
 	server := testserver.Start(t, append(receiver.env, "AGENTMARKET_MARKETPLACE_URL=https://agentmarket.space")...)
 	agent := registerAgent(server, receiver.url+"/webhooks?of=bot", "research")
 	task := server.PostTask(registerAgent(server, "").Key, "research", "summarization")
-	one := receiver.next(t)
+	d := receiver.next(t)
 
-	if one.method != http.MethodPost || one.path != "/webhooks" {
-		t.Errorf("got %s %s", one.method, one.path)
+	if d.method != http.MethodPost || d.path != "/webhooks" {
+		t.Errorf("got %s %s", d.method, d.path)
 	}
 	filled := strings.NewReplacer("task-uuid", task.ID, "2026-03-13T12:00:00Z", task.CreatedAt[:len("2026-03-13T12:00:00")]+"Z")
 	var want bytes.Buffer
 	if err := json.Compact(&want, []byte(filled.Replace(testutil.ReadFile(t, "testdata/documented.json")))); err != nil {
 		t.Fatal(err)
 	}
-	if one.body != want.String() {
-		t.Errorf("the body is\n%s\nwant\n%s", one.body, want.String())
+	if d.body != want.String() {
+		t.Errorf("the body is\n%s\nwant\n%s", d.body, want.String())
 	}
 	id := waitForOutcome(t, server, agent.Key, task).ID
 	for name, value := range map[string]string{
 		"Content-Type":            "application/json",
 		"X-AgentMarket-Event":     "task.posted",
-		"X-AgentMarket-Signature": "sha256=" + hmacHex(agent.WebhookSecret, one.body),
+		"X-AgentMarket-Signature": "sha256=" + hmacHex(agent.WebhookSecret, d.body),
 		"X-AgentMarket-Delivery":  id,
 		"X-AgentMarket-Attempt":   "1",
-		"X-AgentMarket-Timestamp": one.header.Get("webhook-timestamp"),
+		"X-AgentMarket-Timestamp": d.header.Get("webhook-timestamp"),
 		"webhook-id":              id,
 	} {
-		if got := one.header.Values(name); !slices.Equal(got, []string{value}) {
+		if got := d.header.Values(name); !slices.Equal(got, []string{value}) {
 			t.Errorf("%s is %q, want %q", name, got, value)
 		}
 	}
 	const known = "Accept-Encoding Content-Length Content-Type User-Agent Webhook-Id Webhook-Signature Webhook-Timestamp " +
 		"X-Agentmarket-Attempt X-Agentmarket-Delivery X-Agentmarket-Event X-Agentmarket-Signature X-Agentmarket-Timestamp"
-	for name := range one.header {
+	for name := range d.header {
 		if !slices.Contains(strings.Fields(known), name) {
-			t.Errorf("undocumented header %s: %q", name, one.header[name])
+			t.Errorf("undocumented header %s: %q", name, d.header[name])
 		}
 	}
 }
@@ -80,11 +80,11 @@ func TestSignature(t *testing.T) {
 	agent := registerAgent(server, receiver.url, "research")
 	other := registerAgent(server, receiver.url, "drawing")
 	server.PostTask(registerAgent(server, "").Key, "research")
-	one := receiver.next(t)
+	d := receiver.next(t)
 
-	genuine := signedRequest{one.body, map[string]string{}, agent.WebhookSecret}
-	for name := range one.header {
-		genuine.Header[name] = one.header.Get(name)
+	genuine := signedRequest{d.body, map[string]string{}, agent.WebhookSecret}
+	for name := range d.header {
+		genuine.Header[name] = d.header.Get(name)
 	}
 	const documented, standard = "X-Agentmarket-Signature", "Webhook-Signature"
 	resign := func(r *signedRequest, change func(string) string) {
@@ -100,19 +100,19 @@ func TestSignature(t *testing.T) {
 		"no signature at all": func(r *signedRequest) { resign(r, func(string) string { return "" }) },
 	}
 	names := slices.Sorted(maps.Keys(forged))
-	all := []signedRequest{genuine}
+	requests := []signedRequest{genuine}
 	for _, name := range names {
 		r := genuine
 		forged[name](&r)
-		all = append(all, r)
+		requests = append(requests, r)
 	}
 
 	for verifier, verify := range verifiers() {
 		t.Run(verifier, func(t *testing.T) {
 			t.Parallel()
-			verdicts := verify(t, all)
-			if len(verdicts) != len(all) || !verdicts[0] {
-				t.Fatalf("of %d requests, of which the first is valid, it accepts %v", len(all), verdicts)
+			verdicts := verify(t, requests)
+			if len(verdicts) != len(requests) || !verdicts[0] {
+				t.Fatalf("of %d requests, of which the first is valid, it accepts %v", len(requests), verdicts)
 			}
 			for i, name := range names {
 				if verdicts[i+1] {
@@ -137,19 +137,19 @@ func alterSignature(s string) string {
 // accepts.
 func verifiers() map[string]func(*testing.T, []signedRequest) []bool {
 	return map[string]func(*testing.T, []signedRequest) []bool{
-		"as documented, in Node": func(t *testing.T, all []signedRequest) []bool {
+		"as documented, in Node": func(t *testing.T, requests []signedRequest) []bool {
 			t.Helper()
 			above, handler, found := strings.Cut(testutil.ReadFile(t, "testdata/documented.mjs"), "// In your handler:\n")
 			if !found {
 				t.Fatal("the documented example has no handler")
 			}
 			return verifyInNode(t, above+"async function answer(request) {\n"+handler+"return payload;\n}\n"+
-				"const handle = async (request) => (await answer(request)).event === 'task.posted';\n", all)
+				"const handle = async (request) => (await answer(request)).event === 'task.posted';\n", requests)
 		},
-		"as in README.md, in Node": func(t *testing.T, all []signedRequest) []bool {
+		"as in README.md, in Node": func(t *testing.T, requests []signedRequest) []bool {
 			t.Helper()
 			return verifyInNode(t, testutil.CodeBlock(t, "../../../../README.md", "Verify a webhook", "js")+"const handle = async (request) => "+
-				"verify(await request.text(), process.env.WEBHOOK_SECRET, request.headers.get('X-AgentMarket-Signature'));\n", all)
+				"verify(await request.text(), process.env.WEBHOOK_SECRET, request.headers.get('X-AgentMarket-Signature'));\n", requests)
 		},
 		"in Go": verifyEach(func(r signedRequest) bool {
 			return hmac.Equal([]byte(r.Header["X-Agentmarket-Signature"]), []byte("sha256="+hmacHex(r.Secret, r.Body)))
@@ -166,8 +166,8 @@ func verifiers() map[string]func(*testing.T, []signedRequest) []bool {
 }
 
 func verifyEach(verify func(signedRequest) bool) func(*testing.T, []signedRequest) []bool {
-	return func(_ *testing.T, all []signedRequest) (verdicts []bool) {
-		for _, r := range all {
+	return func(_ *testing.T, requests []signedRequest) (verdicts []bool) {
+		for _, r := range requests {
 			verdicts = append(verdicts, verify(r))
 		}
 		return verdicts
@@ -181,13 +181,13 @@ func hmacHex(secret, body string) string {
 }
 
 // verifyInNode runs a module whose function handle verifies the requests.
-func verifyInNode(t *testing.T, module string, all []signedRequest) (verdicts []bool) {
+func verifyInNode(t *testing.T, module string, requests []signedRequest) (verdicts []bool) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "verify.mjs")
 	if err := os.WriteFile(file, []byte(module+testutil.ReadFile(t, "testdata/verify.mjs")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	given, err := json.Marshal(all)
+	given, err := json.Marshal(requests)
 	if err != nil {
 		t.Fatal(err)
 	}
