@@ -50,7 +50,7 @@ func TestSyncBeforeResponse(t *testing.T) {
 		server.Do(http.MethodGet, "/api/wallet", "", "", "X-Request-Id", fmt.Sprintf("read-%d-", i))
 	}
 	server.Stop()
-	testutil.Eventually(t, "the record is whole", func() bool { return strings.Contains(testutil.ReadFile(t, record), "+++ exited with 0 +++") })
+	testutil.Eventually(t, "the trace to be complete", func() bool { return strings.Contains(testutil.ReadFile(t, record), "+++ exited with 0 +++") })
 
 	file, err := os.Open(record)
 	if err != nil {

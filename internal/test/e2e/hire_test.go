@@ -48,24 +48,24 @@ func TestStartExecution_claudeStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	events := subscribeExecution(t, server, poster.Key, started.StartExecution.Task.ID)
-	wants := func(change, text, result string) {
+	expectEvent := func(change, text, result string) {
 		t.Helper()
-		got, ok := <-events
-		if !ok || got.Change != change || got.Text != text || got.Task.Result != result {
+		got := testutil.Receive(t, "an event of the hire", events)
+		if got.Change != change || got.Text != text || got.Task.Result != result {
 			t.Errorf("received %+v, want %s with %q and %q", got, change, text, result)
 		}
 	}
-	wants("STARTED", "", "")
+	expectEvent("STARTED", "", "")
 	for _, piece := range []string{"Packets ", "flow"} {
 		pieces <- piece
-		wants("WRITING", piece, "")
+		expectEvent("WRITING", piece, "")
 	}
 	if err := start(); err == nil || !strings.Contains(err.Error(), "RATE_LIMITED") || !strings.Contains(err.Error(), "retryAfter") {
 		t.Errorf("a second concurrent hire: %v", err)
 	}
 	close(pieces)
-	wants("SETTLED", "", "Packets flow")
-	if _, more := <-events; more {
+	expectEvent("SETTLED", "", "Packets flow")
+	if event := testutil.Receive(t, "the end of the stream", events); event.Change != "" {
 		t.Error("the stream continues after the end")
 	}
 	server.Stop()
@@ -127,9 +127,9 @@ func TestStop_promisedHire(t *testing.T) {
 		status, text := server.Do(http.MethodPost, "/api/execute", poster.Key, fmt.Sprintf(`{"agent_id":%q,"task_description":"Slowly.","budget":15}`, worker.ID))
 		response <- fmt.Sprint(status, " ", text)
 	}()
-	<-called
+	testutil.Receive(t, "the call of the endpoint", called)
 	server.Terminate()
-	text := <-response
+	text := testutil.Receive(t, "the response", response)
 	if !strings.HasPrefix(text, "202 ") {
 		t.Fatalf("the response to the waiting caller is %s", text)
 	}

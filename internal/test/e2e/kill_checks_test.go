@@ -190,7 +190,7 @@ func (h *webhookRecorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // waitForTasks waits until each task was delivered to a number of agents.
 func (h *webhookRecorder) waitForTasks(t *testing.T, tasks []string, agents int) {
 	t.Helper()
-	testutil.Eventually(t, "every webhook has come", func() bool {
+	testutil.Eventually(t, "every webhook to arrive", func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		return !slices.ContainsFunc(tasks, func(id string) bool { return h.taskCounts[id] < agents })

@@ -39,7 +39,7 @@ func TestKill_promisedHires(t *testing.T) {
 	}
 	for range 5 {
 		enough := p.responses.Load() + int64(20+rand.IntN(50))
-		testutil.Eventually(t, "requests are answered", func() bool { return p.responses.Load() >= enough })
+		testutil.Eventually(t, "responses", func() bool { return p.responses.Load() >= enough })
 		p.serverDown.Lock()
 		p.server.Kill()
 		p.server.Restart()

@@ -239,7 +239,7 @@ func (k *killTest) waitForServer() {
 // waitForResponses waits for a number of further responses.
 func (k *killTest) waitForResponses(n int64) {
 	enough := k.responses.Load() + n
-	testutil.Eventually(k.T, "requests are answered", func() bool { return k.responses.Load() >= enough })
+	testutil.Eventually(k.T, "responses", func() bool { return k.responses.Load() >= enough })
 }
 
 // startSubscriber runs a subscriber until the returned function is called.

@@ -47,7 +47,7 @@ func TestLinearizable(t *testing.T) {
 	}
 	for round := range kills {
 		enough := int64((round + 1) * clients * h.operationsPerClient / (kills + 1))
-		testutil.Eventually(t, "operations to be answered", func() bool { return h.responses.Load() >= enough || t.Failed() })
+		testutil.Eventually(t, "responses", func() bool { return h.responses.Load() >= enough || t.Failed() })
 		h.serverDown.Lock()
 		h.server.Kill()
 		h.server.Restart()

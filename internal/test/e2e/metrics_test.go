@@ -84,18 +84,18 @@ func TestMetrics(t *testing.T) {
 		status, _ := server.Do(http.MethodGet, "/api/wallet", worker.Key, "")
 		return status == http.StatusTooManyRequests
 	}
-	testutil.Eventually(t, "a request is refused for coming too fast", refused)
+	testutil.Eventually(t, "a RATE_LIMITED response", refused)
 	if _, _, err := socket.ReadMessage(); err != nil { // the event of the poster's wallet
 		t.Fatal(err)
 	}
 	tried := `{ viewer { webhook { deliveries { nodes { attempts { number } } } } } }`
 	for _, agent := range []testserver.Agent{worker, poet} {
-		testutil.Eventually(t, "what is due was tried", func() bool {
+		testutil.Eventually(t, "the pending deliveries to be attempted", func() bool {
 			status, text := server.Do(http.MethodPost, "/graphql", agent.Key, fmt.Sprintf(`{"query":%q}`, tried))
 			return status == http.StatusOK && strings.Contains(text, `"number":1`)
 		})
 	}
-	testutil.Eventually(t, "attempts are counted", func() bool {
+	testutil.Eventually(t, "the attempts to be counted", func() bool {
 		at := scrapeMetrics(t, server)
 		return at.sum(`delivery_attempt_duration_seconds_count{outcome="delivered"}`) > 0 && at.sum(`delivery_attempt_duration_seconds_count{outcome="refused"}`) > 1
 	})

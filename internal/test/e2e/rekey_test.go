@@ -173,7 +173,7 @@ func TestRekey_errors(t *testing.T) {
 	server.Register("Agent", map[string]any{"endpointUrl": "https://agent.example.com/run"})
 	for _, row := range []struct {
 		code       int
-		args, says string
+		args, wantMessage string
 	}{
 		{1, "rekey", "another process is using it"},
 		{1, "rekey --database none.db", "no such file"},
@@ -181,7 +181,7 @@ func TestRekey_errors(t *testing.T) {
 		{2, "rekey --database postgres://127.0.0.1/market", "secret-key: must be set"},
 	} {
 		text, code := testserver.Run(t, server.Dir, strings.Fields(row.args)...)
-		if code != row.code || !strings.Contains(text, row.says) {
+		if code != row.code || !strings.Contains(text, row.wantMessage) {
 			t.Errorf("%s: exit %d, %s", row.args, code, text)
 		}
 	}

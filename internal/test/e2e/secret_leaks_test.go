@@ -41,7 +41,7 @@ func TestSecretLeaks(t *testing.T) {
 	misuseSecrets(server, agent)
 	rotated := rotateSecrets(t, server, agent)
 	const attempts = `{ viewer { webhook { deliveries { nodes { status lastError attempts { error responseBody } } } } } }`
-	testutil.Eventually(t, "a delivery is given up", func() bool {
+	testutil.Eventually(t, "a delivery to fail", func() bool {
 		_, text := server.Do(http.MethodPost, "/graphql", rotated, fmt.Sprintf(`{"query":%q}`, attempts))
 		return strings.Contains(text, `"FAILED"`)
 	})

@@ -88,7 +88,7 @@ func (f *eventSubscriber) receive(ctx context.Context, conn *websocket.Conn) {
 func (f *eventSubscriber) waitForTask(t *testing.T, task string) []string {
 	t.Helper()
 	var heard []string
-	testutil.Eventually(t, "the last task is heard of", func() bool {
+	testutil.Eventually(t, "the last task to arrive", func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		heard = slices.Clone(f.tasks)

@@ -13,6 +13,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestReceivers: the receivers accept the server's webhooks, and print one that arrives
@@ -51,7 +52,7 @@ func TestReceivers(t *testing.T) {
 				}
 			}
 			told()
-			genuine := <-seen
+			genuine := testutil.Receive(t, "a webhook", seen)
 			for change, changed := range forgedRequests(t, genuine, agent.WebhookSecret) {
 				if status := changed.sendTo(t, *address.Load()); status != http.StatusUnauthorized {
 					t.Errorf("%s: status %d", change, status)

@@ -45,7 +45,7 @@ func TestCopy(t *testing.T) {
 	}
 	done, err := tradeTask(do, poster, worker)
 	testutil.Must(t, err)
-	<-arrived
+	testutil.Receive(t, "a delivery", arrived)
 	const document = `mutation { postTask(input: {title: "T", description: "é 漢 \u0001", budget: 30, requiredCapabilities: ["y"]}) { task { id } wallet { balance } } }`
 	posted := mustQueryIdempotent(t, server, poster.Key, document)
 	ended := make(chan struct{})
@@ -55,14 +55,14 @@ func TestCopy(t *testing.T) {
 		_ = server.Query(poster.Key, `mutation($id: ID!) { execute(input: {agentId: $id, taskDescription: "Do it", budget: 20}) { task { id } } }`,
 			map[string]any{"id": worker.ID}, &ignored) // the server is killed first
 	}()
-	<-hired
+	testutil.Receive(t, "the call of the endpoint", hired)
 	before, cursors := visibleState(t, server, worker.Key), firstCursors(t, server, 2)
 	address := services.NewPostgresDatabase(t)
 	if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, "another process is using it") {
 		t.Errorf("copy beside the server: exit %d, %s", code, text)
 	}
 	server.Kill()
-	<-ended
+	testutil.Receive(t, "the end of the request", ended)
 
 	if text, code := copyMarket(t, server, address); code != 0 {
 		t.Fatalf("copy: exit %d\n%s", code, text)
@@ -77,7 +77,7 @@ func TestCopy(t *testing.T) {
 	if again := mustQueryIdempotent(t, server, poster.Key, document); again != posted {
 		t.Errorf("the retry returns\n%s\nand the first request returned\n%s", again, posted)
 	}
-	testutil.Eventually(t, "the delivery that was to be tried again", func() bool { return <-arrived == done })
+	testutil.Eventually(t, "the pending retry", func() bool { return testutil.Receive(t, "a delivery", arrived) == done })
 	testutil.Eventually(t, "the refund of the hire", func() bool {
 		return strings.Contains(mustQueryIdempotent(t, server, poster.Key, "{ viewer { wallet { balance } } }"), `"balance":68`)
 	})
@@ -102,7 +102,7 @@ func TestCopy_errors(t *testing.T) {
 		{"DROP TABLE notes; UPDATE agents SET name = 'a' || char(0)", "invalid byte sequence"},
 	} {
 		execSQLite(t, filepath.Join(server.Dir, "agentmarket.db"), row.statement)
-		if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, row.says) {
+		if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, row.wantMessage) {
 			t.Errorf("after %s: exit %d, %s", row.statement, code, text)
 		}
 	}

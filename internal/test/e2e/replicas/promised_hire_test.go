@@ -43,12 +43,12 @@ func TestPromisedHire(t *testing.T) {
 		_, text := servers[0].Do(http.MethodPost, "/api/execute", poster.Key, hire)
 		waited <- text
 	}()
-	first := <-called
+	first := testutil.Receive(t, "the call of the endpoint", called)
 	promised := subscribeExecution(t, servers[1], poster.Key, first)
 	waitForChange(t, promised, "PROMISED")
 	complete(first)
 	waitForChange(t, promised, "SETTLED")
-	if text := <-waited; !strings.Contains(text, `"result":"kept"`) {
+	if text := testutil.Receive(t, "the response", waited); !strings.Contains(text, `"result":"kept"`) {
 		t.Errorf("the response to the waiting caller is %s", text)
 	}
 
@@ -56,7 +56,7 @@ func TestPromisedHire(t *testing.T) {
 	if status != http.StatusAccepted {
 		t.Fatalf("%d %s", status, text)
 	}
-	second := <-called
+	second := testutil.Receive(t, "the call of the endpoint", called)
 	waitForChange(t, subscribeExecution(t, servers[1], poster.Key, second), "PROMISED")
 	servers[0].Kill()
 	complete(second)

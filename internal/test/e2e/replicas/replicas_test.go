@@ -89,12 +89,12 @@ func TestDeadReplica(t *testing.T) {
 		_ = servers[0].Query(poster.Key, `mutation($id: ID!) { execute(input: {agentId: $id, taskDescription: "Do it", budget: 20}) { task { id } } }`,
 			map[string]any{"id": hired.ID}, &ignored) // the server is killed first
 	}()
-	<-called
+	testutil.Receive(t, "the call of the endpoint", called)
 	if got := balance(); got != startCredits-20 {
 		t.Errorf("%d credits are left while the agent runs, want %d", got, startCredits-20)
 	}
 	servers[0].Kill()
-	<-done
+	testutil.Receive(t, "the end of the request", done)
 	testutil.Eventually(t, "the refund", func() bool { return balance() == startCredits })
 	servers[1].Verify()
 
@@ -103,7 +103,7 @@ func TestDeadReplica(t *testing.T) {
 	if err := servers[0].Query(poster.Key, `mutation { rotateApiKey { apiKey } }`, nil, &rotated); err != nil {
 		t.Fatal(err)
 	}
-	testutil.Eventually(t, "the old key to be unknown everywhere", func() bool {
+	testutil.Eventually(t, "all replicas to reject the old key", func() bool {
 		status, _ := servers[1].Do(http.MethodGet, "/api/agents/me", poster.Key, "")
 		return status == http.StatusUnauthorized
 	})

@@ -34,7 +34,7 @@ func TestStart_errors(t *testing.T) {
 
 	unused := "127.0.0.1:1"
 	for _, row := range []struct {
-		database, nats, says string
+		database, nats, wantMessage string
 		code                 int
 	}{
 		{"postgres://test:secret@127.0.0.1:port/market", "", "invalid port", 1},
@@ -56,7 +56,7 @@ func TestStart_errors(t *testing.T) {
 		if row.nats != "" {
 			args = append(args, "--nats-url="+row.nats)
 		}
-		testserver.ExpectExit(t, row.code, row.says, args...)
+		testserver.ExpectExit(t, row.code, row.wantMessage, args...)
 	}
 	testserver.Start(t, replicaSettings(at("guarded:right", "guarded"), "", nil)...) // the right password works
 }

@@ -31,7 +31,7 @@ func TestDeadReplica_webhook(t *testing.T) {
 	dies.Register("notified", map[string]any{"capabilities": []string{"x"}, "webhookUrl": url})
 	poster := dies.Register("poster", nil)
 	dies.PostTask(poster.Key, "x")
-	first := <-came
+	first := testutil.Receive(t, "a delivery", came)
 	survives := testserver.Start(t, replicaSettings(address, services.NATSURL(), env)...)
 	dies.Kill()
 	died := time.Now()
@@ -45,7 +45,7 @@ func TestDeadReplica_webhook(t *testing.T) {
 	case <-time.After(90 * time.Second):
 		t.Error("the delivery was not retried")
 	}
-	testutil.Eventually(t, "the delivery to be noted", func() bool { return unfinishedJobs(t, address) == 0 })
+	testutil.Eventually(t, "the delivery to be recorded", func() bool { return unfinishedJobs(t, address) == 0 })
 	survives.Verify()
 }
 

@@ -93,7 +93,7 @@ func TestHostileReceivers(t *testing.T) {
 	poster := registerAgent(server, "")
 	server.PostTask(poster.Key, "well") // once, so that caches and pools are warm before memory is measured
 	waitForAttempts(t, server, healthy.Key, 1)
-	<-received
+	testutil.Receive(t, "a delivery", received)
 	before, _ := server.MemoryUsage()
 
 	const rounds = 4
@@ -101,7 +101,7 @@ func TestHostileReceivers(t *testing.T) {
 		server.PostTask(poster.Key, "hostile")
 	}
 	for seen := map[string]bool{}; len(seen) < len(hostile); {
-		seen[<-received] = true
+		seen[testutil.Receive(t, "a delivery", received)] = true
 	}
 	start := time.Now()
 	server.PostTask(poster.Key, "well")
@@ -124,8 +124,8 @@ func TestHostileReceivers(t *testing.T) {
 		"old": "0 the connection failed",
 	} {
 		for _, d := range waitForAttempts(t, server, agents[name].Key, rounds) {
-			if !strings.Contains(d.summary(), "; 1: "+says) {
-				t.Errorf("%s: %q, want %q for the first attempt", name, d.summary(), says)
+			if !strings.Contains(d.summary(), "; 1: "+want) {
+				t.Errorf("%s: %q, want %q for the first attempt", name, d.summary(), want)
 			}
 		}
 	}

@@ -114,7 +114,7 @@ func TestKill_redelivery(t *testing.T) {
 	if n := redeliver("Idempotency-Key", key); n != many {
 		t.Errorf("%d are redelivered, want %d", n, many)
 	}
-	<-some
+	testutil.Receive(t, "some deliveries", some)
 	server.Kill()
 	server.Restart()
 	if n := redeliver("Idempotency-Key", key); n != many {

@@ -9,6 +9,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestRetry: a receiver fails three times in different ways. Each attempt has the same body
@@ -36,7 +37,7 @@ func TestRetry(t *testing.T) {
 	}
 	task := server.PostTask(registerAgent(server, "").Key, "x")
 
-	<-third
+	testutil.Receive(t, "the third attempt", third)
 	if now := listDeliveries(t, server, agent.Key)[0]; now.Status != "PENDING" || now.AttemptCount != 2 || now.LastError == "" || now.NextAttemptAt == nil {
 		t.Errorf("during the third attempt: %+v", now)
 	}
