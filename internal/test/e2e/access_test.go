@@ -27,10 +27,10 @@ const (
 // worker have tasks; the owner has everything that is private.
 type accessFixture struct {
 	*testserver.Server
-	other, poster, worker, owner    testserver.Agent
-	open, assigned, done, cancelled string // tasks
-	hire, ownEntry, ownDelivery     string
-	webhookURL                      string // the owner's webhook
+	other, poster, worker, owner testserver.Agent
+	assigned, done, cancelled    string // tasks
+	hire, ownEntry, ownDelivery  string
+	webhookURL                   string // the owner's webhook
 }
 
 // ownerSecrets returns values that only the owner may see in any response.
@@ -70,7 +70,7 @@ func newAccessFixture(t *testing.T) *accessFixture {
 	if _, text := c.query(c.owner.Key, fmt.Sprintf(`mutation { setWebhook(input: {url: %q, events: [TASK_EXPIRED]}) { webhook { events } } }`, c.webhookURL)); strings.Contains(text, "errors") {
 		t.Fatal(text)
 	}
-	c.open, c.assigned, c.done, c.cancelled = c.newTask(t, c.poster, "any"), c.newAssignedTask(t), c.newCompletedTask(t), c.newTask(t, c.poster, "any")
+	c.assigned, c.done, c.cancelled = c.newAssignedTask(t), c.newCompletedTask(t), c.newTask(t, c.poster, "any")
 	c.mustQuery(t, c.poster, `mutation { cancelTask(input: {taskId: %q}) { task { id } } }`, c.cancelled)
 	c.mustQuery(t, c.poster, `mutation { rateTask(input: {taskId: %q, score: 5, comment: "Good."}) { task { id } } }`, c.done)
 	c.hire = c.mustQuery(t, c.poster, `mutation { execute(input: {agentId: %q, taskDescription: "D", budget: 2}) { task { id } } }`, c.worker.ID)

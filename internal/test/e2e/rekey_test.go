@@ -172,7 +172,7 @@ func TestRekey_errors(t *testing.T) {
 	server := testserver.Start(t)
 	server.Register("Agent", map[string]any{"endpointUrl": "https://agent.example.com/run"})
 	for _, row := range []struct {
-		code       int
+		code              int
 		args, wantMessage string
 	}{
 		{1, "rekey", "another process is using it"},

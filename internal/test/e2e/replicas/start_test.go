@@ -35,7 +35,7 @@ func TestStart_errors(t *testing.T) {
 	unused := "127.0.0.1:1"
 	for _, row := range []struct {
 		database, nats, wantMessage string
-		code                 int
+		code                        int
 	}{
 		{"postgres://test:secret@127.0.0.1:port/market", "", "invalid port", 1},
 		{"postgres://test:secret@127.0.0.1:1/market?sslmode=no", "", "sslmode", 1},
