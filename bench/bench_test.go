@@ -59,7 +59,7 @@ func TestMarkdown(t *testing.T) {
 	const head = "| work | server | median (lowest..highest) | p50 ms | p99 ms | server CPU µs each | the first is better by | goal |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
 	want := head + `| read | ours | 3000/s (3000..3000) | 1.00 | 2.50 | 40.0 | – | p99 ≤ 3 ms |
 | read | REST | refused: lost one / two | – | – | – | – | – |
-| read | theirs; 900 posts/s meanwhile | 2000/s (2000..2000) | – | – | – | **1.50×** (1.50..1.50) | ≥ 1.25× |
+| read | theirs; 900 posts/s in the background | 2000/s (2000..2000) | – | – | – | **1.50×** (1.50..1.50) | ≥ 1.25× |
 `
 	if table := markdown(e.rows(samples, failed)); table != want {
 		t.Errorf("got\n%s\nwant\n%s", table, want)

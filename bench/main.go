@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&b.storesDir, "stores", "", "folder that growth keeps its filled stores in and finds them again; without one they are removed")
 	peers := flags.Bool("peers", false, "measure Mercurius and PocketBase too; the first time they are fetched and compiled, which takes minutes")
 	only := flags.String("only", "", "works to measure, with commas, by how their names begin: post, read, list, fan-out, growth (default all but growth)")
-	into := flags.String("into", "", "document in which the table is replaced, besides printing it")
+	into := flags.String("into", "", "document whose table is replaced by the report")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ func (r row) postsNote() string {
 		values = append(values, s.postsPerSecond)
 	}
 	if posts := newSpread(values).median; posts > lightPostRate {
-		return fmt.Sprintf("; %s posts/s meanwhile", formatFigure(posts))
+		return fmt.Sprintf("; %s posts/s in the background", formatFigure(posts))
 	}
 	return ""
 }

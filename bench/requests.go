@@ -34,7 +34,7 @@ func (b *bench) requestStarter(e target, requestsOf requestsFunc, posts float64)
 }
 
 // measureRequests measures requests while others are sent at a rate.
-func (b *bench) measureRequests(ctx context.Context, m *market, connections int, requests, beside []load.Request, perSecond float64) (sample, error) {
+func (b *bench) measureRequests(ctx context.Context, m *market, connections int, requests, background []load.Request, perSecond float64) (sample, error) {
 	pacing, stop := context.WithCancel(ctx)
 	type pace struct {
 		answered int64
@@ -43,7 +43,7 @@ func (b *bench) measureRequests(ctx context.Context, m *market, connections int,
 	paced := make(chan pace, 1)
 	go func() {
 		const each = 50 // posts a second on a connection, since posts wait for the disk
-		responses, err := load.Pace(pacing, m.addr, 1+int(perSecond)/each, beside, &m.stamps, perSecond)
+		responses, err := load.Pace(pacing, m.addr, 1+int(perSecond)/each, background, &m.stamps, perSecond)
 		paced <- pace{responses, err}
 	}()
 	var result *load.Result
