@@ -28,7 +28,7 @@ func TestStart_errors(t *testing.T) {
 		{[]string{"--addr=127.0.0.1:0", "--database=" + filepath.Join(t.TempDir(), "none", "a.db")}, 1, "no such file or directory"},
 		{[]string{"--addr=127.0.0.1:0", "--database=" + t.TempDir()}, 1, "is a directory"},
 		{[]string{"--addr=127.0.0.1:0", "--database=mysql://localhost/market", "--secret-key=sixteen letters!"}, 1, "give a postgres:// address"},
-		{[]string{"--addr=127.0.0.1:0", "--database=postgres://localhost/market"}, 2, "secret-key: must be given with PostgreSQL"},
+		{[]string{"--addr=127.0.0.1:0", "--database=postgres://localhost/market"}, 2, "secret-key: must be set for PostgreSQL"},
 		{[]string{"--colour"}, 2, "unknown flag --colour"},
 		{[]string{"--lease=1s"}, 2, "lease: must be at least 1m"},
 		{[]string{"dance"}, 2, "unexpected argument dance"},

@@ -21,7 +21,7 @@ import (
 )
 
 // devReady is the start of the line that agentmarket dev prints when it is ready.
-const devReady = "Interrupt to end"
+const devReady = "Press Ctrl-C to stop"
 
 // TestStop: on SIGTERM the server finishes and pays the running hire, closes WebSockets with
 // 1001 and exits with 0. It delivers pending webhooks after the next start.
