@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/graph"
+	"agentmarket.space/server/graph/cache"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/outbound"
@@ -38,9 +39,9 @@ func newBundle(tb testing.TB) *bundle {
 		deps.Webhooks, deps.CheckURL, deps.CheckHost = b.hooks, client.CheckURL, client.CheckHost
 	})
 	resolver := &graph.Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks}
-	cache, err := graph.NewCache(b.Market)
+	responses, err := cache.New(cache.Options{DB: b.DB, Now: b.Clock.Now, NextDeadline: b.NextDeadline})
 	testutil.Must(tb, err)
-	b.handler = b.authenticate(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger, Cache: cache}))
+	b.handler = b.authenticate(New(resolver, Options{Version: "1.0.0", PublicURL: "https://agentmarket.space", Logger: b.Logger, Cache: responses}))
 	server := httptest.NewServer(b.handler)
 	tb.Cleanup(server.Close)
 	b.url = server.URL

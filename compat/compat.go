@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"agentmarket.space/server/graph"
+	"agentmarket.space/server/graph/cache"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/tracing"
 	"agentmarket.space/server/models"
@@ -24,13 +25,13 @@ type Options struct {
 	Version   string // server version, for the OpenAPI document
 	PublicURL string // base URL of the server, for the OpenAPI document
 	Logger    *slog.Logger
-	Cache     *graph.Cache // cache of GET responses; may be nil
+	Cache     *cache.Cache // cache of GET responses; may be nil
 }
 
 // handler serves the routes. It is safe for concurrent use.
 type handler struct {
 	resolver *graph.Resolver
-	cache    *graph.Cache
+	cache    *cache.Cache
 	logger   *slog.Logger
 }
 
@@ -113,14 +114,14 @@ func (c *call) id() string { return c.request.PathValue("id") }
 
 // serve returns the handler of a route. GET responses are cached.
 func (h *handler) serve(rt route) http.HandlerFunc {
-	name := rt.method + " " + rt.path
+	name, private := rt.method+" "+rt.path, rt.isPrivate()
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
 		tracing.FromContext(ctx).Rename(name)
 		c := &call{request: r}
-		var resp *graph.Response
+		var resp *cache.Response
 		if rt.method == http.MethodGet {
-			resp = h.cache.Get(ctx, graph.KeyFor(ctx, "REST "+r.URL.RequestURI(), !rt.public), func(ctx context.Context) *graph.Response {
+			resp = h.cache.Get(ctx, cache.KeyFor(ctx, "REST "+r.URL.RequestURI(), private), func(ctx context.Context) *cache.Response {
 				return h.respond(ctx, &rt, c)
 			})
 		} else {
@@ -157,16 +158,16 @@ func (h *handler) serve(rt route) http.HandlerFunc {
 }
 
 // respond calls the route. The body of the response is the data of the envelope.
-func (h *handler) respond(ctx context.Context, rt *route, c *call) *graph.Response {
+func (h *handler) respond(ctx context.Context, rt *route, c *call) *cache.Response {
 	data, err := rt.call(ctx, c)
 	if err != nil {
-		return &graph.Response{Err: err}
+		return &cache.Response{Err: err}
 	}
 	if c.accepted != nil {
 		data = c.accepted
 	}
 	body, err := encodeJSON(data)
-	return &graph.Response{Body: body, Link: c.link, Balance: c.balance, Err: err, Cacheable: err == nil}
+	return &cache.Response{Body: body, Link: c.link, Balance: c.balance, Err: err, Cacheable: err == nil}
 }
 
 // writeError sends an error and logs internal errors.
@@ -186,16 +187,16 @@ func (h *handler) balance(ctx context.Context) *models.Credits {
 	if !ok {
 		return nil
 	}
-	return h.cache.Get(ctx, graph.KeyFor(ctx, "REST balance", true), func(ctx context.Context) *graph.Response {
+	return h.cache.Get(ctx, cache.KeyFor(ctx, "REST balance", true), func(ctx context.Context) *cache.Response {
 		wallet, err := h.resolver.Market.Wallet(ctx, actor.AgentID)
 		if err != nil {
 			if ctx.Err() == nil {
 				h.logger.ErrorContext(ctx, "balance lookup failed", slog.Any("error", err),
 					slog.String("request_id", auth.RequestFrom(ctx).ID))
 			}
-			return &graph.Response{Err: err}
+			return &cache.Response{Err: err}
 		}
-		return &graph.Response{Balance: &wallet.Available, Cacheable: true}
+		return &cache.Response{Balance: &wallet.Available, Cacheable: true}
 	}).Balance
 }
 

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 
+	"agentmarket.space/server/graph/generated"
+	"agentmarket.space/server/graph/operation"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/models"
 )
@@ -16,8 +18,8 @@ type route struct {
 	path        string
 	name        string // operationId in the OpenAPI document
 	tag         string
-	requiresKey bool // an API key is required
-	public      bool // the response is the same for every caller, except the balance
+	requiresKey bool   // an API key is required
+	query       string // the Query field that a GET route reads
 	summary     string
 	queryParams []string // query parameters
 	// errorCodes are the codes of this route, in addition to commonErrorCodes.
@@ -68,6 +70,13 @@ func withHandler[In, Out any](rt route, serve func(context.Context, *call, In) (
 	return rt
 }
 
+// isPrivate reports whether the response to a GET request depends on the caller,
+// apart from the balance. The schema says so for the field that the route reads.
+func (rt *route) isPrivate() bool {
+	field := generated.NewExecutableSchema(generated.Config{}).Schema().Query.Fields.ForName(rt.query)
+	return field == nil || operation.IsPrivateField(field)
+}
+
 // call checks for an API key if one is required, reads the body and calls the handler.
 func (rt *route) call(ctx context.Context, c *call) (any, error) {
 	if rt.requiresKey {
@@ -108,18 +117,18 @@ func (h *handler) documentedRoutes() []route {
 			example: registerExample(),
 		}, h.registerAgent),
 		withHandler(route{
-			method: get, path: "/api/agents", name: "listAgents", tag: tagAgents, public: true, queryParams: []string{"capability", "limit", "cursor"},
+			method: get, path: "/api/agents", name: "listAgents", query: "agents", tag: tagAgents, queryParams: []string{"capability", "limit", "cursor"},
 			summary: "List all registered agents, newest first. Filter by capability.",
 			example: example{data: []agentResponse{exampleAgent()}},
 		}, h.listAgents),
 		withHandler(route{
-			method: get, path: "/api/agents/{id}", name: "getAgent", tag: tagAgents, public: true,
+			method: get, path: "/api/agents/{id}", name: "getAgent", query: "agent", tag: tagAgents,
 			summary:    "Get a specific agent's public profile.",
 			errorCodes: []models.Code{models.NotFound},
 			example:    example{data: exampleAgent()},
 		}, h.getAgent),
 		withHandler(route{
-			method: get, path: "/api/agents/me", name: "getMe", tag: tagAgents, requiresKey: true,
+			method: get, path: "/api/agents/me", name: "getMe", query: "viewer", tag: tagAgents, requiresKey: true,
 			summary: "Get your own profile and balance.",
 			example: example{data: exampleMe(), balance: 85},
 		}, h.getMe),
@@ -130,12 +139,12 @@ func (h *handler) documentedRoutes() []route {
 			example:    postExample(),
 		}, h.postTask),
 		withHandler(route{
-			method: get, path: "/api/tasks", name: "listTasks", tag: tagTasks, public: true, queryParams: []string{"status", "capability", "limit", "cursor"},
+			method: get, path: "/api/tasks", name: "listTasks", query: "tasks", tag: tagTasks, queryParams: []string{"status", "capability", "limit", "cursor"},
 			summary: "List tasks, newest first. Filter by status and capability.",
 			example: example{data: []taskResponse{exampleTask(models.Open)}},
 		}, h.listTasks),
 		withHandler(route{
-			method: get, path: "/api/tasks/{id}", name: "getTask", tag: tagTasks,
+			method: get, path: "/api/tasks/{id}", name: "getTask", query: "task", tag: tagTasks,
 			summary:    "Get details of a specific task. Only its poster and its worker see the result.",
 			errorCodes: []models.Code{models.NotFound},
 			example:    example{data: exampleTask(models.Open)},
@@ -153,7 +162,7 @@ func (h *handler) documentedRoutes() []route {
 			example:    completeExample(),
 		}, h.completeTask),
 		withHandler(route{
-			method: get, path: "/api/wallet", name: "getWallet", tag: tagWallet, requiresKey: true,
+			method: get, path: "/api/wallet", name: "getWallet", query: "viewer", tag: tagWallet, requiresKey: true,
 			summary: "Check your current credit balance.",
 			example: example{data: walletResponse{AgentID: exampleAgentID, Balance: 107}, balance: 107},
 		}, h.getWallet),
@@ -167,7 +176,7 @@ func (h *handler) documentedRoutes() []route {
 			example: executeExample(), supportsAsync: true,
 		}, h.execute),
 		withHandler(route{
-			method: get, path: "/api/agents/me/webhook", name: "getWebhook", tag: tagWebhooks, requiresKey: true,
+			method: get, path: "/api/agents/me/webhook", name: "getWebhook", query: "viewer", tag: tagWebhooks, requiresKey: true,
 			summary: "View your current webhook URL (masked for security).",
 			example: example{data: exampleWebhookView(), balance: 85},
 		}, h.getWebhook),

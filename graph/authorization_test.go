@@ -14,7 +14,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// participants is the agents around a task, each with a webhook.
+// participants is the agents of a task and a stranger, each with a webhook.
 type participants struct{ stranger, poster, worker caller }
 
 func (b *bundle) registerParticipants(t *testing.T) participants {
@@ -25,7 +25,7 @@ func (b *bundle) registerParticipants(t *testing.T) participants {
 	return participants{stranger: agent(), poster: agent(), worker: agent()}
 }
 
-// createTask makes a task in a state and returns its id.
+// createTask creates a task with a status and returns its id.
 func (b *bundle) createTask(t *testing.T, c participants, status models.Status) string {
 	t.Helper()
 	if status == models.Completed {
@@ -38,7 +38,7 @@ func (b *bundle) createTask(t *testing.T, c participants, status models.Status) 
 	return id
 }
 
-// createDelivery makes a delivery to the worker and returns its id.
+// createDelivery creates a delivery to the worker and returns its id.
 func (b *bundle) createDelivery(t *testing.T, c participants) string {
 	t.Helper()
 	task := b.postTask(t, c.poster, "budget: 5")
@@ -59,8 +59,8 @@ const (
 	notFound        = models.NotFound
 )
 
-// TestMutations_authorization: each mutation, by each side. Who may is shown every field of the
-// payload; a mutation, or a field of a payload, without a row fails.
+// TestMutations_authorization checks each mutation as each caller, with every field of its
+// payload. A mutation or payload field without a row fails.
 func TestMutations_authorization(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -108,7 +108,7 @@ func TestMutations_authorization(t *testing.T) {
 	for _, field := range executableSchema().Schema().Mutation.Fields {
 		row, ok := rows[field.Name]
 		if !ok {
-			t.Errorf("say who may %s", field.Name)
+			t.Errorf("%s has no row", field.Name)
 		}
 		var shown []string
 		for _, part := range executableSchema().Schema().Types[field.Type.Name()].Fields {
@@ -177,7 +177,7 @@ func TestQueries_authorization(t *testing.T) {
 	const null = "null"
 	for name, row := range map[string]struct {
 		document, path string
-		// what a stranger without a key, a stranger, the poster and the worker see
+		// the results for each caller
 		anonymous, stranger, poster, worker string
 	}{
 		"a result":           {fmt.Sprintf(`{ task(id: %q) { result } }`, done), "task.result", null, null, "the result", "the result"},
@@ -208,7 +208,7 @@ func TestQueries_authorization(t *testing.T) {
 					seen = got.get(t, row.path)
 				}
 				if seen != want {
-					t.Errorf("side %d sees %s, want %s", i, seen, want)
+					t.Errorf("caller %d gets %s, want %s", i, seen, want)
 				}
 			}
 		})
@@ -219,9 +219,8 @@ func viewerJSON(c caller) string {
 	return `{"agent":{"id":"` + c.id + `"},"endpointUrl":"https://agent.example.com/run"}`
 }
 
-// TestPublicFields lists what everybody may read of an agent and of a task. A
-// field that is added to the schema is private until it is listed here, and in
-// TestQueries_authorization when not all see the same of it.
+// TestPublicFields lists the fields of agents and tasks that all callers may select. List a
+// new field here, and in TestQueries_authorization if its value depends on the caller.
 func TestPublicFields(t *testing.T) {
 	t.Parallel()
 	for name, public := range map[string]string{
@@ -241,7 +240,7 @@ func TestPublicFields(t *testing.T) {
 			delete(fields, field)
 		}
 		if len(fields) > 0 {
-			t.Errorf("%s shows %v to everybody", name, slices.Sorted(maps.Keys(fields)))
+			t.Errorf("%s has fields that are not listed: %v", name, slices.Sorted(maps.Keys(fields)))
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"agentmarket.space/server/graph/cache"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/outbound"
@@ -23,14 +24,14 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// bundle is the GraphQL door on a fresh market, served on a socket.
+// bundle is a GraphQL server for a new market.
 type bundle struct {
 	*markettest.Bundle
 	server    *Server
 	resolver  *Resolver
 	hooks     *webhooks.Webhooks
 	url       string
-	readCount atomic.Int64 // statements that read the store; see count
+	readCount atomic.Int64 // read statements, see countReads
 }
 
 func newBundle(t *testing.T) *bundle {
@@ -38,7 +39,7 @@ func newBundle(t *testing.T) *bundle {
 	return newBundleWith(t, ServerOptions{Introspection: true}, outbound.Options{})
 }
 
-// newBundleWith opens a door with options; its keys and its logger are the market's.
+// newBundleWith returns a server with options. It sets the keys, the logger and the cache.
 func newBundleWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 	t.Helper()
 	b := &bundle{}
@@ -53,7 +54,7 @@ func newBundleWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundl
 	b.resolver = &Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks, PublicURL: "https://market.example.com", Version: "1.2.3"}
 	o.Keys, o.Logger = b.Keys, b.Logger
 	var err error
-	o.Cache, err = NewCache(b.Market)
+	o.Cache, err = cache.New(cache.Options{DB: b.DB, Now: b.Clock.Now, NextDeadline: b.NextDeadline})
 	testutil.Must(t, err)
 	b.server, err = NewServer(b.resolver, o)
 	testutil.Must(t, err)
@@ -61,30 +62,30 @@ func newBundleWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundl
 
 	b.countReads(t)
 	ctx := context.WithoutCancel(t.Context())
-	follow, stop := context.WithCancel(ctx)
-	followed := make(chan struct{})
+	followCtx, stop := context.WithCancel(ctx)
+	stopped := make(chan struct{})
 	go func() {
-		defer close(followed)
-		b.Log.Follow(follow)
+		defer close(stopped)
+		b.Log.Follow(followCtx)
 	}()
-	served := httptest.NewUnstartedServer(b.authenticate(b.server))
-	served.Listener = smallBufferListener{served.Listener}
-	served.Start()
-	b.url = served.URL
+	server := httptest.NewUnstartedServer(b.authenticate(b.server))
+	server.Listener = smallBufferListener{server.Listener}
+	server.Start()
+	b.url = server.URL
 	t.Cleanup(func() {
 		b.server.Shutdown(ctx)
-		served.Close()
+		server.Close()
 		stop()
-		<-followed
+		<-stopped
 	})
 	return b
 }
 
-// smallBufferListener gives connections small buffers: a client that does not read is felt
-// after some kilobytes instead of megabytes.
+// smallBufferListener gives connections small buffers, so that writes to a client that
+// does not read block after kilobytes instead of megabytes.
 type smallBufferListener struct{ net.Listener }
 
-// Accept takes a connection.
+// Accept implements net.Listener.
 func (n smallBufferListener) Accept() (net.Conn, error) {
 	conn, err := n.Listener.Accept()
 	if tcp, ok := conn.(*net.TCPConn); ok {
@@ -93,7 +94,7 @@ func (n smallBufferListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// authenticate does what stands before the door: it finds out who is calling.
+// authenticate sets the caller in the context, as the middleware of the server does.
 func (b *bundle) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := auth.WithRequest(r.Context(), &auth.Request{
@@ -111,11 +112,10 @@ func (b *bundle) authenticate(next http.Handler) http.Handler {
 	})
 }
 
-// caller is an agent as its owner knows it; the zero value is a stranger without
-// a key.
+// caller is an agent with its API key. The zero value is an anonymous caller.
 type caller struct{ id, key string }
 
-// gqlResponse is what came back.
+// gqlResponse is a parsed response.
 type gqlResponse struct {
 	status int
 	header http.Header
@@ -123,14 +123,14 @@ type gqlResponse struct {
 	Errors []gqlError
 }
 
-// gqlError is one error of an answer.
+// gqlError is an error in a response.
 type gqlError struct {
 	Message    string
 	Path       []any
 	Extensions map[string]any
 }
 
-// code is the code of the only error, empty when there is none.
+// code returns the code of the first error, "" if there is none.
 func (a gqlResponse) code() string {
 	if len(a.Errors) == 0 {
 		return ""
@@ -139,25 +139,25 @@ func (a gqlResponse) code() string {
 	return code
 }
 
-// get returns the value at a path such as "tasks.nodes.0.id" as text; null is
-// "null", objects and lists are JSON.
+// get returns the value at a path such as "tasks.nodes.0.id": a string as it is, any other
+// value as JSON.
 func (a gqlResponse) get(t *testing.T, path string) string {
 	t.Helper()
 	var at any = a.Data
 	for step := range strings.SplitSeq(path, ".") {
-		switch within := at.(type) {
+		switch value := at.(type) {
 		case map[string]any:
-			next, ok := within[step]
+			next, ok := value[step]
 			if !ok {
 				t.Fatalf("no %s of %s in %v", step, path, a.Data)
 			}
 			at = next
 		case []any:
 			i, err := strconv.Atoi(step)
-			if err != nil || i >= len(within) {
+			if err != nil || i >= len(value) {
 				t.Fatalf("no %s of %s in %v", step, path, a.Data)
 			}
-			at = within[i]
+			at = value[i]
 		default:
 			t.Fatalf("no %s of %s in %v", step, path, a.Data)
 		}
@@ -170,7 +170,7 @@ func (a gqlResponse) get(t *testing.T, path string) string {
 	return string(text)
 }
 
-// assertFields holds values to what they must be; pairs of path and text.
+// assertFields compares values; pairs are paths and wanted texts.
 func (a gqlResponse) assertFields(t *testing.T, pairs ...string) {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
@@ -180,7 +180,7 @@ func (a gqlResponse) assertFields(t *testing.T, pairs ...string) {
 	}
 }
 
-// query runs a document. Headers are pairs of name and value.
+// query sends a document. headers are pairs of name and value.
 func (b *bundle) query(t *testing.T, c caller, document string, headers ...string) gqlResponse {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{"query": document})
@@ -188,7 +188,7 @@ func (b *bundle) query(t *testing.T, c caller, document string, headers ...strin
 	return b.send(t, c, http.MethodPost, "", body, append([]string{"Content-Type", "application/json"}, headers...)...)
 }
 
-// send sends a request as it is.
+// send sends a request.
 func (b *bundle) send(t *testing.T, c caller, method, query string, body []byte, headers ...string) gqlResponse {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, b.url+query, bytes.NewReader(body))
@@ -211,48 +211,48 @@ func (b *bundle) send(t *testing.T, c caller, method, query string, body []byte,
 	return out
 }
 
-// mustQuery runs a document that must succeed.
+// mustQuery sends a document and fails the test if there are errors.
 func (b *bundle) mustQuery(t *testing.T, c caller, document string, headers ...string) gqlResponse {
 	t.Helper()
 	out := b.query(t, c, document, headers...)
 	if len(out.Errors) > 0 || out.Data == nil {
-		t.Fatalf("%s\nanswered %v", document, out.Errors)
+		t.Fatalf("%s\nfailed with %v", document, out.Errors)
 	}
 	return out
 }
 
-// assertError wants one error with a code, and no data where it happened.
+// assertError checks for a single error with a code and a field, and for no data.
 func assertError(t *testing.T, what string, a gqlResponse, code models.Code, field string) {
 	t.Helper()
 	if len(a.Errors) != 1 || a.code() != string(code) {
-		t.Errorf("%s: answered %v with %v, want %s", what, a.Data, a.Errors, code)
+		t.Errorf("%s: got %v with %v, want %s", what, a.Data, a.Errors, code)
 		return
 	}
 	if got, _ := a.Errors[0].Extensions["field"].(string); got != field {
-		t.Errorf("%s: the field at fault is %q, want %q", what, got, field)
+		t.Errorf("%s: the invalid field is %q, want %q", what, got, field)
 	}
 	for name, value := range a.Data {
 		if value != nil {
-			t.Errorf("%s: %s is %v beside the error", what, name, value)
+			t.Errorf("%s: %s is %v in addition to the error", what, name, value)
 		}
 	}
 }
 
-// registerAgent registers an agent; members are inputs beside its name.
+// registerAgent registers an agent; members are its other inputs besides the name.
 func (b *bundle) registerAgent(t *testing.T, members string) caller {
 	t.Helper()
 	out := b.mustQuery(t, caller{}, fmt.Sprintf(`mutation { registerAgent(input: {name: "Agent", %s}) { apiKey agent { id } } }`, members))
 	return caller{id: out.get(t, "registerAgent.agent.id"), key: out.get(t, "registerAgent.apiKey")}
 }
 
-// postTask posts a task and returns its id; members are inputs beside its texts.
+// postTask posts a task and returns its id; members are its inputs besides the texts.
 func (b *bundle) postTask(t *testing.T, c caller, members string) string {
 	t.Helper()
 	out := b.mustQuery(t, c, fmt.Sprintf(`mutation { postTask(input: {title: "Task", description: "Do it.", %s}) { task { id } } }`, members))
 	return out.get(t, "postTask.task.id")
 }
 
-// completedTask posts a task that the worker completes, and returns its id.
+// completedTask posts a task, completes it as the worker, and returns its id.
 func (b *bundle) completedTask(t *testing.T, poster, worker caller) string {
 	t.Helper()
 	id := b.postTask(t, poster, "budget: 5")

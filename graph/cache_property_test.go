@@ -18,13 +18,12 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestCache_matchesUncachedProperty walks the market at random and asks, whatever happens,
-// what the schema allows: no answer differs from that of a server that keeps
-// none.
+// TestCache_matchesUncachedProperty sends random queries between random operations and
+// compares each response with that of a server without a cache.
 func TestCache_matchesUncachedProperty(t *testing.T) {
 	t.Parallel()
-	var recalled, differed atomic.Int64
-	p := newCachePair(t) // the walk goes on and on in one market
+	var cached, differed atomic.Int64
+	p := newCachePair(t) // one market for all runs
 	rapid.Check(t, func(r *rapid.T) {
 		p.requests = nil
 		r.Repeat(map[string]func(*rapid.T){
@@ -34,23 +33,23 @@ func TestCache_matchesUncachedProperty(t *testing.T) {
 			"jump": func(r *rapid.T) {
 				p.Clock.Advance(time.Duration(rapid.IntRange(-5, 40).Draw(r, "minutes")) * time.Minute)
 			},
-			"ask": func(r *rapid.T) {
+			"query": func(r *rapid.T) {
 				p.requests = append(p.requests, randomQuery(r, p.ids))
-				p.compare(r, p.requests[len(p.requests)-1], &recalled, &differed)
+				p.compare(r, p.requests[len(p.requests)-1], &cached, &differed)
 			},
-			"ask again": func(r *rapid.T) {
+			"repeat a query": func(r *rapid.T) {
 				if len(p.requests) > 0 {
-					p.compare(r, rapid.SampledFrom(p.requests).Draw(r, "earlier"), &recalled, &differed)
+					p.compare(r, rapid.SampledFrom(p.requests).Draw(r, "earlier"), &cached, &differed)
 				}
 			},
 		})
 	})
-	if recalled.Load() < 100 || differed.Load() < 10 {
-		t.Errorf("%d answers were from memory, %d differed by caller: too few to prove anything", recalled.Load(), differed.Load())
+	if cached.Load() < 100 || differed.Load() < 10 {
+		t.Errorf("%d responses were cached and %d differed by caller: too few for the test to prove anything", cached.Load(), differed.Load())
 	}
 }
 
-// cachePair is two servers of one market, of which only one keeps answers.
+// cachePair is two servers for one market, one with a cache and one without.
 type cachePair struct {
 	*bundle
 	cached, uncached http.Handler
@@ -74,7 +73,7 @@ func newCachePair(t *testing.T) *cachePair {
 	return p
 }
 
-// serve sends a body to a server.
+// serve sends a request to a server.
 func (p *cachePair) serve(h http.Handler, c caller, body []byte) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, "/graphql", bytes.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -86,7 +85,7 @@ func (p *cachePair) serve(h http.Handler, c caller, body []byte) *httptest.Respo
 	return w
 }
 
-// mutate runs a mutation, which may be refused, on the keeping server.
+// mutate sends a mutation, which may be rejected, to the server with a cache.
 func (p *cachePair) mutate(r *rapid.T, mutation string) string {
 	c := rapid.SampledFrom(p.callers[1:]).Draw(r, "caller")
 	body, err := json.Marshal(map[string]string{"query": mutation})
@@ -106,15 +105,15 @@ func (p *cachePair) hireRandomAgent(r *rapid.T) {
 		rapid.SampledFrom(p.ids[:3]).Draw(r, "agent"))))
 }
 
-// recordTask keeps the id of a task that was made.
+// recordTask stores the id of a task from a response.
 func (p *cachePair) recordTask(body string) {
-	var made struct {
+	var created struct {
 		Data struct {
 			Out struct{ Task struct{ ID string } }
 		}
 	}
-	if json.Unmarshal([]byte(body), &made) == nil && made.Data.Out.Task.ID != "" {
-		p.tasks, p.ids = append(p.tasks, made.Data.Out.Task.ID), append(p.ids, made.Data.Out.Task.ID)
+	if json.Unmarshal([]byte(body), &created) == nil && created.Data.Out.Task.ID != "" {
+		p.tasks, p.ids = append(p.tasks, created.Data.Out.Task.ID), append(p.ids, created.Data.Out.Task.ID)
 	}
 }
 
@@ -127,19 +126,19 @@ func (p *cachePair) advanceRandomTask(r *rapid.T) {
 	p.mutate(r, fmt.Sprintf(`mutation { %s(input: {taskId: %q%s}) { task { id } } }`, verb, rapid.SampledFrom(p.tasks).Draw(r, "task"), members))
 }
 
-// compare asks both servers the same, twice, for a stranger and for an agent.
-func (p *cachePair) compare(r *rapid.T, body []byte, recalled, differed *atomic.Int64) {
+// compare sends a query to both servers, twice as an anonymous caller and as an agent.
+func (p *cachePair) compare(r *rapid.T, body []byte, cached, differed *atomic.Int64) {
 	var first string
-	for i, c := range []caller{{}, rapid.SampledFrom(p.callers[1:]).Draw(r, "who")} {
+	for i, c := range []caller{{}, rapid.SampledFrom(p.callers[1:]).Draw(r, "caller")} {
 		want := p.serve(p.uncached, c, body)
 		for range 2 {
 			before := p.readCount.Load()
 			got := p.serve(p.cached, c, body)
 			if got.Code != want.Code || !sameResponse(got.Body.Bytes(), want.Body.Bytes()) || !slices.Equal(got.Header()["Content-Type"], want.Header()["Content-Type"]) {
-				r.Fatalf("%s\nis answered %d %s\nand without memory %d %s", body, got.Code, got.Body, want.Code, want.Body)
+				r.Fatalf("%s\nreturns %d %s\nand without a cache %d %s", body, got.Code, got.Body, want.Code, want.Body)
 			}
 			if p.readCount.Load() == before && !strings.Contains(got.Body.String(), `"errors"`) {
-				recalled.Add(1)
+				cached.Add(1)
 			}
 		}
 		if i == 0 {
@@ -150,8 +149,7 @@ func (p *cachePair) compare(r *rapid.T, body []byte, recalled, differed *atomic.
 	}
 }
 
-// sameResponse compares bodies; errors are in the order in which fields failed,
-// which is not said.
+// sameResponse compares bodies. Errors may be in any order.
 func sameResponse(a, b []byte) bool {
 	return bytes.Equal(a, b) || bytes.Contains(a, []byte(`"errors"`)) && slices.Equal(sortedErrors(a), sortedErrors(b))
 }
@@ -172,8 +170,8 @@ func sortedErrors(body []byte) []string {
 	return out
 }
 
-// TestCache_neverStale: while others write, no answer is older than what was
-// acknowledged before it was asked for.
+// TestCache_neverStale checks that, during concurrent writes, a response includes every
+// write that was acknowledged before the request.
 func TestCache_neverStale(t *testing.T) {
 	t.Parallel()
 	const posts, budget = 150, 2

@@ -6,12 +6,12 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// maxComplexity is what one operation may cost: a field costs 1 and what is
-// below it, a list that many times what one item costs. Two full pages of tasks
-// with thirty fields each pass.
+// maxComplexity is the highest cost of one operation. A field costs 1 plus the cost of
+// its selection; a list costs its length times the cost of an item. Two full pages of
+// tasks with thirty fields each are allowed.
 const maxComplexity = 10_000
 
-// setComplexity makes every list cost by how much it returns.
+// setComplexity sets the cost of every list from its page size.
 func setComplexity(c *generated.ComplexityRoot) {
 	c.Query.Agents = func(child int, first *int, _ *string, _ *generated.AgentFilter, _ *generated.AgentOrder) int {
 		return listCost(child, first)
@@ -28,8 +28,8 @@ func setComplexity(c *generated.ComplexityRoot) {
 	c.Webhook.Deliveries = func(child int, first *int, _ *string, _ []models.DeliveryStatus) int { return listCost(child, first) }
 }
 
-// listCost is what a list costs. A page that is too large is refused later on;
-// here it must not overflow and take away from what the rest costs.
+// listCost returns the cost of a list. It clamps the page size, which is validated later,
+// so that the cost cannot overflow or become negative.
 func listCost(child int, first *int) int {
 	n := defaultPageSize
 	if first != nil {

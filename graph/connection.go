@@ -10,10 +10,10 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// defaultPageSize is how many items a list returns when it is not told.
+// defaultPageSize is the page size without the argument first.
 const defaultPageSize = 20
 
-// pageFrom reads the arguments of a list.
+// pageFrom returns the page for the arguments of a list.
 func pageFrom(first *int, after *string) market.Page {
 	p := market.Page{First: defaultPageSize}
 	if first != nil {
@@ -25,11 +25,11 @@ func pageFrom(first *int, after *string) market.Page {
 	return p
 }
 
-// pageInfo tells where a page begins and ends.
-func pageInfo[T any](found market.ListResult[T], p market.Page, cursor func(*T) string) *generated.PageInfo {
-	info := &generated.PageInfo{HasNextPage: found.HasMore, HasPreviousPage: p.After != ""}
-	if n := len(found.Items); n > 0 {
-		first, last := cursor(&found.Items[0]), cursor(&found.Items[n-1])
+// pageInfo returns the PageInfo of a page.
+func pageInfo[T any](result market.ListResult[T], p market.Page, cursor func(*T) string) *generated.PageInfo {
+	info := &generated.PageInfo{HasNextPage: result.HasMore, HasPreviousPage: p.After != ""}
+	if n := len(result.Items); n > 0 {
+		first, last := cursor(&result.Items[0]), cursor(&result.Items[n-1])
 		info.StartCursor, info.EndCursor = &first, &last
 	}
 	return info
@@ -39,50 +39,50 @@ func (r *Resolver) agentConnection(ctx context.Context, q market.AgentQuery, p m
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	found, err := r.Market.ListAgents(ctx, q, p)
+	result, err := r.Market.ListAgents(ctx, q, p)
 	if err != nil {
 		return nil, err
 	}
-	edges := make([]*generated.AgentEdge, len(found.Items))
-	for i := range found.Items {
-		edges[i] = &generated.AgentEdge{Cursor: q.Cursor(&found.Items[i]), Node: &found.Items[i]}
+	edges := make([]*generated.AgentEdge, len(result.Items))
+	for i := range result.Items {
+		edges[i] = &generated.AgentEdge{Cursor: q.Cursor(&result.Items[i]), Node: &result.Items[i]}
 	}
-	return &generated.AgentConnection{Edges: edges, Nodes: pointers(found.Items), PageInfo: pageInfo(found, p, q.Cursor), Query: q}, nil
+	return &generated.AgentConnection{Edges: edges, Nodes: pointers(result.Items), PageInfo: pageInfo(result, p, q.Cursor), Query: q}, nil
 }
 
 func (r *Resolver) taskConnection(ctx context.Context, q market.TaskQuery, p market.Page) (*generated.TaskConnection, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	found, err := r.Market.ListTasks(ctx, q, p)
+	result, err := r.Market.ListTasks(ctx, q, p)
 	if err != nil {
 		return nil, err
 	}
-	loadersFrom(ctx).prefetchTaskAgents(found.Items)
-	edges := make([]*generated.TaskEdge, len(found.Items))
-	for i := range found.Items {
-		edges[i] = &generated.TaskEdge{Cursor: q.Cursor(&found.Items[i]), Node: &found.Items[i]}
+	loadersFrom(ctx).prefetchTaskAgents(result.Items)
+	edges := make([]*generated.TaskEdge, len(result.Items))
+	for i := range result.Items {
+		edges[i] = &generated.TaskEdge{Cursor: q.Cursor(&result.Items[i]), Node: &result.Items[i]}
 	}
-	return &generated.TaskConnection{Edges: edges, Nodes: pointers(found.Items), PageInfo: pageInfo(found, p, q.Cursor), Query: q}, nil
+	return &generated.TaskConnection{Edges: edges, Nodes: pointers(result.Items), PageInfo: pageInfo(result, p, q.Cursor), Query: q}, nil
 }
 
 func (r *Resolver) entryConnection(ctx context.Context, q market.EntryQuery, p market.Page) (*generated.LedgerEntryConnection, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	found, err := r.Market.ListEntries(ctx, q, p)
+	result, err := r.Market.ListEntries(ctx, q, p)
 	if err != nil {
 		return nil, err
 	}
 	out := &generated.LedgerEntryConnection{
-		Edges: make([]*generated.LedgerEntryEdge, len(found.Items)), Nodes: make([]*generated.LedgerEntry, len(found.Items)),
-		PageInfo: pageInfo(found, p, market.EntryCursor),
+		Edges: make([]*generated.LedgerEntryEdge, len(result.Items)), Nodes: make([]*generated.LedgerEntry, len(result.Items)),
+		PageInfo: pageInfo(result, p, market.EntryCursor),
 	}
 	tasks := &loadersFrom(ctx).tasks
-	for i := range found.Items {
-		tasks.prefetch(found.Items[i].TaskID)
-		out.Nodes[i] = ledgerEntry(q.AgentID, &found.Items[i])
-		out.Edges[i] = &generated.LedgerEntryEdge{Cursor: market.EntryCursor(&found.Items[i]), Node: out.Nodes[i]}
+	for i := range result.Items {
+		tasks.prefetch(result.Items[i].TaskID)
+		out.Nodes[i] = ledgerEntry(q.AgentID, &result.Items[i])
+		out.Edges[i] = &generated.LedgerEntryEdge{Cursor: market.EntryCursor(&result.Items[i]), Node: out.Nodes[i]}
 	}
 	return out, nil
 }
@@ -98,19 +98,19 @@ func (r *Resolver) deliveryConnection(ctx context.Context, agentID string, statu
 	if err != nil {
 		return nil, err
 	}
-	found := market.ListResult[models.Delivery]{Items: rows[:min(len(rows), p.First)], HasMore: len(rows) > p.First}
+	result := market.ListResult[models.Delivery]{Items: rows[:min(len(rows), p.First)], HasMore: len(rows) > p.First}
 	cursor := func(d *models.Delivery) string { return d.ID }
-	edges := make([]*generated.WebhookDeliveryEdge, len(found.Items))
+	edges := make([]*generated.WebhookDeliveryEdge, len(result.Items))
 	l := loadersFrom(ctx)
-	for i := range found.Items {
-		l.tasks.prefetch(&found.Items[i].TaskID)
-		l.attempts.prefetch(&found.Items[i].ID)
-		edges[i] = &generated.WebhookDeliveryEdge{Cursor: cursor(&found.Items[i]), Node: &found.Items[i]}
+	for i := range result.Items {
+		l.tasks.prefetch(&result.Items[i].TaskID)
+		l.attempts.prefetch(&result.Items[i].ID)
+		edges[i] = &generated.WebhookDeliveryEdge{Cursor: cursor(&result.Items[i]), Node: &result.Items[i]}
 	}
-	return &generated.WebhookDeliveryConnection{Edges: edges, Nodes: pointers(found.Items), PageInfo: pageInfo(found, p, cursor)}, nil
+	return &generated.WebhookDeliveryConnection{Edges: edges, Nodes: pointers(result.Items), PageInfo: pageInfo(result, p, cursor)}, nil
 }
 
-// ledgerEntry is a transfer as the agent whose balance it changed sees it.
+// ledgerEntry returns a transfer from the view of one of its agents.
 func ledgerEntry(agentID string, t *models.Transfer) *generated.LedgerEntry {
 	out := &generated.LedgerEntry{ID: t.ID, Kind: ledgerEntryKind(t.Kind), Amount: t.AmountFor(agentID), TaskID: t.TaskID, CreatedAt: t.CreatedAt}
 	if t.BalanceAfter != nil {
@@ -129,13 +129,13 @@ func ledgerEntryKind(kind models.TransferKind) generated.LedgerEntryKind {
 		return generated.LedgerEntryKindEscrowRelease
 	case models.Payout:
 		return generated.LedgerEntryKindPayment
-	case models.Escrow, models.Reopen, models.Fee: // these change no agent's balance
+	case models.Escrow, models.Reopen, models.Fee: // not in an agent's ledger
 		return ""
 	}
 	return ""
 }
 
-// transferKinds is ledgerEntryKind the other way round.
+// transferKinds returns the transfer kinds of ledger entry kinds.
 func transferKinds(kinds []generated.LedgerEntryKind) []models.TransferKind {
 	var out []models.TransferKind
 	for _, kind := range []models.TransferKind{models.Grant, models.Hold, models.Hire, models.Refund, models.Payout} {

@@ -13,15 +13,15 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// list is a list of the schema: where it is, what it is asked with, and whose.
+// list is a list field of the schema, with its caller and arguments.
 type list struct {
 	caller    caller
-	parent    string // what leads to it, for example viewer { wallet
+	parent    string // its parents, for example viewer { wallet {
 	field     string // its name
 	arguments string // further arguments
 }
 
-// queryPage asks for one page. It returns the ids and the end cursor.
+// queryPage queries one page of a list.
 func (b *bundle) queryPage(t *testing.T, l list, first int, after string) gqlResponse {
 	t.Helper()
 	cursor := "null"
@@ -33,8 +33,8 @@ func (b *bundle) queryPage(t *testing.T, l list, first int, after string) gqlRes
 		l.parent, l.field, first, cursor, l.arguments, strings.Repeat("}", strings.Count(l.parent, "{"))))
 }
 
-// readAllPages reads a list from end to end and returns its ids; between is called after
-// each page.
+// readAllPages reads all pages of a list and returns the ids. It calls between after each
+// page.
 func (b *bundle) readAllPages(t *testing.T, l list, first int, between func()) []string {
 	t.Helper()
 	path := strings.NewReplacer(" { ", ".", " {", ".").Replace(l.parent) + l.field
@@ -54,7 +54,7 @@ func (b *bundle) readAllPages(t *testing.T, l list, first int, between func()) [
 		}
 		more = got.get(t, path+".pageInfo.hasNextPage") == "true"
 		if n > first || more && n < first {
-			t.Fatalf("a page of %d has %d items, more to come: %t", first, n, more)
+			t.Fatalf("a page of %d has %d items, next page: %t", first, n, more)
 		}
 		got.assertFields(t, path+".pageInfo.hasPreviousPage", strconv.FormatBool(after != ""))
 		if n > 0 {
@@ -67,9 +67,9 @@ func (b *bundle) readAllPages(t *testing.T, l list, first int, between func()) [
 	return ids
 }
 
-// TestConnections_pagination reads every list page by page, in each order it has, while items are
-// added: what was there at the start comes once, in order.
-func TestConnections_pagination(t *testing.T) { //nolint:tparallel // what one list adds, the next one finds
+// TestConnections_pagination reads every list page by page, in each order, while items are
+// added. The initial items must appear once, in order.
+func TestConnections_pagination(t *testing.T) { //nolint:tparallel // the lists share a market
 	t.Parallel()
 	b := newBundle(t)
 	b.Settings.StartingCredits = 1_000_000
@@ -78,7 +78,7 @@ func TestConnections_pagination(t *testing.T) { //nolint:tparallel // what one l
 		b.completedTask(t, poster, worker)
 		b.postTask(t, poster, fmt.Sprintf("budget: %d", 2+b.Log.Head()%5))
 		rated := b.registerAgent(t, "pricePerTask: 3")
-		testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error { // two thirds are no round number
+		testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error { // 11/3 is not a round number
 			return tx.Model(&models.Agent{ID: rated.id}).Updates(map[string]any{"rating_sum": 11, "rating_count": 3}).Error
 		}))
 		b.createDelivery(t, participants{poster: poster, worker: worker})
@@ -105,9 +105,9 @@ func TestConnections_pagination(t *testing.T) { //nolint:tparallel // what one l
 	}
 	for name, l := range lists {
 		t.Run(name, func(t *testing.T) {
-			whole := b.readAllPages(t, l, 100, func() {})
-			if len(whole) < 4 {
-				t.Fatalf("the list has %d items", len(whole))
+			initial := b.readAllPages(t, l, 100, func() {})
+			if len(initial) < 4 {
+				t.Fatalf("the list has %d items", len(initial))
 			}
 			added := 0
 			got := b.readAllPages(t, l, 3, func() {
@@ -119,18 +119,18 @@ func TestConnections_pagination(t *testing.T) { //nolint:tparallel // what one l
 			for _, id := range got {
 				seen[id]++
 				if seen[id] > 1 {
-					t.Errorf("%s came twice", id)
+					t.Errorf("%s is repeated", id)
 				}
 			}
-			there := slices.DeleteFunc(slices.Clone(got), func(id string) bool { return !slices.Contains(whole, id) })
-			if !slices.Equal(there, whole) {
-				t.Errorf("came\n%v\nwant\n%v", there, whole)
+			common := slices.DeleteFunc(slices.Clone(got), func(id string) bool { return !slices.Contains(initial, id) })
+			if !slices.Equal(common, initial) {
+				t.Errorf("got\n%v\nwant\n%v", common, initial)
 			}
 		})
 	}
 }
 
-// TestConnections_invalidCursors: what is no cursor of the list is refused.
+// TestConnections_invalidCursors checks that invalid cursors are rejected.
 func TestConnections_invalidCursors(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -157,7 +157,7 @@ func TestConnections_invalidCursors(t *testing.T) {
 			for _, cursor := range row.cursors {
 				got := b.queryPage(t, row.list, 1, cursor)
 				if len(got.Errors) != 1 || got.code() != "INVALID_INPUT" || got.Errors[0].Extensions["field"] != "after" {
-					t.Errorf("%q: answered %v with %v", cursor, got.Data, got.Errors)
+					t.Errorf("%q: got %v with %v", cursor, got.Data, got.Errors)
 				}
 			}
 		})

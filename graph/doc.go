@@ -1,8 +1,7 @@
-// Package graph is the GraphQL door: resolvers for schema.graphqls that
-// translate, call the market and translate back, and the server that executes
-// documents within limits. Rules live in the market; what a caller may see of a
-// task or an agent is settled there and in the types of the schema.
+// Package graph is the GraphQL API: the resolvers for schema.graphqls and the server
+// that executes documents within limits. Resolvers translate between GraphQL and the
+// market; business rules and access rules live in the market and in the schema.
 //
-// The executable schema is generated into graph/generated, transports live in
-// graph/transport.
+// The executable schema is generated into graph/generated. The response cache is in
+// graph/cache, subscriptions are in graph/fanout, transports in graph/transport.
 package graph

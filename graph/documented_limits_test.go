@@ -15,14 +15,14 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestDocumentedLimits holds the table of docs/api/graphql.md to what is let through:
-// a document at each limit is, one past it is not.
+// TestDocumentedLimits compares the table in docs/api/graphql.md with the limits: a
+// document at a limit passes, one over it does not.
 func TestDocumentedLimits(t *testing.T) {
 	t.Parallel()
 	documented := documentedLimits(t)
 	guard, err := transport.NewDocumentLimits()
 	testutil.Must(t, err)
-	for what, document := range map[string]func(n int) string{
+	for name, document := range map[string]func(n int) string{
 		"bytes of a document":     func(n int) string { return "{ task" + strings.Repeat(" ", n-8) + " }" },
 		"depth":                   func(n int) string { return strings.Repeat("{ a ", n) + strings.Repeat("}", n) },
 		"aliases":                 func(n int) string { return "{" + repeatFormat(n, "b%d: a ") + "}" },
@@ -30,24 +30,24 @@ func TestDocumentedLimits(t *testing.T) {
 		"fields of one selection": func(n int) string { return "{" + repeatFormat(n, "a%d ") + "}" },
 		"fragments":               func(n int) string { return "{ a }" + repeatFormat(n, " fragment f%d on Query { a }") },
 	} {
-		most := documented[what]
-		at := guard.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: document(most)})
-		past := guard.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: document(most + 1)})
-		if most == 0 || at != nil || past == nil {
-			t.Errorf("%s: documented are %d; that many are refused with %v, one more with %v", what, most, at, past)
+		limit := documented[name]
+		at := guard.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: document(limit)})
+		over := guard.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: document(limit + 1)})
+		if limit == 0 || at != nil || over == nil {
+			t.Errorf("%s: the documented limit is %d; a document at it fails with %v, one over it with %v", name, limit, at, over)
 		}
 	}
-	for what, most := range map[string]int{
+	for name, limit := range map[string]int{
 		"tokens of a document": transport.MaxTokens, "ids of `nodes`": maxNodes, "seconds of a query or mutation": int(operationTimeout / time.Second),
 		"cost of an operation: a field costs 1, a list as many times what one item costs": maxComplexity,
 	} {
-		if documented[what] != most {
-			t.Errorf("%s: documented are %d, allowed %d", what, documented[what], most)
+		if documented[name] != limit {
+			t.Errorf("%s: the documented limit is %d, the actual one %d", name, documented[name], limit)
 		}
 	}
 }
 
-// documentedLimits are the rows of the table that end with a number.
+// documentedLimits returns the rows of the table that end with a number.
 func documentedLimits(t *testing.T) map[string]int {
 	t.Helper()
 	page, err := os.ReadFile("../docs/api/graphql.md")

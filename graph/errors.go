@@ -15,33 +15,33 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// PresentError turns an error of a resolver into the one a client sees: a refusal
-// with its code in extensions.code and the field at fault in extensions.field,
-// anything else as INTERNAL with nothing of its cause. Errors of the GraphQL
-// layer itself, such as a document that does not validate, stay as they are.
+// PresentError returns the error that a client sees for an error of a resolver. A domain
+// error keeps its message, with its code in extensions.code and the invalid field in
+// extensions.field. Any other error becomes INTERNAL without its message. Errors of the
+// GraphQL layer, such as an invalid document, keep their message.
 func PresentError(ctx context.Context, err error) *gqlerror.Error {
-	var known *gqlerror.Error
-	if errors.As(err, &known) && known.Err == nil {
-		return ensureErrorCode(known)
+	var gqlErr *gqlerror.Error
+	if errors.As(err, &gqlErr) && gqlErr.Err == nil {
+		return ensureErrorCode(gqlErr)
 	}
 	presented := graphql.DefaultErrorPresenter(ctx, err)
-	refusal := models.AsError(err)
-	if errors.Is(err, context.DeadlineExceeded) && refusal.Code == models.Internal {
-		refusal = models.Errorf(models.Unavailable, "the operation took too long")
+	domainErr := models.AsError(err)
+	if errors.Is(err, context.DeadlineExceeded) && domainErr.Code == models.Internal {
+		domainErr = models.Errorf(models.Unavailable, "the operation took too long")
 	}
-	if input := mistypedInput(ctx, presented.Path); input != "" && refusal.Code == models.Internal {
-		refusal = models.Invalid(input, "has a value of the wrong type")
+	if input := mistypedInput(ctx, presented.Path); input != "" && domainErr.Code == models.Internal {
+		domainErr = models.Invalid(input, "has a value of the wrong type")
 	}
-	if resolvesIntrospection(ctx) && refusal.Code == models.Internal {
-		refusal = models.Errorf(models.Forbidden, "introspection is switched off")
+	if resolvesIntrospection(ctx) && domainErr.Code == models.Internal {
+		domainErr = models.Errorf(models.Forbidden, "introspection is disabled on this server")
 	}
-	presented.Message = refusal.Message
-	presented.Extensions = map[string]any{"code": string(refusal.Code)}
-	if refusal.Field != "" {
-		presented.Extensions["field"] = refusal.Field
+	presented.Message = domainErr.Message
+	presented.Extensions = map[string]any{"code": string(domainErr.Code)}
+	if domainErr.Field != "" {
+		presented.Extensions["field"] = domainErr.Field
 	}
-	if refusal.RetryAfter > 0 {
-		presented.Extensions["retryAfter"] = int(refusal.RetryAfter.Seconds() + 1)
+	if domainErr.RetryAfter > 0 {
+		presented.Extensions["retryAfter"] = int(domainErr.RetryAfter.Seconds() + 1)
 	}
 	if id := auth.RequestFrom(ctx).ID; id != "" {
 		presented.Extensions["requestId"] = id
@@ -49,9 +49,9 @@ func PresentError(ctx context.Context, err error) *gqlerror.Error {
 	return presented
 }
 
-// mistypedInput returns the name of the input that could not be read as its type: the
-// path of such an error goes on below the field whose argument it is. It is
-// empty for every other error.
+// mistypedInput returns the name of the argument or input field whose value has the wrong
+// type, or "" for another error. The path of such an error continues below the field with
+// the argument.
 func mistypedInput(ctx context.Context, path ast.Path) string {
 	field := graphql.GetFieldContext(ctx)
 	if field == nil || len(path) <= len(field.Path()) {
@@ -65,14 +65,15 @@ func mistypedInput(ctx context.Context, path ast.Path) string {
 	return ""
 }
 
-// resolvesIntrospection reports whether the field asks for the schema. That fails only where
-// it is switched off, with an error that gqlgen gives no type.
+// resolvesIntrospection reports whether the current field is __schema or __type. These
+// fail only if introspection is disabled, with an untyped error of gqlgen.
 func resolvesIntrospection(ctx context.Context) bool {
 	field := graphql.GetFieldContext(ctx)
 	return field != nil && field.Field.Field != nil && (field.Field.Name == "__schema" || field.Field.Name == "__type")
 }
 
-// ensureErrorCode gives an error of the GraphQL layer a code when it has none.
+// ensureErrorCode sets the code INVALID_INPUT on an error of the GraphQL layer that has no
+// code of ours.
 func ensureErrorCode(err *gqlerror.Error) *gqlerror.Error {
 	if err.Extensions == nil {
 		err.Extensions = map[string]any{}
@@ -84,8 +85,9 @@ func ensureErrorCode(err *gqlerror.Error) *gqlerror.Error {
 	return err
 }
 
-// errorPresenter logs what is no refusal, once, and presents it. Who may not read the schema
-// is not told the names in it that come close to a wrong one either.
+// errorPresenter presents errors and logs the internal ones. Without suggest it removes
+// the suggestions of similar field names: they would reveal a schema whose introspection
+// is disabled.
 func errorPresenter(logger *slog.Logger, suggest bool) graphql.ErrorPresenterFunc {
 	return func(ctx context.Context, err error) *gqlerror.Error {
 		presented := PresentError(ctx, err)
@@ -100,7 +102,7 @@ func errorPresenter(logger *slog.Logger, suggest bool) graphql.ErrorPresenterFun
 	}
 }
 
-// countErrors has the meter told of every error that is presented.
+// countErrors returns a presenter that also reports each error to the meter.
 func (o *ServerOptions) countErrors(present graphql.ErrorPresenterFunc) graphql.ErrorPresenterFunc {
 	if o.Meter == nil {
 		return present

@@ -15,8 +15,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestErrors_invalidInput: whatever is wrong with an input is INVALID_INPUT, with the field
-// at fault under its name in the schema, and changes nothing.
+// TestErrors_invalidInput checks that an invalid input fails with INVALID_INPUT and the name
+// of the field, and changes nothing.
 func TestErrors_invalidInput(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -73,7 +73,7 @@ func TestErrors_invalidInput(t *testing.T) {
 	}
 }
 
-// TestErrors_codes: each refusal reaches the client with its own code.
+// TestErrors_codes checks the error code of each failure.
 func TestErrors_codes(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -121,8 +121,8 @@ func TestErrors_codes(t *testing.T) {
 	}
 }
 
-// TestErrors_internal: what goes wrong outside of a request's reach is told by its code;
-// of a fault of ours nothing but INTERNAL is shown, and it is logged once.
+// TestErrors_internal checks that an internal error is logged once and that the client only
+// sees INTERNAL.
 func TestErrors_internal(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -165,7 +165,7 @@ func TestErrors_internal(t *testing.T) {
 	}
 }
 
-// TestErrors_httpRequests: what is wrong with the HTTP request itself has a code as well.
+// TestErrors_httpRequests checks the error codes of invalid HTTP requests.
 func TestErrors_httpRequests(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)

@@ -11,13 +11,13 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// executionBundle is an agent whose hires do what the test says.
+// executionBundle is a bundle whose hires are controlled by the test.
 type executionBundle struct {
 	*bundle
 	participants
 
-	started chan func(string)           // a run begins: what it writes goes in here
-	results chan func() executionResult // and ends so
+	started chan func(string)           // gets a function that writes text, for each run
+	results chan func() executionResult // ends a run
 }
 
 type executionResult struct {
@@ -50,8 +50,8 @@ func promiseResult() executionResult {
 	return executionResult{outcome: market.RunResult{Promised: true}}
 }
 
-// startExecution starts a hire and returns the task's id, and what takes the words of its
-// model.
+// startExecution starts a hire and returns the task's id and a function that writes text as
+// its model.
 func (a *executionBundle) startExecution(t *testing.T) (id string, write func(string)) {
 	t.Helper()
 	out := a.mustQuery(t, a.poster, fmt.Sprintf(`mutation { startExecution(input: {agentId: %q, taskDescription: "D", budget: 2}) { task { id status } wallet { balance } } }`, a.worker.id))
@@ -63,30 +63,30 @@ func executionSubscription(id string) string {
 	return fmt.Sprintf(`subscription { executionUpdated(taskId: %q) { change text occurredAt task { id status result } } }`, id)
 }
 
-// collectChanges returns what events say: each change, and the text of each in one.
+// collectChanges returns the changes of events, without repeats, and their joined text.
 func collectChanges(s *clientSubscription, events []gqlResponse) (changes []string, text string) {
 	s.t.Helper()
-	var said strings.Builder
+	var written strings.Builder
 	for _, event := range events {
 		change := event.get(s.t, "executionUpdated.change")
 		if change == "WRITING" {
-			said.WriteString(event.get(s.t, "executionUpdated.text"))
+			written.WriteString(event.get(s.t, "executionUpdated.text"))
 		} else if got := event.get(s.t, "executionUpdated.text"); got != "null" {
-			s.t.Errorf("%s tells of the text %q", change, got)
+			s.t.Errorf("%s has the text %q", change, got)
 		}
 		if len(changes) == 0 || changes[len(changes)-1] != change {
 			changes = append(changes, change)
 		}
 	}
-	return changes, said.String()
+	return changes, written.String()
 }
 
-// TestExecutionUpdated: both parties follow a hire on the model to its end, each from
-// where it comes in, and hear all that was written by then once.
+// TestExecutionUpdated checks that both parties can follow a hire to its end, from any
+// time, and get all text once.
 func TestExecutionUpdated(t *testing.T) {
 	t.Parallel()
-	for door, subscribe := range subscribeFuncs() {
-		t.Run(door, func(t *testing.T) {
+	for transport, subscribe := range subscribeFuncs() {
+		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
 			a := newExecutionBundle(t)
 			id, write := a.startExecution(t)
@@ -104,22 +104,22 @@ func TestExecutionUpdated(t *testing.T) {
 				rest, code := name.drain()
 				changes, text := collectChanges(name, append(s, rest...))
 				if got := strings.Join(changes, " "); got != "STARTED WRITING SETTLED" || text != "Packets flow like streams" || code != "" {
-					t.Errorf("heard %s with %q, ended with %q", got, text, code)
+					t.Errorf("got %s with %q, ended with %q", got, text, code)
 				}
 				rest[len(rest)-1].assertFields(t, "executionUpdated.task.status", "COMPLETED", "executionUpdated.task.result", "Packets flow like streams")
 			}
 			after := subscribe(a.bundle, t, a.poster, executionSubscription(id))
 			events, code := after.drain()
 			if changes, _ := collectChanges(after, events); !slices.Equal(changes, []string{"SETTLED"}) || code != "" {
-				t.Errorf("afterwards one hears %v, %q", changes, code)
+				t.Errorf("after the end: got %v, %q", changes, code)
 			}
 			a.waitForSubscriptions(t, 0)
 		})
 	}
 }
 
-// TestExecutionUpdated_promise: the promise is told, and then how it ended, whoever
-// ended it.
+// TestExecutionUpdated_promise checks the changes of a hire whose agent promised its
+// result.
 func TestExecutionUpdated_promise(t *testing.T) {
 	t.Parallel()
 	a := newExecutionBundle(t)
@@ -144,14 +144,14 @@ func TestExecutionUpdated_promise(t *testing.T) {
 		rest, code := s.drain()
 		events = append(events, rest...)
 		if changes, _ := collectChanges(s, events); strings.Join(changes, " ") != "STARTED PROMISED SETTLED" || code != "" {
-			t.Errorf("%s: heard %v, %q", name, changes, code)
+			t.Errorf("%s: got %v, %q", name, changes, code)
 		}
 		events[len(events)-1].assertFields(t, "executionUpdated.task.status", row.want)
 	}
 }
 
-// TestExecutionUpdated_slowReader: a reader that does not read costs what was written
-// once, and is told of it in few events when it does.
+// TestExecutionUpdated_slowReader checks that text is buffered once, up to its limit, and
+// that a late subscriber gets it in one event.
 func TestExecutionUpdated_slowReader(t *testing.T) {
 	t.Parallel()
 	a := newExecutionBundle(t)
@@ -173,18 +173,17 @@ func TestExecutionUpdated_slowReader(t *testing.T) {
 	s := a.subscribeWebSocket(t, a.poster, executionSubscription(id))
 	events := s.nextN(2)
 	if _, text := collectChanges(s, events); text != whole.String() {
-		t.Errorf("who comes late hears %d bytes at once, want %d", len(text), whole.Len())
+		t.Errorf("a late subscriber gets %d bytes at once, want %d", len(text), whole.Len())
 	}
 	a.results <- succeedWith("done")
 	s.drain()
 	a.WaitExecutions(t.Context())
 	if watch := a.WatchText(id, nil); watch.TextAfter(0) != "" {
-		t.Error("what was written is kept after the end")
+		t.Error("the text is kept after the end")
 	}
 }
 
-// TestExecutionUpdated_errors: who is not party to a hire does not learn that it
-// is there.
+// TestExecutionUpdated_errors checks that only the parties learn that a hire exists.
 func TestExecutionUpdated_errors(t *testing.T) {
 	t.Parallel()
 	a := newExecutionBundle(t)
@@ -195,14 +194,14 @@ func TestExecutionUpdated_errors(t *testing.T) {
 		task string
 		want models.Code
 	}{
-		"a stranger without a key": {caller{}, id, models.Unauthenticated},
-		"a stranger":               {a.stranger, id, models.NotFound},
-		"no task":                  {a.poster, "nothing", models.NotFound},
-		"a task that is no hire":   {a.poster, posted, models.InvalidInput},
+		"anonymous":       {caller{}, id, models.Unauthenticated},
+		"a stranger":      {a.stranger, id, models.NotFound},
+		"an unknown task": {a.poster, "nothing", models.NotFound},
+		"not a hire":      {a.poster, posted, models.InvalidInput},
 	} {
-		for door, subscribe := range subscribeFuncs() {
+		for transport, subscribe := range subscribeFuncs() {
 			if events, code := subscribe(a.bundle, t, row.by, executionSubscription(row.task)).drain(); len(events) > 0 || code != string(row.want) {
-				t.Errorf("%s over %s: heard %v, %q", name, door, events, code)
+				t.Errorf("%s over %s: got %v, %q", name, transport, events, code)
 			}
 		}
 	}

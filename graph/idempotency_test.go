@@ -10,9 +10,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestIdempotencyKey sends each mutation twice with one key: it happens once,
-// and the second answer is the first one again and says so. The same key with
-// another input, or for another mutation, is refused.
+// TestIdempotencyKey repeats each mutation with one key: it happens once and the first
+// response is replayed. The same key with another input or mutation is rejected.
 func TestIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -21,7 +20,7 @@ func TestIdempotencyKey(t *testing.T) {
 		return func(t *testing.T, c participants) (string, string) {
 			t.Helper()
 			id := b.createTask(t, c, status)
-			if other == "" { // the task is all there is to the input
+			if other == "" { // the only input is the task
 				return fmt.Sprintf("taskId: %q", id), fmt.Sprintf("taskId: %q", b.createTask(t, c, status))
 			}
 			return fmt.Sprintf("taskId: %q, %s", id, first), fmt.Sprintf("taskId: %q, %s", id, other)
@@ -61,7 +60,7 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 	for _, field := range executableSchema().Schema().Mutation.Fields {
 		if _, ok := rows[field.Name]; !ok && len(field.Arguments) > 0 {
-			t.Errorf("%s is not tried with a key", field.Name)
+			t.Errorf("%s is not tested with a key", field.Name)
 		}
 	}
 	posters := map[string]bool{"postTask": true, "cancelTask": true, "rateTask": true}
@@ -77,25 +76,25 @@ func TestIdempotencyKey(t *testing.T) {
 			document := func(input string) string {
 				return "mutation { " + name + "(input: {" + input + "}) { " + row.output + " } }"
 			}
-			made := b.mustQuery(t, by, document(first), "Idempotency-Key", key)
-			if made.header.Get("Idempotency-Replayed") != "" {
-				t.Error("the first answer says that it is not")
+			initial := b.mustQuery(t, by, document(first), "Idempotency-Key", key)
+			if initial.header.Get("Idempotency-Replayed") != "" {
+				t.Error("the first response is marked as replayed")
 			}
 			for range 2 {
 				again := b.mustQuery(t, by, document(first), "Idempotency-Key", key)
-				if !reflect.DeepEqual(again.Data, made.Data) || again.header.Get("Idempotency-Replayed") != "true" {
-					t.Errorf("answered %v (replayed: %q), want %v", again.Data, again.header.Get("Idempotency-Replayed"), made.Data)
+				if !reflect.DeepEqual(again.Data, initial.Data) || again.header.Get("Idempotency-Replayed") != "true" {
+					t.Errorf("got %v (replayed: %q), want %v", again.Data, again.header.Get("Idempotency-Replayed"), initial.Data)
 				}
 			}
 			assertError(t, "another input", b.query(t, by, document(other), "Idempotency-Key", key), models.IdempotencyReused, "")
-			if name != "registerAgent" { // its keys are a world of their own
+			if name != "registerAgent" { // its keys are separate
 				assertError(t, "another mutation", b.query(t, by, "mutation { removeWebhook { viewer { ownerEmail } } }", "Idempotency-Key", key), models.IdempotencyReused, "")
 			}
 		})
 	}
 }
 
-// TestIdempotencyKey_invalid: a key that cannot stand for one effect.
+// TestIdempotencyKey_invalid checks keys that are rejected.
 func TestIdempotencyKey_invalid(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -113,21 +112,21 @@ func TestIdempotencyKey_invalid(t *testing.T) {
 	}
 	b.mustQuery(t, b.registerAgent(t, ""), `mutation { __typename `+post+` }`, "Idempotency-Key", "one effect")
 	for _, key := range []string{"\xff\xfe", "k\u00e9", "a\tb"} {
-		assertError(t, "a key that is no text", b.query(t, agent, `mutation { `+post+` }`, "Idempotency-Key", key), models.InvalidInput, "Idempotency-Key")
+		assertError(t, "a key with invalid characters", b.query(t, agent, `mutation { `+post+` }`, "Idempotency-Key", key), models.InvalidInput, "Idempotency-Key")
 	}
 	long := b.query(t, agent, `mutation { `+post+` }`, "Idempotency-Key", fmt.Sprintf("%0300d", 1))
 	assertError(t, "a key that is too long", long, models.InvalidInput, "Idempotency-Key")
 	short := b.query(t, caller{}, `mutation { registerAgent(input: {name: "A"}) { apiKey } }`, "Idempotency-Key", "guess")
-	assertError(t, "a registration with a key that can be guessed", short, models.InvalidInput, "Idempotency-Key")
+	assertError(t, "a registration with a short key", short, models.InvalidInput, "Idempotency-Key")
 	b.mustQuery(t, agent, "{ viewer { wallet { balance } } }").assertFields(t, "viewer.wallet.balance", "100")
 
 	tooMuch := b.query(t, agent, `mutation { postTask(input: {title: "T", description: "D", budget: 1000}) { task { id } } }`, "Idempotency-Key", "k")
-	assertError(t, "more than there is", tooMuch, models.InsufficientFunds, "")
-	b.mustQuery(t, agent, `mutation { `+post+` }`, "Idempotency-Key", "k") // nothing had happened: the key is free
+	assertError(t, "a budget over the balance", tooMuch, models.InsufficientFunds, "")
+	b.mustQuery(t, agent, `mutation { `+post+` }`, "Idempotency-Key", "k") // a failed mutation does not use the key up
 }
 
-// TestIdempotencyKey_ignoredFromSocketHandshake: a key that came with the opening of a socket is
-// not taken for one of the operations on it.
+// TestIdempotencyKey_ignoredFromSocketHandshake checks that a key in the handshake does not
+// apply to the operations of a socket.
 func TestIdempotencyKey_ignoredFromSocketHandshake(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)

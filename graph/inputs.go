@@ -58,8 +58,8 @@ func failedDeliveriesQuery(in generated.RedeliverWebhooksInput) models.FailedDel
 	return models.FailedDeliveryQuery{Since: in.Since, Until: in.Until.Value(), After: stringOrEmpty(in.After), First: in.First}
 }
 
-// agentChanges reads a change of a profile. A field left out is not touched;
-// null clears one that may be empty and is refused for the others.
+// agentChanges returns the changes of an input. A field that is left out does not change.
+// Null clears an optional field; INVALID_INPUT for a required one.
 func agentChanges(in generated.UpdateAgentInput) (market.AgentChanges, error) {
 	if in.Name.IsSet() && in.Name.Value() == nil {
 		return market.AgentChanges{}, models.Invalid("name", "must not be null")
@@ -78,7 +78,7 @@ func agentChanges(in generated.UpdateAgentInput) (market.AgentChanges, error) {
 	return changes, nil
 }
 
-// emptyIfNull returns nil for a text that was left out and an empty one for null.
+// emptyIfNull returns nil for a field that is left out, "" for null.
 func emptyIfNull(in graphql.Omittable[*string]) *string {
 	if !in.IsSet() {
 		return nil

@@ -17,8 +17,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestTaskLifecycle is a task from posting to rating, with a worker that gave it
-// back in between, as all three sides of it see it.
+// TestTaskLifecycle follows a task from posting to rating, with a release in between, as
+// the poster, the worker and a stranger.
 func TestTaskLifecycle(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -74,7 +74,7 @@ func TestTaskLifecycle(t *testing.T) {
 	b.VerifyLedger()
 }
 
-// TestExecuteLifecycle hires an agent, and cancels a task: money goes and comes back.
+// TestExecuteLifecycle hires an agent, cancels a task, and checks the balances.
 func TestExecuteLifecycle(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -139,8 +139,8 @@ func TestProfileLifecycle(t *testing.T) {
 	}
 }
 
-// TestWebhookLifecycle sets a webhook, is told of a task, looks at what was sent,
-// has it sent again, and removes the webhook.
+// TestWebhookLifecycle sets a webhook, receives an event, reads the delivery, redelivers it
+// and removes the webhook.
 func TestWebhookLifecycle(t *testing.T) {
 	t.Parallel()
 	received := make(chan string, 10)
@@ -164,15 +164,15 @@ func TestWebhookLifecycle(t *testing.T) {
 		t.Errorf("the hint %q does not begin the secret", hint)
 	}
 	b.mustQuery(t, worker, fmt.Sprintf(`mutation { setWebhook(input: {url: %q}) { secret } }`, receiver.URL+"/callback")).assertFields(t, "setWebhook.secret", "null")
-	asks := func(events, want string) {
+	setEvents := func(events, want string) {
 		t.Helper()
 		b.mustQuery(t, worker, fmt.Sprintf(`mutation { setWebhook(input: {url: %q%s}) { webhook { events } } }`, receiver.URL+"/callback", events)).
 			assertFields(t, "setWebhook.webhook.events", want)
 	}
-	asks("", `["TASK_POSTED"]`)
-	asks(", events: [TASK_EXPIRED, TASK_POSTED, TASK_ASSIGNED]", `["TASK_POSTED","TASK_ASSIGNED","TASK_EXPIRED"]`)
-	asks(", events: null", `["TASK_POSTED","TASK_ASSIGNED","TASK_EXPIRED"]`)
-	asks(", events: []", `["TASK_POSTED"]`)
+	setEvents("", `["TASK_POSTED"]`)
+	setEvents(", events: [TASK_EXPIRED, TASK_POSTED, TASK_ASSIGNED]", `["TASK_POSTED","TASK_ASSIGNED","TASK_EXPIRED"]`)
+	setEvents(", events: null", `["TASK_POSTED","TASK_ASSIGNED","TASK_EXPIRED"]`)
+	setEvents(", events: []", `["TASK_POSTED"]`)
 	rotated := b.mustQuery(t, worker, `mutation { rotateWebhookSecret(input: {overlapMinutes: 5}) { secret `+hook+` } }`)
 	if rotated.get(t, "rotateWebhookSecret.secret") == secret {
 		t.Error("the secret stayed the same")
@@ -193,18 +193,18 @@ func TestWebhookLifecycle(t *testing.T) {
 		return id
 	}
 	delivery := delivered("1")
-	if told := <-received; told != delivery {
-		t.Errorf("the receiver was told of delivery %q, want %q", told, delivery)
+	if got := <-received; got != delivery {
+		t.Errorf("the receiver got delivery %q, want %q", got, delivery)
 	}
 	out := b.mustQuery(t, worker, fmt.Sprintf(`{ node(id: %q) { ... on WebhookDelivery { event status responseStatus lastError createdAt lastAttemptAt nextAttemptAt
 		task { id } requestBody attempts { number startedAt latencyMs responseStatus error responseBody requestHeaders { name value } responseHeaders { name value } } } } }`, delivery))
-	for _, says := range []string{`{"name":"X-AgentMarket-Delivery","value":"` + delivery + `"}`, `"X-AgentMarket-Signature"`} {
-		if sent := out.get(t, "node.attempts.0.requestHeaders"); !strings.Contains(sent, says) {
-			t.Errorf("the headers are %s, want %s", sent, says)
+	for _, want := range []string{`{"name":"X-AgentMarket-Delivery","value":"` + delivery + `"}`, `"X-AgentMarket-Signature"`} {
+		if sent := out.get(t, "node.attempts.0.requestHeaders"); !strings.Contains(sent, want) {
+			t.Errorf("the headers are %s, want %s", sent, want)
 		}
 	}
-	if answered := out.get(t, "node.attempts.0.responseHeaders"); !strings.Contains(answered, `{"name":"Content-Length","value":"6"}`) {
-		t.Errorf("the answer's headers are %s", answered)
+	if headers := out.get(t, "node.attempts.0.responseHeaders"); !strings.Contains(headers, `{"name":"Content-Length","value":"6"}`) {
+		t.Errorf("the response headers are %s", headers)
 	}
 	if sent := out.get(t, "node.requestBody"); !strings.Contains(sent, task) {
 		t.Errorf("the body is %s", sent)
@@ -214,8 +214,8 @@ func TestWebhookLifecycle(t *testing.T) {
 
 	b.mustQuery(t, worker, fmt.Sprintf(`mutation { redeliverWebhook(input: {deliveryId: %q}) { delivery { id status } } }`, delivery)).
 		assertFields(t, "redeliverWebhook.delivery.id", delivery, "redeliverWebhook.delivery.status", "PENDING")
-	if again := delivered("2"); again != delivery {
-		t.Errorf("sent again as %q, want %q", again, delivery)
+	if id := delivered("2"); id != delivery {
+		t.Errorf("redelivered as %q, want %q", id, delivery)
 	}
 	b.mustQuery(t, worker, `mutation { pingWebhook { delivered requestBody attempt { number responseStatus responseBody error } } }`).
 		assertFields(t, "pingWebhook.delivered", "true", "pingWebhook.attempt.responseStatus", "200", "pingWebhook.attempt.responseBody", "thanks")

@@ -26,9 +26,8 @@ func executableSchema() graphql.ExecutableSchema {
 	return generated.NewExecutableSchema(config)
 }
 
-// TestComplexity_everyList walks the schema: a field that takes `first` costs by
-// how much it is asked for, and so does one that is given a list of ids. A new
-// one without a cost fails here.
+// TestComplexity_everyList checks that every field with the argument first or ids has a
+// cost that depends on it.
 func TestComplexity_everyList(t *testing.T) {
 	t.Parallel()
 	schema := executableSchema()
@@ -36,7 +35,7 @@ func TestComplexity_everyList(t *testing.T) {
 		t.Helper()
 		n, ok := schema.Complexity(t.Context(), object, field, 10, arguments)
 		if !ok {
-			t.Errorf("%s.%s has no cost of its own", object, field)
+			t.Errorf("%s.%s has no cost function", object, field)
 		}
 		return n
 	}
@@ -50,15 +49,15 @@ func TestComplexity_everyList(t *testing.T) {
 			case strings.HasPrefix(field.Name, "__"):
 			case field.Arguments.ForName("first") != nil:
 				lists++
-				least := cost(object.Name, field.Name, map[string]any{"first": int64(1)})
-				standard := cost(object.Name, field.Name, map[string]any{"first": nil})
-				most := cost(object.Name, field.Name, map[string]any{"first": int64(100)})
-				if least < 10 || standard < 20*10 || most < 100*10 {
-					t.Errorf("%s.%s costs %d for one item, %d for a page, %d for the largest", object.Name, field.Name, least, standard, most)
+				minCost := cost(object.Name, field.Name, map[string]any{"first": int64(1)})
+				defaultCost := cost(object.Name, field.Name, map[string]any{"first": nil})
+				maxCost := cost(object.Name, field.Name, map[string]any{"first": int64(100)})
+				if minCost < 10 || defaultCost < 20*10 || maxCost < 100*10 {
+					t.Errorf("%s.%s costs %d for one item, %d for a page, %d for the largest", object.Name, field.Name, minCost, defaultCost, maxCost)
 				}
 				for _, absurd := range []int64{-1, 0, 101, 1 << 31, 1 << 62, 1<<63 - 1} {
 					if n := cost(object.Name, field.Name, map[string]any{"first": absurd}); n < 10 {
-						t.Errorf("%s.%s(first: %d) costs %d: it takes away from what the rest costs", object.Name, field.Name, absurd, n)
+						t.Errorf("%s.%s(first: %d) costs %d", object.Name, field.Name, absurd, n)
 					}
 				}
 			case field.Arguments.ForName("ids") != nil:
@@ -70,12 +69,12 @@ func TestComplexity_everyList(t *testing.T) {
 		}
 	}
 	if lists < 7 {
-		t.Errorf("found %d lists: the walk is blind", lists)
+		t.Errorf("found only %d lists", lists)
 	}
 }
 
-// TestDocumentLimits: documents that would cost more than an honest one are refused with
-// INVALID_INPUT before anything runs; those that people write pass.
+// TestDocumentLimits checks that documents over a limit are rejected with INVALID_INPUT
+// before anything runs, and that usual ones pass.
 func TestDocumentLimits(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -90,27 +89,27 @@ func TestDocumentLimits(t *testing.T) {
 		document string
 		passes   bool
 	}{
-		"a full page with all that is shown": {`{ tasks(first: 100) { nodes { ` + task + ` } pageInfo { endCursor } } agents(first: 100) { nodes { id name } } }`, true},
-		"ten full pages":                     {`{ ` + repeatAliased(10, `tasks(first: 100) { nodes { `+task+` } }`) + `}`, false},
-		"lists in disguise":                  {`{ viewer { ` + repeatAliased(12, `postedTasks(first: 100) { nodes { `+task+` } }`) + `} }`, false},
-		"the same behind an absurd page":     {`{ x: tasks(first: 4611686018427387904) { nodes { id title } } ` + repeatAliased(10, `tasks(first: 100) { nodes { `+task+` } }`) + `}`, false},
-		"edges and nodes of the ledger":      {`{ viewer { wallet { entries(first: 100) { edges { node { id task { ` + task + ` } } } nodes { id task { ` + task + ` } } } } } }`, true},
-		"depth":                              {`{ __schema { types ` + strings.Repeat(`{ fields { type `, 8) + `{ name }` + strings.Repeat(` } }`, 8) + ` } }`, false},
-		"aliases":                            {`{ ` + repeatAliased(31, "__typename") + `}`, false},
-		"tokens":                             {`{ nodes(ids: [` + fields(1000, `""`) + `]) { id } }`, false},
-		"bytes":                              {`{ __typename } #` + fields(33<<10, ""), false},
-		"directives":                         {`{ __typename ` + fields(21, "@include(if: true)") + `}`, false},
-		"fragments that double":              {`{ tasks { nodes { ...f30 } } } fragment f0 on Task { id }` + doubled.String(), false},
-		"a fragment that spreads itself":     {`{ tasks { nodes { ...a } } } fragment a on Task { id ...b } fragment b on Task { ...a }`, false},
-		"a hundred and one fields":           {`{ ` + fields(101, "__typename") + `}`, false},
-		"a subscription with two fields":     {`subscription { taskPosted { cursor } walletChanged { cursor } }`, false},
+		"a full page of all fields":               {`{ tasks(first: 100) { nodes { ` + task + ` } pageInfo { endCursor } } agents(first: 100) { nodes { id name } } }`, true},
+		"ten full pages":                          {`{ ` + repeatAliased(10, `tasks(first: 100) { nodes { `+task+` } }`) + `}`, false},
+		"aliased lists":                           {`{ viewer { ` + repeatAliased(12, `postedTasks(first: 100) { nodes { `+task+` } }`) + `} }`, false},
+		"aliased lists after an absurd page size": {`{ x: tasks(first: 4611686018427387904) { nodes { id title } } ` + repeatAliased(10, `tasks(first: 100) { nodes { `+task+` } }`) + `}`, false},
+		"edges and nodes of the ledger":           {`{ viewer { wallet { entries(first: 100) { edges { node { id task { ` + task + ` } } } nodes { id task { ` + task + ` } } } } } }`, true},
+		"depth":                                   {`{ __schema { types ` + strings.Repeat(`{ fields { type `, 8) + `{ name }` + strings.Repeat(` } }`, 8) + ` } }`, false},
+		"aliases":                                 {`{ ` + repeatAliased(31, "__typename") + `}`, false},
+		"tokens":                                  {`{ nodes(ids: [` + fields(1000, `""`) + `]) { id } }`, false},
+		"bytes":                                   {`{ __typename } #` + fields(33<<10, ""), false},
+		"directives":                              {`{ __typename ` + fields(21, "@include(if: true)") + `}`, false},
+		"doubling fragments":                      {`{ tasks { nodes { ...f30 } } } fragment f0 on Task { id }` + doubled.String(), false},
+		"a recursive fragment":                    {`{ tasks { nodes { ...a } } } fragment a on Task { id ...b } fragment b on Task { ...a }`, false},
+		"a hundred and one fields":                {`{ ` + fields(101, "__typename") + `}`, false},
+		"a subscription with two fields":          {`subscription { taskPosted { cursor } walletChanged { cursor } }`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got := b.query(t, agent, row.document)
 			if row.passes {
 				if len(got.Errors) > 0 {
-					t.Errorf("refused: %v", got.Errors)
+					t.Errorf("rejected: %v", got.Errors)
 				}
 				return
 			}
@@ -119,14 +118,14 @@ func TestDocumentLimits(t *testing.T) {
 			}
 			for _, failure := range got.Errors {
 				if failure.Extensions["code"] != string(models.InvalidInput) {
-					t.Errorf("refused with %v", failure)
+					t.Errorf("rejected with %v", failure)
 				}
 			}
 		})
 	}
 }
 
-// repeatAliased repeats a field under so many names.
+// repeatAliased repeats a field under n aliases.
 func repeatAliased(n int, field string) string {
 	var out strings.Builder
 	for i := range n {
@@ -135,7 +134,7 @@ func repeatAliased(n int, field string) string {
 	return out.String()
 }
 
-// introspectionQuery is the query that tools send, less its fragments' repetition.
+// introspectionQuery is the query that tools send.
 const introspectionQuery = `query IntrospectionQuery { __schema { queryType { name } mutationType { name } subscriptionType { name }
 	types { ...FullType } directives { name description locations args { ...InputValue } } } }
 	fragment FullType on __Type { kind name description fields(includeDeprecated: true) { name description args { ...InputValue } type { ...TypeRef }
@@ -145,14 +144,14 @@ const introspectionQuery = `query IntrospectionQuery { __schema { queryType { na
 	fragment TypeRef on __Type { kind name ofType { kind name ofType { kind name ofType { kind name ofType { kind name
 		ofType { kind name ofType { kind name ofType { kind name } } } } } } } }`
 
-// TestRateLimit_countsMutations: what many requests would do is not cheaper in one. Each
-// mutation past the first is asked for, and none runs when one of them is too many.
+// TestRateLimit_countsMutations checks that each mutation of a document after the first
+// counts as a request, and that none runs if one exceeds the limit.
 func TestRateLimit_countsMutations(t *testing.T) {
 	t.Parallel()
-	var asked, most atomic.Int64
-	most.Store(1000)
+	var requests, maxRequests atomic.Int64
+	maxRequests.Store(1000)
 	b := newBundleWith(t, ServerOptions{Limit: func(context.Context) error {
-		if asked.Add(1) > most.Load() {
+		if requests.Add(1) > maxRequests.Load() {
 			return models.RateLimitError(time.Second, "too many requests")
 		}
 		return nil
@@ -165,21 +164,21 @@ func TestRateLimit_countsMutations(t *testing.T) {
 		`mutation { ` + repeatAliased(10, post) + ` }`: 9,
 		`mutation { __typename ...f } fragment f on Mutation { ` + repeatAliased(3, post) + ` }`: 2,
 	} {
-		asked.Store(0)
+		requests.Store(0)
 		b.mustQuery(t, agent, document)
-		if got := asked.Load(); got != want {
-			t.Errorf("%s is counted as %d more requests, want %d", document, got, want)
+		if got := requests.Load(); got != want {
+			t.Errorf("%s counts as %d more requests, want %d", document, got, want)
 		}
 	}
-	asked.Store(0)
-	most.Store(5)
-	assertError(t, "one too many", b.query(t, agent, `mutation { `+repeatAliased(7, post)+` }`), models.RateLimited, "")
+	requests.Store(0)
+	maxRequests.Store(5)
+	assertError(t, "over the limit", b.query(t, agent, `mutation { `+repeatAliased(7, post)+` }`), models.RateLimited, "")
 	b.mustQuery(t, agent, `{ viewer { postedTasks { totalCount } } }`).assertFields(t, "viewer.postedTasks.totalCount", "14")
 }
 
 func TestIntrospection(t *testing.T) {
 	t.Parallel()
-	t.Run("shows the schema, each item with a description", func(t *testing.T) {
+	t.Run("every item has a description", func(t *testing.T) {
 		t.Parallel()
 		b := newBundle(t)
 		out := b.mustQuery(t, caller{}, introspectionQuery)
@@ -205,24 +204,24 @@ func TestIntrospection(t *testing.T) {
 		if len(types) < 50 {
 			t.Errorf("only %d types", len(types))
 		}
-		byLink := b.send(t, caller{}, "GET", "?query="+url.QueryEscape("{ __type(name: \"Task\") { kind } }"), nil)
-		byLink.assertFields(t, "__type.kind", "OBJECT")
+		byGET := b.send(t, caller{}, "GET", "?query="+url.QueryEscape("{ __type(name: \"Task\") { kind } }"), nil)
+		byGET.assertFields(t, "__type.kind", "OBJECT")
 	})
-	t.Run("can be switched off", func(t *testing.T) {
+	t.Run("disabled", func(t *testing.T) {
 		t.Parallel()
 		b := newBundleWith(t, ServerOptions{}, outbound.Options{})
 		for _, document := range []string{introspectionQuery, `{ __type(name: "Task") { name } }`} {
 			if got := b.query(t, caller{}, document); got.code() != string(models.Forbidden) {
-				t.Errorf("answered %v, %v", got.Data, got.Errors)
+				t.Errorf("got %v, %v", got.Data, got.Errors)
 			}
 		}
 		b.mustQuery(t, caller{}, "{ __typename }").assertFields(t, "__typename", "Query")
 		for _, document := range []string{"{ agentz { totalCount } }", "{ tasks { nodes { titel } } }", `{ tasks(frist: 1) { totalCount } }`} {
 			if got := b.query(t, caller{}, document); len(got.Errors) != 1 || strings.Contains(got.Errors[0].Message, "mean") {
-				t.Errorf("%s is told %v", document, got.Errors)
+				t.Errorf("%s fails with %v", document, got.Errors)
 			}
 			if got := newBundle(t).query(t, caller{}, document); !strings.Contains(got.Errors[0].Message, "Did you mean") {
-				t.Errorf("with introspection %s is told %v", document, got.Errors)
+				t.Errorf("with introspection %s fails with %v", document, got.Errors)
 			}
 		}
 	})
@@ -230,12 +229,12 @@ func TestIntrospection(t *testing.T) {
 
 func TestOrigins(t *testing.T) {
 	t.Parallel()
-	for origin, fine := range map[string]bool{
+	for origin, valid := range map[string]bool{
 		"https://example.com": true, "http://localhost:3000": true,
 		"example.com": false, "https://": false, "*": false, "https://example.com/": false, "": false,
 	} {
 		_, err := NewServer(&Resolver{}, ServerOptions{AllowedOrigins: []string{origin}})
-		if (err == nil) != fine {
+		if (err == nil) != valid {
 			t.Errorf("%q: %v", origin, err)
 		}
 	}

@@ -10,13 +10,12 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// loaders is what the resolvers of one query load by id. A page announces what
-// its items refer to; when the first of it is asked for, all of it is loaded
-// with one statement. So a list takes as many statements as one item, as edges
-// or as nodes and at any depth.
+// loaders batch the reads by id of one query. A list queues the ids that its items refer
+// to; the first load reads all queued ids with one statement. So a list takes as many
+// statements as one item, at any depth.
 //
-// It lives as long as the query. Mutations and subscriptions have none that
-// lasts: what they read must not be older than what they did or heard.
+// Loaders live as long as their query. Mutations and subscriptions have no shared
+// loaders, because they must not read data older than their own write or event.
 type loaders struct {
 	agents   loader[models.Agent]
 	tasks    loader[models.Task]
@@ -29,7 +28,7 @@ func withLoaders(ctx context.Context) context.Context {
 	return context.WithValue(ctx, loadersKey{}, &loaders{})
 }
 
-// loadersFrom returns the loads of a query, fresh ones outside of any.
+// loadersFrom returns the loaders of a query, new ones outside a query.
 func loadersFrom(ctx context.Context) *loaders {
 	if l, ok := ctx.Value(loadersKey{}).(*loaders); ok {
 		return l
@@ -37,75 +36,74 @@ func loadersFrom(ctx context.Context) *loaders {
 	return &loaders{}
 }
 
-// prefetchTaskAgents announces the agents of tasks.
+// prefetchTaskAgents queues the posters and workers of tasks.
 func (l *loaders) prefetchTaskAgents(tasks []models.Task) {
 	for i := range tasks {
 		l.agents.prefetch(&tasks[i].PosterID, tasks[i].WorkerID)
 	}
 }
 
-// loader is objects of one kind by their ids. It is safe for concurrent use.
+// loader loads objects of one type by id. It is safe for concurrent use.
 type loader[T any] struct {
 	mu     sync.Mutex
-	queued []string      // may repeat
-	loaded map[string]*T // nil for an id that is not there
+	queued []string      // may have duplicates
+	loaded map[string]*T // nil for an unknown id
 }
 
-// prefetch notes ids that are likely to be asked for; nil ones are passed over.
-func (b *loader[T]) prefetch(ids ...*string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.enqueue(ids)
+// prefetch queues ids for the next load. It skips nil.
+func (l *loader[T]) prefetch(ids ...*string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.enqueue(ids)
 }
 
-func (b *loader[T]) enqueue(ids []*string) {
+func (l *loader[T]) enqueue(ids []*string) {
 	for _, id := range ids {
-		if b.needsLoad(id) {
-			b.queued = append(b.queued, *id)
+		if l.needsLoad(id) {
+			l.queued = append(l.queued, *id)
 		}
 	}
 }
 
-// load returns the objects with these ids in their order, nil for a nil id and
-// for one that is not there. Those that are missing are loaded with all that
-// was announced; who asks meanwhile waits for it.
-func (b *loader[T]) load(ids []*string, load func(ids []string) (map[string]*T, error)) ([]*T, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if slices.ContainsFunc(ids, b.needsLoad) {
-		b.enqueue(ids)
-		slices.Sort(b.queued)
-		b.queued = slices.Compact(b.queued)
-		found, err := load(b.queued)
+// load returns the objects with these ids in the same order, nil for a nil or unknown id.
+// If one is not loaded yet, it loads all queued ids. Concurrent calls wait.
+func (l *loader[T]) load(ids []*string, load func(ids []string) (map[string]*T, error)) ([]*T, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.ContainsFunc(ids, l.needsLoad) {
+		l.enqueue(ids)
+		slices.Sort(l.queued)
+		l.queued = slices.Compact(l.queued)
+		found, err := load(l.queued)
 		if err != nil {
 			return nil, err
 		}
-		if b.loaded == nil {
-			b.loaded = make(map[string]*T, len(b.queued))
+		if l.loaded == nil {
+			l.loaded = make(map[string]*T, len(l.queued))
 		}
-		for _, id := range b.queued {
-			b.loaded[id] = found[id]
+		for _, id := range l.queued {
+			l.loaded[id] = found[id]
 		}
-		b.queued = nil
+		l.queued = nil
 	}
 	out := make([]*T, len(ids))
 	for i, id := range ids {
 		if id != nil {
-			out[i] = b.loaded[*id]
+			out[i] = l.loaded[*id]
 		}
 	}
 	return out, nil
 }
 
-func (b *loader[T]) needsLoad(id *string) bool {
+func (l *loader[T]) needsLoad(id *string) bool {
 	if id == nil {
 		return false
 	}
-	_, known := b.loaded[*id]
-	return !known
+	_, loaded := l.loaded[*id]
+	return !loaded
 }
 
-// loadAgents loads the agents with these ids, in their order. A nil id stays nil.
+// loadAgents returns the agents with these ids, nil for a nil id.
 func (r *Resolver) loadAgents(ctx context.Context, ids []*string) ([]*models.Agent, error) {
 	return loadersFrom(ctx).agents.load(ids, func(ids []string) (map[string]*models.Agent, error) {
 		agents, err := r.Market.Agents(ctx, ids)
@@ -113,8 +111,8 @@ func (r *Resolver) loadAgents(ctx context.Context, ids []*string) ([]*models.Age
 	})
 }
 
-// loadTaskAgents is loadAgents for agents that are known to be there. Whoever asks
-// for nothing but their ids has them already.
+// loadTaskAgents is loadAgents for agents that exist. It reads nothing for a selection of
+// only their ids.
 func (r *Resolver) loadTaskAgents(ctx context.Context, ids []*string) ([]*models.Agent, error) {
 	for _, field := range graphql.CollectFieldsCtx(ctx, nil) {
 		if field.Name != "id" && field.Name != "__typename" {
@@ -130,7 +128,7 @@ func (r *Resolver) loadTaskAgents(ctx context.Context, ids []*string) ([]*models
 	return agents, nil
 }
 
-// loadTasks loads the tasks with these ids, in their order. A nil id stays nil.
+// loadTasks returns the tasks with these ids, nil for a nil id.
 func (r *Resolver) loadTasks(ctx context.Context, ids []*string) ([]*models.Task, error) {
 	l := loadersFrom(ctx)
 	return l.tasks.load(ids, func(ids []string) (map[string]*models.Task, error) {
@@ -140,25 +138,25 @@ func (r *Resolver) loadTasks(ctx context.Context, ids []*string) ([]*models.Task
 	})
 }
 
-// loadAttempts loads the tries of a delivery, first to last.
+// loadAttempts returns the attempts of a delivery, oldest first.
 func (r *Resolver) loadAttempts(ctx context.Context, deliveryID string) ([]*models.Attempt, error) {
-	tries, err := loadersFrom(ctx).attempts.load([]*string{&deliveryID}, func(ids []string) (map[string]*[]*models.Attempt, error) {
+	loaded, err := loadersFrom(ctx).attempts.load([]*string{&deliveryID}, func(ids []string) (map[string]*[]*models.Attempt, error) {
 		attempts, err := r.Webhooks.Attempts(ctx, ids...)
 		byDelivery := make(map[string]*[]*models.Attempt, len(ids))
 		for i := range attempts {
-			of := byDelivery[attempts[i].DeliveryID]
-			if of == nil {
-				of = new([]*models.Attempt)
-				byDelivery[attempts[i].DeliveryID] = of
+			list := byDelivery[attempts[i].DeliveryID]
+			if list == nil {
+				list = new([]*models.Attempt)
+				byDelivery[attempts[i].DeliveryID] = list
 			}
-			*of = append(*of, &attempts[i])
+			*list = append(*list, &attempts[i])
 		}
 		return byDelivery, err
 	})
-	if err != nil || tries[0] == nil {
+	if err != nil || loaded[0] == nil {
 		return []*models.Attempt{}, err
 	}
-	return *tries[0], nil
+	return *loaded[0], nil
 }
 
 func byID[T any](found []T, id func(*T) string) map[string]*T {
@@ -169,7 +167,7 @@ func byID[T any](found []T, id func(*T) string) map[string]*T {
 	return out
 }
 
-// collectIDs returns what each object refers to.
+// collectIDs returns the id that each object refers to.
 func collectIDs[T any](objects []T, ref func(T) *string) []*string {
 	out := make([]*string, len(objects))
 	for i, object := range objects {

@@ -10,8 +10,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// countReads has what is read from the store counted, but for the log, which is read
-// when it pleases.
+// countReads counts read statements, except those of the event log, which reads in the
+// background.
 func (b *bundle) countReads(t *testing.T) {
 	t.Helper()
 	count := func(db *gorm.DB) {
@@ -25,15 +25,15 @@ func (b *bundle) countReads(t *testing.T) {
 	testutil.Must(t, callbacks.Raw().After("gorm:raw").Register("count", count))
 }
 
-// TestLoaders_statementCount: a list of twenty takes as many statements as a list of two,
-// whatever is asked of its items.
+// TestLoaders_statementCount checks that a list of twenty takes as many statements as a
+// list of two.
 func TestLoaders_statementCount(t *testing.T) { //nolint:tparallel // one count at a time
 	t.Parallel()
 	b := newBundle(t)
 	b.Settings.StartingCredits = 10_000
 	worker := b.registerAgent(t, `webhookUrl: "https://agent.example.com/hook"`)
 	poster := b.registerAgent(t, "")
-	for range 20 { // a poster and a worker of its own each, so that nothing is found twice
+	for range 20 { // with distinct agents, so that nothing is loaded already
 		c := participants{poster: b.registerAgent(t, ""), worker: b.registerAgent(t, "")}
 		id := b.completedTask(t, c.poster, c.worker)
 		b.mustQuery(t, c.poster, fmt.Sprintf(`mutation { rateTask(input: {taskId: %q, score: 5}) { task { id } } }`, id))
@@ -41,7 +41,7 @@ func TestLoaders_statementCount(t *testing.T) { //nolint:tparallel // one count 
 		b.createDelivery(t, participants{poster: poster, worker: worker})
 	}
 	for _, c := range []caller{poster, worker} {
-		b.mustQuery(t, c, `{ __typename }`) // their keys are known from here on
+		b.mustQuery(t, c, `{ __typename }`) // caches the keys
 	}
 	n := &b.readCount
 	const task = `title result rating { score } poster { name reputationScore } worker { name completedTaskCount }`

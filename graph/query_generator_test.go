@@ -11,20 +11,20 @@ import (
 	"agentmarket.space/server/graph/generated"
 )
 
-// queryGenerator makes up queries that the schema allows, with aliases, fragments,
-// directives and variables, about objects that there are.
+// queryGenerator generates random valid queries with aliases, fragments, directives and
+// variables, for existing objects.
 type queryGenerator struct {
 	*rapid.T
 
 	schema              *ast.Schema
 	ids                 []string // of agents and tasks
-	nameCount           int      // given to aliases, fragments and variables so far
+	nameCount           int      // of aliases, fragments and variables
 	variableDefinitions []string
 	variables           map[string]any
 	fragments           []string
 }
 
-// randomQuery is the body of a request with a query.
+// randomQuery returns the body of a request with a random query.
 func randomQuery(r *rapid.T, ids []string) []byte {
 	a := &queryGenerator{T: r, schema: generated.NewExecutableSchema(generated.Config{}).Schema(), ids: ids, variables: map[string]any{}}
 	selection := a.selection(a.schema.Query, 4)
@@ -49,7 +49,7 @@ func (a *queryGenerator) name() string {
 	return fmt.Sprintf("n%d", a.nameCount)
 }
 
-// selection selects some fields of a type, at most so deep.
+// selection returns a selection of a type, to a depth.
 func (a *queryGenerator) selection(of *ast.Definition, depth int) string {
 	parts := []string{"__typename"}
 	var fields ast.FieldList
@@ -71,7 +71,7 @@ func (a *queryGenerator) selection(of *ast.Definition, depth int) string {
 	return "{ " + strings.Join(parts, " ") + " }"
 }
 
-// composite is the definition of a type with fields, nil for one without.
+// composite returns the definition of a type with fields, nil for other types.
 func (a *queryGenerator) composite(t *ast.Type) *ast.Definition {
 	definition := a.schema.Types[t.Name()]
 	if definition.IsCompositeType() {
@@ -101,7 +101,7 @@ func (a *queryGenerator) field(f *ast.FieldDefinition, depth int) string {
 	return text
 }
 
-// maybeInFragment puts a field in a fragment at times.
+// maybeInFragment sometimes puts a field into a fragment.
 func (a *queryGenerator) maybeInFragment(of *ast.Definition, field string) string {
 	switch rapid.IntRange(0, 9).Draw(a.T, "fragment") {
 	case 0:
@@ -123,7 +123,7 @@ func (a *queryGenerator) directive() string {
 	return " @" + name + "(if: " + a.variable("Boolean!", rapid.Bool().Draw(a.T, "if")) + ")"
 }
 
-// argument is a value of a type, written in the document or given as a variable.
+// argument returns a value of a type, as a literal or a variable.
 func (a *queryGenerator) argument(t *ast.Type) string {
 	value := a.value(t)
 	if a.chance("variable", 2) {
@@ -164,7 +164,7 @@ func (a *queryGenerator) value(t *ast.Type) any {
 	}
 }
 
-// literal writes a value as a document has it.
+// literal returns a value in GraphQL syntax.
 func (a *queryGenerator) literal(t *ast.Type, value any) string {
 	switch value := value.(type) {
 	case []any:

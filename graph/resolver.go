@@ -11,8 +11,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// Resolver answers every field of the schema that is not simply there. The
-// REST door calls the same resolvers.
+// Resolver implements the fields of the schema that are not plain struct fields. REST
+// calls the same resolvers.
 type Resolver struct {
 	Market    *market.Market
 	Events    *events.Log
@@ -21,7 +21,7 @@ type Resolver struct {
 	Version   string
 }
 
-// viewer returns what the calling agent sees of itself.
+// viewer returns the caller's own view of its agent.
 func (r *Resolver) viewer(ctx context.Context, actor auth.Actor) (*generated.Viewer, error) {
 	agent, err := r.Market.Agent(ctx, actor.AgentID)
 	if err != nil {
@@ -33,16 +33,17 @@ func (r *Resolver) viewer(ctx context.Context, actor auth.Actor) (*generated.Vie
 	}, nil
 }
 
-// node finds any object that the caller may see; null when there is none.
+// node returns the object with an id, nil if it does not exist or the caller may not see
+// it.
 func (r *Resolver) node(ctx context.Context, id string) (generated.Node, error) {
-	actor, known := auth.FromContext(ctx)
+	actor, authenticated := auth.FromContext(ctx)
 	if agent, err := nilIfNotFound(r.Market.Agent(ctx, id)); agent != nil || err != nil {
 		return agent, err
 	}
 	if task, err := nilIfNotFound(r.Market.Task(ctx, actor.AgentID, id)); task != nil || err != nil {
 		return task, err
 	}
-	if !known {
+	if !authenticated {
 		return nil, nil
 	}
 	if delivery, err := nilIfNotFound(r.Webhooks.Delivery(ctx, actor.AgentID, id)); delivery != nil || err != nil {
@@ -61,20 +62,20 @@ func (r *Resolver) nodes(ctx context.Context, ids []string) ([]generated.Node, e
 	if len(ids) > maxNodes {
 		return nil, models.Invalid("ids", "must have at most %d ids", maxNodes)
 	}
-	found := make([]generated.Node, len(ids))
+	out := make([]generated.Node, len(ids))
 	for i, id := range ids {
 		var err error
-		if found[i], err = r.node(ctx, id); err != nil {
+		if out[i], err = r.node(ctx, id); err != nil {
 			return nil, err
 		}
 	}
-	return found, nil
+	return out, nil
 }
 
-// nilIfNotFound makes a missing object a null one.
+// nilIfNotFound turns the error NOT_FOUND into a nil object.
 func nilIfNotFound[T any](object *T, err error) (*T, error) {
 	if err != nil && models.CodeOf(err) == models.NotFound {
-		return nil, nil //nolint:nilnil // null is the answer
+		return nil, nil //nolint:nilnil // GraphQL null
 	}
 	return object, err
 }

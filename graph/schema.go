@@ -6,15 +6,15 @@ import (
 	"agentmarket.space/server/graph/generated"
 )
 
-// Schema is the text of schema.graphqls that the server was built with.
+// Schema returns the text of schema.graphqls as of this build.
 func Schema() string {
 	return generated.NewExecutableSchema(generated.Config{}).Schema().Query.Position.Src.Input
 }
 
-// SubscriptionField is a subscription of the schema.
+// SubscriptionField is a subscription field of the schema.
 type SubscriptionField struct{ Name, Description string }
 
-// Subscriptions are the subscriptions, with what the schema says of them.
+// Subscriptions returns the subscription fields with their descriptions.
 func (s *Server) Subscriptions() []SubscriptionField {
 	var all []SubscriptionField
 	for _, field := range s.schema.Subscription.Fields {

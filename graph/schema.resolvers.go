@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 
+	"agentmarket.space/server/graph/fanout"
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/market"
@@ -234,23 +235,23 @@ func (r *queryResolver) Marketplace(ctx context.Context) (*generated.Marketplace
 }
 
 func (r *subscriptionResolver) TaskPosted(ctx context.Context, capabilities []string, minBudget *models.Credits, after *string) (<-chan *generated.TaskPostedEvent, error) {
-	return r.taskPosted(ctx, capabilities, minBudget, after)
+	return fanout.Render(ctx, r.taskPostedEvent)
 }
 
 func (r *subscriptionResolver) TaskUpdated(ctx context.Context, taskID *string, after *string) (<-chan *generated.TaskUpdatedEvent, error) {
-	return r.taskUpdated(ctx, taskID, after)
+	return fanout.Render(ctx, r.taskUpdatedEvent)
 }
 
 func (r *subscriptionResolver) ExecutionUpdated(ctx context.Context, taskID string) (<-chan *generated.ExecutionUpdatedEvent, error) {
-	return r.executionUpdated(ctx, taskID)
+	return fanout.Render(ctx, executionUpdatedEvent)
 }
 
 func (r *subscriptionResolver) WalletChanged(ctx context.Context, after *string) (<-chan *generated.WalletChangedEvent, error) {
-	return r.walletChanged(ctx, after)
+	return fanout.Render(ctx, func(e fanout.Event) (*generated.WalletChangedEvent, error) { return r.walletChangedEvent(ctx, e) })
 }
 
 func (r *subscriptionResolver) WebhookChanged(ctx context.Context, after *string) (<-chan *generated.WebhookChangedEvent, error) {
-	return r.webhookChanged(ctx, after)
+	return fanout.Render(ctx, func(e fanout.Event) (*generated.WebhookChangedEvent, error) { return r.webhookChangedEvent(ctx, e) })
 }
 
 func (r *taskResolver) Poster(ctx context.Context, objs []*models.Task) ([]*models.Agent, error) {

@@ -20,6 +20,8 @@ import (
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
+	"agentmarket.space/server/graph/cache"
+	"agentmarket.space/server/graph/fanout"
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/graph/transport"
 	"agentmarket.space/server/internal/auth"
@@ -32,34 +34,34 @@ const (
 	operationTimeout   = 30 * time.Second
 )
 
-// ServerOptions are what a server needs beside its resolvers.
+// ServerOptions configures a Server.
 type ServerOptions struct {
 	Introspection  bool
-	AllowedOrigins []string // of pages on other hosts that may connect
+	AllowedOrigins []string // web origins, besides the server's own, that may open sockets
 	Keys           *auth.Keys
-	// Limit is asked before each operation on a socket, and for each mutation past the
-	// first of a document; it may be nil.
+	// Limit is called before each operation on a socket, and for each mutation of a
+	// document after the first. It may be nil.
 	Limit            func(ctx context.Context) error
 	Logger           *slog.Logger
-	Cache            *Cache            // where queries are answered from memory; may be nil
-	TrustedDocuments *TrustedDocuments // the only documents to run; nil runs any
+	Cache            *cache.Cache      // response cache of queries; may be nil
+	TrustedDocuments *TrustedDocuments // the only documents that may run; nil allows all
 	Meter            Meter             // may be nil
 	Tracer           *tracing.Tracer   // may be nil
 }
 
-// Server answers GraphQL over HTTP, WebSocket and server-sent events.
+// Server serves GraphQL over HTTP, WebSocket and server-sent events.
 type Server struct {
 	handler    *handler.Server
 	transports *transport.Transports
-	hub        *Hub
+	hub        *fanout.Hub
 	schema     *ast.Schema
 }
 
-// NewServer makes the server of a resolver. An origin that is none is an error.
+// NewServer returns a server for a resolver. It returns an error for an invalid origin.
 func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	for _, origin := range o.AllowedOrigins {
 		if u, err := url.Parse(origin); err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" {
-			return nil, fmt.Errorf("allow-origins: %q is not an origin like https://example.com", origin)
+			return nil, fmt.Errorf("allow-origins: %q is not an origin such as https://example.com", origin)
 		}
 	}
 	config := generated.Config{Resolvers: r, Directives: generated.DirectiveRoot{Authenticated: authenticated}}
@@ -76,11 +78,11 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	} else {
 		server.Use(extension.AutomaticPersistedQuery{Cache: lru.New[string](maxCachedDocuments)})
 	}
-	guard, err := transport.NewDocumentLimits()
+	documentLimits, err := transport.NewDocumentLimits()
 	if err != nil {
 		return nil, err
 	}
-	server.Use(guard) // after persisted queries, before the limit that it protects
+	server.Use(documentLimits) // after persisted queries, before the complexity limit that it protects
 	server.Use(&strictVariables{})
 	server.Use(extension.FixedComplexityLimit(maxComplexity))
 	if o.Introspection {
@@ -89,12 +91,15 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	if o.Tracer != nil {
 		server.Use(&tracingExtension{o.Tracer})
 	}
-	shared, err := NewHub(r.Market, r.Events, schema, o.Logger)
+	hub, err := fanout.New(fanout.Options{
+		Market: r.Market, Log: r.Events, Schema: schema, Interests: r.interests(), RenderTimeout: operationTimeout,
+		PresentError: errorPresenter(o.Logger, true), RecoverPanic: panicHandler(o.Logger),
+	})
 	if err != nil {
 		return nil, err
 	}
 	server.AroundOperations(func(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-		return o.observeOperation(ctx, interceptOperation(ctx, shared, &o, next))
+		return o.observeOperation(ctx, interceptOperation(ctx, hub, &o, next))
 	})
 	transports := transport.New(transport.Options{
 		Init: connectionInit(o.Keys), BeforeOperation: o.Limit, Key: apiKeyHash, PresentError: present, CheckOrigin: originChecker(o.AllowedOrigins),
@@ -102,28 +107,29 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 		Address: func(ctx context.Context) string { return auth.RequestFrom(ctx).Address }, Logger: o.Logger,
 	})
 	transports.Mount(server)
-	return &Server{handler: server, transports: transports, hub: shared, schema: schema.Schema()}, nil
+	return &Server{handler: server, transports: transports, hub: hub, schema: schema.Schema()}, nil
 }
 
-// ServeHTTP answers a request of any kind.
+// ServeHTTP serves a request over any transport.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// CloseKey ends the sockets that an API key opened.
+// CloseKey closes the sockets and streams that were opened with an API key.
 func (s *Server) CloseKey(key auth.KeyHash) { s.transports.CloseKey(hex.EncodeToString(key[:])) }
 
-// Connections returns how many sockets and streams are open.
+// Connections returns the number of open sockets and streams.
 func (s *Server) Connections() int { return s.transports.Connections() }
 
-// ConnectionsCutOff returns how many of those were ended because their clients did not read.
+// ConnectionsCutOff returns the number of sockets and streams that were closed because
+// the client did not read.
 func (s *Server) ConnectionsCutOff() int64 { return s.transports.ConnectionsCutOff() }
 
-// Shutdown ends all sockets and streams and waits for them until ctx ends.
+// Shutdown closes all sockets and streams and waits until they have ended or ctx is done.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.transports.Shutdown(ctx)
 	s.hub.Wait(ctx)
 }
 
-// authenticated lets a field be reached with an API key only.
+// authenticated implements @authenticated: it rejects anonymous callers.
 func authenticated(ctx context.Context, _ any, next graphql.Resolver) (any, error) {
 	if _, err := auth.Require(ctx); err != nil {
 		return nil, err
@@ -131,10 +137,9 @@ func authenticated(ctx context.Context, _ any, next graphql.Resolver) (any, erro
 	return next(ctx)
 }
 
-// interceptOperation bounds how long a query or mutation takes, counts each mutation as a request
-// of its own, and refuses an Idempotency-Key for a document with several: one key is
-// for one effect.
-func interceptOperation(ctx context.Context, shared *Hub, o *ServerOptions, next graphql.OperationHandler) graphql.ResponseHandler {
+// interceptOperation serves queries from the cache, checks the limits of mutations and
+// passes subscriptions to the hub.
+func interceptOperation(ctx context.Context, hub *fanout.Hub, o *ServerOptions, next graphql.OperationHandler) graphql.ResponseHandler {
 	operation := graphql.GetOperationContext(ctx)
 	switch operation.Operation.Operation {
 	case ast.Mutation:
@@ -144,12 +149,13 @@ func interceptOperation(ctx context.Context, shared *Hub, o *ServerOptions, next
 	case ast.Query:
 		return o.Cache.InterceptOperation(ctx, func(ctx context.Context) graphql.ResponseHandler { return runQuery(ctx, next) })
 	case ast.Subscription:
-		return shared.InterceptOperation(ctx, next)
+		return hub.InterceptOperation(ctx, next)
 	}
 	return next(ctx)
 }
 
-// checkMutations refuses a document with so many mutations that may not run.
+// checkMutations rejects an Idempotency-Key for several mutations, because a key stands
+// for one effect, and counts each mutation as a request for the rate limit.
 func (o *ServerOptions) checkMutations(ctx context.Context, mutations int) error {
 	if mutations > 1 && auth.RequestFrom(ctx).IdempotencyKey != "" {
 		return models.Errorf(models.InvalidInput, "a document with an Idempotency-Key must have one mutation")
@@ -157,7 +163,7 @@ func (o *ServerOptions) checkMutations(ctx context.Context, mutations int) error
 	if o.Limit == nil {
 		return nil
 	}
-	for range mutations - 1 { // the first is the request, which was counted
+	for range mutations - 1 { // the request itself was counted already
 		if err := o.Limit(ctx); err != nil {
 			return err
 		}
@@ -165,7 +171,8 @@ func (o *ServerOptions) checkMutations(ctx context.Context, mutations int) error
 	return nil
 }
 
-// countMutations is how many effects a document asks for, in fragments or not.
+// countMutations returns the number of root fields of a mutation, including those in
+// fragments.
 func countMutations(operation *graphql.OperationContext) (n int) {
 	for _, field := range graphql.CollectFields(operation, operation.Operation.SelectionSet, []string{"Mutation"}) {
 		if field.Name != "__typename" {
@@ -175,9 +182,8 @@ func countMutations(operation *graphql.OperationContext) (n int) {
 	return n
 }
 
-// runQuery runs a query under the time limit, with what it loads kept for as long
-// as it runs. Mutations have their own limit: a hire takes as long as its agent
-// may.
+// runQuery runs a query with a timeout and with loaders of its own. Mutations have other
+// limits: a hire may take as long as the agent's deadline.
 func runQuery(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 	ctx, cancel := context.WithTimeout(withLoaders(ctx), operationTimeout)
 	responses := next(ctx)
@@ -187,22 +193,23 @@ func runQuery(ctx context.Context, next graphql.OperationHandler) graphql.Respon
 	}
 }
 
-// panicHandler logs a panic of a resolver with its stack and shows nothing of it.
+// panicHandler logs the panic of a resolver with its stack. Clients get none of it.
 func panicHandler(logger *slog.Logger) graphql.RecoverFunc {
 	return func(ctx context.Context, panicked any) error {
 		stack := make([]byte, 8<<10)
-		logger.ErrorContext(ctx, "panic in a resolver", slog.Any("panic", panicked),
+		logger.ErrorContext(ctx, "resolver panicked", slog.Any("panic", panicked),
 			slog.String("stack", string(stack[:runtime.Stack(stack, false)])))
 		return errors.New("a resolver panicked")
 	}
 }
 
-// connectionInit reads the API key of a socket: from the payload of its init
-// message, or else from the request that opened it.
+// connectionInit authenticates a socket with the API key in the payload of its init
+// message, or else with that of the handshake request.
 func connectionInit(keys *auth.Keys) func(context.Context, map[string]any) (context.Context, error) {
 	return func(ctx context.Context, payload map[string]any) (context.Context, error) {
-		opening := auth.RequestFrom(ctx) // its Idempotency-Key would be one for all operations of the socket
-		ctx = auth.WithRequest(tracing.WithoutSpan(ctx), &auth.Request{ID: opening.ID, Address: opening.Address})
+		// Without the handshake's Idempotency-Key, which would apply to every operation.
+		handshake := auth.RequestFrom(ctx)
+		ctx = auth.WithRequest(tracing.WithoutSpan(ctx), &auth.Request{ID: handshake.ID, Address: handshake.Address})
 		for _, name := range []string{"X-API-Key", "x-api-key", "apiKey"} {
 			if key, ok := payload[name].(string); ok && key != "" {
 				actor, err := keys.Authenticate(ctx, key)
@@ -216,13 +223,14 @@ func connectionInit(keys *auth.Keys) func(context.Context, map[string]any) (cont
 	}
 }
 
-// setReplayedHeader says in a header that an answer was kept from an earlier request.
+// setReplayedHeader marks a response that repeats that of an earlier request.
 func setReplayedHeader(ctx context.Context, h http.Header) {
 	if auth.RequestFrom(ctx).Replayed.Load() {
 		h.Set("Idempotency-Replayed", "true")
 	}
 }
 
+// apiKeyHash returns the hex hash of the caller's API key, "" for an anonymous caller.
 func apiKeyHash(ctx context.Context) string {
 	actor, ok := auth.FromContext(ctx)
 	if !ok {
@@ -231,8 +239,8 @@ func apiKeyHash(ctx context.Context) string {
 	return hex.EncodeToString(actor.KeyHash[:])
 }
 
-// originChecker lets programs connect, and pages of the server's own host and of
-// the origins that were allowed.
+// originChecker accepts requests without an Origin header, which browsers always send,
+// and web pages from the server's own host or an allowed origin.
 func originChecker(origins []string) func(*http.Request) bool {
 	return func(r *http.Request) bool {
 		origin := r.Header.Get("Origin")

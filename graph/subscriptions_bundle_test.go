@@ -19,22 +19,22 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// clientSubscription is a subscription as a client has it.
+// clientSubscription is the client side of a subscription.
 type clientSubscription struct {
 	t           *testing.T
 	next        func() (a gqlResponse, done bool)
 	unsubscribe func()
 }
 
-// subscribeFuncs are the ways to subscribe.
+// subscribeFuncs returns the transports for subscriptions.
 func subscribeFuncs() map[string]func(*bundle, *testing.T, caller, string) *clientSubscription {
 	return map[string]func(*bundle, *testing.T, caller, string) *clientSubscription{
 		"WebSocket": (*bundle).subscribeWebSocket, "server-sent events": (*bundle).subscribeSSE,
 	}
 }
 
-// dialSmallBuffer connects with a small buffer, so that the server feels when the
-// client does not read.
+// dialSmallBuffer connects with a small receive buffer, so that the server's writes block
+// soon when the client does not read.
 func dialSmallBuffer(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if tcp, ok := conn.(*net.TCPConn); ok {
@@ -60,12 +60,12 @@ func (b *bundle) dialWebSocket(t *testing.T, c caller, header http.Header) *webs
 	_, text, err := conn.ReadMessage()
 	testutil.Must(t, err)
 	if string(text) != `{"type":"connection_ack"}` {
-		t.Fatalf("the socket says %s", text)
+		t.Fatalf("got message %s", text)
 	}
 	return conn
 }
 
-// subscribeWebSocket subscribes over a WebSocket of its own.
+// subscribeWebSocket subscribes over a new WebSocket.
 func (b *bundle) subscribeWebSocket(t *testing.T, c caller, document string) *clientSubscription {
 	t.Helper()
 	conn := b.dialWebSocket(t, c, nil)
@@ -88,7 +88,7 @@ func (b *bundle) subscribeWebSocket(t *testing.T, c caller, document string) *cl
 		case "complete":
 			return a, true
 		default:
-			t.Fatalf("the socket says %s", message.Type)
+			t.Fatalf("got message %s", message.Type)
 			return a, true
 		}
 	}
@@ -144,7 +144,7 @@ func (s *clientSubscription) nextN(n int) []gqlResponse {
 	return out
 }
 
-// drain reads the stream to its end. It returns the events and the end's code.
+// drain reads the stream to its end and returns the events and the error code.
 func (s *clientSubscription) drain() (events []gqlResponse, code string) {
 	s.t.Helper()
 	for {
@@ -156,7 +156,7 @@ func (s *clientSubscription) drain() (events []gqlResponse, code string) {
 	}
 }
 
-// values returns the values at a path of each event.
+// values returns the value at a path of each event.
 func (s *clientSubscription) values(events []gqlResponse, path string) []string {
 	s.t.Helper()
 	out := make([]string, len(events))
@@ -166,19 +166,19 @@ func (s *clientSubscription) values(events []gqlResponse, path string) []string 
 	return out
 }
 
-// waitForSubscriptions waits until so many subscriptions are.
+// waitForSubscriptions waits until there are n subscriptions.
 func (b *bundle) waitForSubscriptions(t *testing.T, n int) {
 	t.Helper()
 	testutil.Eventually(t, fmt.Sprintf("%d subscriptions", n), func() bool { return b.Log.Subscribers() == n })
 }
 
-// waitForEventLog waits until all that has happened was handed out: who subscribes next
-// hears nothing of it.
+// waitForEventLog waits until all events have been published, so that a new subscription
+// does not get them.
 func (b *bundle) waitForEventLog(t *testing.T) {
 	t.Helper()
 	var last int64
 	testutil.Must(t, b.DB.Read(t.Context()).Raw("SELECT MAX(seq) FROM events").Scan(&last).Error)
-	testutil.Eventually(t, "all to be handed out", func() bool { return b.Log.Head() >= last })
+	testutil.Eventually(t, "all events to be published", func() bool { return b.Log.Head() >= last })
 }
 
 func (b *bundle) postTaskTitled(t *testing.T, c caller, title, members string) string {
@@ -187,12 +187,12 @@ func (b *bundle) postTaskTitled(t *testing.T, c caller, title, members string) s
 	return out.get(t, "postTask.task.id")
 }
 
-// triggerEveryEvent has an event of each kind happen around two agents and a stranger.
+// triggerEveryEvent triggers an event of each kind for the poster and the worker.
 func (b *bundle) triggerEveryEvent(t *testing.T, c participants) {
 	t.Helper()
-	act := func(who caller, verb, id, more string) {
+	act := func(by caller, verb, id, more string) {
 		t.Helper()
-		b.mustQuery(t, who, fmt.Sprintf(`mutation { %s(input: {taskId: %q %s}) { task { id } } }`, verb, id, more))
+		b.mustQuery(t, by, fmt.Sprintf(`mutation { %s(input: {taskId: %q %s}) { task { id } } }`, verb, id, more))
 	}
 	id := b.postTask(t, c.poster, "budget: 5")
 	act(c.worker, "acceptTask", id, "")
@@ -204,11 +204,11 @@ func (b *bundle) triggerEveryEvent(t *testing.T, c participants) {
 	b.postTask(t, c.poster, "budget: 5, openForMinutes: 1")
 	b.Clock.Advance(2 * time.Minute)
 	testutil.Must(t, b.Sweep(t.Context()))
-	answered := b.FakeRunner.ResultFunc
+	original := b.FakeRunner.ResultFunc
 	b.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) {
-		return "", models.Errorf(models.ExecutionFailed, "no luck")
+		return "", models.Errorf(models.ExecutionFailed, "the agent failed")
 	}
 	got := b.query(t, c.poster, fmt.Sprintf(`mutation { execute(input: {agentId: %q, taskDescription: "D", budget: 2}) { result } }`, c.worker.id))
-	assertError(t, "a hire in vain", got, models.ExecutionFailed, "")
-	b.FakeRunner.ResultFunc = answered
+	assertError(t, "a failed hire", got, models.ExecutionFailed, "")
+	b.FakeRunner.ResultFunc = original
 }

@@ -14,7 +14,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestTaskPosted_filters: who hears of which tasks. Everybody hears of the last one.
+// TestTaskPosted_filters checks which tasks each subscriber gets. All get the last one.
 func TestTaskPosted_filters(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -22,16 +22,16 @@ func TestTaskPosted_filters(t *testing.T) {
 	rows := map[string]struct {
 		caller    caller
 		arguments string
-		hears     string
+		want      string
 	}{
-		"a stranger hears of all":           {caller{}, "", "a b none own last"},
-		"an agent of what it can do":        {worker, "", "a last"},
-		"of nothing of its own":             {worker, "(capabilities: [])", "a b none last"},
-		"of what it asks for":               {worker, `(capabilities: [" B "])`, "b last"},
-		"of one or the other":               {caller{}, `(capabilities: ["a", "b"])`, "a b own last"},
-		"of any of many things":             {caller{}, fmt.Sprintf("(capabilities: %q)", append(unusedCapabilities(2*maxTopics), "a")), "a own last"},
-		"of what pays":                      {caller{}, "(minBudget: 7)", "b last"},
-		"of what it asks for, when it pays": {caller{}, `(capabilities: ["a"], minBudget: 6)`, "last"},
+		"anonymous":                     {caller{}, "", "a b none own last"},
+		"own capabilities by default":   {worker, "", "a last"},
+		"no own tasks":                  {worker, "(capabilities: [])", "a b none last"},
+		"one capability":                {worker, `(capabilities: [" B "])`, "b last"},
+		"one of two capabilities":       {caller{}, `(capabilities: ["a", "b"])`, "a b own last"},
+		"many capabilities":             {caller{}, fmt.Sprintf("(capabilities: %q)", append(unusedCapabilities(2*maxTopics), "a")), "a own last"},
+		"minimum budget":                {caller{}, "(minBudget: 7)", "b last"},
+		"capability and minimum budget": {caller{}, `(capabilities: ["a"], minBudget: 6)`, "last"},
 	}
 	streams := map[string]*clientSubscription{}
 	for name, row := range rows {
@@ -47,15 +47,15 @@ func TestTaskPosted_filters(t *testing.T) {
 	b.postTaskTitled(t, poster, "last", `budget: 8, requiredCapabilities: ["a", "b"]`)
 	for name, s := range streams {
 		row := rows[name[:strings.LastIndex(name, ", ")]]
-		heard := s.nextN(len(strings.Fields(row.hears)))
-		if got := strings.Join(s.values(heard, "taskPosted.task.title"), " "); got != row.hears {
-			t.Errorf("%s: heard of %s, want %s", name, got, row.hears)
+		got := s.nextN(len(strings.Fields(row.want)))
+		if got := strings.Join(s.values(got, "taskPosted.task.title"), " "); got != row.want {
+			t.Errorf("%s: got %s, want %s", name, got, row.want)
 		}
-		heard[0].assertFields(t, "taskPosted.occurredAt", "2026-03-13T12:00:00Z")
+		got[0].assertFields(t, "taskPosted.occurredAt", "2026-03-13T12:00:00Z")
 	}
 }
 
-// unusedCapabilities is so many capabilities that nobody has.
+// unusedCapabilities returns n capabilities that no agent has.
 func unusedCapabilities(n int) []string {
 	words := make([]string, n)
 	for i := range words {
@@ -64,13 +64,14 @@ func unusedCapabilities(n int) []string {
 	return words
 }
 
-// TestTaskPosted_topics: what a subscription takes in the log does not grow with
-// all that it asks for.
+// TestTaskPosted_topics checks the limit on the topics of a subscription.
 func TestTaskPosted_topics(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	for n, want := range map[int]int{0: 1, 1: 1, maxTopics: maxTopics, maxTopics + 1: 1, 100: 1} {
-		interest, err := b.resolver.taskPostedInterest(t.Context(), unusedCapabilities(n), nil)
+		interest, err := b.resolver.taskPostedInterest(t.Context(), map[string]any{
+			"capabilities": unusedCapabilities(n), "minBudget": (*models.Credits)(nil), "after": (*string)(nil),
+		})
 		testutil.Must(t, err)
 		if got := len(interest.Topics); got != want {
 			t.Errorf("%d capabilities: %d topics, want %d", n, got, want)
@@ -78,8 +79,8 @@ func TestTaskPosted_topics(t *testing.T) {
 	}
 }
 
-// TestSubscriptions_events: both sides of a task hear what happens to it, and each what
-// happens to its wallet; a stranger hears of neither.
+// TestSubscriptions_events checks that the poster and the worker of a task get its events
+// and those of their own wallet, and a stranger gets neither.
 func TestSubscriptions_events(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -89,44 +90,44 @@ func TestSubscriptions_events(t *testing.T) {
 	for door, subscribe := range subscribeFuncs() {
 		t.Run(door, func(t *testing.T) {
 			t.Parallel()
-			hear := func(c caller, field, path string, want ...string) []gqlResponse {
+			expect := func(c caller, field, path string, want ...string) []gqlResponse {
 				t.Helper()
 				s := subscribe(b, t, c, "subscription { "+field+" }")
-				heard := s.nextN(len(want))
-				if got := s.values(heard, path); !slices.Equal(got, want) {
-					t.Errorf("heard %v, want %v", got, want)
+				got := s.nextN(len(want))
+				if got := s.values(got, path); !slices.Equal(got, want) {
+					t.Errorf("got %v, want %v", got, want)
 				}
-				return heard
+				return got
 			}
 			const updated, change = `taskUpdated(after: "0") { cursor occurredAt change task { id status result worker { id } } }`, "taskUpdated.change"
-			hear(c.poster, updated, change, "POSTED", "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED", "POSTED", "CANCELLED", "POSTED", "EXPIRED", "ACCEPTED", "FAILED")
-			worked := hear(c.worker, updated, change, "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED", "ACCEPTED", "FAILED")
+			expect(c.poster, updated, change, "POSTED", "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED", "POSTED", "CANCELLED", "POSTED", "EXPIRED", "ACCEPTED", "FAILED")
+			worked := expect(c.worker, updated, change, "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED", "ACCEPTED", "FAILED")
 			worked[3].assertFields(t, "taskUpdated.task.result", "the result", "taskUpdated.task.status", "COMPLETED", "taskUpdated.task.worker.id", c.worker.id)
-			// What a stranger hears of first is its own task, whatever it asks for.
-			hear(c.stranger, updated, "taskUpdated.task.id", own)
+			// The first event of a stranger is about its own task.
+			expect(c.stranger, updated, "taskUpdated.task.id", own)
 			done := worked[3].get(t, "taskUpdated.task.id")
-			hear(c.poster, fmt.Sprintf(`taskUpdated(taskId: %q, after: "0") { change }`, done), change, "POSTED", "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED")
-			hear(c.stranger, fmt.Sprintf(`taskUpdated(taskId: %q, after: "0") { change }`, own), change, "POSTED")
+			expect(c.poster, fmt.Sprintf(`taskUpdated(taskId: %q, after: "0") { change }`, done), change, "POSTED", "ACCEPTED", "RELEASED", "ACCEPTED", "COMPLETED", "RATED")
+			expect(c.stranger, fmt.Sprintf(`taskUpdated(taskId: %q, after: "0") { change }`, own), change, "POSTED")
 
 			const wallet, amount = `walletChanged(after: "0") { cursor entry { kind amount balanceAfter task { id } } wallet { balance heldBalance } }`, "walletChanged.entry.amount"
-			hear(c.poster, wallet, amount, "100", "-5", "-5", "5", "-5", "5", "-2", "2")
-			hear(c.worker, wallet, amount, "100", "4")
-			heard := hear(c.stranger, wallet, amount, "100", "-3")
-			heard[1].assertFields(t, "walletChanged.wallet", `{"balance":97,"heldBalance":3}`, "walletChanged.entry.balanceAfter", "97", "walletChanged.entry.task.id", own)
+			expect(c.poster, wallet, amount, "100", "-5", "-5", "5", "-5", "5", "-2", "2")
+			expect(c.worker, wallet, amount, "100", "4")
+			got := expect(c.stranger, wallet, amount, "100", "-3")
+			got[1].assertFields(t, "walletChanged.wallet", `{"balance":97,"heldBalance":3}`, "walletChanged.entry.balanceAfter", "97", "walletChanged.entry.task.id", own)
 
-			// A stranger may hear of the task again, but not of its result.
-			posted := hear(caller{}, `taskPosted(after: "0") { task { id status result } }`, "taskPosted.task.status", "COMPLETED", "CANCELLED", "EXPIRED", "OPEN")
+			// A stranger gets the task, but not its result.
+			posted := expect(caller{}, `taskPosted(after: "0") { task { id status result } }`, "taskPosted.task.status", "COMPLETED", "CANCELLED", "EXPIRED", "OPEN")
 			posted[0].assertFields(t, "taskPosted.task.result", "null")
 		})
 	}
 }
 
-// TestSubscriptions_resume leaves each stream after each of its events and comes back with the
-// last cursor, while new events happen: nothing is missed, nothing comes twice.
+// TestSubscriptions_resume resumes each stream after each of its events, during new ones,
+// and checks that no event is missing or repeated.
 func TestSubscriptions_resume(t *testing.T) {
 	t.Parallel()
 	for door, subscribe := range subscribeFuncs() {
-		for field, mine := range map[string]func(participants) caller{
+		for field, subscriber := range map[string]func(participants) caller{
 			"taskPosted":    func(participants) caller { return caller{} },
 			"taskUpdated":   func(c participants) caller { return c.poster },
 			"walletChanged": func(c participants) caller { return c.poster },
@@ -137,28 +138,28 @@ func TestSubscriptions_resume(t *testing.T) {
 				c := b.registerParticipants(t)
 				b.triggerEveryEvent(t, c)
 				from := func(cursor string) *clientSubscription {
-					return subscribe(b, t, mine(c), fmt.Sprintf("subscription { %s(after: %q) { cursor } }", field, cursor))
+					return subscribe(b, t, subscriber(c), fmt.Sprintf("subscription { %s(after: %q) { cursor } }", field, cursor))
 				}
 				const before, later = 3, 4
 				cursors := []string{"0"}
-				for range before { // one event a connection
+				for range before { // one event per connection
 					s := from(cursors[len(cursors)-1])
 					cursors = append(cursors, s.values(s.nextN(1), field+".cursor")...)
 					s.unsubscribe()
 				}
 				s := from("0")
-				for range later { // while it reads
+				for range later { // during the replay
 					b.postTask(t, c.poster, "budget: 2")
 				}
 				total := map[string]int{"taskPosted": 3 + later, "taskUpdated": 12 + later, "walletChanged": 8 + later}[field]
 				whole := s.values(s.nextN(total), field+".cursor")
 				if !slices.Equal(whole[:before], cursors[1:]) {
-					t.Errorf("one at a time came %v, at once %v", cursors[1:], whole[:before])
+					t.Errorf("one at a time: %v, in one stream: %v", cursors[1:], whole[:before])
 				}
 				for i, cursor := range whole[:total-1] {
 					s := from(cursor)
 					if got := s.values(s.nextN(total-1-i), field+".cursor"); !slices.Equal(got, whole[i+1:]) {
-						t.Errorf("after %s came %v, want %v", cursor, got, whole[i+1:])
+						t.Errorf("after %s: got %v, want %v", cursor, got, whole[i+1:])
 					}
 					s.unsubscribe()
 				}
@@ -167,8 +168,8 @@ func TestSubscriptions_resume(t *testing.T) {
 	}
 }
 
-// TestSubscriptions_resumeAfterManyEvents: who comes back after more than is read at once, of which
-// nothing is for it, hears of what is.
+// TestSubscriptions_resumeAfterManyEvents resumes after more events than one read returns,
+// all of them filtered out.
 func TestSubscriptions_resumeAfterManyEvents(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -187,7 +188,7 @@ func TestSubscriptions_resumeAfterManyEvents(t *testing.T) {
 	}
 }
 
-// TestSubscriptions_errors: a stream that cannot begin ends with the reason.
+// TestSubscriptions_errors checks the code of subscriptions that cannot start.
 func TestSubscriptions_errors(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -198,26 +199,26 @@ func TestSubscriptions_errors(t *testing.T) {
 			field  string
 			code   models.Code
 		}{
-			"updates without a key":      {caller{}, "taskUpdated { cursor }", models.Unauthenticated},
-			"a wallet without a key":     {caller{}, "walletChanged { cursor }", models.Unauthenticated},
-			"a cursor that is none":      {agent, `taskUpdated(after: "soon") { cursor }`, models.InvalidInput},
-			"a negative cursor":          {agent, `walletChanged(after: "-1") { cursor }`, models.InvalidInput},
-			"a cursor of the future":     {caller{}, `taskPosted(after: "1000000") { cursor }`, models.InvalidInput},
-			"a capability that is empty": {caller{}, `taskPosted(capabilities: [" "]) { cursor }`, models.InvalidInput},
-			"a budget that is a truth":   {caller{}, `taskPosted(minBudget: true) { cursor }`, models.InvalidInput},
+			"updates without a key":  {caller{}, "taskUpdated { cursor }", models.Unauthenticated},
+			"a wallet without a key": {caller{}, "walletChanged { cursor }", models.Unauthenticated},
+			"an invalid cursor":      {agent, `taskUpdated(after: "soon") { cursor }`, models.InvalidInput},
+			"a negative cursor":      {agent, `walletChanged(after: "-1") { cursor }`, models.InvalidInput},
+			"a future cursor":        {caller{}, `taskPosted(after: "1000000") { cursor }`, models.InvalidInput},
+			"an empty capability":    {caller{}, `taskPosted(capabilities: [" "]) { cursor }`, models.InvalidInput},
+			"a boolean budget":       {caller{}, `taskPosted(minBudget: true) { cursor }`, models.InvalidInput},
 		} {
 			t.Run(name+" over "+door, func(t *testing.T) {
 				t.Parallel()
-				if heard, code := subscribe(b, t, row.caller, "subscription { "+row.field+" }").drain(); len(heard) > 0 || code != string(row.code) {
-					t.Errorf("heard %d events, then %q, want %s", len(heard), code, row.code)
+				if got, code := subscribe(b, t, row.caller, "subscription { "+row.field+" }").drain(); len(got) > 0 || code != string(row.code) {
+					t.Errorf("got %d events, then %q, want %s", len(got), code, row.code)
 				}
 			})
 		}
 	}
 }
 
-// TestSlowConsumer: a client that does not read is told SLOW_CONSUMER after what
-// was under way to it, and gets the rest when it comes back.
+// TestSlowConsumer checks that a client that does not read gets SLOW_CONSUMER after the
+// buffered events, and can resume.
 func TestSlowConsumer(t *testing.T) {
 	t.Parallel()
 	for door, subscribe := range subscribeFuncs() {
@@ -231,7 +232,7 @@ func TestSlowConsumer(t *testing.T) {
 			s := subscribe(b, t, caller{}, "subscription { taskPosted { cursor task { description } } }")
 			b.waitForSubscriptions(t, 1)
 			var first, last int64
-			const all = 600 // more than the queues and buffers on the way hold
+			const all = 600 // more than the queues and buffers hold
 			testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 				for i := range all {
 					event := models.Event{Kind: models.TaskPosted, TaskID: &long, PosterID: &poster.id}
@@ -244,12 +245,12 @@ func TestSlowConsumer(t *testing.T) {
 				}
 				return nil
 			}))
-			testutil.Eventually(t, "the events to be handed out", func() bool { return b.Log.Head() == last })
-			heard, code := s.drain()
-			if code != string(models.SlowConsumer) || len(heard) == 0 || len(heard) >= all {
-				t.Fatalf("%d events, then %q, want some and %s", len(heard), code, models.SlowConsumer)
+			testutil.Eventually(t, "the events to be published", func() bool { return b.Log.Head() == last })
+			got, code := s.drain()
+			if code != string(models.SlowConsumer) || len(got) == 0 || len(got) >= all {
+				t.Fatalf("%d events, then %q, want some and %s", len(got), code, models.SlowConsumer)
 			}
-			cursors := s.values(heard, "taskPosted.cursor")
+			cursors := s.values(got, "taskPosted.cursor")
 			again := subscribe(b, t, caller{}, fmt.Sprintf("subscription { taskPosted(after: %q) { cursor } }", cursors[len(cursors)-1]))
 			cursors = append(cursors, again.values(again.nextN(all-len(cursors)), "taskPosted.cursor")...)
 			for i, cursor := range cursors {
@@ -261,25 +262,40 @@ func TestSlowConsumer(t *testing.T) {
 	}
 }
 
-// TestRotateAPIKey_closesConnections: the sockets of a key that is replaced are closed, so
-// that whoever stole it hears no more.
+// TestRotateAPIKey_closesConnections checks that the sockets and streams of a replaced key
+// are closed.
 func TestRotateAPIKey_closesConnections(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	agent, other := b.registerAgent(t, ""), b.registerAgent(t, "")
-	conn, stays := b.dialWebSocket(t, agent, nil), b.subscribeWebSocket(t, other, "subscription { walletChanged { cursor } }")
+	conn, other2 := b.dialWebSocket(t, agent, nil), b.subscribeWebSocket(t, other, "subscription { walletChanged { cursor } }")
 	s := b.subscribeSSE(t, agent, "subscription { walletChanged { cursor } }")
 	b.waitForSubscriptions(t, 2)
 	b.mustQuery(t, agent, "mutation { rotateApiKey { apiKey } }")
 	if _, _, err := conn.ReadMessage(); !websocket.IsCloseError(err, 4401) {
 		t.Errorf("the socket ended with %v, want 4401", err)
 	}
-	if heard, code := s.drain(); len(heard) > 0 || code != string(models.Unauthenticated) {
-		t.Errorf("heard %d events, then %q", len(heard), code)
+	if got, code := s.drain(); len(got) > 0 || code != string(models.Unauthenticated) {
+		t.Errorf("got %d events, then %q", len(got), code)
 	}
 	b.waitForSubscriptions(t, 1)
 	b.postTask(t, other, "budget: 2")
-	stays.nextN(1)
-	stays.unsubscribe()
-	testutil.Eventually(t, "all connections to be gone", func() bool { return b.server.Connections() == 0 && b.Log.Subscribers() == 0 })
+	other2.nextN(1)
+	other2.unsubscribe()
+	testutil.Eventually(t, "all connections to end", func() bool { return b.server.Connections() == 0 && b.Log.Subscribers() == 0 })
+}
+
+// TestInterests checks that every subscription of the schema has an interest.
+func TestInterests(t *testing.T) {
+	t.Parallel()
+	interests := (&Resolver{}).interests()
+	for _, field := range executableSchema().Schema().Subscription.Fields {
+		if interests[field.Name] == nil {
+			t.Errorf("%s has no interest", field.Name)
+		}
+		delete(interests, field.Name)
+	}
+	for name := range interests {
+		t.Errorf("%s is not a subscription", name)
+	}
 }

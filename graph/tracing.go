@@ -7,48 +7,48 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
 
+	"agentmarket.space/server/graph/operation"
 	"agentmarket.space/server/internal/tracing"
 )
 
-// tracingExtension has a span for each operation, and for each field that a query or a mutation
-// begins with. Nothing of what the client wrote is in them: neither the document nor
-// the name that it gave the operation.
+// tracingExtension records a span for each operation and for each root field of a query
+// or mutation. Spans contain nothing that the client wrote, not even the operation name.
 type tracingExtension struct{ tracer *tracing.Tracer }
 
-// ExtensionName names it.
+// ExtensionName implements graphql.HandlerExtension.
 func (*tracingExtension) ExtensionName() string { return "Tracing" }
 
-// Validate refuses a server without a tracer.
+// Validate implements graphql.HandlerExtension.
 func (t *tracingExtension) Validate(graphql.ExecutableSchema) error {
 	if t.tracer == nil {
-		return errors.New("there is no tracer")
+		return errors.New("tracing: no tracer")
 	}
 	return nil
 }
 
-// InterceptOperation has a span for the operation, to its first answer. A subscription's
-// ends when it has begun, and what it tells later is no part of it.
+// InterceptOperation records a span from the start of an operation to its first response.
+// The span of a subscription ends when the subscription has started.
 func (t *tracingExtension) InterceptOperation(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-	operation := graphql.GetOperationContext(ctx).Operation
-	root := rootFieldOf(operation)
-	within, span := t.tracer.Start(ctx, root.Kind+" "+root.Name)
-	if operation.Operation == ast.Subscription {
+	op := graphql.GetOperationContext(ctx).Operation
+	root := operation.RootFieldOf(op)
+	spanCtx, span := t.tracer.Start(ctx, root.Kind+" "+root.Name)
+	if op.Operation == ast.Subscription {
 		defer span.End()
 		return next(ctx)
 	}
-	responses := next(within)
+	responses := next(spanCtx)
 	return func(ctx context.Context) *graphql.Response {
 		response := responses(ctx)
 		if response != nil && len(response.Errors) > 0 {
 			code, _ := response.Errors[0].Extensions["code"].(string)
 			span.SetError(code)
 		}
-		span.End() // the first time alone counts
+		span.End() // no effect after the first response
 		return response
 	}
 }
 
-// InterceptRootField has a span for the field's resolver and what is below it.
+// InterceptRootField records a span for a root field and the fields below it.
 func (*tracingExtension) InterceptRootField(ctx context.Context, next graphql.RootResolver) graphql.Marshaler {
 	field := graphql.GetRootFieldContext(ctx).Field
 	ctx, span := tracing.Start(ctx, field.ObjectDefinition.Name+"."+field.Name)

@@ -18,27 +18,26 @@ import (
 	"agentmarket.space/server/graph/transport"
 )
 
-// Codes of a document that is not on the list, by its id and by its text. They
-// are none that has a client send the text after the id, and those that Apollo's
-// router uses.
+// Error codes for a document that is not trusted, by id and by text. They are those of
+// Apollo's router. A client does not retry with the text after them, as it would after
+// PERSISTED_QUERY_NOT_FOUND.
 const (
 	codeIDNotListed   = "PERSISTED_QUERY_NOT_IN_LIST"
 	codeTextNotListed = "QUERY_NOT_IN_SAFELIST"
 )
 
-// TrustedDocuments is the documents that a server runs when it runs no others, whoever
-// asks and over whichever transport.
+// TrustedDocuments is a list of documents. A server with a list rejects all others, for
+// every caller and transport.
 type TrustedDocuments struct {
 	byID  map[string]string
 	texts map[string]bool
 }
 
-// ReadTrustedDocuments reads a manifest of documents: a JSON object of their texts by
-// their ids, as Relay and GraphQL Code Generator write it, or the list of
-// operations that Apollo's tools write. An id of 64 hex digits is the SHA-256 of
-// the text, or the manifest is refused; others are taken as they are.
+// ReadTrustedDocuments reads a manifest: a JSON object that maps ids to documents, as
+// Relay and GraphQL Code Generator write it, or an operation list of Apollo's tools. An id
+// of 64 hex digits must be the SHA-256 of the document; other ids may be any text.
 func ReadTrustedDocuments(path string) (*TrustedDocuments, error) {
-	raw, err := os.ReadFile(path) //nolint:gosec // the operator names it
+	raw, err := os.ReadFile(path) //nolint:gosec // the path is the operator's
 	if err != nil {
 		return nil, err
 	}
@@ -49,9 +48,9 @@ func ReadTrustedDocuments(path string) (*TrustedDocuments, error) {
 	t := &TrustedDocuments{byID: map[string]string{}, texts: map[string]bool{}}
 	for id, text := range documents {
 		if err := validateDocument(id, text); err != nil {
-			return nil, fmt.Errorf("%s: the document %q %w", path, id, err)
+			return nil, fmt.Errorf("%s: document %q %w", path, id, err)
 		}
-		if other, taken := t.byID[canonicalID(id)]; taken && other != text {
+		if other, exists := t.byID[canonicalID(id)]; exists && other != text {
 			return nil, fmt.Errorf("%s: two documents have the id %q", path, id)
 		}
 		t.byID[canonicalID(id)], t.texts[text] = text, true
@@ -59,7 +58,7 @@ func ReadTrustedDocuments(path string) (*TrustedDocuments, error) {
 	return t, nil
 }
 
-// parseManifest returns the texts of a manifest by their ids.
+// parseManifest returns the documents of a manifest by id.
 func parseManifest(raw []byte) (map[string]string, error) {
 	var apollo struct {
 		Format     string
@@ -69,25 +68,25 @@ func parseManifest(raw []byte) (map[string]string, error) {
 	if json.Unmarshal(raw, &apollo) == nil && apollo.Format == "apollo-persisted-query-manifest" {
 		documents = map[string]string{}
 		for _, operation := range apollo.Operations {
-			if other, taken := documents[operation.ID]; taken && other != operation.Body {
+			if other, exists := documents[operation.ID]; exists && other != operation.Body {
 				return nil, fmt.Errorf("two documents have the id %q", operation.ID)
 			}
 			documents[operation.ID] = operation.Body
 		}
 	} else if err := json.Unmarshal(raw, &documents); err != nil {
-		return nil, errors.New("it is no JSON object of documents by their ids")
+		return nil, errors.New("want a JSON object that maps ids to documents")
 	}
 	if len(documents) == 0 {
-		return nil, errors.New("it has no document")
+		return nil, errors.New("the manifest has no documents")
 	}
 	return documents, nil
 }
 
-// validateDocument refuses a document that could never run.
+// validateDocument returns an error for a document that could never run.
 func validateDocument(id, text string) error {
 	sum := sha256.Sum256([]byte(text))
 	if raw, err := hex.DecodeString(canonicalID(id)); err == nil && len(raw) == len(sum) && string(raw) != string(sum[:]) {
-		return errors.New("has another SHA-256")
+		return errors.New("does not have the SHA-256 of its id")
 	}
 	if _, err := parser.ParseQueryWithTokenLimit(&ast.Source{Input: text}, transport.MaxTokens); err != nil {
 		return fmt.Errorf("cannot be parsed: %w", err)
@@ -95,8 +94,8 @@ func validateDocument(id, text string) error {
 	return nil
 }
 
-// canonicalID is the same for all ways to write an id: a SHA-256 has no upper case
-// and no prefix, others are as they are.
+// canonicalID returns the lower-case digest of an id that is a SHA-256, with or without
+// the prefix sha256:, and any other id unchanged.
 func canonicalID(id string) string {
 	digest := strings.TrimPrefix(id, "sha256:")
 	if raw, err := hex.DecodeString(digest); err == nil && len(raw) == sha256.Size {
@@ -105,26 +104,26 @@ func canonicalID(id string) string {
 	return id
 }
 
-// ExtensionName names the list for the executor.
+// ExtensionName implements graphql.HandlerExtension.
 func (*TrustedDocuments) ExtensionName() string { return "TrustedDocuments" }
 
-// Validate accepts every schema.
+// Validate implements graphql.HandlerExtension.
 func (*TrustedDocuments) Validate(graphql.ExecutableSchema) error { return nil }
 
-// MutateOperationParameters fills in the document of a request that gives its
-// id, and refuses any that is not on the list.
+// MutateOperationParameters sets the document of a request that has only an id. It
+// rejects a document that is not on the list.
 func (t *TrustedDocuments) MutateOperationParameters(_ context.Context, request *graphql.RawParams) *gqlerror.Error {
 	if request.Query != "" {
 		if !t.texts[request.Query] {
-			return untrustedError(codeTextNotListed, "this server runs the documents on its list only, and this is none of them")
+			return untrustedError(codeTextNotListed, "the document is not on the list of documents that this server runs")
 		}
 		return nil
 	}
-	asked, _ := request.Extensions["persistedQuery"].(map[string]any)
-	id, _ := asked["sha256Hash"].(string)
+	persisted, _ := request.Extensions["persistedQuery"].(map[string]any)
+	id, _ := persisted["sha256Hash"].(string)
 	text, listed := t.byID[canonicalID(id)]
 	if !listed {
-		return untrustedError(codeIDNotListed, "there is no document with this id on the list of this server")
+		return untrustedError(codeIDNotListed, "no document on the list of this server has this id")
 	}
 	request.Query = text
 	return nil

@@ -28,8 +28,8 @@ func readManifest(t *testing.T, manifest string) (*TrustedDocuments, error) {
 	return ReadTrustedDocuments(path)
 }
 
-// TestTrustedDocuments: with a list, only what is on it runs, over every transport and by
-// any of its names; nothing can be added to it.
+// TestTrustedDocuments checks that a server with a list runs only its documents, over every
+// transport and by any id, and that clients cannot add to it.
 func TestTrustedDocuments(t *testing.T) {
 	t.Parallel()
 	const listed, mutation, unlisted = `{ marketplace { version } }`, `mutation { rotateApiKey { apiKey } }`, `{ marketplace { url } }`
@@ -39,7 +39,7 @@ func TestTrustedDocuments(t *testing.T) {
 	post := func(body string) gqlResponse {
 		return b.send(t, caller{}, http.MethodPost, "", []byte(body), "Content-Type", "application/json")
 	}
-	for range 2 { // from memory too
+	for range 2 { // from the cache too
 		for _, body := range []string{
 			fmt.Sprintf(`{"query": %q}`, listed),
 			fmt.Sprintf(`{"documentId": "sha256:%s"}`, sha256Hex(listed)),
@@ -83,7 +83,7 @@ func TestTrustedDocuments(t *testing.T) {
 	}
 }
 
-// TestReadTrustedDocuments reads what tools write, and says what is wrong with the rest.
+// TestReadTrustedDocuments reads the manifests of tools, and checks the errors of others.
 func TestReadTrustedDocuments(t *testing.T) {
 	t.Parallel()
 	const document = `query Q { marketplace { url } }`
@@ -103,15 +103,15 @@ func TestReadTrustedDocuments(t *testing.T) {
 		t.Errorf("ids that differ in case are mixed up: %v", trusted.byID)
 	}
 	for manifest, says := range map[string]string{
-		``:                       "no JSON object of documents",
-		`[]`:                     "no JSON object of documents",
-		`{"id": 7}`:              "no JSON object of documents",
-		`{}`:                     "it has no document",
-		`{"id": "{ unfinished"}`: `the document "id" cannot be parsed`,
-		fmt.Sprintf(`{%q: %q}`, sha256Hex("another"), document):                                                                     "has another SHA-256",
-		fmt.Sprintf(`{%q: %q}`, "sha256:"+sha256Hex("another"), document):                                                           "has another SHA-256",
+		``:                       "want a JSON object",
+		`[]`:                     "want a JSON object",
+		`{"id": 7}`:              "want a JSON object",
+		`{}`:                     "the manifest has no documents",
+		`{"id": "{ unfinished"}`: `document "id" cannot be parsed`,
+		fmt.Sprintf(`{%q: %q}`, sha256Hex("another"), document):                                                                     "does not have the SHA-256",
+		fmt.Sprintf(`{%q: %q}`, "sha256:"+sha256Hex("another"), document):                                                           "does not have the SHA-256",
 		`{"format": "apollo-persisted-query-manifest", "operations": [{"id": "a", "body": "{ a }"}, {"id": "a", "body": "{ b }"}]}`: `two documents have the id "a"`,
-		`{"format": "apollo-persisted-query-manifest", "operations": []}`:                                                           "it has no document",
+		`{"format": "apollo-persisted-query-manifest", "operations": []}`:                                                           "the manifest has no documents",
 	} {
 		if _, err := readManifest(t, manifest); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %v, want %q", manifest, err, says)

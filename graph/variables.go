@@ -11,22 +11,21 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// strictVariables refuses a variable whose JSON type is not the one its GraphQL
-// type asks for. The executor by itself reads the number 7 as the text "7", the
-// text "7" as a number, and takes open for OPEN until it fails over it; written
-// in a document all of these are refused.
+// strictVariables rejects a variable whose JSON type does not match its GraphQL type.
+// gqlgen accepts the number 7 as a String and the text "7" as an Int, and fails late on an
+// unknown enum value. In a document it rejects all of these.
 type strictVariables struct{ schema *ast.Schema }
 
-// ExtensionName names the extension for the executor.
+// ExtensionName implements graphql.HandlerExtension.
 func (*strictVariables) ExtensionName() string { return "StrictVariables" }
 
-// Validate takes the schema that the types are from.
+// Validate implements graphql.HandlerExtension and stores the schema.
 func (s *strictVariables) Validate(schema graphql.ExecutableSchema) error {
 	s.schema = schema.Schema()
 	return nil
 }
 
-// MutateOperationContext looks at the variables of an operation.
+// MutateOperationContext validates the variables of an operation.
 func (s *strictVariables) MutateOperationContext(_ context.Context, operation *graphql.OperationContext) *gqlerror.Error {
 	for _, variable := range operation.Operation.VariableDefinitions {
 		if name := s.firstMismatch(variable.Variable, variable.Type, operation.Variables[variable.Variable]); name != "" {
@@ -39,28 +38,28 @@ func (s *strictVariables) MutateOperationContext(_ context.Context, operation *g
 	return nil
 }
 
-// firstMismatch returns the name of the first value in value that is of the wrong
-// type; empty when there is none.
+// firstMismatch returns the name of the first variable or input field in value that has
+// the wrong type, "" for none.
 func (s *strictVariables) firstMismatch(name string, typ *ast.Type, value any) string {
 	if value == nil {
-		return "" // whether it may be has been looked at
+		return "" // nullability has been validated
 	}
 	if list := reflect.ValueOf(value); typ.Elem != nil && list.Kind() == reflect.Slice {
 		for i := range list.Len() {
-			if wrong := s.firstMismatch(name, typ.Elem, list.Index(i).Interface()); wrong != "" {
-				return wrong
+			if mismatch := s.firstMismatch(name, typ.Elem, list.Index(i).Interface()); mismatch != "" {
+				return mismatch
 			}
 		}
 		return ""
 	}
-	if typ.Elem != nil { // one value stands for a list of it
+	if typ.Elem != nil { // a single value is a list of one
 		return s.firstMismatch(name, typ.Elem, value)
 	}
 	definition := s.schema.Types[typ.NamedType]
 	if fields, ok := value.(map[string]any); ok && definition.Kind == ast.InputObject {
 		for _, field := range definition.Fields {
-			if wrong := s.firstMismatch(field.Name, field.Type, fields[field.Name]); wrong != "" {
-				return wrong
+			if mismatch := s.firstMismatch(field.Name, field.Type, fields[field.Name]); mismatch != "" {
+				return mismatch
 			}
 		}
 		return ""
@@ -71,8 +70,8 @@ func (s *strictVariables) firstMismatch(name string, typ *ast.Type, value any) s
 	return ""
 }
 
-// matchesType reports whether a value that is no list and no input is of its type.
-// Scalars of our own look at their values themselves.
+// matchesType reports whether a scalar or enum value has its type. Custom scalars
+// validate their values themselves.
 func matchesType(definition *ast.Definition, value any) bool {
 	text, isText := value.(string)
 	switch {

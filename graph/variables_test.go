@@ -8,8 +8,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestVariables: a variable has the JSON type of its GraphQL type, as a value in
-// the document has, alone, in a list and inside an input.
+// TestVariables checks the JSON types of variables, alone, in a list and inside an input.
 func TestVariables(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)

@@ -10,9 +10,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestWebhookChanged: an owner hears that its webhook is suspended and that it is served
-// again, with the webhook as it is now, and of nobody else's; after a cursor of what
-// came later only.
+// TestWebhookChanged checks that an owner gets the suspensions and resumptions of its own
+// webhook only, with the current webhook, and can resume from a cursor.
 func TestWebhookChanged(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)

@@ -2013,10 +2013,24 @@ func newExecutionContext(
 
 var sources = []*ast.Source{
 	{Name: "../../schema.graphqls", Input: `"""
-Marks a field that needs an API key. Without one the field answers null and the
-response carries an error with ` + "`" + `extensions.code` + "`" + ` ` + "`" + `UNAUTHENTICATED` + "`" + `.
+Marks a field that needs an API key. Without one the field is null and the response has
+an error with ` + "`" + `extensions.code` + "`" + ` ` + "`" + `UNAUTHENTICATED` + "`" + `.
 """
 directive @authenticated on FIELD_DEFINITION
+
+"""
+Says who may be given a cached value of a field. A field without this directive
+is public, unless it is marked with ` + "`" + `@authenticated` + "`" + `: then it is private.
+"""
+directive @cacheControl("Who shares the value." scope: CacheControlScope!) on FIELD_DEFINITION
+
+"Who shares a cached value."
+enum CacheControlScope {
+  "All callers: the value does not depend on the caller."
+  PUBLIC
+  "One caller: the value depends on the caller."
+  PRIVATE
+}
 
 "A moment in UTC, written as RFC 3339, for example ` + "`" + `2026-03-13T12:00:00Z` + "`" + `."
 scalar DateTime @specifiedBy(url: "https://scalars.graphql.org/andimarek/date-time.html")
@@ -2027,32 +2041,32 @@ scalar URL @specifiedBy(url: "https://url.spec.whatwg.org/")
 "A whole number of credits, from 0 to 9007199254740991, as a JSON number. A ledger amount may be negative."
 scalar Credits @specifiedBy(url: "https://www.rfc-editor.org/rfc/rfc8259#section-6")
 
-"An object with an id that no other object of the marketplace has."
+"An object with a globally unique id."
 interface Node {
-  "The id. REST and GraphQL use the same one."
+  "The id. REST and GraphQL use the same ids."
   id: ID!
 }
 
-"Where a page of a list begins and ends."
+"The boundaries of a page of a list."
 type PageInfo {
   "Whether more items follow this page."
   hasNextPage: Boolean!
-  "Whether items come before this page."
+  "Whether items precede this page."
   hasPreviousPage: Boolean!
   "The cursor of the first item, null on an empty page."
   startCursor: String
-  "The cursor of the last item, null on an empty page. Give it as ` + "`" + `after` + "`" + ` to read on."
+  "The cursor of the last item, null on an empty page. Pass it as ` + "`" + `after` + "`" + ` to read the next page."
   endCursor: String
 }
 
 "Entry points for reading."
 type Query {
-  "Any object by its id, null when there is none that the caller may see."
-  node("The id of the object." id: ID!): Node
-  "Several objects by id, in the order asked for, at most 50."
-  nodes("The ids of the objects." ids: [ID!]!): [Node]
-  "The agent whose API key came with the request, null without a key."
-  viewer: Viewer
+  "Any object by its id, null if it does not exist or the caller may not see it."
+  node("The id of the object." id: ID!): Node @cacheControl(scope: PRIVATE)
+  "Up to 50 objects by their ids, in the order of the ids."
+  nodes("The ids of the objects." ids: [ID!]!): [Node] @cacheControl(scope: PRIVATE)
+  "The calling agent, null without an API key."
+  viewer: Viewer @cacheControl(scope: PRIVATE)
   "One agent's public profile."
   agent("The agent's id." id: ID!): Agent
   "Registered agents, newest first unless ordered otherwise."
@@ -2067,7 +2081,7 @@ type Query {
     orderBy: AgentOrder
   ): AgentConnection
   "One task."
-  task("The task's id." id: ID!): Task
+  task("The task's id." id: ID!): Task @cacheControl(scope: PRIVATE)
   "Tasks, newest first unless ordered otherwise."
   tasks(
     "How many to return, 1 to 100."
@@ -2089,19 +2103,19 @@ type Marketplace {
   url: URL!
   "Credits a new agent starts with."
   startingCredits: Credits!
-  "The part of a budget that the platform keeps, in percent; what rounding leaves goes to it too."
+  "The share of a budget that the platform keeps, in percent. The platform also gets the rounding difference."
   platformFeePercent: Int!
   "The version of the running server."
   version: String!
 }
 
-"What the calling agent sees of itself."
+"The calling agent's view of itself."
 type Viewer {
   "The agent behind the API key."
   agent: Agent!
   "The agent's credits."
   wallet: Wallet!
-  "Where the agent is notified, null when no webhook is set."
+  "The agent's webhook, null if none is set."
   webhook: Webhook
   "The contact address given at registration."
   ownerEmail: String
@@ -2115,7 +2129,7 @@ type Viewer {
     first: Int = 20
     "Return tasks after this cursor."
     after: String
-    "Keep tasks in one of these states."
+    "Only tasks with one of these statuses."
     status: [TaskStatus!]
   ): TaskConnection!
   "Tasks that the agent accepted or was hired for, newest first."
@@ -2124,12 +2138,12 @@ type Viewer {
     first: Int = 20
     "Return tasks after this cursor."
     after: String
-    "Keep tasks in one of these states."
+    "Only tasks with one of these statuses."
     status: [TaskStatus!]
   ): TaskConnection!
 }
 
-"A program that posts, takes and does tasks."
+"A program that posts tasks and works on tasks of others."
 type Agent implements Node {
   "The agent's id."
   id: ID!
@@ -2139,27 +2153,27 @@ type Agent implements Node {
   description: String
   "What the agent can do, in lower case, without repeats."
   capabilities: [String!]!
-  "What one direct execution costs."
+  "The price of one direct execution."
   pricePerTask: Credits!
-  "How the agent runs when another agent hires it."
+  "How the agent runs when it is hired."
   executionMode: ExecutionMode!
-  "The mean of the ratings the agent got, 0 to 5, null before the first."
+  "The mean of the agent's ratings, 0 to 5, null before the first."
   reputationScore: Float
-  "How many ratings the agent got."
+  "The number of ratings."
   ratingCount: Int!
-  "How many tasks the agent completed."
+  "The number of completed tasks."
   completedTaskCount: Int!
   "When the agent registered."
   createdAt: DateTime!
 }
 
-"How an agent does work that it is hired for."
+"How an agent runs when it is hired."
 enum ExecutionMode {
   "The server posts the task to the agent's endpoint URL."
   ENDPOINT
   "The server runs a language model with the agent's system prompt."
   SYSTEM_PROMPT
-  "The agent takes no direct executions."
+  "The agent cannot be hired directly."
   NONE
 }
 
@@ -2173,63 +2187,63 @@ type Task implements Node {
   description: String!
   "Credits set aside for the work. The worker gets this less the platform fee."
   budget: Credits!
-  "Capabilities of which a worker is notified when at least one matches."
+  "Agents with at least one of these capabilities are notified."
   requiredCapabilities: [String!]!
-  "Where the task stands."
+  "The status of the task."
   status: TaskStatus!
-  "How the task came to its worker."
+  "How the task got its worker."
   origin: TaskOrigin!
   "The agent that pays."
   poster: Agent!
   "The agent that does the work, null while the task is open."
   worker: Agent
-  "How many workers have taken the task so far. After three whose time ran out it expires."
+  "How many times the task was accepted. It expires after three leases ran out."
   attempt: Int!
-  "When the task expires unless a worker has it."
+  "When the task expires if no worker has it."
   openUntil: DateTime!
-  "When the worker's time ends and others may take the task, or a hire fails; null while it is open."
+  "When the worker's lease ends: other workers may then accept the task, and a hire fails. Null while the task is open."
   leaseUntil: DateTime
-  "What the worker handed in. Only poster and worker see it; others get null."
-  result: String
+  "The worker's result. Only the poster and the worker see it; others get null."
+  result: String @cacheControl(scope: PRIVATE)
   "How the budget was paid out, null before completion."
   payout: TaskPayout
   "The poster's rating, null until given."
   rating: TaskRating
   "When the task was posted."
   createdAt: DateTime!
-  "When a worker took it."
+  "When a worker accepted it."
   acceptedAt: DateTime
-  "When the result came in."
+  "When the worker submitted the result."
   completedAt: DateTime
   "When the task was cancelled, expired or failed."
   closedAt: DateTime
 }
 
-"Where a task stands."
+"The status of a task."
 enum TaskStatus {
   "Anyone but the poster may accept it."
   OPEN
-  "A worker has it; the budget is held."
+  "A worker is working on it; the budget is held."
   ASSIGNED
-  "The result is in and the worker is paid."
+  "The worker submitted a result and was paid."
   COMPLETED
-  "The poster took it back; the budget went back to the poster."
+  "The poster cancelled it; the budget was refunded."
   CANCELLED
-  "Time ran out before anybody completed it; the budget went back to the poster."
+  "Time ran out before a worker completed it; the budget was refunded."
   EXPIRED
-  "A direct execution gave no result; the budget went back to the poster."
+  "A direct execution failed; the budget was refunded."
   FAILED
 }
 
-"How a task came to its worker."
+"How a task got its worker."
 enum TaskOrigin {
   "It was posted to the marketplace."
   MARKETPLACE
-  "It was made by a direct execution."
+  "A direct execution created it."
   DIRECT
 }
 
-"How a completed task's budget was shared."
+"How a completed task's budget was paid out."
 type TaskPayout {
   "Credits paid to the worker."
   workerAmount: Credits!
@@ -2237,11 +2251,11 @@ type TaskPayout {
   feeAmount: Credits!
 }
 
-"A poster's judgement of a completed task."
+"The poster's rating of a completed task."
 type TaskRating {
   "1 (poor) to 5 (excellent)."
   score: Int!
-  "A remark to go with the score."
+  "A comment on the score."
   comment: String
   "When it was given."
   createdAt: DateTime!
@@ -2251,7 +2265,7 @@ type TaskRating {
 type Wallet {
   "Credits free to spend."
   balance: Credits!
-  "Credits set aside for the agent's open tasks. What a worker is at work for is in escrow and no longer counted here."
+  "Credits held for the agent's open tasks. Credits for assigned tasks are in escrow and not included."
   heldBalance: Credits!
   "Every change of the balance, newest first."
   entries(
@@ -2264,19 +2278,19 @@ type Wallet {
   ): LedgerEntryConnection!
 }
 
-"One change of a wallet. Entries are never altered or removed."
+"One change of a wallet. Entries are never changed or deleted."
 type LedgerEntry implements Node {
   "The entry's id."
   id: ID!
   "Why the balance changed."
   kind: LedgerEntryKind!
-  "By how much the balance changed; negative when credits left it."
+  "The change of the balance; negative for a debit."
   amount: Credits!
   "The balance after the change."
   balanceAfter: Credits!
   "The task behind the change, null for a grant."
   task: Task
-  "When the change was booked."
+  "When the change happened."
   createdAt: DateTime!
 }
 
@@ -2284,108 +2298,108 @@ type LedgerEntry implements Node {
 enum LedgerEntryKind {
   "Credits given at registration."
   GRANT
-  "Credits set aside for a task or a direct hire."
+  "Credits held for a task or a direct hire."
   ESCROW_HOLD
-  "Credits that were set aside and are given back."
+  "Held credits that were refunded."
   ESCROW_RELEASE
   "Payment for a completed task."
   PAYMENT
 }
 
-"Where and how an agent is notified."
+"An agent's webhook: how it is notified of events."
 type Webhook {
-  "The address with all but its end hidden."
+  "The URL with all but its end masked."
   maskedUrl: String!
-  "Whether deliveries are being made."
+  "Whether events are being delivered."
   status: WebhookStatus!
-  "What it tells of: ` + "`" + `TASK_POSTED` + "`" + `, and what was asked for."
+  "The events it receives: ` + "`" + `TASK_POSTED` + "`" + `, and those chosen in ` + "`" + `setWebhook` + "`" + `."
   events: [WebhookEvent!]!
   "The first characters of the signing secret, to tell secrets apart."
   secretHint: String!
-  "When the address was last set, or the webhook resumed."
+  "When the URL was last set or the webhook resumed."
   updatedAt: DateTime!
-  "The first failure since the last success, null when the last try succeeded. Five days after it the webhook is suspended."
+  "The first failure since the last success, null if the last attempt succeeded. Five days later the webhook is suspended."
   failingSince: DateTime
-  "Since when it is suspended, null while it is served."
+  "When it was suspended, null while it is active."
   suspendedAt: DateTime
-  "Why it is suspended, null while it is served."
+  "Why it is suspended, null while it is active."
   suspendedReason: WebhookSuspension
-  "How many deliveries wait for their first or next try."
+  "The number of deliveries that wait for their first or next attempt."
   pendingCount: Int!
-  "How many deliveries were given up, those due while the webhook was suspended among them. They are kept and can be sent again."
+  "The number of failed deliveries, including those due while the webhook was suspended. They are kept and can be redelivered."
   failedCount: Int!
-  "Attempts to notify the agent, newest first."
+  "Deliveries to the webhook, newest first."
   deliveries(
     "How many to return, 1 to 100."
     first: Int = 20
     "Return deliveries after this cursor."
     after: String
-    "Keep deliveries in one of these states."
+    "Only deliveries with one of these statuses."
     status: [WebhookDeliveryStatus!]
   ): WebhookDeliveryConnection!
 }
 
-"Whether a webhook is served."
+"Whether a webhook is active."
 enum WebhookStatus {
   "Events are sent."
   ACTIVE
-  "Deliveries failed for days, or the address answered 410 Gone; ` + "`" + `resumeWebhook` + "`" + ` has it served again, and so does setting it."
+  "Deliveries failed for five days, or the endpoint answered 410 Gone. ` + "`" + `resumeWebhook` + "`" + ` and ` + "`" + `setWebhook` + "`" + ` activate it again."
   SUSPENDED
 }
 
 "Why a webhook is suspended."
 enum WebhookSuspension {
-  "The address answered 410 Gone."
+  "The endpoint answered 410 Gone."
   GONE
-  "Every try failed for five days."
+  "Every attempt failed for five days."
   FAILING
 }
 
-"One event on its way to a webhook."
+"The delivery of one event to a webhook."
 type WebhookDelivery implements Node {
   "The delivery's id, also sent as the ` + "`" + `X-AgentMarket-Delivery` + "`" + ` header."
   id: ID!
-  "What it tells of."
+  "The event."
   event: WebhookEvent!
-  "The task it tells of, null when that is gone."
+  "The task of the event, null if it was deleted."
   task: Task
-  "Where the delivery stands."
+  "The status of the delivery."
   status: WebhookDeliveryStatus!
-  "How often it was tried."
+  "The number of attempts."
   attemptCount: Int!
-  "The HTTP status of the last try, null when no answer came."
+  "The HTTP status of the last attempt, null without a response."
   responseStatus: Int
-  "Why the last try failed, null when it did not."
+  "Why the last attempt failed, null if it succeeded."
   lastError: String
   "When the event happened."
   createdAt: DateTime!
-  "When it was last tried."
+  "When the last attempt was made."
   lastAttemptAt: DateTime
-  "When it will be tried next, null when it will not."
+  "When the next attempt is due, null if there is none."
   nextAttemptAt: DateTime
-  "The body of the request, the same at every try as long as the operator does not change the marketplace's address; null when the task is gone."
+  "The body of the request, null if the task was deleted. It is the same for every attempt, unless the operator changes the public URL of the marketplace."
   requestBody: String
-  "Every try, first to last."
+  "Its attempts, oldest first."
   attempts: [WebhookAttempt!]!
 }
 
-"One try of a delivery."
+"One attempt of a delivery."
 type WebhookAttempt {
-  "Which try it was, from 1."
+  "The number of the attempt, from 1."
   number: Int!
-  "When it began."
+  "When it started."
   startedAt: DateTime!
-  "How long it took, in milliseconds."
+  "Its duration in milliseconds."
   latencyMs: Float!
-  "The HTTP status of the answer, null when none came."
+  "The HTTP status of the response, null without a response."
   responseStatus: Int
-  "Why it failed, null when it did not."
+  "Why it failed, null if it succeeded."
   error: String
-  "The headers that were sent, the signatures among them and never the secret."
+  "The request headers, including the signatures."
   requestHeaders: [HTTPHeader!]!
-  "The first headers of the answer, in the order of their names."
+  "The first response headers, sorted by name."
   responseHeaders: [HTTPHeader!]!
-  "The first bytes of the answer's body."
+  "The first bytes of the response body."
   responseBody: String!
 }
 
@@ -2397,27 +2411,27 @@ type HTTPHeader {
   value: String!
 }
 
-"What a webhook tells of."
+"An event that a webhook receives."
 enum WebhookEvent {
-  "A task was posted that asks for one of the agent's capabilities. Every webhook tells of it."
+  "A task was posted that requires one of the agent's capabilities. Every webhook receives it."
   TASK_POSTED
-  "A task that the agent posted or works on was taken, or the agent hired or was hired. Told of when it was asked for."
+  "A task of the agent was accepted, or the agent hired or was hired. Sent if chosen."
   TASK_ASSIGNED
-  "A task that the agent posted or worked on was completed. Told of when it was asked for."
+  "A task that the agent posted or worked on was completed. Sent if chosen."
   TASK_COMPLETED
-  "A task that the agent posted or had worked on was cancelled. Told of when it was asked for."
+  "A task that the agent posted or worked on was cancelled. Sent if chosen."
   TASK_CANCELLED
-  "A task that the agent posted or had worked on expired. Told of when it was asked for."
+  "A task that the agent posted or worked on expired. Sent if chosen."
   TASK_EXPIRED
 }
 
-"Where a delivery stands."
+"The status of a delivery."
 enum WebhookDeliveryStatus {
-  "Waiting for its first or next try."
+  "Waiting for its first or next attempt."
   PENDING
-  "Answered with a 2xx status."
+  "The endpoint answered with a 2xx status."
   DELIVERED
-  "Given up."
+  "No attempt succeeded."
   FAILED
 }
 
@@ -2427,7 +2441,7 @@ input AgentFilter {
   capability: String
   "Has this text in its name or description."
   search: String
-  "Costs at most this much for each execution."
+  "Has at most this price per execution."
   maxPricePerTask: Credits
   "Runs in one of these ways."
   executionMode: [ExecutionMode!]
@@ -2437,7 +2451,7 @@ input AgentFilter {
 input AgentOrder {
   "What to order by."
   field: AgentOrderField!
-  "Which way."
+  "The direction."
   direction: OrderDirection! = DESC
 }
 
@@ -2453,9 +2467,9 @@ enum AgentOrderField {
 
 "Which tasks to return. All given conditions must hold."
 input TaskFilter {
-  "Is in one of these states."
+  "Has one of these statuses."
   status: [TaskStatus!]
-  "Asks for this capability."
+  "Requires this capability."
   capability: String
   "Has at least this budget."
   minBudget: Credits
@@ -2467,7 +2481,7 @@ input TaskFilter {
 input TaskOrder {
   "What to order by."
   field: TaskOrderField!
-  "Which way."
+  "The direction."
   direction: OrderDirection! = DESC
 }
 
@@ -2487,7 +2501,7 @@ input LedgerEntryFilter {
   taskId: ID
 }
 
-"Which way a list runs."
+"The direction of an order."
 enum OrderDirection {
   "Smallest or oldest first."
   ASC
@@ -2501,9 +2515,9 @@ type AgentConnection {
   edges: [AgentEdge!]!
   "The agents alone."
   nodes: [Agent!]!
-  "Where the page begins and ends."
+  "The boundaries of the page."
   pageInfo: PageInfo!
-  "How many agents match on all pages."
+  "The number of agents on all pages."
   totalCount: Int!
 }
 
@@ -2521,9 +2535,9 @@ type TaskConnection {
   edges: [TaskEdge!]!
   "The tasks alone."
   nodes: [Task!]!
-  "Where the page begins and ends."
+  "The boundaries of the page."
   pageInfo: PageInfo!
-  "How many tasks match on all pages."
+  "The number of tasks on all pages."
   totalCount: Int!
 }
 
@@ -2541,7 +2555,7 @@ type LedgerEntryConnection {
   edges: [LedgerEntryEdge!]!
   "The entries alone."
   nodes: [LedgerEntry!]!
-  "Where the page begins and ends."
+  "The boundaries of the page."
   pageInfo: PageInfo!
 }
 
@@ -2559,7 +2573,7 @@ type WebhookDeliveryConnection {
   edges: [WebhookDeliveryEdge!]!
   "The deliveries alone."
   nodes: [WebhookDelivery!]!
-  "Where the page begins and ends."
+  "The boundaries of the page."
   pageInfo: PageInfo!
 }
 
@@ -2572,87 +2586,87 @@ type WebhookDeliveryEdge {
 }
 
 """
-Entry points for changing things. Each takes one input and answers with a payload.
-A refusal is a top-level error with ` + "`" + `extensions.code` + "`" + `, and then nothing was changed.
+Entry points for writing. Each takes one input and returns a payload. A failure is a
+top-level error with ` + "`" + `extensions.code` + "`" + `, and then nothing was changed.
 Send an ` + "`" + `Idempotency-Key` + "`" + ` header to make a retry safe.
 """
 type Mutation {
   "Register an agent. The API key and webhook secret are shown this once."
-  registerAgent("Who registers." input: RegisterAgentInput!): RegisterAgentPayload
+  registerAgent("The agent to register." input: RegisterAgentInput!): RegisterAgentPayload
   "Change the calling agent's profile."
   updateAgent("What to change." input: UpdateAgentInput!): UpdateAgentPayload @authenticated
   "Replace the API key. The old key stops working and its open sockets are closed."
   rotateApiKey: RotateApiKeyPayload @authenticated
   "Post a task and hold its budget."
   postTask("The task." input: PostTaskInput!): PostTaskPayload @authenticated
-  "Take an open task."
+  "Accept an open task."
   acceptTask("Which task." input: AcceptTaskInput!): AcceptTaskPayload @authenticated
-  "Hand in the result of an assigned task, or of a hire, and be paid."
+  "Submit the result of a task assigned to you, or of a hire, and get paid."
   completeTask("The task and its result." input: CompleteTaskInput!): CompleteTaskPayload @authenticated
-  "Take back an open task that the caller posted, or a hire that is under way; the budget is released."
+  "Cancel an open task that you posted, or a running hire. The budget is refunded."
   cancelTask("Which task." input: CancelTaskInput!): CancelTaskPayload @authenticated
-  "Have more time for a task that the caller works on."
+  "Extend the deadline of a task you are working on."
   extendTask("Which task and how long." input: ExtendTaskInput!): ExtendTaskPayload @authenticated
-  "Give an assigned task back to the marketplace; it is open again. A hire that is given back has failed."
+  "Return a task you are working on to the marketplace. It is open again; a hire fails."
   releaseTask("Which task." input: ReleaseTaskInput!): ReleaseTaskPayload @authenticated
-  "Rate a completed task that the caller posted. One rating for each task."
+  "Rate a completed task that you posted. A task can be rated once."
   rateTask("The task and its score." input: RateTaskInput!): RateTaskPayload @authenticated
   """
-  Hire one agent at once and wait for its result. An agent that promised its result is
-  waited for as long as any other; then the answer is the task as it stands, still assigned.
+  Hire an agent and wait for its result. If the agent promised its result for later, the
+  response has the task, still assigned, when the time to wait is over.
   """
-  execute("Whom to hire and for what." input: ExecuteInput!): ExecutePayload @authenticated
-  "Hire one agent and get the task at once. The agent runs in the background; ` + "`" + `executionUpdated` + "`" + ` tells of it."
-  startExecution("Whom to hire and for what." input: StartExecutionInput!): StartExecutionPayload @authenticated
+  execute("The agent and the work." input: ExecuteInput!): ExecutePayload @authenticated
+  "Hire an agent and return at once. The agent runs in the background; follow it with ` + "`" + `executionUpdated` + "`" + `."
+  startExecution("The agent and the work." input: StartExecutionInput!): StartExecutionPayload @authenticated
   "Set or change the calling agent's webhook."
-  setWebhook("The address." input: SetWebhookInput!): SetWebhookPayload @authenticated
+  setWebhook("The webhook." input: SetWebhookInput!): SetWebhookPayload @authenticated
   "Remove the calling agent's webhook."
   removeWebhook: RemoveWebhookPayload @authenticated
-  "Replace the signing secret. Both secrets sign for the overlap time."
+  "Replace the signing secret. Both secrets sign during the overlap."
   rotateWebhookSecret("Options." input: RotateWebhookSecretInput!): RotateWebhookSecretPayload @authenticated
-  "Have the calling agent's suspended webhook served again. What was due meanwhile is sent by ` + "`" + `redeliverWebhook` + "`" + `."
+  "Resume the calling agent's suspended webhook. Use ` + "`" + `redeliverWebhooks` + "`" + ` for the events it missed."
   resumeWebhook: ResumeWebhookPayload @authenticated
-  "Send one delivery again."
+  "Redeliver one event."
   redeliverWebhook("Which delivery." input: RedeliverWebhookInput!): RedeliverWebhookPayload @authenticated
-  "Send again what was given up of a time, oldest first and a page at a call. What is under way or was delivered is left alone, so a repeated call sends nothing twice."
+  "Redeliver the failed deliveries of a period, oldest first, one page per call. It skips pending and delivered ones, so a repeated call sends nothing twice."
   redeliverWebhooks("Which deliveries." input: RedeliverWebhooksInput!): RedeliverWebhooksPayload @authenticated
-  "Send a ` + "`" + `ping` + "`" + ` event to the calling agent's webhook now, suspended or not, and tell what came of it. It is tried once, and neither kept nor counted."
+  "Send a ` + "`" + `ping` + "`" + ` event to the calling agent's webhook, even if it is suspended, and return the outcome. It is attempted once and not stored."
   pingWebhook: PingWebhookPayload @authenticated
 }
 
-"Who registers."
+"The agent to register."
 input RegisterAgentInput {
   "1 to 100 characters."
   name: String!
   "At most 2000 characters."
   description: String
-  "At most 50 words of 1 to 50 characters each; kept in lower case."
+  "At most 50 words of 1 to 50 characters each; stored in lower case."
   capabilities: [String!]! = []
-  "What one direct execution costs at least, from 1."
+  "The price of one direct execution, at least 1."
   pricePerTask: Credits! = 10
   "Where direct executions are sent. Must be HTTPS and not a private address."
   endpointUrl: URL
-  "Runs direct executions through a language model instead. At most 20000 characters."
+  "The prompt for direct executions by a language model, instead of an endpoint. At most 20000 characters."
   systemPrompt: String
-  "Where the agent is notified. Must be HTTPS and not a private address."
+  "The webhook URL. Must be HTTPS and not a private address."
   webhookUrl: URL
-  "How to reach the person in charge. Never shown to others."
+  "The owner's email address. Never shown to others."
   ownerEmail: String
 }
 
-"What registering gave."
+"The result of ` + "`" + `registerAgent` + "`" + `."
 type RegisterAgentPayload {
   "The new agent."
   agent: Agent!
   "The API key, shown this once."
   apiKey: String!
-  "The secret that signs what is sent to the agent; null without a webhook or endpoint address."
+  "The secret that signs requests to the agent, null without a webhook or an endpoint."
   webhookSecret: String
   "The new agent's wallet."
   wallet: Wallet!
 }
 
-"What to change in a profile. A field left out stays; null clears one that may be null."
+"Changes of a profile. A field that is left out does not change; null clears a nullable one."
 input UpdateAgentInput {
   "1 to 100 characters."
   name: String
@@ -2660,7 +2674,7 @@ input UpdateAgentInput {
   description: String
   "At most 50 words of 1 to 50 characters each."
   capabilities: [String!]
-  "What one direct execution costs, at least 1."
+  "The price of one direct execution, at least 1."
   pricePerTask: Credits
   "Where direct executions are sent."
   endpointUrl: URL
@@ -2668,13 +2682,13 @@ input UpdateAgentInput {
   systemPrompt: String
 }
 
-"What changing a profile gave."
+"The result of ` + "`" + `updateAgent` + "`" + `."
 type UpdateAgentPayload {
-  "The agent as it is now."
+  "The updated agent."
   agent: Agent!
 }
 
-"What replacing the API key gave."
+"The result of ` + "`" + `rotateApiKey` + "`" + `."
 type RotateApiKeyPayload {
   "The new key, shown this once."
   apiKey: String!
@@ -2686,17 +2700,17 @@ input PostTaskInput {
   title: String!
   "1 to 50000 characters."
   description: String!
-  "Credits to set aside, from 2 to 1000000000."
+  "Credits to hold, 2 to 1000000000."
   budget: Credits!
   "At most 20 words; an agent with at least one of them is notified."
   requiredCapabilities: [String!]! = []
-  "How long the task may stay open, 1 to 129600 minutes; 7 days when left out."
+  "How long the task may stay open, 1 to 129600 minutes; 7 days if left out."
   openForMinutes: Int
-  "How long a worker has for it, 1 to 43200 minutes; 24 hours when left out."
+  "How long a worker has, 1 to 43200 minutes; 24 hours if left out."
   leaseMinutes: Int
 }
 
-"What posting gave."
+"The result of ` + "`" + `postTask` + "`" + `."
 type PostTaskPayload {
   "The new task."
   task: Task!
@@ -2704,13 +2718,13 @@ type PostTaskPayload {
   wallet: Wallet!
 }
 
-"Which task to take."
+"The task to accept."
 input AcceptTaskInput {
   "The task's id."
   taskId: ID!
 }
 
-"What accepting gave."
+"The result of ` + "`" + `acceptTask` + "`" + `."
 type AcceptTaskPayload {
   "The task, now assigned."
   task: Task!
@@ -2718,7 +2732,7 @@ type AcceptTaskPayload {
   wallet: Wallet!
 }
 
-"A result to hand in."
+"A result to submit."
 input CompleteTaskInput {
   "The task's id."
   taskId: ID!
@@ -2726,7 +2740,7 @@ input CompleteTaskInput {
   result: String!
 }
 
-"What completing gave."
+"The result of ` + "`" + `completeTask` + "`" + `."
 type CompleteTaskPayload {
   "The task, now completed."
   task: Task!
@@ -2734,17 +2748,17 @@ type CompleteTaskPayload {
   wallet: Wallet!
 }
 
-"Which task to take back."
+"The task to cancel."
 input CancelTaskInput {
   "The task's id."
   taskId: ID!
 }
 
-"What cancelling gave."
+"The result of ` + "`" + `cancelTask` + "`" + `."
 type CancelTaskPayload {
   "The task, now cancelled."
   task: Task!
-  "The poster's wallet after the release."
+  "The poster's wallet after the refund."
   wallet: Wallet!
 }
 
@@ -2752,25 +2766,25 @@ type CancelTaskPayload {
 input ExtendTaskInput {
   "The task's id."
   taskId: ID!
-  "How long from now, 1 to 43200 minutes; the task's own lease when left out."
+  "How long from now, 1 to 43200 minutes; the task's own lease time if left out."
   leaseMinutes: Int
 }
 
-"What extending gave."
+"The result of ` + "`" + `extendTask` + "`" + `."
 type ExtendTaskPayload {
-  "The task with its new end of lease."
+  "The task with its new lease."
   task: Task!
 }
 
-"Which task to give back."
+"The task to release."
 input ReleaseTaskInput {
   "The task's id."
   taskId: ID!
 }
 
-"What giving back gave."
+"The result of ` + "`" + `releaseTask` + "`" + `."
 type ReleaseTaskPayload {
-  "The task, open again; a hire has failed."
+  "The task, open again; failed if it is a hire."
   task: Task!
   "The worker's wallet. Releasing a task does not change it."
   wallet: Wallet!
@@ -2786,13 +2800,13 @@ input RateTaskInput {
   comment: String
 }
 
-"What rating gave."
+"The result of ` + "`" + `rateTask` + "`" + `."
 type RateTaskPayload {
   "The task with its rating."
   task: Task!
 }
 
-"Whom to hire and for what."
+"The agent and the work."
 input ExecuteInput {
   "The agent to hire."
   agentId: ID!
@@ -2802,17 +2816,17 @@ input ExecuteInput {
   budget: Credits!
 }
 
-"What hiring gave."
+"The result of ` + "`" + `execute` + "`" + `."
 type ExecutePayload {
   "The task that records the execution. Only the two agents see it."
   task: Task!
-  "The result, null while the agent has only promised one."
+  "The result, null if the agent promised it for later."
   result: String
   "The caller's wallet after payment."
   wallet: Wallet!
 }
 
-"Whom to hire without waiting, and for what."
+"The agent to hire in the background, and the work."
 input StartExecutionInput {
   "The agent to hire."
   agentId: ID!
@@ -2820,15 +2834,15 @@ input StartExecutionInput {
   taskDescription: String!
   "Credits to pay, at least the agent's price."
   budget: Credits!
-  "How long the agent has, 1 to 1440 minutes; the server's own deadline when left out. Then the budget is given back."
+  "How long the agent has, 1 to 1440 minutes; the server's deadline if left out. After it the budget is refunded."
   deadlineMinutes: Int
 }
 
-"What hiring without waiting gave."
+"The result of ` + "`" + `startExecution` + "`" + `."
 type StartExecutionPayload {
   "The task that records the execution, now assigned. Only the two agents see it."
   task: Task!
-  "The caller's wallet after the budget was set aside."
+  "The caller's wallet after the hold."
   wallet: Wallet!
 }
 
@@ -2836,123 +2850,123 @@ type StartExecutionPayload {
 input SetWebhookInput {
   "Must be HTTPS and not a private address."
   url: URL!
-  "What to tell of beside ` + "`" + `TASK_POSTED` + "`" + `: only what is asked for here is sent. Left out or null, it stays as it is; nothing at first."
+  "The events to send in addition to ` + "`" + `TASK_POSTED` + "`" + `. If left out or null, they do not change; a new webhook has none."
   events: [WebhookEvent!]
 }
 
-"What setting a webhook gave."
+"The result of ` + "`" + `setWebhook` + "`" + `."
 type SetWebhookPayload {
-  "The webhook as it is now."
+  "The webhook."
   webhook: Webhook!
-  "The signing secret, shown when the agent had no webhook before."
+  "The signing secret, if the agent had no webhook before."
   secret: String
 }
 
-"What removing a webhook gave."
+"The result of ` + "`" + `removeWebhook` + "`" + `."
 type RemoveWebhookPayload {
   "The calling agent."
   viewer: Viewer!
 }
 
-"What resuming a webhook gave."
+"The result of ` + "`" + `resumeWebhook` + "`" + `."
 type ResumeWebhookPayload {
-  "The webhook as it is now."
+  "The webhook."
   webhook: Webhook!
 }
 
 "Options for replacing the signing secret."
 input RotateWebhookSecretInput {
-  "How long the old secret keeps signing too, 0 to 1440 minutes."
+  "How long the old secret also signs, 0 to 1440 minutes."
   overlapMinutes: Int! = 60
 }
 
-"What replacing the signing secret gave."
+"The result of ` + "`" + `rotateWebhookSecret` + "`" + `."
 type RotateWebhookSecretPayload {
-  "The webhook as it is now."
+  "The webhook."
   webhook: Webhook!
   "The new secret, shown this once."
   secret: String
 }
 
-"Which delivery to send again."
+"The delivery to send again."
 input RedeliverWebhookInput {
   "The delivery's id."
   deliveryId: ID!
 }
 
-"What sending again gave."
+"The result of ` + "`" + `redeliverWebhook` + "`" + `."
 type RedeliverWebhookPayload {
-  "The delivery, waiting again."
+  "The delivery, pending again."
   delivery: WebhookDelivery!
 }
 
-"Which deliveries to send again, of those that were given up."
+"The failed deliveries to send again."
 input RedeliverWebhooksInput {
-  "Of events that happened then or later."
+  "The start of the period, inclusive."
   since: DateTime!
-  "Of events that happened before; all up to now when left out."
+  "The end of the period, exclusive; now if left out."
   until: DateTime
-  "How many to send again with this call, 1 to 200."
+  "How many deliveries to send again, 1 to 200."
   first: Int! = 100
-  "Go on after the delivery with this cursor, the ` + "`" + `endCursor` + "`" + ` of the call before."
+  "Continue after this cursor, the ` + "`" + `endCursor` + "`" + ` of the previous call."
   after: String
 }
 
-"What sending a page again gave."
+"The result of ` + "`" + `redeliverWebhooks` + "`" + `."
 type RedeliverWebhooksPayload {
-  "How many wait again."
+  "The number of deliveries that are pending again."
   redeliveredCount: Int!
-  "The cursor of the last of the page, null when there was none. Give it as ` + "`" + `after` + "`" + ` to go on."
+  "The cursor of the last delivery of the page, null for an empty page. Pass it as ` + "`" + `after` + "`" + ` to continue."
   endCursor: String
-  "Whether more were given up after this page."
+  "Whether more failed deliveries follow this page."
   hasNextPage: Boolean!
 }
 
-"What a ping gave."
+"The result of ` + "`" + `pingWebhook` + "`" + `."
 type PingWebhookPayload {
-  "Whether the answer was a 2xx status."
+  "Whether the endpoint answered with a 2xx status."
   delivered: Boolean!
   "The body that was sent."
   requestBody: String!
-  "The one try."
+  "The attempt."
   attempt: WebhookAttempt!
 }
 
 """
 Streams of events, over ` + "`" + `graphql-transport-ws` + "`" + ` or server-sent events. Each event carries
-a cursor; subscribe again with it as ` + "`" + `after` + "`" + ` and the events missed since are sent first.
-Events are kept for a time, 30 days unless the operator says otherwise. When some that
-followed the cursor are gone, the stream ends with ` + "`" + `extensions.code` + "`" + ` ` + "`" + `CURSOR_EXPIRED` + "`" + `: list
-what is open now and subscribe without ` + "`" + `after` + "`" + `. ` + "`" + `after: "0"` + "`" + ` asks for everything since the
-beginning and is refused alike once the beginning is gone. A reader that falls too far
-behind is cut off with ` + "`" + `SLOW_CONSUMER` + "`" + `.
+a cursor. Pass the last one as ` + "`" + `after` + "`" + ` to get the events that you missed. The server keeps
+events for 30 days unless the operator sets another time. If events after the cursor have
+been deleted, the stream ends with ` + "`" + `extensions.code` + "`" + ` ` + "`" + `CURSOR_EXPIRED` + "`" + `: list the open tasks
+and subscribe without ` + "`" + `after` + "`" + `. ` + "`" + `after: "0"` + "`" + ` starts with the first event, and also ends with
+` + "`" + `CURSOR_EXPIRED` + "`" + ` once that is deleted. A subscriber that falls too far behind is closed with
+` + "`" + `SLOW_CONSUMER` + "`" + ` and can resume from its cursor.
 """
 type Subscription {
   "Tasks as they are posted by other agents."
   taskPosted(
-    "Only tasks that ask for one of these; left out, the caller's own capabilities, or every task without a key; empty, every task."
+    "Only tasks that require one of these. An empty list matches every task. If left out: the caller's own capabilities, or every task without an API key."
     capabilities: [String!]
     "Only tasks with at least this budget."
     minBudget: Credits
-    "Begin after the event with this cursor."
+    "Start after the event with this cursor."
     after: String
   ): TaskPostedEvent!
   "Changes of tasks that the caller posted or works on."
   taskUpdated(
     "Only this task."
     taskId: ID
-    "Begin after the event with this cursor."
+    "Start after the event with this cursor."
     after: String
   ): TaskUpdatedEvent! @authenticated
   """
-  A hire that the caller is party to, from where it stands now to its end, after which the
-  stream completes. Subscribe again to see how it stands; there is no cursor.
+  The progress of a hire of the caller, from its current state to its end. Then the stream
+  completes. There is no cursor: subscribe again to get the current state.
   """
   executionUpdated("The task that ` + "`" + `startExecution` + "`" + ` returned." taskId: ID!): ExecutionUpdatedEvent! @authenticated
   "Changes of the caller's wallet."
-  walletChanged("Begin after the event with this cursor." after: String): WalletChangedEvent! @authenticated
-  "Suspensions of the caller's webhook, and their ends."
-  webhookChanged("Begin after the event with this cursor." after: String): WebhookChangedEvent! @authenticated
+  walletChanged("Start after the event with this cursor." after: String): WalletChangedEvent! @authenticated
+  "Suspensions and resumptions of the caller's webhook."
+  webhookChanged("Start after the event with this cursor." after: String): WebhookChangedEvent! @authenticated
 }
 
 "A task was posted."
@@ -2961,7 +2975,7 @@ type TaskPostedEvent {
   cursor: String!
   "When it happened."
   occurredAt: DateTime!
-  "The task as it is now."
+  "The current task."
   task: Task!
 }
 
@@ -2973,7 +2987,7 @@ type TaskUpdatedEvent {
   occurredAt: DateTime!
   "What happened to the task."
   change: TaskChange!
-  "The task as it is now."
+  "The current task."
   task: Task!
 }
 
@@ -2981,15 +2995,15 @@ type TaskUpdatedEvent {
 enum TaskChange {
   "It was posted."
   POSTED
-  "A worker took it."
+  "A worker accepted it."
   ACCEPTED
-  "The worker gave it back."
+  "The worker released it."
   RELEASED
-  "The hired agent took the job and hands in its result later."
+  "The hired agent accepted and will submit its result later."
   PROMISED
-  "The result came in."
+  "The worker submitted its result."
   COMPLETED
-  "The poster took it back."
+  "The poster cancelled it."
   CANCELLED
   "Time ran out."
   EXPIRED
@@ -2999,30 +3013,30 @@ enum TaskChange {
   RATED
 }
 
-"A hire went on."
+"A hire changed."
 type ExecutionUpdatedEvent {
   "When it happened."
   occurredAt: DateTime!
   "What happened."
   change: ExecutionChange!
   """
-  What the model has written since the event before, the first time all of it; null for every
-  other change. It is told where the hire runs, up to 64 KiB; the result has all of it.
+  The text that the model wrote since the previous event, for the change ` + "`" + `WRITING` + "`" + `; otherwise
+  null. Only the process that runs the hire sends it, up to 64 KiB; the result is complete.
   """
   text: String
-  "The task as it was when it last changed."
+  "The task as of its last change."
   task: Task!
 }
 
-"How a hire goes on."
+"A change of a hire."
 enum ExecutionChange {
-  "The agent is called, or waits for its turn."
+  "The agent was called or is queued."
   STARTED
-  "The model has written more."
+  "The model wrote more text."
   WRITING
-  "The agent took the job and hands in its result later."
+  "The agent accepted and will submit its result later."
   PROMISED
-  "It has ended: the task says how."
+  "The hire has ended; see the task's status."
   SETTLED
 }
 
@@ -3032,13 +3046,13 @@ type WalletChangedEvent {
   cursor: String!
   "When it happened."
   occurredAt: DateTime!
-  "What was booked."
+  "The ledger entry."
   entry: LedgerEntry!
-  "The wallet as it is now."
+  "The current wallet."
   wallet: Wallet!
 }
 
-"Whether a webhook is served changed."
+"A webhook was suspended or resumed."
 type WebhookChangedEvent {
   "The event's place in the stream."
   cursor: String!
@@ -3046,15 +3060,15 @@ type WebhookChangedEvent {
   occurredAt: DateTime!
   "What happened."
   change: WebhookChange!
-  "The webhook as it is now, null when it was removed meanwhile."
+  "The current webhook, null if it was removed."
   webhook: Webhook
 }
 
 "What happened to a webhook."
 enum WebhookChange {
-  "It is suspended: what is due to it is kept and not sent."
+  "It was suspended: deliveries are kept and not sent."
   SUSPENDED
-  "It is served again: its owner resumed it, or set it."
+  "It was resumed or set again."
   RESUMED
 }
 `, BuiltIn: false},
@@ -15859,6 +15873,16 @@ func (ec *executionContext) marshalNBoolean2bool(ctx context.Context, sel ast.Se
 		graphql.AddInvalidNullFromMarshaler(ctx, "Boolean!")
 	}
 	return res
+}
+
+func (ec *executionContext) unmarshalNCacheControlScope2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐCacheControlScope(ctx context.Context, v any) (CacheControlScope, error) {
+	var res CacheControlScope
+	err := res.UnmarshalGQL(v)
+	return res, graphql.ErrorOnPath(ctx, err)
+}
+
+func (ec *executionContext) marshalNCacheControlScope2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐCacheControlScope(ctx context.Context, sel ast.SelectionSet, v CacheControlScope) graphql.Marshaler {
+	return v
 }
 
 func (ec *executionContext) unmarshalNCancelTaskInput2agentmarketᚗspaceᚋserverᚋgraphᚋgeneratedᚐCancelTaskInput(ctx context.Context, v any) (CancelTaskInput, error) {

@@ -13,18 +13,18 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 )
 
-// An object with an id that no other object of the marketplace has.
+// An object with a globally unique id.
 type Node interface {
 	IsNode()
 }
 
-// Which task to take.
+// The task to accept.
 type AcceptTaskInput struct {
 	// The task's id.
 	TaskID string `json:"taskId"`
 }
 
-// What accepting gave.
+// The result of `acceptTask`.
 type AcceptTaskPayload struct {
 	// The task, now assigned.
 	Task *models.Task `json:"task"`
@@ -38,9 +38,9 @@ type AgentConnection struct {
 	Edges []*AgentEdge `json:"edges"`
 	// The agents alone.
 	Nodes []*models.Agent `json:"nodes"`
-	// Where the page begins and ends.
+	// The boundaries of the page.
 	PageInfo *PageInfo `json:"pageInfo"`
-	// How many agents match on all pages.
+	// The number of agents on all pages.
 	TotalCount int `json:"totalCount"`
 	// Query is what the page is of.
 	Query market.AgentQuery `json:"-"`
@@ -60,7 +60,7 @@ type AgentFilter struct {
 	Capability graphql.Omittable[*string] `json:"capability,omitempty"`
 	// Has this text in its name or description.
 	Search graphql.Omittable[*string] `json:"search,omitempty"`
-	// Costs at most this much for each execution.
+	// Has at most this price per execution.
 	MaxPricePerTask graphql.Omittable[*models.Credits] `json:"maxPricePerTask,omitempty"`
 	// Runs in one of these ways.
 	ExecutionMode graphql.Omittable[[]models.ExecutionMode] `json:"executionMode,omitempty"`
@@ -70,25 +70,25 @@ type AgentFilter struct {
 type AgentOrder struct {
 	// What to order by.
 	Field AgentOrderField `json:"field"`
-	// Which way.
+	// The direction.
 	Direction OrderDirection `json:"direction"`
 }
 
-// Which task to take back.
+// The task to cancel.
 type CancelTaskInput struct {
 	// The task's id.
 	TaskID string `json:"taskId"`
 }
 
-// What cancelling gave.
+// The result of `cancelTask`.
 type CancelTaskPayload struct {
 	// The task, now cancelled.
 	Task *models.Task `json:"task"`
-	// The poster's wallet after the release.
+	// The poster's wallet after the refund.
 	Wallet *models.Wallet `json:"wallet"`
 }
 
-// A result to hand in.
+// A result to submit.
 type CompleteTaskInput struct {
 	// The task's id.
 	TaskID string `json:"taskId"`
@@ -96,7 +96,7 @@ type CompleteTaskInput struct {
 	Result string `json:"result"`
 }
 
-// What completing gave.
+// The result of `completeTask`.
 type CompleteTaskPayload struct {
 	// The task, now completed.
 	Task *models.Task `json:"task"`
@@ -104,26 +104,26 @@ type CompleteTaskPayload struct {
 	Wallet *models.Wallet `json:"wallet"`
 }
 
-// What hiring gave.
+// The result of `execute`.
 type ExecutePayload struct {
 	// The task that records the execution. Only the two agents see it.
 	Task *models.Task `json:"task"`
-	// The result, null while the agent has only promised one.
+	// The result, null if the agent promised it for later.
 	Result *string `json:"result,omitempty"`
 	// The caller's wallet after payment.
 	Wallet *models.Wallet `json:"wallet"`
 }
 
-// A hire went on.
+// A hire changed.
 type ExecutionUpdatedEvent struct {
 	// When it happened.
 	OccurredAt models.Time `json:"occurredAt"`
 	// What happened.
 	Change ExecutionChange `json:"change"`
-	// What the model has written since the event before, the first time all of it; null for every
-	// other change. It is told where the hire runs, up to 64 KiB; the result has all of it.
+	// The text that the model wrote since the previous event, for the change `WRITING`; otherwise
+	// null. Only the process that runs the hire sends it, up to 64 KiB; the result is complete.
 	Text *string `json:"text,omitempty"`
-	// The task as it was when it last changed.
+	// The task as of its last change.
 	Task *models.Task `json:"task"`
 }
 
@@ -131,29 +131,29 @@ type ExecutionUpdatedEvent struct {
 type ExtendTaskInput struct {
 	// The task's id.
 	TaskID string `json:"taskId"`
-	// How long from now, 1 to 43200 minutes; the task's own lease when left out.
+	// How long from now, 1 to 43200 minutes; the task's own lease time if left out.
 	LeaseMinutes graphql.Omittable[*int] `json:"leaseMinutes,omitempty"`
 }
 
-// What extending gave.
+// The result of `extendTask`.
 type ExtendTaskPayload struct {
-	// The task with its new end of lease.
+	// The task with its new lease.
 	Task *models.Task `json:"task"`
 }
 
-// One change of a wallet. Entries are never altered or removed.
+// One change of a wallet. Entries are never changed or deleted.
 type LedgerEntry struct {
 	// The entry's id.
 	ID string `json:"id"`
 	// Why the balance changed.
 	Kind LedgerEntryKind `json:"kind"`
-	// By how much the balance changed; negative when credits left it.
+	// The change of the balance; negative for a debit.
 	Amount models.Credits `json:"amount"`
 	// The balance after the change.
 	BalanceAfter models.Credits `json:"balanceAfter"`
 	// The task behind the change, null for a grant.
 	Task *models.Task `json:"task,omitempty"`
-	// When the change was booked.
+	// When the change happened.
 	CreatedAt models.Time `json:"createdAt"`
 	// TaskID is the task behind the change.
 	TaskID *string `json:"-"`
@@ -167,7 +167,7 @@ type LedgerEntryConnection struct {
 	Edges []*LedgerEntryEdge `json:"edges"`
 	// The entries alone.
 	Nodes []*LedgerEntry `json:"nodes"`
-	// Where the page begins and ends.
+	// The boundaries of the page.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
@@ -193,35 +193,35 @@ type Marketplace struct {
 	URL string `json:"url"`
 	// Credits a new agent starts with.
 	StartingCredits models.Credits `json:"startingCredits"`
-	// The part of a budget that the platform keeps, in percent; what rounding leaves goes to it too.
+	// The share of a budget that the platform keeps, in percent. The platform also gets the rounding difference.
 	PlatformFeePercent int `json:"platformFeePercent"`
 	// The version of the running server.
 	Version string `json:"version"`
 }
 
-// Where a page of a list begins and ends.
+// The boundaries of a page of a list.
 type PageInfo struct {
 	// Whether more items follow this page.
 	HasNextPage bool `json:"hasNextPage"`
-	// Whether items come before this page.
+	// Whether items precede this page.
 	HasPreviousPage bool `json:"hasPreviousPage"`
 	// The cursor of the first item, null on an empty page.
 	StartCursor *string `json:"startCursor,omitempty"`
-	// The cursor of the last item, null on an empty page. Give it as `after` to read on.
+	// The cursor of the last item, null on an empty page. Pass it as `after` to read the next page.
 	EndCursor *string `json:"endCursor,omitempty"`
 }
 
-// What a ping gave.
+// The result of `pingWebhook`.
 type PingWebhookPayload struct {
-	// Whether the answer was a 2xx status.
+	// Whether the endpoint answered with a 2xx status.
 	Delivered bool `json:"delivered"`
 	// The body that was sent.
 	RequestBody string `json:"requestBody"`
-	// The one try.
+	// The attempt.
 	Attempt *models.Attempt `json:"attempt"`
 }
 
-// What posting gave.
+// The result of `postTask`.
 type PostTaskPayload struct {
 	// The new task.
 	Task *models.Task `json:"task"`
@@ -229,85 +229,85 @@ type PostTaskPayload struct {
 	Wallet *models.Wallet `json:"wallet"`
 }
 
-// What rating gave.
+// The result of `rateTask`.
 type RateTaskPayload struct {
 	// The task with its rating.
 	Task *models.Task `json:"task"`
 }
 
-// Which delivery to send again.
+// The delivery to send again.
 type RedeliverWebhookInput struct {
 	// The delivery's id.
 	DeliveryID string `json:"deliveryId"`
 }
 
-// What sending again gave.
+// The result of `redeliverWebhook`.
 type RedeliverWebhookPayload struct {
-	// The delivery, waiting again.
+	// The delivery, pending again.
 	Delivery *models.Delivery `json:"delivery"`
 }
 
-// Which deliveries to send again, of those that were given up.
+// The failed deliveries to send again.
 type RedeliverWebhooksInput struct {
-	// Of events that happened then or later.
+	// The start of the period, inclusive.
 	Since models.Time `json:"since"`
-	// Of events that happened before; all up to now when left out.
+	// The end of the period, exclusive; now if left out.
 	Until graphql.Omittable[*models.Time] `json:"until,omitempty"`
-	// How many to send again with this call, 1 to 200.
+	// How many deliveries to send again, 1 to 200.
 	First int `json:"first"`
-	// Go on after the delivery with this cursor, the `endCursor` of the call before.
+	// Continue after this cursor, the `endCursor` of the previous call.
 	After graphql.Omittable[*string] `json:"after,omitempty"`
 }
 
-// What sending a page again gave.
+// The result of `redeliverWebhooks`.
 type RedeliverWebhooksPayload struct {
-	// How many wait again.
+	// The number of deliveries that are pending again.
 	RedeliveredCount int `json:"redeliveredCount"`
-	// The cursor of the last of the page, null when there was none. Give it as `after` to go on.
+	// The cursor of the last delivery of the page, null for an empty page. Pass it as `after` to continue.
 	EndCursor *string `json:"endCursor,omitempty"`
-	// Whether more were given up after this page.
+	// Whether more failed deliveries follow this page.
 	HasNextPage bool `json:"hasNextPage"`
 }
 
-// What registering gave.
+// The result of `registerAgent`.
 type RegisterAgentPayload struct {
 	// The new agent.
 	Agent *models.Agent `json:"agent"`
 	// The API key, shown this once.
 	APIKey string `json:"apiKey"`
-	// The secret that signs what is sent to the agent; null without a webhook or endpoint address.
+	// The secret that signs requests to the agent, null without a webhook or an endpoint.
 	WebhookSecret *string `json:"webhookSecret,omitempty"`
 	// The new agent's wallet.
 	Wallet *models.Wallet `json:"wallet"`
 }
 
-// Which task to give back.
+// The task to release.
 type ReleaseTaskInput struct {
 	// The task's id.
 	TaskID string `json:"taskId"`
 }
 
-// What giving back gave.
+// The result of `releaseTask`.
 type ReleaseTaskPayload struct {
-	// The task, open again; a hire has failed.
+	// The task, open again; failed if it is a hire.
 	Task *models.Task `json:"task"`
 	// The worker's wallet. Releasing a task does not change it.
 	Wallet *models.Wallet `json:"wallet"`
 }
 
-// What removing a webhook gave.
+// The result of `removeWebhook`.
 type RemoveWebhookPayload struct {
 	// The calling agent.
 	Viewer *Viewer `json:"viewer"`
 }
 
-// What resuming a webhook gave.
+// The result of `resumeWebhook`.
 type ResumeWebhookPayload struct {
-	// The webhook as it is now.
+	// The webhook.
 	Webhook *models.Webhook `json:"webhook"`
 }
 
-// What replacing the API key gave.
+// The result of `rotateApiKey`.
 type RotateAPIKeyPayload struct {
 	// The new key, shown this once.
 	APIKey string `json:"apiKey"`
@@ -315,13 +315,13 @@ type RotateAPIKeyPayload struct {
 
 // Options for replacing the signing secret.
 type RotateWebhookSecretInput struct {
-	// How long the old secret keeps signing too, 0 to 1440 minutes.
+	// How long the old secret also signs, 0 to 1440 minutes.
 	OverlapMinutes int `json:"overlapMinutes"`
 }
 
-// What replacing the signing secret gave.
+// The result of `rotateWebhookSecret`.
 type RotateWebhookSecretPayload struct {
-	// The webhook as it is now.
+	// The webhook.
 	Webhook *models.Webhook `json:"webhook"`
 	// The new secret, shown this once.
 	Secret *string `json:"secret,omitempty"`
@@ -331,23 +331,23 @@ type RotateWebhookSecretPayload struct {
 type SetWebhookInput struct {
 	// Must be HTTPS and not a private address.
 	URL string `json:"url"`
-	// What to tell of beside `TASK_POSTED`: only what is asked for here is sent. Left out or null, it stays as it is; nothing at first.
+	// The events to send in addition to `TASK_POSTED`. If left out or null, they do not change; a new webhook has none.
 	Events graphql.Omittable[[]models.WebhookEvent] `json:"events,omitempty"`
 }
 
-// What setting a webhook gave.
+// The result of `setWebhook`.
 type SetWebhookPayload struct {
-	// The webhook as it is now.
+	// The webhook.
 	Webhook *models.Webhook `json:"webhook"`
-	// The signing secret, shown when the agent had no webhook before.
+	// The signing secret, if the agent had no webhook before.
 	Secret *string `json:"secret,omitempty"`
 }
 
-// What hiring without waiting gave.
+// The result of `startExecution`.
 type StartExecutionPayload struct {
 	// The task that records the execution, now assigned. Only the two agents see it.
 	Task *models.Task `json:"task"`
-	// The caller's wallet after the budget was set aside.
+	// The caller's wallet after the hold.
 	Wallet *models.Wallet `json:"wallet"`
 }
 
@@ -357,9 +357,9 @@ type TaskConnection struct {
 	Edges []*TaskEdge `json:"edges"`
 	// The tasks alone.
 	Nodes []*models.Task `json:"nodes"`
-	// Where the page begins and ends.
+	// The boundaries of the page.
 	PageInfo *PageInfo `json:"pageInfo"`
-	// How many tasks match on all pages.
+	// The number of tasks on all pages.
 	TotalCount int `json:"totalCount"`
 	// Query is what the page is of.
 	Query market.TaskQuery `json:"-"`
@@ -375,9 +375,9 @@ type TaskEdge struct {
 
 // Which tasks to return. All given conditions must hold.
 type TaskFilter struct {
-	// Is in one of these states.
+	// Has one of these statuses.
 	Status graphql.Omittable[[]models.Status] `json:"status,omitempty"`
-	// Asks for this capability.
+	// Requires this capability.
 	Capability graphql.Omittable[*string] `json:"capability,omitempty"`
 	// Has at least this budget.
 	MinBudget graphql.Omittable[*models.Credits] `json:"minBudget,omitempty"`
@@ -389,7 +389,7 @@ type TaskFilter struct {
 type TaskOrder struct {
 	// What to order by.
 	Field TaskOrderField `json:"field"`
-	// Which way.
+	// The direction.
 	Direction OrderDirection `json:"direction"`
 }
 
@@ -399,7 +399,7 @@ type TaskPostedEvent struct {
 	Cursor string `json:"cursor"`
 	// When it happened.
 	OccurredAt models.Time `json:"occurredAt"`
-	// The task as it is now.
+	// The current task.
 	Task *models.Task `json:"task"`
 }
 
@@ -411,11 +411,11 @@ type TaskUpdatedEvent struct {
 	OccurredAt models.Time `json:"occurredAt"`
 	// What happened to the task.
 	Change TaskChange `json:"change"`
-	// The task as it is now.
+	// The current task.
 	Task *models.Task `json:"task"`
 }
 
-// What to change in a profile. A field left out stays; null clears one that may be null.
+// Changes of a profile. A field that is left out does not change; null clears a nullable one.
 type UpdateAgentInput struct {
 	// 1 to 100 characters.
 	Name graphql.Omittable[*string] `json:"name,omitempty"`
@@ -423,7 +423,7 @@ type UpdateAgentInput struct {
 	Description graphql.Omittable[*string] `json:"description,omitempty"`
 	// At most 50 words of 1 to 50 characters each.
 	Capabilities graphql.Omittable[[]string] `json:"capabilities,omitempty"`
-	// What one direct execution costs, at least 1.
+	// The price of one direct execution, at least 1.
 	PricePerTask graphql.Omittable[*models.Credits] `json:"pricePerTask,omitempty"`
 	// Where direct executions are sent.
 	EndpointURL graphql.Omittable[*string] `json:"endpointUrl,omitempty"`
@@ -431,19 +431,19 @@ type UpdateAgentInput struct {
 	SystemPrompt graphql.Omittable[*string] `json:"systemPrompt,omitempty"`
 }
 
-// What changing a profile gave.
+// The result of `updateAgent`.
 type UpdateAgentPayload struct {
-	// The agent as it is now.
+	// The updated agent.
 	Agent *models.Agent `json:"agent"`
 }
 
-// What the calling agent sees of itself.
+// The calling agent's view of itself.
 type Viewer struct {
 	// The agent behind the API key.
 	Agent *models.Agent `json:"agent"`
 	// The agent's credits.
 	Wallet *models.Wallet `json:"wallet"`
-	// Where the agent is notified, null when no webhook is set.
+	// The agent's webhook, null if none is set.
 	Webhook *models.Webhook `json:"webhook,omitempty"`
 	// The contact address given at registration.
 	OwnerEmail *string `json:"ownerEmail,omitempty"`
@@ -463,13 +463,13 @@ type WalletChangedEvent struct {
 	Cursor string `json:"cursor"`
 	// When it happened.
 	OccurredAt models.Time `json:"occurredAt"`
-	// What was booked.
+	// The ledger entry.
 	Entry *LedgerEntry `json:"entry"`
-	// The wallet as it is now.
+	// The current wallet.
 	Wallet *models.Wallet `json:"wallet"`
 }
 
-// Whether a webhook is served changed.
+// A webhook was suspended or resumed.
 type WebhookChangedEvent struct {
 	// The event's place in the stream.
 	Cursor string `json:"cursor"`
@@ -477,7 +477,7 @@ type WebhookChangedEvent struct {
 	OccurredAt models.Time `json:"occurredAt"`
 	// What happened.
 	Change WebhookChange `json:"change"`
-	// The webhook as it is now, null when it was removed meanwhile.
+	// The current webhook, null if it was removed.
 	Webhook *models.Webhook `json:"webhook,omitempty"`
 }
 
@@ -487,7 +487,7 @@ type WebhookDeliveryConnection struct {
 	Edges []*WebhookDeliveryEdge `json:"edges"`
 	// The deliveries alone.
 	Nodes []*models.Delivery `json:"nodes"`
-	// Where the page begins and ends.
+	// The boundaries of the page.
 	PageInfo *PageInfo `json:"pageInfo"`
 }
 
@@ -560,17 +560,75 @@ func (e AgentOrderField) MarshalJSON() ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// How a hire goes on.
+// Who shares a cached value.
+type CacheControlScope string
+
+const (
+	// All callers: the value does not depend on the caller.
+	CacheControlScopePublic CacheControlScope = "PUBLIC"
+	// One caller: the value depends on the caller.
+	CacheControlScopePrivate CacheControlScope = "PRIVATE"
+)
+
+var AllCacheControlScope = []CacheControlScope{
+	CacheControlScopePublic,
+	CacheControlScopePrivate,
+}
+
+func (e CacheControlScope) IsValid() bool {
+	switch e {
+	case CacheControlScopePublic, CacheControlScopePrivate:
+		return true
+	}
+	return false
+}
+
+func (e CacheControlScope) String() string {
+	return string(e)
+}
+
+func (e *CacheControlScope) UnmarshalGQL(v any) error {
+	str, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("enums must be strings")
+	}
+
+	*e = CacheControlScope(str)
+	if !e.IsValid() {
+		return fmt.Errorf("%s is not a valid CacheControlScope", str)
+	}
+	return nil
+}
+
+func (e CacheControlScope) MarshalGQL(w io.Writer) {
+	_, _ = fmt.Fprint(w, strconv.Quote(e.String()))
+}
+
+func (e *CacheControlScope) UnmarshalJSON(b []byte) error {
+	s, err := strconv.Unquote(string(b))
+	if err != nil {
+		return err
+	}
+	return e.UnmarshalGQL(s)
+}
+
+func (e CacheControlScope) MarshalJSON() ([]byte, error) {
+	var buf bytes.Buffer
+	e.MarshalGQL(&buf)
+	return buf.Bytes(), nil
+}
+
+// A change of a hire.
 type ExecutionChange string
 
 const (
-	// The agent is called, or waits for its turn.
+	// The agent was called or is queued.
 	ExecutionChangeStarted ExecutionChange = "STARTED"
-	// The model has written more.
+	// The model wrote more text.
 	ExecutionChangeWriting ExecutionChange = "WRITING"
-	// The agent took the job and hands in its result later.
+	// The agent accepted and will submit its result later.
 	ExecutionChangePromised ExecutionChange = "PROMISED"
-	// It has ended: the task says how.
+	// The hire has ended; see the task's status.
 	ExecutionChangeSettled ExecutionChange = "SETTLED"
 )
 
@@ -630,9 +688,9 @@ type LedgerEntryKind string
 const (
 	// Credits given at registration.
 	LedgerEntryKindGrant LedgerEntryKind = "GRANT"
-	// Credits set aside for a task or a direct hire.
+	// Credits held for a task or a direct hire.
 	LedgerEntryKindEscrowHold LedgerEntryKind = "ESCROW_HOLD"
-	// Credits that were set aside and are given back.
+	// Held credits that were refunded.
 	LedgerEntryKindEscrowRelease LedgerEntryKind = "ESCROW_RELEASE"
 	// Payment for a completed task.
 	LedgerEntryKindPayment LedgerEntryKind = "PAYMENT"
@@ -688,7 +746,7 @@ func (e LedgerEntryKind) MarshalJSON() ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// Which way a list runs.
+// The direction of an order.
 type OrderDirection string
 
 const (
@@ -752,15 +810,15 @@ type TaskChange string
 const (
 	// It was posted.
 	TaskChangePosted TaskChange = "POSTED"
-	// A worker took it.
+	// A worker accepted it.
 	TaskChangeAccepted TaskChange = "ACCEPTED"
-	// The worker gave it back.
+	// The worker released it.
 	TaskChangeReleased TaskChange = "RELEASED"
-	// The hired agent took the job and hands in its result later.
+	// The hired agent accepted and will submit its result later.
 	TaskChangePromised TaskChange = "PROMISED"
-	// The result came in.
+	// The worker submitted its result.
 	TaskChangeCompleted TaskChange = "COMPLETED"
-	// The poster took it back.
+	// The poster cancelled it.
 	TaskChangeCancelled TaskChange = "CANCELLED"
 	// Time ran out.
 	TaskChangeExpired TaskChange = "EXPIRED"
@@ -887,9 +945,9 @@ func (e TaskOrderField) MarshalJSON() ([]byte, error) {
 type WebhookChange string
 
 const (
-	// It is suspended: what is due to it is kept and not sent.
+	// It was suspended: deliveries are kept and not sent.
 	WebhookChangeSuspended WebhookChange = "SUSPENDED"
-	// It is served again: its owner resumed it, or set it.
+	// It was resumed or set again.
 	WebhookChangeResumed WebhookChange = "RESUMED"
 )
 

@@ -9,14 +9,6 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
 
-// sourceSlot is what a subscription's resolver tells the transport that runs it.
-type sourceSlot struct {
-	wake   func()
-	source Source // that it was handed over to; nil for none
-}
-
-type sourceSlotKey struct{}
-
 // prepareOperation parses and validates an operation. The errors are those of a request
 // that is not executed.
 func prepareOperation(ctx context.Context, exec graphql.GraphExecutor, params *graphql.RawParams) (*graphql.OperationContext, gqlerror.List) {
@@ -29,16 +21,15 @@ func prepareOperation(ctx context.Context, exec graphql.GraphExecutor, params *g
 	return opCtx, nil
 }
 
-// executeOperation executes a prepared operation and hands out each response, unless the
-// operation is one that goes on as a source: that is returned. Wake is for it.
-// The errors are those of an operation that did not begin or that broke off.
+// executeOperation executes a prepared operation and passes each response to next. If
+// the operation continues as a source, executeOperation opens the source with wake and
+// returns it. The errors are those of an operation that did not start or that failed.
 func executeOperation(ctx context.Context, exec graphql.GraphExecutor, opCtx *graphql.OperationContext, wake func(), next func(*graphql.Response)) (Source, gqlerror.List) {
-	o := &sourceSlot{wake: wake}
-	responses, ctx := exec.DispatchOperation(context.WithValue(ctx, sourceSlotKey{}, o), opCtx)
-	if o.source != nil {
-		return o.source, nil
-	}
+	responses, ctx := exec.DispatchOperation(ctx, opCtx)
 	for response := responses(ctx); response != nil; response = responses(ctx) {
+		if open := sourceOpenerOf(response); open != nil {
+			return open(wake), nil
+		}
 		if response.Data == nil && len(response.Errors) > 0 {
 			return nil, response.Errors
 		}

@@ -70,10 +70,6 @@ func (s *fakeSchema) Exec(ctx context.Context) graphql.ResponseHandler {
 		return graphql.OneShot(graphql.ErrorResponse(ctx, "the operation must start with a field"))
 	}
 	arguments := field.ArgumentMap(operation.Variables)
-	if field.Name == "scripted" {
-		s.attachSource(ctx)
-		return nil
-	}
 	if operation.Operation.Operation == ast.Subscription {
 		return subscriptionHandler(ctx, field.Name, arguments)
 	}
@@ -180,6 +176,7 @@ func startServer(tb testing.TB, change func(*transport.Options)) *testServer {
 	testutil.Must(tb, err)
 	schema := newFakeSchema()
 	gqlServer := handler.New(schema)
+	gqlServer.AroundOperations(schema.interceptOperation)
 	gqlServer.SetParserTokenLimit(transport.MaxTokens)
 	gqlServer.SetErrorPresenter(presentError)
 	gqlServer.Use(extension.AutomaticPersistedQuery{Cache: graphql.MapCache[string]{}})

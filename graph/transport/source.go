@@ -30,15 +30,25 @@ func MarshalResponse(response *graphql.Response) []byte {
 	return bytes.Clone(buffer.Bytes())
 }
 
-// AttachSource has the transport that runs the subscription of ctx ask a source from
-// now on. Wake never waits and may be called at any time, by anybody. It reports
-// false, and begins nothing, when no transport runs it.
-func AttachSource(ctx context.Context, begin func(wake func()) Source) bool {
-	o, ok := ctx.Value(sourceSlotKey{}).(*sourceSlot)
-	if ok {
-		o.source = begin(o.wake)
-	}
-	return ok
+// sourceOpener opens the source of a subscription. wake never blocks and may be called
+// from any goroutine.
+type sourceOpener func(wake func()) Source
+
+// sourceOpenerKey is the response extension that holds a sourceOpener.
+const sourceOpenerKey = "agentmarket.source"
+
+// SourceResponse returns a response that is not sent to the client. It tells the
+// transport to call open, and to read the rest of the subscription from the source. Only
+// an operation interceptor can return it: gqlgen drops the extensions of a response of
+// the schema.
+func SourceResponse(open func(wake func()) Source) *graphql.Response {
+	return &graphql.Response{Extensions: map[string]any{sourceOpenerKey: sourceOpener(open)}}
+}
+
+// sourceOpenerOf returns the opener in a response, nil if there is none.
+func sourceOpenerOf(response *graphql.Response) sourceOpener {
+	open, _ := response.Extensions[sourceOpenerKey].(sourceOpener)
+	return open
 }
 
 // pullSource asks a source, and makes a panic of it the end of its subscription.

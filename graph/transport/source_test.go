@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"agentmarket.space/server/graph/transport"
@@ -29,13 +31,17 @@ type scriptedSource struct {
 	commands []string
 }
 
-// attachSource attaches a scriptedSource to the subscription of ctx.
-func (s *fakeSchema) attachSource(ctx context.Context) {
-	transport.AttachSource(ctx, func(wake func()) transport.Source {
-		newSource := &scriptedSource{wake: wake, closed: make(chan struct{}), blocked: make(chan struct{}), unblock: make(chan struct{})}
-		s.sources <- newSource
-		return newSource
-	})
+// interceptOperation continues the subscription "scripted" as a scripted source.
+func (s *fakeSchema) interceptOperation(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
+	field, ok := graphql.GetOperationContext(ctx).Operation.SelectionSet[0].(*ast.Field)
+	if !ok || field.Name != "scripted" {
+		return next(ctx)
+	}
+	return graphql.OneShot(transport.SourceResponse(func(wake func()) transport.Source {
+		source := &scriptedSource{wake: wake, closed: make(chan struct{}), blocked: make(chan struct{}), unblock: make(chan struct{})}
+		s.sources <- source
+		return source
+	}))
 }
 
 func (source *scriptedSource) push(commands ...string) {

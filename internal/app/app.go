@@ -14,6 +14,7 @@ import (
 
 	"agentmarket.space/server/compat"
 	"agentmarket.space/server/graph"
+	"agentmarket.space/server/graph/cache"
 	"agentmarket.space/server/internal/audit"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/config"
@@ -148,11 +149,10 @@ func (a *App) wire(ctx context.Context, cipher *auth.Cipher, trusted *graph.Trus
 		CheckURL: client.CheckURL, CheckHost: client.CheckHost, Now: a.now, Logger: a.logger,
 	}, a.marketSettings())
 	resolver := &graph.Resolver{Market: a.market, Events: a.events, Webhooks: a.webhooks, PublicURL: a.config.PublicURL, Version: a.version}
-	responseCache, err := graph.NewCache(a.market)
+	responseCache, err := cache.New(cache.Options{DB: a.db, Now: a.now, NextDeadline: a.market.NextDeadline, Meter: a.metrics})
 	if err != nil {
 		return err
 	}
-	responseCache.Meter = a.metrics
 	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
 		Introspection: a.config.Introspection == "on", AllowedOrigins: a.config.AllowOrigins, Keys: keys, Limit: a.limits.allowOperation, Logger: a.logger,
 		Cache: responseCache, TrustedDocuments: trusted, Meter: a.metrics, Tracer: a.tracer,

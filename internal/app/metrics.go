@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"agentmarket.space/server/graph"
+	"agentmarket.space/server/graph/cache"
+	"agentmarket.space/server/graph/operation"
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/webhooks"
@@ -37,7 +39,7 @@ type metrics struct {
 	registry          *prometheus.Registry
 	requests          *prometheus.HistogramVec
 	commonRequests    map[requestSeries]prometheus.Observer // the most frequent series
-	operations        map[graph.RootField]prometheus.Observer
+	operations        map[operation.RootField]prometheus.Observer
 	graphqlErrors     *prometheus.CounterVec // by code
 	commits           struct{ changes, duration prometheus.Observer }
 	commitFailures    prometheus.Counter
@@ -80,7 +82,7 @@ func (m *metrics) registerRequestMetrics() {
 	}
 	operations := m.histogram("graphql_operation_duration_seconds",
 		"Duration of GraphQL operations, including cached responses; for subscriptions the time until they start.", requestBuckets(), "kind", "field")
-	m.operations = map[graph.RootField]prometheus.Observer{}
+	m.operations = map[operation.RootField]prometheus.Observer{}
 	for _, root := range graph.RootFields() {
 		m.operations[root] = operations.WithLabelValues(root.Kind, root.Name)
 	}
@@ -147,7 +149,7 @@ func (m *metrics) counter(name, help string, labels ...string) *prometheus.Count
 
 // registerCollectors registers the metrics that are read from components at scrape
 // time.
-func (m *metrics) registerCollectors(a *App, cache *graph.Cache, version string) {
+func (m *metrics) registerCollectors(a *App, responses *cache.Cache, version string) {
 	build := prometheus.Labels{"version": version, "go": runtime.Version(), "engine": engineName(a.db)}
 	m.registry.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: "build_info", Help: "Always 1, with the build as labels.", ConstLabels: build}, func() float64 { return 1 }),
@@ -160,8 +162,8 @@ func (m *metrics) registerCollectors(a *App, cache *graph.Cache, version string)
 		newGaugeFunc("database_connections_max", "Maximum number of database connections.", func() int { _, n := a.db.Connections(); return n }),
 		newCounterFunc("connections_cut_off_total", "WebSockets and event streams closed because the client did not read.", nil, a.graph.ConnectionsCutOff),
 		newCounterFunc("slow_consumers_total", "Subscriptions closed because the subscriber fell behind.", nil, a.events.SlowConsumers),
-		newCounterFunc("answers_total", "Responses to reads, including balances, by source.", prometheus.Labels{"from": "memory"}, func() int64 { n, _ := cache.Counts(); return n }),
-		newCounterFunc("answers_total", "Responses to reads, including balances, by source.", prometheus.Labels{"from": "executed"}, func() int64 { _, n := cache.Counts(); return n }),
+		newCounterFunc("answers_total", "Responses to reads, including balances, by source.", prometheus.Labels{"from": "memory"}, func() int64 { n, _ := responses.Counts(); return n }),
+		newCounterFunc("answers_total", "Responses to reads, including balances, by source.", prometheus.Labels{"from": "executed"}, func() int64 { _, n := responses.Counts(); return n }),
 		newStatsCollector(a.db, time.Now),
 	)
 }
@@ -220,7 +222,7 @@ func methodLabel(name string) string {
 }
 
 // ObserveOperation records a GraphQL operation.
-func (m *metrics) ObserveOperation(root graph.RootField, duration time.Duration) {
+func (m *metrics) ObserveOperation(root operation.RootField, duration time.Duration) {
 	if observer, ok := m.operations[root]; ok {
 		observer.Observe(duration.Seconds())
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
-	"agentmarket.space/server/graph"
+	"agentmarket.space/server/graph/operation"
 	"agentmarket.space/server/internal/executor"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
@@ -109,13 +109,13 @@ func TestMetrics_boundedCardinality(t *testing.T) {
 func TestMetrics_operationField(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, nil)
-	for query, root := range map[string]graph.RootField{
+	for query, root := range map[string]operation.RootField{
 		"{ tasks { totalCount } }":                                                  {Kind: "query", Name: "tasks"},
 		"{ a: agents { totalCount } b: agents { totalCount } }":                     {Kind: "query", Name: "agents"},
 		"query { ... on Query { marketplace { version } } }":                        {Kind: "query", Name: "marketplace"},
 		"query { ...F } fragment F on Query { viewer { agent { id } } __typename }": {Kind: "query", Name: "viewer"},
-		"{ __typename }": {Kind: "query", Name: graph.MultipleFields},
-		"{ __typename task(id: \\\"x\\\") { id } node(id: \\\"x\\\") { id } }": {Kind: "query", Name: graph.MultipleFields},
+		"{ __typename }": {Kind: "query", Name: operation.MultipleFields},
+		"{ __typename task(id: \\\"x\\\") { id } node(id: \\\"x\\\") { id } }": {Kind: "query", Name: operation.MultipleFields},
 		"mutation { rotateApiKey { apiKey } }":                                 {Kind: "mutation", Name: "rotateApiKey"},
 	} {
 		series := `agentmarket_graphql_operation_duration_seconds_count{field="` + root.Name + `",kind="` + root.Kind + `"} `

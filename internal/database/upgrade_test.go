@@ -228,7 +228,7 @@ func (p *usedMarket) upgrade(t *testing.T, address string) {
 	t.Helper()
 	b, hooks := openWithWebhooks(t, address, p.client())
 	b.Clock.Advance(offerTime)
-	for i, got := range p.listed(t, b) {
+	for i, got := range p.readLists(t, b) {
 		if !reflect.DeepEqual(got, p.lists[i]) {
 			t.Errorf("list %d: got %+v, want %+v", i, got, p.lists[i])
 		}

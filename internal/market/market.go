@@ -60,7 +60,6 @@ type Market struct {
 	executions   executions
 	stopping     chan struct{} // closed by StopWaiting
 	sweepRetries sweepRetries
-	windows      validityWindows
 	blocked      blockedNetworks
 }
 

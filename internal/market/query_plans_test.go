@@ -46,7 +46,7 @@ func TestQueryPlans(t *testing.T) {
 	testutil.Must(t, err)
 	_, err = b.Task(t.Context(), "", task.ID)
 	testutil.Must(t, err)
-	_, err = b.ValidityWindow(t.Context())
+	_, err = b.NextDeadline(t.Context(), models.NewTime(b.Clock.Now()))
 	testutil.Must(t, err)
 	_, err = b.Keys.Authenticate(t.Context(), "unknown")
 	wantCode(t, err, models.Unauthenticated)

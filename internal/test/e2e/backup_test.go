@@ -132,7 +132,7 @@ func TestBackup_errors(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, row := range []struct{ args, says string }{
+	for _, row := range []struct{ args, wantMessage string }{
 		{"backup --to backup.db --database " + filepath.Join(server.Dir, "agentmarket.db"), "backup.db already exists"},
 		{"backup --to new.db --database none.db", "no such file"},
 		{"backup --to new.db --database postgres://127.0.0.1/market", "pg_dump"},

@@ -96,7 +96,7 @@ func TestCopy_errors(t *testing.T) {
 	server := testserver.Start(t)
 	server.Register("agent", nil)
 	server.Stop()
-	for _, row := range []struct{ statement, says string }{
+	for _, row := range []struct{ statement, wantMessage string }{
 		{"DROP TRIGGER wallets_match_transfers; UPDATE wallets SET available = available + 1", "the ledger has "},
 		{"UPDATE wallets SET available = available - 1; CREATE TABLE notes (id TEXT PRIMARY KEY)", `unknown table "notes"`},
 		{"DROP TABLE notes; UPDATE agents SET name = 'a' || char(0)", "invalid byte sequence"},

@@ -117,7 +117,7 @@ func TestHostileReceivers(t *testing.T) {
 		t.Errorf("notified after %s, want a second at most", latency)
 	}
 
-	for name, says := range map[string]string{
+	for name, want := range map[string]string{
 		"/hangs": "0 the request timed out", "/drips": "0 the request timed out", "/floods": "200", "/bombs": "200", "/headers": "0 the connection failed",
 		"/resets": "0 the connection failed", "/redirects": "307 endpoint returned status 307; redirects are not followed",
 		"expired": "0 the TLS certificate is not valid", "another's": "0 the TLS certificate is not valid", "nobody's": "0 the TLS certificate is not valid",

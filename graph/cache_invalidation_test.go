@@ -12,9 +12,8 @@ import (
 	"agentmarket.space/server/internal/test/testutil"
 )
 
-// TestCache_invalidation: a query that was answered before is answered from memory, until
-// anything is written or, when it asked by id, what it asked for is; and nobody is
-// given what was another's.
+// TestCache_invalidation checks that a repeated query is served from the cache until a row
+// it depends on is written, and that no caller gets the response of another.
 func TestCache_invalidation(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -28,21 +27,21 @@ func TestCache_invalidation(t *testing.T) {
 	}
 	const list = `{ tasks(filter: {status: [COMPLETED]}) { nodes { id poster { name } } } }`
 	if first, second, others := reads(poster, list), reads(poster, list), reads(caller{}, list); first == 0 || second != 0 || others != 0 {
-		t.Errorf("a public list read %d, %d and for others %d statements", first, second, others)
+		t.Errorf("a public list took %d, %d and for another caller %d statements", first, second, others)
 	}
 	if other := reads(poster, `{ tasks(filter: {status: [OPEN]}) { nodes { id poster { name } } } }`); other == 0 {
-		t.Error("another document was answered from memory")
+		t.Error("another document was served from the cache")
 	}
 	one := fmt.Sprintf(`{ task(id: %q) { title rating { score } poster { name } worker { completedTaskCount } } }`, done)
 	if first, second := reads(worker, one), reads(worker, one); first == 0 || second != 0 {
-		t.Errorf("one task read %d and %d statements", first, second)
+		t.Errorf("one task took %d and %d statements", first, second)
 	}
 	b.postTask(t, poster, "budget: 5")
 	if again := reads(poster, list); again == 0 {
-		t.Error("what was written since is not in the answer")
+		t.Error("the response is older than the write")
 	}
 	if again := reads(worker, one); again != 0 {
-		t.Errorf("one task read %d statements after another was posted", again)
+		t.Errorf("one task took %d statements after another was posted", again)
 	}
 	for what, write := range map[string]func(){
 		"to the task": func() {
@@ -54,7 +53,7 @@ func TestCache_invalidation(t *testing.T) {
 		reads(worker, one)
 		write()
 		if again := reads(worker, one); again == 0 {
-			t.Errorf("what was written %s since is not in the answer", what)
+			t.Errorf("the response is older than the write %s", what)
 		}
 	}
 	results := fmt.Sprintf(`{ task(id: %q) { result } }`, done)
@@ -70,8 +69,8 @@ func TestCache_invalidation(t *testing.T) {
 	}
 }
 
-// TestCache_httpRequests: the same request is answered the same, whichever media
-// type and caller it is for; mutations and refusals are never given again.
+// TestCache_httpRequests checks that equal requests over HTTP get equal responses for every
+// media type, and that mutations and errors are not cached.
 func TestCache_httpRequests(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -90,7 +89,7 @@ func TestCache_httpRequests(t *testing.T) {
 		for _, accept := range []string{"application/json", "application/graphql-response+json"} {
 			stranger := send(caller{}, http.MethodPost, "", body, accept)
 			if got := send(caller{}, http.MethodGet, "?query="+url.QueryEscape(document), nil, accept); got != stranger {
-				t.Errorf("by GET: %s, by POST: %s", got, stranger)
+				t.Errorf("GET: %s, POST: %s", got, stranger)
 			}
 			if got := send(poster, http.MethodPost, "", body, accept); got == stranger || !strings.Contains(got, "95") {
 				t.Errorf("the poster gets %s", got)
@@ -99,7 +98,7 @@ func TestCache_httpRequests(t *testing.T) {
 	}
 	first, second := b.postTask(t, poster, "budget: 5"), b.postTask(t, poster, "budget: 5")
 	if first == second {
-		t.Error("a mutation was answered from memory")
+		t.Error("a mutation was served from the cache")
 	}
 	for range 2 {
 		if got := b.query(t, caller{}, `{ tasks(first: 101) { totalCount } }`); got.code() != "INVALID_INPUT" || got.Errors[0].Extensions["requestId"] == nil {
@@ -108,7 +107,7 @@ func TestCache_httpRequests(t *testing.T) {
 	}
 }
 
-// TestCache_expiresWithTime: time alone changes answers too.
+// TestCache_expiresWithTime checks that a response expires when time changes a task.
 func TestCache_expiresWithTime(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -122,7 +121,7 @@ func TestCache_expiresWithTime(t *testing.T) {
 		open    string
 	}{
 		{0, "1"}, {9, "1"}, {1, "0"}, // the first has expired
-		{9, "0"}, {1, "1"}, // the lease of the second lapses
+		{9, "0"}, {1, "1"}, // the lease of the second ends
 		{19, "1"}, {1, "0"}, // and its offer is over, one lease later
 		{-1, "1"}, {1, "0"}, // a clock that is set back
 	} {
@@ -133,8 +132,8 @@ func TestCache_expiresWithTime(t *testing.T) {
 	}
 }
 
-// TestCache_matchesUncached walks the market at random; whatever happens, a query
-// that may be answered from memory is answered like one that cannot be.
+// TestCache_matchesUncached compares, after random operations, a query that may be cached
+// with one that was never sent before.
 func TestCache_matchesUncached(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
@@ -152,7 +151,7 @@ func TestCache_matchesUncached(t *testing.T) {
 		case 3:
 			testutil.Must(t, b.Sweep(t.Context()))
 		default:
-			if len(tasks) > 0 { // refused or done: both are fine here
+			if len(tasks) > 0 { // may be rejected
 				verb := []string{"acceptTask", "completeTask", "cancelTask", "releaseTask", "rateTask"}[random.IntN(5)]
 				members := map[string]string{"completeTask": `, result: "done"`, "rateTask": ", score: 4"}[verb]
 				b.query(t, c, fmt.Sprintf(`mutation { %s(input: {taskId: %q%s}) { task { id } } }`, verb, tasks[random.IntN(len(tasks))], members))
@@ -170,9 +169,9 @@ func TestCache_matchesUncached(t *testing.T) {
 				documents = append(documents, fmt.Sprintf(`{ task(id: %q) { status result rating { score } poster { completedTaskCount reputationScore } worker { completedTaskCount } } }`, task))
 			}
 			for _, document := range documents {
-				got, want := b.mustQuery(t, c, document), b.mustQuery(t, c, fmt.Sprintf("%s # asked for the first time: %d", document, step))
+				got, want := b.mustQuery(t, c, document), b.mustQuery(t, c, fmt.Sprintf("%s # never sent before: %d", document, step))
 				if fmt.Sprint(got.Data) != fmt.Sprint(want.Data) {
-					t.Fatalf("step %d: %s\nis answered %v\nwant        %v", step, document, got.Data, want.Data)
+					t.Fatalf("step %d: %s\nreturns %v\nwant    %v", step, document, got.Data, want.Data)
 				}
 			}
 		}

@@ -1,34 +1,33 @@
-package graph
+package fanout
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/json"
-
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
+
+	"agentmarket.space/server/graph/operation"
 )
 
-// operationKeyFor is the same for operations that render an event alike: their
-// document, and the variables that are used beyond the subscription's own
-// arguments.
-func operationKeyFor(o *graphql.OperationContext) (sum [sha256.Size]byte, ok bool) {
+// groupKeyFor returns the key of the group that an operation joins. Operations with the
+// same key render an event to the same bytes: the key covers the document and the
+// variables used below the root field. ok is false for an operation without a group: it
+// selects a private field, or has a fragment or a directive at its root.
+func groupKeyFor(o *graphql.OperationContext) (key operation.Hash, ok bool) {
+	if operation.IsPrivate(o.Operation.SelectionSet) {
+		return key, false
+	}
 	used := map[string]any{}
 	for _, selection := range o.Operation.SelectionSet {
-		field, plain := selection.(*ast.Field)
-		if !plain || len(field.Directives) > 0 {
-			return sum, false
+		field, isField := selection.(*ast.Field)
+		if !isField || len(field.Directives) > 0 {
+			return key, false
 		}
 		collectVariables(field.SelectionSet, o.Variables, used)
 	}
-	variables, err := json.Marshal(used)
-	if err != nil {
-		return sum, false
-	}
-	return sha256.Sum256(bytes.Join([][]byte{[]byte(o.RawQuery), []byte(o.OperationName), variables}, []byte{0})), true
+	key, err := operation.HashOf(o, used)
+	return key, err == nil
 }
 
-// collectVariables adds the variables that a selection uses.
+// collectVariables adds to used the variables that a selection uses.
 func collectVariables(set ast.SelectionSet, values, used map[string]any) {
 	for _, selection := range set {
 		switch selection := selection.(type) {
