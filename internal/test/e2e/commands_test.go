@@ -286,7 +286,7 @@ func TestListen_forwardTo(t *testing.T) {
 		if err != nil || hook.Verify(body, r.Header) != nil {
 			t.Errorf("the standard signature is invalid (%v)", err)
 		}
-		told <- r.Header.Get("X-AgentMarket-Event") + " " + string(body)
+		received <- r.Header.Get("X-AgentMarket-Event") + " " + string(body)
 		if strings.Contains(string(body), "Sample task") {
 			w.WriteHeader(http.StatusTeapot)
 		}
@@ -301,7 +301,7 @@ func TestListen_forwardTo(t *testing.T) {
 		t.Errorf("received %s", got)
 	}
 	text, code := testserver.Run(t, t.TempDir(), "trigger", "task.posted", receiver.URL, "--secret", secret)
-	if got := <-told; code != 1 || !strings.Contains(text, "418") || !strings.Contains(got, "Sample task") {
+	if got := testutil.Receive(t, "a webhook", received); code != 1 || !strings.Contains(text, "418") || !strings.Contains(got, "Sample task") {
 		t.Errorf("trigger ended with %d and printed %s", code, text)
 	}
 	for _, args := range [][]string{{"listen", "--forward-to", "here"}, {"trigger", "task.posted", "ftp://here"}} {

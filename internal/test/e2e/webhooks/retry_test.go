@@ -78,7 +78,7 @@ func TestRedirect(t *testing.T) {
 	})
 	server := testserver.Start(t, append(receiver.env, shortRetries)...)
 	agent := registerAgent(server, receiver.url, "x")
-	task := mustPostTask(t, server, registerAgent(server, "").Key, "x")
+	task := server.PostTask(registerAgent(server, "").Key, "x")
 	const want = "FAILED after 5; 1: 301 endpoint returned status 301; redirects are not followed; 2: 302 endpoint returned status 302; redirects are not followed; " +
 		"3: 303 endpoint returned status 303; redirects are not followed; 4: 307 endpoint returned status 307; redirects are not followed; 5: 308 endpoint returned status 308; redirects are not followed"
 	if done := waitForOutcome(t, server, agent.Key, task); done.summary() != want {
