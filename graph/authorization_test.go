@@ -142,7 +142,7 @@ func TestMutations_authorization(t *testing.T) {
 				} else if len(got.Errors) > 0 || got.Data[name] == nil {
 					t.Errorf("%s: answered %v", side.name, got.Errors)
 				}
-				if name == "rotateApiKey" { // the key is gone; another agent stands in for what follows
+				if name == "rotateApiKey" { // the key was revoked, so continue with other agents
 					c = b.registerParticipants(t)
 				}
 			}

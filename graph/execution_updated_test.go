@@ -92,7 +92,7 @@ func TestExecutionUpdated(t *testing.T) {
 			id, write := a.startExecution(t)
 			write("Packets ")
 			early := subscribe(a.bundle, t, a.poster, executionSubscription(id))
-			first := early.nextN(2) // started, and what was written before
+			first := early.nextN(2) // the start, and the text so far
 			write("flow ")
 			first = append(first, early.nextN(1)...)
 			late := subscribe(a.bundle, t, a.worker, executionSubscription(id))

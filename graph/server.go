@@ -182,7 +182,7 @@ func countMutations(operation *graphql.OperationContext) (n int) {
 	return n
 }
 
-// runQuery runs a query with a timeout and with loaders of its own. Mutations have other
+// runQuery runs a query with a timeout and its own loaders. Mutations have other
 // limits: a hire may take as long as the agent's deadline.
 func runQuery(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
 	ctx, cancel := context.WithTimeout(withLoaders(ctx), operationTimeout)

@@ -80,7 +80,7 @@ func TestTaskPosted_topics(t *testing.T) {
 }
 
 // TestSubscriptions_events checks that the poster and the worker of a task get its events
-// and those of their own wallet, and a stranger gets neither.
+// and those of their wallets, and a stranger gets neither.
 func TestSubscriptions_events(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)

@@ -10,7 +10,7 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// TestWebhookChanged checks that an owner gets the suspensions and resumptions of its own
+// TestWebhookChanged checks that an owner gets the suspensions and resumptions of its
 // webhook only, with the current webhook, and can resume from a cursor.
 func TestWebhookChanged(t *testing.T) {
 	t.Parallel()

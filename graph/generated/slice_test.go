@@ -10,8 +10,8 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 )
 
-// TestMarshalSlice: elements are rendered in order, each with its place in the
-// path, and one that panics is null beside the others.
+// TestMarshalSlice checks that elements are rendered in order, each with its index
+// in the path, and that an element that panics is null.
 func TestMarshalSlice(t *testing.T) {
 	t.Parallel()
 	ctx := graphql.WithResponseContext(t.Context(), graphql.DefaultErrorPresenter, func(context.Context, any) error { return errors.New("a fault") })

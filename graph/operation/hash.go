@@ -11,8 +11,8 @@ import (
 // Hash identifies a document, the operation selected in it, and variables.
 type Hash [sha256.Size]byte
 
-// HashOf returns the hash of an operation with variables: all of its own, or those that
-// matter to the caller. The error is that of variables without a JSON form.
+// HashOf returns the hash of an operation with the given variables. It returns an error
+// if the variables cannot be encoded as JSON.
 func HashOf(o *graphql.OperationContext, variables map[string]any) (Hash, error) {
 	encoded, err := json.Marshal(variables)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
 
-// prepareOperation parses and validates an operation. The errors are those of a request
-// that is not executed.
+// prepareOperation parses and validates an operation. If it returns errors, the operation
+// must not be executed.
 func prepareOperation(ctx context.Context, exec graphql.GraphExecutor, params *graphql.RawParams) (*graphql.OperationContext, gqlerror.List) {
 	now := graphql.Now()
 	params.ReadTime = graphql.TraceTiming{Start: now, End: now}
@@ -23,7 +23,7 @@ func prepareOperation(ctx context.Context, exec graphql.GraphExecutor, params *g
 
 // executeOperation executes a prepared operation and passes each response to next. If
 // the operation continues as a source, executeOperation opens the source with wake and
-// returns it. The errors are those of an operation that did not start or that failed.
+// returns it. It returns the errors of an operation that did not start or that failed.
 func executeOperation(ctx context.Context, exec graphql.GraphExecutor, opCtx *graphql.OperationContext, wake func(), next func(*graphql.Response)) (Source, gqlerror.List) {
 	responses, ctx := exec.DispatchOperation(ctx, opCtx)
 	for response := responses(ctx); response != nil; response = responses(ctx) {
@@ -38,8 +38,8 @@ func executeOperation(ctx context.Context, exec graphql.GraphExecutor, opCtx *gr
 	return nil, nil
 }
 
-// recoverPanic runs what leads to errors for a client, and makes a panic in it an
-// error as well: it is presented like any fault, with its stack.
+// recoverPanic calls run and converts a panic to an internal error. The stack is logged,
+// not sent to the client.
 func (t *Transports) recoverPanic(ctx context.Context, run func() gqlerror.List) (errs gqlerror.List) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -8,21 +8,21 @@ import (
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
 
-// Source is a subscription that has no goroutine: it is asked for its responses
-// when it has some.
+// Source is a subscription without a goroutine. The transport calls Next to pull its
+// responses.
 type Source interface {
-	// Next returns the next response, as MarshalResponse writes it, or nil when there is
-	// none yet: the source calls the wake that it was begun with once there is, or
-	// even before Next returns, to be asked again after all else has had its turn.
-	// So it need not keep who asks while it looks for something.
-	// When the subscription is over it says so, with the errors to tell. It is
-	// called by one goroutine at a time; ctx is that of the subscription's session.
-	Next(ctx context.Context) (payload []byte, over bool, errs gqlerror.List)
-	// Close ends the source. It is called once, at any time.
+	// Next returns the next response in the form of MarshalResponse, or nil if none is
+	// ready. The source calls wake when a response may be ready. It may call wake before
+	// Next returns: Next is then called again after the other sources of the connection,
+	// so a long search for events does not block them. done reports the end of the
+	// subscription, with errs as its reason. Next is called by one goroutine at a time.
+	// ctx is the context of the connection.
+	Next(ctx context.Context) (payload []byte, done bool, errs gqlerror.List)
+	// Close ends the source. It is called once, from any goroutine.
 	Close()
 }
 
-// MarshalResponse writes a response as a Source hands it out.
+// MarshalResponse encodes a response as the payload of a Source.
 func MarshalResponse(response *graphql.Response) []byte {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
@@ -51,11 +51,11 @@ func sourceOpenerOf(response *graphql.Response) sourceOpener {
 	return open
 }
 
-// pullSource asks a source, and makes a panic of it the end of its subscription.
-func (t *Transports) pullSource(ctx context.Context, source Source) (payload []byte, over bool, errs gqlerror.List) {
+// pullSource calls Next of a source. A panic ends the subscription with an error.
+func (t *Transports) pullSource(ctx context.Context, source Source) (payload []byte, done bool, errs gqlerror.List) {
 	defer func() {
 		if p := recover(); p != nil {
-			payload, over, errs = nil, true, t.presentPanic(ctx, p)
+			payload, done, errs = nil, true, t.presentPanic(ctx, p)
 		}
 	}()
 	return source.Next(ctx)

@@ -199,7 +199,7 @@ func (c *tableCopier) lockEmptyTarget(replica string) error {
 		return err
 	}
 	if used {
-		return errors.New("it is not empty: copy to a new database")
+		return errors.New("the database is not empty: copy to a new database")
 	}
 	return c.setTriggers("DISABLE")
 }

@@ -171,7 +171,7 @@ const sqlStateInvalidText = "22021"
 func NotFound(err error, noun, id string) error {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if errors.Is(err, gorm.ErrRecordNotFound) || ok && pgErr.Code == sqlStateInvalidText {
-		return models.Errorf(models.NotFound, "there is no %s %q", noun, id)
+		return models.Errorf(models.NotFound, "%s %q not found", noun, id)
 	}
 	return err
 }

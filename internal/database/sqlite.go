@@ -51,7 +51,7 @@ func rejectForeignFile(ctx context.Context, path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
-		return errors.New("it is a directory")
+		return errors.New("the path is a directory, want a file")
 	case err != nil || info.Size() == 0:
 		return nil //nolint:nilerr // connect creates the file or reports why it cannot
 	}
@@ -76,7 +76,7 @@ func rejectForeignFile(ctx context.Context, path string) error {
 }
 
 func foreignTableError(table string) error {
-	return fmt.Errorf("it is not an AgentMarket database: it has a table %q", table)
+	return fmt.Errorf("not an AgentMarket database: the table %q belongs to another program", table)
 }
 
 // prepare checks the write connection, applies migrations, registers this process,

@@ -120,7 +120,7 @@ func loadTask(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, er
 		return models.Task{}, database.NotFound(err, "task", taskID)
 	}
 	if task.Origin == models.Direct && !task.IsParty(actor.AgentID) {
-		return models.Task{}, models.Errorf(models.NotFound, "there is no task %q", taskID)
+		return models.Task{}, models.Errorf(models.NotFound, "task %q not found", taskID)
 	}
 	return *task, nil
 }

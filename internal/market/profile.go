@@ -137,7 +137,7 @@ func (m *Market) RevokeKeys(ctx context.Context, agentID string) error {
 		var id string
 		err := tx.QueryRowForUpdate("SELECT id FROM agents WHERE id = ?", []any{agentID}, &id)
 		if errors.Is(err, sql.ErrNoRows) {
-			return models.Errorf(models.NotFound, "there is no agent %q", agentID)
+			return models.Errorf(models.NotFound, "agent %q not found", agentID)
 		}
 		if err != nil {
 			return err

@@ -38,7 +38,7 @@ func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, e
 	}
 	task := tasks[0]
 	if task.Origin == models.Direct && !task.IsParty(viewerID) {
-		return nil, models.Errorf(models.NotFound, "there is no task %q", id)
+		return nil, models.Errorf(models.NotFound, "task %q not found", id)
 	}
 	task = m.currentTask(ctx, &task)
 	return &task, nil

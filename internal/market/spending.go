@@ -52,8 +52,8 @@ func (m *Market) reserveTokens(tx *database.Tx, posterID string, agent *models.A
 	return &tokens, limits.check(s, tokens, m.now())
 }
 
-// check refuses a hire that would be too much. What it would be alone is no
-// matter: a hire larger than the limit itself can run when nothing else has.
+// check rejects a hire that exceeds the limits together with the hires before it. A
+// single hire that is larger than the limit can run if no other hire counts.
 func (l SpendingLimits) check(s modelUsage, tokens int64, now models.Time) error {
 	exceeds := func(used, more, limit int64) bool { return limit > 0 && used > 0 && used+more > limit }
 	retryIn := func(since models.Time) time.Duration {
@@ -61,13 +61,13 @@ func (l SpendingLimits) check(s modelUsage, tokens int64, now models.Time) error
 	}
 	switch {
 	case exceeds(s.runningOfAgent, 1, l.MaxConcurrentPerAgent):
-		return models.RateLimitError(busyRetryAfter, "the agent has too many hires under way on the model")
+		return models.RateLimitError(busyRetryAfter, "the agent has too many running hires on the model")
 	case exceeds(s.tokensOfAgent, tokens, l.TokensPerHourPerAgent):
-		return models.RateLimitError(retryIn(s.oldestOfAgent), "the agent has used up what its hires may take of the model in an hour")
+		return models.RateLimitError(retryIn(s.oldestOfAgent), "the agent has used its hourly token budget for the model")
 	case exceeds(s.running, 1, l.MaxConcurrent):
-		return errUnavailable(busyRetryAfter, "too many hires are under way on the model")
+		return errUnavailable(busyRetryAfter, "too many hires are running on the model")
 	case exceeds(s.tokens, tokens, l.TokensPerHour):
-		return errUnavailable(retryIn(s.oldest), "all hires together have used up what they may take of the model in an hour")
+		return errUnavailable(retryIn(s.oldest), "all agents together have used the hourly token budget for the model")
 	default:
 		return nil
 	}

@@ -17,8 +17,8 @@ const (
 	// slowThreshold is less than the penalty of one attempt that takes the full
 	// 15 s, and more than that of a receiver that is occasionally late.
 	slowThreshold = 10 * time.Second
-	// penaltyDecay is the number of seconds after which one second of penalty is
-	// gone: in the long run, a hanging endpoint occupies at most 1/30 of a
+	// penaltyDecay is the number of seconds in which one second of penalty
+	// decays: in the long run, a hanging endpoint occupies at most 1/30 of a
 	// first-attempt worker.
 	penaltyDecay = 30
 	// maxPenalty is about the penalty of four hanging requests. After 25 minutes it

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
-	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestDiskFull: on a full disk writes fail with UNAVAILABLE and reads work. If the server

@@ -130,7 +130,7 @@ func runRekey(t *testing.T, dir string, pages int) (finished bool) {
 		if strings.HasPrefix(lines.Text(), "agentmarket:") {
 			t.Fatal(lines.Text())
 		}
-		if ended = strings.HasPrefix(lines.Text(), "Re-encryption complete."); ended {
+		if finished = strings.HasPrefix(lines.Text(), "Re-encryption complete."); finished {
 			break
 		}
 		if pages--; pages == 0 {

@@ -76,7 +76,7 @@ func (f *FakeWebhooks) Notify(_ *database.Tx, event *models.Event) error {
 
 // Redeliver returns NOT_FOUND.
 func (*FakeWebhooks) Redeliver(_ *database.Tx, _, deliveryID string) (models.Delivery, error) {
-	return models.Delivery{}, models.Errorf(models.NotFound, "there is no delivery %q", deliveryID)
+	return models.Delivery{}, models.Errorf(models.NotFound, "delivery %q not found", deliveryID)
 }
 
 // FailedDeliveries returns none.

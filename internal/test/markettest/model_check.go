@@ -284,7 +284,7 @@ func (w *modelCheck) executeHire(r *rapid.T) {
 	failure := rapid.SampledFrom([]models.Code{"", models.ExecutionFailed, models.ExecutionTimeout}).Draw(r, "failure")
 	w.FakeRunner.ResultFunc = func(context.Context, *models.Agent, *models.Task) (string, error) {
 		if failure != "" {
-			return "", models.Errorf(failure, "no")
+			return "", models.Errorf(failure, "the agent failed")
 		}
 		return "done", nil
 	}

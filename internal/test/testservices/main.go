@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	}
 	command := flags.Args()
 	if len(command) == 0 {
-		return 0, errors.New("give a command to run, such as go test ./...")
+		return 0, errors.New("give a command to run, for example go test")
 	}
 	servers, err := localserver.StartAll(ctx)
 	if err != nil {

@@ -67,7 +67,7 @@ func TestCopy(t *testing.T) {
 	if text, code := copyMarket(t, server, address); code != 0 {
 		t.Fatalf("copy: exit %d\n%s", code, text)
 	}
-	if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, "it is not empty") {
+	if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, "the database is not empty") {
 		t.Errorf("copy to a database that is not empty: exit %d, %s", code, text)
 	}
 	server.Restart("AGENTMARKET_DATABASE=" + address)

@@ -48,7 +48,7 @@ func TestStart_errors(t *testing.T) {
 		{at("guest:secret", "postgres"), "", "permission denied for schema public", 1},
 		{at("test:secret", "newer"), "", "schema version 999 is newer than version", 1},
 		{at("test:secret", "frozen"), "", "read only", 1},
-		{at("test:secret", "foreign_one"), "", `not an AgentMarket database: it has a table "tasks"`, 1},
+		{at("test:secret", "foreign_one"), "", `not an AgentMarket database: the table "tasks" belongs to another program`, 1},
 		{at("test:secret", "postgres"), "nats://test:secret@127.0.0.1:port", "nats-url: ", 2},
 		{at("test:secret", "postgres"), "https://test:secret@127.0.0.1:4222", "nats-url: ", 2},
 	} {

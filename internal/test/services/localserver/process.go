@@ -152,7 +152,7 @@ func unprivilegedUser() (*syscall.Credential, error) {
 		gid, _ := strconv.ParseUint(account.Gid, 10, 32)
 		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 	}
-	return nil, errors.New("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
+	return nil, errors.New("PostgreSQL does not run as root: create a user named postgres")
 }
 
 // freePort returns a free port.
