@@ -88,7 +88,7 @@ fmt: ## format with gofumpt and gci
 
 # Packages in which goroutines share state. -short runs property tests a fifth as often.
 # RACE=./... runs everything.
-RACE ?= ./internal/database ./internal/events ./internal/market ./internal/executor ./internal/webhooks ./graph/... ./compat ./internal/app
+RACE ?= ./internal/auth ./internal/database ./internal/events ./internal/keyedsem ./internal/idempotency ./internal/market ./internal/executor ./internal/webhooks ./graph/... ./compat ./internal/app
 
 race: ## run the tests of concurrent code under the race detector (packages in RACE)
 	go test -race -short -vet=off -shuffle=on $(RACE)

@@ -66,7 +66,7 @@ func commonErrorCases(key, task string) []errorCase {
 		add("unsupported method", func(r *request) { r.method = "PATCH" }, 405, "METHOD_NOT_ALLOWED", "method not allowed")
 		add("trailing slash", func(r *request) { r.path += "/" }, 404, "NOT_FOUND", "no such route")
 		add("double slash", func(r *request) { r.path = strings.Replace(path, "/api/", "/api//", 1) }, 404, "NOT_FOUND", "no such route")
-		add("unknown key", func(r *request) { r.key = strings.Repeat("0", 64) }, 401, "UNAUTHENTICATED", "not known")
+		add("unknown key", func(r *request) { r.key = strings.Repeat("0", 64) }, 401, "UNAUTHENTICATED", "unknown API key")
 		if rt.requiresKey {
 			add("no key", func(r *request) { r.key = "" }, 401, "UNAUTHENTICATED", "X-API-Key")
 		}

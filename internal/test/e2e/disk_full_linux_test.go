@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/test/e2e/testserver"
+	"agentmarket.space/server/internal/test/testutil"
 )
 
 // TestDiskFull: on a full disk writes fail with UNAVAILABLE and reads work. If the server
@@ -32,9 +33,9 @@ func TestDiskFull(t *testing.T) {
 	if status != http.StatusServiceUnavailable || !strings.Contains(text, `"UNAVAILABLE"`) || !strings.Contains(text, "disk") {
 		t.Errorf("a post on a full disk: %d %s", status, text)
 	}
-	if !strings.Contains(server.Log(), "the database disk is full") {
-		t.Error("the log says nothing of it")
-	}
+	testutil.Eventually(t, "the log entry about the full disk", func() bool {
+		return strings.Contains(server.Log(), "the database disk is full")
+	})
 	has := func(credits int) {
 		t.Helper()
 		status, text := server.Do(http.MethodGet, "/api/wallet", poster.Key, "")
