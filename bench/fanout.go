@@ -117,7 +117,7 @@ func (b *bench) broadcast(ctx context.Context, m *market, a audience) ([]sample,
 		time.Sleep(6 * time.Second) // the product disconnects a stalled subscriber after five
 	}
 	if ended := listening.DrainStalled(); ended < a.stalled {
-		return nil, fmt.Errorf("%d of %d stalled readers were sent everything: nothing is known of those who stall", a.stalled-ended, a.stalled)
+		return nil, fmt.Errorf("%d of %d stalled readers received everything, so they did not stall", a.stalled-ended, a.stalled)
 	}
 	paced.figure = float64(paced.p99) / float64(time.Millisecond)
 	memory := sample{figure: float64(idle.rss-empty.rss) / float64(a.subscribers)}

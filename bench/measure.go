@@ -23,7 +23,7 @@ func (b *bench) measure(ctx context.Context) ([]row, error) {
 		rows = append(rows, done...)
 	}
 	if len(rows) == 0 {
-		return nil, fmt.Errorf("no work is called %q", b.only)
+		return nil, fmt.Errorf("unknown work %q", b.only)
 	}
 	return rows, nil
 }

@@ -16,13 +16,13 @@ import (
 // buildPeers builds the peers and reports those that are not available.
 func (b *bench) buildPeers(ctx context.Context, dir string) {
 	if err := installMercurius(ctx); err != nil {
-		slog.Warn("LEFT OUT: MERCURIUS, for want of npm, its packages, or a C++ compiler and Node's headers", slog.Any("error", err))
+		slog.Warn("SKIPPED: MERCURIUS needs npm, its packages, a C++ compiler and Node's headers", slog.Any("error", err))
 	} else {
 		b.mercurius = mercurius
 	}
 	program, err := compile(ctx, "peers/pocketbase", dir, "pocketbase", ".")
 	if err != nil {
-		slog.Warn("LEFT OUT: POCKETBASE, for want of its modules", slog.Any("error", err))
+		slog.Warn("SKIPPED: POCKETBASE needs its modules", slog.Any("error", err))
 		return
 	}
 	b.pocketbase = func(ctx context.Context, addr, dir string) *exec.Cmd {

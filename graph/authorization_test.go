@@ -150,7 +150,7 @@ func TestMutations_authorization(t *testing.T) {
 	}
 }
 
-// selectPayload asks for every field of what a mutation gives, of an object for its type.
+// selectPayload selects every field of the payload of a mutation, and the type of its objects.
 func selectPayload(mutation string) string {
 	schema := executableSchema().Schema()
 	var asked []string

@@ -17,7 +17,7 @@ type Meter interface {
 	// ObserveOperation gets the time that an operation took to its first response. The
 	// first response of a subscription is its start.
 	cache.Meter
-	// CountError gets the code of every error, also of documents that were rejected.
+	// CountError gets the code of every error, including that of rejected documents.
 	CountError(code models.Code)
 }
 

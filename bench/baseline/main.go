@@ -32,8 +32,8 @@ func main() {
 	var o options
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:9101", "address to listen on")
 	flag.StringVar(&o.database, "database", "", "SQLite file that posted tasks are kept in; without one they are only announced")
-	flag.StringVar(&o.books, "books", "", "the same, with all that the product keeps of a post")
-	flag.BoolVar(&o.raw, "raw", false, "answer with finished bytes: the limit of what the libraries below GraphQL can do")
+	flag.StringVar(&o.books, "books", "", "the same, with everything that the product stores for a post")
+	flag.BoolVar(&o.raw, "raw", false, "answer with finished bytes: the upper limit of the libraries below GraphQL")
 	flag.Parse()
 	if err := serve(o); err != nil {
 		slog.Error("baseline stopped", slog.Any("error", err))

@@ -32,7 +32,7 @@ func (a *Audience) Broadcast(ctx context.Context, addr string, post Request, eve
 	defer cancel()
 	first := a.lastNumber + 1
 	if first+events > len(a.events) {
-		return nil, fmt.Errorf("%d more events are more than the %d awaited", events, len(a.events)-1)
+		return nil, fmt.Errorf("cannot send %d more events: want at most %d in all", events, len(a.events)-1)
 	}
 	a.lastNumber += events
 

@@ -42,7 +42,7 @@ func dial(ctx context.Context, addr string, dialer net.Dialer) (*Connection, err
 // dialLoopback connects to a server on this machine only.
 func dialLoopback(ctx context.Context, addr string, dialer net.Dialer) (net.Conn, error) {
 	if host, _, err := net.SplitHostPort(addr); err != nil || !net.ParseIP(host).IsLoopback() {
-		return nil, fmt.Errorf("%q is no address of this machine", addr)
+		return nil, fmt.Errorf("%q is not an address of this machine", addr)
 	}
 	dialer.Timeout, dialer.KeepAlive = responseTimeout, -1
 	return dialer.DialContext(ctx, "tcp", addr)

@@ -181,7 +181,7 @@ func (s *webSocketStream) readFrameHeader() (last bool, opcode byte, size int, e
 		return false, 0, 0, err
 	}
 	if b[0]&0x70 != 0 || b[1]&0x80 != 0 {
-		return false, 0, 0, fmt.Errorf("frame % x is masked or of an extension nobody asked for", b[:2])
+		return false, 0, 0, fmt.Errorf("frame % x is masked or uses an extension that was not negotiated", b[:2])
 	}
 	last, opcode, size = b[0]&0x80 != 0, b[0]&0x0f, int(b[1])
 	switch size {

@@ -2093,11 +2093,11 @@ type Query {
     "How to order them."
     orderBy: TaskOrder
   ): TaskConnection
-  "The terms this server trades on."
+  "The URL, fee, starting credits and version of this marketplace."
   marketplace: Marketplace
 }
 
-"The terms this server trades on."
+"The URL, fee, starting credits and version of this marketplace."
 type Marketplace {
   "The public address of the server."
   url: URL!
@@ -2143,7 +2143,7 @@ type Viewer {
   ): TaskConnection!
 }
 
-"A program that posts tasks and works on tasks of others."
+"A program that posts tasks and works on other agents' tasks."
 type Agent implements Node {
   "The agent's id."
   id: ID!
@@ -2197,7 +2197,7 @@ type Task implements Node {
   poster: Agent!
   "The agent that does the work, null while the task is open."
   worker: Agent
-  "How many times the task was accepted. It expires after three leases ran out."
+  "How many times the task was accepted. It expires when the third lease lapses."
   attempt: Int!
   "When the task expires if no worker has it."
   openUntil: DateTime!
@@ -2267,7 +2267,7 @@ type Wallet {
   balance: Credits!
   "Credits held for the agent's open tasks. Credits for assigned tasks are in escrow and not included."
   heldBalance: Credits!
-  "Every change of the balance, newest first."
+  "Every change to the balance, newest first."
   entries(
     "How many to return, 1 to 100."
     first: Int = 20
@@ -2278,13 +2278,13 @@ type Wallet {
   ): LedgerEntryConnection!
 }
 
-"One change of a wallet. Entries are never changed or deleted."
+"One change to a wallet. Entries are never changed or deleted."
 type LedgerEntry implements Node {
   "The entry's id."
   id: ID!
   "Why the balance changed."
   kind: LedgerEntryKind!
-  "The change of the balance; negative for a debit."
+  "The amount of the change; negative for a debit."
   amount: Credits!
   "The balance after the change."
   balanceAfter: Credits!
@@ -2591,7 +2591,7 @@ top-level error with ` + "`" + `extensions.code` + "`" + `, and then nothing was
 Send an ` + "`" + `Idempotency-Key` + "`" + ` header to make a retry safe.
 """
 type Mutation {
-  "Register an agent. The API key and webhook secret are shown this once."
+  "Register an agent. The API key and webhook secret are shown only once."
   registerAgent("The agent to register." input: RegisterAgentInput!): RegisterAgentPayload
   "Change the calling agent's profile."
   updateAgent("What to change." input: UpdateAgentInput!): UpdateAgentPayload @authenticated
@@ -2612,8 +2612,8 @@ type Mutation {
   "Rate a completed task that you posted. A task can be rated once."
   rateTask("The task and its score." input: RateTaskInput!): RateTaskPayload @authenticated
   """
-  Hire an agent and wait for its result. If the agent promised its result for later, the
-  response has the task, still assigned, when the time to wait is over.
+  Hire an agent and wait for its result. If the agent promised its result for later and
+  does not submit it within the timeout, the task in the response is still assigned.
   """
   execute("The agent and the work." input: ExecuteInput!): ExecutePayload @authenticated
   "Hire an agent and return at once. The agent runs in the background; follow it with ` + "`" + `executionUpdated` + "`" + `."
@@ -2658,7 +2658,7 @@ input RegisterAgentInput {
 type RegisterAgentPayload {
   "The new agent."
   agent: Agent!
-  "The API key, shown this once."
+  "The API key, shown only once."
   apiKey: String!
   "The secret that signs requests to the agent, null without a webhook or an endpoint."
   webhookSecret: String
@@ -2666,7 +2666,7 @@ type RegisterAgentPayload {
   wallet: Wallet!
 }
 
-"Changes of a profile. A field that is left out does not change; null clears a nullable one."
+"Changes to a profile. A field that is left out does not change; null clears a nullable one."
 input UpdateAgentInput {
   "1 to 100 characters."
   name: String
@@ -2690,7 +2690,7 @@ type UpdateAgentPayload {
 
 "The result of ` + "`" + `rotateApiKey` + "`" + `."
 type RotateApiKeyPayload {
-  "The new key, shown this once."
+  "The new key, shown only once."
   apiKey: String!
 }
 
@@ -2884,7 +2884,7 @@ input RotateWebhookSecretInput {
 type RotateWebhookSecretPayload {
   "The webhook."
   webhook: Webhook!
-  "The new secret, shown this once."
+  "The new secret, shown only once."
   secret: String
 }
 
@@ -2951,7 +2951,7 @@ type Subscription {
     "Start after the event with this cursor."
     after: String
   ): TaskPostedEvent!
-  "Changes of tasks that the caller posted or works on."
+  "Changes to tasks that the caller posted or works on."
   taskUpdated(
     "Only this task."
     taskId: ID
@@ -2959,11 +2959,11 @@ type Subscription {
     after: String
   ): TaskUpdatedEvent! @authenticated
   """
-  The progress of a hire of the caller, from its current state to its end. Then the stream
-  completes. There is no cursor: subscribe again to get the current state.
+  The progress of one of the caller's hires, from its current state to its end. Then the
+  stream completes. There is no cursor: subscribe again to get the current state.
   """
   executionUpdated("The task that ` + "`" + `startExecution` + "`" + ` returned." taskId: ID!): ExecutionUpdatedEvent! @authenticated
-  "Changes of the caller's wallet."
+  "Changes to the caller's wallet."
   walletChanged("Start after the event with this cursor." after: String): WalletChangedEvent! @authenticated
   "Suspensions and resumptions of the caller's webhook."
   webhookChanged("Start after the event with this cursor." after: String): WebhookChangedEvent! @authenticated

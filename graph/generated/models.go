@@ -141,13 +141,13 @@ type ExtendTaskPayload struct {
 	Task *models.Task `json:"task"`
 }
 
-// One change of a wallet. Entries are never changed or deleted.
+// One change to a wallet. Entries are never changed or deleted.
 type LedgerEntry struct {
 	// The entry's id.
 	ID string `json:"id"`
 	// Why the balance changed.
 	Kind LedgerEntryKind `json:"kind"`
-	// The change of the balance; negative for a debit.
+	// The amount of the change; negative for a debit.
 	Amount models.Credits `json:"amount"`
 	// The balance after the change.
 	BalanceAfter models.Credits `json:"balanceAfter"`
@@ -187,7 +187,7 @@ type LedgerEntryFilter struct {
 	TaskID graphql.Omittable[*string] `json:"taskId,omitempty"`
 }
 
-// The terms this server trades on.
+// The URL, fee, starting credits and version of this marketplace.
 type Marketplace struct {
 	// The public address of the server.
 	URL string `json:"url"`
@@ -273,7 +273,7 @@ type RedeliverWebhooksPayload struct {
 type RegisterAgentPayload struct {
 	// The new agent.
 	Agent *models.Agent `json:"agent"`
-	// The API key, shown this once.
+	// The API key, shown only once.
 	APIKey string `json:"apiKey"`
 	// The secret that signs requests to the agent, null without a webhook or an endpoint.
 	WebhookSecret *string `json:"webhookSecret,omitempty"`
@@ -309,7 +309,7 @@ type ResumeWebhookPayload struct {
 
 // The result of `rotateApiKey`.
 type RotateAPIKeyPayload struct {
-	// The new key, shown this once.
+	// The new key, shown only once.
 	APIKey string `json:"apiKey"`
 }
 
@@ -323,7 +323,7 @@ type RotateWebhookSecretInput struct {
 type RotateWebhookSecretPayload struct {
 	// The webhook.
 	Webhook *models.Webhook `json:"webhook"`
-	// The new secret, shown this once.
+	// The new secret, shown only once.
 	Secret *string `json:"secret,omitempty"`
 }
 
@@ -415,7 +415,7 @@ type TaskUpdatedEvent struct {
 	Task *models.Task `json:"task"`
 }
 
-// Changes of a profile. A field that is left out does not change; null clears a nullable one.
+// Changes to a profile. A field that is left out does not change; null clears a nullable one.
 type UpdateAgentInput struct {
 	// 1 to 100 characters.
 	Name graphql.Omittable[*string] `json:"name,omitempty"`

@@ -105,7 +105,7 @@ func TestMetrics_boundedCardinality(t *testing.T) {
 }
 
 // TestMetrics_operationField checks that an operation is counted under its root field,
-// also in a fragment, and an operation with several root fields under no field.
+// including in a fragment, and an operation with several root fields under no field.
 func TestMetrics_operationField(t *testing.T) {
 	t.Parallel()
 	b := newTestServer(t, nil)

@@ -5,7 +5,7 @@
 // On SQLite one goroutine owns the only write connection and commits in batches
 // (group commit). While a commit syncs to disk, callers wait in a queue. The next
 // transaction takes up to 128 of them, each behind its own savepoint, so a call
-// that fails does not affect the others. Write returns after the commit, also with
+// that fails does not affect the others. Write returns after the commit, even with
 // an error: a call can fail because of another call in the same batch, which is
 // committed at that time. Commits use synchronous=FULL, so acknowledged writes
 // survive a power failure.

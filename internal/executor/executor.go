@@ -62,7 +62,7 @@ type RunResult struct {
 	// Promised is true when the endpoint returned 202, or timed out for a background
 	// job. The agent submits its result itself before the deadline.
 	Promised bool
-	// Tokens is the number of model tokens that a prompt used, also when the run
+	// Tokens is the number of model tokens that a prompt used, even if the run
 	// failed; nil when unknown.
 	Tokens *int64
 }

@@ -51,7 +51,7 @@ func formatDurations(all []time.Duration) string {
 	return strings.Join(texts, ", ")
 }
 
-// formatDuration writes a time as people say it, in its largest whole unit: 7 days, 90 s.
+// formatDuration formats a duration in its largest whole unit, such as "7 days" or "90 s".
 func formatDuration(d time.Duration) string {
 	for _, unit := range []struct {
 		size      time.Duration

@@ -102,8 +102,8 @@ func TestExecute(t *testing.T) {
 	})
 }
 
-// TestExecute_agentPanics: a panic during the call of an agent fails that hire, also in the
-// background.
+// TestExecute_agentPanics: a panic during the call to an agent fails that hire, including
+// in the background.
 func TestExecute_agentPanics(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)

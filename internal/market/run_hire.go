@@ -113,11 +113,11 @@ func (m *Market) retrySettle(ctx context.Context, taskID string, settle func() e
 }
 
 func errDeadlineExceeded() *models.Error {
-	return models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was given back")
+	return models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was refunded")
 }
 
 func errNoResult() *models.Error {
-	return models.Errorf(models.ExecutionFailed, "the agent gave no result; the budget was given back")
+	return models.Errorf(models.ExecutionFailed, "the agent returned no result; the budget was refunded")
 }
 
 // finalError returns the error of an ended hire, nil if it was completed.
@@ -126,7 +126,7 @@ func finalError(task *models.Task) error {
 	case task.Status == models.Completed:
 		return nil
 	case task.Status == models.Cancelled:
-		return models.Errorf(models.Conflict, "task %s is cancelled; the budget was given back", task.ID)
+		return models.Errorf(models.Conflict, "task %s is cancelled; the budget was refunded", task.ID)
 	case task.ClosedAt != nil && *task.ClosedAt < *task.LeaseUntil:
 		return errNoResult()
 	default:

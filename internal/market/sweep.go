@@ -162,7 +162,7 @@ func (m *Market) runEvery(ctx context.Context, interval, timeout time.Duration, 
 func (m *Market) endTask(tx *database.Tx, due dueTask) (ended bool, err error) {
 	switch {
 	case due.orphaned:
-		stopped := models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was given back")
+		stopped := models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was refunded")
 		return m.failHire(tx, due.ID, stopped, func(task *models.Task) bool { return task.Replica != nil })
 	case due.Origin == models.Direct:
 		return m.failHire(tx, due.ID, errDeadlineExceeded(), func(task *models.Task) bool { return task.Lapsed(m.now()) })

@@ -358,7 +358,7 @@ func (v *RateTaskResponse) GetRateTask() *RateTaskRateTaskRateTaskPayload { retu
 type RegisterRegisterAgentRegisterAgentPayload struct {
 	// The new agent.
 	Agent RegisterRegisterAgentRegisterAgentPayloadAgent `json:"agent"`
-	// The API key, shown this once.
+	// The API key, shown only once.
 	ApiKey string `json:"apiKey"`
 	// The secret that signs what is sent to the agent; null without a webhook or endpoint address.
 	WebhookSecret *string `json:"webhookSecret"`
@@ -415,7 +415,7 @@ func (v *RegisterRegisterAgentRegisterAgentPayloadWallet) GetBalance() int64 { r
 
 // RegisterResponse is returned by Register on success.
 type RegisterResponse struct {
-	// Register an agent. The API key and webhook secret are shown this once.
+	// Register an agent. The API key and webhook secret are shown only once.
 	RegisterAgent *RegisterRegisterAgentRegisterAgentPayload `json:"registerAgent"`
 }
 
@@ -738,7 +738,7 @@ type WalletViewerWallet struct {
 	Balance int64 `json:"balance"`
 	// Credits set aside for the agent's open tasks. What a worker is at work for is in escrow and no longer counted here.
 	HeldBalance int64 `json:"heldBalance"`
-	// Every change of the balance, newest first.
+	// Every change to the balance, newest first.
 	Entries WalletViewerWalletEntriesLedgerEntryConnection `json:"entries"`
 }
 
@@ -770,7 +770,7 @@ func (v *WalletViewerWalletEntriesLedgerEntryConnection) GetNodes() []WalletView
 // WalletViewerWalletEntriesLedgerEntryConnectionNodesLedgerEntry includes the requested fields of the GraphQL type LedgerEntry.
 // The GraphQL type's documentation follows.
 //
-// One change of a wallet. Entries are never altered or removed.
+// One change to a wallet. Entries are never altered or removed.
 type WalletViewerWalletEntriesLedgerEntryConnectionNodesLedgerEntry struct {
 	// The entry's id.
 	Id string `json:"id"`

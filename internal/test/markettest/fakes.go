@@ -20,7 +20,7 @@ type FakeRunner struct {
 // CheckRunnable returns CONFLICT for an agent without an endpoint and a system prompt.
 func (*FakeRunner) CheckRunnable(agent *models.Agent) error {
 	if agent.ExecutionMode() == models.ModeNone {
-		return models.Errorf(models.Conflict, "agent %s takes no direct hires", agent.ID)
+		return models.Errorf(models.Conflict, "agent %s does not accept direct hires", agent.ID)
 	}
 	return nil
 }

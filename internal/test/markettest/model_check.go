@@ -200,7 +200,7 @@ func (t *taskModel) extendOpenUntil() {
 	}
 }
 
-// runAsWorker runs an operation that only the worker can run, also after its lease. After
+// runAsWorker runs an operation that only the worker can run, even after its lease. After
 // a success it calls update.
 func (w *modelCheck) runAsWorker(r *rapid.T, operation func(*agentModel, *taskModel) error, update func(*taskModel)) {
 	agent, task := w.drawTask(r)

@@ -44,8 +44,8 @@ func testRuns() []testRun {
 			claims: []claim{
 				{"model", "Random sequences of operations through GraphQL and REST match a model.", "TestModel", bothEngines, noEngine},
 				{"strangers", "Malformed requests never cause a panic or a 5xx response.", "TestMalformedRequests", bothEngines, sqlite},
-				{"bodies", "Neither does any REST request body.", "FuzzBody", sqlite, sqlite},
-				{"documents", "Neither does any GraphQL document.", "FuzzDocument", sqlite, sqlite},
+				{"bodies", "No REST request body causes a panic or a 5xx response.", "FuzzBody", sqlite, sqlite},
+				{"documents", "No GraphQL document causes a panic or a 5xx response.", "FuzzDocument", sqlite, sqlite},
 				{"filters", "A filter returns the same tasks through GraphQL and REST.", "FuzzFilter", sqlite, sqlite},
 				{"doors", "The same operations through GraphQL and REST lead to the same state.", "FuzzParity", sqlite, sqlite},
 			},
@@ -63,7 +63,7 @@ func testRuns() []testRun {
 		}},
 		{pkg: "./internal/outbound", claims: []claim{
 			{"addresses", "Private addresses are never called.", "TestGuard", sqlite, sqlite},
-			{"spellings", "Neither are they in any other notation.", "TestSpellings", sqlite, sqlite},
+			{"spellings", "Private addresses in other notations are never called.", "TestSpellings", sqlite, sqlite},
 			{"urls", "Every accepted URL is callable, over TLS and with a host.", "FuzzCheckURL", sqlite, sqlite},
 			{"signatures", "A signature depends only on the body and the secret.", "FuzzSign", sqlite, sqlite},
 		}},
