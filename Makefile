@@ -33,13 +33,13 @@ POSTGRES ?= ./internal/test/e2e/replicas ./internal/market ./internal/webhooks .
 postgres: server-binary ## run the tests of the store and of replicas on PostgreSQL (packages in POSTGRES)
 	$(WITH_SERVER) go run ./internal/test/testservices go test -vet=off -shuffle=on $(POSTGRES)
 
-# Without cgo the SQLite driver is modernc.org/sqlite. CI runs the tests of the store,
-# the quick start and the kill test on it. NOCGO=./... runs everything.
+# Without cgo the SQLite driver is modernc.org/sqlite. CI runs the tests of packages with
+# SQL, the quick start and the kill test on it. NOCGO=./... runs everything.
 nocgo: ## run the tests of the store, the quick start and the kill test without cgo (packages in NOCGO)
 ifdef NOCGO
 	CGO_ENABLED=0 go test -vet=off -shuffle=on $(NOCGO)
 else
-	CGO_ENABLED=0 go test -vet=off -shuffle=on ./internal/database
+	CGO_ENABLED=0 go test -vet=off -shuffle=on ./internal/database ./internal/ledger ./internal/market ./internal/webhooks
 	CGO_ENABLED=0 go test -vet=off -shuffle=on -run '^(TestQuickStart|TestKill)$$' ./internal/test/e2e
 endif
 
@@ -88,7 +88,7 @@ fmt: ## format with gofumpt and gci
 
 # Packages in which goroutines share state. -short runs property tests a fifth as often.
 # RACE=./... runs everything.
-RACE ?= ./internal/auth ./internal/database ./internal/events ./internal/keyedsem ./internal/idempotency ./internal/market ./internal/executor ./internal/webhooks ./graph/... ./compat ./internal/app
+RACE ?= ./internal/auth ./internal/database/... ./internal/ledger ./internal/events ./internal/keyedsem ./internal/idempotency ./internal/audit ./internal/outbound ./internal/market ./internal/executor ./internal/webhooks ./graph/... ./compat ./internal/app
 
 race: ## run the tests of concurrent code under the race detector (packages in RACE)
 	go test -race -short -vet=off -shuffle=on $(RACE)

@@ -29,18 +29,26 @@ const (
 // stopped. No operation relies on it, because all of them go by the clock. Several
 // processes may sweep at the same time.
 //
-// A task that cannot be ended does not delay any other. The error names it, and it is
-// tried again after a minute.
+// A task that cannot be ended does not delay any other. The error names it, and a sweep
+// tries it again after a minute, after all other tasks.
 func (m *Market) Sweep(ctx context.Context) error {
-	m.sweepRetries.expire(m.now())
-	s := &sweep{market: m}
-	return errors.Join(s.endOverdue(ctx), s.failOrphaned(ctx), s.errs.err())
+	s := &sweep{market: m, found: map[string]bool{}}
+	err := errors.Join(s.endOverdue(ctx), s.failOrphaned(ctx))
+	for _, task := range s.retries {
+		s.tryEnd(ctx, task)
+	}
+	if err == nil && ctx.Err() == nil {
+		m.sweepRetries.retain(s.found)
+	}
+	return errors.Join(err, s.errs.err())
 }
 
 // sweep is one run of [Market.Sweep].
 type sweep struct {
-	market *Market
-	errs   sweepErrors
+	market  *Market
+	retries []dueTask       // tasks of earlier failures, tried last
+	found   map[string]bool // ids of all tasks of earlier failures
+	errs    sweepErrors
 }
 
 // dueTask is a task to end.
@@ -96,10 +104,20 @@ func (s *sweep) failOrphaned(ctx context.Context) error {
 	return nil
 }
 
-// end ends a task, unless it is postponed.
+// end ends a task. A task of an earlier failure waits until all others have been tried.
 func (s *sweep) end(ctx context.Context, task dueTask) {
+	if s.market.sweepRetries.has(task.ID) {
+		s.found[task.ID] = true
+		s.retries = append(s.retries, task)
+		return
+	}
+	s.tryEnd(ctx, task)
+}
+
+// tryEnd ends a task, unless it is postponed.
+func (s *sweep) tryEnd(ctx context.Context, task dueTask) {
 	m := s.market
-	if ctx.Err() != nil || m.sweepRetries.postponed(task.ID) {
+	if ctx.Err() != nil || m.sweepRetries.isPostponed(task.ID, m.now()) {
 		return
 	}
 	ended := false
@@ -112,6 +130,7 @@ func (s *sweep) end(ctx context.Context, task dueTask) {
 		m.deps.Logger.WarnContext(ctx, "refunded an orphaned hire", slog.String("task_id", task.ID))
 	case err != nil && ctx.Err() == nil:
 		m.sweepRetries.postpone(task.ID, m.now())
+		s.found[task.ID] = true
 		s.errs.add(task.ID, err)
 	}
 }

@@ -22,38 +22,45 @@ const (
 )
 
 // sweepRetries remembers the tasks that could not be ended, for example because a trigger
-// rejects the change, and when to try each of them again.
+// rejects the change, and when each of them was tried last.
 type sweepRetries struct {
-	mu  sync.Mutex
-	due map[string]models.Time
+	mu        sync.Mutex
+	lastTried map[string]models.Time
 }
 
-// expire forgets the tasks that are due, and those postponed before the clock was set
-// back.
-func (r *sweepRetries) expire(now models.Time) {
+// has reports whether a task could not be ended.
+func (r *sweepRetries) has(taskID string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	maps.DeleteFunc(r.due, func(_ string, due models.Time) bool { return due <= now || due > now.Add(sweepRetryDelay) })
-}
-
-// postponed reports whether a task is to be skipped.
-func (r *sweepRetries) postponed(taskID string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.due[taskID]
+	_, ok := r.lastTried[taskID]
 	return ok
 }
 
-// postpone skips a task for sweepRetryDelay.
+// isPostponed reports whether a task was tried less than sweepRetryDelay ago.
+func (r *sweepRetries) isPostponed(taskID string, now models.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	tried, ok := r.lastTried[taskID]
+	return ok && tried <= now && now < tried.Add(sweepRetryDelay) // not if the clock was set back
+}
+
+// postpone delays the next try of a task by sweepRetryDelay.
 func (r *sweepRetries) postpone(taskID string, now models.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.due == nil {
-		r.due = map[string]models.Time{}
+	if r.lastTried == nil {
+		r.lastTried = map[string]models.Time{}
 	}
-	if len(r.due) < maxSweepRetries {
-		r.due[taskID] = now.Add(sweepRetryDelay)
+	if _, known := r.lastTried[taskID]; known || len(r.lastTried) < maxSweepRetries {
+		r.lastTried[taskID] = now
 	}
+}
+
+// retain forgets all tasks except those in found.
+func (r *sweepRetries) retain(found map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.lastTried, func(id string, _ models.Time) bool { return !found[id] })
 }
 
 // sweepErrors collects the errors of one sweep.

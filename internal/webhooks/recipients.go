@@ -27,7 +27,7 @@ func (w *Webhooks) notifyParties(tx *database.Tx, event *models.Event) error {
 	if subscribed { // event.ID is set by now: the query above has flushed the statement that inserts the event
 		tx.Enqueue(MatchArgs{
 			EventID: event.ID, TaskID: *event.TaskID, Event: name, PosterID: *event.PosterID, WorkerID: event.WorkerID, At: event.CreatedAt,
-			Trace: tx.TraceParent(),
+			NoMerge: true, Trace: tx.TraceParent(), // each job commits deliveries: separate jobs share group commits
 		}, nil)
 	}
 	return nil
