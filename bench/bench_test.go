@@ -38,7 +38,7 @@ func TestRatios(t *testing.T) {
 	if got := (row{samples: theirs, reference: ours}).ratios(); got != (spread{4, 3, 4}) {
 		t.Errorf("more is better: %v", got)
 	}
-	if got := (row{work: workload{lowerIsBetter: true}, samples: ours, reference: theirs}).ratios(); got != (spread{4, 3, 4}) {
+	if got := (row{workload: workload{lowerIsBetter: true}, samples: ours, reference: theirs}).ratios(); got != (spread{4, 3, 4}) {
 		t.Errorf("fewer is better: %v", got)
 	}
 }
@@ -46,7 +46,7 @@ func TestRatios(t *testing.T) {
 func TestMarkdown(t *testing.T) {
 	t.Parallel()
 	e := experiment{
-		works:      []workload{{name: "read", unit: unitPerSecond}},
+		workloads:  []workload{{name: "read", unit: unitPerSecond}},
 		contenders: []contender{{name: "ours", goals: []string{"p99 ≤ 3 ms"}}, {name: "REST"}, {name: "theirs", goals: []string{"≥ 1.25×"}}},
 	}
 	one := func(s sample) [][]sample { return [][]sample{{s}} }
@@ -72,7 +72,7 @@ func TestMarkdown(t *testing.T) {
 
 func TestIsSelected(t *testing.T) {
 	t.Parallel()
-	named := func(name string) experiment { return experiment{works: []workload{{name: name}}} }
+	named := func(name string) experiment { return experiment{workloads: []workload{{name: name}}} }
 	for _, row := range []struct {
 		only []string
 		name string

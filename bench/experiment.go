@@ -23,7 +23,7 @@ type sample struct {
 
 // experiment measures workloads of several contenders in alternation.
 type experiment struct {
-	works      []workload
+	workloads  []workload
 	contenders []contender
 	reference  int // index of the contender that all others are compared with
 }
@@ -54,7 +54,7 @@ func (b *bench) allExperiments() []experiment {
 	e := b.targets()
 	lists := func(name string, perSecond float64) experiment {
 		list := func(e target, of requestsFunc) startFunc { return b.requestStarter(e, of, perSecond) }
-		return experiment{works: []workload{{name: name, unit: unitPerSecond}}, contenders: b.withPeers([]contender{
+		return experiment{workloads: []workload{{name: name, unit: unitPerSecond}}, contenders: b.withPeers([]contender{
 			{"AgentMarket, GraphQL", list(e.agentMarket, (*market).lists), nil},
 			{"AgentMarket, REST", list(e.agentMarket, (*market).restLists), []string{restGoal}},
 			{staticBytesLabel, list(e.rawHTTP, (*market).lists), nil},
@@ -63,13 +63,13 @@ func (b *bench) allExperiments() []experiment {
 			contender{pocketbaseLabel, list(e.pocketbase, (*market).pocketbaseLists), []string{"≥ 7×, never below 2.5×"}})}
 	}
 	return []experiment{
-		{works: []workload{{name: "post", unit: unitPerSecond}}, contenders: b.withPeers([]contender{
+		{workloads: []workload{{name: "post", unit: unitPerSecond}}, contenders: b.withPeers([]contender{
 			{"AgentMarket, GraphQL", b.requestStarter(e.agentMarket, (*market).posts, lightPostRate), []string{"p99 ≤ 25 ms"}},
 			{"gqlgen + gorm, the same work, a transaction per call", b.requestStarter(e.gqlgenLedger, (*market).posts, lightPostRate), []string{"≥ 3.5×, never below 2.5×"}},
 			{"gqlgen + gorm, one row a task and nothing else, a transaction per call", b.requestStarter(e.gqlgenStored, (*market).posts, lightPostRate), nil},
 		}, contender{mercuriusLabel, b.requestStarter(e.mercurius, (*market).posts, lightPostRate), []string{"≥ 3.5×, never below 2.5×"}},
 			contender{pocketbaseLabel, b.requestStarter(e.pocketbase, (*market).pocketbasePosts, lightPostRate), []string{"≥ 4×, never below 2.5×"}})},
-		{works: []workload{{name: "read", unit: unitPerSecond}}, contenders: b.withPeers([]contender{
+		{workloads: []workload{{name: "read", unit: unitPerSecond}}, contenders: b.withPeers([]contender{
 			{"AgentMarket, GraphQL", b.requestStarter(e.agentMarket, (*market).reads, lightPostRate), nil},
 			{"AgentMarket, REST", b.requestStarter(e.agentMarket, (*market).restReads, lightPostRate), []string{restGoal}},
 			{staticBytesLabel, b.requestStarter(e.rawHTTP, (*market).reads, lightPostRate), nil},
@@ -97,7 +97,7 @@ type targetSet struct {
 
 func (b *bench) targets() targetSet {
 	from := func(flags ...string) target {
-		return target{baseline(b.baselineBinary, flags...), fillFake, (*market).posts, (*market).subscription}
+		return target{baseline(b.baselineBinary, flags...), assignRandomIDs, (*market).posts, (*market).subscription}
 	}
 	e := targetSet{
 		agentMarket:  target{product(b.productBinary), fillMarket, (*market).posts, (*market).subscription},

@@ -51,7 +51,7 @@ func (b *bench) fanOutExperiment(a audience, latency, stock string) experiment {
 	spared := a
 	spared.stalled = 0
 	f := experiment{
-		works: []workload{
+		workloads: []workload{
 			{name: fmt.Sprintf("fan-out to %d%s", a.subscribers, a.label), unit: unitPerSecond},
 			{name: fmt.Sprintf("fan-out to %d at %.0f/s%s", a.subscribers, a.rate, a.label), unit: unitMilliseconds, lowerIsBetter: true},
 			{name: fmt.Sprintf("idle subscriber of %d%s", a.subscribers, a.label), unit: unitBytes, lowerIsBetter: true},

@@ -95,7 +95,7 @@ func (s store) write(ctx context.Context, db *sql.DB) error {
 	start := time.Now().Add(-time.Duration(s.size) * time.Millisecond).UnixMicro()
 	for statement := range strings.SplitSeq(fillStatements, ";\n\n") {
 		var args []any
-		for name, value := range map[string]any{"n": s.size, "start": start, "known": agents, "grant": startingCredits, "description": description()} {
+		for name, value := range map[string]any{"n": s.size, "start": start, "known": agents, "grant": startingCredits, "description": loremIpsum()} {
 			if strings.Contains(statement, ":"+name) {
 				args = append(args, sql.Named(name, value))
 			}

@@ -26,10 +26,10 @@ func (b *bench) growthOfStore(goal string) experiment {
 		"start", "read", "list", "list by a common word", "list by a rare word", "agents by a common word, best first",
 		"agents by a rare word, best first", "post", "accept and complete",
 	} {
-		e.works = append(e.works, workload{name: "growth: " + operation, unit: unitMicroseconds, lowerIsBetter: true})
+		e.workloads = append(e.workloads, workload{name: "growth: " + operation, unit: unitMicroseconds, lowerIsBetter: true})
 	}
 	for _, size := range []int{100, 10_000, 1_000_000} {
-		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d tasks and agents", size), b.storeStarter(size), repeat(goal, len(e.works))})
+		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d tasks and agents", size), b.storeStarter(size), repeat(goal, len(e.workloads))})
 	}
 	e.contenders[0].goals = nil
 	return e
@@ -38,7 +38,7 @@ func (b *bench) growthOfStore(goal string) experiment {
 // growthOfAudience has a thousand subscribers as the reference; with fewer the post itself
 // costs more than the deliveries.
 func (b *bench) growthOfAudience(goal string) experiment {
-	e := experiment{works: []workload{{name: "growth: delivery", unit: unitMicroseconds, lowerIsBetter: true}}, reference: 2}
+	e := experiment{workloads: []workload{{name: "growth: delivery", unit: unitMicroseconds, lowerIsBetter: true}}, reference: 2}
 	for _, subscribers := range []int{10, 100, 1000, 10_000} {
 		a := audience{subscribers: subscribers, filterFor: mixedFilter, events: min(400, 200_000/subscribers), pacedEvents: 10, rate: 4}
 		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d subscribers", subscribers), measureCost(b.broadcastStarter(b.targets().agentMarket, a)), nil})
@@ -48,7 +48,7 @@ func (b *bench) growthOfAudience(goal string) experiment {
 }
 
 func (b *bench) growthOfFilters(goal string) experiment {
-	e := experiment{works: []workload{{name: "growth: delivery by filter", unit: unitMicroseconds, lowerIsBetter: true}}}
+	e := experiment{workloads: []workload{{name: "growth: delivery by filter", unit: unitMicroseconds, lowerIsBetter: true}}}
 	for _, words := range []int{1, 20, 100} { // 100 is the maximum of the schema
 		a := audience{subscribers: 1000, filterFor: func(i int) []string { return filterOfSize(i, words) }, events: 200, pacedEvents: 10, rate: 10}
 		e.contenders = append(e.contenders, contender{fmt.Sprintf("filters of %d words", words), measureCost(b.broadcastStarter(b.targets().agentMarket, a)), []string{goal}})
@@ -67,7 +67,7 @@ func repeat(text string, times int) []string {
 
 // growthOfTasks posts tasks that require one capability and the maximum number.
 func (b *bench) growthOfTasks(goal string) experiment {
-	e := experiment{works: []workload{{name: "growth: post by words", unit: unitMicroseconds, lowerIsBetter: true}}}
+	e := experiment{workloads: []workload{{name: "growth: post by words", unit: unitMicroseconds, lowerIsBetter: true}}}
 	for _, words := range []int{1, 20} { // 20 is the maximum of the schema
 		posts := func(m *market) []load.Request { return m.postsWithCapabilities(filterOfSize(0, words)) }
 		e.contenders = append(e.contenders, contender{

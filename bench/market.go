@@ -68,16 +68,16 @@ func baseline(binary string, flags ...string) commandFunc {
 	}
 }
 
-// fillFake makes up keys and IDs for a baseline that checks and looks up nothing.
-func fillFake(_ context.Context, m *market, tasks int) error {
-	m.inventKeys()
+// assignRandomIDs makes up keys and IDs for a baseline that checks and looks up nothing.
+func assignRandomIDs(_ context.Context, m *market, tasks int) error {
+	m.generateKeys()
 	for range tasks {
 		m.ids = append(m.ids, uuid.NewString())
 	}
 	return nil
 }
 
-func (m *market) inventKeys() {
+func (m *market) generateKeys() {
 	for range agents {
 		m.keys = append(m.keys, strings.ReplaceAll(uuid.NewString()+uuid.NewString(), "-", ""))
 	}
@@ -85,7 +85,7 @@ func (m *market) inventKeys() {
 
 // fillWithoutKeys posts tasks to a server that stores them and checks no key.
 func fillWithoutKeys(ctx context.Context, m *market, tasks int) error {
-	m.inventKeys()
+	m.generateKeys()
 	return m.postAll(ctx, tasks)
 }
 
@@ -160,7 +160,7 @@ func (m *market) postsWithCapabilities(words []string) []load.Request {
 			`mutation($input: PostTaskInput!) { postTask(input: $input) { task { id } } }`,
 			map[string]any{"input": map[string]any{
 				"title":                "bench-" + load.Stamp,
-				"description":          description(),
+				"description":          loremIpsum(),
 				"budget":               10,
 				"requiredCapabilities": words,
 			}},

@@ -31,7 +31,7 @@ func (b *bench) measure(ctx context.Context) ([]row, error) {
 // isSelected reports whether to run an experiment. Growth experiments take long and must be
 // named.
 func (b *bench) isSelected(e experiment) bool {
-	name := e.works[0].name
+	name := e.workloads[0].name
 	if len(b.only) == 0 {
 		return !strings.HasPrefix(name, "growth")
 	}
@@ -46,7 +46,7 @@ func (b *bench) runExperiment(ctx context.Context, e experiment) ([]row, error) 
 	measures := make([]measureFunc, len(e.contenders))
 	refuse := func(i int, err error) {
 		failed[i] = err
-		slog.Warn("refused", slog.String("work", e.works[0].name), slog.String("server", e.contenders[i].name), slog.Any("error", err))
+		slog.Warn("refused", slog.String("work", e.workloads[0].name), slog.String("server", e.contenders[i].name), slog.Any("error", err))
 	}
 	for i, c := range e.contenders {
 		measure, stop, err := c.start(ctx)
@@ -75,8 +75,8 @@ func (b *bench) runExperiment(ctx context.Context, e experiment) ([]row, error) 
 				continue
 			}
 			samples[i] = append(samples[i], got)
-			slog.Info("measured", slog.String("work", e.works[0].name), slog.Int("round", round+1),
-				slog.String("server", e.contenders[i].name), slog.String("figure", formatFigure(got[0].figure)+e.works[0].unit))
+			slog.Info("measured", slog.String("work", e.workloads[0].name), slog.Int("round", round+1),
+				slog.String("server", e.contenders[i].name), slog.String("figure", formatFigure(got[0].figure)+e.workloads[0].unit))
 		}
 	}
 	return e.rows(samples, failed), nil
@@ -85,9 +85,9 @@ func (b *bench) runExperiment(ctx context.Context, e experiment) ([]row, error) 
 // rows groups the samples by workload.
 func (e experiment) rows(samples [][][]sample, failed []error) []row {
 	var rows []row
-	for w, work := range e.works {
+	for w, work := range e.workloads {
 		for i, c := range e.contenders {
-			r := row{work: work, contender: c.name, samples: workSamples(samples[i], w), failure: failed[i]}
+			r := row{workload: work, contender: c.name, samples: workSamples(samples[i], w), failure: failed[i]}
 			if w < len(c.goals) {
 				r.goal = c.goals[w]
 			}
@@ -113,7 +113,7 @@ func contenderErrors(rows []row) error {
 	var errs []error
 	for _, r := range rows {
 		if r.failure != nil && !slices.ContainsFunc(errs, func(err error) bool { return errors.Is(err, r.failure) }) {
-			errs = append(errs, fmt.Errorf("%s, %s: %w", r.work.name, r.contender, r.failure))
+			errs = append(errs, fmt.Errorf("%s, %s: %w", r.workload.name, r.contender, r.failure))
 		}
 	}
 	return errors.Join(errs...)

@@ -65,7 +65,7 @@ func mercurius(ctx context.Context, addr, dir string) *exec.Cmd {
 const recordsPath = "/api/collections/tasks/records"
 
 func (m *market) pocketbasePosts() []load.Request {
-	return []load.Request{load.NewRequest("POST", recordsPath, nil, `{"title":"bench-`+load.Stamp+`","description":"`+description()+
+	return []load.Request{load.NewRequest("POST", recordsPath, nil, `{"title":"bench-`+load.Stamp+`","description":"`+loremIpsum()+
 		`","budget":10,"requiredCapabilities":["bench","research"],"status":"open","poster":"`+m.keys[0]+`"}`, `"id":"`, 1)}
 }
 
@@ -86,4 +86,4 @@ func (m *market) pocketbaseSubscription(audience) load.Subscription {
 	return load.Subscription{Addr: m.addr, Topic: "tasks/*", StampPrefix: `"title":"bench-`}
 }
 
-func description() string { return strings.Repeat("lorem ipsum dolor sit amet ", 8)[:200] }
+func loremIpsum() string { return strings.Repeat("lorem ipsum dolor sit amet ", 8)[:200] }

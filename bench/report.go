@@ -18,7 +18,7 @@ const (
 
 // row has the samples of one contender in one workload.
 type row struct {
-	work      workload
+	workload  workload
 	contender string
 	goal      string
 	samples   []sample
@@ -69,7 +69,7 @@ func (r row) ratios() spread {
 	var values []float64
 	for i := range min(len(r.samples), len(r.reference)) {
 		ratio := r.reference[i].figure / r.samples[i].figure
-		if r.work.lowerIsBetter {
+		if r.workload.lowerIsBetter {
 			ratio = 1 / ratio
 		}
 		values = append(values, ratio)
@@ -110,7 +110,7 @@ func markdown(rows []row) string {
 	b.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range rows {
 		if r.failure != nil {
-			fmt.Fprintf(&b, "| %s | %s | refused: %s | – | – | – | – | %s |\n", r.work.name, r.contender, tableCell(r.failure), cmp.Or(r.goal, "–"))
+			fmt.Fprintf(&b, "| %s | %s | refused: %s | – | – | – | – | %s |\n", r.workload.name, r.contender, tableCell(r.failure), cmp.Or(r.goal, "–"))
 			continue
 		}
 		ratio := "–"
@@ -118,7 +118,7 @@ func markdown(rows []row) string {
 			ratio = "**" + formatFigure(r.ratios().median) + "×** " + r.ratios().bounds()
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n",
-			r.work.name, r.contender+r.postsNote(), r.figureSpread().format(r.work.unit),
+			r.workload.name, r.contender+r.postsNote(), r.figureSpread().format(r.workload.unit),
 			r.medianTime(func(s sample) time.Duration { return s.p50 }, time.Millisecond),
 			r.medianTime(func(s sample) time.Duration { return s.p99 }, time.Millisecond),
 			r.medianTime(func(s sample) time.Duration { return s.cpu }, time.Microsecond),

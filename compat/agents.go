@@ -39,7 +39,7 @@ func (h *handler) registerAgent(ctx context.Context, c *call, in registerRequest
 	}
 	if in.PricePerTask != nil {
 		if input.PricePerTask = *in.PricePerTask; input.PricePerTask == 0 { // the market takes 0 for the default
-			return registrationResponse{}, models.Invalid("price_per_task", "must be from 1 to %d credits", models.MaxBudget)
+			return registrationResponse{}, models.FieldErrorf("price_per_task", "must be from 1 to %d credits", models.MaxBudget)
 		}
 	}
 	out, err := h.resolver.Mutation().RegisterAgent(ctx, input)

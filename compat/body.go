@@ -87,9 +87,9 @@ func decode[In any](fields bodyFields) (In, error) {
 		switch {
 		case (!ok || string(raw) == "null") && options == "omitempty":
 		case !ok || string(raw) == "null":
-			return in, models.Invalid(name, "is required")
+			return in, models.FieldErrorf(name, "is required")
 		case json.Unmarshal(raw, dst.Field(i).Addr().Interface()) != nil:
-			return in, models.Invalid(name, "must be %s", jsonTypeName(dst.Field(i).Type()))
+			return in, models.FieldErrorf(name, "must be %s", jsonTypeName(dst.Field(i).Type()))
 		}
 	}
 	return in, nil

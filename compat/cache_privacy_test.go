@@ -7,9 +7,9 @@ import (
 	"agentmarket.space/server/graph/generated"
 )
 
-// TestRoutes_query checks that each GET route names the query field that decides who
+// TestRoutes_cachePrivacy checks that each GET route names the query field that decides who
 // shares its cached response.
-func TestRoutes_query(t *testing.T) {
+func TestRoutes_cachePrivacy(t *testing.T) {
 	t.Parallel()
 	queries := generated.NewExecutableSchema(generated.Config{}).Schema().Query.Fields
 	public := map[string]bool{"/api/agents": true, "/api/agents/{id}": true, "/api/tasks": true}

@@ -242,9 +242,9 @@ func TestAllowHeader(t *testing.T) {
 	}
 }
 
-// TestExecute_failed checks the code of a failed hire, and that the poster pays
+// TestExecute_failureRefunds checks the code of a failed hire, and that the poster pays
 // nothing.
-func TestExecute_failed(t *testing.T) {
+func TestExecute_failureRefunds(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	poster, worker := b.registerAgent(t, "Poster", ""), b.registerAgent(t, "Worker", `,"system_prompt":"Work"`)
@@ -311,7 +311,7 @@ func TestWriteError(t *testing.T) {
 			"pricePerTask": "price_per_task", "requiredCapabilities": "required_capabilities", "ownerEmail": "owner_email",
 			"first": "limit", "after": "cursor", "filter": "capability", "title": "title", "Idempotency-Key": "Idempotency-Key",
 		} {
-			testutil.Equal(t, field, restMessage(models.Invalid(field, "must be shorter")), want+" must be shorter")
+			testutil.Equal(t, field, restMessage(models.FieldErrorf(field, "must be shorter")), want+" must be shorter")
 		}
 		testutil.Equal(t, "no prefix", restMessage(&models.Error{Field: "url", Message: "no such host"}), "no such host")
 	})

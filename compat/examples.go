@@ -90,7 +90,7 @@ func executeExample() example {
 }
 
 func exampleWebhookView() webhookView {
-	return webhookView{WebhookURL: new(".../callback"), Status: models.WebhookActive, Events: []models.WebhookEvent{models.HookPosted}, Deliveries: &webhookDeliveries{}}
+	return webhookView{WebhookURL: new(".../callback"), Status: models.WebhookActive, Events: []models.WebhookEvent{models.WebhookTaskPosted}, Deliveries: &webhookDeliveries{}}
 }
 
 func exampleWebhook(masked string) webhookResponse { return webhookResponse{WebhookURL: &masked} }

@@ -32,7 +32,7 @@ func (c *call) listParams() (listParams, error) {
 	limit := defaultPageSize
 	if text := query.Get("limit"); text != "" {
 		if limit, err = strconv.Atoi(text); err != nil && !errors.Is(err, strconv.ErrRange) {
-			return listParams{}, models.Invalid("limit", "must be a whole number")
+			return listParams{}, models.FieldErrorf("limit", "must be a whole number")
 		}
 		limit = min(max(limit, 1), market.MaxPageSize)
 	}
@@ -47,7 +47,7 @@ func (p listParams) statuses() ([]models.Status, error) {
 			continue
 		}
 		if !slices.Contains(models.Statuses(), models.Status(text)) {
-			return nil, models.Invalid("status", "must be one of %v", models.Statuses())
+			return nil, models.FieldErrorf("status", "must be one of %v", models.Statuses())
 		}
 		statuses = append(statuses, models.Status(text))
 	}

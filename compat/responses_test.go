@@ -179,7 +179,7 @@ func TestBalance_inEveryResponse(t *testing.T) {
 	}
 }
 
-func TestHead(t *testing.T) {
+func TestHeadRequests(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	for _, path := range []string{"/api/agents", "/openapi.json"} {

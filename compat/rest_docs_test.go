@@ -177,8 +177,8 @@ func findTranscript(t *testing.T, rt *route) string {
 	return ""
 }
 
-// TestAdvice checks that each error code has an advice.
-func TestAdvice(t *testing.T) {
+// TestAdvice_everyErrorCode checks that each error code has an advice.
+func TestAdvice_everyErrorCode(t *testing.T) {
 	t.Parallel()
 	for _, code := range append(ErrorCodes(), models.CursorExpired, models.SlowConsumer) {
 		if advice := Advice(code); !strings.HasSuffix(advice, ".") {

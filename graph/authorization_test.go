@@ -42,7 +42,7 @@ func (b *bundle) createTask(t *testing.T, c participants, status models.Status) 
 func (b *bundle) createDelivery(t *testing.T, c participants) string {
 	t.Helper()
 	task := b.postTask(t, c.poster, "budget: 5")
-	row := models.Delivery{ID: uuid.Must(uuid.NewV7()).String(), AgentID: c.worker.id, EventID: 1, TaskID: task, Event: models.HookPosted, Status: models.DeliveryFailed}
+	row := models.Delivery{ID: uuid.Must(uuid.NewV7()).String(), AgentID: c.worker.id, EventID: 1, TaskID: task, Event: models.WebhookTaskPosted, Status: models.DeliveryFailed}
 	testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
 		if err := tx.Raw("SELECT id FROM events WHERE task_id = ?", task).Scan(&row.EventID).Error; err != nil {
 			return err

@@ -92,7 +92,7 @@ func (r *Resolver) deliveryConnection(ctx context.Context, agentID string, statu
 		return nil, err
 	}
 	if id, err := uuid.Parse(p.After); p.After != "" && (err != nil || id.String() != p.After) {
-		return nil, models.Invalid("after", "must be a cursor of the same list")
+		return nil, models.FieldErrorf("after", "must be a cursor of the same list")
 	}
 	rows, err := r.Webhooks.Deliveries(ctx, agentID, status, p.First+1, p.After)
 	if err != nil {

@@ -30,7 +30,7 @@ func PresentError(ctx context.Context, err error) *gqlerror.Error {
 		domainErr = models.Errorf(models.Unavailable, "the operation took too long")
 	}
 	if input := mistypedInput(ctx, presented.Path); input != "" && domainErr.Code == models.Internal {
-		domainErr = models.Invalid(input, "has a value of the wrong type")
+		domainErr = models.FieldErrorf(input, "has a value of the wrong type")
 	}
 	if resolvesIntrospection(ctx) && domainErr.Code == models.Internal {
 		domainErr = models.Errorf(models.Forbidden, "introspection is disabled on this server")

@@ -143,7 +143,7 @@ func TestErrors_internal(t *testing.T) {
 			t.Errorf("told %q, want %q", got.Errors[0].Message, failure.Message)
 		}
 	}
-	b.Settings.RegisterEvery, b.Settings.RegisterBurst = 1500*time.Millisecond, 0
+	b.Settings.RegistrationInterval, b.Settings.RegistrationBurst = 1500*time.Millisecond, 0
 	limited := b.query(t, caller{}, `mutation { registerAgent(input: {name: "A"}) { apiKey } }`)
 	assertError(t, "one registration too many", limited, models.RateLimited, "")
 	if limited.header.Get("Retry-After") != "2" || fmt.Sprint(limited.Errors[0].Extensions["retryAfter"]) != "2" {

@@ -62,10 +62,10 @@ func failedDeliveriesQuery(in generated.RedeliverWebhooksInput) models.FailedDel
 // Null clears an optional field; INVALID_INPUT for a required one.
 func agentChanges(in generated.UpdateAgentInput) (market.AgentChanges, error) {
 	if in.Name.IsSet() && in.Name.Value() == nil {
-		return market.AgentChanges{}, models.Invalid("name", "must not be null")
+		return market.AgentChanges{}, models.FieldErrorf("name", "must not be null")
 	}
 	if in.PricePerTask.IsSet() && in.PricePerTask.Value() == nil {
-		return market.AgentChanges{}, models.Invalid("pricePerTask", "must not be null")
+		return market.AgentChanges{}, models.FieldErrorf("pricePerTask", "must not be null")
 	}
 	changes := market.AgentChanges{
 		Name: in.Name.Value(), PricePerTask: in.PricePerTask.Value(),

@@ -95,8 +95,8 @@ func (r *Resolver) executionUpdatedInterest(ctx context.Context, args map[string
 	if err != nil {
 		return fanout.Interest{}, err
 	}
-	if task.Origin != models.Direct {
-		return fanout.Interest{}, models.Invalid("taskId", "must be the id of a hire; use taskUpdated for other tasks")
+	if task.Origin != models.OriginDirect {
+		return fanout.Interest{}, models.FieldErrorf("taskId", "must be the id of a hire; use taskUpdated for other tasks")
 	}
 	interest := fanout.Interest{ExecutionTaskID: taskID}
 	interest.Topics = []events.Topic{events.AgentTopic(actor.AgentID)}

@@ -227,7 +227,7 @@ func TestIntrospection(t *testing.T) {
 	})
 }
 
-func TestOrigins(t *testing.T) {
+func TestAllowedOrigins(t *testing.T) {
 	t.Parallel()
 	for origin, valid := range map[string]bool{
 		"https://example.com": true, "http://localhost:3000": true,

@@ -28,9 +28,9 @@ func TestPrivacy_resolvers(t *testing.T) {
 	}
 }
 
-// TestPrivacy_resolversDetectsLeaks shows that TestPrivacy_resolvers finds a leak in a
+// TestPrivacy_detectsLeaks shows that TestPrivacy_resolvers finds a leak in a
 // resolver, in a function that it calls, and in a schema without marks.
-func TestPrivacy_resolversDetectsLeaks(t *testing.T) {
+func TestPrivacy_detectsLeaks(t *testing.T) {
 	t.Parallel()
 	schema := executableSchema().Schema()
 	for name, source := range map[string]string{

@@ -60,7 +60,7 @@ const maxNodes = 50
 
 func (r *Resolver) nodes(ctx context.Context, ids []string) ([]generated.Node, error) {
 	if len(ids) > maxNodes {
-		return nil, models.Invalid("ids", "must have at most %d ids", maxNodes)
+		return nil, models.FieldErrorf("ids", "must have at most %d ids", maxNodes)
 	}
 	out := make([]generated.Node, len(ids))
 	for i, id := range ids {

@@ -285,8 +285,8 @@ func TestRotateAPIKey_closesConnections(t *testing.T) {
 	testutil.Eventually(t, "all connections to end", func() bool { return b.server.Connections() == 0 && b.Log.Subscribers() == 0 })
 }
 
-// TestInterests checks that every subscription of the schema has an interest.
-func TestInterests(t *testing.T) {
+// TestInterests_everySubscription checks that every subscription of the schema has an interest.
+func TestInterests_everySubscription(t *testing.T) {
 	t.Parallel()
 	interests := (&Resolver{}).interests()
 	for _, field := range executableSchema().Schema().Subscription.Fields {

@@ -5,20 +5,20 @@ type AuditAction string
 
 // The actions in the audit log. Rejections of the same kind are counted in one entry.
 const (
-	AgentRegistered     AuditAction = "agent.registered"
-	AgentChanged        AuditAction = "agent.changed" // object: the changed fields that make the server send requests
-	KeyRotated          AuditAction = "key.rotated"
-	KeysRevoked         AuditAction = "keys.revoked" // by the operator
-	KeyRefused          AuditAction = "key.refused"
-	WebhookSet          AuditAction = "webhook.set" // object: the host of the URL
-	WebhookRemoved      AuditAction = "webhook.removed"
-	WebhookResumed      AuditAction = "webhook.resumed"
-	SecretRotated       AuditAction = "secret.rotated"
-	DeliveryRepeated    AuditAction = "delivery.repeated" // object: the delivery, or the last one of a page
-	SecretsReencrypted  AuditAction = "secrets.reencrypted"
-	OperatorRefused     AuditAction = "operator.refused"
-	AuditRead           AuditAction = "audit.read"
-	RegistrationRefused AuditAction = "registration.refused"
+	AuditAgentRegistered     AuditAction = "agent.registered"
+	AuditAgentChanged        AuditAction = "agent.changed" // object: the changed fields that make the server send requests
+	AuditKeyRotated          AuditAction = "key.rotated"
+	AuditKeysRevoked         AuditAction = "keys.revoked" // by the operator
+	AuditKeyRefused          AuditAction = "key.refused"
+	AuditWebhookSet          AuditAction = "webhook.set" // object: the host of the URL
+	AuditWebhookRemoved      AuditAction = "webhook.removed"
+	AuditWebhookResumed      AuditAction = "webhook.resumed"
+	AuditSecretRotated       AuditAction = "secret.rotated"
+	AuditDeliveryRepeated    AuditAction = "delivery.repeated" // object: the delivery, or the last one of a page
+	AuditSecretsReencrypted  AuditAction = "secrets.reencrypted"
+	AuditOperatorRefused     AuditAction = "operator.refused"
+	AuditRead                AuditAction = "audit.read"
+	AuditRegistrationRefused AuditAction = "registration.refused"
 )
 
 // OperatorActor is the actor of requests with the operator's key and of commands on

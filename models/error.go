@@ -52,9 +52,9 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Invalid returns an [InvalidInput] error for a field. The message starts with the
+// FieldErrorf returns an [InvalidInput] error for a field. The message starts with the
 // field.
-func Invalid(field, format string, args ...any) *Error {
+func FieldErrorf(field, format string, args ...any) *Error {
 	return &Error{Code: InvalidInput, Field: field, Message: field + " " + fmt.Sprintf(format, args...)}
 }
 

@@ -24,7 +24,7 @@ func TestAsError(t *testing.T) {
 		"an Error":             {conflict, models.Conflict, "task t1 is already assigned", ""},
 		"a wrapped Error":      {fmt.Errorf("accept: %w", fmt.Errorf("task: %w", conflict)), models.Conflict, "task t1 is already assigned", ""},
 		"a joined Error":       {errors.Join(secret, conflict), models.Conflict, "task t1 is already assigned", ""},
-		"an Error of a field":  {models.Invalid("budget", "must be from %d to %d credits", 2, 9), models.InvalidInput, "budget must be from 2 to 9 credits", "budget"},
+		"an Error of a field":  {models.FieldErrorf("budget", "must be from %d to %d credits", 2, 9), models.InvalidInput, "budget must be from 2 to 9 credits", "budget"},
 		"another error":        {secret, models.Internal, "internal error", ""},
 		"a wrapped error":      {fmt.Errorf("post: %w", secret), models.Internal, "internal error", ""},
 		"an Error in the text": {fmt.Errorf("post: %v", conflict), models.Internal, "internal error", ""}, //nolint:errorlint // not wrapped on purpose

@@ -27,28 +27,28 @@ const (
 func (k EventKind) WebhookEvent() WebhookEvent {
 	switch k {
 	case TaskAccepted:
-		return HookAssigned
+		return WebhookTaskAssigned
 	case TaskCompleted:
-		return HookCompleted
+		return WebhookTaskCompleted
 	case TaskCancelled:
-		return HookCancelled
+		return WebhookTaskCancelled
 	case TaskExpired:
-		return HookExpired
+		return WebhookTaskExpired
 	case TaskPosted, TaskReleased, TaskPromised, TaskFailed, TaskRated, WalletChanged, EventWebhookSuspended, EventWebhookResumed, KeyRevoked:
 	}
 	return ""
 }
 
-// EventHorizon is the cursor of the last pruned event. CreatedAt is the latest creation
+// EventLowWatermark is the cursor of the last pruned event. CreatedAt is the latest creation
 // time of a pruned event. The table has one row.
-type EventHorizon struct {
+type EventLowWatermark struct {
 	One       int64 `gorm:"primaryKey;autoIncrement:false"` // always 1
 	Seq       int64
 	CreatedAt Time `gorm:"autoCreateTime:false"`
 }
 
 // TableName returns the table name, which is singular.
-func (EventHorizon) TableName() string { return "event_horizon" }
+func (EventLowWatermark) TableName() string { return "event_horizon" }
 
 // Event is an immutable record of a change, written in the transaction of the change.
 // ID is assigned with the row. Seq is the cursor. On PostgreSQL it is assigned after

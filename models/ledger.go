@@ -22,10 +22,10 @@ type LedgerSums struct {
 // Account is an account of the ledger.
 type Account string
 
-// The accounts of the platform. All credits come from Issuance.
+// The accounts of the platform. All credits come from IssuanceAccount.
 const (
-	Issuance Account = "issuance"
-	Fees     Account = "fees"
+	IssuanceAccount Account = "issuance"
+	FeesAccount     Account = "fees"
 )
 
 const (

@@ -16,8 +16,8 @@ func TestAccount_Owner(t *testing.T) {
 		models.HeldAccount("a"):          {"a", false},
 		models.AvailableAccount("held:"): {"held:", true},
 		models.EscrowAccount("a"):        {},
-		models.Issuance:                  {},
-		models.Fees:                      {},
+		models.IssuanceAccount:           {},
+		models.FeesAccount:               {},
 		"":                               {},
 	} {
 		if agentID, spendable := account.Owner(); agentID != want.agentID || spendable != want.spendable {
@@ -38,7 +38,7 @@ func TestTransfer_AmountFor(t *testing.T) {
 		"a hire":    {models.Transfer{DebitAccount: models.AvailableAccount("poster"), CreditAccount: models.EscrowAccount("task"), Amount: 25}, -25, 0},
 		"an escrow": {models.Transfer{DebitAccount: models.HeldAccount("poster"), CreditAccount: models.EscrowAccount("task"), Amount: 25}, 0, 0},
 		"a payout":  {models.Transfer{DebitAccount: models.EscrowAccount("task"), CreditAccount: models.AvailableAccount("worker"), Amount: 22}, 0, 22},
-		"a fee":     {models.Transfer{DebitAccount: models.EscrowAccount("task"), CreditAccount: models.Fees, Amount: 3}, 0, 0},
+		"a fee":     {models.Transfer{DebitAccount: models.EscrowAccount("task"), CreditAccount: models.FeesAccount, Amount: 3}, 0, 0},
 		"a refund":  {models.Transfer{DebitAccount: models.HeldAccount("poster"), CreditAccount: models.AvailableAccount("poster"), Amount: 25}, 25, 0},
 	} {
 		if poster, worker := row.transfer.AmountFor("poster"), row.transfer.AmountFor("worker"); poster != row.poster || worker != row.worker {

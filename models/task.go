@@ -47,8 +47,8 @@ type Origin string
 // The origins of a task. A marketplace task is posted for all agents. A direct task
 // hires one agent, and only the poster and the worker can see it.
 const (
-	FromMarketplace Origin = "marketplace"
-	Direct          Origin = "direct"
+	OriginMarketplace Origin = "marketplace"
+	OriginDirect      Origin = "direct"
 )
 
 // MaxLapses is the number of lapsed leases after which a task expires.
@@ -98,7 +98,7 @@ func (t *Task) StatusAt(now Time) Status {
 		return Expired
 	case !t.Lapsed(now):
 		return t.Status
-	case t.Origin == Direct:
+	case t.Origin == OriginDirect:
 		return Failed
 	case t.Lapses+1 >= MaxLapses || now >= t.OpenUntil:
 		return Expired

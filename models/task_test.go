@@ -43,12 +43,12 @@ func TestStatus_Transitions(t *testing.T) {
 func TestTask_StatusAt(t *testing.T) {
 	t.Parallel()
 	lease, late := models.Time(100), models.Time(300)
-	open := models.Task{Status: models.Open, OpenUntil: 200, Origin: models.FromMarketplace}
-	assigned := models.Task{Status: models.Assigned, OpenUntil: 200, LeaseUntil: &lease, Origin: models.FromMarketplace}
+	open := models.Task{Status: models.Open, OpenUntil: 200, Origin: models.OriginMarketplace}
+	assigned := models.Task{Status: models.Assigned, OpenUntil: 200, LeaseUntil: &lease, Origin: models.OriginMarketplace}
 	second, third, longLease, hired, endless := assigned, assigned, assigned, assigned, assigned
 	second.Lapses, third.Lapses = 1, 2
 	longLease.LeaseUntil, endless.LeaseUntil = &late, nil
-	hired.Origin = models.Direct
+	hired.Origin = models.OriginDirect
 	done := assigned
 	done.Status = models.Completed
 	for _, row := range []struct {
@@ -109,13 +109,13 @@ func allTasks(end models.Time) (all []models.Task) {
 	for _, status := range models.Statuses() {
 		for _, offer := range []models.Time{0, 10, end} {
 			if status == models.Open {
-				all = append(all, models.Task{Status: status, Origin: models.FromMarketplace, OpenUntil: offer})
+				all = append(all, models.Task{Status: status, Origin: models.OriginMarketplace, OpenUntil: offer})
 				continue
 			}
 			for _, lease := range []models.Time{0, 9, 10, 11, end} {
 				for lapses := range models.MaxLapses {
 					task := models.Task{Status: status, OpenUntil: offer, LeaseUntil: &lease, WorkerID: new("worker"), Lapses: lapses}
-					for _, origin := range []models.Origin{models.FromMarketplace, models.Direct} {
+					for _, origin := range []models.Origin{models.OriginMarketplace, models.OriginDirect} {
 						task.Origin = origin
 						all = append(all, task)
 					}

@@ -28,19 +28,19 @@ const (
 // WebhookEvent is the name of an event in a webhook request.
 type WebhookEvent string
 
-// The webhook events. Every webhook receives HookPosted for tasks that match the
+// The webhook events. Every webhook receives WebhookTaskPosted for tasks that match the
 // agent. The others are optional and go to the poster and the worker of the task.
 const (
-	HookPosted    WebhookEvent = "task.posted"
-	HookAssigned  WebhookEvent = "task.assigned"
-	HookCompleted WebhookEvent = "task.completed"
-	HookCancelled WebhookEvent = "task.cancelled"
-	HookExpired   WebhookEvent = "task.expired"
+	WebhookTaskPosted    WebhookEvent = "task.posted"
+	WebhookTaskAssigned  WebhookEvent = "task.assigned"
+	WebhookTaskCompleted WebhookEvent = "task.completed"
+	WebhookTaskCancelled WebhookEvent = "task.cancelled"
+	WebhookTaskExpired   WebhookEvent = "task.expired"
 )
 
 // WebhookEvents returns all webhook events.
 func WebhookEvents() []WebhookEvent {
-	return []WebhookEvent{HookPosted, HookAssigned, HookCompleted, HookCancelled, HookExpired}
+	return []WebhookEvent{WebhookTaskPosted, WebhookTaskAssigned, WebhookTaskCompleted, WebhookTaskCancelled, WebhookTaskExpired}
 }
 
 // NormalizeWebhookEvents returns the optional events in a list, without duplicates and
@@ -49,13 +49,13 @@ func WebhookEvents() []WebhookEvent {
 func NormalizeWebhookEvents(field string, events []WebhookEvent) ([]WebhookEvent, error) {
 	optional := []WebhookEvent{}
 	for _, event := range WebhookEvents() {
-		if event != HookPosted && slices.Contains(events, event) {
+		if event != WebhookTaskPosted && slices.Contains(events, event) {
 			optional = append(optional, event)
 		}
 	}
 	for _, event := range events {
 		if !slices.Contains(WebhookEvents(), event) {
-			return nil, Invalid(field, "must contain only %v", WebhookEvents())
+			return nil, FieldErrorf(field, "must contain only %v", WebhookEvents())
 		}
 	}
 	return optional, nil
@@ -76,8 +76,10 @@ type Webhook struct {
 // MaskedURL returns the URL masked by MaskURL.
 func (w *Webhook) MaskedURL() string { return MaskURL(w.URL) }
 
-// AllEvents returns HookPosted and the optional events.
-func (w *Webhook) AllEvents() []WebhookEvent { return append([]WebhookEvent{HookPosted}, w.Events...) }
+// AllEvents returns WebhookTaskPosted and the optional events.
+func (w *Webhook) AllEvents() []WebhookEvent {
+	return append([]WebhookEvent{WebhookTaskPosted}, w.Events...)
+}
 
 // Secret signs webhook requests to an agent. Requests are also signed with the
 // previous secret until PreviousUntil. Both are encrypted.

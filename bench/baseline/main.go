@@ -33,7 +33,7 @@ func main() {
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:9101", "address to listen on")
 	flag.StringVar(&o.database, "database", "", "SQLite file that posted tasks are kept in; without one they are only announced")
 	flag.StringVar(&o.books, "books", "", "the same, with everything that the product stores for a post")
-	flag.BoolVar(&o.raw, "raw", false, "answer with finished bytes: the upper limit of the libraries below GraphQL")
+	flag.BoolVar(&o.static, "raw", false, "answer with finished bytes: the upper limit of the libraries below GraphQL")
 	flag.Parse()
 	if err := serve(o); err != nil {
 		slog.Error("baseline stopped", slog.Any("error", err))
@@ -43,15 +43,15 @@ func main() {
 
 type options struct {
 	addr, database, books string
-	raw                   bool
+	static                bool
 }
 
 func serve(o options) error {
 	resolver := graph.NewConstantResolver(strings.Repeat("lorem ipsum dolor sit amet ", 8)[:200])
 	answers := newGraphQLHandler(resolver)
 	switch {
-	case o.raw:
-		raw, err := newRawHandler(resolver.Page)
+	case o.static:
+		raw, err := newStaticHandler(resolver.Page)
 		if err != nil {
 			return err
 		}

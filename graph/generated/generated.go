@@ -16329,12 +16329,12 @@ func (ec *executionContext) marshalNTaskOrigin2agentmarketᚗspaceᚋserverᚋmo
 
 var (
 	unmarshalNTaskOrigin2agentmarketᚗspaceᚋserverᚋmodelsᚐOrigin = map[string]models.Origin{
-		"MARKETPLACE": models.FromMarketplace,
-		"DIRECT":      models.Direct,
+		"MARKETPLACE": models.OriginMarketplace,
+		"DIRECT":      models.OriginDirect,
 	}
 	marshalNTaskOrigin2agentmarketᚗspaceᚋserverᚋmodelsᚐOrigin = map[models.Origin]string{
-		models.FromMarketplace: "MARKETPLACE",
-		models.Direct:          "DIRECT",
+		models.OriginMarketplace: "MARKETPLACE",
+		models.OriginDirect:      "DIRECT",
 	}
 )
 
@@ -16583,18 +16583,18 @@ func (ec *executionContext) marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋ
 
 var (
 	unmarshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent = map[string]models.WebhookEvent{
-		"TASK_POSTED":    models.HookPosted,
-		"TASK_ASSIGNED":  models.HookAssigned,
-		"TASK_COMPLETED": models.HookCompleted,
-		"TASK_CANCELLED": models.HookCancelled,
-		"TASK_EXPIRED":   models.HookExpired,
+		"TASK_POSTED":    models.WebhookTaskPosted,
+		"TASK_ASSIGNED":  models.WebhookTaskAssigned,
+		"TASK_COMPLETED": models.WebhookTaskCompleted,
+		"TASK_CANCELLED": models.WebhookTaskCancelled,
+		"TASK_EXPIRED":   models.WebhookTaskExpired,
 	}
 	marshalNWebhookEvent2agentmarketᚗspaceᚋserverᚋmodelsᚐWebhookEvent = map[models.WebhookEvent]string{
-		models.HookPosted:    "TASK_POSTED",
-		models.HookAssigned:  "TASK_ASSIGNED",
-		models.HookCompleted: "TASK_COMPLETED",
-		models.HookCancelled: "TASK_CANCELLED",
-		models.HookExpired:   "TASK_EXPIRED",
+		models.WebhookTaskPosted:    "TASK_POSTED",
+		models.WebhookTaskAssigned:  "TASK_ASSIGNED",
+		models.WebhookTaskCompleted: "TASK_COMPLETED",
+		models.WebhookTaskCancelled: "TASK_CANCELLED",
+		models.WebhookTaskExpired:   "TASK_EXPIRED",
 	}
 )
 

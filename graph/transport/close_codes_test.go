@@ -48,7 +48,7 @@ func TestCloseCodes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			client := server.dial(t, modern)
+			client := server.dial(t, graphqlTransportWS)
 			client.send(tt.messages...)
 			if reason := client.expectClose(tt.code); strings.Contains(reason, "hunter2") {
 				t.Errorf("the reason contains a secret: %s", reason)
@@ -57,7 +57,7 @@ func TestCloseCodes(t *testing.T) {
 	}
 	t.Run("binary message", func(t *testing.T) {
 		t.Parallel()
-		client := server.dial(t, modern)
+		client := server.dial(t, graphqlTransportWS)
 		testutil.Must(t, client.WriteMessage(websocket.BinaryMessage, []byte(initMessage)))
 		client.expectClose(1003)
 	})
@@ -76,7 +76,7 @@ func subscribeWithLongID(first string, times int) []string {
 func TestInitTimeout(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, func(o *transport.Options) { o.InitTimeout = 20 * time.Millisecond })
-	server.dial(t, modern).expectClose(4408)
+	server.dial(t, graphqlTransportWS).expectClose(4408)
 	testutil.Eventually(t, "the socket to close", func() bool { return server.transports.Connections() == 0 })
 }
 
@@ -88,12 +88,12 @@ func TestHandshake(t *testing.T) {
 		origin    string
 		status    int
 	}{
-		"graphql-transport-ws":      {[]string{modern}, "", http.StatusSwitchingProtocols},
-		"graphql-ws":                {[]string{legacy}, "", http.StatusSwitchingProtocols},
+		"graphql-transport-ws":      {[]string{graphqlTransportWS}, "", http.StatusSwitchingProtocols},
+		"graphql-ws":                {[]string{subscriptionsTransportWS}, "", http.StatusSwitchingProtocols},
 		"no subprotocol":            {nil, "", http.StatusSwitchingProtocols},
-		"one supported subprotocol": {[]string{"soap", modern}, "", http.StatusSwitchingProtocols},
+		"one supported subprotocol": {[]string{"soap", graphqlTransportWS}, "", http.StatusSwitchingProtocols},
 		"unsupported subprotocol":   {[]string{"soap"}, "", http.StatusBadRequest},
-		"origin not allowed":        {[]string{modern}, "https://evil.example", http.StatusForbidden},
+		"origin not allowed":        {[]string{graphqlTransportWS}, "https://evil.example", http.StatusForbidden},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -23,7 +23,7 @@ func TestConnectionLimits(t *testing.T) {
 			t.Parallel()
 			server := startServer(t, limit)
 			first := server.connect(t)
-			second := server.dial(t, modern)
+			second := server.dial(t, graphqlTransportWS)
 			second.send(initMessage) // may arrive while the socket is being closed
 			second.expectClose(1013)
 			stream := server.post(t, "subscription { silence }", "Accept", "text/event-stream")
@@ -39,10 +39,10 @@ func TestConnectionLimits(t *testing.T) {
 		t.Parallel()
 		server := startServer(t, func(o *transport.Options) { o.MaxPerKey = 1 })
 		withKey := `{"type":"connection_init","payload":{"apiKey":"k"}}`
-		first := server.dial(t, modern)
+		first := server.dial(t, graphqlTransportWS)
 		first.send(withKey)
 		first.expect(ackMessage)
-		second := server.dial(t, modern)
+		second := server.dial(t, graphqlTransportWS)
 		second.send(withKey)
 		second.expectClose(1013)
 		server.connect(t)
@@ -54,14 +54,14 @@ func TestConnectionLimits(t *testing.T) {
 func TestCloseKey(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, nil)
-	revoked, other := server.dial(t, modern), server.connect(t)
+	revoked, other := server.dial(t, graphqlTransportWS), server.connect(t)
 	revoked.send(`{"type":"connection_init","payload":{"apiKey":"k"}}`, subscribeSilence)
 	revoked.expect(ackMessage)
 	server.transports.CloseKey("k")
 	revoked.expectClose(4401)
 	other.expectNoMessage()
 
-	late := server.dial(t, modern)
+	late := server.dial(t, graphqlTransportWS)
 	late.send(`{"type":"connection_init","payload":{"apiKey":"k"}}`)
 	late.expectClose(4401)
 }
@@ -72,7 +72,7 @@ func TestCloseKey_doesNotBlock(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, func(o *transport.Options) { o.WriteTimeout = time.Minute })
 	for range 5 {
-		client := server.dial(t, modern)
+		client := server.dial(t, graphqlTransportWS)
 		client.send(`{"type":"connection_init","payload":{"apiKey":"k"}}`)
 		client.expect(ackMessage)
 		client.subscribe("a", "subscription { flood }")
@@ -111,7 +111,7 @@ func TestShutdown(t *testing.T) {
 	if n := server.transports.Connections(); n != 0 {
 		t.Errorf("%d open connections", n)
 	}
-	server.dial(t, modern).expectClose(1001)
+	server.dial(t, graphqlTransportWS).expectClose(1001)
 	if stream := server.post(t, "subscription { silence }", "Accept", "text/event-stream"); stream.status != http.StatusServiceUnavailable {
 		t.Errorf("event stream: got %+v", stream)
 	}
@@ -192,7 +192,7 @@ func TestNoGoroutineLeaks(t *testing.T) {
 		invalid.send(subscribeSilence, subscribeSilence)
 		invalid.expectClose(4409)
 
-		server.dial(t, modern).send(`{"type":"connection_init","payload":7}`)
+		server.dial(t, graphqlTransportWS).send(`{"type":"connection_init","payload":7}`)
 	}
 	testutil.Eventually(t, "all sockets to close", func() bool { return server.transports.Connections() == 0 })
 	server.Close()

@@ -195,7 +195,7 @@ func FuzzSocketBytes(f *testing.F) {
 	}
 	server := startServer(f, nil)
 	f.Fuzz(func(t *testing.T, bytes []byte) {
-		client := server.dial(t, modern)
+		client := server.dial(t, graphqlTransportWS)
 		conn, ok := client.NetConn().(*net.TCPConn)
 		if !ok {
 			t.Fatal("not a TCP connection")

@@ -49,9 +49,9 @@ func FuzzFrame(f *testing.F) {
 	frames := 0
 	f.Fuzz(func(t *testing.T, text []byte, useLegacy bool) {
 		frames++
-		protocol, ping := modern, `{"type":"ping"}`
+		protocol, ping := graphqlTransportWS, `{"type":"ping"}`
 		if useLegacy {
-			protocol, ping = legacy, `{"type":"start","id":"last","payload":{"query":"{ hello }"}}`
+			protocol, ping = subscriptionsTransportWS, `{"type":"start","id":"last","payload":{"query":"{ hello }"}}`
 		}
 		client := server.dial(t, protocol)
 		defer func() { testutil.Must(t, client.Close()) }()

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	typeGraphQL = "application/graphql-response+json"
-	typeJSON    = "application/json"
+	mediaGraphQL = "application/graphql-response+json"
+	mediaJSON    = "application/json"
 )
 
 // plainHTTP serves queries and mutations as the GraphQL-over-HTTP specification says.
@@ -31,7 +31,7 @@ func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 	t.setHeaders(w)
 	mediaType := negotiateMediaType(r.Header.Values("Accept"))
 	if mediaType == "" {
-		t.respondError(w, typeJSON, &requestError{http.StatusNotAcceptable, models.InvalidInput, "the Accept header must allow " + typeGraphQL + " or " + typeJSON})
+		t.respondError(w, mediaJSON, &requestError{http.StatusNotAcceptable, models.InvalidInput, "the Accept header must allow " + mediaGraphQL + " or " + mediaJSON})
 		return
 	}
 	buffer := getBuffer()
@@ -127,7 +127,7 @@ func rejectMutationByGET(w http.ResponseWriter, r *http.Request, opCtx *graphql.
 
 // requestErrorStatus returns the status of a request that was not executed.
 func requestErrorStatus(mediaType string) int {
-	if mediaType == typeJSON {
+	if mediaType == mediaJSON {
 		return http.StatusOK
 	}
 	return http.StatusBadRequest
@@ -169,7 +169,7 @@ func setRetryAfter(h http.Header, errs gqlerror.List) {
 func negotiateMediaType(accept []string) string {
 	list := strings.Join(accept, ",")
 	if strings.Trim(list, " ,") == "" {
-		return typeJSON
+		return mediaJSON
 	}
 	var best string
 	var bestQ float64
@@ -196,10 +196,10 @@ func parseAcceptEntry(entry string) (mediaType string, q float64) {
 		}
 	}
 	switch requested {
-	case typeGraphQL:
-		return typeGraphQL, q
-	case typeJSON, "application/*", "*/*":
-		return typeJSON, q
+	case mediaGraphQL:
+		return mediaGraphQL, q
+	case mediaJSON, "application/*", "*/*":
+		return mediaJSON, q
 	default:
 		return "", 0
 	}

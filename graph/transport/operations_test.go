@@ -98,7 +98,7 @@ func TestOperations(t *testing.T) {
 func TestPing(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, nil)
-	client := server.dial(t, modern)
+	client := server.dial(t, graphqlTransportWS)
 	client.send(`{"type":"ping","payload":{"before":"init"}}`, `{"type":"pong"}`)
 	client.expect(`{"type":"pong","payload":{"before":"init"}}`)
 	client.send(initMessage)

@@ -27,11 +27,11 @@ type protocol struct {
 
 // The supported protocols. legacy is the protocol of subscriptions-transport-ws.
 var (
-	modern = &protocol{ //nolint:gochecknoglobals // a constant
+	graphqlTransportWS = &protocol{ //nolint:gochecknoglobals // a constant
 		name: "graphql-transport-ws", startType: "subscribe", stopType: "complete", dataType: "next", errorType: "error", completeType: "complete",
 		ackMessages: []string{`{"type":"connection_ack"}`},
 	}
-	legacy = &protocol{ //nolint:gochecknoglobals // a constant
+	subscriptionsTransportWS = &protocol{ //nolint:gochecknoglobals // a constant
 		name: "graphql-ws", startType: "start", stopType: "stop", dataType: "data", errorType: "error", completeType: "complete",
 		terminateType: "connection_terminate", keepAliveType: "ka", ackMessages: []string{`{"type":"connection_ack"}`, `{"type":"ka"}`},
 		connectionError: func(err *gqlerror.Error) []byte {
@@ -44,16 +44,16 @@ var (
 // protocolByName returns the negotiated protocol. A client that named none uses the
 // legacy protocol.
 func protocolByName(name string) *protocol {
-	if name == modern.name {
-		return modern
+	if name == graphqlTransportWS.name {
+		return graphqlTransportWS
 	}
-	return legacy
+	return subscriptionsTransportWS
 }
 
 // negotiateProtocol returns the first supported protocol in offered, or "".
 func negotiateProtocol(offered []string) string {
 	for _, name := range offered {
-		if slices.Contains([]string{modern.name, legacy.name}, name) {
+		if slices.Contains([]string{graphqlTransportWS.name, subscriptionsTransportWS.name}, name) {
 			return name
 		}
 	}
@@ -83,12 +83,12 @@ func (s *socket) handleMessage(text []byte) bool {
 		}
 		return s.handleInit(payload)
 	case "ping":
-		if s.protocol == modern {
+		if s.protocol == graphqlTransportWS {
 			s.send(s.ctx, outgoingMessage{text: pongMessage(msg.Payload)})
 			return true
 		}
 	case "pong":
-		if s.protocol == modern {
+		if s.protocol == graphqlTransportWS {
 			return true
 		}
 	case s.protocol.startType:

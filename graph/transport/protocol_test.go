@@ -14,7 +14,7 @@ func TestLegacyProtocol(t *testing.T) {
 
 	t.Run("session", func(t *testing.T) {
 		t.Parallel()
-		client := server.dial(t, legacy)
+		client := server.dial(t, subscriptionsTransportWS)
 		client.send(`{"type":"connection_init","payload":{}}`)
 		client.expect(ackMessage, `{"type":"ka"}`)
 		client.send(`{"id":"1","type":"start","payload":{"query":"subscription { numbers(count: 1) }"}}`)
@@ -30,7 +30,7 @@ func TestLegacyProtocol(t *testing.T) {
 
 	t.Run("rejected key gets connection_error before the close", func(t *testing.T) {
 		t.Parallel()
-		client := server.dial(t, legacy)
+		client := server.dial(t, subscriptionsTransportWS)
 		client.send(`{"type":"connection_init","payload":{"apiKey":"bad"}}`)
 		client.expect(`{"type":"connection_error","payload":{"message":"unknown API key"}}`)
 		client.expectClose(4403)
@@ -38,7 +38,7 @@ func TestLegacyProtocol(t *testing.T) {
 
 	t.Run("ping is not part of the protocol", func(t *testing.T) {
 		t.Parallel()
-		client := server.dial(t, legacy)
+		client := server.dial(t, subscriptionsTransportWS)
 		client.send(`{"type":"ping"}`)
 		client.expectClose(4400)
 	})

@@ -63,12 +63,12 @@ func readBody(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *byt
 }
 
 func isJSON(contentType string) bool {
-	if contentType == typeJSON { // the common case; parsing costs more than reading the body
+	if contentType == mediaJSON { // the common case; parsing costs more than reading the body
 		return true
 	}
 	media, params, err := mime.ParseMediaType(contentType)
 	charset := params["charset"]
-	return err == nil && media == typeJSON && (charset == "" || strings.EqualFold(charset, "utf-8"))
+	return err == nil && media == mediaJSON && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
 // hashRequest returns the hash of a request with this query string or body.

@@ -30,7 +30,7 @@ func (t *eventStream) Do(w http.ResponseWriter, r *http.Request, exec graphql.Gr
 	plain.setHeaders(w)
 	params, reqErr := readRequest(w, r, t.options.MaxBody)
 	if reqErr != nil {
-		plain.respondError(w, typeJSON, reqErr)
+		plain.respondError(w, mediaJSON, reqErr)
 		return
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
@@ -41,11 +41,11 @@ func (t *eventStream) Do(w http.ResponseWriter, r *http.Request, exec graphql.Gr
 		return errs
 	})
 	if errs != nil {
-		plain.respond(w, typeJSON, http.StatusBadRequest, &graphql.Response{Errors: errs})
+		plain.respond(w, mediaJSON, http.StatusBadRequest, &graphql.Response{Errors: errs})
 		return
 	}
 	if reqErr := rejectMutationByGET(w, r, opCtx); reqErr != nil {
-		plain.respondError(w, typeJSON, reqErr)
+		plain.respondError(w, mediaJSON, reqErr)
 		return
 	}
 	conn := &connection{address: t.options.Address(ctx), key: t.options.Key(ctx), disconnect: func(code int, reason string) {
@@ -53,7 +53,7 @@ func (t *eventStream) Do(w http.ResponseWriter, r *http.Request, exec graphql.Gr
 	}}
 	if err := t.addConnection(conn); err != nil {
 		w.Header().Set("Retry-After", "5")
-		plain.respondError(w, typeJSON, &requestError{http.StatusServiceUnavailable, models.Unavailable, err.Error()})
+		plain.respondError(w, mediaJSON, &requestError{http.StatusServiceUnavailable, models.Unavailable, err.Error()})
 		return
 	}
 	defer t.removeConnection(conn)

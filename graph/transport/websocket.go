@@ -28,7 +28,7 @@ const (
 	closeInitTimeout       = 4408
 	closeDuplicateID       = 4409
 	closeSecondInit        = 4429
-	closeSilently          = 0   // send no close frame
+	closeWithoutFrame      = 0   // send no close frame
 	readBufferSize         = 256 // bytes per idle socket
 	drainTimeout           = time.Second
 	maxSilentHalfIntervals = 5 // half ping intervals without a sign of life until a peer times out
@@ -50,7 +50,7 @@ func (t *webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 	}
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: handshakeTimeout, ReadBufferSize: readBufferSize, WriteBufferPool: writeBufferPool,
-		Subprotocols: []string{modern.name, legacy.name}, CheckOrigin: t.options.CheckOrigin,
+		Subprotocols: []string{graphqlTransportWS.name, subscriptionsTransportWS.name}, CheckOrigin: t.options.CheckOrigin,
 	}
 	hijacked := &hijackWriter{ResponseWriter: w}
 	ws, err := upgrader.Upgrade(hijacked, r, nil)
@@ -142,7 +142,7 @@ func (s *socket) readMessage() (open bool) {
 	}()
 	kind, reader, err := s.ws.NextReader()
 	if err != nil {
-		s.close(closeSilently, "") // the library has sent a close frame for a protocol error
+		s.close(closeWithoutFrame, "") // the library has sent a close frame for a protocol error
 		return false
 	}
 	buffer := getBuffer()
@@ -151,7 +151,7 @@ func (s *socket) readMessage() (open bool) {
 	s.markAlive()
 	switch {
 	case err != nil:
-		s.close(closeSilently, "")
+		s.close(closeWithoutFrame, "")
 	case s.ctx.Err() != nil:
 	case kind != websocket.TextMessage:
 		s.close(closeNotText, "Messages must be text")

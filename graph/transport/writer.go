@@ -235,7 +235,7 @@ func (s *socket) sendCloseFrame(buffer *bytes.Buffer, writeErr error) {
 	switch {
 	case !ok || writeErr != nil:
 		_ = s.conn.Close()
-	case closeErr.code != closeSilently:
+	case closeErr.code != closeWithoutFrame:
 		buffer.Reset()
 		s.collectQueued(buffer, 2*maxQueuedBytes)
 		reason := strings.ToValidUTF8(closeErr.reason[:min(len(closeErr.reason), maxCloseReason)], "")

@@ -81,7 +81,7 @@ func openSocket(t *testing.T) *socket {
 			t.Error(err)
 			return
 		}
-		s := &socket{transports: transports, ws: ws, conn: hijacked.conn, protocol: modern}
+		s := &socket{transports: transports, ws: ws, conn: hijacked.conn, protocol: graphqlTransportWS}
 		s.open(context.WithoutCancel(r.Context()))
 		if err := transports.addConnection(s.connection); err != nil {
 			t.Error(err)

@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	modern      = "graphql-transport-ws"
-	legacy      = "graphql-ws"
-	initMessage = `{"type":"connection_init"}`
-	ackMessage  = `{"type":"connection_ack"}`
+	graphqlTransportWS       = "graphql-transport-ws"
+	subscriptionsTransportWS = "graphql-ws"
+	initMessage              = `{"type":"connection_init"}`
+	ackMessage               = `{"type":"connection_ack"}`
 
 	subscribeSilence = `{"id":"1","type":"subscribe","payload":{"query":"subscription { silence }"}}`
 )
@@ -48,7 +48,7 @@ func (server *testServer) tryDial(ctx context.Context, header http.Header, proto
 // connect opens a socket and completes connection_init.
 func (server *testServer) connect(t *testing.T) *wsClient {
 	t.Helper()
-	client := server.dial(t, modern)
+	client := server.dial(t, graphqlTransportWS)
 	client.send(initMessage)
 	client.expect(ackMessage)
 	return client

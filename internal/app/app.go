@@ -83,7 +83,7 @@ func NewDevelopment(ctx context.Context, c config.Config, version string, logger
 	if err != nil {
 		return nil, err
 	}
-	cipher, err := openSealer(c)
+	cipher, err := openCipher(c)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -103,7 +103,7 @@ func (a *App) wire(ctx context.Context, cipher *auth.Cipher, trusted *graph.Trus
 		OnRevoked: func(hash auth.KeyHash) { a.graph.CloseKey(hash) },
 		OnUnknown: func(ctx context.Context) {
 			a.metrics.invalidKeys.Inc()
-			a.audit.CountRejection(ctx, models.KeyRefused, models.Unauthenticated)
+			a.audit.CountRejection(ctx, models.AuditKeyRefused, models.Unauthenticated)
 		},
 	})
 	if err != nil {
@@ -137,7 +137,7 @@ func (a *App) wire(ctx context.Context, cipher *auth.Cipher, trusted *graph.Trus
 		Retries: a.config.WebhookRetries, Retention: a.config.DeliveryRetention(), Now: a.now, WallClock: a.wallClock, Logger: a.logger,
 		OnAttempt: a.metrics.observeAttempt, Tracer: a.tracer,
 	})
-	runner := &runner{webhooks: a.webhooks, metrics: a.metrics, executor: executor.New(executor.Options{
+	runner := &agentRunner{webhooks: a.webhooks, metrics: a.metrics, executor: executor.New(executor.Options{
 		Outbound: client, Timeout: a.config.EndpointTimeout, MarketplaceURL: a.config.MarketplaceURL, Now: time.Now,
 		Claude: executor.ClaudeOptions{
 			APIKey: a.config.AnthropicAPIKey, BaseURL: a.config.AnthropicBaseURL, Model: a.config.ClaudeModel, MaxTokens: a.config.ClaudeMaxTokens,
@@ -198,15 +198,15 @@ func readTrustedDocuments(c config.Config) (trusted *graph.TrustedDocuments, err
 func (a *App) marketSettings() market.Settings {
 	settings := market.Settings{
 		StartingCredits: a.config.StartingCredits, MinBudget: a.config.MinBudget, OpenFor: a.config.OpenFor,
-		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTimeout, ExecuteDeadline: a.config.ExecutionDeadline,
-		KeepEvents: a.config.KeepEvents, KeepAudit: a.config.KeepAudit,
+		Lease: a.config.Lease, ExecuteTimeout: a.config.EndpointTimeout, ExecutionDeadline: a.config.ExecutionDeadline,
+		EventRetention: a.config.KeepEvents, AuditRetention: a.config.KeepAudit,
 		Spending: market.SpendingLimits{
 			MaxTokens: a.config.ClaudeMaxTokens, MaxConcurrent: a.config.ClaudeAtOnce, MaxConcurrentPerAgent: a.config.ClaudeAtOncePerAgent,
 			TokensPerHour: a.config.ClaudeTokensPerHour, TokensPerHourPerAgent: a.config.ClaudeTokensPerHourPerAgent,
 		},
 	}
 	if a.config.RateLimits == "on" {
-		settings.RegisterEvery, settings.RegisterBurst = registrationInterval, registrationBurst
+		settings.RegistrationInterval, settings.RegistrationBurst = registrationInterval, registrationBurst
 	}
 	return settings
 }

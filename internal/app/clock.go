@@ -27,7 +27,7 @@ func (c *Clock) Advance(d time.Duration) error {
 	for {
 		offset := c.offset.Load()
 		if d <= 0 || d > maxClockOffset-time.Duration(offset) {
-			return models.Invalid("advance", "must be more than 0s, and the total must not exceed %s", maxClockOffset)
+			return models.FieldErrorf("advance", "must be more than 0s, and the total must not exceed %s", maxClockOffset)
 		}
 		if c.offset.CompareAndSwap(offset, offset+int64(d)) {
 			return nil

@@ -94,7 +94,7 @@ func (o *operatorAPI) requireKey(next http.Handler) http.Handler {
 		if err == nil {
 			err = models.Errorf(models.Unauthenticated, "operator key required: send it in the header Authorization: Bearer KEY")
 		}
-		o.audit.CountRejection(r.Context(), models.OperatorRefused, models.CodeOf(err))
+		o.audit.CountRejection(r.Context(), models.AuditOperatorRefused, models.CodeOf(err))
 		compat.WriteError(w, r, err, nil)
 	})
 }
@@ -111,13 +111,13 @@ func (o *operatorAPI) listAudit(w http.ResponseWriter, r *http.Request) {
 	var err error
 	if text := r.FormValue("limit"); text != "" {
 		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 1 || q.Limit > maxAuditPage {
-			compat.WriteError(w, r, models.Invalid("limit", "must be from 1 to %d", maxAuditPage), nil)
+			compat.WriteError(w, r, models.FieldErrorf("limit", "must be from 1 to %d", maxAuditPage), nil)
 			return
 		}
 	}
 	if text := r.FormValue("before"); text != "" {
 		if q.Before, err = strconv.ParseInt(text, 10, 64); err != nil || q.Before < 1 {
-			compat.WriteError(w, r, models.Invalid("before", "must be the number of an audit entry"), nil)
+			compat.WriteError(w, r, models.FieldErrorf("before", "must be the number of an audit entry"), nil)
 			return
 		}
 	}
@@ -138,7 +138,7 @@ func (o *operatorAPI) advanceClock(w http.ResponseWriter, r *http.Request) {
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&body)
 	d, parseErr := time.ParseDuration(body.Advance)
 	if err != nil || parseErr != nil {
-		compat.WriteError(w, r, models.Invalid("advance", `must be a duration like {"advance": "24h"}`), nil)
+		compat.WriteError(w, r, models.FieldErrorf("advance", `must be a duration like {"advance": "24h"}`), nil)
 		return
 	}
 	err = o.clock.Advance(d)

@@ -89,7 +89,7 @@ func TestOperatorAPI(t *testing.T) {
 	if got := strings.Join(actions, ", "); got != want || all[1].Count != 3 || all[1].Address != "127.0.0.1" {
 		t.Errorf("got audit log %s, want %s: %+v", got, want, all)
 	}
-	if forActor := b.auditEntries(t, "?actor="+id); len(forActor) != 1 || forActor[0].Action != models.AgentRegistered || forActor[0].RequestID == "" {
+	if forActor := b.auditEntries(t, "?actor="+id); len(forActor) != 1 || forActor[0].Action != models.AuditAgentRegistered || forActor[0].RequestID == "" {
 		t.Errorf("got entries of the agent %+v", forActor)
 	}
 	if page := b.auditEntries(t, "?limit=1&before=2"); len(page) != 1 || page[0].Seq != 1 {

@@ -43,7 +43,7 @@ func Rekey(ctx context.Context, r RekeyOptions, logger *slog.Logger, onProgress 
 		return "", err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	cipher, err := r.sealer()
+	cipher, err := r.cipher()
 	if err != nil {
 		return "", fmt.Errorf("secret key: %w", err)
 	}
@@ -53,10 +53,10 @@ func Rekey(ctx context.Context, r RekeyOptions, logger *slog.Logger, onProgress 
 	return replaceKey(keyPath(r.Database))
 }
 
-// sealer returns a cipher that encrypts with the new key and decrypts with both.
-func (r *RekeyOptions) sealer() (*auth.Cipher, error) {
+// cipher returns a cipher that encrypts with the new key and decrypts with both.
+func (r *RekeyOptions) cipher() (*auth.Cipher, error) {
 	if r.SecretKey != "" {
-		return newSealer(r.SecretKey, r.OldSecretKey)
+		return newCipher(r.SecretKey, r.OldSecretKey)
 	}
 	path := keyPath(r.Database)
 	old, err := readKey(path)
@@ -68,13 +68,13 @@ func (r *RekeyOptions) sealer() (*auth.Cipher, error) {
 		err = cmp.Or(os.Remove(path+pendingKeySuffix), fs.ErrNotExist)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		key, err = makeKey(path + pendingKeySuffix)
+		key, err = createKeyFile(path + pendingKeySuffix)
 		err = errors.Join(err, database.Fsync(filepath.Dir(path)))
 	}
 	if err != nil {
 		return nil, err
 	}
-	return newSealer(key, old)
+	return newCipher(key, old)
 }
 
 // reencryptSecrets re-encrypts all tables with secrets and adds an audit entry.
@@ -92,7 +92,7 @@ func reencryptSecrets(ctx context.Context, db *database.DB, cipher *auth.Cipher,
 	}
 	log := audit.New(db, time.Now)
 	return db.Write(ctx, func(tx *database.Tx) error {
-		return log.Record(ctx, tx, models.OperatorActor, models.SecretsReencrypted, "")
+		return log.Record(ctx, tx, models.OperatorActor, models.AuditSecretsReencrypted, "")
 	})
 }
 

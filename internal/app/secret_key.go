@@ -20,16 +20,16 @@ const secretKeyLength = 64
 // decrypts with this key, so that it can start after an interrupted rekey.
 const pendingKeySuffix = ".new"
 
-// openSealer returns the cipher for secrets. It uses the configured key, or the key
+// openCipher returns the cipher for secrets. It uses the configured key, or the key
 // file next to the database, which it creates on the first start.
-func openSealer(c config.Config) (*auth.Cipher, error) {
+func openCipher(c config.Config) (*auth.Cipher, error) {
 	if c.SecretKey != "" {
-		return newSealer(c.SecretKey, c.OldSecretKey)
+		return newCipher(c.SecretKey, c.OldSecretKey)
 	}
 	path := keyPath(c.Database)
 	key, err := readKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		key, err = makeKey(path)
+		key, err = createKeyFile(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("secret key: %w", err)
@@ -38,12 +38,12 @@ func openSealer(c config.Config) (*auth.Cipher, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("secret key: %w", err)
 	}
-	return newSealer(key, pending)
+	return newCipher(key, pending)
 }
 
-// newSealer returns a cipher that encrypts with key, and decrypts with key and, unless
+// newCipher returns a cipher that encrypts with key, and decrypts with key and, unless
 // it is empty, other.
-func newSealer(key, other string) (*auth.Cipher, error) {
+func newCipher(key, other string) (*auth.Cipher, error) {
 	if other == "" {
 		return auth.NewCipher([]byte(key))
 	}
@@ -58,9 +58,9 @@ func readKey(path string) (string, error) {
 	return strings.TrimSpace(string(key)), err
 }
 
-// makeKey creates a key file with a random key and mode 0600. It returns an error if
+// createKeyFile creates a key file with a random key and mode 0600. It returns an error if
 // the file exists.
-func makeKey(path string) (string, error) {
+func createKeyFile(path string) (string, error) {
 	raw := make([]byte, secretKeyLength/2)
 	_, _ = rand.Read(raw)
 	key := hex.EncodeToString(raw)

@@ -6,19 +6,19 @@ import (
 	"testing"
 )
 
-// TestOpenSealer checks that the key file is created once with mode 0600, and that an
+// TestOpenCipher checks that the key file is created once with mode 0600, and that an
 // invalid one is an error.
-func TestOpenSealer(t *testing.T) {
+func TestOpenCipher(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)
-	first, err := openSealer(c)
+	first, err := openCipher(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(c.Database + ".key"); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("got key file mode %v (%v)", info.Mode(), err)
 	}
-	second, err := openSealer(c)
+	second, err := openCipher(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestOpenSealer(t *testing.T) {
 	if err := os.WriteFile(c.Database+".key", nil, 0o600); err != nil { // as after a crash
 		t.Fatal(err)
 	}
-	if _, err := openSealer(c); err == nil || !strings.Contains(err.Error(), "needs 16 or more") {
+	if _, err := openCipher(c); err == nil || !strings.Contains(err.Error(), "needs 16 or more") {
 		t.Errorf("empty key file: %v", err)
 	}
 }

@@ -32,7 +32,7 @@ func openLog(t *testing.T, now func() time.Time) (*audit.Log, *database.DB) {
 func record(t *testing.T, log *audit.Log, db *database.DB, actor string) {
 	t.Helper()
 	testutil.Must(t, db.Write(t.Context(), func(tx *database.Tx) error {
-		return log.Record(t.Context(), tx, actor, models.AgentChanged, "object")
+		return log.Record(t.Context(), tx, actor, models.AuditAgentChanged, "object")
 	}))
 }
 
@@ -80,7 +80,7 @@ func TestRecord(t *testing.T) {
 		log, db := openLog(t, time.Now)
 		errUndo := errors.New("undo")
 		err := db.Write(t.Context(), func(tx *database.Tx) error {
-			return errors.Join(log.Record(t.Context(), tx, models.OperatorActor, models.SecretsReencrypted, ""), errUndo)
+			return errors.Join(log.Record(t.Context(), tx, models.OperatorActor, models.AuditSecretsReencrypted, ""), errUndo)
 		})
 		if !errors.Is(err, errUndo) || len(lines(t, db)) != 0 {
 			t.Errorf("got error %v and entries %q", err, lines(t, db))
@@ -131,7 +131,7 @@ func TestCountRejection(t *testing.T) {
 	for range 8 {
 		group.Go(func() {
 			for range 100 {
-				log.CountRejection(requestFrom(t.Context(), "192.0.2.1"), models.KeyRefused, models.Unauthenticated)
+				log.CountRejection(requestFrom(t.Context(), "192.0.2.1"), models.AuditKeyRefused, models.Unauthenticated)
 			}
 		})
 	}
@@ -144,7 +144,7 @@ func TestCountRejection(t *testing.T) {
 		t.Errorf("entries after the flush are %q", got)
 	}
 	for i := range 3000 {
-		log.CountRejection(requestFrom(t.Context(), fmt.Sprintf("198.51.%d.%d", i/250, i%250)), models.KeyRefused, models.Unauthenticated)
+		log.CountRejection(requestFrom(t.Context(), fmt.Sprintf("198.51.%d.%d", i/250, i%250)), models.AuditKeyRefused, models.Unauthenticated)
 	}
 	testutil.Must(t, log.Flush(t.Context()))
 	got := lines(t, db)[1:]
@@ -153,7 +153,7 @@ func TestCountRejection(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	log.CountRejection(requestFrom(t.Context(), "192.0.2.1"), models.OperatorRefused, models.Unauthenticated)
+	log.CountRejection(requestFrom(t.Context(), "192.0.2.1"), models.AuditOperatorRefused, models.Unauthenticated)
 	if err := log.Flush(cancelled); err == nil {
 		t.Error("a flush with a cancelled context succeeded")
 	}
@@ -178,7 +178,7 @@ func TestFlush_databaseUnavailable(t *testing.T) {
 	reject = func() {
 		total++
 		address := fmt.Sprintf("198.%d.%d.%d", total/62_500, total/250%250, total%250)
-		log.CountRejection(requestFrom(t.Context(), address), models.KeyRefused, models.Unauthenticated)
+		log.CountRejection(requestFrom(t.Context(), address), models.AuditKeyRefused, models.Unauthenticated)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()

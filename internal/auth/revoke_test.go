@@ -74,7 +74,7 @@ func TestRevoke(t *testing.T) {
 		actor, err := b.Authenticate(t.Context(), key)
 		testutil.Must(t, err)
 		b.revokeKeys()
-		b.CacheLate(actor, revocations)
+		b.CacheActor(actor, revocations)
 		b.wantUnknown(key)
 	})
 }

@@ -40,7 +40,7 @@ func (r *Receiver) Validate() error {
 
 // checkSecret returns an error unless secret is empty or a webhook secret.
 func checkSecret(secret string) error {
-	if _, err := outbound.SignStandard(secret, "", 0, nil); err != nil {
+	if _, err := outbound.SignStandardWebhook(secret, "", 0, nil); err != nil {
 		return errors.New("--secret or AGENTMARKET_WEBHOOK_SECRET: must be a webhook secret, whsec_ followed by base64")
 	}
 	return nil

@@ -165,10 +165,10 @@ func (db *DB) Close() error {
 // invalid UTF-8.
 const sqlStateInvalidText = "22021"
 
-// NotFound converts gorm's record-not-found error to a NOT_FOUND error that names
+// TranslateNotFound converts gorm's record-not-found error to a NOT_FOUND error that names
 // the missing row. It does the same for an ID that is invalid text on PostgreSQL.
 // Other errors are returned unchanged.
-func NotFound(err error, noun, id string) error {
+func TranslateNotFound(err error, noun, id string) error {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if errors.Is(err, gorm.ErrRecordNotFound) || ok && pgErr.Code == sqlStateInvalidText {
 		return models.Errorf(models.NotFound, "%s %q not found", noun, id)

@@ -17,12 +17,12 @@ func AddMigration(t *testing.T, name, text string) {
 	t.Setenv("AGENTMARKET_TEST_MIGRATION", name) // panics in a parallel test
 	files := fstest.MapFS{}
 	for _, d := range []dialect{sqliteDialect, postgresDialect} {
-		names, err := fs.Glob(embedded, d.folder+"/*.sql")
+		names, err := fs.Glob(migrationFiles, d.folder+"/*.sql")
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range names {
-			content, err := embedded.ReadFile(name)
+			content, err := migrationFiles.ReadFile(name)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -31,7 +31,7 @@ func AddMigration(t *testing.T, name, text string) {
 		files[d.folder+"/"+name] = &fstest.MapFile{Data: []byte(text)}
 	}
 	migrations = files
-	t.Cleanup(func() { migrations = embedded })
+	t.Cleanup(func() { migrations = migrationFiles })
 }
 
 // MigratePostgres applies pending migrations with a lock timeout.

@@ -22,10 +22,10 @@ import (
 )
 
 //go:embed migrations
-var embedded embed.FS
+var migrationFiles embed.FS
 
 // migrations holds the SQL files of each engine. Tests add files.
-var migrations fs.FS = embedded //nolint:gochecknoglobals // only tests change it
+var migrations fs.FS = migrationFiles //nolint:gochecknoglobals // only tests change it
 
 // dialect is what migrations need to know about an engine.
 type dialect struct {

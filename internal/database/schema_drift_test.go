@@ -20,7 +20,7 @@ import (
 func modelTypes() []any {
 	return []any{
 		&models.Agent{}, &models.AgentCapability{}, &models.APIKey{}, &models.Task{}, &models.TaskCapability{},
-		&models.Wallet{}, &models.Transfer{}, &models.LedgerSums{}, &models.Event{}, &models.EventHorizon{}, &models.IdempotencyKey{}, &models.Registrant{},
+		&models.Wallet{}, &models.Transfer{}, &models.LedgerSums{}, &models.Event{}, &models.EventLowWatermark{}, &models.IdempotencyKey{}, &models.Registrant{},
 		&models.Secret{}, &models.Webhook{}, &models.Delivery{}, &models.Attempt{}, &models.AuditEntry{},
 	}
 }

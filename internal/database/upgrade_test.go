@@ -59,9 +59,9 @@ func TestUpgrade(t *testing.T) { // not parallel: see AddMigration
 	}
 }
 
-// TestUpgrade_broken checks that a later version of this program detects an inconsistent
+// TestUpgrade_inconsistentDatabase checks that a later version of this program detects an inconsistent
 // database of this version and does not back it up.
-func TestUpgrade_broken(t *testing.T) { // not parallel: see AddMigration
+func TestUpgrade_inconsistentDatabase(t *testing.T) { // not parallel: see AddMigration
 	p := newUsedMarket(t)
 	database.AddMigration(t, second, secondText)
 	db := openSQL(t, p.address)

@@ -252,7 +252,7 @@ func TestStubServices(t *testing.T) {
 			t.Fatal(err)
 		}
 		now := time.Now().Unix()
-		signature, err := outbound.SignStandard(secret, "1", now, []byte(body))
+		signature, err := outbound.SignStandardWebhook(secret, "1", now, []byte(body))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -174,7 +174,7 @@ func (o *stubServices) checkSignature(name string, r *http.Request, body []byte)
 		return signatureUnchecked
 	}
 	seconds, err := strconv.ParseInt(r.Header.Get("webhook-timestamp"), 10, 64)
-	standard, signErr := outbound.SignStandard(secret, r.Header.Get("webhook-id"), seconds, body)
+	standard, signErr := outbound.SignStandardWebhook(secret, r.Header.Get("webhook-id"), seconds, body)
 	age := time.Since(time.Unix(seconds, 0)) //nolint:forbidigo // receivers use the system time
 	if errors.Join(err, signErr) != nil || age.Abs() > timestampTolerance {
 		return signatureInvalid

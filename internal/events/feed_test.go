@@ -50,9 +50,9 @@ func (f *countingFeed) remainingTitles(t *testing.T) string {
 	}
 }
 
-// TestTopics checks that an event is offered once to each feed with one of its topics,
+// TestFeed_topics checks that an event is offered once to each feed with one of its topics,
 // and to no other feed.
-func TestTopics(t *testing.T) {
+func TestFeed_topics(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	rows := map[string]struct {
@@ -195,8 +195,8 @@ func seqOf(event *models.Event) int64 {
 	return event.Seq
 }
 
-// TestFeed_idleHoldsNothing checks that a feed without unread events holds no memory.
-func TestFeed_idleHoldsNothing(t *testing.T) {
+// TestFeed_idleReleasesMemory checks that a feed without unread events holds no memory.
+func TestFeed_idleReleasesMemory(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	b.waitDispatched(b.append(3))

@@ -316,5 +316,5 @@ func cursorExpiredError(horizon int64) error {
 }
 
 func unknownCursorError(field string) error {
-	return models.Invalid(field, "must be the cursor of an event")
+	return models.FieldErrorf(field, "must be the cursor of an event")
 }

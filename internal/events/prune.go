@@ -65,7 +65,7 @@ func (l *Log) oldestEvent(ctx context.Context) (models.Event, error) {
 // deleteBatch moves the horizon forward over a batch of events and deletes them. It
 // returns their number.
 func deleteBatch(tx *database.Tx, bounds PruneBounds) (int, error) {
-	var horizon models.EventHorizon
+	var horizon models.EventLowWatermark
 	err := tx.ForUpdateSkipLocked().Take(&horizon, "one = 1").Error
 	if errors.Is(err, gorm.ErrRecordNotFound) { // another process is pruning
 		return 0, nil

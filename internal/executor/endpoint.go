@@ -81,7 +81,7 @@ func (e *Executor) signedHeaders(secret, taskID string, body []byte) (http.Heade
 	if secret == "" {
 		return header, nil
 	}
-	standard, err := outbound.SignStandard(secret, taskID, now, body)
+	standard, err := outbound.SignStandardWebhook(secret, taskID, now, body)
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (c *Claim) insert(tx *database.Tx) (*models.IdempotencyKey, error) {
 	// standby has the commit of the stored response.
 	err := tx.ForUpdate().Take(&row, "scope = ? AND key = ?", c.row.Scope, c.row.Key).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) { // expired, and pruned since the insert
-		return nil, ErrExpired()
+		return nil, KeyExpiredError()
 	}
 	return &row, err
 }

@@ -72,9 +72,9 @@ func (s *Store) Used(ctx context.Context, scope string) (used bool, err error) {
 	return used, err
 }
 
-// ErrExpired returns the UNAVAILABLE error for a key that expired while its request was
+// KeyExpiredError returns the UNAVAILABLE error for a key that expired while its request was
 // being served. The client should retry.
-func ErrExpired() error {
+func KeyExpiredError() error {
 	return models.Errorf(models.Unavailable, "the Idempotency-Key has just expired; send the request again")
 }
 
@@ -107,10 +107,10 @@ func (s *Store) NewClaim(ctx context.Context, scope, operation string, input any
 func requestKey(ctx context.Context) (string, error) {
 	key := auth.RequestFrom(ctx).IdempotencyKey
 	if len(key) > maxKeyLength {
-		return "", models.Invalid("Idempotency-Key", "must have at most %d characters", maxKeyLength)
+		return "", models.FieldErrorf("Idempotency-Key", "must have at most %d characters", maxKeyLength)
 	}
 	if strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return "", models.Invalid("Idempotency-Key", "must be of visible ASCII characters")
+		return "", models.FieldErrorf("Idempotency-Key", "must be of visible ASCII characters")
 	}
 	return key, nil
 }

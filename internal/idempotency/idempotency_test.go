@@ -142,7 +142,7 @@ func TestRun(t *testing.T) {
 	})
 }
 
-func TestUsed(t *testing.T) {
+func TestStore_Used(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	_, err := b.run(withKey(t.Context(), "k"), "scope", "operation", "input")
@@ -163,9 +163,9 @@ func TestUsed(t *testing.T) {
 	testutil.Equal(t, "expired key", used, false)
 }
 
-// TestClaim: an operation of two transactions. Between them other requests with the key
+// TestClaim_twoTransactions: an operation of two transactions. Between them other requests with the key
 // get CONFLICT and learn the task; afterwards they get the stored error.
-func TestClaim(t *testing.T) {
+func TestClaim_twoTransactions(t *testing.T) {
 	t.Parallel()
 	b := newBundle(t)
 	ctx := withKey(t.Context(), "k")

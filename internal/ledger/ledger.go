@@ -21,7 +21,7 @@ func OpenWallet(tx *database.Tx, now models.Time, agentID string, grant models.C
 	}
 	return singleWallet(applyTransfers(tx, now, models.Transfer{
 		ID: GrantID(agentID), Kind: models.Grant, Amount: grant,
-		DebitAccount: models.Issuance, CreditAccount: models.AvailableAccount(agentID),
+		DebitAccount: models.IssuanceAccount, CreditAccount: models.AvailableAccount(agentID),
 	}))
 }
 
@@ -59,7 +59,7 @@ func Pay(tx *database.Tx, now models.Time, task *models.Task) (models.Wallet, er
 	worker, fee := task.Budget.Split()
 	return singleWallet(applyTransfers(tx, now,
 		newTransfer(task, models.Payout, PayoutID(task.ID), models.EscrowAccount(task.ID), models.AvailableAccount(*task.WorkerID), worker),
-		newTransfer(task, models.Fee, "fee:"+task.ID, models.EscrowAccount(task.ID), models.Fees, fee),
+		newTransfer(task, models.Fee, "fee:"+task.ID, models.EscrowAccount(task.ID), models.FeesAccount, fee),
 	))
 }
 

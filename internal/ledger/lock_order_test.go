@@ -50,7 +50,7 @@ func TestWalletsAreLockedInOrder(t *testing.T) {
 			if err := errors.Join(tx.Create(&agent).Error, tx.Create(&models.Wallet{AgentID: agent.ID}).Error); err != nil {
 				return err
 			}
-			transfers = append(transfers, models.Transfer{DebitAccount: models.Issuance, CreditAccount: models.AvailableAccount(agent.ID)})
+			transfers = append(transfers, models.Transfer{DebitAccount: models.IssuanceAccount, CreditAccount: models.AvailableAccount(agent.ID)})
 		}
 		recorder := &recordingConnPool{ConnPool: tx.Statement.ConnPool}
 		recorded := &database.Tx{DB: tx.Session(&gorm.Session{NewDB: true, Context: t.Context()})} // a copy with another connection pool

@@ -31,12 +31,12 @@ func (m *Market) Accept(ctx context.Context, actor auth.Actor, taskID string) (T
 
 // assignWorker assigns the task to the actor.
 func (m *Market) assignWorker(tx *database.Tx, actor auth.Actor, task *models.Task) error {
-	now := m.now()
+	now := m.timestamp()
 	if task.PosterID == actor.AgentID {
 		return models.Errorf(models.Forbidden, "an agent cannot accept a task that it posted")
 	}
 	if status := task.StatusAt(now); status != models.Open {
-		return errWrongStatus(task, status)
+		return wrongStatusError(task, status)
 	}
 	before := *task
 	lapsed := task.Status == models.Assigned

@@ -23,11 +23,11 @@ func (m *Market) Cancel(ctx context.Context, actor auth.Actor, taskID string) (T
 		if task.PosterID != actor.AgentID {
 			return TaskResult{}, models.Errorf(models.Forbidden, "only its poster can cancel a task")
 		}
-		if task.Origin == models.Direct {
+		if task.Origin == models.OriginDirect {
 			return TaskResult{}, errDirectHire
 		}
-		if status := task.StatusAt(m.now()); status != models.Open {
-			return TaskResult{}, errWrongStatus(&task, status)
+		if status := task.StatusAt(m.timestamp()); status != models.Open {
+			return TaskResult{}, wrongStatusError(&task, status)
 		}
 		wallet, err := m.settleRefunded(tx, &task, models.Cancelled, models.TaskCancelled)
 		return TaskResult{Task: task, Wallet: wallet}, err
@@ -51,8 +51,8 @@ func (m *Market) cancelHire(tx *database.Tx, taskID string) (TaskResult, error) 
 	if err != nil {
 		return TaskResult{}, err
 	}
-	if status := task.StatusAt(m.now()); status != models.Assigned {
-		return TaskResult{}, errWrongStatus(task, status)
+	if status := task.StatusAt(m.timestamp()); status != models.Assigned {
+		return TaskResult{}, wrongStatusError(task, status)
 	}
 	if task.Tokens != nil { // the caller may have read the text already, so it gets no refund
 		return TaskResult{}, models.Errorf(models.Conflict, "task %s runs on the model and cannot be cancelled; it ends within minutes", task.ID)
@@ -68,7 +68,7 @@ func (m *Market) cancelHire(tx *database.Tx, taskID string) (TaskResult, error) 
 // settleRefunded ends a task without a result, refunds its poster and returns the
 // poster's wallet.
 func (m *Market) settleRefunded(tx *database.Tx, task *models.Task, end models.Status, kind models.EventKind) (models.Wallet, error) {
-	now := m.now()
+	now := m.timestamp()
 	before := *task
 	task.Status, task.ClosedAt = end, &now
 	if err := transition(tx, &before, end, map[string]any{"closed_at": now}); err != nil {

@@ -61,8 +61,8 @@ func (m *Market) finishHire(tx *database.Tx, actor auth.Actor, taskID, result st
 	if *task.WorkerID != actor.AgentID {
 		return TaskResult{}, models.Errorf(models.Forbidden, "only the hired agent can do that with task %s", taskID)
 	}
-	if status := task.StatusAt(m.now()); status != models.Assigned {
-		return TaskResult{}, errWrongStatus(&task, status)
+	if status := task.StatusAt(m.timestamp()); status != models.Assigned {
+		return TaskResult{}, wrongStatusError(&task, status)
 	}
 	if _, err := m.settleHire(tx, claim, &task, result, failure); err != nil {
 		return TaskResult{}, err
@@ -78,24 +78,24 @@ func (m *Market) loadAssigned(tx *database.Tx, actor auth.Actor, taskID string) 
 	if err != nil {
 		return task, err
 	}
-	if task.Origin == models.Direct {
+	if task.Origin == models.OriginDirect {
 		return task, fmt.Errorf("%w: %w", errDirectHire, models.Errorf(models.Conflict, "task %s is a direct hire; this operation is for posted tasks", taskID))
 	}
 	owned := task.WorkerID != nil && *task.WorkerID == actor.AgentID
-	status := task.StatusAt(m.now())
+	status := task.StatusAt(m.timestamp())
 	switch {
 	case task.Status == models.Assigned && owned && !status.Ended():
 		return task, nil
 	case status == models.Assigned:
 		return task, models.Errorf(models.Forbidden, "another agent works on task %s", taskID)
 	default:
-		return task, errWrongStatus(&task, status)
+		return task, wrongStatusError(&task, status)
 	}
 }
 
 // settlePaid completes a task, pays its worker and returns the worker's wallet.
 func (m *Market) settlePaid(tx *database.Tx, task *models.Task, result string) (models.Wallet, error) {
-	now := m.now()
+	now := m.timestamp()
 	before := *task
 	task.Status, task.Result, task.CompletedAt = models.Completed, &result, &now
 	err := transition(tx, &before, models.Completed, map[string]any{"result": result, "completed_at": now})

@@ -53,7 +53,7 @@ func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput)
 	if err != nil {
 		return TaskResult{}, err
 	}
-	h := hire{deadline: m.now().Add(m.Settings.ExecuteDeadline), lease: m.Settings.ExecuteTimeout + settleGrace}
+	h := hire{deadline: m.timestamp().Add(m.Settings.ExecutionDeadline), lease: m.Settings.ExecuteTimeout + settleGrace}
 	if err = m.createHire(ctx, claim, actor, in, &h); err != nil {
 		return h.result, err
 	}
@@ -72,7 +72,7 @@ func (m *Market) Execute(ctx context.Context, actor auth.Actor, in ExecuteInput)
 // out can complete the task until the deadline; after that the budget is refunded. Errors
 // are those of Execute before the agent is called.
 func (m *Market) StartExecution(ctx context.Context, actor auth.Actor, in StartExecutionInput) (TaskResult, error) {
-	timeout, err := minutesOrDefault("deadlineMinutes", in.DeadlineMinutes, maxDeadline, m.Settings.ExecuteDeadline)
+	timeout, err := minutesOrDefault("deadlineMinutes", in.DeadlineMinutes, maxDeadline, m.Settings.ExecutionDeadline)
 	if err != nil {
 		return TaskResult{}, err
 	}
@@ -80,7 +80,7 @@ func (m *Market) StartExecution(ctx context.Context, actor auth.Actor, in StartE
 	if err != nil {
 		return TaskResult{}, err
 	}
-	h := hire{background: true, deadline: m.now().Add(timeout), lease: timeout}
+	h := hire{background: true, deadline: m.timestamp().Add(timeout), lease: timeout}
 	err = m.createHire(ctx, claim, actor, ExecuteInput{AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget}, &h)
 	if err != nil || h.replayed {
 		return h.result, err
@@ -161,7 +161,7 @@ func (m *Market) replayPromised(ctx context.Context, tx *database.Tx, claim *ide
 	if readErr := tx.Take(&task, "id = ?", taskID).Error; readErr != nil {
 		return readErr
 	}
-	if task.Replica != nil || task.StatusAt(m.now()) != models.Assigned {
+	if task.Replica != nil || task.StatusAt(m.timestamp()) != models.Assigned {
 		return err
 	}
 	h.result, err = m.withPosterWallet(tx, &task)
@@ -185,13 +185,13 @@ func (m *Market) checkHire(actor auth.Actor, in ExecuteInput) error {
 func (m *Market) loadHirable(tx *database.Tx, in ExecuteInput) (*models.Agent, error) {
 	agent := &models.Agent{}
 	if err := tx.Take(agent, "id = ?", in.AgentID).Error; err != nil {
-		return nil, database.NotFound(err, "agent", in.AgentID)
+		return nil, database.TranslateNotFound(err, "agent", in.AgentID)
 	}
 	if err := m.deps.Runner.CheckRunnable(agent); err != nil {
 		return nil, err
 	}
 	if in.Budget < agent.PricePerTask {
-		return nil, models.Invalid("budget", "must be at least the agent's price of %d credits", agent.PricePerTask)
+		return nil, models.FieldErrorf("budget", "must be at least the agent's price of %d credits", agent.PricePerTask)
 	}
 	return agent, nil
 }
@@ -202,11 +202,11 @@ func (m *Market) insertHire(tx *database.Tx, actor auth.Actor, in ExecuteInput, 
 	if err != nil {
 		return TaskResult{}, err
 	}
-	now := m.now()
+	now := m.timestamp()
 	lease := now.Add(h.lease)
 	task := models.Task{
 		ID: h.taskID, PosterID: actor.AgentID, WorkerID: &h.agent.ID, Title: "Direct hire", Description: in.TaskDescription,
-		Budget: in.Budget, Capabilities: []string{}, Origin: models.Direct, Status: models.Assigned, Attempt: 1,
+		Budget: in.Budget, Capabilities: []string{}, Origin: models.OriginDirect, Status: models.Assigned, Attempt: 1,
 		OpenUntil: lease, LeaseUntil: &lease, CreatedAt: now, AcceptedAt: &now, Replica: new(m.deps.DB.ReplicaID()), Tokens: tokens,
 	}
 	if err := insertTask(tx, &task); err != nil {

@@ -29,7 +29,7 @@ func (m *Market) Extend(ctx context.Context, actor auth.Actor, taskID string, le
 			return task, err
 		}
 		before := task
-		until := max(m.now().Add(lease), *task.LeaseUntil)
+		until := max(m.timestamp().Add(lease), *task.LeaseUntil)
 		task.LeaseUntil, task.OpenUntil = &until, max(task.OpenUntil, until.Add(leaseDuration(&task)))
 		return task, transition(tx, &before, models.Assigned, map[string]any{"lease_until": until, "open_until": task.OpenUntil})
 	})

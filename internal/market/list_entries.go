@@ -48,7 +48,7 @@ func (q EntryQuery) where(query *gorm.DB, page Page) (*gorm.DB, error) {
 	if page.After != "" {
 		seq, err := strconv.ParseInt(page.After, 10, 64)
 		if err != nil || seq < 0 || strconv.FormatInt(seq, 10) != page.After {
-			return nil, models.Invalid("after", "must be a cursor of the same list")
+			return nil, models.FieldErrorf("after", "must be a cursor of the same list")
 		}
 		query = query.Where("seq < ?", seq)
 	}

@@ -60,7 +60,7 @@ func (q TaskQuery) where(query *gorm.DB) (*gorm.DB, error) {
 // ListTasks returns a page of tasks in their current state. INVALID_INPUT for an invalid
 // filter or cursor.
 func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (ListResult[models.Task], error) {
-	now := m.now()
+	now := m.timestamp()
 	queries, err := m.orderedTaskQueries(ctx, q, now)
 	if err != nil {
 		return ListResult[models.Task]{}, err
@@ -88,7 +88,7 @@ func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (ListRes
 
 // CountTasks returns the number of tasks that match the query.
 func (m *Market) CountTasks(ctx context.Context, q TaskQuery) (int, error) {
-	queries, err := m.taskQueries(ctx, q, m.now())
+	queries, err := m.taskQueries(ctx, q, m.timestamp())
 	if err != nil {
 		return 0, err
 	}

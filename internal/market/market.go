@@ -17,19 +17,19 @@ import (
 
 // Settings configure a [Market].
 type Settings struct {
-	StartingCredits models.Credits // granted at registration, may be 0
-	MinBudget       models.Credits // minimum budget of a task, at least 2
-	OpenFor         time.Duration  // default time that a task stays open
-	Lease           time.Duration  // default time that a worker has
-	ExecuteTimeout  time.Duration  // how long Execute waits for a result, and the timeout of an endpoint
-	ExecuteDeadline time.Duration  // default deadline of a promised result; longer than ExecuteTimeout
-	KeepEvents      time.Duration  // retention of events; 0 keeps all
-	Spending        SpendingLimits
-	KeepAudit       time.Duration // retention of the audit log; 0 keeps all
-	// RegisterEvery is the interval at which a network regains one registration, and
-	// RegisterBurst the most it can have; a RegisterEvery of 0 disables the limit.
-	RegisterEvery time.Duration
-	RegisterBurst int
+	StartingCredits   models.Credits // granted at registration, may be 0
+	MinBudget         models.Credits // minimum budget of a task, at least 2
+	OpenFor           time.Duration  // default time that a task stays open
+	Lease             time.Duration  // default time that a worker has
+	ExecuteTimeout    time.Duration  // how long Execute waits for a result, and the timeout of an endpoint
+	ExecutionDeadline time.Duration  // default deadline of a promised result; longer than ExecuteTimeout
+	EventRetention    time.Duration  // retention of events; 0 keeps all
+	Spending          SpendingLimits
+	AuditRetention    time.Duration // retention of the audit log; 0 keeps all
+	// RegistrationInterval is the interval at which a network regains one registration, and
+	// RegistrationBurst the most it can have; a RegistrationInterval of 0 disables the limit.
+	RegistrationInterval time.Duration
+	RegistrationBurst    int
 }
 
 // Deps are the dependencies of a [Market].
@@ -74,14 +74,14 @@ func New(deps Deps, settings Settings) *Market {
 // Now returns the time of the market's clock.
 func (m *Market) Now() time.Time { return m.deps.Now() }
 
-func (m *Market) now() models.Time { return models.NewTime(m.deps.Now()) }
+func (m *Market) timestamp() models.Time { return models.NewTime(m.deps.Now()) }
 
 // newID returns a UUIDv7. Ids sort by creation time.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // newTaskEvent returns an event about a task.
 func (m *Market) newTaskEvent(kind models.EventKind, task *models.Task) models.Event {
-	return models.Event{Kind: kind, TaskID: &task.ID, PosterID: &task.PosterID, WorkerID: task.WorkerID, CreatedAt: m.now()}
+	return models.Event{Kind: kind, TaskID: &task.ID, PosterID: &task.PosterID, WorkerID: task.WorkerID, CreatedAt: m.timestamp()}
 }
 
 // appendEvent appends an event about a task, and notifies webhooks if they can subscribe
@@ -102,7 +102,7 @@ func (m *Market) appendEvent(tx *database.Tx, kind models.EventKind, task *model
 // in the order of its transfers.
 func (m *Market) appendWalletEvent(tx *database.Tx, agentID, transferID string) error {
 	return m.deps.Events.AppendNoID(tx, models.Event{
-		Kind: models.WalletChanged, AgentID: &agentID, TransferID: &transferID, CreatedAt: m.now(),
+		Kind: models.WalletChanged, AgentID: &agentID, TransferID: &transferID, CreatedAt: m.timestamp(),
 	})
 }
 
@@ -117,9 +117,9 @@ type TaskResult struct {
 func loadTask(tx *database.Tx, actor auth.Actor, taskID string) (models.Task, error) {
 	task, err := lockTask(tx, taskID)
 	if err != nil {
-		return models.Task{}, database.NotFound(err, "task", taskID)
+		return models.Task{}, database.TranslateNotFound(err, "task", taskID)
 	}
-	if task.Origin == models.Direct && !task.IsParty(actor.AgentID) {
+	if task.Origin == models.OriginDirect && !task.IsParty(actor.AgentID) {
 		return models.Task{}, models.Errorf(models.NotFound, "task %q not found", taskID)
 	}
 	return *task, nil
@@ -136,7 +136,7 @@ func lockTask(tx *database.Tx, taskID string) (*models.Task, error) {
 // succeeds; the other gets CONFLICT.
 func transition(tx *database.Tx, before *models.Task, next models.Status, columns map[string]any) error {
 	if !before.Status.CanBecome(next) {
-		return errWrongStatus(before, before.Status)
+		return wrongStatusError(before, before.Status)
 	}
 	columns["status"] = next
 	result := tx.Model(&models.Task{}).
@@ -151,7 +151,7 @@ func transition(tx *database.Tx, before *models.Task, next models.Status, column
 	return nil
 }
 
-func errWrongStatus(task *models.Task, status models.Status) *models.Error {
+func wrongStatusError(task *models.Task, status models.Status) *models.Error {
 	return models.Errorf(models.Conflict, "task %s is %s", task.ID, status)
 }
 

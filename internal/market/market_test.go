@@ -269,8 +269,8 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestTask_invalidIDBytes: an id that is not valid text is NOT_FOUND on both databases.
-func TestTask_invalidIDBytes(t *testing.T) {
+// TestTask_malformedID: an id that is not valid text is NOT_FOUND on both databases.
+func TestTask_malformedID(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
 	agent := b.NewAgent()

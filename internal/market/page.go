@@ -24,7 +24,7 @@ type Page struct {
 // Check returns INVALID_INPUT unless First is from 1 to [MaxPageSize].
 func (p Page) Check() error {
 	if p.First < 1 || p.First > MaxPageSize {
-		return models.Invalid("first", "must be from 1 to %d", MaxPageSize)
+		return models.FieldErrorf("first", "must be from 1 to %d", MaxPageSize)
 	}
 	return nil
 }
@@ -62,14 +62,14 @@ func (o Order) paginate(query *gorm.DB, id string, page Page) (*gorm.DB, error) 
 		raw, err := base64.RawURLEncoding.DecodeString(page.After)
 		sortedBy, lastID, ok := strings.Cut(string(raw), "|")
 		if err != nil || !ok || (sortedBy == "") != (o.Column == "") || o.encodeCursor(lastID, sortedBy) != page.After {
-			return nil, models.Invalid("after", "must be a cursor of the same list")
+			return nil, models.FieldErrorf("after", "must be a cursor of the same list")
 		}
 		if o.Column == "" {
 			query = query.Where(id+" "+comparison+" ?", lastID)
 		} else {
 			number, err := strconv.ParseFloat(sortedBy, 64)
 			if err != nil {
-				return nil, models.Invalid("after", "must be a cursor of the same list")
+				return nil, models.FieldErrorf("after", "must be a cursor of the same list")
 			}
 			query = query.Where("("+o.Column+", "+id+") "+comparison+" (?, ?)", number, lastID)
 		}

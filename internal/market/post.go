@@ -43,7 +43,7 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 		if err := m.deps.Events.Append(tx, &posted); err != nil {
 			return TaskResult{}, err
 		}
-		wallet, err := ledger.Hold(tx, m.now(), &task)
+		wallet, err := ledger.Hold(tx, m.timestamp(), &task)
 		if err != nil {
 			return TaskResult{}, err
 		}
@@ -57,10 +57,10 @@ func (m *Market) Post(ctx context.Context, actor auth.Actor, in PostTaskInput) (
 
 // newTask validates the input and returns the task it describes.
 func (m *Market) newTask(actor auth.Actor, in PostTaskInput) (models.Task, error) {
-	now := m.now()
+	now := m.timestamp()
 	task := models.Task{
 		ID: newID(), PosterID: actor.AgentID, Title: in.Title, Description: in.Description, Budget: in.Budget,
-		Origin: models.FromMarketplace, Status: models.Open, CreatedAt: now,
+		Origin: models.OriginMarketplace, Status: models.Open, CreatedAt: now,
 	}
 	if err := checkText("title", in.Title, 1, maxTitle); err != nil {
 		return task, err

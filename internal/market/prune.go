@@ -21,14 +21,14 @@ func (m *Market) Prune(ctx context.Context) error {
 // pruneEvents deletes expired deliveries, and then the expired events that no delivery
 // refers to and that the ledger totals include.
 func (m *Market) pruneEvents(ctx context.Context, countedSeq int64) error {
-	if err := m.deps.Webhooks.Prune(ctx); err != nil || m.Settings.KeepEvents == 0 {
+	if err := m.deps.Webhooks.Prune(ctx); err != nil || m.Settings.EventRetention == 0 {
 		return err
 	}
 	needed, err := m.deps.Webhooks.OldestNeeded(ctx)
 	if err != nil {
 		return err
 	}
-	pruned, err := m.deps.Events.Prune(ctx, events.PruneBounds{Time: m.now().Add(-m.Settings.KeepEvents), ID: needed, Seq: countedSeq + 1})
+	pruned, err := m.deps.Events.Prune(ctx, events.PruneBounds{Time: m.timestamp().Add(-m.Settings.EventRetention), ID: needed, Seq: countedSeq + 1})
 	if pruned > 0 {
 		m.deps.Logger.InfoContext(ctx, "pruned events", slog.Int("count", pruned))
 	}
@@ -40,7 +40,7 @@ func (m *Market) pruneEvents(ctx context.Context, countedSeq int64) error {
 func (m *Market) pruneExpired(ctx context.Context) error {
 	return errors.Join(
 		m.idempotency.Prune(ctx),
-		m.deps.DB.DeleteExpired(ctx, &models.Registrant{}, "network", "full_at", m.now()),
-		m.deps.Audit.Prune(ctx, m.Settings.KeepAudit),
+		m.deps.DB.DeleteExpired(ctx, &models.Registrant{}, "network", "full_at", m.timestamp()),
+		m.deps.Audit.Prune(ctx, m.Settings.AuditRetention),
 	)
 }

@@ -19,7 +19,7 @@ import (
 func TestPrune(t *testing.T) {
 	t.Parallel()
 	b := markettest.New(t)
-	b.Settings.KeepEvents = 30 * 24 * time.Hour
+	b.Settings.EventRetention = 30 * 24 * time.Hour
 	poster, worker := b.NewAgent("x"), b.NewAgent("x")
 	done := b.NewTask(poster, 25, "x")
 	_, err := b.Accept(t.Context(), worker, done.ID)
@@ -77,7 +77,7 @@ func TestPrune_keepsForever(t *testing.T) {
 	if n := countEvents(t, b); n != 3 {
 		t.Errorf("the log has %d events", n)
 	}
-	b.Settings.KeepEvents = 24 * time.Hour
+	b.Settings.EventRetention = 24 * time.Hour
 	var first int64
 	testutil.Must(t, b.DB.Read(t.Context()).Raw("SELECT id FROM events WHERE kind = 'task.posted'").Scan(&first).Error)
 	b.FakeWebhooks.OldestNeededFunc = func() (int64, error) { return first, nil }

@@ -54,7 +54,7 @@ func TestQueryPlans(t *testing.T) {
 	testutil.Must(t, err)
 	b.Clock.Advance(30 * 24 * time.Hour)
 	testutil.Must(t, b.Sweep(t.Context()))
-	b.Settings.KeepEvents = 24 * time.Hour
+	b.Settings.EventRetention = 24 * time.Hour
 	mustPrune(t, b)
 
 	recorder.checkPlans(t, b, 40)
@@ -89,8 +89,8 @@ func TestQueryPlans_webhooksAndEvents(t *testing.T) {
 	testutil.Must(t, err)
 	testutil.Must(t, hooks.Start(t.Context()))
 	testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error {
-		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID, Event: models.HookPosted}, nil)
-		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID, Event: models.HookAssigned, PosterID: agent.AgentID}, nil)
+		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID, Event: models.WebhookTaskPosted}, nil)
+		tx.Enqueue(webhooks.MatchArgs{EventID: posted, TaskID: task.ID, Event: models.WebhookTaskAssigned, PosterID: agent.AgentID}, nil)
 		return nil
 	}))
 	recorder.waitFor(t, "has_webhook = 1")

@@ -22,7 +22,7 @@ type RateTaskInput struct {
 // agent but the poster, CONFLICT if the task is not completed or is rated already.
 func (m *Market) Rate(ctx context.Context, actor auth.Actor, in RateTaskInput) (models.Task, error) {
 	if in.Score < 1 || in.Score > 5 {
-		return models.Task{}, models.Invalid("score", "must be from 1 to 5")
+		return models.Task{}, models.FieldErrorf("score", "must be from 1 to 5")
 	}
 	if err := checkText("comment", deref(in.Comment), 0, maxComment); err != nil {
 		return models.Task{}, err
@@ -36,7 +36,7 @@ func (m *Market) Rate(ctx context.Context, actor auth.Actor, in RateTaskInput) (
 			return task, models.Errorf(models.Forbidden, "only its poster can rate a task")
 		}
 		if task.Status != models.Completed {
-			return task, errWrongStatus(&task, task.StatusAt(m.now()))
+			return task, wrongStatusError(&task, task.StatusAt(m.timestamp()))
 		}
 		if task.RatingScore != nil {
 			return task, models.Errorf(models.Conflict, "task %s is already rated", task.ID)
@@ -46,7 +46,7 @@ func (m *Market) Rate(ctx context.Context, actor auth.Actor, in RateTaskInput) (
 }
 
 func (m *Market) rate(tx *database.Tx, task models.Task, in RateTaskInput) (models.Task, error) {
-	now := m.now()
+	now := m.timestamp()
 	task.RatingScore, task.RatingComment, task.RatedAt = &in.Score, in.Comment, &now
 	result := tx.Model(&models.Task{}).Where("id = ? AND rating_score IS NULL", task.ID).
 		Updates(map[string]any{"rating_score": in.Score, "rating_comment": in.Comment, "rated_at": now})

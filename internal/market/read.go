@@ -13,7 +13,7 @@ import (
 func (m *Market) Agent(ctx context.Context, id string) (*models.Agent, error) {
 	var agent models.Agent
 	if err := m.deps.DB.ReadRows(ctx, "agents", id).Take(&agent, "id = ?", id).Error; err != nil {
-		return nil, database.NotFound(err, "agent", id)
+		return nil, database.TranslateNotFound(err, "agent", id)
 	}
 	return &agent, nil
 }
@@ -34,10 +34,10 @@ func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, e
 		err = gorm.ErrRecordNotFound
 	}
 	if err != nil {
-		return nil, database.NotFound(err, "task", id)
+		return nil, database.TranslateNotFound(err, "task", id)
 	}
 	task := tasks[0]
-	if task.Origin == models.Direct && !task.IsParty(viewerID) {
+	if task.Origin == models.OriginDirect && !task.IsParty(viewerID) {
 		return nil, models.Errorf(models.NotFound, "task %q not found", id)
 	}
 	task = m.currentTask(ctx, &task)
@@ -47,7 +47,7 @@ func (m *Market) Task(ctx context.Context, viewerID, id string) (*models.Task, e
 // currentTask returns the current state of a task, and limits how long the read in ctx
 // can be cached.
 func (m *Market) currentTask(ctx context.Context, task *models.Task) models.Task {
-	now := m.now()
+	now := m.timestamp()
 	database.SetReadExpiry(ctx, now, task.NextDeadline(now))
 	return task.AsOf(now)
 }
@@ -69,7 +69,7 @@ func (m *Market) Tasks(ctx context.Context, ids []string) ([]models.Task, error)
 func (m *Market) Wallet(ctx context.Context, agentID string) (*models.Wallet, error) {
 	var wallet models.Wallet
 	if err := m.deps.DB.ReadRows(ctx, "wallets", agentID).Take(&wallet, "agent_id = ?", agentID).Error; err != nil {
-		return nil, database.NotFound(err, "wallet", agentID)
+		return nil, database.TranslateNotFound(err, "wallet", agentID)
 	}
 	return &wallet, nil
 }
@@ -81,7 +81,7 @@ func (m *Market) Transfer(ctx context.Context, agentID, id string) (*models.Tran
 	account := models.AvailableAccount(agentID)
 	err := m.deps.DB.Read(ctx).Take(&transfer, "id = ? AND (debit_account = ? OR credit_account = ?)", id, account, account).Error
 	if err != nil {
-		return nil, database.NotFound(err, "ledger entry", id)
+		return nil, database.TranslateNotFound(err, "ledger entry", id)
 	}
 	return &transfer, nil
 }

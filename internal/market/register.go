@@ -45,7 +45,7 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 	}
 	request := auth.RequestFrom(ctx)
 	if n := len(request.IdempotencyKey); n > 0 && n < minAnonymousKeyLength {
-		return Registration{}, models.Invalid("Idempotency-Key", "must have at least %d characters to register with", minAnonymousKeyLength)
+		return Registration{}, models.FieldErrorf("Idempotency-Key", "must have at least %d characters to register with", minAnonymousKeyLength)
 	}
 	if err := m.checkBlocked(ctx, request); err != nil {
 		return Registration{}, m.recordRateLimited(ctx, err)
@@ -54,7 +54,7 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 		if err := m.limitRegistrations(tx, request.Network()); err != nil {
 			return Registration{}, err
 		}
-		if err := m.deps.Audit.Record(ctx, tx, agent.ID, models.AgentRegistered, agent.ID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, agent.ID, models.AuditAgentRegistered, agent.ID); err != nil {
 			return Registration{}, err
 		}
 		return m.register(tx, agent, webhookURL)
@@ -65,7 +65,7 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 // recordRateLimited counts a RATE_LIMITED error in the audit log, and returns err.
 func (m *Market) recordRateLimited(ctx context.Context, err error) error {
 	if err != nil && models.CodeOf(err) == models.RateLimited {
-		m.deps.Audit.CountRejection(ctx, models.RegistrationRefused, models.RateLimited)
+		m.deps.Audit.CountRejection(ctx, models.AuditRegistrationRefused, models.RateLimited)
 	}
 	return err
 }
@@ -85,7 +85,7 @@ func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string
 	if out.WebhookSecret, err = m.setUpWebhook(tx, &agent, webhookURL); err != nil {
 		return out, err
 	}
-	if out.Wallet, err = ledger.OpenWallet(tx, m.now(), agent.ID, m.Settings.StartingCredits); err != nil {
+	if out.Wallet, err = ledger.OpenWallet(tx, m.timestamp(), agent.ID, m.Settings.StartingCredits); err != nil {
 		return out, err
 	}
 	if m.Settings.StartingCredits == 0 {
@@ -114,7 +114,7 @@ func (m *Market) setUpWebhook(tx *database.Tx, agent *models.Agent, webhookURL s
 func (m *Market) newAgent(in RegisterAgentInput) (agent models.Agent, webhookURL string, err error) {
 	agent = models.Agent{
 		ID: newID(), Name: in.Name, Description: deref(in.Description), PricePerTask: in.PricePerTask,
-		EndpointURL: deref(in.EndpointURL), SystemPrompt: deref(in.SystemPrompt), OwnerEmail: deref(in.OwnerEmail), CreatedAt: m.now(),
+		EndpointURL: deref(in.EndpointURL), SystemPrompt: deref(in.SystemPrompt), OwnerEmail: deref(in.OwnerEmail), CreatedAt: m.timestamp(),
 	}
 	if agent.PricePerTask == 0 {
 		agent.PricePerTask = models.DefaultPrice

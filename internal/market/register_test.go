@@ -23,7 +23,7 @@ import (
 func newRateLimitedMarket(t *testing.T, address string) *markettest.Bundle {
 	t.Helper()
 	b := markettest.NewWithDatabase(t, address)
-	b.Settings.RegisterEvery, b.Settings.RegisterBurst = time.Minute, 60
+	b.Settings.RegistrationInterval, b.Settings.RegistrationBurst = time.Minute, 60
 	return b
 }
 
@@ -104,7 +104,7 @@ func TestRegister_rateLimit(t *testing.T) {
 		if after != before {
 			t.Errorf("a failed registration changed %v to %v", before, after)
 		}
-		b.Settings.RegisterBurst = 1
+		b.Settings.RegistrationBurst = 1
 		wantCode(t, registerFrom(t.Context(), b, "192.0.2.1", "another key, 16 long"), models.RateLimited)
 		testutil.Must(t, b.DB.Read(t.Context()).Take(&after).Error)
 		if after != before || countRows(t, b, "agents") != 1 || countRows(t, b, "idempotency_keys") != 1 || countRows(t, b, "transfers") != 1 {
@@ -115,7 +115,7 @@ func TestRegister_rateLimit(t *testing.T) {
 	t.Run("a blocked network is rejected without the database until its Retry-After", func(t *testing.T) {
 		t.Parallel()
 		b := newRateLimitedMarket(t, services.NewDatabase(t))
-		b.Settings.RegisterBurst = 1
+		b.Settings.RegistrationBurst = 1
 		testutil.Must(t, registerFrom(t.Context(), b, "192.0.2.1", "the first one, with a key"))
 		wantCode(t, registerFrom(t.Context(), b, "192.0.2.1", ""), models.RateLimited)
 		testutil.Must(t, b.DB.Write(t.Context(), func(tx *database.Tx) error { return tx.Exec("DELETE FROM registrants").Error })) // the database would allow it
@@ -156,7 +156,7 @@ func TestRegister_rateLimitProperty(t *testing.T) {
 	b := markettest.New(t)
 	b.Settings.StartingCredits = 0
 	const every, burst = time.Minute, 3
-	b.Settings.RegisterEvery, b.Settings.RegisterBurst = every, burst
+	b.Settings.RegistrationInterval, b.Settings.RegistrationBurst = every, burst
 	networks := 0
 	rapid.Check(t, func(r *rapid.T) {
 		networks++

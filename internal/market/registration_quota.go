@@ -45,21 +45,21 @@ func (r *blockedNetworks) retryAfter(network string, now models.Time) time.Durat
 	return max(0, until.AsTime().Sub(now.AsTime()))
 }
 
-func errTooManyRegistrations(wait time.Duration) error {
+func tooManyRegistrationsError(wait time.Duration) error {
 	return models.RateLimitError(wait, "too many agents were registered from this address")
 }
 
 // checkBlocked returns RATE_LIMITED for a blocked network without a transaction. A replay
 // of an earlier request passes.
 func (m *Market) checkBlocked(ctx context.Context, request *auth.Request) error {
-	wait := m.blocked.retryAfter(request.Network(), m.now())
+	wait := m.blocked.retryAfter(request.Network(), m.timestamp())
 	if wait == 0 {
 		return nil
 	}
 	if used, err := m.idempotency.Used(ctx, registrationScope(request)); used || err != nil {
 		return err
 	}
-	return errTooManyRegistrations(wait)
+	return tooManyRegistrationsError(wait)
 }
 
 // registrationScope returns the scope of the Idempotency-Key of a registration: the
@@ -70,11 +70,11 @@ func registrationScope(request *auth.Request) string { return "address:" + reque
 // RATE_LIMITED if there is none left. Call it first, so that a rejected request costs one
 // statement.
 func (m *Market) limitRegistrations(tx *database.Tx, network string) error {
-	every := m.Settings.RegisterEvery
+	every := m.Settings.RegistrationInterval
 	if every == 0 {
 		return nil
 	}
-	now := m.now()
+	now := m.timestamp()
 	var fullAt models.Time
 	err := tx.QueryRow(`INSERT INTO registrants (network, full_at) VALUES (?, ?)
 		ON CONFLICT (network) DO UPDATE SET full_at = CASE
@@ -83,11 +83,11 @@ func (m *Market) limitRegistrations(tx *database.Tx, network string) error {
 	if err != nil {
 		return fmt.Errorf("limit registrations: %w", err)
 	}
-	latest := now.Add(time.Duration(m.Settings.RegisterBurst) * every)
+	latest := now.Add(time.Duration(m.Settings.RegistrationBurst) * every)
 	if fullAt <= latest {
 		return nil
 	}
 	wait := fullAt.AsTime().Sub(latest.AsTime())
 	m.blocked.block(network, now.Add(wait))
-	return errTooManyRegistrations(wait)
+	return tooManyRegistrationsError(wait)
 }

@@ -29,7 +29,7 @@ func (m *Market) Release(ctx context.Context, actor auth.Actor, taskID string) (
 			return TaskResult{}, err
 		}
 		task.Status, task.WorkerID, task.LeaseUntil, task.AcceptedAt = models.Open, nil, nil, nil
-		if err := ledger.Reopen(tx, m.now(), &task); err != nil {
+		if err := ledger.Reopen(tx, m.timestamp(), &task); err != nil {
 			return TaskResult{}, err
 		}
 		wallet, err := readWallet(tx, actor.AgentID)
@@ -37,7 +37,7 @@ func (m *Market) Release(ctx context.Context, actor auth.Actor, taskID string) (
 	})
 	if errors.Is(err, errDirectHire) {
 		return idempotency.Run(ctx, m.idempotency, actor.AgentID, "releaseTask", taskID, func(tx *database.Tx) (TaskResult, error) {
-			return m.finishHire(tx, actor, taskID, "", errNoResult())
+			return m.finishHire(tx, actor, taskID, "", noResultError())
 		})
 	}
 	return out, err

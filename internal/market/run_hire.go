@@ -46,12 +46,12 @@ func (m *Market) runHire(ctx context.Context, claim *idempotency.Claim, h *hire)
 			if err := recordTokens(tx, task.ID, result.Tokens); err != nil {
 				return err
 			}
-			switch status := current.StatusAt(m.now()); {
+			switch status := current.StatusAt(m.timestamp()); {
 			case current.Status != models.Assigned: // ended by another request
 				returnErr = finalError(current)
 				out, err = m.withPosterWallet(tx, current)
 			case status != models.Assigned:
-				returnErr = errDeadlineExceeded()
+				returnErr = deadlineExceededError()
 				out, err = m.settleHire(tx, lockedClaim, current, "", returnErr)
 			case result.Promised && failure == nil:
 				promised = true
@@ -79,7 +79,7 @@ func (m *Market) callAgent(ctx context.Context, h *hire, task *models.Task, opts
 	defer func() {
 		if r := recover(); r != nil {
 			m.deps.Logger.ErrorContext(ctx, "hire panicked", slog.Any("panic", r), slog.String("task_id", task.ID), slog.String("stack", string(debug.Stack())))
-			result, failure = RunResult{}, errNoResult()
+			result, failure = RunResult{}, noResultError()
 		}
 	}()
 	return m.deps.Runner.Run(ctx, h.agent, task, opts)
@@ -112,11 +112,11 @@ func (m *Market) retrySettle(ctx context.Context, taskID string, settle func() e
 	}
 }
 
-func errDeadlineExceeded() *models.Error {
+func deadlineExceededError() *models.Error {
 	return models.Errorf(models.ExecutionTimeout, "the agent did not answer in time; the budget was refunded")
 }
 
-func errNoResult() *models.Error {
+func noResultError() *models.Error {
 	return models.Errorf(models.ExecutionFailed, "the agent returned no result; the budget was refunded")
 }
 
@@ -128,9 +128,9 @@ func finalError(task *models.Task) error {
 	case task.Status == models.Cancelled:
 		return models.Errorf(models.Conflict, "task %s is cancelled; the budget was refunded", task.ID)
 	case task.ClosedAt != nil && *task.ClosedAt < *task.LeaseUntil:
-		return errNoResult()
+		return noResultError()
 	default:
-		return errDeadlineExceeded()
+		return deadlineExceededError()
 	}
 }
 

@@ -49,7 +49,7 @@ func (m *Market) reserveTokens(tx *database.Tx, posterID string, agent *models.A
 	if err != nil {
 		return nil, err
 	}
-	return &tokens, limits.check(s, tokens, m.now())
+	return &tokens, limits.check(s, tokens, m.timestamp())
 }
 
 // check rejects a hire that exceeds the limits together with the hires before it. A
@@ -65,15 +65,15 @@ func (l SpendingLimits) check(s modelUsage, tokens int64, now models.Time) error
 	case exceeds(s.tokensOfAgent, tokens, l.TokensPerHourPerAgent):
 		return models.RateLimitError(retryIn(s.oldestOfAgent), "the agent has used its hourly token budget for the model")
 	case exceeds(s.running, 1, l.MaxConcurrent):
-		return errUnavailable(busyRetryAfter, "too many hires are running on the model")
+		return unavailableError(busyRetryAfter, "too many hires are running on the model")
 	case exceeds(s.tokens, tokens, l.TokensPerHour):
-		return errUnavailable(retryIn(s.oldest), "all agents together have used the hourly token budget for the model")
+		return unavailableError(retryIn(s.oldest), "all agents together have used the hourly token budget for the model")
 	default:
 		return nil
 	}
 }
 
-func errUnavailable(wait time.Duration, message string) *models.Error {
+func unavailableError(wait time.Duration, message string) *models.Error {
 	err := models.RateLimitError(wait, message)
 	err.Code = models.Unavailable
 	return err
@@ -89,7 +89,7 @@ func (m *Market) modelUsage(tx *database.Tx, posterID string) (s modelUsage, err
 	err = tx.QueryRow(`SELECT COALESCE(SUM(tokens), 0), COALESCE(SUM(tokens) FILTER (WHERE poster_id = ?), 0),
 			COALESCE(MIN(created_at), 0), COALESCE(MIN(created_at) FILTER (WHERE poster_id = ?), 0)
 		FROM tasks WHERE tokens IS NOT NULL AND created_at > ?`,
-		[]any{posterID, posterID, m.now().Add(-time.Hour)}, &s.tokens, &s.tokensOfAgent, &s.oldest, &s.oldestOfAgent)
+		[]any{posterID, posterID, m.timestamp().Add(-time.Hour)}, &s.tokens, &s.tokensOfAgent, &s.oldest, &s.oldestOfAgent)
 	return s, err
 }
 

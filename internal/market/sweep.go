@@ -62,7 +62,7 @@ type dueTask struct {
 // endOverdue ends the tasks whose time is over, page by page in the order of their due
 // times, so that no page repeats a task that could not be ended.
 func (s *sweep) endOverdue(ctx context.Context) error {
-	now, after := s.market.now(), dueTask{}
+	now, after := s.market.timestamp(), dueTask{}
 	for {
 		var page []dueTask
 		err := s.market.deps.DB.Read(ctx).Raw(`
@@ -117,7 +117,7 @@ func (s *sweep) end(ctx context.Context, task dueTask) {
 // tryEnd ends a task, unless it is postponed.
 func (s *sweep) tryEnd(ctx context.Context, task dueTask) {
 	m := s.market
-	if ctx.Err() != nil || m.sweepRetries.isPostponed(task.ID, m.now()) {
+	if ctx.Err() != nil || m.sweepRetries.isPostponed(task.ID, m.timestamp()) {
 		return
 	}
 	ended := false
@@ -129,7 +129,7 @@ func (s *sweep) tryEnd(ctx context.Context, task dueTask) {
 	case err == nil && ended && task.orphaned:
 		m.deps.Logger.WarnContext(ctx, "refunded an orphaned hire", slog.String("task_id", task.ID))
 	case err != nil && ctx.Err() == nil:
-		m.sweepRetries.postpone(task.ID, m.now())
+		m.sweepRetries.postpone(task.ID, m.timestamp())
 		s.found[task.ID] = true
 		s.errs.add(task.ID, err)
 	}
@@ -140,7 +140,7 @@ func (s *sweep) tryEnd(ctx context.Context, task dueTask) {
 func (m *Market) findLostHires(ctx context.Context) (ids []string, err error) {
 	var own []string
 	err = m.deps.DB.Read(ctx).Raw("SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct' AND replica = ? AND created_at <= ?",
-		m.deps.DB.ReplicaID(), m.now().Add(-minLostAge)).Scan(&own).Error
+		m.deps.DB.ReplicaID(), m.timestamp().Add(-minLostAge)).Scan(&own).Error
 	for _, id := range own {
 		if !m.executions.isRunning(id) {
 			ids = append(ids, id)
@@ -183,11 +183,11 @@ func (m *Market) endTask(tx *database.Tx, due dueTask) (ended bool, err error) {
 	case due.orphaned:
 		stopped := models.Errorf(models.ExecutionFailed, "the server stopped while the agent ran; the budget was refunded")
 		return m.failHire(tx, due.ID, stopped, func(task *models.Task) bool { return task.Replica != nil })
-	case due.Origin == models.Direct:
-		return m.failHire(tx, due.ID, errDeadlineExceeded(), func(task *models.Task) bool { return task.Lapsed(m.now()) })
+	case due.Origin == models.OriginDirect:
+		return m.failHire(tx, due.ID, deadlineExceededError(), func(task *models.Task) bool { return task.Lapsed(m.timestamp()) })
 	}
 	task, err := lockTask(tx, due.ID)
-	if err != nil || task.Status.Ended() || !task.StatusAt(m.now()).Ended() {
+	if err != nil || task.Status.Ended() || !task.StatusAt(m.timestamp()).Ended() {
 		return false, err
 	}
 	_, err = m.settleRefunded(tx, task, models.Expired, models.TaskExpired)

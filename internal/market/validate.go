@@ -33,13 +33,13 @@ const (
 func checkText(field, text string, minLen, maxLen int) error {
 	switch n := utf8.RuneCountInString(text); {
 	case !utf8.ValidString(text):
-		return models.Invalid(field, "must be valid UTF-8")
+		return models.FieldErrorf(field, "must be valid UTF-8")
 	case strings.ContainsRune(text, 0):
-		return models.Invalid(field, "must not have NUL characters")
+		return models.FieldErrorf(field, "must not have NUL characters")
 	case minLen > 0 && strings.TrimSpace(text) == "":
-		return models.Invalid(field, "must not be empty")
+		return models.FieldErrorf(field, "must not be empty")
 	case n > maxLen:
-		return models.Invalid(field, "must have at most %d characters, not %d", maxLen, n)
+		return models.FieldErrorf(field, "must have at most %d characters, not %d", maxLen, n)
 	}
 	return nil
 }
@@ -58,7 +58,7 @@ func NormalizeCapabilities(field string, capabilities []string, limit int) ([]st
 			normalized = append(normalized, capability)
 		}
 		if len(normalized) > limit {
-			return nil, models.Invalid(field, "must have at most %d words", limit)
+			return nil, models.FieldErrorf(field, "must have at most %d words", limit)
 		}
 	}
 	return normalized, nil
@@ -75,21 +75,21 @@ func checkEmail(field, email string) error {
 		return err
 	}
 	if _, err := mail.ParseAddress(email); err != nil {
-		return models.Invalid(field, "must be an email address")
+		return models.FieldErrorf(field, "must be an email address")
 	}
 	return nil
 }
 
 func checkPrice(field string, price models.Credits) error {
 	if price < 1 || price > models.MaxBudget {
-		return models.Invalid(field, "must be from 1 to %d credits", models.MaxBudget)
+		return models.FieldErrorf(field, "must be from 1 to %d credits", models.MaxBudget)
 	}
 	return nil
 }
 
 func (m *Market) checkBudget(field string, budget models.Credits) error {
 	if budget < m.Settings.MinBudget || budget > models.MaxBudget {
-		return models.Invalid(field, "must be from %d to %d credits", m.Settings.MinBudget, models.MaxBudget)
+		return models.FieldErrorf(field, "must be from %d to %d credits", m.Settings.MinBudget, models.MaxBudget)
 	}
 	return nil
 }
@@ -101,7 +101,7 @@ func minutesOrDefault(field string, n *int, limit, defaultDuration time.Duration
 		return defaultDuration, nil
 	}
 	if *n < 1 || *n > int(limit.Minutes()) {
-		return 0, models.Invalid(field, "must be from 1 to %d minutes", int(limit.Minutes()))
+		return 0, models.FieldErrorf(field, "must be from 1 to %d minutes", int(limit.Minutes()))
 	}
 	return time.Duration(*n) * time.Minute, nil
 }

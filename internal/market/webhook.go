@@ -77,12 +77,12 @@ func (m *Market) SetWebhook(ctx context.Context, actor auth.Actor, url string, e
 	}
 	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "setWebhook", setWebhookInput{url, events}, func(tx *database.Tx) (WebhookResult, error) {
 		if replay {
-			return WebhookResult{}, idempotency.ErrExpired()
+			return WebhookResult{}, idempotency.KeyExpiredError()
 		}
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.WebhookSet, urlHost(url)); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.AuditWebhookSet, urlHost(url)); err != nil {
 			return WebhookResult{}, err
 		}
 		webhook, secret, err := m.deps.Webhooks.Subscribe(tx, actor.AgentID, url, events)
@@ -96,7 +96,7 @@ func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return struct{}{}, err
 		}
-		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.WebhookRemoved, actor.AgentID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.AuditWebhookRemoved, actor.AgentID); err != nil {
 			return struct{}{}, err
 		}
 		return struct{}{}, m.deps.Webhooks.Unsubscribe(tx, actor.AgentID)
@@ -108,13 +108,13 @@ func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
 // overlapMinutes, 0 to 1440. INVALID_INPUT for another number.
 func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinutes int) (WebhookResult, error) {
 	if overlapMinutes < 0 || overlapMinutes > int(maxSecretOverlap.Minutes()) {
-		return WebhookResult{}, models.Invalid("overlapMinutes", "must be from 0 to %d", int(maxSecretOverlap.Minutes()))
+		return WebhookResult{}, models.FieldErrorf("overlapMinutes", "must be from 0 to %d", int(maxSecretOverlap.Minutes()))
 	}
 	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "rotateWebhookSecret", overlapMinutes, func(tx *database.Tx) (WebhookResult, error) {
 		if err := m.lockAgent(tx, actor); err != nil {
 			return WebhookResult{}, err
 		}
-		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.SecretRotated, actor.AgentID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.AuditSecretRotated, actor.AgentID); err != nil {
 			return WebhookResult{}, err
 		}
 		webhook, secret, err := m.deps.Webhooks.RotateSecret(tx, actor.AgentID, time.Duration(overlapMinutes)*time.Minute)
@@ -129,7 +129,7 @@ func (m *Market) ResumeWebhook(ctx context.Context, actor auth.Actor) (models.We
 		if err := m.lockAgent(tx, actor); err != nil {
 			return models.Webhook{}, err
 		}
-		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.WebhookResumed, actor.AgentID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.AuditWebhookResumed, actor.AgentID); err != nil {
 			return models.Webhook{}, err
 		}
 		return m.deps.Webhooks.Resume(tx, actor.AgentID)
@@ -142,7 +142,7 @@ func (m *Market) Redeliver(ctx context.Context, actor auth.Actor, deliveryID str
 		if err := m.lockAgent(tx, actor); err != nil {
 			return models.Delivery{}, err
 		}
-		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.DeliveryRepeated, deliveryID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.AuditDeliveryRepeated, deliveryID); err != nil {
 			return models.Delivery{}, err
 		}
 		return m.deps.Webhooks.Redeliver(tx, actor.AgentID, deliveryID)
@@ -165,11 +165,11 @@ type RedeliveryResult struct {
 func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in models.FailedDeliveryQuery) (RedeliveryResult, error) {
 	switch {
 	case in.First < 1 || in.First > maxRedeliveries:
-		return RedeliveryResult{}, models.Invalid("first", "must be from 1 to %d", maxRedeliveries)
+		return RedeliveryResult{}, models.FieldErrorf("first", "must be from 1 to %d", maxRedeliveries)
 	case in.After != "" && !isID(in.After):
-		return RedeliveryResult{}, models.Invalid("after", "must be the cursor of a page before")
+		return RedeliveryResult{}, models.FieldErrorf("after", "must be the cursor of a page before")
 	case in.Until != nil && *in.Until <= in.Since:
-		return RedeliveryResult{}, models.Invalid("until", "must be later than since")
+		return RedeliveryResult{}, models.FieldErrorf("until", "must be later than since")
 	}
 	ids, more, err := m.deps.Webhooks.FailedDeliveries(ctx, actor.AgentID, in)
 	if err != nil {
@@ -185,7 +185,7 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 		}
 		n, err := m.deps.Webhooks.RedeliverFailed(tx, actor.AgentID, ids)
 		if err == nil && n > 0 {
-			err = m.deps.Audit.Record(ctx, tx, actor.AgentID, models.DeliveryRepeated, out.LastID)
+			err = m.deps.Audit.Record(ctx, tx, actor.AgentID, models.AuditDeliveryRepeated, out.LastID)
 		}
 		return RedeliveryResult{Count: n, LastID: out.LastID, HasMore: out.HasMore}, err
 	})

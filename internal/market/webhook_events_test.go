@@ -78,7 +78,7 @@ func TestWebhookEvents(t *testing.T) {
 	every := models.WebhookEvents()
 	subscribe(poster, "/nowhere", every)
 	subscribe(poster, "/poster", nil) // keeps the events
-	subscribe(worker, "/worker", []models.WebhookEvent{models.HookCompleted, models.HookCompleted, models.HookCancelled, models.HookExpired})
+	subscribe(worker, "/worker", []models.WebhookEvent{models.WebhookTaskCompleted, models.WebhookTaskCompleted, models.WebhookTaskCancelled, models.WebhookTaskExpired})
 	subscribe(defaults, "/defaults", nil)
 	subscribe(unsubscribed, "/unsubscribed", every)
 	subscribe(unsubscribed, "/unsubscribed", []models.WebhookEvent{})

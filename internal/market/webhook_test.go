@@ -20,7 +20,7 @@ func TestCheckHost(t *testing.T) {
 	b := markettest.New(t, func(deps *market.Deps) {
 		deps.CheckHost = func(_ context.Context, field, url string) error {
 			if url == internalURL {
-				return models.Invalid(field, "must be at a public host")
+				return models.FieldErrorf(field, "must be at a public host")
 			}
 			return nil
 		}
@@ -56,7 +56,7 @@ func TestCheckHost_skippedOnReplay(t *testing.T) {
 	b := markettest.New(t, func(deps *market.Deps) {
 		deps.CheckHost = func(_ context.Context, field, _ string) error {
 			if checks++; rejected {
-				return models.Invalid(field, "must be at a public host")
+				return models.FieldErrorf(field, "must be at a public host")
 			}
 			return nil
 		}

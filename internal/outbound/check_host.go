@@ -22,7 +22,7 @@ const lookupTimeout = 2 * time.Second
 func (c *Client) CheckHost(ctx context.Context, field, raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return models.Invalid(field, "must be a URL like https://example.com/path")
+		return models.FieldErrorf(field, "must be a URL like https://example.com/path")
 	}
 	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
 		return nil
@@ -35,7 +35,7 @@ func (c *Client) CheckHost(ctx context.Context, field, raw string) error {
 	}
 	for _, ip := range addresses {
 		if !c.isAllowed(ip) && !isPublic(ip) {
-			return models.Invalid(field, "must have a public host: its name resolves to an address that is not public")
+			return models.FieldErrorf(field, "must have a public host: its name resolves to an address that is not public")
 		}
 	}
 	return nil

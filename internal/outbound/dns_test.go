@@ -122,9 +122,9 @@ func TestCheckHost(t *testing.T) {
 	}
 }
 
-// TestRebinding checks that a name that resolves to a public address in CheckHost and
+// TestPost_dnsRebinding checks that a name that resolves to a public address in CheckHost and
 // to a local one in Post is not called.
-func TestRebinding(t *testing.T) {
+func TestPost_dnsRebinding(t *testing.T) {
 	t.Parallel()
 	var connections atomic.Int32
 	port := listenCounting(t, &connections)
@@ -181,7 +181,7 @@ const resolverEnv = "AGENTMARKET_TEST_RESOLVER"
 func TestSpellings(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(resolverEnv) != "" {
-		checkSpellings(t, os.Getenv(resolverEnv) == "cgo")
+		checkLoopbackSpellings(t, os.Getenv(resolverEnv) == "cgo")
 		return
 	}
 	resolvers, description := []string{"go", "cgo"}, "Go's resolver and with C's"
@@ -203,7 +203,7 @@ func TestSpellings(t *testing.T) {
 	}
 }
 
-func checkSpellings(t *testing.T, cgo bool) {
+func checkLoopbackSpellings(t *testing.T, cgo bool) {
 	t.Helper()
 	var connections atomic.Int32
 	target := listenCounting(t, &connections)

@@ -27,9 +27,9 @@ func ExampleSign() {
 	// false
 }
 
-func ExampleSignStandard() {
+func ExampleSignStandardWebhook() {
 	const secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-	signature, err := outbound.SignStandard(secret, "msg_1", 1773403200, []byte(`{"event":"task.posted"}`))
+	signature, err := outbound.SignStandardWebhook(secret, "msg_1", 1773403200, []byte(`{"event":"task.posted"}`))
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -33,10 +33,10 @@ func Sign(secret string, body []byte) string {
 	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
 }
 
-// SignStandard returns the Standard Webhooks signature of a request: "v1," and the
+// SignStandardWebhook returns the Standard Webhooks signature of a request: "v1," and the
 // base64 HMAC-SHA256 of id, timestamp (in Unix seconds) and body. The key is the
 // decoded base64 part of secret. It returns an error when that part is not base64.
-func SignStandard(secret, id string, timestamp int64, body []byte) (string, error) {
+func SignStandardWebhook(secret, id string, timestamp int64, body []byte) (string, error) {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, secretPrefix))
 	if err != nil {
 		return "", fmt.Errorf("decode signing secret: %w", err)

@@ -25,7 +25,7 @@ func TestSign(t *testing.T) {
 		t.Errorf("the secret %s is not whsec_ and 32 bytes in base64, or not random", secret)
 	}
 	now := time.Now()
-	signature, err := SignStandard(secret, "msg_1", now.Unix(), []byte("body"))
+	signature, err := SignStandardWebhook(secret, "msg_1", now.Unix(), []byte("body"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestSign(t *testing.T) {
 	if want, err := verifier.Sign("msg_1", now, []byte("body")); err != nil || want != signature {
 		t.Errorf("signed %s, want %s (%v)", signature, want, err)
 	}
-	if _, err := SignStandard("whsec_!", "msg_1", 0, nil); err == nil {
+	if _, err := SignStandardWebhook("whsec_!", "msg_1", 0, nil); err == nil {
 		t.Error("signed with a secret that is not base64")
 	}
 }
@@ -51,14 +51,14 @@ func FuzzSign(f *testing.F) {
 	signed := 0
 	f.Fuzz(func(t *testing.T, id string, at int64, body []byte) {
 		signed++
-		standard, err := SignStandard(secret, id, at, body)
-		second, errSecond := SignStandard(secret, id, at, body)
+		standard, err := SignStandardWebhook(secret, id, at, body)
+		second, errSecond := SignStandardWebhook(secret, id, at, body)
 		if err != nil || errSecond != nil || standard != second {
 			t.Fatalf("signed %q and %q (%v, %v)", standard, second, err, errSecond)
 		}
 		longerBody := append(bytes.Clone(body), 0)
-		otherSecret, err := SignStandard(other, id, at, body)
-		longer, errLonger := SignStandard(secret, id, at, longerBody)
+		otherSecret, err := SignStandardWebhook(other, id, at, body)
+		longer, errLonger := SignStandardWebhook(secret, id, at, longerBody)
 		if err != nil || errLonger != nil || otherSecret == standard || longer == standard || Sign(secret, body) == Sign(secret, longerBody) || Sign(secret, body) == Sign(other, body) {
 			t.Fatalf("two signatures of %q are equal", body)
 		}

@@ -20,28 +20,28 @@ const maxURLLength = 2048
 func (c *Client) CheckURL(field, raw string) (string, error) {
 	switch {
 	case len(raw) > maxURLLength:
-		return "", models.Invalid(field, "must have at most %d characters", maxURLLength)
+		return "", models.FieldErrorf(field, "must have at most %d characters", maxURLLength)
 	case !utf8.ValidString(raw) || strings.ContainsFunc(raw, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }):
-		return "", models.Invalid(field, "must not contain spaces or control characters")
+		return "", models.FieldErrorf(field, "must not contain spaces or control characters")
 	}
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Opaque != "":
-		return "", models.Invalid(field, "must be a URL like https://example.com/path")
+		return "", models.FieldErrorf(field, "must be a URL like https://example.com/path")
 	case !strings.EqualFold(u.Scheme, "https"):
-		return "", models.Invalid(field, "must start with https://")
+		return "", models.FieldErrorf(field, "must start with https://")
 	case u.User != nil:
-		return "", models.Invalid(field, "must not contain a user name or password")
+		return "", models.FieldErrorf(field, "must not contain a user name or password")
 	}
 	u.Scheme, u.Host, u.Fragment, u.RawFragment = "https", strings.ToLower(u.Host), "", ""
 	allowed := c.isAllowedHost(u.Hostname())
 	if !allowed && !isPublicHost(u.Hostname()) {
-		return "", models.Invalid(field, "must have a public host")
+		return "", models.FieldErrorf(field, "must have a public host")
 	}
 	if port := u.Port(); port != "" && !allowed && len(c.networks) == 0 {
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || !slices.Contains(c.ports, uint16(n)) {
-			return "", models.Invalid(field, "must use one of the ports %v", c.ports)
+			return "", models.FieldErrorf(field, "must use one of the ports %v", c.ports)
 		}
 	}
 	return u.String(), nil

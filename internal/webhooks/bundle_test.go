@@ -185,7 +185,7 @@ func (b *bundle) post(t *testing.T, posterID string, capabilities ...string) mod
 // matchEvent runs the match job of a task.posted event.
 func (b *bundle) matchEvent(t *testing.T, event models.Event) {
 	t.Helper()
-	testutil.Must(t, b.runMatchJob(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted}))
+	testutil.Must(t, b.runMatchJob(t, 1, MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.WebhookTaskPosted}))
 }
 
 // runMatchJob runs a match job with an attempt number.
@@ -196,7 +196,7 @@ func (b *bundle) runMatchJob(t *testing.T, attempt int, args MatchArgs) error {
 
 func (b *bundle) postTask(t *testing.T, task models.Task) models.Event {
 	t.Helper()
-	task.Origin, task.Status, task.LeaseFor, task.OpenUntil = models.FromMarketplace, models.Open, 1, task.CreatedAt+1
+	task.Origin, task.Status, task.LeaseFor, task.OpenUntil = models.OriginMarketplace, models.Open, 1, task.CreatedAt+1
 	event := models.Event{Kind: models.TaskPosted, TaskID: &task.ID, PosterID: &task.PosterID, CreatedAt: task.CreatedAt}
 	b.write(t, func(tx *database.Tx) error {
 		if err := tx.Create(&task).Error; err != nil {

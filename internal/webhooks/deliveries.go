@@ -42,7 +42,7 @@ func (w *Webhooks) Delivery(ctx context.Context, agentID, id string) (*models.De
 	var delivery models.Delivery
 	err := w.db.Read(ctx).Where("id = ? AND agent_id = ?", id, agentID).Take(&delivery).Error
 	if err != nil {
-		return nil, database.NotFound(err, "delivery", id)
+		return nil, database.TranslateNotFound(err, "delivery", id)
 	}
 	return &delivery, nil
 }

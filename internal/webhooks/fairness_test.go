@@ -83,9 +83,9 @@ func (b *fairnessBundle) wantHealthyServed(t *testing.T) {
 	t.Logf("delivered after %s", time.Since(start).Round(time.Millisecond))
 }
 
-// TestFairness_failing checks that failing endpoints, more than there are workers
+// TestFairness_failingEndpoints checks that failing endpoints, more than there are workers
 // for, do not delay deliveries to a healthy endpoint.
-func TestFairness_failing(t *testing.T) {
+func TestFairness_failingEndpoints(t *testing.T) {
 	t.Parallel()
 	b := newFairnessBundle(t)
 	const endpoints = maxFirstAttemptWorkers/maxPerEndpoint + 6
@@ -106,9 +106,9 @@ func TestFairness_failing(t *testing.T) {
 	b.stopNow(t)
 }
 
-// TestFairness_backlog checks that a long backlog for a hanging endpoint does not
+// TestFairness_hangingBacklog checks that a long backlog for a hanging endpoint does not
 // delay deliveries to a healthy one.
-func TestFairness_backlog(t *testing.T) {
+func TestFairness_hangingBacklog(t *testing.T) {
 	t.Parallel()
 	b := newFairnessBundle(t)
 	b.addSubscriber(t, b.hanging.URL, "hanging")
@@ -124,9 +124,9 @@ func TestFairness_backlog(t *testing.T) {
 	b.stopNow(t)
 }
 
-// TestFairness_redelivered checks that bulk redeliveries to a hanging endpoint delay
+// TestFairness_bulkRedelivery checks that bulk redeliveries to a hanging endpoint delay
 // neither first attempts to other endpoints nor those to the same endpoint.
-func TestFairness_redelivered(t *testing.T) {
+func TestFairness_bulkRedelivery(t *testing.T) {
 	t.Parallel()
 	b := newFairnessBundle(t)
 	agent, _ := b.addSubscriber(t, b.hanging.URL, "hanging")

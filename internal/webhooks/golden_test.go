@@ -34,7 +34,7 @@ func TestTaskPosted_golden(t *testing.T) {
 func TestTaskAssigned_golden(t *testing.T) {
 	t.Parallel()
 	checkGolden(t, "testdata/task_assigned.golden", func(d *models.Delivery) {
-		d.Event, d.WorkerID = models.HookAssigned, new("01995000-0000-7000-8000-0000000000b1")
+		d.Event, d.WorkerID = models.WebhookTaskAssigned, new("01995000-0000-7000-8000-0000000000b1")
 		d.CreatedAt = models.NewTime(time.Date(2026, 3, 13, 12, 0, 0, 999999000, time.UTC))
 	})
 }
@@ -63,7 +63,7 @@ func checkGolden(t *testing.T, file string, change func(*models.Delivery)) {
 			return err
 		}
 		delivery := models.Delivery{
-			ID: deliveryID, AgentID: agent, EventID: event.ID, TaskID: taskID, Event: models.HookPosted, Status: models.DeliveryPending, AttemptsLeft: 8,
+			ID: deliveryID, AgentID: agent, EventID: event.ID, TaskID: taskID, Event: models.WebhookTaskPosted, Status: models.DeliveryPending, AttemptsLeft: 8,
 		}
 		change(&delivery)
 		return tx.Create(&delivery).Error
@@ -127,7 +127,7 @@ func standardSignature(t *testing.T, secret string, r receivedRequest) string {
 	t.Helper()
 	seconds, err := strconv.ParseInt(r.header.Get("webhook-timestamp"), 10, 64)
 	testutil.Must(t, err)
-	signature, err := outbound.SignStandard(secret, r.header.Get("webhook-id"), seconds, r.body)
+	signature, err := outbound.SignStandardWebhook(secret, r.header.Get("webhook-id"), seconds, r.body)
 	testutil.Must(t, err)
 	return signature
 }

@@ -82,7 +82,7 @@ func (w *Webhooks) Notify(tx *database.Tx, event *models.Event) error {
 		}
 		tx.OnCommit(func() { w.hasWebhooks.Store(true) }) // the webhook may be part of tx, which may roll back
 	}
-	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted, Trace: tx.TraceParent()}, nil)
+	tx.Enqueue(MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.WebhookTaskPosted, Trace: tx.TraceParent()}, nil)
 	return nil
 }
 
@@ -121,7 +121,7 @@ func (m *matchWorker) Work(ctx context.Context, job *river.Job[MatchArgs]) error
 // matchOne creates the deliveries of one event. It uses task and subscribed only
 // for posted tasks.
 func (m *matchWorker) matchOne(ctx context.Context, event MatchArgs, task *models.Task, subscribed map[string]bool) error {
-	posted := event.Event == models.HookPosted
+	posted := event.Event == models.WebhookTaskPosted
 	if posted && task == nil {
 		return fmt.Errorf("task of event %d not found", event.EventID)
 	}
@@ -152,7 +152,7 @@ func (w *Webhooks) splitMerged(ctx context.Context, events []MatchArgs) error {
 func (w *Webhooks) loadTasks(ctx context.Context, events []MatchArgs) (map[string]*models.Task, error) {
 	var ids []string
 	for _, event := range events {
-		if event.Event == models.HookPosted {
+		if event.Event == models.WebhookTaskPosted {
 			ids = append(ids, event.TaskID)
 		}
 	}
@@ -220,7 +220,7 @@ type recipient struct {
 // match creates a delivery and its job for each matching agent, page by page in
 // the order of agent ids. It is idempotent.
 func (w *Webhooks) match(ctx context.Context, eventID int64, task *models.Task) error {
-	delivery := models.Delivery{EventID: eventID, TaskID: task.ID, Event: models.HookPosted, CreatedAt: task.CreatedAt}
+	delivery := models.Delivery{EventID: eventID, TaskID: task.ID, Event: models.WebhookTaskPosted, CreatedAt: task.CreatedAt}
 	after := ""
 	for {
 		page, err := w.recipients(ctx, task, after)

@@ -89,7 +89,7 @@ func TestMatch_mergedEvents(t *testing.T) {
 	var merged MatchArgs
 	for i := range 3 {
 		event := b.post(t, poster, "research")
-		next := MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.HookPosted}
+		next := MatchArgs{EventID: event.ID, TaskID: *event.TaskID, Event: models.WebhookTaskPosted}
 		if i == 0 {
 			merged = next
 			continue
@@ -106,7 +106,7 @@ func TestMatch_mergedEvents(t *testing.T) {
 		}
 	}
 	broken := merged
-	broken.Merged = append([]MatchArgs{{EventID: merged.EventID, TaskID: "missing", Event: models.HookPosted}}, merged.Merged...)
+	broken.Merged = append([]MatchArgs{{EventID: merged.EventID, TaskID: "missing", Event: models.WebhookTaskPosted}}, merged.Merged...)
 	if err := b.runMatchJob(t, 1, broken); err == nil {
 		t.Error("an event without a task was matched")
 	}
@@ -126,24 +126,24 @@ func TestMatch_mergedEvents(t *testing.T) {
 	}
 }
 
-// TestMatch_mixed checks a merged job with a posted task and another event: each agent
+// TestMatch_mergedEventKinds checks a merged job with a posted task and another event: each agent
 // gets the same deliveries as from separate jobs.
-func TestMatch_mixed(t *testing.T) {
+func TestMatch_mergedEventKinds(t *testing.T) {
 	t.Parallel()
 	b := open(t, settings{})
 	worker, _ := b.addSubscriber(t, "https://worker.example/", "research")
 	poster, _ := b.addSubscriber(t, "https://poster.example/", "other")
-	b.subscribeEvents(t, poster, models.HookExpired)
+	b.subscribeEvents(t, poster, models.WebhookTaskExpired)
 	expired, posted := b.post(t, poster), b.post(t, poster, "research")
-	job := MatchArgs{EventID: expired.ID, TaskID: *expired.TaskID, Event: models.HookExpired, PosterID: poster, At: b.timestamp()}
-	args, ok := job.Merge(MatchArgs{EventID: posted.ID, TaskID: *posted.TaskID, Event: models.HookPosted})
+	job := MatchArgs{EventID: expired.ID, TaskID: *expired.TaskID, Event: models.WebhookTaskExpired, PosterID: poster, At: b.timestamp()}
+	args, ok := job.Merge(MatchArgs{EventID: posted.ID, TaskID: *posted.TaskID, Event: models.WebhookTaskPosted})
 	if job, _ = args.(MatchArgs); !ok {
 		t.Fatal("the jobs cannot be merged")
 	}
 	for range 2 {
 		testutil.Must(t, b.runMatchJob(t, 1, job))
 		for agent, want := range map[string]models.Delivery{
-			poster: {EventID: expired.ID, Event: models.HookExpired}, worker: {EventID: posted.ID, Event: models.HookPosted},
+			poster: {EventID: expired.ID, Event: models.WebhookTaskExpired}, worker: {EventID: posted.ID, Event: models.WebhookTaskPosted},
 		} {
 			got := b.deliveries(t, agent)
 			if len(got) != 1 || got[0].EventID != want.EventID || got[0].Event != want.Event {

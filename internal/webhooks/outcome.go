@@ -39,11 +39,11 @@ type attemptOutcome struct {
 func (o *attemptOutcome) outcome() Outcome {
 	switch {
 	case o.failureReason == "":
-		return Delivered
+		return OutcomeDelivered
 	case o.status > 0:
-		return Refused
+		return OutcomeRefused
 	default:
-		return Unanswered
+		return OutcomeUnanswered
 	}
 }
 

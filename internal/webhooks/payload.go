@@ -47,7 +47,7 @@ func requestBody(d *models.Delivery, task *models.Task, marketplaceURL string) (
 		},
 		MarketplaceURL: marketplaceURL,
 	}
-	if d.Event != models.HookPosted {
+	if d.Event != models.WebhookTaskPosted {
 		p.OccurredAt = rfc3339(d.CreatedAt)
 		p.Task.Status = models.Status(strings.TrimPrefix(string(d.Event), "task."))
 		p.Task.PosterID, p.Task.AssignedTo = task.PosterID, d.WorkerID

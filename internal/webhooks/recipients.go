@@ -40,7 +40,7 @@ func (w *Webhooks) hasNoSubscribers(tx *database.Tx) (bool, error) {
 	if w.db.IsShared() {
 		return false, nil
 	}
-	return w.subscribers.none(func() (exist bool, err error) {
+	return w.subscribers.hasNone(func() (exist bool, err error) {
 		if err = tx.QueryRow("SELECT EXISTS (SELECT 1 FROM webhooks WHERE events <> '[]')", nil, &exist); err != nil {
 			return false, fmt.Errorf("find subscribers of events: %w", err)
 		}
@@ -59,9 +59,9 @@ const (
 	subscribersExist
 )
 
-// none reports whether no webhook subscribes to events. It calls lookup when the
+// hasNone reports whether no webhook subscribes to events. It calls lookup when the
 // cache is empty.
-func (c *subscriberCache) none(lookup func() (exist bool, err error)) (bool, error) {
+func (c *subscriberCache) hasNone(lookup func() (exist bool, err error)) (bool, error) {
 	if c.state.Load() == subscribersUnknown {
 		exist, err := lookup()
 		if err != nil {

@@ -26,8 +26,8 @@ func TestNotifyParties(t *testing.T) {
 	poster, _ := b.addSubscriber(t, r.URL, "research")
 	worker, _ := b.addSubscriber(t, r.URL, "research")
 	other, _ := b.addSubscriber(t, r.URL, "research")
-	b.subscribeEvents(t, poster, models.HookCompleted)
-	b.subscribeEvents(t, other, models.HookCompleted, models.HookAssigned)
+	b.subscribeEvents(t, poster, models.WebhookTaskCompleted)
+	b.subscribeEvents(t, other, models.WebhookTaskCompleted, models.WebhookTaskAssigned)
 	posted := b.postTask(t, models.Task{ID: uuid.Must(uuid.NewV7()).String(), PosterID: poster, Title: "T", Description: "D", Budget: 5, Capabilities: []string{}, CreatedAt: b.timestamp()})
 	testutil.Equal(t, "job for an acceptance", b.notifyEvent(t, models.TaskAccepted, posted, worker), false)
 	testutil.Equal(t, "job for a cancellation", b.notifyEvent(t, models.TaskCancelled, posted, worker), false)
@@ -36,7 +36,7 @@ func TestNotifyParties(t *testing.T) {
 	d := b.waitDeliveries(t, poster, models.DeliveryDelivered, 1)[0]
 	b.eventually(t, "all jobs to complete", func() bool { return b.unfinishedJobs(t) == 0 })
 
-	testutil.Equal(t, "event", d.Event, models.HookCompleted)
+	testutil.Equal(t, "event", d.Event, models.WebhookTaskCompleted)
 	testutil.Equal(t, "worker", deref(d.WorkerID), any(worker))
 	testutil.Equal(t, "attempts", d.Attempts, 2)
 	first, second := r.next(t), r.next(t)
@@ -59,11 +59,11 @@ func TestNotifyParties_isIdempotent(t *testing.T) {
 	poster, _ := b.addSubscriber(t, "https://poster.example/", "research")
 	worker, _ := b.addSubscriber(t, "https://worker.example/", "research")
 	for _, agent := range []string{poster, worker} {
-		b.subscribeEvents(t, agent, models.HookExpired)
+		b.subscribeEvents(t, agent, models.WebhookTaskExpired)
 	}
 	posted := b.post(t, poster)
 	args := MatchArgs{
-		EventID: posted.ID, TaskID: *posted.TaskID, Event: models.HookExpired, PosterID: poster, WorkerID: &worker, At: b.timestamp(),
+		EventID: posted.ID, TaskID: *posted.TaskID, Event: models.WebhookTaskExpired, PosterID: poster, WorkerID: &worker, At: b.timestamp(),
 	}
 	testutil.Must(t, b.matchParties(t.Context(), args))
 	testutil.Must(t, b.matchParties(t.Context(), args))

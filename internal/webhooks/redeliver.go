@@ -17,7 +17,7 @@ import (
 func (w *Webhooks) Redeliver(tx *database.Tx, agentID, deliveryID string) (models.Delivery, error) {
 	var d models.Delivery
 	if err := tx.ForUpdate().Where("id = ? AND agent_id = ?", deliveryID, agentID).Take(&d).Error; err != nil {
-		return d, database.NotFound(err, "delivery", deliveryID)
+		return d, database.TranslateNotFound(err, "delivery", deliveryID)
 	}
 	if w.retention > 0 && d.CreatedAt.Add(w.retention) <= w.timestamp() { // otherwise redelivering could keep it, and the event log, forever
 		return d, models.Errorf(models.NotFound, "delivery %q is too old to redeliver", deliveryID)

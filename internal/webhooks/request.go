@@ -88,13 +88,13 @@ func (w *Webhooks) send(ctx context.Context, r request) (attemptOutcome, error) 
 // receivers keep working until they switch to the current one.
 func (r *request) header(at time.Time, current, previous string) (http.Header, error) {
 	documented := current
-	standard, err := outbound.SignStandard(current, r.id, at.Unix(), r.body)
+	standard, err := outbound.SignStandardWebhook(current, r.id, at.Unix(), r.body)
 	if err != nil {
 		return nil, err
 	}
 	if previous != "" {
 		documented = previous
-		second, err := outbound.SignStandard(previous, r.id, at.Unix(), r.body)
+		second, err := outbound.SignStandardWebhook(previous, r.id, at.Unix(), r.body)
 		if err != nil {
 			return nil, err
 		}

@@ -12,11 +12,11 @@ import (
 // themselves use it to send the same request as the market. The header names are not
 // in canonical form, so [http.Header.Get] does not find all of them.
 func TaskPostedRequest(task *models.Task, deliveryID, marketplaceURL, secret string, at time.Time) (http.Header, []byte, error) {
-	body, err := requestBody(&models.Delivery{Event: models.HookPosted}, task, marketplaceURL)
+	body, err := requestBody(&models.Delivery{Event: models.WebhookTaskPosted}, task, marketplaceURL)
 	if err != nil {
 		return nil, nil, err
 	}
-	r := request{id: deliveryID, event: string(models.HookPosted), attempt: 1, body: body}
+	r := request{id: deliveryID, event: string(models.WebhookTaskPosted), attempt: 1, body: body}
 	header, err := r.header(at, secret, "")
 	return header, body, err
 }

@@ -61,13 +61,13 @@ type Outcome string
 
 // The outcomes of an attempt: a 2xx response, another response, no response.
 const (
-	Delivered  Outcome = "delivered"
-	Refused    Outcome = "refused"
-	Unanswered Outcome = "unanswered"
+	OutcomeDelivered  Outcome = "delivered"
+	OutcomeRefused    Outcome = "refused"
+	OutcomeUnanswered Outcome = "unanswered"
 )
 
 // Outcomes returns every outcome.
-func Outcomes() []Outcome { return []Outcome{Delivered, Refused, Unanswered} }
+func Outcomes() []Outcome { return []Outcome{OutcomeDelivered, OutcomeRefused, OutcomeUnanswered} }
 
 const (
 	defaultTimeout = 15 * time.Second

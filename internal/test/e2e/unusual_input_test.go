@@ -11,9 +11,9 @@ import (
 	"agentmarket.space/server/internal/test/e2e/testserver"
 )
 
-// TestFilters: filters treat wildcards, quotes and SQL as plain text. No match is an empty
+// TestFilters_specialCharacters: filters treat wildcards, quotes and SQL as plain text. No match is an empty
 // list.
-func TestFilters(t *testing.T) {
+func TestFilters_specialCharacters(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
 	server.Register("Agent", map[string]any{"capabilities": []string{"plain"}})

@@ -102,7 +102,7 @@ func NewWithDatabase(tb testing.TB, address string, options ...func(*market.Deps
 	}
 	b.Market = market.New(deps, market.Settings{
 		StartingCredits: 100, MinBudget: models.MinBudget, OpenFor: 7 * 24 * time.Hour, Lease: 24 * time.Hour, ExecuteTimeout: time.Minute,
-		ExecuteDeadline: time.Hour,
+		ExecutionDeadline: time.Hour,
 	})
 	return b
 }

@@ -335,7 +335,7 @@ func (w *modelCheck) checkState() {
 	}
 	for i, task := range w.tasks {
 		got, err := w.api.Task(w.T.Context(), task.poster.actor.AgentID, task.id)
-		if want := task.statusAt(w.Clock.Now()); err != nil || got.Status != want || task.direct == (got.Origin == models.FromMarketplace) {
+		if want := task.statusAt(w.Clock.Now()); err != nil || got.Status != want || task.direct == (got.Origin == models.OriginMarketplace) {
 			w.T.Fatalf("task %d is %v (%v), want %s", i, got, err, want)
 		}
 	}

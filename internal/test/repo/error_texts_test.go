@@ -29,7 +29,7 @@ const (
 func textFuncs() map[string]textArg {
 	return map[string]textArg{
 		"errors.New": {errorText, 0}, "fmt.Errorf": {errorText, 0},
-		"models.Errorf": {errorText, 1}, "models.RateLimitError": {errorText, 1}, "models.Invalid": {fieldText, 1},
+		"models.Errorf": {errorText, 1}, "models.RateLimitError": {errorText, 1}, "models.FieldErrorf": {fieldText, 1},
 		"config.check": {errorText, 1}, // collects the errors of Config.Validate
 	}
 }
@@ -131,7 +131,7 @@ func TestErrorTexts_findsTexts(t *testing.T) {
 		func f() error {
 			logger.WarnContext(ctx, "log", slog.Any("error", errors.New("new")))
 			s.opts.Logger.Error("field")
-			_ = models.Invalid("title", "invalid")
+			_ = models.FieldErrorf("title", "invalid")
 			_ = fmt.Errorf("first " + "second %w", err)
 			_ = errors.New("with " + name)
 			t.Errorf("ignored"); http.Error(w, "ignored", 400)

@@ -97,8 +97,8 @@ func TestReferencePage(t *testing.T) {
 	checkKeyStorage(t, page, agent.Key)
 }
 
-// TestFrontPage: the root page links to the others and is accessible.
-func TestFrontPage(t *testing.T) {
+// TestWelcomePage: the root page links to the others and is accessible.
+func TestWelcomePage(t *testing.T) {
 	t.Parallel()
 	server := testserver.Start(t)
 	page := openPage(t, server.URL+"/")

@@ -31,7 +31,7 @@ func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChan
 	return idempotency.Run(ctx, m.idempotency, actor.AgentID, "updateAgent", in, func(tx *database.Tx) (models.Agent, error) {
 		var agent models.Agent
 		if replay {
-			return agent, idempotency.ErrExpired()
+			return agent, idempotency.KeyExpiredError()
 		}
 		if err := tx.ForUpdate().Take(&agent, "id = ?", actor.AgentID).Error; err != nil {
 			return agent, err
@@ -45,7 +45,7 @@ func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChan
 			}
 		}
 		if fields := in.auditedFields(); fields != "" {
-			if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.AgentChanged, fields); err != nil {
+			if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.AuditAgentChanged, fields); err != nil {
 				return agent, err
 			}
 		}
@@ -117,13 +117,13 @@ func (m *Market) RotateKey(ctx context.Context, actor auth.Actor) (string, error
 		if err := m.lockAgent(tx, actor); err != nil {
 			return "", err
 		}
-		if err := m.deps.Events.AppendNoID(tx, models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.now()}); err != nil {
+		if err := m.deps.Events.AppendNoID(tx, models.Event{Kind: models.KeyRevoked, AgentID: &actor.AgentID, CreatedAt: m.timestamp()}); err != nil {
 			return "", err
 		}
 		if err := m.deps.Keys.Revoke(tx, actor.AgentID); err != nil {
 			return "", err
 		}
-		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.KeyRotated, actor.AgentID); err != nil {
+		if err := m.deps.Audit.Record(ctx, tx, actor.AgentID, models.AuditKeyRotated, actor.AgentID); err != nil {
 			return "", err
 		}
 		return m.deps.Keys.Create(tx, actor.AgentID)
@@ -142,12 +142,12 @@ func (m *Market) RevokeKeys(ctx context.Context, agentID string) error {
 		if err != nil {
 			return err
 		}
-		if err := m.deps.Events.AppendNoID(tx, models.Event{Kind: models.KeyRevoked, AgentID: &agentID, CreatedAt: m.now()}); err != nil {
+		if err := m.deps.Events.AppendNoID(tx, models.Event{Kind: models.KeyRevoked, AgentID: &agentID, CreatedAt: m.timestamp()}); err != nil {
 			return err
 		}
 		if err := m.deps.Keys.Revoke(tx, agentID); err != nil {
 			return err
 		}
-		return m.deps.Audit.Record(ctx, tx, models.OperatorActor, models.KeysRevoked, agentID)
+		return m.deps.Audit.Record(ctx, tx, models.OperatorActor, models.AuditKeysRevoked, agentID)
 	})
 }

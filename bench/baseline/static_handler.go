@@ -13,10 +13,10 @@ import (
 	"agentmarket.space/server/bench/baseline/graph"
 )
 
-// rawHandler serves the benchmark's requests without GraphQL: finished bytes over net/http,
+// staticHandler serves the benchmark's requests without GraphQL: finished bytes over net/http,
 // and one prepared message for all of gorilla's WebSockets. It is an upper bound for
 // servers built on these libraries.
-type rawHandler struct {
+type staticHandler struct {
 	page      []*graph.Task
 	task      [2][]byte // before and after the ID
 	list      []byte
@@ -25,8 +25,8 @@ type rawHandler struct {
 	listeners map[chan *websocket.PreparedMessage]struct{}
 }
 
-func newRawHandler(page []*graph.Task) (*rawHandler, error) {
-	r := &rawHandler{
+func newStaticHandler(page []*graph.Task) (*staticHandler, error) {
+	r := &staticHandler{
 		page:      page,
 		upgrader:  websocket.Upgrader{Subprotocols: []string{"graphql-transport-ws"}},
 		listeners: map[chan *websocket.PreparedMessage]struct{}{},
@@ -45,7 +45,7 @@ func newRawHandler(page []*graph.Task) (*rawHandler, error) {
 	return r, nil
 }
 
-func (r *rawHandler) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+func (r *staticHandler) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if request.Method == http.MethodGet {
 		r.serveWebSocket(w, request)
 		return
@@ -69,7 +69,7 @@ func (r *rawHandler) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 }
 
 // post publishes a task with the title in body.
-func (r *rawHandler) post(w io.Writer, body []byte) error {
+func (r *staticHandler) post(w io.Writer, body []byte) error {
 	task := *r.page[0]
 	task.Title = string(quotedAfter(body, `"title":"`))
 	data, err := json.Marshal(task)
@@ -92,7 +92,7 @@ func (r *rawHandler) post(w io.Writer, body []byte) error {
 
 // serveWebSocket acknowledges connection_init and then sends every event. It treats the
 // next message as the subscription.
-func (r *rawHandler) serveWebSocket(w http.ResponseWriter, request *http.Request) {
+func (r *staticHandler) serveWebSocket(w http.ResponseWriter, request *http.Request) {
 	conn, err := r.upgrader.Upgrade(w, request, nil)
 	if err != nil {
 		return

@@ -11,21 +11,21 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// runner implements market.Runner with the executor. It signs requests with the
+// agentRunner implements market.Runner with the executor. It signs requests with the
 // webhook secret of the agent.
-type runner struct {
+type agentRunner struct {
 	executor *executor.Executor
 	webhooks *webhooks.Webhooks
 	metrics  *metrics
 }
 
 // CheckRunnable returns an error if this server cannot run the agent.
-func (r *runner) CheckRunnable(agent *models.Agent) error {
+func (r *agentRunner) CheckRunnable(agent *models.Agent) error {
 	return r.executor.CheckRunnable(executorAgent(agent))
 }
 
 // Run runs the agent, and records metrics and a trace span.
-func (r *runner) Run(ctx context.Context, agent *models.Agent, task *models.Task, options market.RunOptions) (outcome market.RunResult, err error) {
+func (r *agentRunner) Run(ctx context.Context, agent *models.Agent, task *models.Task, options market.RunOptions) (outcome market.RunResult, err error) {
 	kind, start := executionKind(agent), time.Now()
 	r.metrics.executionsRunning[kind].Inc()
 	ctx, span := tracing.StartClient(ctx, "run "+kind) // the trace is not propagated to third parties

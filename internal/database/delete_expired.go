@@ -6,8 +6,8 @@ import (
 	"agentmarket.space/server/models"
 )
 
-// expireBatch is how many rows one transaction of [DB.DeleteExpired] deletes.
-const expireBatch = 500
+// deleteExpiredBatchSize is how many rows one transaction of [DB.DeleteExpired] deletes.
+const deleteExpiredBatchSize = 500
 
 // DeleteExpired deletes the rows of a model whose time column is at or before cutoff,
 // in throttled batches; see [RunThrottled]. Key names the columns of the primary key.
@@ -20,9 +20,9 @@ func (db *DB) DeleteExpired(ctx context.Context, row any, key, column string, cu
 			return false, err
 		}
 		err = db.Write(ctx, func(tx *Tx) error {
-			oldest := tx.ForUpdateSkipLocked().Model(row).Select(key).Where(column+" <= ?", cutoff).Order(column).Limit(expireBatch)
+			oldest := tx.ForUpdateSkipLocked().Model(row).Select(key).Where(column+" <= ?", cutoff).Order(column).Limit(deleteExpiredBatchSize)
 			deleted := tx.Where("("+key+") IN (?)", oldest).Delete(row)
-			more = deleted.RowsAffected == expireBatch
+			more = deleted.RowsAffected == deleteExpiredBatchSize
 			return deleted.Error
 		})
 		return more, err
