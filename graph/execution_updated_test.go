@@ -28,7 +28,7 @@ type executionResult struct {
 func newExecutionBundle(t *testing.T) *executionBundle {
 	t.Helper()
 	a := &executionBundle{bundle: newBundle(t), started: make(chan func(string), 10), results: make(chan func() executionResult, 10)}
-	a.participants = a.bundle.registerParticipants(t)
+	a.participants = a.registerParticipants(t)
 	a.FakeRunner.OutcomeFunc = func(ctx context.Context, _ *models.Task, terms market.RunOptions) (market.RunResult, error) {
 		a.started <- terms.OnText
 		select {
@@ -134,7 +134,7 @@ func TestExecutionUpdated_promise(t *testing.T) {
 			a.mustQuery(t, a.poster, fmt.Sprintf(`mutation { cancelTask(input: {taskId: %q}) { wallet { balance } } }`, id)).assertFields(t, "cancelTask.wallet.balance", "100")
 		}, "CANCELLED"},
 	} {
-		a.participants = a.bundle.registerParticipants(t)
+		a.participants = a.registerParticipants(t)
 		id, _ := a.startExecution(t)
 		s := a.subscribeWebSocket(t, a.poster, executionSubscription(id))
 		events := s.nextN(1)

@@ -14,8 +14,8 @@ const (
 	AuditWebhookRemoved      AuditAction = "webhook.removed"
 	AuditWebhookResumed      AuditAction = "webhook.resumed"
 	AuditSecretRotated       AuditAction = "secret.rotated"
-	AuditDeliveryRepeated    AuditAction = "delivery.repeated" // object: the delivery, or the last one of a page
-	AuditSecretsReencrypted  AuditAction = "secrets.reencrypted"
+	AuditDeliveryRepeated    AuditAction = "delivery.repeated"   // object: the delivery, or the last one of a page
+	AuditSecretsReencrypted  AuditAction = "secrets.reencrypted" //nolint:gosec // the name of an action
 	AuditOperatorRefused     AuditAction = "operator.refused"
 	AuditRead                AuditAction = "audit.read"
 	AuditRegistrationRefused AuditAction = "registration.refused"

@@ -99,7 +99,7 @@ func (h *testHub) operationContext(t *testing.T, document string, variables map[
 // subscriber is a source with what its transport does: it reads when it is woken.
 type subscriber struct {
 	transport.Source
-	ctx   context.Context //nolint:containedctx // of the session
+	ctx   context.Context // of the session
 	woken chan struct{}
 }
 

@@ -44,7 +44,7 @@ func ExampleTransports_Mount() {
 		fmt.Println(err)
 		return
 	}
-	defer response.Body.Close()
+	defer response.Body.Close() //nolint:errcheck // the body was read
 	body, err := io.ReadAll(response.Body)
 	fmt.Println(response.StatusCode, string(body), err)
 	// Output: 200 {"data":{"hello":"world"}} <nil>

@@ -16,7 +16,7 @@ type outgoingMessage struct {
 // socket is closed. It drops the message if its operation has ended.
 func (s *socket) send(ctx context.Context, msg outgoingMessage) {
 	for {
-		space, done := s.enqueue(msg) //nolint:contextcheck // the writer uses the socket's context
+		space, done := s.enqueue(msg)
 		if done {
 			return
 		}

@@ -22,8 +22,8 @@ func TestBackoff(t *testing.T) {
 				t.Errorf("waited %s, want %s", time.Since(start), want)
 			}
 		}
-		for _, want := range []time.Duration{500, 1000, 2000, 4000, 8000, 10_000, 10_000} {
-			expect(want * time.Millisecond)
+		for _, milliseconds := range []int{500, 1000, 2000, 4000, 8000, 10_000, 10_000} {
+			expect(time.Duration(milliseconds) * time.Millisecond)
 		}
 		pause.reset()
 		expect(minBackoff)

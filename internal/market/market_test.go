@@ -136,7 +136,7 @@ func TestComplete(t *testing.T) {
 		if report := b.VerifyLedger(); report.InFees != 3 || report.InEscrow != 0 {
 			t.Errorf("fees %d and escrow %d, want 3 and 0", report.InFees, report.InEscrow)
 		}
-		agent, err := b.Market.Agent(t.Context(), worker.AgentID)
+		agent, err := b.Agent(t.Context(), worker.AgentID)
 		if err != nil || agent.CompletedCount != 1 {
 			t.Errorf("completed count is %d (%v), want 1", agent.CompletedCount, err)
 		}
@@ -263,7 +263,7 @@ func TestRate(t *testing.T) {
 	}
 	_, err = b.Rate(t.Context(), poster, market.RateTaskInput{TaskID: task.ID, Score: 5})
 	wantCode(t, err, models.Conflict)
-	agent, err := b.Market.Agent(t.Context(), worker.AgentID)
+	agent, err := b.Agent(t.Context(), worker.AgentID)
 	if err != nil || *agent.ReputationScore() != 4 {
 		t.Errorf("reputation is %v (%v), want 4", agent.ReputationScore(), err)
 	}

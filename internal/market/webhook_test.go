@@ -26,7 +26,7 @@ func TestCheckHost(t *testing.T) {
 		}
 	})
 	agent := b.NewAgent("x")
-	before, err := b.Market.Agent(t.Context(), agent.AgentID)
+	before, err := b.Agent(t.Context(), agent.AgentID)
 	testutil.Must(t, err)
 	_, err = b.SetWebhook(t.Context(), agent, internalURL, nil)
 	if models.CodeOf(err) != models.InvalidInput {
@@ -36,7 +36,7 @@ func TestCheckHost(t *testing.T) {
 	if models.CodeOf(err) != models.InvalidInput {
 		t.Errorf("UpdateAgent returned %v", err)
 	}
-	after, err := b.Market.Agent(t.Context(), agent.AgentID)
+	after, err := b.Agent(t.Context(), agent.AgentID)
 	testutil.Must(t, err)
 	if after.EndpointURL != before.EndpointURL {
 		t.Errorf("the endpoint became %s", after.EndpointURL)

@@ -68,7 +68,7 @@ func (w *contention) post(poster testserver.Agent) string {
 	return posted.taskID()
 }
 
-// runConcurrently runs do n n at once and counts how often it returns true.
+// runConcurrently calls do n times concurrently and counts how often it returns true.
 func (w *contention) runConcurrently(n int, do func(i int) bool) int {
 	w.Helper()
 	var done atomic.Int64

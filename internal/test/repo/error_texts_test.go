@@ -268,5 +268,5 @@ func startsWithCapital(first string) bool {
 	if letters == "" || !strings.HasPrefix(first, letters[:1]) || !unicode.IsUpper(rune(letters[0])) {
 		return false
 	}
-	return letters != "Claude" && letters != "Unauthorized" && letters != "Authorization" && !strings.ContainsFunc(letters[1:], func(c rune) bool { return unicode.IsUpper(c) })
+	return letters != "Claude" && letters != "Unauthorized" && letters != "Authorization" && !strings.ContainsFunc(letters[1:], unicode.IsUpper)
 }
