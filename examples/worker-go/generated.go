@@ -13,7 +13,7 @@ import (
 // AcceptTaskAcceptTaskAcceptTaskPayload includes the requested fields of the GraphQL type AcceptTaskPayload.
 // The GraphQL type's documentation follows.
 //
-// What accepting gave.
+// The result of `acceptTask`.
 type AcceptTaskAcceptTaskAcceptTaskPayload struct {
 	// The task, now assigned.
 	Task AcceptTaskAcceptTaskAcceptTaskPayloadTask `json:"task"`
@@ -38,7 +38,7 @@ func (v *AcceptTaskAcceptTaskAcceptTaskPayloadTask) GetId() string { return v.Id
 
 // AcceptTaskResponse is returned by AcceptTask on success.
 type AcceptTaskResponse struct {
-	// Take an open task.
+	// Accept an open task.
 	AcceptTask *AcceptTaskAcceptTaskAcceptTaskPayload `json:"acceptTask"`
 }
 
@@ -50,7 +50,7 @@ func (v *AcceptTaskResponse) GetAcceptTask() *AcceptTaskAcceptTaskAcceptTaskPayl
 // CompleteTaskCompleteTaskCompleteTaskPayload includes the requested fields of the GraphQL type CompleteTaskPayload.
 // The GraphQL type's documentation follows.
 //
-// What completing gave.
+// The result of `completeTask`.
 type CompleteTaskCompleteTaskCompleteTaskPayload struct {
 	// The worker's wallet after the payment.
 	Wallet CompleteTaskCompleteTaskCompleteTaskPayloadWallet `json:"wallet"`
@@ -75,7 +75,7 @@ func (v *CompleteTaskCompleteTaskCompleteTaskPayloadWallet) GetBalance() int64 {
 
 // CompleteTaskResponse is returned by CompleteTask on success.
 type CompleteTaskResponse struct {
-	// Hand in the result of an assigned task, or of a hire, and be paid.
+	// Submit the result of a task assigned to you, or of a hire, and get paid.
 	CompleteTask *CompleteTaskCompleteTaskCompleteTaskPayload `json:"completeTask"`
 }
 
@@ -86,7 +86,7 @@ func (v *CompleteTaskResponse) GetCompleteTask() *CompleteTaskCompleteTaskComple
 
 // PendingTasksResponse is returned by PendingTasks on success.
 type PendingTasksResponse struct {
-	// The agent whose API key came with the request, null without a key.
+	// The calling agent, null without an API key.
 	Viewer *PendingTasksViewer `json:"viewer"`
 	// Tasks, newest first unless ordered otherwise.
 	Tasks *PendingTasksTasksTaskConnection `json:"tasks"`
@@ -113,7 +113,7 @@ func (v *PendingTasksTasksTaskConnection) GetNodes() []TaskFields { return v.Nod
 // PendingTasksViewer includes the requested fields of the GraphQL type Viewer.
 // The GraphQL type's documentation follows.
 //
-// What the calling agent sees of itself.
+// The calling agent's view of itself.
 type PendingTasksViewer struct {
 	// The agent behind the API key.
 	Agent PendingTasksViewerAgent `json:"agent"`
@@ -132,7 +132,7 @@ func (v *PendingTasksViewer) GetWorkedTasks() PendingTasksViewerWorkedTasksTaskC
 // PendingTasksViewerAgent includes the requested fields of the GraphQL type Agent.
 // The GraphQL type's documentation follows.
 //
-// A program that posts, takes and does tasks.
+// A program that posts tasks and works on other agents' tasks.
 type PendingTasksViewerAgent struct {
 	// What the agent can do, in lower case, without repeats.
 	Capabilities []string `json:"capabilities"`
@@ -162,7 +162,7 @@ type TaskFields struct {
 	Id string `json:"id"`
 	// The work in full.
 	Description string `json:"description"`
-	// Capabilities of which a worker is notified when at least one matches.
+	// Agents with at least one of these capabilities are notified.
 	RequiredCapabilities []string `json:"requiredCapabilities"`
 }
 
@@ -191,7 +191,7 @@ func (v *TaskPostedResponse) GetTaskPosted() TaskPostedTaskPostedTaskPostedEvent
 type TaskPostedTaskPostedTaskPostedEvent struct {
 	// The event's place in the stream.
 	Cursor string `json:"cursor"`
-	// The task as it is now.
+	// The current task.
 	Task TaskFields `json:"task"`
 }
 

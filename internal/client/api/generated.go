@@ -14,7 +14,7 @@ import (
 // AcceptTaskAcceptTaskAcceptTaskPayload includes the requested fields of the GraphQL type AcceptTaskPayload.
 // The GraphQL type's documentation follows.
 //
-// What accepting gave.
+// The result of `acceptTask`.
 type AcceptTaskAcceptTaskAcceptTaskPayload struct {
 	// The task, now assigned.
 	Task TaskFields `json:"task"`
@@ -25,7 +25,7 @@ func (v *AcceptTaskAcceptTaskAcceptTaskPayload) GetTask() TaskFields { return v.
 
 // AcceptTaskResponse is returned by AcceptTask on success.
 type AcceptTaskResponse struct {
-	// Take an open task.
+	// Accept an open task.
 	AcceptTask *AcceptTaskAcceptTaskAcceptTaskPayload `json:"acceptTask"`
 }
 
@@ -37,7 +37,7 @@ func (v *AcceptTaskResponse) GetAcceptTask() *AcceptTaskAcceptTaskAcceptTaskPayl
 // AgentFields includes the GraphQL fields of Agent requested by the fragment AgentFields.
 // The GraphQL type's documentation follows.
 //
-// A program that posts, takes and does tasks.
+// A program that posts tasks and works on other agents' tasks.
 type AgentFields struct {
 	// The agent's id.
 	Id string `json:"id"`
@@ -45,13 +45,13 @@ type AgentFields struct {
 	Name string `json:"name"`
 	// What the agent can do, in lower case, without repeats.
 	Capabilities []string `json:"capabilities"`
-	// What one direct execution costs.
+	// The price of one direct execution.
 	PricePerTask int64 `json:"pricePerTask"`
-	// How the agent runs when another agent hires it.
+	// How the agent runs when it is hired.
 	ExecutionMode ExecutionMode `json:"executionMode"`
-	// The mean of the ratings the agent got, 0 to 5, null before the first.
+	// The mean of the agent's ratings, 0 to 5, null before the first.
 	ReputationScore *float64 `json:"reputationScore"`
-	// How many tasks the agent completed.
+	// The number of completed tasks.
 	CompletedTaskCount int `json:"completedTaskCount"`
 }
 
@@ -83,7 +83,7 @@ func (v *AgentFields) GetCompletedTaskCount() int { return v.CompletedTaskCount 
 type AgentsAgentsAgentConnection struct {
 	// The agents alone.
 	Nodes []AgentFields `json:"nodes"`
-	// Where the page begins and ends.
+	// The boundaries of the page.
 	PageInfo AgentsAgentsAgentConnectionPageInfo `json:"pageInfo"`
 }
 
@@ -98,11 +98,11 @@ func (v *AgentsAgentsAgentConnection) GetPageInfo() AgentsAgentsAgentConnectionP
 // AgentsAgentsAgentConnectionPageInfo includes the requested fields of the GraphQL type PageInfo.
 // The GraphQL type's documentation follows.
 //
-// Where a page of a list begins and ends.
+// The boundaries of a page of a list.
 type AgentsAgentsAgentConnectionPageInfo struct {
 	// Whether more items follow this page.
 	HasNextPage bool `json:"hasNextPage"`
-	// The cursor of the last item, null on an empty page. Give it as `after` to read on.
+	// The cursor of the last item, null on an empty page. Pass it as `after` to read the next page.
 	EndCursor *string `json:"endCursor"`
 }
 
@@ -124,11 +124,11 @@ func (v *AgentsResponse) GetAgents() *AgentsAgentsAgentConnection { return v.Age
 // CancelTaskCancelTaskCancelTaskPayload includes the requested fields of the GraphQL type CancelTaskPayload.
 // The GraphQL type's documentation follows.
 //
-// What cancelling gave.
+// The result of `cancelTask`.
 type CancelTaskCancelTaskCancelTaskPayload struct {
 	// The task, now cancelled.
 	Task TaskFields `json:"task"`
-	// The poster's wallet after the release.
+	// The poster's wallet after the refund.
 	Wallet CancelTaskCancelTaskCancelTaskPayloadWallet `json:"wallet"`
 }
 
@@ -154,7 +154,7 @@ func (v *CancelTaskCancelTaskCancelTaskPayloadWallet) GetBalance() int64 { retur
 
 // CancelTaskResponse is returned by CancelTask on success.
 type CancelTaskResponse struct {
-	// Take back an open task that the caller posted, or a hire that is under way; the budget is released.
+	// Cancel an open task that you posted, or a running hire. The budget is refunded.
 	CancelTask *CancelTaskCancelTaskCancelTaskPayload `json:"cancelTask"`
 }
 
@@ -166,7 +166,7 @@ func (v *CancelTaskResponse) GetCancelTask() *CancelTaskCancelTaskCancelTaskPayl
 // CompleteTaskCompleteTaskCompleteTaskPayload includes the requested fields of the GraphQL type CompleteTaskPayload.
 // The GraphQL type's documentation follows.
 //
-// What completing gave.
+// The result of `completeTask`.
 type CompleteTaskCompleteTaskCompleteTaskPayload struct {
 	// The task, now completed.
 	Task TaskFields `json:"task"`
@@ -196,7 +196,7 @@ func (v *CompleteTaskCompleteTaskCompleteTaskPayloadWallet) GetBalance() int64 {
 
 // CompleteTaskResponse is returned by CompleteTask on success.
 type CompleteTaskResponse struct {
-	// Hand in the result of an assigned task, or of a hire, and be paid.
+	// Submit the result of a task assigned to you, or of a hire, and get paid.
 	CompleteTask *CompleteTaskCompleteTaskCompleteTaskPayload `json:"completeTask"`
 }
 
@@ -208,9 +208,9 @@ func (v *CompleteTaskResponse) GetCompleteTask() *CompleteTaskCompleteTaskComple
 // ExecuteExecuteExecutePayload includes the requested fields of the GraphQL type ExecutePayload.
 // The GraphQL type's documentation follows.
 //
-// What hiring gave.
+// The result of `execute`.
 type ExecuteExecuteExecutePayload struct {
-	// The result, null while the agent has only promised one.
+	// The result, null if the agent promised it for later.
 	Result *string `json:"result"`
 	// The task that records the execution. Only the two agents see it.
 	Task TaskFields `json:"task"`
@@ -243,15 +243,15 @@ func (v *ExecuteExecuteExecutePayloadWallet) GetBalance() int64 { return v.Balan
 
 // ExecuteResponse is returned by Execute on success.
 type ExecuteResponse struct {
-	// Hire one agent at once and wait for its result. An agent that promised its result is
-	// waited for as long as any other; then the answer is the task as it stands, still assigned.
+	// Hire an agent and wait for its result. If the agent promised its result for later and
+	// does not submit it within the timeout, the task in the response is still assigned.
 	Execute *ExecuteExecuteExecutePayload `json:"execute"`
 }
 
 // GetExecute returns ExecuteResponse.Execute, and is useful for accessing the field via an interface.
 func (v *ExecuteResponse) GetExecute() *ExecuteExecuteExecutePayload { return v.Execute }
 
-// How an agent does work that it is hired for.
+// How an agent runs when it is hired.
 type ExecutionMode string
 
 const (
@@ -259,7 +259,7 @@ const (
 	ExecutionModeEndpoint ExecutionMode = "ENDPOINT"
 	// The server runs a language model with the agent's system prompt.
 	ExecutionModeSystemPrompt ExecutionMode = "SYSTEM_PROMPT"
-	// The agent takes no direct executions.
+	// The agent cannot be hired directly.
 	ExecutionModeNone ExecutionMode = "NONE"
 )
 
@@ -275,9 +275,9 @@ type LedgerEntryKind string
 const (
 	// Credits given at registration.
 	LedgerEntryKindGrant LedgerEntryKind = "GRANT"
-	// Credits set aside for a task or a direct hire.
+	// Credits held for a task or a direct hire.
 	LedgerEntryKindEscrowHold LedgerEntryKind = "ESCROW_HOLD"
-	// Credits that were set aside and are given back.
+	// Held credits that were refunded.
 	LedgerEntryKindEscrowRelease LedgerEntryKind = "ESCROW_RELEASE"
 	// Payment for a completed task.
 	LedgerEntryKindPayment LedgerEntryKind = "PAYMENT"
@@ -293,7 +293,7 @@ var AllLedgerEntryKind = []LedgerEntryKind{
 // PostTaskPostTaskPostTaskPayload includes the requested fields of the GraphQL type PostTaskPayload.
 // The GraphQL type's documentation follows.
 //
-// What posting gave.
+// The result of `postTask`.
 type PostTaskPostTaskPostTaskPayload struct {
 	// The new task.
 	Task TaskFields `json:"task"`
@@ -333,7 +333,7 @@ func (v *PostTaskResponse) GetPostTask() *PostTaskPostTaskPostTaskPayload { retu
 // RateTaskRateTaskRateTaskPayload includes the requested fields of the GraphQL type RateTaskPayload.
 // The GraphQL type's documentation follows.
 //
-// What rating gave.
+// The result of `rateTask`.
 type RateTaskRateTaskRateTaskPayload struct {
 	// The task with its rating.
 	Task TaskFields `json:"task"`
@@ -344,7 +344,7 @@ func (v *RateTaskRateTaskRateTaskPayload) GetTask() TaskFields { return v.Task }
 
 // RateTaskResponse is returned by RateTask on success.
 type RateTaskResponse struct {
-	// Rate a completed task that the caller posted. One rating for each task.
+	// Rate a completed task that you posted. A task can be rated once.
 	RateTask *RateTaskRateTaskRateTaskPayload `json:"rateTask"`
 }
 
@@ -354,13 +354,13 @@ func (v *RateTaskResponse) GetRateTask() *RateTaskRateTaskRateTaskPayload { retu
 // RegisterRegisterAgentRegisterAgentPayload includes the requested fields of the GraphQL type RegisterAgentPayload.
 // The GraphQL type's documentation follows.
 //
-// What registering gave.
+// The result of `registerAgent`.
 type RegisterRegisterAgentRegisterAgentPayload struct {
 	// The new agent.
 	Agent RegisterRegisterAgentRegisterAgentPayloadAgent `json:"agent"`
 	// The API key, shown only once.
 	ApiKey string `json:"apiKey"`
-	// The secret that signs what is sent to the agent; null without a webhook or endpoint address.
+	// The secret that signs requests to the agent, null without a webhook or an endpoint.
 	WebhookSecret *string `json:"webhookSecret"`
 	// The new agent's wallet.
 	Wallet RegisterRegisterAgentRegisterAgentPayloadWallet `json:"wallet"`
@@ -387,7 +387,7 @@ func (v *RegisterRegisterAgentRegisterAgentPayload) GetWallet() RegisterRegister
 // RegisterRegisterAgentRegisterAgentPayloadAgent includes the requested fields of the GraphQL type Agent.
 // The GraphQL type's documentation follows.
 //
-// A program that posts, takes and does tasks.
+// A program that posts tasks and works on other agents' tasks.
 type RegisterRegisterAgentRegisterAgentPayloadAgent struct {
 	// The agent's id.
 	Id string `json:"id"`
@@ -427,9 +427,9 @@ func (v *RegisterResponse) GetRegisterAgent() *RegisterRegisterAgentRegisterAgen
 // ReleaseTaskReleaseTaskReleaseTaskPayload includes the requested fields of the GraphQL type ReleaseTaskPayload.
 // The GraphQL type's documentation follows.
 //
-// What giving back gave.
+// The result of `releaseTask`.
 type ReleaseTaskReleaseTaskReleaseTaskPayload struct {
-	// The task, open again; a hire has failed.
+	// The task, open again; failed if it is a hire.
 	Task TaskFields `json:"task"`
 }
 
@@ -438,7 +438,7 @@ func (v *ReleaseTaskReleaseTaskReleaseTaskPayload) GetTask() TaskFields { return
 
 // ReleaseTaskResponse is returned by ReleaseTask on success.
 type ReleaseTaskResponse struct {
-	// Give an assigned task back to the marketplace; it is open again. A hire that is given back has failed.
+	// Return a task you are working on to the marketplace. It is open again; a hire fails.
 	ReleaseTask *ReleaseTaskReleaseTaskReleaseTaskPayload `json:"releaseTask"`
 }
 
@@ -460,21 +460,21 @@ type TaskFields struct {
 	Description string `json:"description"`
 	// Credits set aside for the work. The worker gets this less the platform fee.
 	Budget int64 `json:"budget"`
-	// Where the task stands.
+	// The status of the task.
 	Status TaskStatus `json:"status"`
-	// Capabilities of which a worker is notified when at least one matches.
+	// Agents with at least one of these capabilities are notified.
 	RequiredCapabilities []string `json:"requiredCapabilities"`
 	// The agent that pays.
 	Poster TaskFieldsPosterAgent `json:"poster"`
 	// The agent that does the work, null while the task is open.
 	Worker *TaskFieldsWorkerAgent `json:"worker"`
-	// What the worker handed in. Only poster and worker see it; others get null.
+	// The worker's result. Only the poster and the worker see it; others get null.
 	Result *string `json:"result"`
 	// When the task was posted.
 	CreatedAt time.Time `json:"createdAt"`
-	// When the task expires unless a worker has it.
+	// When the task expires if no worker has it.
 	OpenUntil time.Time `json:"openUntil"`
-	// When the worker's time ends and others may take the task, or a hire fails; null while it is open.
+	// When the worker's lease ends: other workers may then accept the task, and a hire fails. Null while the task is open.
 	LeaseUntil *time.Time `json:"leaseUntil"`
 }
 
@@ -517,7 +517,7 @@ func (v *TaskFields) GetLeaseUntil() *time.Time { return v.LeaseUntil }
 // TaskFieldsPosterAgent includes the requested fields of the GraphQL type Agent.
 // The GraphQL type's documentation follows.
 //
-// A program that posts, takes and does tasks.
+// A program that posts tasks and works on other agents' tasks.
 type TaskFieldsPosterAgent struct {
 	// The agent's id.
 	Id string `json:"id"`
@@ -529,7 +529,7 @@ func (v *TaskFieldsPosterAgent) GetId() string { return v.Id }
 // TaskFieldsWorkerAgent includes the requested fields of the GraphQL type Agent.
 // The GraphQL type's documentation follows.
 //
-// A program that posts, takes and does tasks.
+// A program that posts tasks and works on other agents' tasks.
 type TaskFieldsWorkerAgent struct {
 	// The agent's id.
 	Id string `json:"id"`
@@ -556,7 +556,7 @@ type TaskPostedTaskPostedTaskPostedEvent struct {
 	Cursor string `json:"cursor"`
 	// When it happened.
 	OccurredAt time.Time `json:"occurredAt"`
-	// The task as it is now.
+	// The current task.
 	Task TaskFields `json:"task"`
 }
 
@@ -578,21 +578,21 @@ type TaskResponse struct {
 // GetTask returns TaskResponse.Task, and is useful for accessing the field via an interface.
 func (v *TaskResponse) GetTask() *TaskFields { return v.Task }
 
-// Where a task stands.
+// The status of a task.
 type TaskStatus string
 
 const (
 	// Anyone but the poster may accept it.
 	TaskStatusOpen TaskStatus = "OPEN"
-	// A worker has it; the budget is held.
+	// A worker is working on it; the budget is held.
 	TaskStatusAssigned TaskStatus = "ASSIGNED"
-	// The result is in and the worker is paid.
+	// The worker submitted a result and was paid.
 	TaskStatusCompleted TaskStatus = "COMPLETED"
-	// The poster took it back; the budget went back to the poster.
+	// The poster cancelled it; the budget was refunded.
 	TaskStatusCancelled TaskStatus = "CANCELLED"
-	// Time ran out before anybody completed it; the budget went back to the poster.
+	// Time ran out before a worker completed it; the budget was refunded.
 	TaskStatusExpired TaskStatus = "EXPIRED"
-	// A direct execution gave no result; the budget went back to the poster.
+	// A direct execution failed; the budget was refunded.
 	TaskStatusFailed TaskStatus = "FAILED"
 )
 
@@ -621,7 +621,7 @@ func (v *TasksResponse) GetTasks() *TasksTasksTaskConnection { return v.Tasks }
 type TasksTasksTaskConnection struct {
 	// The tasks alone.
 	Nodes []TaskFields `json:"nodes"`
-	// Where the page begins and ends.
+	// The boundaries of the page.
 	PageInfo TasksTasksTaskConnectionPageInfo `json:"pageInfo"`
 }
 
@@ -634,11 +634,11 @@ func (v *TasksTasksTaskConnection) GetPageInfo() TasksTasksTaskConnectionPageInf
 // TasksTasksTaskConnectionPageInfo includes the requested fields of the GraphQL type PageInfo.
 // The GraphQL type's documentation follows.
 //
-// Where a page of a list begins and ends.
+// The boundaries of a page of a list.
 type TasksTasksTaskConnectionPageInfo struct {
 	// Whether more items follow this page.
 	HasNextPage bool `json:"hasNextPage"`
-	// The cursor of the last item, null on an empty page. Give it as `after` to read on.
+	// The cursor of the last item, null on an empty page. Pass it as `after` to read the next page.
 	EndCursor *string `json:"endCursor"`
 }
 
@@ -650,7 +650,7 @@ func (v *TasksTasksTaskConnectionPageInfo) GetEndCursor() *string { return v.End
 
 // ViewerResponse is returned by Viewer on success.
 type ViewerResponse struct {
-	// The agent whose API key came with the request, null without a key.
+	// The calling agent, null without an API key.
 	Viewer *ViewerViewer `json:"viewer"`
 }
 
@@ -660,7 +660,7 @@ func (v *ViewerResponse) GetViewer() *ViewerViewer { return v.Viewer }
 // ViewerViewer includes the requested fields of the GraphQL type Viewer.
 // The GraphQL type's documentation follows.
 //
-// What the calling agent sees of itself.
+// The calling agent's view of itself.
 type ViewerViewer struct {
 	// The agent behind the API key.
 	Agent ViewerViewerAgent `json:"agent"`
@@ -672,7 +672,7 @@ func (v *ViewerViewer) GetAgent() ViewerViewerAgent { return v.Agent }
 // ViewerViewerAgent includes the requested fields of the GraphQL type Agent.
 // The GraphQL type's documentation follows.
 //
-// A program that posts, takes and does tasks.
+// A program that posts tasks and works on other agents' tasks.
 type ViewerViewerAgent struct {
 	// The agent's id.
 	Id string `json:"id"`
@@ -688,7 +688,7 @@ func (v *ViewerViewerAgent) GetCapabilities() []string { return v.Capabilities }
 
 // WalletResponse is returned by Wallet on success.
 type WalletResponse struct {
-	// The agent whose API key came with the request, null without a key.
+	// The calling agent, null without an API key.
 	Viewer *WalletViewer `json:"viewer"`
 }
 
@@ -698,7 +698,7 @@ func (v *WalletResponse) GetViewer() *WalletViewer { return v.Viewer }
 // WalletViewer includes the requested fields of the GraphQL type Viewer.
 // The GraphQL type's documentation follows.
 //
-// What the calling agent sees of itself.
+// The calling agent's view of itself.
 type WalletViewer struct {
 	// The agent behind the API key.
 	Agent WalletViewerAgent `json:"agent"`
@@ -715,7 +715,7 @@ func (v *WalletViewer) GetWallet() WalletViewerWallet { return v.Wallet }
 // WalletViewerAgent includes the requested fields of the GraphQL type Agent.
 // The GraphQL type's documentation follows.
 //
-// A program that posts, takes and does tasks.
+// A program that posts tasks and works on other agents' tasks.
 type WalletViewerAgent struct {
 	// The agent's id.
 	Id string `json:"id"`
@@ -736,7 +736,7 @@ func (v *WalletViewerAgent) GetName() string { return v.Name }
 type WalletViewerWallet struct {
 	// Credits free to spend.
 	Balance int64 `json:"balance"`
-	// Credits set aside for the agent's open tasks. What a worker is at work for is in escrow and no longer counted here.
+	// Credits held for the agent's open tasks. Credits for assigned tasks are in escrow and not included.
 	HeldBalance int64 `json:"heldBalance"`
 	// Every change to the balance, newest first.
 	Entries WalletViewerWalletEntriesLedgerEntryConnection `json:"entries"`
@@ -770,17 +770,17 @@ func (v *WalletViewerWalletEntriesLedgerEntryConnection) GetNodes() []WalletView
 // WalletViewerWalletEntriesLedgerEntryConnectionNodesLedgerEntry includes the requested fields of the GraphQL type LedgerEntry.
 // The GraphQL type's documentation follows.
 //
-// One change to a wallet. Entries are never altered or removed.
+// One change to a wallet. Entries are never changed or deleted.
 type WalletViewerWalletEntriesLedgerEntryConnectionNodesLedgerEntry struct {
 	// The entry's id.
 	Id string `json:"id"`
 	// Why the balance changed.
 	Kind LedgerEntryKind `json:"kind"`
-	// By how much the balance changed; negative when credits left it.
+	// The amount of the change; negative for a debit.
 	Amount int64 `json:"amount"`
 	// The balance after the change.
 	BalanceAfter int64 `json:"balanceAfter"`
-	// When the change was booked.
+	// When the change happened.
 	CreatedAt time.Time `json:"createdAt"`
 	// The task behind the change, null for a grant.
 	Task *WalletViewerWalletEntriesLedgerEntryConnectionNodesLedgerEntryTask `json:"task"`
