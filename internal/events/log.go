@@ -318,3 +318,17 @@ func cursorExpiredError(horizon int64) error {
 func unknownCursorError(field string) error {
 	return models.FieldErrorf(field, "must be the cursor of an event")
 }
+
+// assignCursors assigns cursors to new events and wakes the other replicas, through
+// NATS if it is connected and through the database otherwise.
+func (l *Log) assignCursors(ctx context.Context) error {
+	useNATS := l.natsConnected()
+	assigned, err := l.db.AssignCursors(ctx, !useNATS)
+	if err != nil || !assigned || !useNATS {
+		return err
+	}
+	if err := l.natsConn.Publish(wakeSubject, nil); err != nil { // replicas also poll every second
+		l.logger.WarnContext(ctx, "cannot wake other replicas through NATS", slog.Any("error", err))
+	}
+	return nil
+}

@@ -1,7 +1,6 @@
 package events
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -55,17 +54,3 @@ func (l *Log) ConnectNATS(url string) (stop func(), err error) {
 
 // natsConnected reports whether other replicas can be woken through NATS.
 func (l *Log) natsConnected() bool { return l.natsConn != nil && l.natsConn.IsConnected() }
-
-// assignCursors assigns cursors to new events and wakes the other replicas, through
-// NATS if it is connected and through the database otherwise.
-func (l *Log) assignCursors(ctx context.Context) error {
-	useNATS := l.natsConnected()
-	assigned, err := l.db.AssignCursors(ctx, !useNATS)
-	if err != nil || !assigned || !useNATS {
-		return err
-	}
-	if err := l.natsConn.Publish(wakeSubject, nil); err != nil { // replicas also poll every second
-		l.logger.WarnContext(ctx, "cannot wake other replicas through NATS", slog.Any("error", err))
-	}
-	return nil
-}

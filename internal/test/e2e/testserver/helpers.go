@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,30 +23,7 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/gorilla/websocket"
 )
-
-// DialWebSocket opens a GraphQL WebSocket and waits for connection_ack.
-func (s *Server) DialWebSocket(ctx context.Context) (*websocket.Conn, error) {
-	dialer := websocket.Dialer{Subprotocols: []string{"graphql-transport-ws"}}
-	conn, response, err := dialer.DialContext(ctx, strings.Replace(s.URL, "http", "ws", 1)+"/graphql", nil)
-	if err != nil {
-		return nil, err
-	}
-	_ = response.Body.Close() // the connection is the body
-	err = conn.WriteMessage(websocket.TextMessage, []byte(`{"type":"connection_init"}`))
-	if err == nil {
-		var text []byte
-		if _, text, err = conn.ReadMessage(); err == nil && !strings.Contains(string(text), "connection_ack") {
-			err = fmt.Errorf("want connection_ack, got %s", text)
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return conn, nil
-}
 
 // ExpectExit checks that the program exits with a code and prints one line that contains
 // wantMessage and no password. Passwords in tests end in "secret".

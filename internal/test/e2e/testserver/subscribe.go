@@ -1,7 +1,10 @@
 package testserver
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -63,4 +66,25 @@ func WaitClosed(conn *websocket.Conn, timeout time.Duration) error {
 			return err
 		}
 	}
+}
+
+// DialWebSocket opens a GraphQL WebSocket and waits for connection_ack.
+func (s *Server) DialWebSocket(ctx context.Context) (*websocket.Conn, error) {
+	dialer := websocket.Dialer{Subprotocols: []string{"graphql-transport-ws"}}
+	conn, response, err := dialer.DialContext(ctx, strings.Replace(s.URL, "http", "ws", 1)+"/graphql", nil)
+	if err != nil {
+		return nil, err
+	}
+	_ = response.Body.Close() // the connection is the body
+	err = conn.WriteMessage(websocket.TextMessage, []byte(`{"type":"connection_init"}`))
+	if err == nil {
+		var text []byte
+		if _, text, err = conn.ReadMessage(); err == nil && !strings.Contains(string(text), "connection_ack") {
+			err = fmt.Errorf("want connection_ack, got %s", text)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }

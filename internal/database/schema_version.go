@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path"
 
@@ -20,21 +19,6 @@ type SchemaStatus struct {
 	Current  int64    // number of the newest applied migration; 0 if there is none
 	Latest   int64    // number of the newest migration of this program
 	Pending  []string // migrations to apply, in order, then those of the job queue
-}
-
-// Migrate applies pending migrations to the database at address and returns its
-// status before. A SQLite file must exist, and no server may use it. A PostgreSQL
-// database can be empty. Migrate returns the same errors as [Open].
-func Migrate(ctx context.Context, address string, logger *slog.Logger) (before *SchemaStatus, err error) {
-	before, err = ReadSchemaStatus(ctx, address)
-	if err != nil || len(before.Pending) == 0 {
-		return before, err
-	}
-	db, err := Open(ctx, address, logger)
-	if err != nil {
-		return nil, err
-	}
-	return before, db.Close()
 }
 
 // ReadSchemaStatus returns the status of the database at address and changes
@@ -119,4 +103,52 @@ func (s *SchemaStatus) addPendingJobMigrations(snapshot *Snapshot, d dialect) er
 		}
 	}
 	return nil
+}
+
+// rejectNewerSchema returns an error if the schema is newer than this program.
+func rejectNewerSchema(ctx context.Context, provider *goose.Provider) error {
+	current, latest, err := provider.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read schema version: %w", err)
+	}
+	return checkSchemaVersion(current, latest)
+}
+
+func checkSchemaVersion(current, latest int64) error {
+	if current > latest {
+		return fmt.Errorf("schema version %d is newer than version %d of this program: upgrade the program", current, latest)
+	}
+	return nil
+}
+
+// SchemaVersion returns the number of the newest migration applied to a database.
+// An inspected database can have an older version than this program.
+func SchemaVersion(snapshot *Snapshot) (version int64, err error) {
+	if err := snapshot.Raw("SELECT MAX(version_id) FROM goose_db_version").Row().Scan(&version); err != nil {
+		return 0, fmt.Errorf("read schema version: %w", err)
+	}
+	return version, nil
+}
+
+// requireKnownSchema wraps fn with a check that rejects a schema newer than this
+// program.
+func requireKnownSchema(d dialect, fn func(*Snapshot) error) func(*Snapshot) error {
+	return func(snapshot *Snapshot) error {
+		current, err := SchemaVersion(snapshot)
+		if err != nil {
+			return err
+		}
+		files, err := fs.Glob(migrations, d.folder+"/*.sql") // sorted
+		if err != nil {
+			return err
+		}
+		latest, err := goose.NumericComponent(files[len(files)-1])
+		if err != nil {
+			return err
+		}
+		if err := checkSchemaVersion(current, latest); err != nil {
+			return err
+		}
+		return fn(snapshot)
+	}
 }
