@@ -20,7 +20,7 @@ import (
 func TestDocumentedLimits(t *testing.T) {
 	t.Parallel()
 	documented := documentedLimits(t)
-	guard, err := transport.NewDocumentLimits()
+	limits, err := transport.NewDocumentLimits()
 	testutil.Must(t, err)
 	for name, document := range map[string]func(n int) string{
 		"bytes of a document":     func(n int) string { return "{ task" + strings.Repeat(" ", n-8) + " }" },
@@ -31,8 +31,8 @@ func TestDocumentedLimits(t *testing.T) {
 		"fragments":               func(n int) string { return "{ a }" + repeatFormat(n, " fragment f%d on Query { a }") },
 	} {
 		limit := documented[name]
-		at := guard.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: document(limit)})
-		over := guard.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: document(limit + 1)})
+		at := limits.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: document(limit)})
+		over := limits.MutateOperationParameters(t.Context(), &graphql.RawParams{Query: document(limit + 1)})
 		if limit == 0 || at != nil || over == nil {
 			t.Errorf("%s: the documented limit is %d; a document at it fails with %v, one over it with %v", name, limit, at, over)
 		}

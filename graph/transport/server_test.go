@@ -172,7 +172,7 @@ func startServer(tb testing.TB, change func(*transport.Options)) *testServer {
 	if change != nil {
 		change(&options)
 	}
-	guard, err := transport.NewDocumentLimits()
+	limits, err := transport.NewDocumentLimits()
 	testutil.Must(tb, err)
 	schema := newFakeSchema()
 	gqlServer := handler.New(schema)
@@ -180,7 +180,7 @@ func startServer(tb testing.TB, change func(*transport.Options)) *testServer {
 	gqlServer.SetParserTokenLimit(transport.MaxTokens)
 	gqlServer.SetErrorPresenter(presentError)
 	gqlServer.Use(extension.AutomaticPersistedQuery{Cache: graphql.MapCache[string]{}})
-	gqlServer.Use(guard)
+	gqlServer.Use(limits)
 	server := &testServer{transports: transport.New(options), schema: schema}
 	server.transports.Mount(gqlServer)
 	server.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -56,7 +56,7 @@ func New(o Options) *Client {
 		o.AllowPorts = []uint16{443}
 	}
 	c := &Client{networks: o.AllowNetworks, ports: o.AllowPorts, resolver: cmp.Or(o.Resolver, net.DefaultResolver), userAgent: o.UserAgent, maxResponse: defaultMaxResponse}
-	dialer := &net.Dialer{Timeout: connectTimeout, Resolver: o.Resolver, Control: c.guard(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}
+	dialer := &net.Dialer{Timeout: connectTimeout, Resolver: o.Resolver, Control: c.checkDial(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}
 	c.http = &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
@@ -82,9 +82,9 @@ func (c *Client) WithMaxResponse(limit int64) *Client {
 	return &clone
 }
 
-// guard returns the dialer's control function, which checks every address after name
+// checkDial returns the dialer's control function, which checks every address after name
 // resolution and before the connection.
-func (c *Client) guard(public *ssrf.Guardian) func(network, address string, _ syscall.RawConn) error {
+func (c *Client) checkDial(public *ssrf.Guardian) func(network, address string, _ syscall.RawConn) error {
 	return func(network, address string, conn syscall.RawConn) error {
 		target, err := netip.ParseAddrPort(address)
 		if err == nil && c.isAllowed(target.Addr()) {

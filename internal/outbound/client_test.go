@@ -32,16 +32,16 @@ func privateAddresses() []string {
 	}
 }
 
-// TestGuard checks the addresses and ports that the dialer allows.
-func TestGuard(t *testing.T) {
+// TestForbiddenAddresses checks the addresses and ports that the dialer allows.
+func TestForbiddenAddresses(t *testing.T) {
 	t.Parallel()
-	guard := New(Options{}).guard(ssrf.New(ssrf.WithPorts(443)))
+	check := New(Options{}).checkDial(ssrf.New(ssrf.WithPorts(443)))
 	dial := func(address, port string) error {
 		network := "tcp4"
 		if strings.Contains(address, ":") {
 			network = "tcp6"
 		}
-		return guard(network, net.JoinHostPort(address, port), nil)
+		return check(network, net.JoinHostPort(address, port), nil)
 	}
 	for _, address := range privateAddresses() {
 		if err := dial(address, "443"); !errors.Is(err, ErrForbiddenAddress) {
@@ -57,7 +57,7 @@ func TestGuard(t *testing.T) {
 			t.Errorf("port 22 of %s is allowed: %v", address, err)
 		}
 	}
-	allowing := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}).guard(ssrf.New(ssrf.WithPorts(443)))
+	allowing := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}).checkDial(ssrf.New(ssrf.WithPorts(443)))
 	for _, address := range []string{"10.0.0.1:8443", "[::ffff:10.0.0.1]:80"} {
 		if err := allowing("tcp", address, nil); err != nil {
 			t.Errorf("%s is in an allowed network and not allowed: %v", address, err)

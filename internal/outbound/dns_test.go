@@ -169,16 +169,16 @@ func listenCounting(t *testing.T, connections *atomic.Int32) netip.AddrPort {
 	return netip.MustParseAddrPort(listener.Addr().String())
 }
 
-// resolverEnv selects the resolver in the child process of TestSpellings. The
+// resolverEnv selects the resolver in the child process of TestAddressNotations. The
 // resolver is fixed when a process starts.
 const resolverEnv = "AGENTMARKET_TEST_RESOLVER"
 
-// TestSpellings checks that no spelling of a loopback address is called, with either
+// TestAddressNotations checks that no spelling of a loopback address is called, with either
 // resolver. The C resolver takes 0x7f000001 for 127.0.0.1, Go's takes it for a name.
 // The test also checks that a client that allows loopback reaches the listener with
 // the C resolver, which shows that the spellings are valid. Without cgo only Go's
 // resolver exists.
-func TestSpellings(t *testing.T) {
+func TestAddressNotations(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(resolverEnv) != "" {
 		checkLoopbackSpellings(t, os.Getenv(resolverEnv) == "cgo")
@@ -194,7 +194,7 @@ func TestSpellings(t *testing.T) {
 	for _, resolver := range resolvers {
 		t.Run(resolver, func(t *testing.T) {
 			t.Parallel()
-			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSpellings$", "-test.v")
+			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAddressNotations$", "-test.v")
 			child.Env = append(os.Environ(), resolverEnv+"="+resolver, "GODEBUG=netdns="+resolver)
 			if out, err := child.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)

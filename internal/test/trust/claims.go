@@ -62,13 +62,13 @@ func testRuns() []testRun {
 			{"hostile", "Hostile webhook receivers do not delay others and cannot redirect requests.", "TestHostileReceivers", sqlite, noEngine},
 		}},
 		{pkg: "./internal/outbound", claims: []claim{
-			{"addresses", "Private addresses are never called.", "TestGuard", sqlite, sqlite},
-			{"spellings", "Private addresses in other notations are never called.", "TestSpellings", sqlite, sqlite},
+			{"addresses", "Private addresses are never called.", "TestForbiddenAddresses", sqlite, sqlite},
+			{"spellings", "Private addresses in other notations are never called.", "TestAddressNotations", sqlite, sqlite},
 			{"urls", "Every accepted URL is callable, over TLS and with a host.", "FuzzCheckURL", sqlite, sqlite},
 			{"signatures", "A signature depends only on the body and the secret.", "FuzzSign", sqlite, sqlite},
 		}},
 		{pkg: "./internal/test/trust/mutants", claims: []claim{
-			{"bugs", "Each of ten bugs injected into the program makes a test fail.", "TestBugs", sqlite, noEngine},
+			{"bugs", "Each of ten bugs injected into the program makes a test fail.", "TestInjectedBugs", sqlite, noEngine},
 		}},
 	}
 }

@@ -61,7 +61,7 @@ func bugs() []bug {
 		},
 		{
 			"private addresses are called", "internal/outbound/client.go",
-			[]string{", Control: c.guard(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}", "}\n\t_ = ssrf.New"},
+			[]string{", Control: c.checkDial(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}", "}\n\t_ = ssrf.New"},
 			"internal/outbound", "TestPost",
 		},
 		{
@@ -89,9 +89,9 @@ func bugs() []bug {
 	}
 }
 
-// TestBugs compiles each bug into the program with -overlay and checks that its test fails.
+// TestInjectedBugs compiles each bug into the program with -overlay and checks that its test fails.
 // An edit that does not apply or does not compile is an error.
-func TestBugs(t *testing.T) {
+func TestInjectedBugs(t *testing.T) {
 	t.Parallel()
 	trusttest.SkipUnlessTrust(t)
 	all := bugs()
