@@ -2,92 +2,130 @@ package transport
 
 import (
 	"context"
-	"mime"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
+	"agentmarket.space/server/internal/negotiate"
 	"agentmarket.space/server/models"
 )
 
+// Supported media types of responses, in the server's order of preference.
 const (
-	mediaGraphQL = "application/graphql-response+json"
-	mediaJSON    = "application/json"
+	mediaGraphQL     = "application/graphql-response+json"
+	mediaJSON        = "application/json"
+	mediaEventStream = "text/event-stream"
 )
 
-// plainHTTP serves queries and mutations as the GraphQL-over-HTTP specification says.
+// plainHTTP serves operations as the GraphQL-over-HTTP specification says. A subscription,
+// and a request that prefers an event stream, is answered by eventStream.
 type plainHTTP struct{ *Transports }
 
 // Supports returns true: plainHTTP is the last transport and serves all other
 // requests.
 func (*plainHTTP) Supports(*http.Request) bool { return true }
 
+// httpRequest is a request and what its client accepts as its response.
+type httpRequest struct {
+	params        *graphql.RawParams
+	hash          RequestHash
+	mediaType     string // of a JSON response
+	prefersStream bool
+	acceptsStream bool // the Accept header allows an event stream
+}
+
+// negotiateResponse returns what a client accepts. It returns false if it accepts nothing that
+// the server can send. An event stream needs an Accept header that allows it: without one,
+// the GraphQL-over-HTTP specification wants JSON.
+func negotiateResponse(values []string) (req *httpRequest, ok bool) {
+	accept := negotiate.Parse(values)
+	best := accept.Best(mediaJSON, mediaGraphQL, mediaEventStream)
+	req = &httpRequest{
+		mediaType: accept.Best(mediaJSON, mediaGraphQL), prefersStream: best == mediaEventStream,
+		acceptsStream: len(accept) > 0 && accept.Best(mediaEventStream) != "",
+	}
+	if req.mediaType == "" {
+		req.mediaType = mediaJSON // for errors before the stream begins
+	}
+	return req, best != ""
+}
+
+// errorStatus returns the status of a request that was not executed.
+func (r *httpRequest) errorStatus() int {
+	if r.mediaType == mediaJSON && !r.prefersStream {
+		return http.StatusOK
+	}
+	return http.StatusBadRequest
+}
+
 // Do serves one request.
 func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
-	t.setHeaders(w)
-	mediaType := negotiateMediaType(r.Header.Values("Accept"))
-	if mediaType == "" {
-		t.respondError(w, mediaJSON, &requestError{http.StatusNotAcceptable, models.InvalidInput, "the Accept header must allow " + mediaGraphQL + " or " + mediaJSON})
+	setHeaders(w)
+	req, ok := negotiateResponse(r.Header.Values("Accept"))
+	if !ok {
+		respondError(w, mediaJSON, &requestError{http.StatusNotAcceptable, models.InvalidInput, "the Accept header must allow " + mediaGraphQL + ", " + mediaJSON + " or " + mediaEventStream})
 		return
 	}
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 	if reqErr := readRequestText(w, r, t.options.MaxBody, buffer); reqErr != nil {
-		t.respondError(w, mediaType, reqErr)
+		respondError(w, req.mediaType, reqErr)
 		return
 	}
-	hash := hashRequest(r, buffer.Bytes())
-	if body := t.lookupCache(r.Context(), hash); body != nil {
-		writeBody(w, mediaType, http.StatusOK, body)
+	req.hash = hashRequest(r, buffer.Bytes())
+	if body := t.lookupCache(r.Context(), req); body != nil {
+		writeBody(w, req.mediaType, http.StatusOK, body)
 		return
 	}
-	params, reqErr := readParams(r, buffer.Bytes())
-	if reqErr != nil {
-		t.respondError(w, mediaType, reqErr)
+	var reqErr *requestError
+	if req.params, reqErr = readParams(r, buffer.Bytes()); reqErr != nil {
+		respondError(w, req.mediaType, reqErr)
 		return
 	}
+	var streamed *graphql.OperationContext
 	panicked := t.recoverPanic(r.Context(), func() gqlerror.List {
-		t.execute(w, r, exec, &httpRequest{params, mediaType, hash})
+		streamed = t.execute(w, r, exec, req)
 		return nil
 	})
-	if panicked != nil {
-		t.respond(w, mediaType, http.StatusInternalServerError, &graphql.Response{Errors: panicked})
+	switch {
+	case panicked != nil:
+		respond(w, req.mediaType, http.StatusInternalServerError, &graphql.Response{Errors: panicked})
+	case streamed != nil:
+		(&eventStream{t.Transports}).serve(w, r, exec, streamed)
 	}
 }
 
-// httpRequest is a parsed request and the media type of its response.
-type httpRequest struct {
-	params    *graphql.RawParams
-	mediaType string
-	hash      RequestHash
-}
-
-func (t *plainHTTP) lookupCache(ctx context.Context, hash RequestHash) []byte {
-	if t.options.Cache == nil {
+// lookupCache returns the cached response body for a request, or nil.
+func (t *plainHTTP) lookupCache(ctx context.Context, req *httpRequest) []byte {
+	if t.options.Cache == nil || req.prefersStream {
 		return nil
 	}
-	return t.options.Cache.Lookup(ctx, hash)
+	return t.options.Cache.Lookup(ctx, req.hash)
 }
 
-// execute runs the operation of a request. Writing the response is its last step, so
-// that Do can still send an error after a panic.
-func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, req *httpRequest) {
+// execute runs the operation of a request, or returns it if the response is an event
+// stream. Writing the response is its last step, so that Do can still send an error after
+// a panic.
+func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, req *httpRequest) (streamed *graphql.OperationContext) {
 	opCtx, errs := prepareOperation(r.Context(), exec, req.params)
 	if errs != nil {
-		t.respond(w, req.mediaType, requestErrorStatus(req.mediaType), &graphql.Response{Errors: errs})
-		return
+		respond(w, req.mediaType, req.errorStatus(), &graphql.Response{Errors: errs})
+		return nil
 	}
-	if opCtx.Operation.Operation == ast.Subscription {
-		t.respondError(w, req.mediaType, badRequest("subscribe over a WebSocket, or accept text/event-stream"))
-		return
+	kind := opCtx.Operation.Operation
+	if kind == ast.Subscription && !req.acceptsStream {
+		respondError(w, req.mediaType, badRequest("subscribe over a WebSocket, or accept "+mediaEventStream))
+		return nil
 	}
 	if reqErr := rejectMutationByGET(w, r, opCtx); reqErr != nil {
-		t.respondError(w, req.mediaType, reqErr)
-		return
+		respondError(w, req.mediaType, reqErr)
+		return nil
+	}
+	if kind == ast.Subscription || req.prefersStream {
+		return opCtx
 	}
 	responses, ctx := exec.DispatchOperation(r.Context(), opCtx)
 	response := responses(ctx)
@@ -96,20 +134,29 @@ func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql
 	}
 	status := http.StatusOK
 	if response.Data == nil {
-		status = requestErrorStatus(req.mediaType)
+		status = req.errorStatus()
 	}
 	if t.options.AddHeaders != nil {
 		t.options.AddHeaders(ctx, w.Header())
 	}
-	if t.options.Cache != nil && opCtx.Operation.Operation == ast.Query && len(response.Errors) == 0 {
+	if t.options.Cache != nil && kind == ast.Query && len(response.Errors) == 0 {
 		t.options.Cache.Store(ctx, req.hash)
 	}
-	t.respond(w, req.mediaType, status, response)
+	respond(w, req.mediaType, status, response)
+	return nil
+}
+
+// WriteError responds to a request that another handler rejects before it reaches the
+// transports, with a GraphQL error in the media type that the client accepts.
+func WriteError(w http.ResponseWriter, r *http.Request, status int, err *gqlerror.Error) {
+	setHeaders(w)
+	req, _ := negotiateResponse(r.Header.Values("Accept"))
+	respond(w, req.mediaType, status, &graphql.Response{Errors: gqlerror.List{err}})
 }
 
 // setHeaders sets the headers of every response. no-store is required because a
 // response can depend on the API key, which shared caches do not look at.
-func (*plainHTTP) setHeaders(w http.ResponseWriter) {
+func setHeaders(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Add("Vary", "Accept")
@@ -125,19 +172,11 @@ func rejectMutationByGET(w http.ResponseWriter, r *http.Request, opCtx *graphql.
 	return &requestError{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use POST for mutations"}
 }
 
-// requestErrorStatus returns the status of a request that was not executed.
-func requestErrorStatus(mediaType string) int {
-	if mediaType == mediaJSON {
-		return http.StatusOK
-	}
-	return http.StatusBadRequest
+func respondError(w http.ResponseWriter, mediaType string, r *requestError) {
+	respond(w, mediaType, r.status, &graphql.Response{Errors: errorList(r)})
 }
 
-func (t *plainHTTP) respondError(w http.ResponseWriter, mediaType string, r *requestError) {
-	t.respond(w, mediaType, r.status, &graphql.Response{Errors: errorList(r)})
-}
-
-func (*plainHTTP) respond(w http.ResponseWriter, mediaType string, status int, response *graphql.Response) {
+func respond(w http.ResponseWriter, mediaType string, status int, response *graphql.Response) {
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 	writeResponse(buffer, response)
@@ -160,47 +199,5 @@ func setRetryAfter(h http.Header, errs gqlerror.List) {
 			h.Set("Retry-After", strconv.Itoa(seconds))
 			return
 		}
-	}
-}
-
-// negotiateMediaType returns the supported media type that the Accept header ranks
-// highest, the first one on a tie. It returns JSON for an empty header and "" if no
-// supported type is acceptable.
-func negotiateMediaType(accept []string) string {
-	list := strings.Join(accept, ",")
-	if strings.Trim(list, " ,") == "" {
-		return mediaJSON
-	}
-	var best string
-	var bestQ float64
-	for entry := range strings.SplitSeq(list, ",") {
-		mediaType, q := parseAcceptEntry(entry)
-		if q > bestQ {
-			best, bestQ = mediaType, q
-		}
-	}
-	return best
-}
-
-// parseAcceptEntry returns the supported media type that an entry of an Accept header
-// matches, and its weight. The weight is 0 for an unsupported type.
-func parseAcceptEntry(entry string) (mediaType string, q float64) {
-	requested, params, err := mime.ParseMediaType(strings.TrimSpace(entry))
-	if charset := params["charset"]; err != nil || charset != "" && !strings.EqualFold(charset, "utf-8") {
-		return "", 0
-	}
-	q = 1
-	if text, ok := params["q"]; ok {
-		if q, err = strconv.ParseFloat(text, 64); err != nil {
-			return "", 0
-		}
-	}
-	switch requested {
-	case mediaGraphQL:
-		return mediaGraphQL, q
-	case mediaJSON, "application/*", "*/*":
-		return mediaJSON, q
-	default:
-		return "", 0
 	}
 }

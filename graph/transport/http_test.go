@@ -97,23 +97,6 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-func TestHTTP_negotiatesMediaType(t *testing.T) {
-	t.Parallel()
-	server := startServer(t, nil)
-	for accept, want := range map[string]string{
-		graphqlType:                       graphqlType,
-		jsonType + ", " + graphqlType:     jsonType,
-		jsonType + ";q=.5," + graphqlType: graphqlType,
-		graphqlType + ";q=0, */*":         jsonType,
-		graphqlType + ";q=nonsense,*/*":   jsonType,
-		"application/*":                   jsonType,
-	} {
-		if got := server.post(t, "{ hello }", "Accept", accept).header.Get("Content-Type"); got != want+"; charset=utf-8" {
-			t.Errorf("Accept: %s: got %s, want %s", accept, got, want)
-		}
-	}
-}
-
 // TestPersistedQuery checks the errors for an unknown hash and for a wrong one.
 func TestPersistedQuery(t *testing.T) {
 	t.Parallel()

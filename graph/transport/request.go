@@ -96,16 +96,6 @@ func readParams(r *http.Request, text []byte) (params *graphql.RawParams, reqErr
 	return params, nil
 }
 
-// readRequest reads and parses a GET or POST request.
-func readRequest(w http.ResponseWriter, r *http.Request, maxBody int64) (*graphql.RawParams, *requestError) {
-	buffer := getBuffer()
-	defer putBuffer(buffer)
-	if reqErr := readRequestText(w, r, maxBody, buffer); reqErr != nil {
-		return nil, reqErr
-	}
-	return readParams(r, buffer.Bytes())
-}
-
 // readURLParams parses the parameters of a GET request.
 func readURLParams(values url.Values) (*graphql.RawParams, *requestError) {
 	params := &graphql.RawParams{Query: values.Get("query"), OperationName: values.Get("operationName")}

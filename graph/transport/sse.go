@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
 	"agentmarket.space/server/models"
@@ -19,85 +19,92 @@ import (
 // (the distinct connections mode of graphql-sse).
 type eventStream struct{ *Transports }
 
-// Supports reports whether the client accepts an event stream.
-func (*eventStream) Supports(r *http.Request) bool {
-	return strings.Contains(strings.Join(r.Header.Values("Accept"), ","), "text/event-stream")
-}
-
-// Do streams the responses of one operation until it ends.
-func (t *eventStream) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
-	plain := &plainHTTP{t.Transports}
-	plain.setHeaders(w)
-	params, reqErr := readRequest(w, r, t.options.MaxBody)
-	if reqErr != nil {
-		plain.respondError(w, mediaJSON, reqErr)
-		return
-	}
+// serve streams the responses of one operation until it ends.
+func (t *eventStream) serve(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, opCtx *graphql.OperationContext) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	var opCtx *graphql.OperationContext
-	errs := t.recoverPanic(ctx, func() (errs gqlerror.List) {
-		opCtx, errs = prepareOperation(ctx, exec, params)
-		return errs
-	})
-	if errs != nil {
-		plain.respond(w, mediaJSON, http.StatusBadRequest, &graphql.Response{Errors: errs})
-		return
-	}
-	if reqErr := rejectMutationByGET(w, r, opCtx); reqErr != nil {
-		plain.respondError(w, mediaJSON, reqErr)
-		return
-	}
 	conn := &connection{address: t.options.Address(ctx), key: t.options.Key(ctx), disconnect: func(code int, reason string) {
 		cancel(&closeError{code, reason})
 	}}
 	if err := t.addConnection(conn); err != nil {
 		w.Header().Set("Retry-After", "5")
-		plain.respondError(w, mediaJSON, &requestError{http.StatusServiceUnavailable, models.Unavailable, err.Error()})
+		respondError(w, mediaJSON, &requestError{http.StatusServiceUnavailable, models.Unavailable, err.Error()})
 		return
 	}
 	defer t.removeConnection(conn)
-	t.serve(ctx, cancel, w, func(wake func(), next func(*graphql.Response)) (source Source, errs gqlerror.List) {
+	stream := &streamWriter{eventStream: t, w: w, ctx: ctx, cancel: cancel, control: http.NewResponseController(w)}
+	if opCtx.Operation.Operation == ast.Subscription {
+		stream.send(nil) // the client waits for the start of the stream, not for the first event
+	}
+	t.writeEvents(ctx, stream, func(wake func(), next func(*graphql.Response)) (source Source, errs gqlerror.List) {
 		errs = t.recoverPanic(ctx, func() (errs gqlerror.List) {
 			source, errs = executeOperation(ctx, exec, opCtx, wake, next)
 			return errs
 		})
 		return source, errs
 	})
+	stream.send(streamEnd(context.Cause(ctx)))
 }
+
+// streamWriter writes an event stream. The first write also sends the headers, so that a
+// query or mutation has the same ones as in a JSON response, unless it takes longer than
+// a heartbeat.
+type streamWriter struct {
+	*eventStream
+
+	w       http.ResponseWriter
+	control *http.ResponseController
+	ctx     context.Context //nolint:containedctx // the lifetime of the stream
+	cancel  context.CancelCauseFunc
+	started bool
+}
+
+// sendResponse writes a response as an event.
+func (s *streamWriter) sendResponse(response *graphql.Response) {
+	if !s.started {
+		setRetryAfter(s.w.Header(), response.Errors)
+	}
+	s.send(nextEvent(MarshalResponse(response)))
+}
+
+// send writes text. It ends the stream if a write fails or times out.
+func (s *streamWriter) send(text []byte) {
+	if !s.started {
+		s.started = true
+		s.setHeaders()
+		text = append([]byte(heartbeat), text...)
+	}
+	_ = s.control.SetWriteDeadline(time.Now().Add(s.options.WriteTimeout)) //nolint:forbidigo // a real connection's deadline
+	_, err := s.w.Write(text)
+	if err == nil {
+		err = s.control.Flush()
+	}
+	if err != nil {
+		if s.ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			s.cutOff.Add(1)
+		}
+		s.cancel(err)
+	}
+}
+
+func (s *streamWriter) setHeaders() {
+	h := s.w.Header()
+	h.Set("Content-Type", mediaEventStream+"; charset=utf-8")
+	h.Set("X-Accel-Buffering", "no")
+	if s.options.AddHeaders != nil {
+		s.options.AddHeaders(s.ctx, h)
+	}
+}
+
+// heartbeat is a comment, which clients ignore.
+const heartbeat = ":\n\n"
 
 // operationFunc runs an operation. It passes each response to next, or returns a
 // Source that supplies the responses.
 type operationFunc func(wake func(), next func(*graphql.Response)) (Source, gqlerror.List)
 
-// serve writes each response of an operation as an event, and comments as heartbeats.
-// It ends the stream if a write fails or times out.
-func (t *eventStream) serve(ctx context.Context, cancel context.CancelCauseFunc, w http.ResponseWriter, run operationFunc) {
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream; charset=utf-8")
-	h.Set("Cache-Control", "no-cache")
-	h.Set("X-Accel-Buffering", "no")
-	control := http.NewResponseController(w)
-	send := func(text []byte) {
-		_ = control.SetWriteDeadline(time.Now().Add(t.options.WriteTimeout)) //nolint:forbidigo // a real connection's deadline
-		_, err := w.Write(text)
-		if err == nil {
-			err = control.Flush()
-		}
-		if err != nil {
-			if ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded) {
-				t.cutOff.Add(1)
-			}
-			cancel(err)
-		}
-	}
-	send([]byte(":\n\n"))
-	t.writeEvents(ctx, run, send)
-	send(streamEnd(context.Cause(ctx)))
-}
-
 // writeEvents sends the events and heartbeats of an operation until it ends.
-func (t *eventStream) writeEvents(ctx context.Context, run operationFunc, send func([]byte)) {
+func (t *eventStream) writeEvents(ctx context.Context, stream *streamWriter, run operationFunc) {
 	wakeups := make(chan struct{}, 1)
 	wake := func() {
 		select {
@@ -105,35 +112,35 @@ func (t *eventStream) writeEvents(ctx context.Context, run operationFunc, send f
 		default:
 		}
 	}
-	events, sources := startOperation(ctx, wake, run)
+	responses, sources := startOperation(ctx, wake, run)
 	var source Source
 	ticker := time.NewTicker(t.options.PingInterval / 2)
 	defer ticker.Stop()
 	for {
 		select {
-		case text, more := <-events:
+		case response, more := <-responses:
 			if !more {
 				return
 			}
-			send(text)
+			stream.sendResponse(response)
 		case source = <-sources:
 			defer source.Close() // there is at most one source
-			events = nil
+			responses = nil
 			wake()
 		case <-wakeups:
-			if source != nil && t.drainSource(ctx, source, send) {
+			if source != nil && t.drainSource(ctx, source, stream.send) {
 				return
 			}
 		case <-sourceDone(ctx, source):
 			return
 		case <-ticker.C:
-			send([]byte(":\n\n"))
+			stream.send([]byte(heartbeat))
 		}
 	}
 }
 
 // sourceDone returns a channel that is closed when the stream of a source must end. It
-// returns nil without a source: the channel of events is closed then.
+// returns nil without a source: the channel of responses is closed then.
 func sourceDone(ctx context.Context, source Source) <-chan struct{} {
 	if source == nil {
 		return nil
@@ -141,28 +148,28 @@ func sourceDone(ctx context.Context, source Source) <-chan struct{} {
 	return ctx.Done()
 }
 
-// startOperation runs an operation. It returns a channel of its events, and a channel
+// startOperation runs an operation. It returns a channel of its responses, and a channel
 // that receives the source if the operation continues as one.
-func startOperation(ctx context.Context, wake func(), run operationFunc) (<-chan []byte, <-chan Source) {
-	events, sources := make(chan []byte), make(chan Source, 1)
-	emit := func(text []byte) {
+func startOperation(ctx context.Context, wake func(), run operationFunc) (<-chan *graphql.Response, <-chan Source) {
+	responses, sources := make(chan *graphql.Response), make(chan Source, 1)
+	emit := func(response *graphql.Response) {
 		select {
-		case events <- text:
+		case responses <- response:
 		case <-ctx.Done():
 		}
 	}
 	go func() {
-		source, errs := run(wake, func(response *graphql.Response) { emit(nextEvent(MarshalResponse(response))) })
+		source, errs := run(wake, emit)
 		if source != nil {
 			sources <- source
 			return
 		}
 		if len(errs) > 0 {
-			emit(nextEvent(MarshalResponse(&graphql.Response{Errors: errs})))
+			emit(&graphql.Response{Errors: errs})
 		}
-		close(events)
+		close(responses)
 	}()
-	return events, sources
+	return responses, sources
 }
 
 // drainSource sends the responses that a source has ready. It returns true if the

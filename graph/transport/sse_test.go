@@ -46,7 +46,7 @@ func TestEventStream(t *testing.T) {
 				t.Errorf("got %d\n%s\nwant\n%s", got.status, got.body, tt.body)
 			}
 			for name, want := range map[string]string{
-				"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no", "Cache-Control": "no-cache",
+				"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no", "Cache-Control": "no-store", "Vary": "Accept",
 			} {
 				if value := got.header.Get(name); value != want {
 					t.Errorf("%s: got %q, want %q", name, value, want)

@@ -105,6 +105,5 @@ func New(o Options) *Transports {
 // supports a request serves it.
 func (t *Transports) Mount(server *handler.Server) {
 	server.AddTransport(&webSocket{t})
-	server.AddTransport(&eventStream{t})
 	server.AddTransport(&plainHTTP{t})
 }

@@ -107,9 +107,13 @@ func TestIndex(t *testing.T) {
 	handler, err := guide.Index(testFacts(), "plain text")
 	for accept, want := range map[string]string{
 		"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": "text/html; charset=utf-8",
-		"application/json": "application/json",
-		"*/*":              "text/plain; charset=utf-8",
-		"":                 "text/plain; charset=utf-8",
+		"application/json":                     "application/json",
+		"application/json, text/plain, */*":    "application/json",
+		"*/*":                                  "text/plain; charset=utf-8",
+		"":                                     "text/plain; charset=utf-8",
+		"*/*, text/html;q=0":                   "text/plain; charset=utf-8",
+		"text/html;q=0.5, application/json":    "application/json",
+		"text/html-like, application/json;q=0": "text/plain; charset=utf-8",
 	} {
 		response, text := serve(t, handler, err, accept)
 		if got := response.Header.Get("Content-Type"); got != want {

@@ -10,11 +10,12 @@ import (
 	"net/http"
 	"strings"
 
+	"agentmarket.space/server/internal/negotiate"
 	"agentmarket.space/server/internal/pages"
 )
 
-// Index serves the root: an HTML page for browsers, JSON for clients that accept it,
-// and plainText for others.
+// Index serves the root: an HTML page for browsers, JSON for clients that prefer it,
+// and plainText for others, including those that accept none of these.
 func Index(facts Facts, plainText string) (http.Handler, error) {
 	page, policy, err := renderWelcome(facts)
 	if err != nil {
@@ -28,11 +29,11 @@ func Index(facts Facts, plainText string) (http.Handler, error) {
 	plain := pages.NewFile("links.txt", []byte(plainText+"\n"))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Accept")
-		switch accept := strings.Join(r.Header.Values("Accept"), ","); {
-		case strings.Contains(accept, "text/html"):
+		switch negotiate.Parse(r.Header.Values("Accept")).Best("text/plain", "text/html", "application/json") {
+		case "text/html":
 			w.Header().Set("Content-Security-Policy", policy)
 			page.ServeHTTP(w, r)
-		case strings.Contains(accept, "application/json"):
+		case "application/json":
 			data.ServeHTTP(w, r)
 		default:
 			plain.ServeHTTP(w, r)
