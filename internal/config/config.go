@@ -24,10 +24,10 @@ const secretTag = "secret"
 
 // Config is the configuration of the server. Durations are written like 30s or 24h.
 type Config struct {
-	Addr                        string          `default:"127.0.0.1:8080" env:"AGENTMARKET_ADDR"            help:"Address to listen on, as host:port. Port 0 chooses a free port."`
+	Addr                        string          `default:"127.0.0.1:8080" env:"AGENTMARKET_ADDR"            help:"Address to listen on, as host:port. Without a host, on all addresses. Port 0 chooses a free port."`
 	Database                    string          `default:"agentmarket.db" env:"AGENTMARKET_DATABASE"        help:"Path of the SQLite database, created if missing, or a postgres:// address."`
 	NATSURL                     string          `                         env:"AGENTMARKET_NATS_URL"        help:"Address of a NATS server that replicas use to notify each other of new events. Without one they use PostgreSQL." placeholder:"URL" name:"nats-url"`
-	PublicURL                   string          `                         env:"AGENTMARKET_PUBLIC_URL"      help:"Public URL of the server. Defaults to http:// and the listen address." placeholder:"URL"`
+	PublicURL                   string          `                         env:"AGENTMARKET_PUBLIC_URL"      help:"Public URL of the server, which may have a path. Defaults to http:// and the listen address, or 127.0.0.1 if that has no host." placeholder:"URL"`
 	MarketplaceURL              string          `                         env:"AGENTMARKET_MARKETPLACE_URL" help:"URL sent in webhooks as marketplace_url. Defaults to the public URL." placeholder:"URL"`
 	SecretKey                   string          `                         env:"AGENTMARKET_SECRET_KEY"      help:"Key that encrypts secrets in the database, at least 16 characters. If empty, a key file is created next to the SQLite database. Required for PostgreSQL." placeholder:"KEY" secret:""`
 	OldSecretKey                string          `                         env:"AGENTMARKET_OLD_SECRET_KEY"  help:"Previous secret key, also accepted for decryption while secrets are re-encrypted." placeholder:"KEY" secret:""`
@@ -35,7 +35,7 @@ type Config struct {
 	OperatorKeyFile             string          `                         env:"AGENTMARKET_OPERATOR_KEY_FILE" help:"File that contains the operator API key. Use instead of --operator-key." placeholder:"FILE" name:"operator-key-file"`
 	AllowNetworks               []netip.Prefix  `                         env:"AGENTMARKET_ALLOW_NETWORKS"  help:"Private networks that webhooks and endpoints may be in, like 127.0.0.0/8,10.0.0.0/8." placeholder:"NETWORK"`
 	AllowPorts                  []uint16        `default:"443"            env:"AGENTMARKET_ALLOW_PORTS"     help:"Ports that webhooks and endpoints may use on public addresses."`
-	AllowOrigins                []string        `                         env:"AGENTMARKET_ALLOW_ORIGINS"   help:"Origins of web pages on other hosts that may call the server (CORS), like https://dashboard.example.com." placeholder:"ORIGIN"`
+	AllowOrigins                []string        `                         env:"AGENTMARKET_ALLOW_ORIGINS"   help:"Origins of web pages on other hosts that may call the server (CORS), like https://dashboard.example.com. The origin of the public URL is always allowed." placeholder:"ORIGIN"`
 	TrustProxies                []netip.Prefix  `                         env:"AGENTMARKET_TRUST_PROXIES"   help:"Networks of reverse proxies whose X-Forwarded-For header is trusted." placeholder:"NETWORK"`
 	RateLimits                  string          `default:"on"             env:"AGENTMARKET_RATE_LIMITS"     help:"Rate limits by API key and by IP address: on or off." enum:"on,off"`
 	Introspection               string          `default:"on"             env:"AGENTMARKET_INTROSPECTION"   help:"GraphQL introspection and the public schema file: on or off." enum:"on,off"`
@@ -80,6 +80,10 @@ const minEventRetention = 24 * time.Hour
 // immediately available audit logs that PCI DSS 4.0, requirement 10.5.1, demands.
 const minAuditRetention = 24 * time.Hour
 
+// maxDuration is the maximum of all durations, a hundred years, so that their sums do
+// not overflow.
+const maxDuration = 876000 * time.Hour
+
 // defaultRetention is the default retention of events and deliveries.
 const defaultRetention = 720 * time.Hour
 
@@ -91,7 +95,10 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	check(c.Addr != "", "addr: must not be empty")
+	checkSetting := func(name string, err error) {
+		check(err == nil, "%s: %w", name, err)
+	}
+	checkSetting("addr", checkAddr(c.Addr))
 	check(c.Database != "", "database: must not be empty")
 	check(c.MinBudget >= models.MinBudget && c.MinBudget <= models.MaxBudget,
 		"min-budget: must be from %d to %d", models.MinBudget, models.MaxBudget)
@@ -120,9 +127,39 @@ func (c *Config) Validate() error {
 	errs = append(errs, CheckSecretKeys(c.SecretKey, c.OldSecretKey))
 	check(c.OperatorKey == "" || len(c.OperatorKey) >= MinOperatorKeyLength, "operator-key: must have at least %d characters", MinOperatorKeyLength)
 	check(c.OperatorKey == "" || c.OperatorKeyFile == "", "operator-key-file: must not be set together with operator-key")
-	check(isHTTPURL(c.PublicURL), "public-url: %q is not a URL like https://example.com", c.PublicURL)
-	check(isHTTPURL(c.MarketplaceURL), "marketplace-url: %q is not a URL like https://example.com", c.MarketplaceURL)
-	check(isHTTPURL(c.OTLPEndpoint), "otel-exporter-otlp-endpoint: %q is not a URL like http://collector:4318", c.OTLPEndpoint)
+	check(!slices.Contains(c.AllowPorts, 0), "allow-ports: must be from 1 to 65535")
+	check(!slices.ContainsFunc(c.WebhookRetries, func(delay time.Duration) bool { return delay < 0 }), "webhook-retries: must not be negative")
+	longest := slices.Max(append([]time.Duration{
+		c.Lease, c.OpenFor, c.KeepEvents, c.KeepAudit, c.EndpointTimeout, c.ExecutionDeadline, c.WebhookTimeout, c.Drain,
+	}, c.WebhookRetries...))
+	check(longest <= maxDuration, "%s: must be at most %s", longest, maxDuration)
+	check(c.ClaudeMaxTokens > 0, "claude-max-tokens: must be more than 0")
+	check(c.ClaudeModel != "", "claude-model: must not be empty")
+	checkSetting("allow-networks", checkNetworks(c.AllowNetworks))
+	checkSetting("trust-proxies", checkNetworks(c.TrustProxies))
+	errs = append(errs, c.checkURLs())
+	return errors.Join(errs...)
+}
+
+// checkURLs returns an error with one line for each invalid URL or origin.
+func (c *Config) checkURLs() error {
+	var errs []error
+	check := func(name string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	for _, origin := range c.AllowOrigins {
+		_, err := NormalizeOrigin(origin)
+		check("allow-origins", err)
+	}
+	if c.PublicURL != "" {
+		_, err := normalizeBaseURL(c.PublicURL)
+		check("public-url", err)
+	}
+	check("marketplace-url", checkServiceURL(c.MarketplaceURL, "https://example.com"))
+	check("otel-exporter-otlp-endpoint", checkServiceURL(c.OTLPEndpoint, "http://collector:4318"))
+	check("anthropic-base-url", checkServiceURL(c.AnthropicBaseURL, "https://api.anthropic.com"))
 	return errors.Join(errs...)
 }
 
@@ -157,12 +194,6 @@ func (c *Config) maxRetryDuration() (total time.Duration) {
 	return total
 }
 
-// isHTTPURL reports whether text is empty or an absolute http or https URL.
-func isHTTPURL(text string) bool {
-	u, err := url.Parse(text)
-	return text == "" || err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
-}
-
 // isNATSURL reports whether text is empty or a list of NATS addresses.
 func isNATSURL(text string) bool {
 	for server := range strings.SplitSeq(text, ",") {
@@ -191,16 +222,13 @@ func (c *Config) DeliveryRetention() time.Duration {
 }
 
 // Complete fills in the settings that derive from other settings and from the
-// address of the listener.
+// address of the listener. The settings must be valid.
 func (c *Config) Complete(listener net.Addr) {
 	if strings.HasSuffix(c.Addr, ":0") {
 		c.Addr = listener.String() // the port that the system chose
 	}
-	c.PublicURL = c.BaseURL()
+	if base, err := BaseURL(c.PublicURL, c.Addr); err == nil {
+		c.PublicURL = base
+	}
 	c.MarketplaceURL = cmp.Or(c.MarketplaceURL, c.PublicURL)
-}
-
-// BaseURL returns the public URL of the server, without a trailing slash.
-func (c *Config) BaseURL() string {
-	return strings.TrimRight(cmp.Or(c.PublicURL, "http://"+c.Addr), "/")
 }
