@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -130,38 +129,42 @@ func setRateLimitHeaders(h http.Header, q *quota) {
 // clientAddress returns the IP address of the client. For a request from a trusted
 // proxy, it is the last address in X-Forwarded-For that is not a trusted proxy.
 func clientAddress(r *http.Request, trusted []netip.Prefix) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
+	client, ok := parseAddress(r.RemoteAddr)
+	if !ok {
 		return r.RemoteAddr
 	}
-	isTrusted := func(address string) bool {
-		ip, err := netip.ParseAddr(address)
-		return err == nil && slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(ip.Unmap()) })
-	}
-	if !isTrusted(host) {
-		return host
+	isTrusted := func(ip netip.Addr) bool {
+		return slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(ip) })
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
-		addr, ok := parseForwardedAddress(strings.TrimSpace(hop))
+		if hop = strings.TrimSpace(hop); hop == "" {
+			continue // RFC 9110: a list may have empty entries
+		}
+		if !isTrusted(client) {
+			break
+		}
+		ip, ok := parseAddress(hop)
 		if !ok {
 			break
 		}
-		host = addr
-		if !isTrusted(addr) {
-			break
-		}
+		client = ip
 	}
-	return host
+	return client.String()
 }
 
-// parseForwardedAddress parses an entry of X-Forwarded-For. Some proxies add a port.
-func parseForwardedAddress(hop string) (address string, ok bool) {
-	if ip, err := netip.ParseAddr(hop); err == nil {
-		return ip.Unmap().String(), true
+// parseAddress parses the address of a client, or an entry of X-Forwarded-For: an IP
+// address, in brackets or not, which may have a port and a zone. It returns the address
+// without them, because neither tells clients apart.
+func parseAddress(text string) (ip netip.Addr, ok bool) {
+	if withPort, err := netip.ParseAddrPort(text); err == nil {
+		return withPort.Addr().Unmap().WithZone(""), true
 	}
-	if withPort, err := netip.ParseAddrPort(hop); err == nil {
-		return withPort.Addr().Unmap().String(), true
+	if inner, found := strings.CutPrefix(text, "["); found {
+		if text, found = strings.CutSuffix(inner, "]"); !found {
+			return ip, false
+		}
 	}
-	return "", false
+	ip, err := netip.ParseAddr(text)
+	return ip.Unmap().WithZone(""), err == nil
 }

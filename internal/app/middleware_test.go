@@ -4,13 +4,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 )
 
-// TestClientAddress checks that X-Forwarded-For is used only from trusted proxies.
+// TestClientAddress checks that X-Forwarded-For is used only from trusted proxies, and
+// that every form of an address in it counts as the client's.
 func TestClientAddress(t *testing.T) {
 	t.Parallel()
-	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}
 	for _, row := range []struct{ remote, forwarded, want string }{
 		{"192.0.2.1:5", "", "192.0.2.1"},
 		{"192.0.2.1:5", "203.0.113.9", "192.0.2.1"},
@@ -23,10 +25,31 @@ func TestClientAddress(t *testing.T) {
 		{"10.0.0.1:5", "::ffff:203.0.113.9", "203.0.113.9"},
 		{"10.0.0.1:5", "", "10.0.0.1"},
 		{"[::ffff:10.0.0.1]:5", "203.0.113.9", "203.0.113.9"},
+		{"10.0.0.1:5", "[2001:db8::1]", "2001:db8::1"},
+		{"10.0.0.1:5", "[2001:db8::1]:443", "2001:db8::1"},
+		{"10.0.0.1:5", "2001:db8::1", "2001:db8::1"},
+		{"10.0.0.1:5", "[::ffff:203.0.113.9]", "203.0.113.9"},
+		{"10.0.0.1:5", "fe80::1%eth0", "fe80::1"},
+		{"10.0.0.1:5", "[fe80::1%eth0]:443", "fe80::1"},
+		{"10.0.0.1:5", "  203.0.113.9\t", "203.0.113.9"},
+		{"10.0.0.1:5", "203.0.113.9,", "203.0.113.9"},
+		{"10.0.0.1:5", "203.0.113.9, , 10.0.0.2 ,", "203.0.113.9"},
+		{"10.0.0.1:5", "203.0.113.9, [::ffff:10.0.0.2]:80", "203.0.113.9"},
+		{"10.0.0.1:5", "203.0.113.9\n10.0.0.2", "203.0.113.9"},
+		{"10.0.0.1:5", "198.51.100.1\n203.0.113.9", "203.0.113.9"},
+		{"[fd00::1%eth0]:5", "203.0.113.9", "203.0.113.9"},
+		{"10.0.0.1:5", "[2001:db8::1", "10.0.0.1"},
+		{"10.0.0.1:5", "2001:db8::1]", "10.0.0.1"},
+		{"10.0.0.1:5", "[203.0.113.9]x", "10.0.0.1"},
+		{"10.0.0.1:5", "unknown", "10.0.0.1"},
+		{"192.0.2.1:5", "[2001:db8::1]", "192.0.2.1"},
+		{"[fe80::1%eth0]:5", "203.0.113.9", "fe80::1"},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.RemoteAddr = row.remote
-		r.Header.Set("X-Forwarded-For", row.forwarded)
+		for line := range strings.SplitSeq(row.forwarded, "\n") {
+			r.Header.Add("X-Forwarded-For", line)
+		}
 		if got := clientAddress(r, trusted); got != row.want {
 			t.Errorf("%s with %q: got %s, want %s", row.remote, row.forwarded, got, row.want)
 		}
