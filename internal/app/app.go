@@ -55,6 +55,7 @@ type App struct {
 	webhooks       *webhooks.Webhooks
 	graph          *graph.Server
 	limits         *rateLimiter
+	origins        *origins
 	metrics        *metrics
 	tracer         *tracing.Tracer // nil if tracing is off
 	stopping       chan struct{}   // closed when the shutdown starts
@@ -87,7 +88,8 @@ func NewDevelopment(ctx context.Context, c config.Config, version string, logger
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	a := &App{config: c, version: version, logger: logger, now: time.Now, development: d, db: db, disconnectNATS: func() {}, metrics: newMetrics(), stopping: make(chan struct{})}
+	a := &App{config: c, version: version, logger: logger, now: time.Now, development: d, db: db, disconnectNATS: func() {}, metrics: newMetrics(), stopping: make(chan struct{}),
+		origins: newOrigins(c.PublicURL, c.AllowOrigins)}
 	if d.Clock != nil {
 		a.now, a.wallClock = d.Clock.Now, time.Now
 	}
@@ -154,7 +156,7 @@ func (a *App) wire(ctx context.Context, cipher *auth.Cipher, trusted *graph.Trus
 		return err
 	}
 	a.graph, err = graph.NewServer(resolver, graph.ServerOptions{
-		Introspection: a.config.Introspection == "on", AllowedOrigins: a.config.AllowOrigins, Keys: keys, Limit: a.limits.allowOperation, Logger: a.logger,
+		Introspection: a.config.Introspection == "on", CheckOrigin: a.origins.acceptsSocket, Keys: keys, Limit: a.limits.allowOperation, Logger: a.logger,
 		Cache: responseCache, TrustedDocuments: trusted, Meter: a.metrics, Tracer: a.tracer,
 	})
 	if err != nil {
@@ -229,7 +231,7 @@ func (a *App) routes(rest http.Handler, pageRoutes map[string]http.Handler, keys
 		}
 		mux.ServeHTTP(w, r)
 	})
-	return instrument(a.metrics, a.tracer, a.logger, secureHeaders(a.config.AllowOrigins, a.config.EndpointTimeout+shutdownTimeout, strings.HasPrefix(a.config.PublicURL, "https://"), root))
+	return instrument(a.metrics, a.tracer, a.logger, secureHeaders(a.origins, a.config.EndpointTimeout+shutdownTimeout, strings.HasPrefix(a.config.PublicURL, "https://"), root))
 }
 
 // serviceRoutes returns the handlers of all paths except REST and the public pages,

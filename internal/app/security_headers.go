@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"slices"
 	"time"
 
 	"agentmarket.space/server/compat"
@@ -25,13 +24,8 @@ const bodyReadTimeout = 15 * time.Second
 // secureHeaders sets the security headers, handles CORS preflight requests, rejects
 // cross-origin writes of other sites with FORBIDDEN, and sets read and write
 // deadlines.
-func secureHeaders(origins []string, writeTimeout time.Duration, overTLS bool, next http.Handler) http.Handler {
+func secureHeaders(origins *origins, writeTimeout time.Duration, overTLS bool, next http.Handler) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
-	for _, origin := range origins {
-		if err := crossOrigin.AddTrustedOrigin(origin); err != nil {
-			continue // graph.NewServer reports malformed origins at the start
-		}
-	}
 	crossOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		compat.WriteError(w, r, models.Errorf(models.Forbidden, "cross-origin request blocked"), nil)
 	}))
@@ -51,19 +45,22 @@ func secureHeaders(origins []string, writeTimeout time.Duration, overTLS bool, n
 			return
 		}
 		setDeadlines(w, r, writeTimeout)
+		if origins.isTrusted(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
 		protected.ServeHTTP(w, r)
 	})
 }
 
 // allowOrigin sets the CORS headers if the origin is allowed, and reports whether it
 // is.
-func allowOrigin(h http.Header, r *http.Request, origins []string) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" || !slices.Contains(origins, origin) {
+func allowOrigin(h http.Header, r *http.Request, origins *origins) bool {
+	if !origins.isAllowed(r) {
 		return false
 	}
 	h.Add("Vary", "Origin")
-	h.Set("Access-Control-Allow-Origin", origin)
+	h.Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
 	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
 	h.Set("Access-Control-Allow-Headers", "Content-Type, X-API-Key, Authorization, Idempotency-Key, Prefer, X-Request-Id")
 	h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Link, Location, Idempotency-Replayed, Preference-Applied")
