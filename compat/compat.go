@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/url"
 	"path"
 	"slices"
 	"strconv"
@@ -23,7 +24,7 @@ import (
 // Options configure the REST API.
 type Options struct {
 	Version   string // server version, for the OpenAPI document
-	PublicURL string // base URL of the server, for the OpenAPI document
+	PublicURL string // base URL of the server, for the OpenAPI document; the links in headers have its path
 	Logger    *slog.Logger
 	Cache     *cache.Cache // cache of GET responses; may be nil
 }
@@ -33,6 +34,7 @@ type handler struct {
 	resolver *graph.Resolver
 	cache    *cache.Cache
 	logger   *slog.Logger
+	basePath string // path of the public URL, "" at the root of a host
 }
 
 // New returns the handler for all paths below /api and for /openapi.json. The request
@@ -40,6 +42,9 @@ type handler struct {
 // caller ([auth.WithActor]).
 func New(resolver *graph.Resolver, opts Options) http.Handler {
 	h := &handler{resolver: resolver, cache: opts.Cache, logger: opts.Logger}
+	if u, err := url.Parse(opts.PublicURL); err == nil {
+		h.basePath = strings.TrimRight(u.Path, "/")
+	}
 	routes := h.routes()
 	paths := map[string]map[string]http.HandlerFunc{
 		"/openapi.json": {http.MethodGet: h.serveOpenAPI(opts)},
@@ -66,7 +71,7 @@ func New(resolver *graph.Resolver, opts Options) http.Handler {
 }
 
 func (h *handler) notFound(w http.ResponseWriter, r *http.Request) {
-	h.writeError(w, r, models.Errorf(models.NotFound, "no such route; see /openapi.json for all routes"))
+	h.writeError(w, r, models.Errorf(models.NotFound, "no such route; see %s/openapi.json for all routes", h.basePath))
 }
 
 // byMethod returns a handler that dispatches on the method. It serves HEAD like GET.
@@ -98,9 +103,10 @@ type successEnvelope struct {
 
 // call is one request to a route.
 type call struct {
-	request *http.Request
-	fields  bodyFields // members of the request body
-	link    string     // Link header of the response
+	request  *http.Request
+	basePath string     // path of the public URL, for links
+	fields   bodyFields // members of the request body
+	link     string     // Link header of the response
 	// accepted, if set, is sent with status 202 and headers instead of the route's
 	// result.
 	accepted *acceptedResponse
@@ -118,7 +124,7 @@ func (h *handler) serve(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
 		tracing.FromContext(ctx).Rename(name)
-		c := &call{request: r}
+		c := &call{request: r, basePath: h.basePath}
 		var resp *cache.Response
 		if rt.method == http.MethodGet {
 			resp = h.cache.Get(ctx, cache.KeyFor(ctx, "REST "+r.URL.RequestURI(), private), func(ctx context.Context) *cache.Response {

@@ -63,7 +63,7 @@ func (h *handler) startExecution(ctx context.Context, c *call, in executeRequest
 // setAccepted makes the response a 202 with a running task.
 func (c *call) setAccepted(task *models.Task) {
 	c.accepted = &acceptedResponse{TaskID: task.ID, Status: task.Status}
-	c.headers = http.Header{"Location": {"/api/tasks/" + task.ID}}
+	c.headers = http.Header{"Location": {c.basePath + "/api/tasks/" + task.ID}}
 }
 
 // respondAsync is the preference of RFC 7240 for a 202 response.

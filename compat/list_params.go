@@ -60,7 +60,7 @@ func (c *call) setNextLink(params listParams, page *generated.PageInfo) {
 		return
 	}
 	params.query.Set("cursor", *page.EndCursor)
-	c.link = "<" + c.request.URL.EscapedPath() + "?" + params.query.Encode() + `>; rel="next"`
+	c.link = "<" + c.basePath + c.request.URL.EscapedPath() + "?" + params.query.Encode() + `>; rel="next"`
 }
 
 func optionalParam(query url.Values, name string) *string {

@@ -14,8 +14,6 @@ const Path = "/docs"
 //go:embed assets/index.html assets/*.js assets/*.css assets/*.svg assets/vendor/*.gz
 var assets embed.FS
 
-// Handler serves the page under Path for the OpenAPI document at documentPath on the
+// Handler serves the page under Path for the OpenAPI document at /openapi.json on the
 // same host. Files have an ETag and are compressed for clients that accept gzip.
-func Handler(documentPath string) http.Handler {
-	return pages.FolderHandler(Path, assets, map[string]string{"openapi": documentPath})
-}
+func Handler() http.Handler { return pages.FolderHandler(Path, assets) }

@@ -14,9 +14,7 @@ const Path = "/explorer"
 //go:embed assets/index.html assets/*.js assets/*.css assets/*.svg assets/*.graphql assets/vendor/*.gz
 var assets embed.FS
 
-// Handler serves the explorer under Path. graphqlPath is the path of the GraphQL
-// endpoint on the same host; it must support HTTP and graphql-transport-ws. Files have
-// an ETag and are compressed for clients that accept gzip.
-func Handler(graphqlPath string) http.Handler {
-	return pages.FolderHandler(Path, assets, map[string]string{"graphql": graphqlPath})
-}
+// Handler serves the explorer under Path for the GraphQL endpoint at /graphql on the
+// same host, which must support HTTP and graphql-transport-ws. Files have an ETag and
+// are compressed for clients that accept gzip.
+func Handler() http.Handler { return pages.FolderHandler(Path, assets) }

@@ -225,13 +225,19 @@ func (a *App) routes(rest http.Handler, pageRoutes map[string]http.Handler, keys
 	}
 	api := middleware.authenticate(rest, middleware.writeRESTError)
 	root := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/api" || strings.HasPrefix(r.URL.Path, "/api/") { // the mux would redirect unclean paths
+		if isRESTPath(r.URL.Path) { // it answers unclean paths itself
 			api.ServeHTTP(w, r)
+			return
+		}
+		if clean := cleanPath(r); clean != r.URL.EscapedPath() {
+			redirect(w, r, a.basePath()+clean)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
-	return instrument(a.metrics, a.tracer, a.logger, secureHeaders(a.origins, a.config.EndpointTimeout+shutdownTimeout, strings.HasPrefix(a.config.PublicURL, "https://"), root))
+	overTLS := strings.HasPrefix(a.config.PublicURL, "https://")
+	all := instrument(a.metrics, a.tracer, a.logger, secureHeaders(a.origins, a.config.EndpointTimeout+shutdownTimeout, overTLS, root))
+	return belowBasePath(a.basePath(), mux, all)
 }
 
 // serviceRoutes returns the handlers of all paths except REST and the public pages,
@@ -242,6 +248,7 @@ func (a *App) serviceRoutes(middleware *authMiddleware, rest http.Handler, opera
 		"GET /livez":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }),
 		"GET /readyz":   http.HandlerFunc(a.handleReady),
 		"GET /metrics":  operator.protectMetrics(a.metrics.handler()),
+		"/operator":     operator.handler(),
 		"/operator/":    operator.handler(),
 		"/graphql":      middleware.authenticate(a.graph, middleware.writeGraphQLError),
 		"/openapi.json": rest,

@@ -27,7 +27,7 @@ type infoLine struct{ name, text string }
 
 // startupAttrs returns the banner as log attributes.
 func (a *App) startupAttrs() []slog.Attr {
-	attrs := []slog.Attr{slog.String("version", a.version), slog.String("store", a.db.Location()), slog.String("encrypted_with", a.keyLocation())}
+	attrs := []slog.Attr{slog.String("version", a.version), slog.String("listening", a.config.Addr), slog.String("store", a.db.Location()), slog.String("encrypted_with", a.keyLocation())}
 	for _, line := range append(a.serverURLs(), a.featureStatus()...) {
 		attrs = append(attrs, slog.String(strings.ReplaceAll(strings.ToLower(line.name), " ", "_"), line.text))
 	}

@@ -42,7 +42,7 @@ func TestPrintStartupInfo(t *testing.T) {
 		t.Fatalf("%v in %s", err, log.String())
 	}
 	for name, want := range map[string]string{
-		"msg": "serving", "store": b.config.Database, "graphql": "http://market.example/graphql ", "rest": "/docs",
+		"msg": "serving", "listening": "127.0.0.1:0", "store": b.config.Database, "graphql": "http://market.example/graphql ", "rest": "/docs",
 		"operator": "AGENTMARKET_OPERATOR_KEY", "execute": "set ANTHROPIC_API_KEY", "traces": "off", "rate_limit": "off", "encrypted_with": "key",
 	} {
 		if !strings.Contains(entry[name], want) {

@@ -39,6 +39,7 @@ func TestServiceRoutes_authorization(t *testing.T) {
 		"GET /livez":     {"/livez", [3]int{200, 200, 200}},
 		"GET /readyz":    {"/readyz", [3]int{200, 200, 200}},
 		"GET /metrics":   {"/metrics", [3]int{401, 401, 200}},
+		"/operator":      {"/operator", [3]int{401, 401, 404}},
 		"/operator/":     {"/operator/audit", [3]int{401, 401, 200}},
 		"GET /explorer":  {"/explorer", [3]int{200, 200, 200}},
 		"GET /explorer/": {"/explorer/", [3]int{200, 200, 200}},

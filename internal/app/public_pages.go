@@ -38,7 +38,7 @@ func (a *App) pageRoutes() (map[string]http.Handler, error) {
 		routes["GET "+guide.SchemaPath] = pages.NewFile(guide.SchemaPath, []byte(graph.Schema()))
 	}
 	for path, page := range map[string]http.Handler{
-		explorer.Path: explorer.Handler("/graphql"), reference.Path: reference.Handler("/openapi.json"),
+		explorer.Path: explorer.Handler(), reference.Path: reference.Handler(),
 	} {
 		routes["GET "+path], routes["GET "+path+"/"] = page, page
 	}

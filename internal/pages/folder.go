@@ -1,8 +1,8 @@
 package pages
 
 import (
+	"bytes"
 	"fmt"
-	"html"
 	"io/fs"
 	"net/http"
 	"path"
@@ -15,13 +15,18 @@ import (
 const contentSecurityPolicy = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
 	"connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// FolderHandler serves the files of assets by their base names below prefix, and
-// index.html at prefix itself. It replaces each {{name}} in index.html with the value
-// of name, escaped for HTML. Register the handler for both prefix and prefix + "/".
+// rootPlaceholder is where a page has the relative URL of the server's root. Absolute
+// URLs would break below a path of a host, which only the reverse proxy knows.
+const rootPlaceholder = "{{root}}"
+
+// FolderHandler serves the files of assets by their base names below prefix, such as
+// "/docs", and index.html at prefix itself. It replaces each {{root}} in index.html with
+// the relative URL of the server's root, "./" or "../". Register the handler for both
+// prefix and prefix + "/".
 //
 // It panics if a file cannot be read, which means that the binary is broken.
-func FolderHandler(prefix string, assets fs.FS, values map[string]string) http.Handler {
-	files, err := loadFiles(assets, values)
+func FolderHandler(prefix string, assets fs.FS) http.Handler {
+	files, err := loadFiles(assets)
 	if err != nil {
 		panic(fmt.Errorf("read embedded files of %s: %w", prefix, err))
 	}
@@ -30,7 +35,7 @@ func FolderHandler(prefix string, assets fs.FS, values map[string]string) http.H
 		header.Set("Content-Security-Policy", contentSecurityPolicy)
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "no-referrer")
-		file, ok := files[strings.Trim(strings.TrimPrefix(r.URL.Path, prefix), "/")]
+		file, ok := files[strings.TrimPrefix(r.URL.Path, prefix)]
 		if !ok {
 			http.NotFound(w, r)
 			return
@@ -39,8 +44,9 @@ func FolderHandler(prefix string, assets fs.FS, values map[string]string) http.H
 	})
 }
 
-// loadFiles returns the files by base name. The name of index.html is "".
-func loadFiles(assets fs.FS, values map[string]string) (map[string]*File, error) {
+// loadFiles returns the files by their paths below the prefix. The page has two, "" and
+// "/", and the relative URLs in it differ.
+func loadFiles(assets fs.FS) (map[string]*File, error) {
 	files := map[string]*File{}
 	err := fs.WalkDir(assets, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -50,20 +56,14 @@ func loadFiles(assets fs.FS, values map[string]string) (map[string]*File, error)
 		if err != nil {
 			return err
 		}
-		base := strings.TrimSuffix(path.Base(name), ".gz")
+		base := path.Base(name)
 		if base == "index.html" {
-			base, content = "", []byte(fillPlaceholders(string(content), values))
+			files[""] = NewFile(base, bytes.ReplaceAll(content, []byte(rootPlaceholder), []byte("./")))
+			files["/"] = NewFile(base, bytes.ReplaceAll(content, []byte(rootPlaceholder), []byte("../")))
+			return nil
 		}
-		files[base] = NewFile(path.Base(name), content)
+		files["/"+strings.TrimSuffix(base, ".gz")] = NewFile(base, content)
 		return nil
 	})
 	return files, err
-}
-
-// fillPlaceholders replaces each {{name}} with its value, escaped for HTML.
-func fillPlaceholders(page string, values map[string]string) string {
-	for name, value := range values {
-		page = strings.ReplaceAll(page, "{{"+name+"}}", html.EscapeString(value))
-	}
-	return page
 }

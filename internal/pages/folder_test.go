@@ -26,21 +26,21 @@ func newTestFolder(t *testing.T) http.Handler {
 		t.Fatal(err)
 	}
 	return pages.FolderHandler("/book", fstest.MapFS{
-		"assets/index.html":          {Data: []byte(`<main data-to="{{target}}">{{other}}</main>`)},
+		"assets/index.html":          {Data: []byte(`<a href="{{root}}">Start</a><img src="{{root}}book/icon.svg">`)},
 		"assets/style.css":           {Data: []byte("main { color: blue }")},
 		"assets/icon.svg":            {Data: []byte("<svg/>")},
 		"assets/examples.graphql":    {Data: []byte("{ viewer { agent { id } } }")},
 		"assets/vendor/script.js.gz": {Data: compressed.Bytes()},
-	}, map[string]string{"target": `/graphql?x="1"`})
+	})
 }
 
 func TestFolderHandler(t *testing.T) {
 	t.Parallel()
 	handler := newTestFolder(t)
 
-	t.Run("page has escaped values and a restrictive policy", func(t *testing.T) {
+	t.Run("page has relative URLs and a restrictive policy", func(t *testing.T) {
 		t.Parallel()
-		for _, target := range []string{"/book", "/book/"} {
+		for target, root := range map[string]string{"/book": "./", "/book/": "../"} {
 			page := get(handler, target)
 			expectResponse(t, page, http.StatusOK, "Content-Type", "text/html; charset=utf-8", "X-Content-Type-Options", "nosniff", "Referrer-Policy", "no-referrer")
 			policy := page.Header.Get("Content-Security-Policy")
@@ -49,7 +49,7 @@ func TestFolderHandler(t *testing.T) {
 					t.Errorf("policy %q lacks %q", policy, part)
 				}
 			}
-			if text := readBody(t, page); text != `<main data-to="/graphql?x=&#34;1&#34;">{{other}}</main>` {
+			if text := readBody(t, page); text != `<a href="`+root+`">Start</a><img src="`+root+`book/icon.svg">` {
 				t.Errorf("the page is %s", text)
 			}
 		}
@@ -100,7 +100,7 @@ func TestFolderHandler(t *testing.T) {
 
 	t.Run("unknown names and other methods are rejected", func(t *testing.T) {
 		t.Parallel()
-		for _, name := range []string{"nothing.js", "index.html", "assets/index.html", "../book.go", "script.js.gz"} {
+		for _, name := range []string{"nothing.js", "index.html", "assets/index.html", "../book.go", "script.js.gz", "script.js/", "/"} {
 			expectResponse(t, get(handler, "/book/"+name), http.StatusNotFound)
 		}
 		w := httptest.NewRecorder()

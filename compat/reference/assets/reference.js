@@ -25,12 +25,12 @@
   dark.addEventListener('change', useTheme);
   useTheme();
 
-  // The document contains the public URL. Send requests to the origin of the page
-  // instead, the only host that its policy allows.
+  // The document contains the public URL. Send requests to the server that the page is
+  // from instead, the only host that its policy allows.
   await customElements.whenDefined('rapi-doc');
   const response = await fetch(reference.dataset.openapi);
   const description = await response.json();
-  description.servers = [{ url: location.origin }];
+  description.servers = [{ url: new URL('.', response.url).href.replace(/\/$/, '') }];
 
   // RapiDoc shows only named examples and generates others: name the documented ones.
   const name = ({ content = {} }) => Object.values(content).forEach((media) => {

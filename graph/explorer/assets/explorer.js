@@ -43,7 +43,7 @@
     }),
   );
 
-  const examples = await fetch('/explorer/examples.graphql');
+  const examples = await fetch(root.dataset.examples);
   const page = element(
     GraphiQL,
     { fetcher, defaultQuery: examples.ok ? await examples.text() : '' },

@@ -74,7 +74,8 @@ func BinaryPath() string { return os.Getenv(trusttest.BinaryEnv) }
 
 // Server is a running server with its own folder.
 type Server struct {
-	// URL is its address without a trailing slash. It does not change on restart.
+	// URL is the address it listens on, without a trailing slash. It does not change on
+	// restart, and does not depend on AGENTMARKET_PUBLIC_URL.
 	URL string
 	// Dir is the folder of its database, agentmarket.db, and its key.
 	Dir string
@@ -340,9 +341,9 @@ func (o *output) Write(p []byte) (int, error) {
 	defer o.mu.Unlock()
 	o.text.Write(p)
 	if !o.hasAddress {
-		if place := regexp.MustCompile(`"graphql":"(http://[^/\s]+)/graphql `).FindSubmatch(o.text.Bytes()); place != nil {
+		if place := regexp.MustCompile(`"listening":"([^"]+)"`).FindSubmatch(o.text.Bytes()); place != nil {
 			o.hasAddress = true
-			o.address <- string(place[1])
+			o.address <- "http://" + string(place[1])
 		}
 	}
 	return len(p), nil
