@@ -125,13 +125,17 @@ func (m *Market) newAgent(in RegisterAgentInput) (agent models.Agent, webhookURL
 	if err = m.checkAgent(&agent); err != nil {
 		return agent, "", err
 	}
+	if err = checkEmail("ownerEmail", agent.OwnerEmail); err != nil { // cannot be changed later
+		return agent, "", err
+	}
 	if webhookURL = deref(in.WebhookURL); webhookURL != "" {
 		webhookURL, err = m.deps.CheckURL("webhookUrl", webhookURL)
 	}
 	return agent, webhookURL, err
 }
 
-// checkAgent validates the fields of an agent and normalises its endpoint.
+// checkAgent validates the fields of an agent that can be changed, and normalises its
+// endpoint.
 func (m *Market) checkAgent(agent *models.Agent) (err error) {
 	if err = checkText("name", agent.Name, 1, maxName); err != nil {
 		return err
@@ -140,9 +144,6 @@ func (m *Market) checkAgent(agent *models.Agent) (err error) {
 		return err
 	}
 	if err = checkText("systemPrompt", agent.SystemPrompt, 0, maxSystemPrompt); err != nil {
-		return err
-	}
-	if err = checkEmail("ownerEmail", agent.OwnerEmail); err != nil {
 		return err
 	}
 	if err = checkPrice("pricePerTask", agent.PricePerTask); err != nil {

@@ -179,3 +179,23 @@ func TestRegister_rateLimitProperty(t *testing.T) {
 		}
 	})
 }
+
+// TestRegister_ownerEmail: an email address is kept as it was sent, or it is rejected.
+func TestRegister_ownerEmail(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	for _, email := range []string{"", "bob@example.com", "bob+market@mail.example.com", `"bob b"@example.com`, "bøb@exämple.com"} {
+		agent, err := b.Register(t.Context(), market.RegisterAgentInput{Name: "A", OwnerEmail: &email})
+		testutil.Must(t, err)
+		testutil.Equal(t, "the address", agent.Agent.OwnerEmail, email)
+	}
+	for _, email := range []string{
+		"Bob <bob@example.com>", "<bob@example.com>", "bob@example.com (Bob)", `"Bob" <bob@example.com>`, " bob@example.com", "bob@example.com\n",
+		"bob@example.com, eve@example.com", "mailto:bob@example.com", "bob", "bob@", "@example.com",
+	} {
+		_, err := b.Register(t.Context(), market.RegisterAgentInput{Name: "A", OwnerEmail: &email})
+		if models.CodeOf(err) != models.InvalidInput || models.AsError(err).Field != "ownerEmail" {
+			t.Errorf("%q: got %v, want INVALID_INPUT for ownerEmail", email, err)
+		}
+	}
+}

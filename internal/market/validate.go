@@ -67,6 +67,9 @@ func NormalizeCapabilities(field string, capabilities []string, limit int) ([]st
 // normalizeCapability returns a capability in its stored form.
 func normalizeCapability(text string) string { return strings.ToLower(strings.TrimSpace(text)) }
 
+// checkEmail returns INVALID_INPUT unless email is empty or an address alone. An address
+// with a name, such as "Bob <bob@example.com>", is rejected: whoever reads the field later
+// expects what it can send mail to.
 func checkEmail(field, email string) error {
 	if email == "" {
 		return nil
@@ -74,8 +77,9 @@ func checkEmail(field, email string) error {
 	if err := checkText(field, email, 0, maxEmail); err != nil {
 		return err
 	}
-	if _, err := mail.ParseAddress(email); err != nil {
-		return models.FieldErrorf(field, "must be an email address")
+	address, err := mail.ParseAddress(email)
+	if err != nil || "<"+email+">" != (&mail.Address{Address: address.Address}).String() {
+		return models.FieldErrorf(field, "must be an email address alone, such as bob@example.com")
 	}
 	return nil
 }
