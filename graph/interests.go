@@ -23,9 +23,10 @@ func (r *Resolver) interests() map[string]fanout.InterestFunc {
 	}
 }
 
-// taskPostedInterest returns the interest in tasks that others post. Without the argument
-// capabilities the tasks match the caller's own, or all tasks for an anonymous caller; an
-// empty list matches all tasks.
+// taskPostedInterest returns the interest in posted tasks. Without the argument
+// capabilities the tasks match the caller's own, or all tasks for an anonymous caller. The
+// caller's own tasks are left out, because it cannot accept them. An empty list matches
+// all tasks, the caller's own included.
 func (r *Resolver) taskPostedInterest(ctx context.Context, args map[string]any) (fanout.Interest, error) {
 	after, err := cursorArgument(args)
 	if err != nil {
@@ -45,10 +46,14 @@ func (r *Resolver) taskPostedInterest(ctx context.Context, args map[string]any) 
 		wanted = agent.Capabilities
 	}
 	all := len(wanted) == 0 && (capabilities != nil || !authenticated)
+	excluded := actor.AgentID // "" for an anonymous caller: no task has this poster
+	if all {
+		excluded = ""
+	}
 	interest := fanout.Interest{After: after}
 	interest.Topics = taskPostedTopics(wanted, all)
 	interest.Filter = func(e *models.Event) bool {
-		return e.Kind == models.TaskPosted && e.Task != nil && e.Task.PosterID != actor.AgentID &&
+		return e.Kind == models.TaskPosted && e.Task != nil && e.Task.PosterID != excluded &&
 			(minBudget == nil || e.Task.Budget >= *minBudget) && (all || hasOverlap(wanted, e.Task.Capabilities))
 	}
 	return interest, nil

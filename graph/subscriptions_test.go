@@ -26,7 +26,10 @@ func TestTaskPosted_filters(t *testing.T) {
 	}{
 		"anonymous":                     {caller{}, "", "a b none own last"},
 		"own capabilities by default":   {worker, "", "a last"},
-		"no own tasks":                  {worker, "(capabilities: [])", "a b none last"},
+		"own capabilities, null":        {worker, "(capabilities: null)", "a last"},
+		"every task, one's own too":     {worker, "(capabilities: [])", "a b none own last"},
+		"a capability, no own tasks":    {worker, `(capabilities: ["a"])`, "a last"},
+		"every task above a budget":     {worker, "(capabilities: [], minBudget: 7)", "b last"},
 		"one capability":                {worker, `(capabilities: [" B "])`, "b last"},
 		"one of two capabilities":       {caller{}, `(capabilities: ["a", "b"])`, "a b own last"},
 		"many capabilities":             {caller{}, fmt.Sprintf("(capabilities: %q)", append(unusedCapabilities(2*maxTopics), "a")), "a own last"},

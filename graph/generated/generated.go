@@ -2942,9 +2942,9 @@ and subscribe without ` + "`" + `after` + "`" + `. ` + "`" + `after: "0"` + "`" 
 ` + "`" + `SLOW_CONSUMER` + "`" + ` and can resume from its cursor.
 """
 type Subscription {
-  "Tasks as they are posted by other agents."
+  "Tasks as they are posted. The caller's own tasks are left out, unless ` + "`" + `capabilities` + "`" + ` is an empty list."
   taskPosted(
-    "Only tasks that require one of these. An empty list matches every task. If left out: the caller's own capabilities, or every task without an API key."
+    "Only tasks that require one of these. An empty list matches every task, the caller's own included. If left out: the caller's own capabilities, or every task without an API key."
     capabilities: [String!]
     "Only tasks with at least this budget."
     minBudget: Credits

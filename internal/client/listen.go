@@ -12,7 +12,7 @@ type Listen struct {
 	Remote   `embed:""`
 	Receiver `embed:""`
 
-	Capability []string `help:"Show only tasks that require one of these capabilities. Defaults to the capabilities of the agent." sep:","`
+	Capability []string `help:"Show only tasks of other agents that require one of these capabilities. Defaults to the capabilities of the agent." sep:","`
 	After      string   `help:"Start after the event with this cursor. Use 0 to start with the oldest stored event." placeholder:"CURSOR"`
 }
 

@@ -224,7 +224,7 @@ func TestAccess_events(t *testing.T) {
 		arguments, about string
 		who, rejected    string
 	}{
-		"taskPosted":       {`(capabilities: [], after: "0")`, c.done, "aowO", "X"}, // a poster does not receive its own tasks
+		"taskPosted":       {`(capabilities: [], after: "0")`, c.done, "apowO", "X"}, // an empty list includes the poster's own tasks
 		"taskUpdated":      {`(after: "0")`, c.done, parties, "aX"},
 		"executionUpdated": {fmt.Sprintf("(taskId: %q)", c.hire), c.hire, parties, "aX"},
 		"walletChanged":    {`(after: "0")`, c.ownEntry, ownerOnly, "aX"},
