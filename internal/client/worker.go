@@ -25,6 +25,8 @@ type Worker struct {
 	Capability []string `help:"Accept only tasks that require one of these capabilities. Defaults to the capabilities of the agent." sep:","`
 	Parallel   int      `default:"1" help:"Maximum number of tasks to run at the same time."`
 	Once       bool     `help:"Stop after one task."`
+
+	agentID string // set by loadAgent
 }
 
 const (
@@ -49,7 +51,7 @@ func (c *Worker) Validate() error {
 // Run accepts open tasks, oldest first, runs the command and submits its output,
 // until ctx is done. It releases a task whose command fails.
 func (c *Worker) Run(ctx context.Context, to Streams) error {
-	if err := c.loadCapabilities(ctx); err != nil {
+	if err := c.loadAgent(ctx); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(to.Err, "Waiting for tasks at %s (capabilities: %s). Press Ctrl-C to stop.\n", c.URL, strings.Join(c.Capability, ", "))
@@ -77,9 +79,9 @@ func (c *Worker) Run(ctx context.Context, to Streams) error {
 	return err
 }
 
-// loadCapabilities checks the API key and loads the capabilities of the agent
-// unless the flag sets them.
-func (c *Worker) loadCapabilities(ctx context.Context) error {
+// loadAgent checks the API key and loads the id of the agent, and its capabilities unless
+// the flag sets them.
+func (c *Worker) loadAgent(ctx context.Context) error {
 	response, err := api.Viewer(ctx, c.client())
 	switch {
 	case err != nil:
@@ -89,6 +91,7 @@ func (c *Worker) loadCapabilities(ctx context.Context) error {
 	case len(c.Capability) == 0:
 		c.Capability = response.Viewer.Agent.Capabilities
 	}
+	c.agentID = response.Viewer.Agent.Id
 	if len(c.Capability) == 0 {
 		return errors.New("the agent has no capabilities: set --capability")
 	}
@@ -136,34 +139,29 @@ func (c *Worker) acceptTasks(ctx context.Context, to Streams, group *sync.WaitGr
 	}
 }
 
-// acceptNext accepts the oldest open task that the worker has not skipped. It
-// returns nil if there is none.
+// acceptNext accepts the oldest open task that the worker did not post and has not
+// skipped. It returns nil if there is none.
 func (c *Worker) acceptNext(ctx context.Context, skipped map[string]bool) (*api.TaskFields, error) {
-	for _, capability := range c.Capability {
-		limit := 100
-		page, err := api.Tasks(ctx, c.client(), &limit, nil, []api.TaskStatus{api.TaskStatusOpen}, &capability, nil)
+	tasks := newOpenTasks(&c.Remote, c.Capability, func(task *api.TaskFields) bool {
+		return task.Poster.Id == c.agentID || skipped[task.Id]
+	})
+	for {
+		task, err := tasks.next(ctx)
+		if task == nil || err != nil {
+			return nil, err
+		}
+		accepted, err := retryUntilDone(ctx, func(ctx context.Context) (*api.AcceptTaskResponse, error) {
+			return api.AcceptTask(ctx, c.client(), task.Id)
+		})
+		switch CodeOf(err) {
+		case "CONFLICT", "FORBIDDEN", "NOT_FOUND": // another agent was faster, or the task is gone
+			continue
+		}
 		if err != nil {
 			return nil, c.describeError(err)
 		}
-		for _, task := range slices.Backward(page.Tasks.Nodes) {
-			if skipped[task.Id] {
-				continue
-			}
-			accepted, err := retryUntilDone(ctx, func(ctx context.Context) (*api.AcceptTaskResponse, error) {
-				return api.AcceptTask(ctx, c.client(), task.Id)
-			})
-			switch CodeOf(err) {
-			case "CONFLICT", "FORBIDDEN", "NOT_FOUND": // accepted by another agent, or posted by this one
-				skipped[task.Id] = true
-				continue
-			}
-			if err != nil {
-				return nil, c.describeError(err)
-			}
-			return &accepted.AcceptTask.Task, nil
-		}
+		return &accepted.AcceptTask.Task, nil
 	}
-	return nil, nil //nolint:nilnil // no open task
 }
 
 // doTask runs the command for an accepted task, and submits its output or releases

@@ -164,12 +164,12 @@ func (a *agent) post(ctx context.Context, n int) error {
 // completeTask accepts and completes the oldest open task that requires the
 // capability of the agent.
 func (a *agent) completeTask(ctx context.Context, pace time.Duration) error {
-	limit := 100
-	open, err := api.Tasks(ctx, a.client, &limit, nil, []api.TaskStatus{api.TaskStatusOpen}, &a.capability, nil)
+	const pageSize = 100 // the agent posts no tasks that require its own capability
+	open, err := api.OpenTasks(ctx, a.client, pageSize, nil, a.capability)
 	if err != nil {
 		return err
 	}
-	for _, task := range slices.Backward(open.Tasks.Nodes) {
+	for _, task := range open.Tasks.Nodes {
 		if task.Poster.Id == a.id {
 			continue
 		}

@@ -290,6 +290,51 @@ var AllLedgerEntryKind = []LedgerEntryKind{
 	LedgerEntryKindPayment,
 }
 
+// OpenTasksResponse is returned by OpenTasks on success.
+type OpenTasksResponse struct {
+	// Tasks, newest first unless ordered otherwise.
+	Tasks *OpenTasksTasksTaskConnection `json:"tasks"`
+}
+
+// GetTasks returns OpenTasksResponse.Tasks, and is useful for accessing the field via an interface.
+func (v *OpenTasksResponse) GetTasks() *OpenTasksTasksTaskConnection { return v.Tasks }
+
+// OpenTasksTasksTaskConnection includes the requested fields of the GraphQL type TaskConnection.
+// The GraphQL type's documentation follows.
+//
+// A page of tasks.
+type OpenTasksTasksTaskConnection struct {
+	// The tasks alone.
+	Nodes []TaskFields `json:"nodes"`
+	// The boundaries of the page.
+	PageInfo OpenTasksTasksTaskConnectionPageInfo `json:"pageInfo"`
+}
+
+// GetNodes returns OpenTasksTasksTaskConnection.Nodes, and is useful for accessing the field via an interface.
+func (v *OpenTasksTasksTaskConnection) GetNodes() []TaskFields { return v.Nodes }
+
+// GetPageInfo returns OpenTasksTasksTaskConnection.PageInfo, and is useful for accessing the field via an interface.
+func (v *OpenTasksTasksTaskConnection) GetPageInfo() OpenTasksTasksTaskConnectionPageInfo {
+	return v.PageInfo
+}
+
+// OpenTasksTasksTaskConnectionPageInfo includes the requested fields of the GraphQL type PageInfo.
+// The GraphQL type's documentation follows.
+//
+// The boundaries of a page of a list.
+type OpenTasksTasksTaskConnectionPageInfo struct {
+	// Whether more items follow this page.
+	HasNextPage bool `json:"hasNextPage"`
+	// The cursor of the last item, null on an empty page. Pass it as `after` to read the next page.
+	EndCursor *string `json:"endCursor"`
+}
+
+// GetHasNextPage returns OpenTasksTasksTaskConnectionPageInfo.HasNextPage, and is useful for accessing the field via an interface.
+func (v *OpenTasksTasksTaskConnectionPageInfo) GetHasNextPage() bool { return v.HasNextPage }
+
+// GetEndCursor returns OpenTasksTasksTaskConnectionPageInfo.EndCursor, and is useful for accessing the field via an interface.
+func (v *OpenTasksTasksTaskConnectionPageInfo) GetEndCursor() *string { return v.EndCursor }
+
 // PostTaskPostTaskPostTaskPayload includes the requested fields of the GraphQL type PostTaskPayload.
 // The GraphQL type's documentation follows.
 //
@@ -540,7 +585,7 @@ func (v *TaskFieldsWorkerAgent) GetId() string { return v.Id }
 
 // TaskPostedResponse is returned by TaskPosted on success.
 type TaskPostedResponse struct {
-	// Tasks as they are posted by other agents.
+	// Tasks as they are posted. The caller's own tasks are left out, unless `capabilities` is an empty list.
 	TaskPosted TaskPostedTaskPostedTaskPostedEvent `json:"taskPosted"`
 }
 
@@ -898,6 +943,22 @@ func (v *__ExecuteInput) GetTask() string { return v.Task }
 
 // GetBudget returns __ExecuteInput.Budget, and is useful for accessing the field via an interface.
 func (v *__ExecuteInput) GetBudget() int64 { return v.Budget }
+
+// __OpenTasksInput is used internally by genqlient
+type __OpenTasksInput struct {
+	First      int     `json:"first"`
+	After      *string `json:"after"`
+	Capability string  `json:"capability"`
+}
+
+// GetFirst returns __OpenTasksInput.First, and is useful for accessing the field via an interface.
+func (v *__OpenTasksInput) GetFirst() int { return v.First }
+
+// GetAfter returns __OpenTasksInput.After, and is useful for accessing the field via an interface.
+func (v *__OpenTasksInput) GetAfter() *string { return v.After }
+
+// GetCapability returns __OpenTasksInput.Capability, and is useful for accessing the field via an interface.
+func (v *__OpenTasksInput) GetCapability() string { return v.Capability }
 
 // __PostTaskInput is used internally by genqlient
 type __PostTaskInput struct {
@@ -1315,6 +1376,69 @@ func Execute(
 	}
 
 	data_ = &ExecuteResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by OpenTasks.
+const OpenTasks_Operation = `
+query OpenTasks ($first: Int!, $after: String, $capability: String!) {
+	tasks(first: $first, after: $after, filter: {status:[OPEN],capability:$capability}, orderBy: {field:CREATED_AT,direction:ASC}) {
+		nodes {
+			... TaskFields
+		}
+		pageInfo {
+			hasNextPage
+			endCursor
+		}
+	}
+}
+fragment TaskFields on Task {
+	id
+	title
+	description
+	budget
+	status
+	requiredCapabilities
+	poster {
+		id
+	}
+	worker {
+		id
+	}
+	result
+	createdAt
+	openUntil
+	leaseUntil
+}
+`
+
+// The open tasks that require a capability, oldest first.
+func OpenTasks(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	first int,
+	after *string,
+	capability string,
+) (data_ *OpenTasksResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "OpenTasks",
+		Query:  OpenTasks_Operation,
+		Variables: &__OpenTasksInput{
+			First:      first,
+			After:      after,
+			Capability: capability,
+		},
+	}
+
+	data_ = &OpenTasksResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(

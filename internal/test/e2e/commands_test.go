@@ -269,6 +269,26 @@ func TestWorker(t *testing.T) {
 	server.Verify()
 }
 
+// TestWorker_manyOpenTasks: the worker command finds the oldest task that it may accept,
+// whatever the capability and however many newer tasks it may not accept.
+func TestWorker_manyOpenTasks(t *testing.T) {
+	t.Parallel()
+	server := testserver.Start(t, "AGENTMARKET_STARTING_CREDITS=10000")
+	poster := server.Register("Poster", nil)
+	worker := server.Register("Worker", map[string]any{"capabilities": []string{"a", "b"}})
+	oldest, second := server.PostTask(poster.Key, "b").ID, server.PostTask(poster.Key, "a", "b").ID
+	const moreThanAPage = 101
+	for range moreThanAPage {
+		server.PostTask(worker.Key, "a", "b")
+	}
+	for _, want := range []string{oldest, second} {
+		lines := startCommand(t, server, worker.Key, "worker", "--once", "--json", "--exec", "echo done")
+		if got := readLine(t, lines); !strings.Contains(got, want) {
+			t.Errorf("completed %s, want the task %s", got, want)
+		}
+	}
+}
+
 // TestListen_forwardTo: listen forwards events to a local receiver over HTTP in the format
 // and with the signatures of webhooks; trigger sends a sample.
 func TestListen_forwardTo(t *testing.T) {
