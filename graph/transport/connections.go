@@ -10,8 +10,10 @@ import (
 // connection is an open WebSocket or event stream.
 type connection struct {
 	address, key string
-	disconnect   func(code int, reason string) // closes it; does not block
-	check        func(now time.Duration)       // called by every heartbeat; may be nil
+	// end stops every operation except mutations, and closes the connection when the
+	// mutations have been answered. close does not wait for them. Neither blocks.
+	end, close func(code int, reason string)
+	check      func(now time.Duration) // called by every heartbeat; may be nil
 }
 
 // Reasons to reject or close a connection.
@@ -126,25 +128,37 @@ func (t *Transports) Connections() int {
 func (t *Transports) ConnectionsCutOff() int64 { return t.cutOff.Load() }
 
 // CloseKey closes every connection that authenticated with key, and rejects new ones.
-// Sockets are closed with 4401, so that clients do not reconnect. It does not block.
+// Sockets are closed with 4401, so that clients do not reconnect. Subscriptions and
+// queries end at once. Running mutations, such as the one that replaces the key, have
+// Options.AnswerTimeout to respond. CloseKey does not block.
 func (t *Transports) CloseKey(key string) {
 	t.mu.Lock()
 	t.revokedKeys = append(t.revokedKeys, key)
 	t.revokedKeys = t.revokedKeys[max(0, len(t.revokedKeys)-maxRevokedKeys):]
 	t.mu.Unlock()
-	for _, c := range t.findConnections(func(c *connection) bool { return c.key == key }) {
-		c.disconnect(closeUnauthorized, errKeyRevoked.Error())
+	found := t.findConnections(func(c *connection) bool { return c.key == key })
+	for _, c := range found {
+		c.end(closeUnauthorized, errKeyRevoked.Error())
 	}
+	if len(found) == 0 {
+		return
+	}
+	time.AfterFunc(t.options.AnswerTimeout, func() {
+		for _, c := range found {
+			c.close(closeUnauthorized, errKeyRevoked.Error())
+		}
+	})
 }
 
 // Shutdown rejects new connections, closes the open ones (sockets with 1001) and waits
-// until all are closed or ctx is done.
+// until all are closed or ctx is done. Running mutations can respond until then.
 func (t *Transports) Shutdown(ctx context.Context) {
 	t.mu.Lock()
 	t.stopped = true
 	t.mu.Unlock()
-	for _, c := range t.findConnections(func(*connection) bool { return true }) {
-		c.disconnect(closeGoingAway, errShuttingDown.Error())
+	open := t.findConnections(func(*connection) bool { return true })
+	for _, c := range open {
+		c.end(closeGoingAway, errShuttingDown.Error())
 	}
 	closed := make(chan struct{})
 	go func() {
@@ -154,6 +168,9 @@ func (t *Transports) Shutdown(ctx context.Context) {
 	select {
 	case <-closed:
 	case <-ctx.Done():
+		for _, c := range open {
+			c.close(closeGoingAway, errShuttingDown.Error())
+		}
 	}
 }
 

@@ -53,13 +53,11 @@ func (s *socket) enqueue(msg outgoingMessage) (space <-chan struct{}, done bool)
 	return nil, true
 }
 
-// dropQueued drops the queued messages of operations with an id. The operations must
-// have ended.
-func (s *socket) dropQueued(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// dropQueued drops the queued messages of the operations that match. The operations must
+// have ended. The caller holds mu.
+func (s *socket) dropQueued(match func(*operation) bool) {
 	s.queue = slices.DeleteFunc(s.queue, func(msg outgoingMessage) bool {
-		drop := msg.operation != nil && msg.operation.id == id
+		drop := msg.operation != nil && match(msg.operation)
 		if drop {
 			s.queuedBytes -= len(msg.text)
 		}

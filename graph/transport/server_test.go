@@ -28,9 +28,11 @@ import (
 // fakeSchema is a schema with one operation for each situation that the tests need. It
 // executes the first field of an operation only.
 type fakeSchema struct {
-	schema  *ast.Schema
-	unblock chan struct{}        // closed to end stuck mutations
-	sources chan *scriptedSource // the sources of new subscriptions to scripted
+	schema   *ast.Schema
+	onChange func()               // called by the mutation change; may be nil
+	started  chan struct{}        // receives when a stuck mutation starts
+	unblock  chan struct{}        // closed to end stuck mutations
+	sources  chan *scriptedSource // the sources of new subscriptions to scripted
 }
 
 const fakeSchemaSDL = `
@@ -54,7 +56,7 @@ const fakeSchemaSDL = `
 	}`
 
 func newFakeSchema() *fakeSchema {
-	return &fakeSchema{schema: gqlparser.MustLoadSchema(&ast.Source{Input: fakeSchemaSDL}), unblock: make(chan struct{}), sources: make(chan *scriptedSource, 1)}
+	return &fakeSchema{schema: gqlparser.MustLoadSchema(&ast.Source{Input: fakeSchemaSDL}), started: make(chan struct{}, 10), unblock: make(chan struct{}), sources: make(chan *scriptedSource, 1)}
 }
 
 func (s *fakeSchema) Schema() *ast.Schema { return s.schema }
@@ -78,7 +80,12 @@ func (s *fakeSchema) Exec(ctx context.Context) graphql.ResponseHandler {
 		panic("the secret is hunter2")
 	case "wait":
 		<-ctx.Done()
+	case "change":
+		if s.onChange != nil {
+			s.onChange()
+		}
 	case "stuck":
+		s.started <- struct{}{}
 		<-s.unblock
 	case "echo":
 		return graphql.OneShot(dataResponse("echo", arguments["text"]))

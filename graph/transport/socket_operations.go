@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/99designs/gqlgen/graphql"
+	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 )
 
@@ -15,6 +16,7 @@ type operation struct {
 	id         string
 	dataPrefix []byte // see protocol.dataPrefix
 	cancel     context.CancelFunc
+	mutation   bool   // it is executed even if the socket ends; guarded by socket.mu
 	source     Source // set once the operation is attached; guarded by socket.mu
 	pending    bool   // the source may have a response; guarded by socket.mu
 }
@@ -24,12 +26,15 @@ type operation struct {
 func (op *operation) ready() bool { return op.pending && op.source != nil }
 
 // startOperation starts an operation in its own goroutine. It closes the socket if the
-// id is in use, and sends an error if there are too many operations.
+// id is in use, and sends an error if there are too many operations. It does nothing on a
+// socket that is ending.
 func (s *socket) startOperation(id string, params *graphql.RawParams) {
 	ctx, stop := context.WithCancel(s.sessionContext())
 	op := &operation{id: id, dataPrefix: s.protocol.dataPrefix(id), cancel: stop}
-	duplicate, full := s.addOperation(op)
+	duplicate, full, ending := s.addOperation(op)
 	switch {
+	case ending:
+		op.cancel()
 	case duplicate:
 		op.cancel()
 		s.close(closeDuplicateID, "Subscriber for "+id+" already exists")
@@ -43,17 +48,27 @@ func (s *socket) startOperation(id string, params *graphql.RawParams) {
 	}
 }
 
-// addOperation adds an operation to the active ones. It does not if its id is in use
-// or the limit is reached.
-func (s *socket) addOperation(op *operation) (duplicate, full bool) {
+// addOperation adds an operation to the active ones. It does not if its id is in use,
+// the limit is reached or the socket is ending.
+func (s *socket) addOperation(op *operation) (duplicate, full, ending bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	duplicate = s.findOperation(op.id) != nil
 	full = len(s.activeOperations) >= s.transports.options.MaxOperations
-	if !duplicate && !full {
+	ending = s.ending != nil
+	if !duplicate && !full && !ending {
 		s.activeOperations = append(s.activeOperations, op)
 	}
-	return duplicate, full
+	return duplicate, full, ending
+}
+
+// beginOperation marks an operation that is about to be executed. It returns false if
+// the operation has been stopped.
+func (s *socket) beginOperation(op *operation, kind ast.Operation) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	op.mutation = kind == ast.Mutation
+	return s.findOperation(op.id) == op
 }
 
 // findOperation returns the active operation with an id, or nil. The caller holds mu.
@@ -78,7 +93,7 @@ func (s *socket) runOperation(ctx context.Context, op *operation, params *graphq
 			}
 		}
 		opCtx, errs := prepareOperation(ctx, s.exec, params)
-		if errs != nil {
+		if errs != nil || !s.beginOperation(op, opCtx.Operation.Operation) {
 			return errs
 		}
 		source, errs = executeOperation(ctx, s.exec, opCtx, func() { s.wakeOperation(op) }, func(response *graphql.Response) {
@@ -127,16 +142,23 @@ func (s *socket) stopOperation(id string) {
 	if op != nil {
 		s.endOperation(op)
 	}
-	s.dropQueued(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropQueued(func(op *operation) bool { return op.id == id })
 }
 
 // endAllOperations ends every operation. No operation may start during the call.
 func (s *socket) endAllOperations() {
 	s.mu.Lock()
-	all := slices.Clone(s.activeOperations)
+	active, ended := slices.Clone(s.activeOperations), s.endedOperations
 	s.mu.Unlock()
-	for _, op := range all {
+	for _, op := range active {
 		s.endOperation(op)
+	}
+	for _, op := range ended {
+		if op.source != nil {
+			op.source.Close()
+		}
 	}
 }
 
@@ -163,6 +185,9 @@ func (s *socket) removeOperation(op *operation) bool {
 	i := slices.Index(s.activeOperations, op)
 	if i >= 0 {
 		s.activeOperations = slices.Delete(s.activeOperations, i, i+1)
+	}
+	if s.ending != nil {
+		s.startWriter() // it closes the socket after the last operation
 	}
 	return i >= 0
 }

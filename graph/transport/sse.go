@@ -23,12 +23,14 @@ type eventStream struct{ *Transports }
 func (t *eventStream) serve(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, opCtx *graphql.OperationContext) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	conn := &connection{address: t.options.Address(ctx), key: t.options.Key(ctx), disconnect: func(code int, reason string) {
-		cancel(&closeError{code, reason})
-	}}
+	conn := &connection{address: t.options.Address(ctx), key: t.options.Key(ctx)}
+	conn.close = func(code int, reason string) { cancel(&closeError{code, reason}) }
+	conn.end = conn.close
+	if opCtx.Operation.Operation == ast.Mutation {
+		conn.end = func(int, string) {} // the stream ends with the response
+	}
 	if err := t.addConnection(conn); err != nil {
-		w.Header().Set("Retry-After", "5")
-		respondError(w, mediaJSON, &requestError{http.StatusServiceUnavailable, models.Unavailable, err.Error()})
+		respondError(w, mediaJSON, rejectStream(w, err))
 		return
 	}
 	defer t.removeConnection(conn)
@@ -98,6 +100,15 @@ func (s *streamWriter) setHeaders() {
 
 // heartbeat is a comment, which clients ignore.
 const heartbeat = ":\n\n"
+
+// rejectStream returns the response to a stream that could not be added.
+func rejectStream(w http.ResponseWriter, err error) *requestError {
+	if errors.Is(err, errKeyRevoked) {
+		return &requestError{http.StatusUnauthorized, models.Unauthenticated, err.Error()}
+	}
+	w.Header().Set("Retry-After", "5")
+	return &requestError{http.StatusServiceUnavailable, models.Unavailable, err.Error()}
+}
 
 // operationFunc runs an operation. It passes each response to next, or returns a
 // Source that supplies the responses.

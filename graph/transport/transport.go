@@ -41,6 +41,7 @@ type Options struct {
 	InitTimeout    time.Duration // until connection_init; default 5 s
 	PingInterval   time.Duration // default 20 s; a socket times out after 2.5 intervals, an event stream sends two heartbeats per interval
 	WriteTimeout   time.Duration // per chunk of about 16 KiB; default 5 s
+	AnswerTimeout  time.Duration // for running mutations when their key is revoked; default 3 s, so that a connection is closed within 5 s
 	MaxOperations  int           // concurrent operations per socket; default 50
 	MaxConnections int           // open connections; default 50 000
 	MaxPerAddress  int           // open connections per client address; default 10 000
@@ -61,6 +62,7 @@ func (o *Options) setDefaults() {
 	setDefault(&o.InitTimeout, 5*time.Second)
 	setDefault(&o.PingInterval, 20*time.Second)
 	setDefault(&o.WriteTimeout, 5*time.Second)
+	setDefault(&o.AnswerTimeout, 3*time.Second)
 	setDefault(&o.MaxOperations, 50)
 	setDefault(&o.MaxConnections, 50_000)
 	setDefault(&o.MaxPerAddress, 10_000)

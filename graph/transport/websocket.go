@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,7 +91,9 @@ type socket struct {
 	lastPing     time.Duration  // guarded by Transports.mu
 
 	session          context.Context //nolint:containedctx // returned by Options.Init, nil before that; guarded by mu
+	ending           *closeError     // how to close the socket once its mutations are answered, see end; guarded by mu
 	activeOperations []*operation    // guarded by mu
+	endedOperations  []*operation    // ended by end; their sources are still open; guarded by mu
 }
 
 // open initializes a socket whose peer was connected in ctx.
@@ -100,7 +103,7 @@ func (s *socket) open(ctx context.Context) {
 	s.openedAt = t.now()
 	s.lastPing = s.openedAt
 	s.writerDone.Add(1)
-	s.connection = &connection{address: t.options.Address(ctx), key: t.options.Key(ctx), disconnect: s.close, check: s.check}
+	s.connection = &connection{address: t.options.Address(ctx), key: t.options.Key(ctx), end: s.end, close: s.close, check: s.check}
 	s.ws.SetReadLimit(t.options.ReadLimit)
 	s.ws.SetPongHandler(func(string) error { s.markAlive(); return nil })
 	s.ws.SetPingHandler(func(payload string) error { s.markAlive(); s.queuePong(payload); return nil })
@@ -183,6 +186,28 @@ func (s *socket) check(now time.Duration) {
 		s.lastPing = now
 		s.queuePing()
 	}
+}
+
+// end ends every operation except mutations. The writer closes the socket when it has
+// sent the responses of the mutations. New operations are ignored. Calls after the first
+// one have no effect. It does not block.
+func (s *socket) end(code int, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending != nil {
+		return
+	}
+	s.ending = &closeError{code, reason}
+	s.activeOperations = slices.DeleteFunc(s.activeOperations, func(op *operation) bool {
+		if op.mutation {
+			return false
+		}
+		op.cancel()
+		s.endedOperations = append(s.endedOperations, op)
+		return true
+	})
+	s.dropQueued(func(op *operation) bool { return slices.Contains(s.endedOperations, op) })
+	s.startWriter()
 }
 
 // close closes the socket; the writer sends the close frame. Calls after the first one

@@ -91,6 +91,9 @@ func (s *socket) runWriter() {
 				s.cancel(err)
 			}
 		}
+		if ending := s.endReached(); ending != nil {
+			s.close(ending.code, ending.reason)
+		}
 		if s.tryStopWriter() {
 			return
 		}
@@ -107,6 +110,17 @@ func (s *socket) tryStopWriter() bool {
 	}
 	s.writing, s.queue = false, nil
 	return true
+}
+
+// endReached returns how to close a socket that is ending and has sent the responses of
+// its last operations, else nil.
+func (s *socket) endReached() *closeError {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.activeOperations) > 0 || len(s.queue) > 0 {
+		return nil
+	}
+	return s.ending
 }
 
 // writeFrames writes complete frames.

@@ -285,7 +285,7 @@ func writeText(w http.ResponseWriter, status int, text string) {
 
 // Run serves on the listener until ctx is done. Then /readyz returns 503 while Run
 // keeps serving for the configured drain time. After that it stops: it accepts no new
-// requests, closes WebSockets with 1001, and waits up to 15 s for webhook attempts and
+// requests, answers the running mutations of WebSockets and closes them with 1001, and waits up to 15 s for webhook attempts and
 // executions.
 func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	if err := a.webhooks.Start(ctx); err != nil {
@@ -377,8 +377,10 @@ func (a *App) shutdown(ctx context.Context, server *http.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
 	a.market.StopWaiting()
-	a.graph.Shutdown(ctx)
+	var sockets sync.WaitGroup
+	sockets.Go(func() { a.graph.Shutdown(ctx) }) // waits for mutations, while server accepts no new requests
 	err := server.Shutdown(ctx)
+	sockets.Wait()
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = server.Close()
 	}
