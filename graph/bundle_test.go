@@ -2,6 +2,7 @@ package graph
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -39,7 +40,8 @@ func newBundle(t *testing.T) *bundle {
 	return newBundleWith(t, ServerOptions{Introspection: true}, outbound.Options{})
 }
 
-// newBundleWith returns a server with options. It sets the keys, the logger and the cache.
+// newBundleWith returns a server with options. It sets the keys, the cache and, unless
+// given, the logger.
 func newBundleWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundle {
 	t.Helper()
 	b := &bundle{}
@@ -52,7 +54,7 @@ func newBundleWith(t *testing.T, o ServerOptions, calls outbound.Options) *bundl
 		deps.Webhooks, deps.CheckURL, deps.CheckHost = b.hooks, client.CheckURL, client.CheckHost
 	})
 	b.resolver = &Resolver{Market: b.Market, Events: b.Log, Webhooks: b.hooks, PublicURL: "https://market.example.com", Version: "1.2.3"}
-	o.Keys, o.Logger = b.Keys, b.Logger
+	o.Keys, o.Logger = b.Keys, cmp.Or(o.Logger, b.Logger)
 	var err error
 	o.Cache, err = cache.New(cache.Options{DB: b.DB, Now: b.Clock.Now, NextDeadline: b.NextDeadline})
 	testutil.Must(t, err)

@@ -1,7 +1,10 @@
 package graph
 
 import (
+	"maps"
 	"strings"
+
+	"github.com/99designs/gqlgen/graphql"
 
 	"agentmarket.space/server/graph/generated"
 )
@@ -9,6 +12,17 @@ import (
 // Schema returns the text of schema.graphqls as of this build.
 func Schema() string {
 	return generated.NewExecutableSchema(generated.Config{}).Schema().Query.Position.Src.Input
+}
+
+// newExecutableSchema returns the schema that the server offers and executes. gqlparser adds
+// @defer to every schema, which the transports do not serve: without it, validation rejects
+// a document that uses it, and introspection does not list it.
+func newExecutableSchema(config generated.Config) graphql.ExecutableSchema {
+	offered := *generated.NewExecutableSchema(config).Schema()
+	offered.Directives = maps.Clone(offered.Directives)
+	delete(offered.Directives, "defer")
+	config.Schema = &offered
+	return generated.NewExecutableSchema(config)
 }
 
 // SubscriptionField is a subscription field of the schema.

@@ -59,13 +59,14 @@ type Server struct {
 func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 	config := generated.Config{Resolvers: r, Directives: generated.DirectiveRoot{Authenticated: authenticated}}
 	setComplexity(&config.Complexity)
-	schema := generated.NewExecutableSchema(config)
+	schema := newExecutableSchema(config)
 	server := handler.New(schema)
 	present := o.countErrors(errorPresenter(o.Logger, o.Introspection))
 	server.SetErrorPresenter(present)
 	server.SetRecoverFunc(panicHandler(o.Logger))
 	server.SetQueryCache(lru.New[*ast.QueryDocument](maxCachedDocuments))
 	server.SetParserTokenLimit(transport.MaxTokens)
+	server.SetValidationRulesFn(validationRules)
 	if o.TrustedDocuments != nil {
 		server.Use(o.TrustedDocuments)
 	} else {

@@ -13,7 +13,8 @@ import (
 
 // strictVariables rejects a variable whose JSON type does not match its GraphQL type.
 // gqlgen accepts the number 7 as a String and the text "7" as an Int, and fails late on an
-// unknown enum value. In a document it rejects all of these.
+// unknown enum value. In a document it rejects all of these. It also fails late on null for
+// a variable whose default makes it valid where null is not.
 type strictVariables struct{ schema *ast.Schema }
 
 // ExtensionName implements graphql.HandlerExtension.
@@ -29,13 +30,20 @@ func (s *strictVariables) Validate(schema graphql.ExecutableSchema) error {
 func (s *strictVariables) MutateOperationContext(_ context.Context, operation *graphql.OperationContext) *gqlerror.Error {
 	for _, variable := range operation.Operation.VariableDefinitions {
 		if name := s.firstMismatch(variable.Variable, variable.Type, operation.Variables[variable.Variable]); name != "" {
-			return &gqlerror.Error{
-				Message:    name + " has a value of the wrong type",
-				Extensions: map[string]any{"code": string(models.InvalidInput), "field": name},
-			}
+			return variableError(name, "has a value of the wrong type")
 		}
 	}
+	if name := firstForbiddenNull(operation); name != "" {
+		return variableError(name, "must not be null")
+	}
 	return nil
+}
+
+func variableError(name, problem string) *gqlerror.Error {
+	return &gqlerror.Error{
+		Message:    name + " " + problem,
+		Extensions: map[string]any{"code": string(models.InvalidInput), "field": name},
+	}
 }
 
 // firstMismatch returns the name of the first variable or input field in value that has
