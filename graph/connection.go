@@ -32,6 +32,9 @@ func pageInfo[T any](result market.ListResult[T], p market.Page, cursor func(*T)
 		first, last := cursor(&result.Items[0]), cursor(&result.Items[n-1])
 		info.StartCursor, info.EndCursor = &first, &last
 	}
+	if result.End != "" {
+		info.EndCursor = &result.End
+	}
 	return info
 }
 

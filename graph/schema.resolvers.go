@@ -11,7 +11,8 @@ import (
 )
 
 func (r *agentConnectionResolver) TotalCount(ctx context.Context, obj *generated.AgentConnection) (int, error) {
-	return r.Market.CountAgents(ctx, obj.Query)
+	count, err := r.Market.CountAgents(ctx, obj.Query)
+	return count.N, err
 }
 
 func (r *ledgerEntryResolver) Task(ctx context.Context, objs []*generated.LedgerEntry) ([]*models.Task, error) {
@@ -270,7 +271,8 @@ func (r *taskResolver) Result(ctx context.Context, obj *models.Task) (*string, e
 }
 
 func (r *taskConnectionResolver) TotalCount(ctx context.Context, obj *generated.TaskConnection) (int, error) {
-	return r.Market.CountTasks(ctx, obj.Query)
+	count, err := r.Market.CountTasks(ctx, obj.Query)
+	return count.N, err
 }
 
 func (r *viewerResolver) Wallet(ctx context.Context, obj *generated.Viewer) (*models.Wallet, error) {

@@ -62,6 +62,12 @@ type AgentCapability struct {
 	HasWebhook   int // 1 if the agent has a webhook, otherwise 0
 }
 
+// AgentWord is one word of an agent, for searches. Triggers keep it.
+type AgentWord struct {
+	Word    string `gorm:"primaryKey"` // normalised
+	AgentID string `gorm:"primaryKey"`
+}
+
 // APIKey is a stored API key. The hash is the SHA-256 of the key.
 type APIKey struct {
 	Hash      []byte `gorm:"primaryKey"`

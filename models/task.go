@@ -65,7 +65,7 @@ type Task struct {
 	Title         string
 	Description   string
 	Budget        Credits
-	Capabilities  []string `gorm:"serializer:json"` // lower case, unique, never nil
+	Capabilities  []string `gorm:"serializer:json"` // case-folded, unique, never nil
 	Origin        Origin
 	Status        Status
 	Attempt       int   // number of times the task was assigned
@@ -139,6 +139,12 @@ type TaskCapability struct {
 	Capability string `gorm:"primaryKey"`
 	TaskID     string `gorm:"primaryKey"`
 	Status     Status // of the task; a database trigger copies it
+}
+
+// TaskWord is one word of a posted task, for searches. Triggers keep it.
+type TaskWord struct {
+	Word   string `gorm:"primaryKey"` // normalised
+	TaskID string `gorm:"primaryKey"`
 }
 
 // IsNode marks the type as an implementation of the GraphQL interface Node.

@@ -36,9 +36,11 @@ func copiedTables() []copiedTable {
 	return []copiedTable{
 		{name: "agents", orderBy: "id"},
 		{name: "agent_capabilities", orderBy: "capability, agent_id"},
+		{name: "agent_words", orderBy: "word, agent_id"},
 		{name: "api_keys", orderBy: "hash"},
 		{name: "tasks", orderBy: "id"},
 		{name: "task_capabilities", orderBy: "capability, task_id"},
+		{name: "task_words", orderBy: "word, task_id"},
 		{name: "wallets", orderBy: "agent_id"},
 		{name: "transfers", orderBy: "seq", identity: "seq"},
 		{name: "ledger_sums", orderBy: "one", singleRow: true},

@@ -2,8 +2,11 @@ package database
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
+	"path"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -34,6 +37,21 @@ func AddMigration(t *testing.T, name, text string) {
 	t.Cleanup(func() { migrations = migrationFiles })
 }
 
+// LatestMigration returns the number of the newest migration of the program.
+func LatestMigration(t *testing.T) (version int64) {
+	t.Helper()
+	names, err := fs.Glob(migrationFiles, sqliteDialect.folder+"/*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if _, err := fmt.Sscanf(path.Base(name), "%d_", &version); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return version
+}
+
 // MigratePostgres applies pending migrations with a lock timeout.
 func MigratePostgres(ctx context.Context, address string, timeout time.Duration) error {
 	s, _, err := dialPostgres(ctx, address, nil)
@@ -42,6 +60,29 @@ func MigratePostgres(ctx context.Context, address string, timeout time.Duration)
 	}
 	defer s.closePools()
 	return s.migrate(ctx, timeout)
+}
+
+// FillBatch indexes one batch of tasks, as a process does that then crashes.
+func FillBatch(ctx context.Context, address string) error {
+	tasks := wordsTables()[1]
+	if IsPostgres(address) {
+		s, _, err := dialPostgres(ctx, address, nil)
+		if err != nil {
+			return err
+		}
+		defer s.closePools()
+		_, err = fillBatch(ctx, s.sqlDB, postgresDialect, tasks)
+		return err
+	}
+	db, err := connect(address, url.Values{"_foreign_keys": {"on"}}, 1, nil)
+	if err != nil {
+		return err
+	}
+	sqlDB, err := db.DB()
+	if err == nil {
+		_, err = fillBatch(ctx, sqlDB, sqliteDialect, tasks)
+	}
+	return errors.Join(err, closeGorm(db))
 }
 
 // MaxBatch is the maximum number of writes in one commit.

@@ -56,6 +56,9 @@ func migrate(ctx context.Context, sqlDB *sql.DB, d dialect) error {
 	if _, err = provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
+	if err = fillWords(ctx, sqlDB, d); err != nil {
+		return err
+	}
 	jobs, err := rivermigrate.New(d.jobDriver(sqlDB), nil)
 	if err != nil {
 		return fmt.Errorf("read job queue migrations: %w", err)

@@ -19,9 +19,9 @@ import (
 // TestMigrate_lockTimeout checks that a migration times out while a transaction reads its
 // table, and changes nothing. It succeeds after that transaction ends.
 func TestMigrate_lockTimeout(t *testing.T) { // not parallel: see AddMigration
-	const first = 1 // the second migration changes the table tasks
+	const first = 1 // later migrations change the table tasks
 	address := services.NewPostgresDatabase(t)
-	database.AddMigration(t, second, secondText)
+	database.AddMigration(t, later, laterText)
 	pool, err := pgxpool.New(t.Context(), address)
 	testutil.Must(t, err)
 	t.Cleanup(pool.Close)
@@ -57,7 +57,7 @@ func TestMigrate_lockTimeout(t *testing.T) { // not parallel: see AddMigration
 	opened, err := database.Open(t.Context(), address, slog.New(slog.DiscardHandler))
 	testutil.Must(t, err)
 	testutil.Must(t, opened.Close())
-	if v := version(); v != first+1 {
+	if v := version(); v != laterVersion {
 		t.Errorf("the schema has version %d", v)
 	}
 }

@@ -19,16 +19,16 @@ import (
 // modelTypes returns the models, one per table.
 func modelTypes() []any {
 	return []any{
-		&models.Agent{}, &models.AgentCapability{}, &models.APIKey{}, &models.Task{}, &models.TaskCapability{},
+		&models.Agent{}, &models.AgentCapability{}, &models.AgentWord{}, &models.APIKey{}, &models.Task{}, &models.TaskCapability{}, &models.TaskWord{},
 		&models.Wallet{}, &models.Transfer{}, &models.LedgerSums{}, &models.Event{}, &models.EventLowWatermark{}, &models.IdempotencyKey{}, &models.Registrant{},
 		&models.Secret{}, &models.Webhook{}, &models.Delivery{}, &models.Attempt{}, &models.AuditEntry{},
 	}
 }
 
-// columnsWithoutField returns the columns without a field: generated columns and copies
-// for sorting.
+// columnsWithoutField returns the columns without a field: generated columns, and copies
+// for sorting and searching.
 func columnsWithoutField() []string {
-	return []string{"agents.reputation", "agent_capabilities.reputation", "events.id"}
+	return []string{"agents.reputation", "agents.words", "tasks.words", "agent_capabilities.reputation", "events.id"}
 }
 
 // TestSchemaDrift checks that the models match the tables of the migrations.

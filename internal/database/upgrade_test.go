@@ -34,9 +34,10 @@ import (
 // market still works.
 func TestUpgrade(t *testing.T) { // not parallel: see AddMigration
 	p := newUsedMarket(t)
-	want := p.verify(t, p.address, 1)
-	database.AddMigration(t, second, secondText)
-	if got := p.verify(t, p.address, 1); !reflect.DeepEqual(got, want) {
+	current := database.LatestMigration(t)
+	want := p.verify(t, p.address, current)
+	database.AddMigration(t, later, laterText)
+	if got := p.verify(t, p.address, current); !reflect.DeepEqual(got, want) {
 		t.Errorf("the ledger before the migration is %+v, want %+v", got, want)
 	}
 	addresses := []string{p.address}
@@ -44,8 +45,8 @@ func TestUpgrade(t *testing.T) { // not parallel: see AddMigration
 		backup, restored := filepath.Join(t.TempDir(), "backup.db"), filepath.Join(t.TempDir(), "restored.db")
 		testutil.Must(t, database.Backup(t.Context(), p.address, backup, p.checkLedger))
 		testutil.Must(t, database.Restore(t.Context(), backup, restored, p.checkLedger))
-		p.verify(t, backup, 1)
-		if got := p.verify(t, restored, 2); !reflect.DeepEqual(got, want) {
+		p.verify(t, backup, current)
+		if got := p.verify(t, restored, laterVersion); !reflect.DeepEqual(got, want) {
 			t.Errorf("the restored ledger is %+v, want %+v", got, want)
 		}
 		if left, err := filepath.Glob(restored + "-*"); err != nil || len(left) > 0 {
@@ -55,7 +56,7 @@ func TestUpgrade(t *testing.T) { // not parallel: see AddMigration
 	}
 	for _, address := range addresses {
 		p.upgrade(t, address)
-		p.verify(t, address, 2)
+		p.verify(t, address, laterVersion)
 	}
 }
 
@@ -63,7 +64,7 @@ func TestUpgrade(t *testing.T) { // not parallel: see AddMigration
 // database of this version and does not back it up.
 func TestUpgrade_inconsistentDatabase(t *testing.T) { // not parallel: see AddMigration
 	p := newUsedMarket(t)
-	database.AddMigration(t, second, secondText)
+	database.AddMigration(t, later, laterText)
 	db := openSQL(t, p.address)
 	for _, statement := range append(queryTexts(t, db, services.DropTriggersQuery()),
 		"UPDATE wallets SET available = available + 1 WHERE agent_id = '"+p.worker.AgentID+"'", "DELETE FROM events WHERE kind = 'task.completed'") {

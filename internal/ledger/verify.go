@@ -129,5 +129,7 @@ func Verify(db *gorm.DB) (Report, error) {
 		}
 		report.Violations = append(report.Violations, violations...)
 	}
-	return report, nil
+	violations, err := verifySearch(db)
+	report.Violations = append(report.Violations, violations...)
+	return report, err
 }

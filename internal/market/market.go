@@ -61,13 +61,14 @@ type Market struct {
 	stopping     chan struct{} // closed by StopWaiting
 	sweepRetries sweepRetries
 	blocked      blockedNetworks
+	bounds       listBounds
 }
 
 // New returns a market with its dependencies and settings.
 func New(deps Deps, settings Settings) *Market {
 	return &Market{
 		Settings: settings, deps: deps, idempotency: idempotency.NewStore(deps.DB, deps.Cipher, deps.Now),
-		stopping: make(chan struct{}),
+		stopping: make(chan struct{}), bounds: defaultListBounds,
 	}
 }
 

@@ -1,6 +1,7 @@
 package market
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"strconv"
@@ -32,7 +33,10 @@ func (p Page) Check() error {
 // ListResult is a page of a list.
 type ListResult[T any] struct {
 	Items   []T
-	HasMore bool // whether items follow the page
+	HasMore bool // whether items can follow the page
+	// End is the cursor at which the next page starts if that is not the cursor of the last
+	// item: the page is short because its walk ended.
+	End string
 }
 
 // Order is the sort order of a list, descending unless Ascending is set. Ids break ties.
@@ -54,9 +58,18 @@ func (o Order) encodeCursor(id, sortedBy string) string {
 // is one item more than the page has; see [newListResult]. INVALID_INPUT for a cursor of
 // another list.
 func (o Order) paginate(query *gorm.DB, id string, page Page) (*gorm.DB, error) {
-	direction, comparison := " DESC", "<"
+	query, err := o.startAfter(query, id, page)
+	if err != nil {
+		return nil, err
+	}
+	return o.sort(query, id).Limit(page.First + 1), nil
+}
+
+// startAfter adds the cursor condition to a query.
+func (o Order) startAfter(query *gorm.DB, id string, page Page) (*gorm.DB, error) {
+	comparison := "<"
 	if o.Ascending {
-		direction, comparison = "", ">"
+		comparison = ">"
 	}
 	if page.After != "" {
 		raw, err := base64.RawURLEncoding.DecodeString(page.After)
@@ -74,10 +87,56 @@ func (o Order) paginate(query *gorm.DB, id string, page Page) (*gorm.DB, error) 
 			query = query.Where("("+o.Column+", "+id+") "+comparison+" (?, ?)", number, lastID)
 		}
 	}
+	return query, nil
+}
+
+// sort adds ORDER BY to a query.
+func (o Order) sort(query *gorm.DB, id string) *gorm.DB {
+	direction := " DESC"
+	if o.Ascending {
+		direction = ""
+	}
 	if o.Column != "" {
 		query = query.Order(o.Column + direction)
 	}
-	return query.Order(id + direction).Limit(page.First + 1), nil
+	return query.Order(id + direction)
+}
+
+// until adds the condition that a row is not after the end of a walk, if it ends.
+func (o Order) until(query *gorm.DB, id string, end *horizon) *gorm.DB {
+	comparison := ">="
+	if o.Ascending {
+		comparison = "<="
+	}
+	switch {
+	case end == nil:
+		return query
+	case o.Column == "":
+		return query.Where(id+" "+comparison+" ?", end.ID)
+	default:
+		return query.Where("("+o.Column+", "+id+") "+comparison+" (?, ?)", end.SortedBy, end.ID)
+	}
+}
+
+// compare compares two rows in the order.
+func (o Order) compare(a, b horizon) int {
+	if o.Ascending {
+		a, b = b, a
+	}
+	return cmp.Or(cmp.Compare(b.SortedBy, a.SortedBy), cmp.Compare(b.ID, a.ID))
+}
+
+// horizonColumns returns the columns of a [horizon].
+func (o Order) horizonColumns(id string) string {
+	return id + " AS id, " + cmp.Or(o.Column, "0") + " AS sorted_by"
+}
+
+// shorten marks a page that its walk did not fill as followed by the rest of the list.
+func (o Order) shorten(hasMore *bool, cursor *string, end *horizon) {
+	if end == nil || *hasMore {
+		return
+	}
+	*hasMore, *cursor = true, o.encodeCursor(end.ID, strconv.FormatFloat(end.SortedBy, 'f', -1, 64))
 }
 
 // newListResult removes the extra item of [Order.paginate] and sets HasMore.
@@ -86,20 +145,6 @@ func newListResult[T any](items []T, page Page) ListResult[T] {
 		return ListResult[T]{Items: items[:page.First], HasMore: true}
 	}
 	return ListResult[T]{Items: items}
-}
-
-// likePattern returns a LIKE pattern for columns that contain text literally.
-func likePattern(text string) string {
-	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + "%"
-}
-
-func countRows(query *gorm.DB, err error) (int, error) {
-	if err != nil {
-		return 0, err
-	}
-	var n int64
-	err = query.Count(&n).Error
-	return int(n), err
 }
 
 // unionAll returns the UNION ALL of queries.

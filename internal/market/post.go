@@ -90,11 +90,15 @@ func insertTask(tx *database.Tx, t *models.Task) error {
 	if err != nil {
 		return fmt.Errorf("write capabilities: %w", err)
 	}
+	words := "[]" // a hire is in no list of others
+	if t.Origin == models.OriginMarketplace {
+		words = database.EncodeWords(t.Title, t.Description)
+	}
 	return tx.ExecOne(`INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status,
-			attempt, lease_for, open_until, lease_until, created_at, accepted_at, replica, tokens)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			attempt, lease_for, open_until, lease_until, created_at, accepted_at, replica, tokens, words)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		t.ID, t.PosterID, t.WorkerID, t.Title, t.Description, t.Budget, string(capabilities), t.Origin, t.Status,
-		t.Attempt, t.LeaseFor, t.OpenUntil, t.LeaseUntil, t.CreatedAt, t.AcceptedAt, t.Replica, t.Tokens)
+		t.Attempt, t.LeaseFor, t.OpenUntil, t.LeaseUntil, t.CreatedAt, t.AcceptedAt, t.Replica, t.Tokens, words)
 }
 
 // indexCapabilities inserts the rows that the capability filter uses.

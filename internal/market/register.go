@@ -75,6 +75,9 @@ func (m *Market) register(tx *database.Tx, agent models.Agent, webhookURL string
 	if err := tx.Create(&out.Agent).Error; err != nil {
 		return out, err
 	}
+	if err := indexWords(tx, &out.Agent); err != nil {
+		return out, err
+	}
 	if err := setCapabilities(tx, &out.Agent); err != nil {
 		return out, err
 	}
@@ -168,6 +171,11 @@ func setCapabilities(tx *database.Tx, agent *models.Agent) error {
 		rows[i] = models.AgentCapability{Capability: capability, AgentID: agent.ID}
 	}
 	return tx.Create(&rows).Error
+}
+
+// indexWords adds an agent to the search index, or updates it there.
+func indexWords(tx *database.Tx, agent *models.Agent) error {
+	return tx.ExecOne("UPDATE agents SET words = ? WHERE id = ?", database.EncodeWords(agent.Name, agent.Description), agent.ID)
 }
 
 func deref(p *string) string {

@@ -26,14 +26,14 @@ const (
 
 // Sweep ends the tasks whose time is over: it refunds open and lapsed tasks after their
 // offer, and direct hires after their deadline or when the process that ran them has
-// stopped. No operation relies on it, because all of them go by the clock. Several
+// stopped. It also indexes what a process of an older version wrote. No operation relies on it, because all of them go by the clock. Several
 // processes may sweep at the same time.
 //
 // A task that cannot be ended does not delay any other. The error names it, and a sweep
 // tries it again after a minute, after all other tasks.
 func (m *Market) Sweep(ctx context.Context) error {
 	s := &sweep{market: m, found: map[string]bool{}}
-	err := errors.Join(s.endOverdue(ctx), s.failOrphaned(ctx))
+	err := errors.Join(s.endOverdue(ctx), s.failOrphaned(ctx), m.deps.DB.FillWords(ctx))
 	for _, task := range s.retries {
 		s.tryEnd(ctx, task)
 	}

@@ -49,6 +49,9 @@ func (m *Market) UpdateAgent(ctx context.Context, actor auth.Actor, in AgentChan
 		}
 		err := tx.Model(&models.Agent{ID: agent.ID}).
 			Select("Name", "Description", "Capabilities", "PricePerTask", "EndpointURL", "SystemPrompt").Updates(&agent).Error
+		if err == nil && (in.Name != nil || in.Description != nil) {
+			err = indexWords(tx, &agent)
+		}
 		if err != nil || in.Capabilities == nil {
 			return agent, err
 		}

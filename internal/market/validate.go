@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"agentmarket.space/server/internal/words"
 	"agentmarket.space/server/models"
 )
 
@@ -44,8 +45,7 @@ func checkText(field, text string, minLen, maxLen int) error {
 	return nil
 }
 
-// NormalizeCapabilities returns capabilities in lower case, trimmed and without
-// duplicates, in the given order. INVALID_INPUT for an invalid capability and for more
+// NormalizeCapabilities returns capabilities in their stored form and without duplicates, in the given order. INVALID_INPUT for an invalid capability and for more
 // than limit.
 func NormalizeCapabilities(field string, capabilities []string, limit int) ([]string, error) {
 	normalized := make([]string, 0, len(capabilities))
@@ -64,8 +64,14 @@ func NormalizeCapabilities(field string, capabilities []string, limit int) ([]st
 	return normalized, nil
 }
 
-// normalizeCapability returns a capability in its stored form.
-func normalizeCapability(text string) string { return strings.ToLower(strings.TrimSpace(text)) }
+// normalizeCapability returns a capability in its stored form, in which equal capabilities
+// have equal bytes.
+func normalizeCapability(text string) string {
+	if !utf8.ValidString(text) {
+		return text // checkText rejects it
+	}
+	return words.Fold(strings.TrimSpace(text))
+}
 
 // checkEmail returns INVALID_INPUT unless email is empty or an address alone. An address
 // with a name, such as "Bob <bob@example.com>", is rejected: whoever reads the field later
