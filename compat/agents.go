@@ -15,7 +15,7 @@ import (
 type registerRequest struct {
 	Name         string          `json:"name" minLength:"1" maxLength:"100" doc:"Names are not unique."`
 	Description  *string         `json:"description,omitempty" maxLength:"2000"`
-	Capabilities []string        `json:"capabilities,omitempty" nullable:"false" maxItems:"50" doc:"What the agent can do. Stored in lower case."`
+	Capabilities []string        `json:"capabilities,omitempty" nullable:"false" maxItems:"50" doc:"What the agent can do. Stored in lower case (Unicode case folding)."`
 	PricePerTask *models.Credits `json:"price_per_task,omitempty" minimum:"1" maximum:"1000000000" default:"10" doc:"Minimum price of a direct execution."`
 	EndpointURL  *string         `json:"endpoint_url,omitempty" format:"uri" doc:"Endpoint that runs direct executions. Must start with https://."`
 	SystemPrompt *string         `json:"system_prompt,omitempty" maxLength:"20000" doc:"System prompt for direct executions by a language model, instead of an endpoint."`

@@ -50,7 +50,7 @@ func (r *Resolver) agentConnection(ctx context.Context, q market.AgentQuery, p m
 	for i := range result.Items {
 		edges[i] = &generated.AgentEdge{Cursor: q.Cursor(&result.Items[i]), Node: &result.Items[i]}
 	}
-	return &generated.AgentConnection{Edges: edges, Nodes: pointers(result.Items), PageInfo: pageInfo(result, p, q.Cursor), Query: q}, nil
+	return &generated.AgentConnection{Edges: edges, Nodes: pointers(result.Items), PageInfo: pageInfo(result, p, q.Cursor), Count: market.NewLazyCount(r.Market.CountAgents, q)}, nil
 }
 
 func (r *Resolver) taskConnection(ctx context.Context, q market.TaskQuery, p market.Page) (*generated.TaskConnection, error) {
@@ -66,7 +66,7 @@ func (r *Resolver) taskConnection(ctx context.Context, q market.TaskQuery, p mar
 	for i := range result.Items {
 		edges[i] = &generated.TaskEdge{Cursor: q.Cursor(&result.Items[i]), Node: &result.Items[i]}
 	}
-	return &generated.TaskConnection{Edges: edges, Nodes: pointers(result.Items), PageInfo: pageInfo(result, p, q.Cursor), Query: q}, nil
+	return &generated.TaskConnection{Edges: edges, Nodes: pointers(result.Items), PageInfo: pageInfo(result, p, q.Cursor), Count: market.NewLazyCount(r.Market.CountTasks, q)}, nil
 }
 
 func (r *Resolver) entryConnection(ctx context.Context, q market.EntryQuery, p market.Page) (*generated.LedgerEntryConnection, error) {

@@ -11,8 +11,13 @@ import (
 )
 
 func (r *agentConnectionResolver) TotalCount(ctx context.Context, obj *generated.AgentConnection) (int, error) {
-	count, err := r.Market.CountAgents(ctx, obj.Query)
+	count, err := obj.Count.Get(ctx)
 	return count.N, err
+}
+
+func (r *agentConnectionResolver) TotalCountIsExact(ctx context.Context, obj *generated.AgentConnection) (bool, error) {
+	count, err := obj.Count.Get(ctx)
+	return count.Exact, err
 }
 
 func (r *ledgerEntryResolver) Task(ctx context.Context, objs []*generated.LedgerEntry) ([]*models.Task, error) {
@@ -271,8 +276,13 @@ func (r *taskResolver) Result(ctx context.Context, obj *models.Task) (*string, e
 }
 
 func (r *taskConnectionResolver) TotalCount(ctx context.Context, obj *generated.TaskConnection) (int, error) {
-	count, err := r.Market.CountTasks(ctx, obj.Query)
+	count, err := obj.Count.Get(ctx)
 	return count.N, err
+}
+
+func (r *taskConnectionResolver) TotalCountIsExact(ctx context.Context, obj *generated.TaskConnection) (bool, error) {
+	count, err := obj.Count.Get(ctx)
+	return count.Exact, err
 }
 
 func (r *viewerResolver) Wallet(ctx context.Context, obj *generated.Viewer) (*models.Wallet, error) {

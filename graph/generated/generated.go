@@ -66,10 +66,11 @@ type ComplexityRoot struct {
 	}
 
 	AgentConnection struct {
-		Edges      func(childComplexity int) int
-		Nodes      func(childComplexity int) int
-		PageInfo   func(childComplexity int) int
-		TotalCount func(childComplexity int) int
+		Edges             func(childComplexity int) int
+		Nodes             func(childComplexity int) int
+		PageInfo          func(childComplexity int) int
+		TotalCount        func(childComplexity int) int
+		TotalCountIsExact func(childComplexity int) int
 	}
 
 	AgentEdge struct {
@@ -271,10 +272,11 @@ type ComplexityRoot struct {
 	}
 
 	TaskConnection struct {
-		Edges      func(childComplexity int) int
-		Nodes      func(childComplexity int) int
-		PageInfo   func(childComplexity int) int
-		TotalCount func(childComplexity int) int
+		Edges             func(childComplexity int) int
+		Nodes             func(childComplexity int) int
+		PageInfo          func(childComplexity int) int
+		TotalCount        func(childComplexity int) int
+		TotalCountIsExact func(childComplexity int) int
 	}
 
 	TaskEdge struct {
@@ -398,6 +400,7 @@ type ComplexityRoot struct {
 
 type AgentConnectionResolver interface {
 	TotalCount(ctx context.Context, obj *AgentConnection) (int, error)
+	TotalCountIsExact(ctx context.Context, obj *AgentConnection) (bool, error)
 }
 type LedgerEntryResolver interface {
 	Task(ctx context.Context, objs []*LedgerEntry) ([]*models.Task, error)
@@ -448,6 +451,7 @@ type TaskResolver interface {
 }
 type TaskConnectionResolver interface {
 	TotalCount(ctx context.Context, obj *TaskConnection) (int, error)
+	TotalCountIsExact(ctx context.Context, obj *TaskConnection) (bool, error)
 }
 type ViewerResolver interface {
 	Wallet(ctx context.Context, obj *Viewer) (*models.Wallet, error)
@@ -589,6 +593,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.AgentConnection.TotalCount(childComplexity), true
+	case "AgentConnection.totalCountIsExact":
+		if e.ComplexityRoot.AgentConnection.TotalCountIsExact == nil {
+			break
+		}
+
+		return e.ComplexityRoot.AgentConnection.TotalCountIsExact(childComplexity), true
 
 	case "AgentEdge.cursor":
 		if e.ComplexityRoot.AgentEdge.Cursor == nil {
@@ -1440,6 +1450,12 @@ func (e *executableSchema) Complexity(ctx context.Context, typeName, field strin
 		}
 
 		return e.ComplexityRoot.TaskConnection.TotalCount(childComplexity), true
+	case "TaskConnection.totalCountIsExact":
+		if e.ComplexityRoot.TaskConnection.TotalCountIsExact == nil {
+			break
+		}
+
+		return e.ComplexityRoot.TaskConnection.TotalCountIsExact(childComplexity), true
 
 	case "TaskEdge.cursor":
 		if e.ComplexityRoot.TaskEdge.Cursor == nil {
@@ -2049,13 +2065,17 @@ interface Node {
 
 "The boundaries of a page of a list."
 type PageInfo {
-  "Whether more items follow this page."
+  "Whether more items can follow this page."
   hasNextPage: Boolean!
   "Whether items precede this page."
   hasPreviousPage: Boolean!
   "The cursor of the first item, null on an empty page."
   startCursor: String
-  "The cursor of the last item, null on an empty page. Pass it as ` + "`" + `after` + "`" + ` to read the next page."
+  """
+  Where the next page starts: pass it as ` + "`" + `after` + "`" + `. It is the cursor of the last item. A filter that few
+  of many items match can end a page early; then it is a later place, also after an empty page. It is
+  null on an empty page that is the last one.
+  """
   endCursor: String
 }
 
@@ -2151,7 +2171,7 @@ type Agent implements Node {
   name: String!
   "What the agent says about itself."
   description: String
-  "What the agent can do, in lower case, without repeats."
+  "What the agent can do, without differences of letter case (Unicode case folding) and without repeats."
   capabilities: [String!]!
   "The price of one direct execution."
   pricePerTask: Credits!
@@ -2439,7 +2459,10 @@ enum WebhookDeliveryStatus {
 input AgentFilter {
   "Has this capability."
   capability: String
-  "Has this text in its name or description."
+  """
+  Has all of these words in its name or description, and a word that begins with the last one. Letter
+  case does not matter. At most 20 words. Of a long text the first 256 different words count.
+  """
   search: String
   "Has at most this price per execution."
   maxPricePerTask: Credits
@@ -2473,7 +2496,10 @@ input TaskFilter {
   capability: String
   "Has at least this budget."
   minBudget: Credits
-  "Has this text in its title or description."
+  """
+  Has all of these words in its title or description, and a word that begins with the last one. Letter
+  case does not matter. At most 20 words. Of a long text the first 256 different words count.
+  """
   search: String
 }
 
@@ -2517,8 +2543,13 @@ type AgentConnection {
   nodes: [Agent!]!
   "The boundaries of the page."
   pageInfo: PageInfo!
-  "The number of agents on all pages."
+  "The number of agents on all pages, or a lower bound if totalCountIsExact is false."
   totalCount: Int!
+  """
+  Whether totalCount is the exact number. It is false above 10 000, and for a filter that many agents
+  match and that the server does not count to the end.
+  """
+  totalCountIsExact: Boolean!
 }
 
 "An agent on a page."
@@ -2537,8 +2568,13 @@ type TaskConnection {
   nodes: [Task!]!
   "The boundaries of the page."
   pageInfo: PageInfo!
-  "The number of tasks on all pages."
+  "The number of tasks on all pages, or a lower bound if totalCountIsExact is false."
   totalCount: Int!
+  """
+  Whether totalCount is the exact number. It is false above 10 000, and for a filter that many tasks
+  match and that the server does not count to the end.
+  """
+  totalCountIsExact: Boolean!
 }
 
 "A task on a page."
@@ -2640,7 +2676,7 @@ input RegisterAgentInput {
   name: String!
   "At most 2000 characters."
   description: String
-  "At most 50 words of 1 to 50 characters each; stored in lower case."
+  "At most 50 words of 1 to 50 characters each; stored without differences of letter case."
   capabilities: [String!]! = []
   "The price of one direct execution, at least 1."
   pricePerTask: Credits! = 10
@@ -3125,6 +3161,8 @@ func (ec *executionContext) childFields_AgentConnection(ctx context.Context, fie
 		return ec.fieldContext_AgentConnection_pageInfo(ctx, field)
 	case "totalCount":
 		return ec.fieldContext_AgentConnection_totalCount(ctx, field)
+	case "totalCountIsExact":
+		return ec.fieldContext_AgentConnection_totalCountIsExact(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type AgentConnection", field.Name)
 }
@@ -3453,6 +3491,8 @@ func (ec *executionContext) childFields_TaskConnection(ctx context.Context, fiel
 		return ec.fieldContext_TaskConnection_pageInfo(ctx, field)
 	case "totalCount":
 		return ec.fieldContext_TaskConnection_totalCount(ctx, field)
+	case "totalCountIsExact":
+		return ec.fieldContext_TaskConnection_totalCountIsExact(ctx, field)
 	}
 	return nil, fmt.Errorf("no field named %q was found under type TaskConnection", field.Name)
 }
@@ -4858,6 +4898,29 @@ func (ec *executionContext) _AgentConnection_totalCount(ctx context.Context, fie
 }
 func (ec *executionContext) fieldContext_AgentConnection_totalCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("AgentConnection", field, true, true, "Int")
+}
+
+func (ec *executionContext) _AgentConnection_totalCountIsExact(ctx context.Context, field graphql.CollectedField, obj *AgentConnection) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_AgentConnection_totalCountIsExact(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.AgentConnection().TotalCountIsExact(ctx, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v bool) graphql.Marshaler {
+			return ec.marshalNBoolean2bool(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_AgentConnection_totalCountIsExact(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("AgentConnection", field, true, true, "Boolean")
 }
 
 func (ec *executionContext) _AgentEdge_cursor(ctx context.Context, field graphql.CollectedField, obj *AgentEdge) (ret graphql.Marshaler) {
@@ -8858,6 +8921,29 @@ func (ec *executionContext) _TaskConnection_totalCount(ctx context.Context, fiel
 }
 func (ec *executionContext) fieldContext_TaskConnection_totalCount(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
 	return graphql.NewScalarFieldContext("TaskConnection", field, true, true, "Int")
+}
+
+func (ec *executionContext) _TaskConnection_totalCountIsExact(ctx context.Context, field graphql.CollectedField, obj *TaskConnection) (ret graphql.Marshaler) {
+	return graphql.ResolveField(
+		ctx,
+		ec.OperationContext,
+		field,
+		func(ctx context.Context, field graphql.CollectedField) (*graphql.FieldContext, error) {
+			return ec.fieldContext_TaskConnection_totalCountIsExact(ctx, field)
+		},
+		func(ctx context.Context) (any, error) {
+			return ec.Resolvers.TaskConnection().TotalCountIsExact(ctx, obj)
+		},
+		nil,
+		func(ctx context.Context, selections ast.SelectionSet, v bool) graphql.Marshaler {
+			return ec.marshalNBoolean2bool(ctx, selections, v)
+		},
+		true,
+		true,
+	)
+}
+func (ec *executionContext) fieldContext_TaskConnection_totalCountIsExact(_ context.Context, field graphql.CollectedField) (fc *graphql.FieldContext, err error) {
+	return graphql.NewScalarFieldContext("TaskConnection", field, true, true, "Boolean")
 }
 
 func (ec *executionContext) _TaskEdge_cursor(ctx context.Context, field graphql.CollectedField, obj *TaskEdge) (ret graphql.Marshaler) {
@@ -13166,6 +13252,12 @@ func (ec *executionContext) _AgentConnection(ctx context.Context, sel ast.Select
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._AgentConnection_totalCount(ctx, field, obj)
 				})
+		case "totalCountIsExact":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, true,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._AgentConnection_totalCountIsExact(ctx, field, obj)
+				})
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))
 		}
@@ -14636,6 +14728,12 @@ func (ec *executionContext) _TaskConnection(ctx context.Context, sel ast.Selecti
 				true, true,
 				func(ctx context.Context) graphql.Marshaler {
 					return ec._TaskConnection_totalCount(ctx, field, obj)
+				})
+		case "totalCountIsExact":
+			out.ResolveConcurrently(ec.OperationContext, &deferred, i,
+				true, true,
+				func(ctx context.Context) graphql.Marshaler {
+					return ec._TaskConnection_totalCountIsExact(ctx, field, obj)
 				})
 		default:
 			panic("unknown field " + strconv.Quote(field.Name))

@@ -40,10 +40,13 @@ type AgentConnection struct {
 	Nodes []*models.Agent `json:"nodes"`
 	// The boundaries of the page.
 	PageInfo *PageInfo `json:"pageInfo"`
-	// The number of agents on all pages.
+	// The number of agents on all pages, or a lower bound if totalCountIsExact is false.
 	TotalCount int `json:"totalCount"`
-	// Query is what the page is of.
-	Query market.AgentQuery `json:"-"`
+	// Whether totalCount is the exact number. It is false above 10 000, and for a filter that many agents
+	// match and that the server does not count to the end.
+	TotalCountIsExact bool `json:"totalCountIsExact"`
+	// Count is the number of items of all pages.
+	Count *market.LazyCount `json:"-"`
 }
 
 // An agent on a page.
@@ -58,7 +61,8 @@ type AgentEdge struct {
 type AgentFilter struct {
 	// Has this capability.
 	Capability graphql.Omittable[*string] `json:"capability,omitempty"`
-	// Has this text in its name or description.
+	// Has all of these words in its name or description, and a word that begins with the last one. Letter
+	// case does not matter. At most 20 words. Of a long text the first 256 different words count.
 	Search graphql.Omittable[*string] `json:"search,omitempty"`
 	// Has at most this price per execution.
 	MaxPricePerTask graphql.Omittable[*models.Credits] `json:"maxPricePerTask,omitempty"`
@@ -201,13 +205,15 @@ type Marketplace struct {
 
 // The boundaries of a page of a list.
 type PageInfo struct {
-	// Whether more items follow this page.
+	// Whether more items can follow this page.
 	HasNextPage bool `json:"hasNextPage"`
 	// Whether items precede this page.
 	HasPreviousPage bool `json:"hasPreviousPage"`
 	// The cursor of the first item, null on an empty page.
 	StartCursor *string `json:"startCursor,omitempty"`
-	// The cursor of the last item, null on an empty page. Pass it as `after` to read the next page.
+	// Where the next page starts: pass it as `after`. It is the cursor of the last item. A filter that few
+	// of many items match can end a page early; then it is a later place, also after an empty page. It is
+	// null on an empty page that is the last one.
 	EndCursor *string `json:"endCursor,omitempty"`
 }
 
@@ -359,10 +365,13 @@ type TaskConnection struct {
 	Nodes []*models.Task `json:"nodes"`
 	// The boundaries of the page.
 	PageInfo *PageInfo `json:"pageInfo"`
-	// The number of tasks on all pages.
+	// The number of tasks on all pages, or a lower bound if totalCountIsExact is false.
 	TotalCount int `json:"totalCount"`
-	// Query is what the page is of.
-	Query market.TaskQuery `json:"-"`
+	// Whether totalCount is the exact number. It is false above 10 000, and for a filter that many tasks
+	// match and that the server does not count to the end.
+	TotalCountIsExact bool `json:"totalCountIsExact"`
+	// Count is the number of items of all pages.
+	Count *market.LazyCount `json:"-"`
 }
 
 // A task on a page.
@@ -381,7 +390,8 @@ type TaskFilter struct {
 	Capability graphql.Omittable[*string] `json:"capability,omitempty"`
 	// Has at least this budget.
 	MinBudget graphql.Omittable[*models.Credits] `json:"minBudget,omitempty"`
-	// Has this text in its title or description.
+	// Has all of these words in its title or description, and a word that begins with the last one. Letter
+	// case does not matter. At most 20 words. Of a long text the first 256 different words count.
 	Search graphql.Omittable[*string] `json:"search,omitempty"`
 }
 

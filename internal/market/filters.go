@@ -33,12 +33,6 @@ var defaultListBounds = listBounds{found: 2000, walked: 4000, counted: 10_000} /
 // maxSearchTerms is the number of words of a search.
 const maxSearchTerms = 20
 
-// Count is the number of items of a list.
-type Count struct {
-	N     int
-	Exact bool // false if the list has at least N items
-}
-
 // filter is a condition that the index of a list does not serve.
 type filter struct {
 	condition string

@@ -191,15 +191,3 @@ func (m *Market) CountTasks(ctx context.Context, q TaskQuery) (Count, error) {
 	}
 	return m.countRows(ctx, queries, end)
 }
-
-// countRows counts the rows of queries up to a limit, by one statement, which counts a
-// task that changes its status once. end is where they end before their last row.
-func (m *Market) countRows(ctx context.Context, queries []*gorm.DB, end *horizon) (Count, error) {
-	for i := range queries {
-		queries[i] = queries[i].Select("1 AS one").Limit(m.bounds.counted + 1)
-	}
-	var n int
-	rows := m.deps.DB.Read(ctx).Table("(?) AS counted", unionAll(m.deps.DB.Read(ctx), queries)).Select("one").Limit(m.bounds.counted + 1)
-	err := m.deps.DB.Read(ctx).Table("(?) AS limited", rows).Select("COUNT(*)").Scan(&n).Error
-	return Count{N: min(n, m.bounds.counted), Exact: end == nil && n <= m.bounds.counted}, err
-}

@@ -43,7 +43,7 @@ type AgentFields struct {
 	Id string `json:"id"`
 	// The name it registered under.
 	Name string `json:"name"`
-	// What the agent can do, in lower case, without repeats.
+	// What the agent can do, without differences of letter case (Unicode case folding) and without repeats.
 	Capabilities []string `json:"capabilities"`
 	// The price of one direct execution.
 	PricePerTask int64 `json:"pricePerTask"`
@@ -100,9 +100,11 @@ func (v *AgentsAgentsAgentConnection) GetPageInfo() AgentsAgentsAgentConnectionP
 //
 // The boundaries of a page of a list.
 type AgentsAgentsAgentConnectionPageInfo struct {
-	// Whether more items follow this page.
+	// Whether more items can follow this page.
 	HasNextPage bool `json:"hasNextPage"`
-	// The cursor of the last item, null on an empty page. Pass it as `after` to read the next page.
+	// Where the next page starts: pass it as `after`. It is the cursor of the last item. A filter that few
+	// of many items match can end a page early; then it is a later place, also after an empty page. It is
+	// null on an empty page that is the last one.
 	EndCursor *string `json:"endCursor"`
 }
 
@@ -681,9 +683,11 @@ func (v *TasksTasksTaskConnection) GetPageInfo() TasksTasksTaskConnectionPageInf
 //
 // The boundaries of a page of a list.
 type TasksTasksTaskConnectionPageInfo struct {
-	// Whether more items follow this page.
+	// Whether more items can follow this page.
 	HasNextPage bool `json:"hasNextPage"`
-	// The cursor of the last item, null on an empty page. Pass it as `after` to read the next page.
+	// Where the next page starts: pass it as `after`. It is the cursor of the last item. A filter that few
+	// of many items match can end a page early; then it is a later place, also after an empty page. It is
+	// null on an empty page that is the last one.
 	EndCursor *string `json:"endCursor"`
 }
 
@@ -721,7 +725,7 @@ func (v *ViewerViewer) GetAgent() ViewerViewerAgent { return v.Agent }
 type ViewerViewerAgent struct {
 	// The agent's id.
 	Id string `json:"id"`
-	// What the agent can do, in lower case, without repeats.
+	// What the agent can do, without differences of letter case (Unicode case folding) and without repeats.
 	Capabilities []string `json:"capabilities"`
 }
 
