@@ -264,7 +264,12 @@ func (a *App) handleReady(w http.ResponseWriter, r *http.Request) {
 		return
 	default:
 	}
-	if err := a.db.Ping(r.Context()); err != nil {
+	err := a.db.Ping(r.Context())
+	if errors.Is(err, database.ErrFileLost) { // logged once, when it happened
+		writeText(w, http.StatusServiceUnavailable, "the database file was removed or replaced: put it back and restart the server")
+		return
+	}
+	if err != nil {
 		a.logger.ErrorContext(r.Context(), "not ready", slog.Any("error", err))
 		writeText(w, http.StatusServiceUnavailable, "database unavailable")
 		return
@@ -302,6 +307,7 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	}
 	group.Go(func() { a.events.Follow(background) })
 	group.Go(func() { a.market.RunMaintenance(background, sweepInterval) })
+	group.Go(func() { a.stopBackgroundOnFileLoss(background, stop) })
 	server := &http.Server{
 		Handler: a.Handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
@@ -317,6 +323,18 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	stop()
 	group.Wait()
 	return err
+}
+
+// stopBackgroundOnFileLoss stops the background work when the SQLite file was removed
+// or replaced, because it would only log errors. The server keeps answering requests.
+func (a *App) stopBackgroundOnFileLoss(ctx context.Context, stop context.CancelFunc) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-a.db.FileLost():
+	}
+	stop()
+	_ = a.webhooks.Stop(ctx) // its jobs run again after a restart
 }
 
 // followRevocations removes keys from the cache that other replicas have revoked,

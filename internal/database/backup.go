@@ -34,6 +34,10 @@ func Restore(ctx context.Context, from, to string, check func(*Snapshot) error) 
 	if err := errors.Join(checkPath(from), checkPath(to)); err != nil {
 		return err
 	}
+	to, err := ResolvePath(to) // so that the lock is next to the file
+	if err != nil {
+		return err
+	}
 	lock, err := lockFile(to)
 	if err != nil {
 		return err
@@ -98,6 +102,9 @@ func writeVerifiedFile(ctx context.Context, path string, check func(*Snapshot) e
 		return err
 	}
 	if err := os.Link(tmp, path); err != nil { // unlike a rename, a link never replaces a file
+		return err
+	}
+	if err := os.Remove(tmp); err != nil { // at once, because a store must have one name
 		return err
 	}
 	return Fsync(filepath.Dir(path))

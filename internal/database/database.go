@@ -27,6 +27,7 @@ type DB struct {
 	done           chan struct{}          // closed when the writer goroutine has ended
 	jobs           *river.Client[*sql.Tx] // nil on PostgreSQL
 	lock           *fileLock
+	file           *storeFile     // nil on PostgreSQL
 	pg             *postgresStore // nil on SQLite
 	location       string
 	replicaID      string
@@ -40,7 +41,8 @@ type DB struct {
 // is a postgres:// URL or the path of a SQLite file, which Open creates if it is
 // missing. The caller must close the database. Open returns an error if the
 // database is unreachable, read-only, damaged, in use by another process (SQLite),
-// or newer than this program.
+// or newer than this program. It also rejects a SQLite file with several hard links,
+// and one that does not fit the write-ahead log next to it.
 func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error) {
 	if IsPostgres(address) {
 		return openPostgres(ctx, address, logger)
@@ -48,13 +50,21 @@ func Open(ctx context.Context, address string, logger *slog.Logger) (*DB, error)
 	if err := checkPath(address); err != nil {
 		return nil, err
 	}
-	lock, err := lockFile(address)
+	path, err := ResolvePath(address)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", address, err)
+	}
+	lock, err := lockFile(path)
 	if err != nil {
 		return nil, err
 	}
-	db, err := openSQLite(ctx, address, lock, logger)
+	file, err := openStoreFile(path, logger)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", address, err), lock.release())
+	}
+	db, err := openSQLite(ctx, file, lock, logger)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open database %s: %w", address, err), file.file.Close(), lock.release())
 	}
 	return db, nil
 }
@@ -115,10 +125,14 @@ func Inspect(ctx context.Context, address string, fn func(*Snapshot) error) erro
 	return errors.Join(reader.WithContext(ctx).Transaction(requireKnownSchema(sqliteDialect, fn)), closeGorm(reader))
 }
 
-// Ping returns nil if the database can be read and, on PostgreSQL, written.
+// Ping returns nil if the database can be read and, on PostgreSQL, written. On SQLite
+// it returns ErrFileLost if the file was removed or replaced.
 func (db *DB) Ping(ctx context.Context) error {
 	if db.pg != nil {
 		return db.pg.ping(ctx)
+	}
+	if err := db.file.check(); err != nil {
+		return err
 	}
 	return db.Read(ctx).Exec("SELECT 1").Error
 }
@@ -149,8 +163,19 @@ func (db *DB) NewJobClient(ctx context.Context, config *river.Config) (*river.Cl
 	return river.NewClient(riversqlite.New(sqlDB), config)
 }
 
+// FileLost returns a channel that is closed when the SQLite file was removed or
+// replaced. No write succeeds after that. On PostgreSQL it is never closed.
+func (db *DB) FileLost() <-chan struct{} {
+	if db.pg != nil {
+		return nil
+	}
+	return db.file.lost
+}
+
 // Close waits for queued writes and closes the database. Later calls of Write
-// return an error. Close must be called only once.
+// return an error. Close must be called only once. After the SQLite file was removed or
+// replaced, Close returns ErrFileLost and leaves SQLite's connections open, so that
+// SQLite does not touch the files that are at their paths now.
 func (db *DB) Close() error {
 	close(db.closing)
 	if db.pg != nil {
@@ -158,7 +183,10 @@ func (db *DB) Close() error {
 		return nil
 	}
 	<-db.done
-	return errors.Join(closeGorm(db.reader), closeGorm(db.writer), db.lock.release())
+	if err := db.file.check(); err != nil {
+		return errors.Join(err, db.lock.release())
+	}
+	return errors.Join(closeGorm(db.reader), closeGorm(db.writer), db.file.file.Close(), db.lock.release())
 }
 
 // sqlStateInvalidText is the PostgreSQL error code for text with a NUL byte or

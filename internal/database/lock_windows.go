@@ -2,35 +2,41 @@ package database
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"golang.org/x/sys/windows"
 )
 
-// fileLock prevents two processes from using one SQLite file. Each process assumes
-// that it is the only writer.
-type fileLock struct{ file *os.File }
+// canRemoveOpenFile reports whether the system can remove an open file.
+const canRemoveOpenFile = false
 
-func lockFile(path string) (*fileLock, error) {
-	file, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, err)
-	}
-	err = windows.LockFileEx(windows.Handle(file.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &windows.Overlapped{})
+// lockedByte is the byte of a SQLite file that [lockByte] locks. SQLite locks bytes
+// near 1 GiB, and its files end far below this one.
+const lockedByte = 1 << 56
+
+// lockWhole locks a file that SQLite does not use. It returns errInUse if another
+// process holds the lock.
+func lockWhole(file *os.File) error { return lockAt(file, 0) }
+
+// lockByte locks one byte of a SQLite file, whatever path it was opened by. It returns
+// errInUse if another process holds the lock.
+func lockByte(file *os.File) error { return lockAt(file, lockedByte) }
+
+func lockAt(file *os.File, offset uint64) error {
+	at := windows.Overlapped{Offset: uint32(offset & 0xffffffff), OffsetHigh: uint32(offset >> 32)}
+	err := windows.LockFileEx(windows.Handle(file.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &at)
 	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
-		return nil, errors.Join(fmt.Errorf("open database %s: another process is using it", path), file.Close())
+		return errInUse
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock database %s: %w", path, err), file.Close())
-	}
-	return &fileLock{file: file}, nil
+	return err
 }
 
-// release releases the lock. The operating system does the same when the process
-// ends.
-func (l *fileLock) release() error { return l.file.Close() }
+// hardLinks returns the number of names of a file.
+func hardLinks(file *os.File) (uint64, error) {
+	var info windows.ByHandleFileInformation
+	err := windows.GetFileInformationByHandle(windows.Handle(file.Fd()), &info)
+	return uint64(info.NumberOfLinks), err
+}
 
-// releaseAndRemove releases the lock. It keeps the file: Windows cannot remove an
-// open file.
-func (l *fileLock) releaseAndRemove() error { return l.release() }
+// isAccessibleToOthers returns false: Windows files have no mode.
+func isAccessibleToOthers(os.FileInfo) bool { return false }

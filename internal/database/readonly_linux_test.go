@@ -22,7 +22,7 @@ func TestOpen_readOnly(t *testing.T) {
 	}{
 		"writable":         {0o777, 0o666, ""},
 		"read-only folder": {0o555, 0o666, ".lock: permission denied"},
-		"read-only file":   {0o777, 0o444, "attempt to write a readonly database"},
+		"read-only file":   {0o777, 0o444, "a.db: permission denied"},
 		"unreadable file":  {0o777, 0o000, "permission denied"},
 	} {
 		t.Run(name, func(t *testing.T) {

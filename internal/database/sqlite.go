@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,28 +21,33 @@ import (
 // readConnections is the number of read connections on SQLite.
 const readConnections = 4
 
-// openSQLite opens the file at path, which lock protects, and starts the writer.
-func openSQLite(ctx context.Context, path string, lock *fileLock, logger *slog.Logger) (*DB, error) {
+// openSQLite opens a locked file and starts the writer.
+func openSQLite(ctx context.Context, file *storeFile, lock *fileLock, logger *slog.Logger) (*DB, error) {
+	path := file.path
 	db := &DB{
-		queue: make(chan *writeRequest, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, logger: logger,
-		location: "sqlite " + AbsPath(path), replicaID: uuid.NewString(), rowVersions: newRowVersions(),
+		queue: make(chan *writeRequest, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, file: file, logger: logger,
+		location: "sqlite " + path, replicaID: uuid.NewString(), rowVersions: newRowVersions(),
 	}
-	err := rejectForeignFile(ctx, path)
+	err := file.rejectForeignLog(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if err = rejectForeignFile(ctx, path); err != nil {
+		return nil, err
+	}
 	// With recursive triggers, a REPLACE fires the DELETE triggers.
-	db.writer, err = connect(path, url.Values{
-		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_txlock": {"immediate"}, "_busy_timeout": {"10000"},
+	db.writer, err = file.connect(url.Values{
+		"mode": {"rw"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_txlock": {"immediate"}, "_busy_timeout": {"10000"},
 		"_foreign_keys": {"on"}, "_recursive_triggers": {"on"}, "_cache_size": {"-32000"}, "_stmt_cache_size": {"128"},
 	}, 1, db.rowVersions)
 	if err != nil {
 		return nil, err
 	}
-	if err = db.prepare(ctx, path); err != nil {
+	if err = db.prepare(ctx); err != nil {
 		return nil, errors.Join(err, closeGorm(db.writer), closeGorm(db.reader))
 	}
 	go db.runWriter()
+	go db.watchFile()
 	return db, nil
 }
 
@@ -53,7 +59,7 @@ func rejectForeignFile(ctx context.Context, path string) error {
 	case err == nil && info.IsDir():
 		return errors.New("the path is a directory, want a file")
 	case err != nil || info.Size() == 0:
-		return nil //nolint:nilerr // connect creates the file or reports why it cannot
+		return nil //nolint:nilerr // connect reports why it cannot open the file
 	}
 	file, err := os.Open(path) //nolint:gosec // the operator chooses the path
 	if err != nil {
@@ -81,7 +87,7 @@ func foreignTableError(table string) error {
 
 // prepare checks the write connection, applies migrations, registers this process,
 // and opens the job queue and the read connections.
-func (db *DB) prepare(ctx context.Context, path string) error {
+func (db *DB) prepare(ctx context.Context) error {
 	if err := checkDurable(db.writer); err != nil {
 		return err
 	}
@@ -97,9 +103,7 @@ func (db *DB) prepare(ctx context.Context, path string) error {
 	if err = migrate(ctx, sqlDB, sqliteDialect); err != nil {
 		return err
 	}
-	// SQLite opens a read-only file without an error. Only a write fails. Nothing uses
-	// the value of user_version.
-	if err := db.writer.Exec("PRAGMA user_version = 0").Error; err != nil {
+	if err := db.startGeneration(); err != nil {
 		return err
 	}
 	if err := db.rowVersions.installTriggers(db.writer); err != nil {
@@ -116,18 +120,40 @@ func (db *DB) prepare(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("open job queue: %w", err)
 	}
-	db.reader, err = connect(path, readerParams(), readConnections, nil)
-	return err
+	if db.reader, err = db.file.connect(readerParams(), readConnections, nil); err != nil {
+		return err
+	}
+	// A read opens the log. The pool keeps this connection, so the log and the shared
+	// memory stay the same files until Close.
+	if err := db.reader.Exec("SELECT COUNT(*) FROM replicas").Error; err != nil {
+		return err
+	}
+	return db.file.record(db.file.path+"-wal", db.file.path+"-shm")
 }
 
 // connect opens a pool of connections to the file at path. The pragmas are in the
 // DSN, so every connection has them. If versions is not nil, the connections report
 // row changes to it.
 func connect(path string, params url.Values, connections int, versions *rowVersions) (*gorm.DB, error) {
-	connector, err := newConnector("file:"+(&url.URL{Path: path}).EscapedPath(), params, versions)
+	connector, err := newConnector(fileURI(path), params, versions)
 	if err != nil {
 		return nil, err
 	}
+	return openPool(connector, connections)
+}
+
+// connect is like [connect] for the open file of a store.
+func (f *storeFile) connect(params url.Values, connections int, versions *rowVersions) (*gorm.DB, error) {
+	connector, err := newConnector(fileURI(f.path), params, versions)
+	if err != nil {
+		return nil, err
+	}
+	return openPool(guardedConnector{connector, f}, connections)
+}
+
+func fileURI(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() }
+
+func openPool(connector driver.Connector, connections int) (*gorm.DB, error) {
 	sqlDB := sql.OpenDB(connector)
 	sqlDB.SetMaxOpenConns(connections)
 	sqlDB.SetMaxIdleConns(connections)

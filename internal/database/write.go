@@ -164,6 +164,9 @@ type batch struct {
 func (b *batch) commit() error {
 	ctx := context.Background() //nolint:forbidigo // a cancelled caller must not cancel the batch
 	tx := b.db.writer.WithContext(ctx).Begin()
+	if tx.Error != nil && b.db.file.isLost.Load() { // the connection is read-only now
+		return ErrFileLost
+	}
 	if tx.Error != nil {
 		return fmt.Errorf("begin: %w", tx.Error)
 	}
@@ -183,6 +186,9 @@ func (b *batch) commit() error {
 		return errors.Join(err, tx.Rollback().Error)
 	}
 	failpoint.Hit("batch-run")
+	if err := b.db.file.check(); err != nil { // a commit to a removed file would be lost
+		return errors.Join(err, tx.Rollback().Error)
+	}
 	start := time.Now() //nolint:forbidigo // measures the disk; the market's clock does not apply
 	if err := tx.Commit().Error; err != nil {
 		return errors.Join(fmt.Errorf("commit: %w", err), ignoreTxDone(tx.Rollback().Error))

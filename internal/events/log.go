@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -114,7 +115,7 @@ func (l *Log) Follow(ctx context.Context) {
 	defer ticker.Stop()
 	l.markCaughtUp()
 	for {
-		if err := l.poll(ctx); err != nil && ctx.Err() == nil {
+		if err := l.poll(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, database.ErrFileLost) { // the store has logged that
 			l.logger.ErrorContext(ctx, "cannot read events", slog.Any("error", err))
 		}
 		select {

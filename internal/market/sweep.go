@@ -166,7 +166,7 @@ func (m *Market) runEvery(ctx context.Context, interval, timeout time.Duration, 
 		limited, cancel := context.WithTimeout(ctx, timeout)
 		err := fn(limited)
 		cancel()
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && !errors.Is(err, database.ErrFileLost) { // the store has logged that
 			m.deps.Logger.ErrorContext(ctx, "maintenance failed", slog.String("part", name), slog.Any("error", err))
 		}
 		select {

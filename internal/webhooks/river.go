@@ -8,6 +8,8 @@ import (
 
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
+
+	"agentmarket.space/server/internal/database"
 )
 
 // The job queues. Retries have a separate queue and separate workers, so a backlog
@@ -68,7 +70,7 @@ func (w *Webhooks) riverConfig() (*river.Config, error) {
 		CompletedJobRetentionPeriod: completedJobRetention,
 		RetryPolicy:                 jobRetryPolicy{now: w.now},
 		ErrorHandler:                jobErrorHandler{logger: w.logger},
-		Logger:                      slog.New(warnLogHandler{Handler: w.logger.Handler()}),
+		Logger:                      slog.New(warnLogHandler{Handler: w.logger.Handler(), fileLost: w.db.FileLost()}),
 	}
 	if w.hasTestClock {
 		config.Test.Time = riverClock(w.now)
@@ -97,8 +99,11 @@ func (p jobRetryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
 // jobErrorHandler logs errors and panics of jobs. River retries the jobs.
 type jobErrorHandler struct{ logger *slog.Logger }
 
-// HandleError logs an error of a job.
+// HandleError logs an error of a job, unless the store has logged it.
 func (h jobErrorHandler) HandleError(ctx context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
+	if errors.Is(err, database.ErrFileLost) {
+		return nil
+	}
 	h.logger.ErrorContext(ctx, "webhook job failed", slog.String("kind", job.Kind), slog.Int64("job_id", job.ID), slog.Any("error", err))
 	return nil
 }
@@ -110,20 +115,30 @@ func (h jobErrorHandler) HandlePanic(ctx context.Context, job *rivertype.JobRow,
 	return nil
 }
 
-// warnLogHandler drops River's log records below level warn.
-type warnLogHandler struct{ slog.Handler }
+// warnLogHandler drops River's log records below level warn, and all of them after the
+// SQLite file was removed or replaced, which the store has logged.
+type warnLogHandler struct {
+	slog.Handler
+
+	fileLost <-chan struct{}
+}
 
 // Enabled reports whether records of level are logged.
 func (h warnLogHandler) Enabled(ctx context.Context, level slog.Level) bool {
-	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
+	select {
+	case <-h.fileLost:
+		return false
+	default:
+		return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
+	}
 }
 
 // WithAttrs returns the handler with attributes.
 func (h warnLogHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return warnLogHandler{Handler: h.Handler.WithAttrs(attrs)}
+	return warnLogHandler{h.Handler.WithAttrs(attrs), h.fileLost}
 }
 
 // WithGroup returns the handler with a group.
 func (h warnLogHandler) WithGroup(name string) slog.Handler {
-	return warnLogHandler{Handler: h.Handler.WithGroup(name)}
+	return warnLogHandler{h.Handler.WithGroup(name), h.fileLost}
 }
