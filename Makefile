@@ -104,7 +104,7 @@ dead: ## list functions that neither the program nor a test reaches
 sbom: ## write a bill of materials in CycloneDX format to sbom.json
 	CGO_ENABLED=0 go tool -modfile=tools/sbom.mod cyclonedx-gomod app -json -licenses -std -output sbom.json -main . .
 
-bench: ## compare the server with the baselines, about ten minutes (flags in ARGS; -peers adds other servers)
+bench: ## compare the server with the baselines, about twelve minutes (flags in ARGS; -peers adds other servers)
 	go -C bench run . $(ARGS)
 
 .PHONY: help run server-binary test postgres nocgo sbom trust trust-long check generate fresh fuzz lint fmt race dead portable bench

@@ -84,6 +84,7 @@ func (b *bench) allExperiments() []experiment {
 			"p50 ≤ 10 ms, p99 ≤ 25 ms", "≥ 3.5×, never below 3×"),
 		b.fanOutExperiment(audience{subscribers: 5 * b.subscribers, stalled: 10, filterFor: mixedFilter, events: 40, pacedEvents: 16, rate: 4},
 			"p50 ≤ 35 ms, p99 ≤ 80 ms", "≥ 2.5×, never below 2×"),
+		b.idleExperiment(),
 	}
 }
 

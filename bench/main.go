@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&b.subscribers, "subscribers", 1000, "live subscribers of the fan-out; it is measured with five times as many too")
 	flags.StringVar(&b.storesDir, "stores", "", "folder that growth keeps its filled stores in and finds them again; without one they are removed")
 	peers := flags.Bool("peers", false, "measure Mercurius and PocketBase too; the first time they are fetched and compiled, which takes minutes")
-	only := flags.String("only", "", "works to measure, with commas, by how their names begin: post, read, list, fan-out, growth (default all but growth)")
+	only := flags.String("only", "", "works to measure, with commas, by how their names begin: post, read, list, fan-out, webhook, growth (default all but growth)")
 	into := flags.String("into", "", "document whose table is replaced by the report")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -12,7 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"gorm.io/gorm"
 
 	"agentmarket.space/server/models"
@@ -26,6 +25,7 @@ type DB struct {
 	closing        chan struct{}          // closed by Close
 	done           chan struct{}          // closed when the writer goroutine has ended
 	jobs           *river.Client[*sql.Tx] // nil on PostgreSQL
+	jobNotifier    *jobNotifier
 	lock           *fileLock
 	file           *storeFile     // nil on PostgreSQL
 	pg             *postgresStore // nil on SQLite
@@ -135,32 +135,6 @@ func (db *DB) Ping(ctx context.Context) error {
 		return err
 	}
 	return db.Read(ctx).Exec("SELECT 1").Error
-}
-
-// NewJobClient returns a job client for the queues in config. The caller starts
-// and stops it. Jobs of a process that crashed become available again: on SQLite
-// before NewJobClient returns, on PostgreSQL when the heartbeat of the process
-// expires. On PostgreSQL a job that runs longer than config.JobTimeout also becomes
-// available again, because its process may have lost it with a connection.
-func (db *DB) NewJobClient(ctx context.Context, config *river.Config) (*river.Client[*sql.Tx], error) {
-	config.ID = db.replicaID
-	if db.pg != nil {
-		db.pg.mu.Lock()
-		db.pg.jobTimeout = config.JobTimeout
-		db.pg.mu.Unlock()
-		return river.NewClient(db.pg.jobDriver, config)
-	}
-	err := db.Write(ctx, func(tx *Tx) error {
-		return tx.Exec("UPDATE river_job SET state = 'available' WHERE state = 'running'").Error
-	})
-	if err != nil {
-		return nil, fmt.Errorf("release running jobs: %w", err)
-	}
-	sqlDB, err := db.writer.DB()
-	if err != nil {
-		return nil, err
-	}
-	return river.NewClient(riversqlite.New(sqlDB), config)
 }
 
 // FileLost returns a channel that is closed when the SQLite file was removed or

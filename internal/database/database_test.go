@@ -160,7 +160,7 @@ func TestOpen_afterCrash(t *testing.T) {
 	if got := agentIDs(t, recovered); !slices.Equal(got, []string{"acknowledged"}) {
 		t.Errorf("after the crash the agents are %q", got)
 	}
-	_, err := recovered.NewJobClient(t.Context(), &river.Config{})
+	_, err := recovered.NewJobRunner(t.Context(), &river.Config{})
 	testutil.Must(t, err)
 	var states []string
 	testutil.Must(t, recovered.Read(t.Context()).Table("river_job").Pluck("state", &states).Error)

@@ -115,3 +115,13 @@ func (db *DB) Reconnect() error {
 	pool.SetMaxIdleConns(1)
 	return nil
 }
+
+// SetAwakeFor changes how long the client of r stays awake. Call it before Start.
+func (r *JobRunner) SetAwakeFor(d time.Duration) { r.awakeFor = d }
+
+// Listeners is 1 while the client of r sleeps and 2 while it runs.
+func (r *JobRunner) Listeners() int {
+	r.db.jobNotifier.mu.Lock()
+	defer r.db.jobNotifier.mu.Unlock()
+	return len(r.db.jobNotifier.listeners)
+}

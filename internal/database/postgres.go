@@ -69,7 +69,7 @@ func openPostgres(ctx context.Context, address string, logger *slog.Logger) (*DB
 		s.closePools()
 		return nil, err
 	}
-	db := &DB{location: redactedAddress(s.pool.Config()), writer: writer, reader: reader, closing: make(chan struct{}), pg: s, replicaID: uuid.NewString(), logger: logger}
+	db := &DB{location: redactedAddress(s.pool.Config()), writer: writer, reader: reader, closing: make(chan struct{}), pg: s, replicaID: uuid.NewString(), jobNotifier: newJobNotifier(), logger: logger}
 	if err := s.prepare(ctx, db); err != nil {
 		s.closePools()
 		return nil, fmt.Errorf("open database %s: %w", db.location, err)
@@ -116,7 +116,7 @@ func dialPostgres(ctx context.Context, address string, validate pgconn.ValidateC
 		return nil, nil, fmt.Errorf("open database %s: %w", redactedAddress(config), err)
 	}
 	s := &postgresStore{pool: pool, internalPool: internalPool, sqlDB: stdlib.OpenDBFromPool(pool)}
-	s.jobDriver = riverdatabasesql.NewWithPgxListener(s.sqlDB, pool)
+	s.jobDriver = riverdatabasesql.New(s.sqlDB)
 	err = pool.Ping(ctx)
 	var db *gorm.DB
 	if err == nil {
@@ -168,7 +168,7 @@ func (s *postgresStore) prepare(ctx context.Context, db *DB) (err error) {
 	if err = s.migrate(ctx, lockTimeout); err != nil {
 		return err
 	}
-	if s.jobInserter, err = river.NewClient(riverpgxv5.New(s.pool), &river.Config{Logger: db.logger}); err != nil {
+	if s.jobInserter, err = river.NewClient(postgresInsertDriver{riverpgxv5.New(s.pool)}, &river.Config{Logger: db.logger}); err != nil {
 		return fmt.Errorf("open job queue: %w", err)
 	}
 	return s.heartbeat(ctx, db.replicaID)

@@ -84,6 +84,7 @@ func (s *postgresStore) writeOnce(ctx, txCtx context.Context, db *DB, fn func(*T
 	failpoint.Hit("batch-committed")
 	db.notifyCommit(CommitStats{Changes: 1, Duration: time.Since(start)}) //nolint:forbidigo // as above
 	db.dataVersion.Add(1)
+	db.jobNotifier.wakeForJobs(tx.jobs)
 	for _, hook := range tx.commitHooks {
 		hook()
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 const (
@@ -47,26 +49,22 @@ func (s *postgresStore) deregister(ctx context.Context, db *DB) {
 func (s *postgresStore) heartbeat(ctx context.Context, replica string) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	const now = "(EXTRACT(epoch FROM clock_timestamp()) * 1000000)::bigint"
-	_, err := s.internalPool.Exec(ctx, `INSERT INTO replicas (id, seen_at) VALUES ($1, `+now+`)
-		ON CONFLICT (id) DO UPDATE SET seen_at = EXCLUDED.seen_at`, replica)
-	if err != nil {
-		return fmt.Errorf("record heartbeat: %w", err)
-	}
-	if _, err = s.internalPool.Exec(ctx, "DELETE FROM replicas WHERE seen_at < "+now+" - $1::bigint", heartbeatTimeout.Microseconds()); err != nil {
-		return fmt.Errorf("remove dead replicas: %w", err)
-	}
 	s.mu.Lock()
 	var maxSeconds float64
 	if s.jobTimeout > 0 {
 		maxSeconds = (s.jobTimeout + heartbeatTimeout).Seconds()
 	}
 	s.mu.Unlock()
-	_, err = s.internalPool.Exec(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'
+	const now = "(EXTRACT(epoch FROM clock_timestamp()) * 1000000)::bigint"
+	batch := &pgx.Batch{} // one round trip; each statement still sees what the one before has changed
+	batch.Queue(`INSERT INTO replicas (id, seen_at) VALUES ($1, `+now+`)
+		ON CONFLICT (id) DO UPDATE SET seen_at = EXCLUDED.seen_at`, replica)
+	batch.Queue("DELETE FROM replicas WHERE seen_at < "+now+" - $1::bigint", heartbeatTimeout.Microseconds())
+	batch.Queue(`UPDATE river_job SET state = 'available' WHERE state = 'running'
 		AND (NOT EXISTS (SELECT 1 FROM replicas WHERE id = attempted_by[array_upper(attempted_by, 1)])
 			OR $1::double precision > 0 AND attempted_at < clock_timestamp() - make_interval(secs => $1::double precision))`, maxSeconds)
-	if err != nil {
-		return fmt.Errorf("release lost jobs: %w", err)
+	if err := s.internalPool.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("record heartbeat: %w", err)
 	}
 	return nil
 }

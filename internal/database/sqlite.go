@@ -13,7 +13,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"gorm.io/gorm"
 	gormlogger "gorm.io/gorm/logger"
 )
@@ -26,7 +25,7 @@ func openSQLite(ctx context.Context, file *storeFile, lock *fileLock, logger *sl
 	path := file.path
 	db := &DB{
 		queue: make(chan *writeRequest, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, file: file, logger: logger,
-		location: "sqlite " + path, replicaID: uuid.NewString(), rowVersions: newRowVersions(),
+		location: "sqlite " + path, replicaID: uuid.NewString(), rowVersions: newRowVersions(), jobNotifier: newJobNotifier(),
 	}
 	err := file.rejectForeignLog(ctx)
 	if err != nil {
@@ -116,7 +115,7 @@ func (db *DB) prepare(ctx context.Context) error {
 	if err := db.writer.Exec("INSERT INTO replicas (id, seen_at) VALUES (?, 0)", db.replicaID).Error; err != nil {
 		return err
 	}
-	db.jobs, err = river.NewClient(riversqlite.New(sqlDB), &river.Config{Logger: db.logger})
+	db.jobs, err = river.NewClient(newSQLiteJobDriver(sqlDB, db.jobNotifier), &river.Config{Logger: db.logger})
 	if err != nil {
 		return fmt.Errorf("open job queue: %w", err)
 	}

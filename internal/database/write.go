@@ -124,6 +124,7 @@ func (db *DB) runWriter() {
 			continue
 		}
 		for _, c := range batch.succeeded {
+			db.jobNotifier.wakeForJobs(c.tx.jobs)
 			for _, hook := range c.tx.commitHooks {
 				hook()
 			}

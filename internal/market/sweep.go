@@ -85,21 +85,28 @@ func (s *sweep) endOverdue(ctx context.Context) error {
 	}
 }
 
-// failOrphaned fails the hires of stopped processes, and the lost hires of this process.
-// A process that was only taken for stopped finds its hire ended and pays nobody.
+// failOrphaned fails the hires of stopped processes, and the lost hires of this process:
+// those that it does not run although it wrote them, because the database kept a commit
+// that was reported as failed. A process that was only taken for stopped finds its hire
+// ended and pays nobody.
 func (s *sweep) failOrphaned(ctx context.Context) error {
-	var ids []string
-	err := s.market.deps.DB.Read(ctx).Raw(`SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct'
-		AND replica > '' AND replica NOT IN (SELECT id FROM replicas)`).Scan(&ids).Error
+	m := s.market
+	var hires []struct {
+		ID    string
+		Alive bool // its process
+	}
+	err := m.deps.DB.Read(ctx).Raw(`SELECT id, alive FROM (
+			SELECT id, replica, created_at, replica IN (SELECT id FROM replicas) AS alive FROM tasks
+			WHERE status = 'assigned' AND origin = 'direct' AND replica > ''
+		) AS hires WHERE NOT alive OR replica = ? AND created_at <= ?`,
+		m.deps.DB.ReplicaID(), m.timestamp().Add(-minLostAge)).Scan(&hires).Error
 	if err != nil {
 		return err
 	}
-	lost, err := s.market.findLostHires(ctx)
-	if err != nil {
-		return err
-	}
-	for _, id := range append(ids, lost...) {
-		s.end(ctx, dueTask{ID: id, orphaned: true})
+	for _, hire := range hires {
+		if !hire.Alive || !m.executions.isRunning(hire.ID) {
+			s.end(ctx, dueTask{ID: hire.ID, orphaned: true})
+		}
 	}
 	return nil
 }
@@ -133,20 +140,6 @@ func (s *sweep) tryEnd(ctx context.Context, task dueTask) {
 		s.found[task.ID] = true
 		s.errs.add(task.ID, err)
 	}
-}
-
-// findLostHires returns the direct hires that this process wrote but does not run. The
-// commit was reported as failed, but the database kept it.
-func (m *Market) findLostHires(ctx context.Context) (ids []string, err error) {
-	var own []string
-	err = m.deps.DB.Read(ctx).Raw("SELECT id FROM tasks WHERE status = 'assigned' AND origin = 'direct' AND replica = ? AND created_at <= ?",
-		m.deps.DB.ReplicaID(), m.timestamp().Add(-minLostAge)).Scan(&own).Error
-	for _, id := range own {
-		if !m.executions.isRunning(id) {
-			ids = append(ids, id)
-		}
-	}
-	return ids, err
 }
 
 // RunMaintenance sweeps at every interval, and prunes at every tenth, until ctx is done.

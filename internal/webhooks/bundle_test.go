@@ -30,9 +30,9 @@ const marketplaceURL = "https://agentmarket.space"
 // bundle is Webhooks on an empty database.
 type bundle struct {
 	*Webhooks
-	db        *database.DB
-	clock     *clock
-	jobEvents <-chan *river.Event // nil until run
+	db      *database.DB
+	clock   *clock
+	snoozes int // seen by waitSnoozed
 }
 
 // clock is the real time plus offset, or a fixed time plus offset.
@@ -103,28 +103,10 @@ func newClient(roots *x509.CertPool, allow []netip.Prefix) *outbound.Client {
 	return outbound.New(outbound.Options{RootCAs: roots, AllowNetworks: allow, UserAgent: "AgentMarket"})
 }
 
-// run starts the webhooks and subscribes to job events.
+// run starts the webhooks.
 func (b *bundle) run(t *testing.T) {
 	t.Helper()
 	testutil.Must(t, b.Start(t.Context()))
-	jobEvents, cancel := b.riverClient.SubscribeConfig(&river.SubscribeConfig{ChanSize: 10_000, Kinds: []river.EventKind{
-		river.EventKindJobCompleted, river.EventKindJobFailed, river.EventKindJobSnoozed, river.EventKindJobCancelled,
-	}})
-	t.Cleanup(cancel)
-	b.jobEvents = jobEvents
-}
-
-// eventually waits until done returns true. It calls done after each job event.
-func (b *bundle) eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	timeout := time.After(testutil.Timeout)
-	for !done() {
-		select {
-		case <-b.jobEvents:
-		case <-timeout:
-			t.Fatalf("timed out after %s waiting for %s", testutil.Timeout, what)
-		}
-	}
 }
 
 // write runs fn in a transaction that must succeed.
@@ -224,7 +206,7 @@ func (b *bundle) deliveries(t *testing.T, agentID string) []models.Delivery {
 func (b *bundle) waitDeliveries(t *testing.T, agentID string, status models.DeliveryStatus, n int) []models.Delivery {
 	t.Helper()
 	var rows []models.Delivery
-	b.eventually(t, "deliveries to be "+string(status), func() bool {
+	testutil.Eventually(t, "deliveries to be "+string(status), func() bool {
 		var err error
 		rows, err = b.Deliveries(t.Context(), agentID, []models.DeliveryStatus{status}, 1000, "")
 		testutil.Must(t, err)

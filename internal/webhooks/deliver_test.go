@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/riverqueue/river"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/outbound"
+	"agentmarket.space/server/internal/test/services"
 	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
@@ -337,14 +337,18 @@ func TestBusySnooze(t *testing.T) {
 	testutil.Equal(t, "endpoint that hangs for an hour", busySnooze(time.Hour, 0.5), maxBusySnooze)
 }
 
-// waitSnoozed waits until a job has snoozed.
+// waitSnoozed waits until a job has snoozed since the last call.
 func (b *bundle) waitSnoozed(t *testing.T) {
 	t.Helper()
-	for {
-		if mustReceive(t, b.jobEvents).Kind == river.EventKindJobSnoozed {
-			return
-		}
+	count := "SELECT COALESCE(SUM(json_extract(metadata, '$.snoozes')), 0) FROM river_job"
+	if services.OnPostgres() {
+		count = "SELECT COALESCE(SUM((metadata->>'snoozes')::int), 0) FROM river_job"
 	}
+	seen := b.snoozes
+	testutil.Eventually(t, "a job to snooze", func() bool {
+		testutil.Must(t, b.db.Read(t.Context()).Raw(count).Scan(&b.snoozes).Error)
+		return b.snoozes > seen
+	})
 }
 
 // jobsInQueue counts the jobs in a queue.

@@ -19,7 +19,7 @@ const (
 	// half of them are low priority. They wait for up to slotWaitTimeout. Without
 	// waiting, a fast endpoint would get four requests per poll of the job queue.
 	maxWaiting      = 28
-	slotWaitTimeout = fetchPollInterval
+	slotWaitTimeout = 250 * time.Millisecond
 )
 
 // endpointLimiter limits the concurrent requests to each agent. It also tracks

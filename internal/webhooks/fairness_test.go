@@ -173,7 +173,7 @@ func TestFairness_intermittentlyHanging(t *testing.T) {
 	for range endpoints {
 		half.next(t)
 	}
-	b.eventually(t, "one response from each endpoint", func() bool {
+	testutil.Eventually(t, "one response from each endpoint", func() bool {
 		var delivered int64
 		testutil.Must(t, b.db.Read(t.Context()).Model(&models.Delivery{}).Where("status = ?", models.DeliveryDelivered).Count(&delivered).Error)
 		return delivered == endpoints

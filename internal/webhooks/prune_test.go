@@ -37,7 +37,7 @@ func TestPrune(t *testing.T) {
 	b.clock.advance(month)
 	b.run(t)
 	b.post(t, poster, "research")
-	b.eventually(t, "the new delivery to be delivered", func() bool {
+	testutil.Eventually(t, "the new delivery to be delivered", func() bool {
 		all := b.deliveries(t, agent)
 		return len(all) == 4 && all[0].Status == models.DeliveryDelivered
 	})

@@ -34,7 +34,7 @@ func TestNotifyParties(t *testing.T) {
 	testutil.Equal(t, "job for a completion", b.notifyEvent(t, models.TaskCompleted, posted, worker), true)
 	b.run(t)
 	d := b.waitDeliveries(t, poster, models.DeliveryDelivered, 1)[0]
-	b.eventually(t, "all jobs to complete", func() bool { return b.unfinishedJobs(t) == 0 })
+	testutil.Eventually(t, "all jobs to complete", func() bool { return b.unfinishedJobs(t) == 0 })
 
 	testutil.Equal(t, "event", d.Event, models.WebhookTaskCompleted)
 	testutil.Equal(t, "worker", deref(d.WorkerID), any(worker))

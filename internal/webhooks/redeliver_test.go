@@ -214,7 +214,7 @@ func TestRedeliverFailed_concurrent(t *testing.T) {
 		testutil.Must(t, b.deliver(t.Context(), args, retryQueue))
 	}
 	b.run(t)
-	b.eventually(t, "all jobs to complete", func() bool { return b.unfinishedJobs(t) == 0 })
+	testutil.Eventually(t, "all jobs to complete", func() bool { return b.unfinishedJobs(t) == 0 })
 	testutil.Equal(t, "delivered", b.count(t, agent, models.DeliveryDelivered), failed)
 	testutil.Equal(t, "requests", len(r.requests), failed)
 }

@@ -32,8 +32,12 @@ const (
 	// fetchCooldown limits throughput to workers/cooldown jobs per second. River's
 	// default of 100 ms gave 500 jobs/s; 20 ms gives about 2,000.
 	fetchCooldown = 20 * time.Millisecond
-	// fetchPollInterval is the maximum delay of a snoozed job that is due.
-	fetchPollInterval = 250 * time.Millisecond
+	// fetchPollInterval is the maximum delay of a due job that this process did not
+	// commit or snooze itself. It knows about the others; see [database.JobRunner].
+	fetchPollInterval = 2 * time.Second
+	// testPollInterval is fetchPollInterval with a clock that can be advanced: no timer
+	// knows when.
+	testPollInterval = 250 * time.Millisecond
 	// jobGrace is the time a job has in addition to the timeout of its request.
 	jobGrace = 15 * time.Second
 	// rescueAfter is when a job counts as stuck and is run again.

@@ -3,7 +3,6 @@ package webhooks
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/riverqueue/river"
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
@@ -69,11 +66,7 @@ const (
 // Outcomes returns every outcome.
 func Outcomes() []Outcome { return []Outcome{OutcomeDelivered, OutcomeRefused, OutcomeUnanswered} }
 
-const (
-	defaultTimeout = 15 * time.Second
-	// cancelGrace is how long Stop waits for jobs that it has canceled.
-	cancelGrace = 5 * time.Second
-)
+const defaultTimeout = 15 * time.Second
 
 // DefaultRetries returns the default delays between attempts, 27.6 hours in
 // total.
@@ -105,8 +98,8 @@ type Webhooks struct {
 	hasWebhooks    atomic.Bool // an agent has, or had, a webhook
 	subscribers    subscriberCache
 
-	mu          sync.Mutex
-	riverClient *river.Client[*sql.Tx] // nil unless started
+	mu   sync.Mutex
+	jobs *database.JobRunner // nil unless started
 }
 
 // New returns Webhooks that use o.DB. Nothing is sent before Start.
@@ -118,6 +111,10 @@ func New(o Options) *Webhooks {
 	wallClock := o.WallClock
 	if wallClock == nil {
 		wallClock = o.Now
+	}
+	pollInterval := fetchPollInterval
+	if o.WallClock != nil {
+		pollInterval = testPollInterval
 	}
 	return &Webhooks{
 		db:             o.DB,
@@ -132,7 +129,7 @@ func New(o Options) *Webhooks {
 		wallClock:      wallClock,
 		hasTestClock:   o.WallClock != nil,
 		random:         rand.Float64,
-		pollInterval:   fetchPollInterval,
+		pollInterval:   pollInterval,
 		logger:         o.Logger,
 		onAttempt:      o.OnAttempt,
 		tracer:         o.Tracer,
@@ -148,21 +145,17 @@ func (w *Webhooks) attemptLimit() int { return len(w.retries) + 1 }
 func (w *Webhooks) Start(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.riverClient != nil {
+	if w.jobs != nil {
 		return errors.New("start webhooks: already started")
 	}
 	config, err := w.riverConfig()
 	if err != nil {
 		return fmt.Errorf("start webhooks: %w", err)
 	}
-	client, err := w.db.NewJobClient(ctx, config)
-	if err != nil {
+	if w.jobs, err = w.db.NewJobRunner(ctx, config); err != nil {
 		return fmt.Errorf("start webhooks: %w", err)
 	}
-	if err = client.Start(context.WithoutCancel(ctx)); err != nil {
-		return fmt.Errorf("start webhooks: %w", err)
-	}
-	w.riverClient = client
+	w.jobs.Start()
 	return nil
 }
 
@@ -172,17 +165,13 @@ func (w *Webhooks) Start(ctx context.Context) error {
 func (w *Webhooks) Stop(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.riverClient == nil {
+	if w.jobs == nil {
 		return nil
 	}
-	if w.riverClient.Stop(ctx) != nil {
-		graceCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelGrace)
-		defer cancel()
-		if err := w.riverClient.StopAndCancel(graceCtx); err != nil {
-			return fmt.Errorf("stop webhooks: %w", err)
-		}
+	if err := w.jobs.Stop(ctx); err != nil {
+		return fmt.Errorf("stop webhooks: %w", err)
 	}
-	w.riverClient = nil
+	w.jobs = nil
 	return nil
 }
 
