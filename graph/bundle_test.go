@@ -105,10 +105,16 @@ func (b *bundle) authenticate(next http.Handler) http.Handler {
 		if key := r.Header.Get("X-Api-Key"); key != "" {
 			actor, err := b.Keys.Authenticate(ctx, key)
 			if err != nil {
-				http.Error(w, err.Error(), http.StatusUnauthorized)
+				actor, err = b.AuthenticateReplaced(ctx, key)
+			}
+			if err != nil {
+				w.WriteHeader(http.StatusUnauthorized)
+				_, _ = w.Write([]byte(`{"errors":[{"extensions":{"code":"UNAUTHENTICATED"}}]}`))
 				return
 			}
-			ctx = auth.WithActor(ctx, actor)
+			if ctx = auth.WithActor(ctx, actor); actor.Replaced {
+				ctx = auth.WithReplaced(ctx, actor)
+			}
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
@@ -123,6 +129,8 @@ type gqlResponse struct {
 	header http.Header
 	Data   map[string]any
 	Errors []gqlError
+
+	Extensions map[string]any
 }
 
 // gqlError is an error in a response.

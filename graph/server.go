@@ -96,7 +96,7 @@ func NewServer(r *Resolver, o ServerOptions) (*Server, error) {
 		return o.observeOperation(ctx, interceptOperation(ctx, hub, &o, next))
 	})
 	transports := transport.New(transport.Options{
-		Init: connectionInit(o.Keys), BeforeOperation: o.Limit, Key: apiKeyHash, PresentError: present, CheckOrigin: o.CheckOrigin,
+		Init: connectionInit(o.Keys, r.Market), BeforeOperation: o.Limit, Key: apiKeyHash, PresentError: present, CheckOrigin: o.CheckOrigin,
 		AddHeaders: setReplayedHeader, Cache: o.Cache,
 		Address: func(ctx context.Context) string { return auth.RequestFrom(ctx).Address }, Logger: o.Logger,
 	})
@@ -123,23 +123,29 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.hub.Wait(ctx)
 }
 
-// authenticated implements @authenticated: it rejects anonymous callers.
-func authenticated(ctx context.Context, _ any, next graphql.Resolver) (any, error) {
-	if _, err := auth.Require(ctx); err != nil {
-		return nil, err
-	}
-	return next(ctx)
-}
-
 // interceptOperation serves queries from the cache, checks the limits of mutations and
 // passes subscriptions to the hub.
 func interceptOperation(ctx context.Context, hub *fanout.Hub, o *ServerOptions, next graphql.OperationHandler) graphql.ResponseHandler {
 	operation := graphql.GetOperationContext(ctx)
+	refuse := func(err error) graphql.ResponseHandler {
+		return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{PresentError(ctx, err)}})
+	}
+	if actor, ok := auth.ReplacedFrom(ctx); ok {
+		if !isKeyRotation(operation) {
+			return refuse(auth.UnknownKeyError())
+		}
+		ctx = auth.WithActor(ctx, actor)
+	}
 	switch operation.Operation.Operation {
 	case ast.Mutation:
-		if err := o.checkMutations(ctx, countMutations(operation)); err != nil {
-			return graphql.OneShot(&graphql.Response{Errors: gqlerror.List{PresentError(ctx, err)}})
+		withKey, err := withIdempotencyKey(ctx, operation.Extensions)
+		if err == nil {
+			err = o.checkMutations(withKey, countMutations(operation))
 		}
+		if err != nil {
+			return refuse(err)
+		}
+		return markReplayed(operation.Extensions, next(withKey))
 	case ast.Query:
 		return o.Cache.InterceptOperation(ctx, func(ctx context.Context) graphql.ResponseHandler { return runQuery(ctx, next) })
 	case ast.Subscription:
@@ -195,40 +201,4 @@ func panicHandler(logger *slog.Logger) graphql.RecoverFunc {
 			slog.String("stack", string(stack[:runtime.Stack(stack, false)])))
 		return errors.New("a resolver panicked")
 	}
-}
-
-// connectionInit authenticates a socket with the API key in the payload of its init
-// message, or else with that of the handshake request.
-func connectionInit(keys *auth.Keys) func(context.Context, map[string]any) (context.Context, error) {
-	return func(ctx context.Context, payload map[string]any) (context.Context, error) {
-		// Without the handshake's Idempotency-Key, which would apply to every operation.
-		handshake := auth.RequestFrom(ctx)
-		ctx = auth.WithRequest(tracing.WithoutSpan(ctx), &auth.Request{ID: handshake.ID, Address: handshake.Address})
-		for _, name := range []string{"X-API-Key", "x-api-key", "apiKey"} {
-			if key, ok := payload[name].(string); ok && key != "" {
-				actor, err := keys.Authenticate(ctx, key)
-				if err != nil {
-					return nil, err
-				}
-				return auth.WithActor(ctx, actor), nil
-			}
-		}
-		return ctx, nil
-	}
-}
-
-// setReplayedHeader marks a response that repeats that of an earlier request.
-func setReplayedHeader(ctx context.Context, h http.Header) {
-	if auth.RequestFrom(ctx).Replayed.Load() {
-		h.Set("Idempotency-Replayed", "true")
-	}
-}
-
-// apiKeyHash returns the hex hash of the caller's API key, "" for an anonymous caller.
-func apiKeyHash(ctx context.Context) string {
-	actor, ok := auth.FromContext(ctx)
-	if !ok {
-		return ""
-	}
-	return hex.EncodeToString(actor.KeyHash[:])
 }

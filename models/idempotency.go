@@ -4,7 +4,7 @@ package models
 // or nil while the request is in progress.
 type IdempotencyKey struct {
 	Scope       string `gorm:"primaryKey"`
-	Key         string `gorm:"primaryKey"`
+	Key         string `gorm:"primaryKey"` // the SHA-256 of the client's key in hex
 	Fingerprint []byte
 	Response    []byte
 	TaskID      *string

@@ -8,6 +8,7 @@ import (
 
 	"agentmarket.space/server/graph/operation"
 	"agentmarket.space/server/graph/transport"
+	"agentmarket.space/server/internal/auth"
 )
 
 // statsExtensionKey is the key of an operation's requestInfo in its graphql.Stats.
@@ -16,7 +17,7 @@ const statsExtensionKey = "AgentMarketResponseCacheKey"
 // Lookup returns the cached body of a GraphQL request over HTTP, nil if it must be
 // executed. It only finds requests that were executed before and so passed every limit.
 func (c *Cache) Lookup(ctx context.Context, hash transport.RequestHash) []byte {
-	if c == nil {
+	if _, replaced := auth.ReplacedFrom(ctx); c == nil || replaced {
 		return nil
 	}
 	start := graphql.Now()

@@ -21,7 +21,7 @@ func (server *testServer) connectWithKey(t *testing.T, protocol, key string) *ws
 	return client
 }
 
-// TestCloseKey_answersMutation checks that a mutation that ends the key of its own socket
+// TestCloseKey_answersMutation checks that a mutation that ends the key of its socket
 // or stream is answered before the close, that the subscriptions next to it get nothing
 // more, and that the other sockets of the key are closed at once.
 func TestCloseKey_answersMutation(t *testing.T) {

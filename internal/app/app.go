@@ -215,7 +215,7 @@ func (a *App) marketSettings() market.Settings {
 
 // routes returns the handler of all paths with the middleware around it.
 func (a *App) routes(rest http.Handler, pageRoutes map[string]http.Handler, keys *auth.Keys, operatorKey string) http.Handler {
-	middleware := &authMiddleware{keys: keys, limits: a.limits, wallet: a.market.Wallet, trustedProxies: a.config.TrustProxies, logger: a.logger}
+	middleware := &authMiddleware{keys: keys, limits: a.limits, wallet: a.market.Wallet, replaced: a.market.AuthenticateReplaced, trustedProxies: a.config.TrustProxies, logger: a.logger}
 	mux := http.NewServeMux()
 	for pattern, handler := range a.serviceRoutes(middleware, rest, operatorKey) {
 		mux.Handle(pattern, handler)

@@ -21,6 +21,7 @@ type authMiddleware struct {
 	keys           *auth.Keys
 	limits         *rateLimiter
 	wallet         func(ctx context.Context, agentID string) (*models.Wallet, error)
+	replaced       func(ctx context.Context, key string) (auth.Actor, error) // see market.AuthenticateReplaced
 	trustedProxies []netip.Prefix
 	logger         *slog.Logger
 }
@@ -38,6 +39,9 @@ func (m *authMiddleware) authenticate(next http.Handler, writeError errorWriter)
 		ctx := r.Context()
 		if key := apiKeyFrom(r); key != "" {
 			actor, err := m.keys.Authenticate(ctx, key)
+			if err != nil && models.CodeOf(err) == models.Unauthenticated && r.URL.Path == "/graphql" {
+				actor, err = m.replaced(ctx, key)
+			}
 			if err != nil {
 				if _, limited := m.limits.allowRequest(ctx); limited != nil {
 					err = limited
@@ -45,7 +49,9 @@ func (m *authMiddleware) authenticate(next http.Handler, writeError errorWriter)
 				writeError(w, r, err)
 				return
 			}
-			ctx = auth.WithActor(ctx, actor)
+			if ctx = auth.WithActor(ctx, actor); actor.Replaced {
+				ctx = auth.WithReplaced(ctx, actor)
+			}
 		}
 		quota, err := m.limits.allowRequest(ctx)
 		setRateLimitHeaders(w.Header(), quota)

@@ -12,6 +12,8 @@ import (
 type Actor struct {
 	AgentID string
 	KeyHash KeyHash // of the API key in the request
+	// Replaced is true if the key was revoked. See [WithReplaced].
+	Replaced bool
 }
 
 // Request describes the request that an operation serves.
@@ -38,13 +40,27 @@ func (r *Request) Network() string {
 }
 
 type (
-	actorKey   struct{}
-	requestKey struct{}
+	actorKey      struct{}
+	requestKey    struct{}
+	replacedActor Actor
 )
 
 // WithActor returns a context that carries the caller.
 func WithActor(ctx context.Context, actor Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
+}
+
+// WithReplaced returns a context for a request with an API key that has been replaced. It
+// has no caller: [FromContext] returns false. Only the operation that returns the new key
+// again may use the actor.
+func WithReplaced(ctx context.Context, actor Actor) context.Context {
+	return context.WithValue(ctx, actorKey{}, replacedActor(actor))
+}
+
+// ReplacedFrom returns the actor of [WithReplaced].
+func ReplacedFrom(ctx context.Context) (actor Actor, ok bool) {
+	replaced, ok := ctx.Value(actorKey{}).(replacedActor)
+	return Actor(replaced), ok
 }
 
 // WithoutActor returns a context without a caller.

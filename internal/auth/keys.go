@@ -94,12 +94,13 @@ func (k *Keys) RequireActive(tx *database.Tx, actor Actor) error {
 	err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM api_keys WHERE hash = ? AND agent_id = ? AND revoked_at IS NULL)",
 		[]any{actor.KeyHash[:], actor.AgentID}, &active)
 	if err == nil && !active {
-		return unknownKeyError()
+		return UnknownKeyError()
 	}
 	return err
 }
 
-func unknownKeyError() error {
+// UnknownKeyError returns the UNAUTHENTICATED error for an unknown or revoked key.
+func UnknownKeyError() error {
 	return models.Errorf(models.Unauthenticated, "unknown API key")
 }
 
@@ -140,7 +141,7 @@ func (k *Keys) Authenticate(ctx context.Context, key string) (Actor, error) {
 		if k.hooks.OnUnknown != nil {
 			k.hooks.OnUnknown(ctx)
 		}
-		return Actor{}, unknownKeyError()
+		return Actor{}, UnknownKeyError()
 	}
 	if err != nil {
 		return Actor{}, err
@@ -148,6 +149,20 @@ func (k *Keys) Authenticate(ctx context.Context, key string) (Actor, error) {
 	actor := Actor{AgentID: row.AgentID, KeyHash: hash}
 	k.cacheActor(actor, revocations)
 	return actor, nil
+}
+
+// FindRevoked returns the agent of a revoked key, with Actor.Replaced set. The caller
+// decides what the actor may do. UNAUTHENTICATED for any other key.
+func (k *Keys) FindRevoked(ctx context.Context, key string) (Actor, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	hash := HashKey(key)
+	var row models.APIKey
+	err := k.db.Read(ctx).Where("hash = ? AND revoked_at IS NOT NULL", hash[:]).Take(&row).Error
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return Actor{}, UnknownKeyError()
+	}
+	return Actor{AgentID: row.AgentID, KeyHash: hash, Replaced: true}, err
 }
 
 // revocationCount returns the number of keys revoked since the start.

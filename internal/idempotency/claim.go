@@ -52,6 +52,17 @@ func Acquire[Out any](ctx context.Context, tx *database.Tx, c *Claim) (*Response
 	if row.CreatedAt.Add(KeyTTL) <= c.row.CreatedAt {
 		return nil, tx.Save(&c.row).Error
 	}
+	stored, err := readResponse[Out](c, row)
+	if err != nil {
+		return nil, err
+	}
+	auth.RequestFrom(ctx).Replayed.Store(true)
+	return stored, nil
+}
+
+// readResponse decrypts the response in the row of the claimed key. Errors are those of
+// [Run].
+func readResponse[Out any](c *Claim, row *models.IdempotencyKey) (*Response[Out], error) {
 	if string(row.Fingerprint) != string(c.row.Fingerprint) {
 		return nil, models.Errorf(models.IdempotencyReused, "the Idempotency-Key was used for another request")
 	}
@@ -67,7 +78,6 @@ func Acquire[Out any](ctx context.Context, tx *database.Tx, c *Claim) (*Response
 	if err := json.Unmarshal(plain, &stored); err != nil {
 		return nil, fmt.Errorf("read the stored response: %w", err)
 	}
-	auth.RequestFrom(ctx).Replayed.Store(true)
 	return &stored, nil
 }
 

@@ -3,10 +3,14 @@ package idempotency
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"gorm.io/gorm"
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
@@ -67,9 +71,29 @@ func (s *Store) Used(ctx context.Context, scope string) (used bool, err error) {
 	if key == "" || err != nil {
 		return false, err
 	}
+	key = hashKey(key)
 	err = s.db.Read(ctx).Raw("SELECT EXISTS (SELECT 1 FROM idempotency_keys WHERE scope = ? AND key = ? AND created_at > ?)",
 		scope, key, s.expiry()).Scan(&used).Error
 	return used, err
+}
+
+// Find returns the stored response of an operation without claiming the request's key, nil
+// if there is none. It is not a replay: a client may see the response only after [Run].
+// Errors are those of [Run].
+func Find[Out any](ctx context.Context, s *Store, scope, operation string, input any) (*Response[Out], error) {
+	claim, err := s.NewClaim(ctx, scope, operation, input)
+	if claim == nil || err != nil {
+		return nil, err
+	}
+	var row models.IdempotencyKey
+	err = s.db.Read(ctx).Take(&row, "scope = ? AND key = ? AND created_at > ?", scope, claim.row.Key, s.expiry()).Error
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return nil, nil //nolint:nilnil // no stored response
+	}
+	if err != nil {
+		return nil, err
+	}
+	return readResponse[Out](claim, &row)
 }
 
 // KeyExpiredError returns the UNAVAILABLE error for a key that expired while its request was
@@ -99,8 +123,15 @@ func (s *Store) NewClaim(ctx context.Context, scope, operation string, input any
 		return nil, fmt.Errorf("fingerprint of %s: %w", operation, err)
 	}
 	fingerprint := sha256.Sum256(append([]byte(operation+"\n"), body...))
-	row := models.IdempotencyKey{Scope: scope, Key: key, Fingerprint: fingerprint[:], CreatedAt: models.NewTime(s.now())}
+	row := models.IdempotencyKey{Scope: scope, Key: hashKey(key), Fingerprint: fingerprint[:], CreatedAt: models.NewTime(s.now())}
 	return &Claim{row: row, cipher: s.cipher}, nil
+}
+
+// hashKey returns the form in which a key is stored. A copy of the database does not show
+// keys, because with some of them a request gets an API key.
+func hashKey(key string) string {
+	hash := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(hash[:])
 }
 
 // requestKey returns the request's Idempotency-Key, empty when it has none.

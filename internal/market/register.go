@@ -31,9 +31,18 @@ type Registration struct {
 	Wallet        models.Wallet
 }
 
-// minAnonymousKeyLength makes the Idempotency-Key of a registration hard to guess: its
-// stored response holds an API key, and no API key is needed to replay it.
-const minAnonymousKeyLength = 16
+// minSecretKeyLength makes an Idempotency-Key hard to guess whose stored response holds an
+// API key and can be replayed without a valid one.
+const minSecretKeyLength = 16
+
+// checkKeyLength returns INVALID_INPUT for an Idempotency-Key that is too short to protect
+// an API key.
+func checkKeyLength(request *auth.Request) error {
+	if n := len(request.IdempotencyKey); n > 0 && n < minSecretKeyLength {
+		return models.FieldErrorf("Idempotency-Key", "must have at least %d characters, because its stored response holds an API key", minSecretKeyLength)
+	}
+	return nil
+}
 
 // Register creates an agent with an API key and a wallet with the starting credits.
 // INVALID_INPUT for an invalid field, RATE_LIMITED for a network that has used up its
@@ -44,8 +53,8 @@ func (m *Market) Register(ctx context.Context, in RegisterAgentInput) (Registrat
 		return Registration{}, err
 	}
 	request := auth.RequestFrom(ctx)
-	if n := len(request.IdempotencyKey); n > 0 && n < minAnonymousKeyLength {
-		return Registration{}, models.FieldErrorf("Idempotency-Key", "must have at least %d characters to register with", minAnonymousKeyLength)
+	if err := checkKeyLength(request); err != nil {
+		return Registration{}, err
 	}
 	if err := m.checkBlocked(ctx, request); err != nil {
 		return Registration{}, m.recordRateLimited(ctx, err)

@@ -83,7 +83,7 @@ func rotateSecrets(t *testing.T, server *testserver.Server, agent testserver.Age
 			APIKey string `json:"apiKey"`
 		} `json:"rotateApiKey"`
 	}
-	if err := server.Query(agent.Key, `mutation { rotateApiKey { apiKey } }`, nil, &key, "Idempotency-Key", "once"); err != nil {
+	if err := server.Query(agent.Key, `mutation { rotateApiKey { apiKey } }`, nil, &key, "Idempotency-Key", "once, with sixteen letters"); err != nil {
 		t.Fatal(err)
 	}
 	return key.RotateAPIKey.APIKey
