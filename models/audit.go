@@ -15,6 +15,7 @@ const (
 	AuditWebhookResumed      AuditAction = "webhook.resumed"
 	AuditSecretRotated       AuditAction = "secret.rotated"
 	AuditDeliveryRepeated    AuditAction = "delivery.repeated"   // object: the delivery, or the last one of a page
+	AuditSecretsGivenUp      AuditAction = "secrets.given_up"    //nolint:gosec // the name of an action
 	AuditSecretsReencrypted  AuditAction = "secrets.reencrypted" //nolint:gosec // the name of an action
 	AuditOperatorRefused     AuditAction = "operator.refused"
 	AuditRead                AuditAction = "audit.read"

@@ -84,7 +84,7 @@ func NewDevelopment(ctx context.Context, c config.Config, version string, logger
 	if err != nil {
 		return nil, err
 	}
-	cipher, err := openCipher(c)
+	cipher, err := openCipher(ctx, c, db, logger)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

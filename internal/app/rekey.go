@@ -13,9 +13,8 @@ import (
 
 	"agentmarket.space/server/internal/audit"
 	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/config"
 	"agentmarket.space/server/internal/database"
-	"agentmarket.space/server/internal/idempotency"
-	"agentmarket.space/server/internal/webhooks"
 	"agentmarket.space/server/models"
 )
 
@@ -43,7 +42,7 @@ func Rekey(ctx context.Context, r RekeyOptions, logger *slog.Logger, onProgress 
 		return "", err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	cipher, err := r.cipher()
+	cipher, err := r.cipher(ctx, db, logger)
 	if err != nil {
 		return "", fmt.Errorf("secret key: %w", err)
 	}
@@ -53,14 +52,27 @@ func Rekey(ctx context.Context, r RekeyOptions, logger *slog.Logger, onProgress 
 	return replaceKey(keyPath(r.Database))
 }
 
-// cipher returns a cipher that encrypts with the new key and decrypts with both.
-func (r *RekeyOptions) cipher() (*auth.Cipher, error) {
+// cipher returns a cipher that encrypts with the new key and decrypts with both. It
+// records the new key in the database. It returns an error and creates no key file if
+// the database needs another key.
+func (r *RekeyOptions) cipher(ctx context.Context, db *database.DB, logger *slog.Logger) (*auth.Cipher, error) {
 	if r.SecretKey != "" {
-		return newCipher(r.SecretKey, r.OldSecretKey)
+		cipher, err := newCipher(r.SecretKey, r.OldSecretKey)
+		if err != nil {
+			return nil, err
+		}
+		return cipher, claimForRekey(ctx, db, cipher)
 	}
 	path := keyPath(r.Database)
 	old, err := readKey(path)
 	if err != nil {
+		return nil, err
+	}
+	current, err := loadCipher(ctx, config.Config{Database: r.Database}, db, logger)
+	if err != nil {
+		return nil, err
+	}
+	if err := claimForRekey(ctx, db, current); err != nil {
 		return nil, err
 	}
 	key, err := readKey(path + pendingKeySuffix)
@@ -74,7 +86,21 @@ func (r *RekeyOptions) cipher() (*auth.Cipher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newCipher(key, old)
+	cipher, err := newCipher(key, old)
+	if err != nil {
+		return nil, err
+	}
+	return cipher, claimForRekey(ctx, db, cipher)
+}
+
+// claimForRekey records the current key of a cipher. Until the rekey is complete, a
+// start needs the old key too.
+func claimForRekey(ctx context.Context, db *database.DB, cipher *auth.Cipher) error {
+	err := auth.ClaimKey(ctx, db, cipher, encryptedTables(), nil)
+	if errors.Is(err, auth.ErrWrongKey) {
+		return errors.New("neither key opens all secrets in the database: give the key that sealed them as the old one")
+	}
+	return err
 }
 
 // reencryptSecrets re-encrypts all tables with secrets and adds an audit entry.
@@ -85,13 +111,16 @@ func reencryptSecrets(ctx context.Context, db *database.DB, cipher *auth.Cipher,
 			return err
 		}
 	}
-	for _, table := range []auth.EncryptedTable{webhooks.EncryptedColumns(), idempotency.EncryptedColumns()} {
+	for _, table := range encryptedTables() {
 		if err := auth.Reencrypt(ctx, db, cipher, table, onProgress); err != nil {
 			return err
 		}
 	}
 	log := audit.New(db, time.Now)
 	return db.Write(ctx, func(tx *database.Tx) error {
+		if err := auth.KeepOnlyCurrentKey(tx, cipher); err != nil {
+			return err
+		}
 		return log.Record(ctx, tx, models.OperatorActor, models.AuditSecretsReencrypted, "")
 	})
 }

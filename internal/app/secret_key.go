@@ -1,42 +1,101 @@
 package app
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
+	"time"
 
+	"agentmarket.space/server/internal/audit"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/config"
+	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/internal/idempotency"
+	"agentmarket.space/server/internal/webhooks"
+	"agentmarket.space/server/models"
 )
 
 // secretKeyLength is the length of a generated key: 32 bytes in hex.
 const secretKeyLength = 64
 
+// keySuffix is the suffix of the key file after the path of the database.
+const keySuffix = ".key"
+
 // pendingKeySuffix is the suffix of the new key file during a rekey. The server also
 // decrypts with this key, so that it can start after an interrupted rekey.
 const pendingKeySuffix = ".new"
 
+// errKeyMissing and errKeyWrong say what to do when the secrets in the database cannot
+// be opened.
+var (
+	errKeyMissing = errors.New("the file is missing, and the database has secrets that only this key opens: put the file back, or give them up with --new-secret-key")
+	errKeyWrong   = errors.New("the key does not open the secrets in the database: use the key that sealed them, or give them up with --new-secret-key")
+)
+
 // openCipher returns the cipher for secrets. It uses the configured key, or the key
-// file next to the database, which it creates on the first start.
-func openCipher(c config.Config) (*auth.Cipher, error) {
-	if c.SecretKey != "" {
-		return newCipher(c.SecretKey, c.OldSecretKey)
+// file next to the database, which it creates on the first start. It returns an error
+// if the database has secrets that need another key, unless the operator gives them up.
+func openCipher(ctx context.Context, c config.Config, db *database.DB, logger *slog.Logger) (*auth.Cipher, error) {
+	cipher, err := loadCipher(ctx, c, db, logger)
+	if err != nil {
+		return nil, fmt.Errorf("secret key: %w", err)
 	}
-	path := keyPath(c.Database)
-	key, err := readKey(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		key, err = createKeyFile(path)
+	var giveUp func(tx *database.Tx, lost int64) error
+	if c.GiveUpSecrets {
+		giveUp = func(tx *database.Tx, lost int64) error {
+			tx.OnCommit(func() {
+				logger.WarnContext(ctx, "secrets were given up, because their key is lost; agents must rotate their webhook secrets", slog.Int64("lost", lost))
+			})
+			return audit.New(db, time.Now).Record(ctx, tx, models.OperatorActor, models.AuditSecretsGivenUp, "")
+		}
+	}
+	err = auth.ClaimKey(ctx, db, cipher, encryptedTables(), giveUp)
+	if errors.Is(err, auth.ErrWrongKey) {
+		err = errKeyWrong
 	}
 	if err != nil {
 		return nil, fmt.Errorf("secret key: %w", err)
 	}
+	return cipher, nil
+}
+
+// encryptedTables returns all tables with secrets, in the order in which transactions
+// lock them.
+func encryptedTables() []auth.EncryptedTable {
+	return []auth.EncryptedTable{idempotency.EncryptedColumns(), webhooks.EncryptedColumns()}
+}
+
+// loadCipher reads the keys. It does not create a key file if the database has secrets,
+// unless the operator gives them up.
+func loadCipher(ctx context.Context, c config.Config, db *database.DB, logger *slog.Logger) (*auth.Cipher, error) {
+	if c.SecretKey != "" {
+		return newCipher(c.SecretKey, c.OldSecretKey)
+	}
+	path := keyPath(c.Database)
+	database.RestrictMode(path, logger)
+	key, err := readKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		used, usedErr := auth.HasEncrypted(ctx, db, encryptedTables())
+		if usedErr != nil {
+			return nil, usedErr
+		}
+		if used && !c.GiveUpSecrets {
+			return nil, fmt.Errorf("%s: %w", path, errKeyMissing)
+		}
+		key, err = createKeyFile(path)
+	}
+	if err != nil {
+		return nil, err
+	}
 	pending, err := readKey(path + pendingKeySuffix)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("secret key: %w", err)
+		return nil, err
 	}
 	return newCipher(key, pending)
 }
@@ -50,8 +109,20 @@ func newCipher(key, other string) (*auth.Cipher, error) {
 	return auth.NewCipher([]byte(key), []byte(other))
 }
 
-// keyPath returns the path of the key file of a database.
-func keyPath(database string) string { return database + ".key" }
+// keyPath returns the path of the key file of a database: next to the file that a
+// symbolic link leads to, or next to the link if there is a key file only there.
+func keyPath(databasePath string) string {
+	given := databasePath + keySuffix
+	resolved, err := database.ResolvePath(databasePath)
+	if err != nil {
+		return given
+	}
+	_, givenErr := os.Stat(given)
+	if _, err := os.Stat(resolved + keySuffix); errors.Is(err, fs.ErrNotExist) && givenErr == nil {
+		return given
+	}
+	return resolved + keySuffix
+}
 
 func readKey(path string) (string, error) {
 	key, err := os.ReadFile(path) //nolint:gosec // the operator chooses the path

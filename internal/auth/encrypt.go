@@ -3,7 +3,9 @@ package auth
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 )
 
@@ -11,54 +13,75 @@ import (
 // is the additional authenticated data: a value decrypts only with the label it was
 // encrypted with.
 type Cipher struct {
-	aead      cipher.AEAD
-	fallbacks []cipher.AEAD // only for decryption
+	current   sealingKey
+	fallbacks []sealingKey // only for decryption
+}
+
+// sealingKey is a key and an id that is derived from it and does not reveal it.
+type sealingKey struct {
+	cipher.AEAD
+
+	id string
 }
 
 // NewCipher returns a Cipher whose key derives from secret, which must have at least
 // 16 bytes. It can also decrypt values encrypted with the other secrets, which a
 // server needs while its key changes.
 func NewCipher(secret []byte, others ...[]byte) (*Cipher, error) {
-	aead, err := newAEAD(secret)
+	current, err := newSealingKey(secret)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cipher{aead: aead}
+	c := &Cipher{current: current}
 	for _, other := range others {
-		if aead, err = newAEAD(other); err != nil {
+		key, err := newSealingKey(other)
+		if err != nil {
 			return nil, err
 		}
-		c.fallbacks = append(c.fallbacks, aead)
+		c.fallbacks = append(c.fallbacks, key)
 	}
 	return c, nil
 }
 
-func newAEAD(secret []byte) (cipher.AEAD, error) {
+func newSealingKey(secret []byte) (sealingKey, error) {
 	if len(secret) < 16 {
-		return nil, fmt.Errorf("the secret key has %d bytes; it needs 16 or more", len(secret))
+		return sealingKey{}, fmt.Errorf("the secret key has %d bytes; it needs 16 or more", len(secret))
 	}
 	key := sha256.Sum256(secret)
 	block, err := aes.NewCipher(key[:])
 	if err != nil {
-		return nil, err
+		return sealingKey{}, err
 	}
-	return cipher.NewGCMWithRandomNonce(block)
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	mac := hmac.New(sha256.New, key[:])
+	_, _ = mac.Write([]byte("agentmarket secret key id")) // a hash returns no error
+	return sealingKey{aead, hex.EncodeToString(mac.Sum(nil)[:keyIDSize])}, err
+}
+
+// keyIDSize is the size of a key's id in bytes.
+const keyIDSize = 16
+
+// keys returns the current key and the fallbacks.
+func (c *Cipher) keys() []sealingKey { return append([]sealingKey{c.current}, c.fallbacks...) }
+
+// open decrypts a value and returns the key that encrypted it.
+func (c *Cipher) open(encrypted []byte, label string) (plain []byte, key sealingKey, err error) {
+	for _, key = range c.keys() {
+		if plain, err = key.Open(nil, nil, encrypted, []byte(label)); err == nil {
+			return plain, key, nil
+		}
+	}
+	return nil, key, err
 }
 
 // Encrypt encrypts plain under a label, for example an agent's ID.
 func (c *Cipher) Encrypt(plain []byte, label string) []byte {
-	return c.aead.Seal(nil, nil, plain, []byte(label)) //nolint:gosec // the AEAD generates a random nonce
+	return c.current.Seal(nil, nil, plain, []byte(label)) //nolint:gosec // the AEAD generates a random nonce
 }
 
 // Decrypt decrypts a value that Encrypt returned for the same label.
 func (c *Cipher) Decrypt(encrypted []byte, label string) ([]byte, error) {
-	plain, err := c.aead.Open(nil, nil, encrypted, []byte(label))
-	for _, fallback := range c.fallbacks {
-		if err == nil {
-			break
-		}
-		plain, err = fallback.Open(nil, nil, encrypted, []byte(label))
-	}
+	plain, _, err := c.open(encrypted, label)
 	if err != nil {
 		return nil, fmt.Errorf("decrypt a stored secret (has the secret key changed?): %w", err)
 	}
@@ -68,7 +91,7 @@ func (c *Cipher) Decrypt(encrypted []byte, label string) ([]byte, error) {
 // Reencrypt encrypts a value with the current key. changed is false if the value
 // already uses this key.
 func (c *Cipher) Reencrypt(encrypted []byte, label string) (result []byte, changed bool, err error) {
-	if _, err := c.aead.Open(nil, nil, encrypted, []byte(label)); err == nil {
+	if _, err := c.current.Open(nil, nil, encrypted, []byte(label)); err == nil {
 		return encrypted, false, nil
 	}
 	plain, err := c.Decrypt(encrypted, label)

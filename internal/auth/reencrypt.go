@@ -120,7 +120,7 @@ func (b *reencryptBatch) reencryptRow(tx *database.Tx, row encryptedRow) error {
 	var assignments []string
 	var args []any
 	for i, encrypted := range row.values {
-		if encrypted == nil {
+		if encrypted == nil || IsLost(encrypted) {
 			continue
 		}
 		value, changed, err := b.cipher.Reencrypt(encrypted, b.Label(row.key))

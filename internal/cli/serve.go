@@ -14,6 +14,8 @@ import (
 type serveCommand struct {
 	config.File   `embed:""`
 	config.Config `embed:""`
+
+	NewSecretKey bool `help:"Start with a new secret key and give up the secrets in the database, because the old key is lost. Agents must rotate their webhook secrets. Use it for one start." name:"new-secret-key"`
 }
 
 // Run serves until ctx is done.
@@ -23,6 +25,7 @@ func (c *serveCommand) Run(ctx context.Context, to client.Streams) (err error) {
 		return fmt.Errorf("%w; choose another address with --addr, or 127.0.0.1:0 for a free port", err)
 	}
 	c.Complete(listener.Addr())
+	c.GiveUpSecrets = c.NewSecretKey
 	server, err := app.New(ctx, c.Config, version(), app.NewLogger(to.Err, c.Secrets()...))
 	if err != nil {
 		return errors.Join(err, listener.Close())

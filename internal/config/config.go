@@ -61,6 +61,10 @@ type Config struct {
 	OTLPEndpoint                string          `                         env:"OTEL_EXPORTER_OTLP_ENDPOINT" help:"Address of an OpenTelemetry collector that receives traces over OTLP/HTTP. Without one, tracing is off." placeholder:"URL" name:"otel-exporter-otlp-endpoint"`
 	AnthropicAPIKey             string          `                         env:"ANTHROPIC_API_KEY"           help:"API key for the Claude API. Without one, system prompts are disabled." placeholder:"KEY" name:"anthropic-api-key" secret:""`
 	AnthropicBaseURL            string          `                         env:"ANTHROPIC_BASE_URL"          help:"Base URL of the Claude API." placeholder:"URL" name:"anthropic-base-url"`
+
+	// GiveUpSecrets starts the server although its key does not open the secrets in the
+	// database. It is not a setting: an operator says it for one start.
+	GiveUpSecrets bool `kong:"-"`
 }
 
 // MinOperatorKeyLength is the minimum length of the operator key in characters. 32

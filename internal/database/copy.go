@@ -46,6 +46,7 @@ func copiedTables() []copiedTable {
 		{name: "ledger_sums", orderBy: "one", singleRow: true},
 		{name: "events", orderBy: "seq", identity: "id"},
 		{name: "event_horizon", orderBy: "one", singleRow: true},
+		{name: "secret_keys", orderBy: "id"},
 		{name: "secrets", orderBy: "agent_id"},
 		{name: "webhooks", orderBy: "agent_id"},
 		{name: "deliveries", orderBy: "id"},

@@ -70,6 +70,9 @@ func readResponse[Out any](c *Claim, row *models.IdempotencyKey) (*Response[Out]
 		c.runningTaskID = row.TaskID
 		return nil, models.Errorf(models.Conflict, "the first request with this Idempotency-Key is still running")
 	}
+	if auth.IsLost(row.Response) {
+		return nil, models.Errorf(models.Conflict, "the request was done, but its stored response was lost with the server's secret key; it is not repeated")
+	}
 	plain, err := c.cipher.Decrypt(row.Response, c.label())
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package webhooks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -55,6 +56,9 @@ func (w *Webhooks) attemptDelivery(ctx context.Context, hook *models.Webhook, de
 // send signs and sends a request. Errors are as for attemptDelivery.
 func (w *Webhooks) send(ctx context.Context, r request) (attemptOutcome, error) {
 	current, previous, err := w.signingSecrets(ctx, r.agentID)
+	if errors.Is(err, errSecretLost) { // the owner sees the reason, and a retry succeeds after a rotation
+		return attemptOutcome{startedAt: w.timestamp(), requestHeaders: storedHeaders(http.Header{}), failureReason: errSecretLost.Message}, nil
+	}
 	if err != nil {
 		return attemptOutcome{}, err
 	}

@@ -17,6 +17,11 @@ import (
 // hintLength is the length of a secret's hint: whsec_ and four more characters.
 const hintLength = 10
 
+// errSecretLost is the error of signing with a secret that was given up, because the
+// server's secret key was lost.
+var errSecretLost = models.Errorf(models.ExecutionFailed, //nolint:gochecknoglobals // constant
+	"the agent's signing secret was lost; its owner must rotate it with rotateWebhookSecret")
+
 // EncryptedColumns describes the encrypted columns of the signing secrets, for key
 // rotation.
 func EncryptedColumns() auth.EncryptedTable {
@@ -26,25 +31,26 @@ func EncryptedColumns() auth.EncryptedTable {
 	}
 }
 
-// EnsureSecret returns the agent's signing secret and creates one if necessary. Show
-// it to the agent once.
+// EnsureSecret returns the agent's signing secret and creates one if there is none, or
+// if it was lost. Show it to the agent once.
 func (w *Webhooks) EnsureSecret(tx *database.Tx, agentID string) (string, error) {
 	row, err := secretByAgent(tx.DB, agentID)
 	if err != nil {
 		return "", err
 	}
-	if row.Encrypted != nil {
+	if row.Encrypted != nil && !auth.IsLost(row.Encrypted) {
 		return w.decryptSecret(row.Encrypted, agentID)
 	}
 	secret := outbound.NewSecret()
-	err = tx.Create(&models.Secret{AgentID: agentID, Encrypted: w.cipher.Encrypt([]byte(secret), agentID), Hint: secret[:hintLength]}).Error
+	err = tx.Save(&models.Secret{AgentID: agentID, Encrypted: w.cipher.Encrypt([]byte(secret), agentID), Hint: secret[:hintLength]}).Error
 	if err != nil {
 		return "", fmt.Errorf("store secret: %w", err)
 	}
 	return secret, nil
 }
 
-// Secret returns the agent's current signing secret, or "" without one.
+// Secret returns the agent's current signing secret, or "" without one. It returns
+// EXECUTION_FAILED if the secret was lost.
 func (w *Webhooks) Secret(ctx context.Context, agentID string) (string, error) {
 	row, err := secretByAgent(w.db.Read(ctx), agentID)
 	if err != nil || row.Encrypted == nil {
@@ -82,7 +88,7 @@ func (w *Webhooks) RotateSecret(tx *database.Tx, agentID string, overlap time.Du
 	}
 	secret := outbound.NewSecret()
 	next := models.Secret{AgentID: agentID, Encrypted: w.cipher.Encrypt([]byte(secret), agentID), Hint: secret[:hintLength]}
-	if overlap > 0 {
+	if overlap > 0 && !auth.IsLost(row.Encrypted) {
 		until := w.timestamp().Add(overlap)
 		next.Previous, next.PreviousUntil = row.Encrypted, &until
 	}
@@ -105,7 +111,7 @@ func (w *Webhooks) signingSecrets(ctx context.Context, agentID string) (current,
 	if current, err = w.decryptSecret(row.Encrypted, agentID); err != nil {
 		return "", "", err
 	}
-	if row.PreviousUntil == nil || w.timestamp() >= *row.PreviousUntil {
+	if row.PreviousUntil == nil || w.timestamp() >= *row.PreviousUntil || auth.IsLost(row.Previous) {
 		return current, "", nil
 	}
 	previous, err = w.decryptSecret(row.Previous, agentID)
@@ -113,6 +119,9 @@ func (w *Webhooks) signingSecrets(ctx context.Context, agentID string) (current,
 }
 
 func (w *Webhooks) decryptSecret(encrypted []byte, agentID string) (string, error) {
+	if auth.IsLost(encrypted) {
+		return "", errSecretLost
+	}
 	plain, err := w.cipher.Decrypt(encrypted, agentID)
 	if err != nil {
 		return "", fmt.Errorf("decrypt signing secret of agent %s: %w", agentID, err)
