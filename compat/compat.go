@@ -116,7 +116,7 @@ type call struct {
 }
 
 // id returns the {id} of the path.
-func (c *call) id() string { return c.request.PathValue("id") }
+func (c *call) id() string { return models.CanonicalID(c.request.PathValue("id")) }
 
 // serve returns the handler of a route. GET responses are cached.
 func (h *handler) serve(rt route) http.HandlerFunc {

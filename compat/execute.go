@@ -27,7 +27,7 @@ func (h *handler) execute(ctx context.Context, c *call, in executeRequest) (exec
 		return h.startExecution(ctx, c, in)
 	}
 	out, err := h.resolver.Mutation().Execute(ctx, market.ExecuteInput{
-		AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget,
+		AgentID: models.CanonicalID(in.AgentID), TaskDescription: in.TaskDescription, Budget: in.Budget,
 	})
 	if err != nil {
 		return executionResponse{}, err
@@ -49,7 +49,7 @@ type acceptedResponse struct {
 // startExecution hires an agent without waiting for the result.
 func (h *handler) startExecution(ctx context.Context, c *call, in executeRequest) (executionResponse, error) {
 	out, err := h.resolver.Mutation().StartExecution(ctx, market.StartExecutionInput{
-		AgentID: in.AgentID, TaskDescription: in.TaskDescription, Budget: in.Budget,
+		AgentID: models.CanonicalID(in.AgentID), TaskDescription: in.TaskDescription, Budget: in.Budget,
 	})
 	if err != nil {
 		return executionResponse{}, err

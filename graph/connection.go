@@ -3,8 +3,6 @@ package graph
 import (
 	"context"
 
-	"github.com/google/uuid"
-
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/models"
@@ -94,8 +92,11 @@ func (r *Resolver) deliveryConnection(ctx context.Context, agentID string, statu
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	if id, err := uuid.Parse(p.After); p.After != "" && (err != nil || id.String() != p.After) {
-		return nil, models.FieldErrorf("after", "must be a cursor of the same list")
+	if p.After != "" {
+		var ok bool
+		if p.After, ok = models.ParseUUID(p.After); !ok {
+			return nil, models.FieldErrorf("after", "must be a cursor of the same list")
+		}
 	}
 	rows, err := r.Webhooks.Deliveries(ctx, agentID, status, p.First+1, p.After)
 	if err != nil {

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"agentmarket.space/server/compat"
 	"agentmarket.space/server/internal/audit"
@@ -107,15 +109,23 @@ func (*operatorAPI) notFound(w http.ResponseWriter, r *http.Request) {
 // selects entries of one actor, limit sets the page size, and before is the last
 // number of the previous page.
 func (o *operatorAPI) listAudit(w http.ResponseWriter, r *http.Request) {
-	q := audit.Query{Actor: r.FormValue("actor"), Limit: defaultAuditPage}
-	var err error
-	if text := r.FormValue("limit"); text != "" {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil { // r.FormValue would leave out what it cannot decode
+		compat.WriteError(w, r, models.Errorf(models.InvalidInput, "the query string is malformed"), nil)
+		return
+	}
+	q := audit.Query{Actor: models.CanonicalID(query.Get("actor")), Limit: defaultAuditPage}
+	if !utf8.ValidString(q.Actor) || strings.ContainsRune(q.Actor, 0) {
+		compat.WriteError(w, r, models.FieldErrorf("actor", "must be an id"), nil)
+		return
+	}
+	if text := query.Get("limit"); text != "" {
 		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 1 || q.Limit > maxAuditPage {
 			compat.WriteError(w, r, models.FieldErrorf("limit", "must be from 1 to %d", maxAuditPage), nil)
 			return
 		}
 	}
-	if text := r.FormValue("before"); text != "" {
+	if text := query.Get("before"); text != "" {
 		if q.Before, err = strconv.ParseInt(text, 10, 64); err != nil || q.Before < 1 {
 			compat.WriteError(w, r, models.FieldErrorf("before", "must be the number of an audit entry"), nil)
 			return
@@ -127,7 +137,7 @@ func (o *operatorAPI) listAudit(w http.ResponseWriter, r *http.Request) {
 
 // revokeKeys revokes all API keys of an agent.
 func (o *operatorAPI) revokeKeys(w http.ResponseWriter, r *http.Request) {
-	err := o.market.RevokeKeys(r.Context(), r.PathValue("id"))
+	err := o.market.RevokeKeys(r.Context(), models.CanonicalID(r.PathValue("id")))
 	o.respond(w, r, struct{}{}, err)
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"agentmarket.space/server/internal/config"
+	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
 )
 
@@ -162,5 +163,31 @@ func TestOperatorAPI_withoutKey(t *testing.T) {
 	c.OperatorKeyFile = filepath.Join(t.TempDir(), "none")
 	if _, err := New(t.Context(), c, "test", slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "operator-key-file: ") {
 		t.Errorf("missing file: %v", err)
+	}
+}
+
+// TestOperatorAPI_ids: an agent's id in capitals is the same id. A parameter that cannot be
+// decoded is rejected, not left out.
+func TestOperatorAPI_ids(t *testing.T) {
+	t.Parallel()
+	b := newTestServer(t, func(c *config.Config) { c.OperatorKey = testOperatorKey })
+	key := b.register(t, "")
+	var me struct{ Data struct{ ID string } }
+	testutil.Must(t, json.Unmarshal([]byte(b.do(t, http.MethodGet, "/api/agents/me", "", "X-API-Key", key).body), &me))
+	id := strings.ToUpper(me.Data.ID)
+	if entries := b.auditEntries(t, "?actor="+id); len(entries) != 1 || entries[0].Action != models.AuditAgentRegistered || entries[0].Actor != me.Data.ID {
+		t.Errorf("got %+v, want the registration", entries)
+	}
+	operator := []string{"Authorization", "Bearer " + testOperatorKey}
+	if got := b.do(t, http.MethodDelete, "/operator/agents/"+id+"/keys", "", operator...); got.StatusCode != http.StatusOK {
+		t.Errorf("revoke: %d %s", got.StatusCode, got.body)
+	}
+	if got := b.do(t, http.MethodGet, "/api/agents/me", "", "X-API-Key", key); got.StatusCode != http.StatusUnauthorized {
+		t.Errorf("the key is still valid: %d", got.StatusCode)
+	}
+	for _, query := range []string{"?actor=%zz", "?actor=%00", "?actor=%ff", "?limit=2.5", "?before=x"} {
+		if got := b.do(t, http.MethodGet, "/operator/audit"+query, "", operator...); got.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: %d %s", query, got.StatusCode, got.body)
+		}
 	}
 }

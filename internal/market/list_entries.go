@@ -43,6 +43,9 @@ func (q EntryQuery) where(query *gorm.DB, page Page) (*gorm.DB, error) {
 		query = query.Where("kind IN ?", q.Kinds)
 	}
 	if q.TaskID != "" {
+		if err := checkText("taskId", q.TaskID, 0, maxTitle); err != nil {
+			return nil, err
+		}
 		query = query.Where("task_id = ?", q.TaskID)
 	}
 	if page.After != "" {

@@ -74,7 +74,7 @@ func (o Order) startAfter(query *gorm.DB, id string, page Page) (*gorm.DB, error
 	if page.After != "" {
 		raw, err := base64.RawURLEncoding.DecodeString(page.After)
 		sortedBy, lastID, ok := strings.Cut(string(raw), "|")
-		if err != nil || !ok || (sortedBy == "") != (o.Column == "") || o.encodeCursor(lastID, sortedBy) != page.After {
+		if id, isID := models.ParseUUID(lastID); err != nil || !ok || !isID || id != lastID || (sortedBy == "") != (o.Column == "") || o.encodeCursor(lastID, sortedBy) != page.After {
 			return nil, models.FieldErrorf("after", "must be a cursor of the same list")
 		}
 		if o.Column == "" {

@@ -5,8 +5,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/google/uuid"
-
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/idempotency"
@@ -163,14 +161,16 @@ type RedeliveryResult struct {
 // RedeliverFailed sends a page of the caller's failed deliveries again. INVALID_INPUT for
 // an invalid page.
 func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in models.FailedDeliveryQuery) (RedeliveryResult, error) {
+	after, isID := models.ParseUUID(in.After)
 	switch {
 	case in.First < 1 || in.First > maxRedeliveries:
 		return RedeliveryResult{}, models.FieldErrorf("first", "must be from 1 to %d", maxRedeliveries)
-	case in.After != "" && !isID(in.After):
+	case in.After != "" && !isID:
 		return RedeliveryResult{}, models.FieldErrorf("after", "must be the cursor of a page before")
 	case in.Until != nil && *in.Until <= in.Since:
 		return RedeliveryResult{}, models.FieldErrorf("until", "must be later than since")
 	}
+	in.After = after
 	ids, more, err := m.deps.Webhooks.FailedDeliveries(ctx, actor.AgentID, in)
 	if err != nil {
 		return RedeliveryResult{}, err
@@ -189,12 +189,6 @@ func (m *Market) RedeliverFailed(ctx context.Context, actor auth.Actor, in model
 		}
 		return RedeliveryResult{Count: n, LastID: out.LastID, HasMore: out.HasMore}, err
 	})
-}
-
-// isID reports whether text is a UUID in its canonical form.
-func isID(text string) bool {
-	id, err := uuid.Parse(text)
-	return err == nil && id.String() == text
 }
 
 // urlHost returns the host of a URL, without its path and query, which can be secret.

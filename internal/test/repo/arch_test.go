@@ -21,9 +21,9 @@ const modulePath = "agentmarket.space/server"
 // bench, examples, internal/test and internal/gen have no level: product code does not
 // import them.
 var levels = map[string]int{
-	"models": 0, "internal/bytelru": 0, "internal/keyedsem": 0, "internal/negotiate": 0, "internal/pages": 0, "internal/tracing": 0, "internal/words": 0, "graph/operation": 0,
+	"models": 0, "internal/bytelru": 0, "internal/jsontext": 0, "internal/keyedsem": 0, "internal/negotiate": 0, "internal/pages": 0, "internal/tracing": 0, "internal/words": 0, "graph/operation": 0,
 	"internal/config": 1, "internal/database": 1, "internal/outbound": 1, "internal/guide": 1,
-	"graph/transport": 1, "graph/explorer": 1, "compat/reference": 1,
+	"graph/transport": 1, "graph/scalar": 1, "graph/explorer": 1, "compat/reference": 1,
 	"internal/auth": 2, "internal/executor": 2, "internal/ledger": 2, "internal/events": 2,
 	"internal/webhooks": 3, "internal/idempotency": 3, "internal/audit": 3, "graph/cache": 3,
 	"internal/market": 4, "graph/fanout": 5,
