@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"agentmarket.space/server/internal/jsontext"
 	"agentmarket.space/server/models"
 )
 
@@ -32,6 +33,7 @@ func readBody(r *http.Request) (bodyFields, error) {
 	if err != nil {
 		return nil, err
 	}
+	body = jsontext.TrimByteOrderMark(body)
 	if len(strings.TrimSpace(string(body))) == 0 {
 		return bodyFields{}, nil
 	}
@@ -48,6 +50,10 @@ func readBody(r *http.Request) (bodyFields, error) {
 	}
 	if err != nil {
 		return nil, models.Errorf(models.InvalidInput, "the body is not valid JSON")
+	}
+	if path, found := jsontext.UnpairedSurrogate(body); found {
+		field, message := jsontext.FieldError(path)
+		return nil, &models.Error{Code: models.InvalidInput, Message: message, Field: field}
 	}
 	return fields, nil
 }
@@ -88,24 +94,33 @@ func decode[In any](fields bodyFields) (In, error) {
 		case (!ok || string(raw) == "null") && options == "omitempty":
 		case !ok || string(raw) == "null":
 			return in, models.FieldErrorf(name, "is required")
-		case json.Unmarshal(raw, dst.Field(i).Addr().Interface()) != nil:
-			return in, models.FieldErrorf(name, "must be %s", jsonTypeName(dst.Field(i).Type()))
+		default:
+			if err := decodeValue(raw, dst.Field(i)); err != nil {
+				return in, models.FieldErrorf(name, "%v", err)
+			}
 		}
 	}
 	return in, nil
 }
 
-// jsonTypeName returns the JSON type of a request field, for error messages.
-func jsonTypeName(t reflect.Type) string {
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
+// decodeValue decodes the value of a field, which is not null. Fields are strings, arrays
+// of strings and whole numbers. The text of the error follows the name of the field.
+func decodeValue(raw json.RawMessage, field reflect.Value) error {
+	if field.Kind() == reflect.Pointer {
+		field.Set(reflect.New(field.Type().Elem()))
+		field = field.Elem()
 	}
-	switch {
-	case t.Kind() == reflect.Slice:
-		return "an array of strings"
-	case t.Kind() == reflect.String:
-		return "a string"
+	if field.CanInt() {
+		n, err := models.ParseWholeNumber(string(raw))
+		field.SetInt(n)
+		return err
+	}
+	switch err := json.Unmarshal(raw, field.Addr().Interface()); {
+	case err == nil:
+		return nil
+	case field.Kind() == reflect.Slice:
+		return errors.New("must be an array of strings")
 	default:
-		return "a whole number"
+		return errors.New("must be a string")
 	}
 }

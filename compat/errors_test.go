@@ -107,7 +107,7 @@ func fieldErrorCases(poster, worker, workerID, assigned string) []errorCase {
 	}
 	wholeNumbers := func(name string) []string {
 		var members []string
-		for _, value := range []string{`"25"`, `25.5`, `25.0`, `1e2`, `true`, `[]`, `{}`, `99999999999999999999`, `-99999999999999999999`, `1e400`} {
+		for _, value := range []string{`"25"`, `25.5`, `1e-2`, `true`, `[]`, `{}`, `99999999999999999999`, `-99999999999999999999`, `1e400`} {
 			members = append(members, `"`+name+`":`+value)
 		}
 		return members

@@ -32,7 +32,7 @@ func (c *call) listParams() (listParams, error) {
 	limit := defaultPageSize
 	if text := query.Get("limit"); text != "" {
 		if limit, err = strconv.Atoi(text); err != nil && !errors.Is(err, strconv.ErrRange) {
-			return listParams{}, models.FieldErrorf("limit", "must be a whole number")
+			return listParams{}, models.FieldErrorf("limit", "must be a whole number, not %q", text)
 		}
 		limit = min(max(limit, 1), market.MaxPageSize)
 	}

@@ -31,6 +31,9 @@ func PresentError(ctx context.Context, err error) *gqlerror.Error {
 	}
 	if input := mistypedInput(ctx, presented.Path); input != "" && domainErr.Code == models.Internal {
 		domainErr = models.FieldErrorf(input, "has a value of the wrong type")
+		if wrongNumber, ok := errors.AsType[*models.WholeNumberError](err); ok {
+			domainErr = models.FieldErrorf(input, "%v", wrongNumber)
+		}
 	}
 	if resolvesIntrospection(ctx) && domainErr.Code == models.Internal {
 		domainErr = models.Errorf(models.Forbidden, "introspection is disabled on this server")

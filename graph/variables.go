@@ -29,36 +29,34 @@ func (s *strictVariables) Validate(schema graphql.ExecutableSchema) error {
 // MutateOperationContext validates the variables of an operation.
 func (s *strictVariables) MutateOperationContext(_ context.Context, operation *graphql.OperationContext) *gqlerror.Error {
 	for _, variable := range operation.Operation.VariableDefinitions {
-		if name := s.firstMismatch(variable.Variable, variable.Type, operation.Variables[variable.Variable]); name != "" {
-			return variableError(name, "has a value of the wrong type")
+		if err := s.firstMismatch(variable.Variable, variable.Type, operation.Variables[variable.Variable]); err != nil {
+			return variableError(err)
 		}
 	}
 	if name := firstForbiddenNull(operation); name != "" {
-		return variableError(name, "must not be null")
+		return variableError(models.FieldErrorf(name, "must not be null"))
 	}
 	return nil
 }
 
-func variableError(name, problem string) *gqlerror.Error {
-	return &gqlerror.Error{
-		Message:    name + " " + problem,
-		Extensions: map[string]any{"code": string(models.InvalidInput), "field": name},
-	}
+// variableError returns the error of a document for the error of a variable.
+func variableError(err *models.Error) *gqlerror.Error {
+	return &gqlerror.Error{Message: err.Message, Extensions: map[string]any{"code": string(err.Code), "field": err.Field}}
 }
 
-// firstMismatch returns the name of the first variable or input field in value that has
-// the wrong type, "" for none.
-func (s *strictVariables) firstMismatch(name string, typ *ast.Type, value any) string {
+// firstMismatch returns the error for the first variable or input field in value that has
+// the wrong type, nil for none.
+func (s *strictVariables) firstMismatch(name string, typ *ast.Type, value any) *models.Error {
 	if value == nil {
-		return "" // nullability has been validated
+		return nil // nullability has been validated
 	}
 	if list := reflect.ValueOf(value); typ.Elem != nil && list.Kind() == reflect.Slice {
 		for i := range list.Len() {
-			if mismatch := s.firstMismatch(name, typ.Elem, list.Index(i).Interface()); mismatch != "" {
+			if mismatch := s.firstMismatch(name, typ.Elem, list.Index(i).Interface()); mismatch != nil {
 				return mismatch
 			}
 		}
-		return ""
+		return nil
 	}
 	if typ.Elem != nil { // a single value is a list of one
 		return s.firstMismatch(name, typ.Elem, value)
@@ -66,30 +64,32 @@ func (s *strictVariables) firstMismatch(name string, typ *ast.Type, value any) s
 	definition := s.schema.Types[typ.NamedType]
 	if fields, ok := value.(map[string]any); ok && definition.Kind == ast.InputObject {
 		for _, field := range definition.Fields {
-			if mismatch := s.firstMismatch(field.Name, field.Type, fields[field.Name]); mismatch != "" {
+			if mismatch := s.firstMismatch(field.Name, field.Type, fields[field.Name]); mismatch != nil {
 				return mismatch
 			}
 		}
-		return ""
+		return nil
 	}
-	if !matchesType(definition, value) {
-		return name
-	}
-	return ""
+	return checkValue(name, definition, value)
 }
 
-// matchesType reports whether a scalar or enum value has its type. Custom scalars
-// validate their values themselves.
-func matchesType(definition *ast.Definition, value any) bool {
+// checkValue returns the error for a scalar or enum value that does not have its type.
+// Other custom scalars validate their values themselves.
+func checkValue(name string, definition *ast.Definition, value any) *models.Error {
 	text, isText := value.(string)
+	matches := true
 	switch {
 	case definition.Kind == ast.Enum:
-		return isText && definition.EnumValues.ForName(text) != nil
+		matches = isText && definition.EnumValues.ForName(text) != nil
 	case definition.Name == "String" || definition.Name == "URL":
-		return isText
-	case definition.Name == "Int":
-		return !isText
-	default:
-		return true
+		matches = isText
+	case definition.Name == "Int" || definition.Name == "Credits":
+		if err := new(models.Credits).UnmarshalGQL(value); err != nil {
+			return models.FieldErrorf(name, "%v", err)
+		}
 	}
+	if !matches {
+		return models.FieldErrorf(name, "has a value of the wrong type")
+	}
+	return nil
 }

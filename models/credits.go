@@ -2,7 +2,6 @@ package models
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"strconv"
 )
@@ -32,8 +31,9 @@ func (c Credits) MarshalGQL(w io.Writer) {
 	_, _ = io.WriteString(w, strconv.FormatInt(int64(c), 10))
 }
 
-// UnmarshalGQL reads an integer of at most 64 bits. It rejects strings and numbers
-// with a decimal point or an exponent.
+// UnmarshalGQL reads a whole number of at most 64 bits, from a variable in any spelling of
+// JSON. In a document, a number with a decimal point or an exponent is a Float, and rejected
+// like an Int is. The error is a [WholeNumberError].
 func (c *Credits) UnmarshalGQL(v any) error {
 	switch v := v.(type) {
 	case int:
@@ -41,13 +41,15 @@ func (c *Credits) UnmarshalGQL(v any) error {
 	case int64:
 		*c = Credits(v)
 	case json.Number:
-		n, err := strconv.ParseInt(v.String(), 10, 64)
+		n, err := ParseWholeNumber(v.String())
 		if err != nil {
-			return fmt.Errorf("credits must be a whole number, not %s", v)
+			return err
 		}
 		*c = Credits(n)
+	case float64:
+		return &WholeNumberError{"must be a whole number without a decimal point or an exponent"}
 	default:
-		return fmt.Errorf("credits must be a whole number, not %T", v)
+		return WrongNumber(v)
 	}
 	return nil
 }

@@ -51,7 +51,9 @@ func TestCredits_UnmarshalGQL(t *testing.T) {
 		"a fraction":             {25.5, 0, false},
 		"a whole float":          {float64(25), 0, false}, // 25.0 or 25e0 in a document
 		"a fraction as a number": {json.Number("25.5"), 0, false},
-		"an exponent":            {json.Number("1e3"), 0, false},
+		"an exponent":            {json.Number("1e3"), 1000, true},
+		"a whole number with .0": {json.Number("25.0"), 25, true},
+		"a huge exponent":        {json.Number("1e400"), 0, false},
 		"more than 64 bits":      {json.Number(past64), 0, false},
 		"text":                   {"25", 0, false},
 		"nothing":                {nil, 0, false},

@@ -65,6 +65,9 @@ func (l *DocumentLimits) MutateOperationParameters(_ context.Context, request *g
 	if limitErr := checkDocument(document); limitErr != nil {
 		return limitErr
 	}
+	if textErr := checkStrings(request.Query); textErr != nil {
+		return textErr
+	}
 	l.accepted.Add(sum, struct{}{})
 	return nil
 }

@@ -16,6 +16,7 @@ func prepareOperation(ctx context.Context, exec graphql.GraphExecutor, params *g
 	params.ReadTime = graphql.TraceTiming{Start: now, End: now}
 	opCtx, errs := exec.CreateOperationContext(ctx, params)
 	if len(errs) > 0 {
+		describeWrongNumbers(errs, params.Variables)
 		return nil, exec.DispatchError(graphql.WithOperationContext(ctx, opCtx), errs).Errors
 	}
 	return opCtx, nil

@@ -66,7 +66,7 @@ func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 	setHeaders(w)
 	req, ok := negotiateResponse(r.Header.Values("Accept"))
 	if !ok {
-		respondError(w, mediaJSON, &requestError{http.StatusNotAcceptable, models.InvalidInput, "the Accept header must allow " + mediaGraphQL + ", " + mediaJSON + " or " + mediaEventStream})
+		respondError(w, mediaJSON, &requestError{status: http.StatusNotAcceptable, code: models.InvalidInput, message: "the Accept header must allow " + mediaGraphQL + ", " + mediaJSON + " or " + mediaEventStream})
 		return
 	}
 	buffer := getBuffer()
@@ -169,7 +169,7 @@ func rejectMutationByGET(w http.ResponseWriter, r *http.Request, opCtx *graphql.
 		return nil
 	}
 	w.Header().Set("Allow", "POST")
-	return &requestError{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use POST for mutations"}
+	return &requestError{status: http.StatusMethodNotAllowed, code: models.MethodNotAllowed, message: "use POST for mutations"}
 }
 
 func respondError(w http.ResponseWriter, mediaType string, r *requestError) {

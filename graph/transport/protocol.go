@@ -10,6 +10,7 @@ import (
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/vektah/gqlparser/v2/gqlerror"
 
+	"agentmarket.space/server/internal/jsontext"
 	"agentmarket.space/server/models"
 )
 
@@ -74,11 +75,19 @@ func (s *socket) handleMessage(text []byte) bool {
 		s.close(closeBadMessage, "Invalid message received")
 		return false
 	}
+	if reason := changedByDecoding(text); reason != "" {
+		s.close(closeBadMessage, reason)
+		return false
+	}
 	switch msg.Type {
 	case "connection_init":
 		var payload map[string]any
 		if len(msg.Payload) > 0 && decodeJSON(msg.Payload, &payload) != nil {
 			s.close(closeBadMessage, "The payload of connection_init must be an object")
+			return false
+		}
+		if reqErr := checkText(msg.Payload); reqErr != nil {
+			s.close(closeBadMessage, reqErr.message)
 			return false
 		}
 		return s.handleInit(payload)
@@ -105,6 +114,17 @@ func (s *socket) handleMessage(text []byte) bool {
 	}
 	s.close(closeBadMessage, "Invalid message received")
 	return false
+}
+
+// changedByDecoding returns why a message cannot be decoded without changing its text, ""
+// if it can. Payloads are checked when they are decoded; that of a ping is sent back as it
+// is.
+func changedByDecoding(text []byte) string {
+	if path, found := jsontext.UnpairedSurrogate(jsontext.TrimByteOrderMark(text)); found && !(len(path) > 1 && path[0] == "payload") {
+		_, message := jsontext.FieldError(path)
+		return message
+	}
+	return ""
 }
 
 // sessionContext returns the context that Options.Init returned, or nil before
@@ -159,6 +179,10 @@ func (s *socket) handleSubscribe(msg *clientMessage) bool {
 		return false
 	}
 	params, reqErr := readJSONParams(msg.Payload)
+	if reqErr != nil && reqErr.field != "" { // the request is at fault, not the client's program
+		s.send(s.ctx, outgoingMessage{text: s.protocol.errorMessage(*msg.ID, errorList(reqErr))})
+		return true
+	}
 	if reqErr != nil {
 		s.close(closeBadMessage, reqErr.message)
 		return false

@@ -14,6 +14,7 @@ import (
 
 	"github.com/99designs/gqlgen/graphql"
 
+	"agentmarket.space/server/internal/jsontext"
 	"agentmarket.space/server/models"
 )
 
@@ -22,12 +23,23 @@ type requestError struct {
 	status  int
 	code    models.Code
 	message string
+	field   string // the field at fault, "" for none
 }
 
 func (r *requestError) Error() string { return r.message }
 
+// checkText rejects a JSON text with a string that decoding would change.
+func checkText(text []byte) *requestError {
+	path, found := jsontext.UnpairedSurrogate(text)
+	if !found {
+		return nil
+	}
+	field, message := jsontext.FieldError(path)
+	return &requestError{status: http.StatusBadRequest, code: models.InvalidInput, message: message, field: field}
+}
+
 func badRequest(text string) *requestError {
-	return &requestError{http.StatusBadRequest, models.InvalidInput, text}
+	return &requestError{status: http.StatusBadRequest, code: models.InvalidInput, message: text}
 }
 
 // RequestHash identifies the contents of a request: its query string or body. It does
@@ -45,17 +57,17 @@ func readRequestText(w http.ResponseWriter, r *http.Request, maxBody int64, buff
 		return readBody(w, r, maxBody, buffer)
 	default:
 		w.Header().Set("Allow", "GET, POST")
-		return &requestError{http.StatusMethodNotAllowed, models.MethodNotAllowed, "use GET or POST"}
+		return &requestError{status: http.StatusMethodNotAllowed, code: models.MethodNotAllowed, message: "use GET or POST"}
 	}
 }
 
 func readBody(w http.ResponseWriter, r *http.Request, maxBody int64, buffer *bytes.Buffer) *requestError {
 	if !isJSON(r.Header.Get("Content-Type")) {
-		return &requestError{http.StatusUnsupportedMediaType, models.UnsupportedMedia, "the Content-Type must be application/json in UTF-8"}
+		return &requestError{status: http.StatusUnsupportedMediaType, code: models.UnsupportedMedia, message: "the Content-Type must be application/json in UTF-8"}
 	}
 	if _, err := io.Copy(buffer, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			return &requestError{http.StatusRequestEntityTooLarge, models.PayloadTooLarge, "the request is too large"}
+			return &requestError{status: http.StatusRequestEntityTooLarge, code: models.PayloadTooLarge, message: "the request is too large"}
 		}
 		return badRequest("could not read the request body")
 	}
@@ -84,7 +96,7 @@ func readParams(r *http.Request, text []byte) (params *graphql.RawParams, reqErr
 	if r.Method == http.MethodPost {
 		params, reqErr = readJSONParams(text)
 	} else {
-		params, reqErr = readURLParams(r.URL.Query())
+		params, reqErr = readURLParams(string(text))
 	}
 	if reqErr != nil {
 		return nil, reqErr
@@ -96,26 +108,37 @@ func readParams(r *http.Request, text []byte) (params *graphql.RawParams, reqErr
 	return params, nil
 }
 
-// readURLParams parses the parameters of a GET request.
-func readURLParams(values url.Values) (*graphql.RawParams, *requestError) {
+// readURLParams parses the query string of a GET request.
+func readURLParams(query string) (*graphql.RawParams, *requestError) {
+	values, err := url.ParseQuery(query)
+	if err != nil { // url.URL.Query would leave out what it cannot decode
+		return nil, badRequest("the query string is malformed")
+	}
 	params := &graphql.RawParams{Query: values.Get("query"), OperationName: values.Get("operationName")}
 	for _, name := range []string{"query", "operationName", "variables", "extensions", "documentId"} {
 		if !utf8.ValidString(values.Get(name)) {
 			return nil, badRequest(name + " must be valid UTF-8")
 		}
 	}
-	if text := values.Get("variables"); text != "" && decodeJSON([]byte(text), &params.Variables) != nil {
-		return nil, badRequest("variables must be a JSON object")
+	for name, object := range map[string]*map[string]any{"variables": &params.Variables, "extensions": &params.Extensions} {
+		text := []byte(values.Get(name))
+		if len(text) == 0 {
+			continue
+		}
+		if decodeJSON(text, object) != nil {
+			return nil, badRequest(name + " must be a JSON object")
+		}
+		if reqErr := checkText(text); reqErr != nil {
+			return nil, reqErr
+		}
 	}
-	if text := values.Get("extensions"); text != "" && decodeJSON([]byte(text), &params.Extensions) != nil {
-		return nil, badRequest("extensions must be a JSON object")
-	}
+	normalizeNumbers(params)
 	return params, setDocumentID(params, values.Get("documentId"))
 }
 
 // readJSONParams parses a JSON object of request parameters.
 func readJSONParams(body []byte) (*graphql.RawParams, *requestError) {
-	trimmed := bytes.TrimLeft(body, " \t\r\n")
+	trimmed := bytes.TrimLeft(jsontext.TrimByteOrderMark(body), " \t\r\n")
 	switch {
 	case len(trimmed) > 0 && trimmed[0] == '[':
 		return nil, badRequest("batching is not supported: send one request at a time")
@@ -131,16 +154,20 @@ func readJSONParams(body []byte) (*graphql.RawParams, *requestError) {
 		Extensions    map[string]any `json:"extensions"`
 		DocumentID    string         `json:"documentId"`
 	}
-	if err := decodeJSON(body, &request); err != nil {
+	if err := decodeJSON(trimmed, &request); err != nil {
 		var wrongType *json.UnmarshalTypeError
 		if errors.As(err, &wrongType) && wrongType.Field != "" {
 			return nil, badRequest(wrongType.Field + " has the wrong type")
 		}
 		return nil, badRequest("the request is not valid JSON")
 	}
+	if reqErr := checkText(trimmed); reqErr != nil {
+		return nil, reqErr
+	}
 	params := &graphql.RawParams{
 		Query: request.Query, OperationName: request.OperationName, Variables: request.Variables, Extensions: request.Extensions,
 	}
+	normalizeNumbers(params)
 	return params, setDocumentID(params, request.DocumentID)
 }
 
@@ -162,7 +189,7 @@ func setDocumentID(params *graphql.RawParams, id string) *requestError {
 
 // decodeJSON decodes exactly one JSON value. Numbers keep their original text.
 func decodeJSON(text []byte, dst any) error {
-	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder := json.NewDecoder(bytes.NewReader(jsontext.TrimByteOrderMark(text)))
 	decoder.UseNumber()
 	if err := decoder.Decode(dst); err != nil {
 		return err //nolint:wrapcheck // callers only check its type

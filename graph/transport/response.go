@@ -45,5 +45,9 @@ func writeJSON(buffer *bytes.Buffer, value any) {
 
 // errorList returns the GraphQL errors for a request error.
 func errorList(r *requestError) gqlerror.List {
-	return gqlerror.List{{Message: r.message, Extensions: map[string]any{"code": string(r.code)}}}
+	err := &gqlerror.Error{Message: r.message, Extensions: map[string]any{"code": string(r.code)}}
+	if r.field != "" {
+		err.Extensions["field"] = r.field
+	}
+	return gqlerror.List{err}
 }

@@ -104,10 +104,10 @@ const heartbeat = ":\n\n"
 // rejectStream returns the response to a stream that could not be added.
 func rejectStream(w http.ResponseWriter, err error) *requestError {
 	if errors.Is(err, errKeyRevoked) {
-		return &requestError{http.StatusUnauthorized, models.Unauthenticated, err.Error()}
+		return &requestError{status: http.StatusUnauthorized, code: models.Unauthenticated, message: err.Error()}
 	}
 	w.Header().Set("Retry-After", "5")
-	return &requestError{http.StatusServiceUnavailable, models.Unavailable, err.Error()}
+	return &requestError{status: http.StatusServiceUnavailable, code: models.Unavailable, message: err.Error()}
 }
 
 // operationFunc runs an operation. It passes each response to next, or returns a
@@ -217,7 +217,7 @@ func streamEnd(cause error) []byte {
 		return complete
 	}
 	if closeErr, ok := cause.(*closeError); ok && closeErr.code == closeUnauthorized { //nolint:errorlint // created in this package, never wrapped
-		errs := errorList(&requestError{http.StatusUnauthorized, models.Unauthenticated, closeErr.reason})
+		errs := errorList(&requestError{status: http.StatusUnauthorized, code: models.Unauthenticated, message: closeErr.reason})
 		return append(nextEvent(MarshalResponse(&graphql.Response{Errors: errs})), complete...)
 	}
 	return nil

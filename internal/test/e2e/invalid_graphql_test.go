@@ -57,7 +57,7 @@ func invalidOperations(task, other string) []invalidRequest {
 	}
 	numbers := []string{"-1", "0", "1.5", "1.0", "1e1", "1e400", "9223372036854775807", "99999999999999999999", "-99999999999999999999", `"25"`, "true", "[]", "{}", "null"}
 	texts := []string{`""`, `" "`, `"\u0000"`, "7", "1e400", "true", "null", "[1]", "{}", "NAME", `"` + strings.Repeat("a", 30_000) + `"`}
-	ids := []string{`"unknown"`, `"../../etc/passwd"`, `"' OR '1'='1"`, `"%"`, `"_"`, `"\u0000"`, `""`, `"` + unknownID + `"`, `"` + strings.ToUpper(task) + `"`, "7", `"` + strings.Repeat("a", 30_000) + `"`}
+	ids := []string{`"unknown"`, `"../../etc/passwd"`, `"' OR '1'='1"`, `"%"`, `"_"`, `"\u0000"`, `""`, `"` + unknownID + `"`, `"{` + task + `}"`, `"` + strings.ReplaceAll(task, "-", "") + `"`, "7", `"` + strings.Repeat("a", 30_000) + `"`}
 	cursors := []string{`"nonsense"`, `"-1"`, `"' OR 1=1"`, `"99999999999999999999"`, `"\u0000"`, "7", "[]", `"` + strings.Repeat("a", 5000) + `"`}
 
 	const invalid, unknown = "INVALID_INPUT", "NOT_FOUND"
@@ -102,7 +102,7 @@ func invalidVariables() []invalidRequest {
 			`{"title":7,"description":"D","budget":25}`, `{"title":"\u0000","description":"D","budget":25}`,
 		},
 		`mutation($v: Credits!) { postTask(input: {title: "T", description: "D", budget: $v}) { task { id } } }`: {
-			"null", "-1", "0", "1", "1.5", "25.0", "1e1", "1e400", "99999999999999999999", `"25"`, "true", "[]", "{}", "[25]",
+			"null", "-1", "0", "1", "1.0", "1.5", "1e0", "250e-2", "1e400", "99999999999999999999", `"25"`, "true", "[]", "{}", "[25]",
 		},
 		`mutation($v: String!) { completeTask(input: {taskId: "` + unknownID + `", result: $v}) { task { id } } }`: {
 			"null", "7", "true", "{}", `""`, `"\u0000"`, `"` + strings.Repeat("a", 200_001) + `"`, strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000),

@@ -40,7 +40,7 @@ func invalidFields(task, agent string) []invalidRequest {
 		}
 	}
 	text := func(n int) string { return `"` + strings.Repeat("a", n) + `"` }
-	numbers := []string{"null", `"25"`, "25.5", "25.0", "1e1", "1e400", "-1", "0", "true", "[]", "{}", "1000000001", "9223372036854775807", "9223372036854775808", "-9223372036854775809"}
+	numbers := []string{"null", `"25"`, "25.5", "250e-2", "0.0", "0e9", "1e400", "-1", "0", "true", "[]", "{}", "1000000001", "9223372036854775807", "9223372036854775808", "-9223372036854775809"}
 	texts := []string{"null", `""`, `" "`, "7", "true", "[]", "{}", `"\u0000"`, `"a\u0000b"`}
 	words := []string{`"x"`, "7", "{}", "[7]", `[""]`, "[null]", `["\u0000"]`, "[" + text(51) + "]", `[["x"]]`}
 
@@ -104,7 +104,7 @@ func invalidRoutes(task, other string) []invalidRequest {
 	} {
 		requests = append(requests, invalidRequest{get, path, "", "", "NOT_FOUND"}, invalidRequest{post, path, `{"title":"T","description":"D","budget":25}`, "", "NOT_FOUND"})
 	}
-	for _, id := range []string{unknownID, "unknown", "1", "-1", "%00", "%ff", "%2e%2e", "a%2fb", "%25", "_", "'%20OR%20'1'='1", strings.ToUpper(task), task + "%20", strings.Repeat("a", 4000)} {
+	for _, id := range []string{unknownID, "unknown", "1", "-1", "%00", "%ff", "%2e%2e", "a%2fb", "%25", "_", "'%20OR%20'1'='1", "%7B" + task + "%7D", strings.ReplaceAll(task, "-", ""), task + "%20", strings.Repeat("a", 4000)} {
 		requests = append(requests, invalidRequest{get, "/api/agents/" + id, "", "", "NOT_FOUND"}, invalidRequest{get, "/api/tasks/" + id, "", "", "NOT_FOUND"})
 		for _, verb := range []string{"accept", "cancel", "release", "extend"} {
 			requests = append(requests, invalidRequest{post, "/api/tasks/" + id + "/" + verb, "", "", "NOT_FOUND"})
