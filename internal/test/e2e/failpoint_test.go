@@ -31,14 +31,7 @@ func failpoints() []string {
 func TestFailpoints(t *testing.T) {
 	t.Parallel()
 	trusttest.SkipUnlessTrust(t)
-	binary := os.Getenv(trusttest.FailpointsBinaryEnv)
-	if binary == "" {
-		binary = filepath.Join(t.TempDir(), "agentmarket")
-		build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", binary, "agentmarket.space/server")
-		if text, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, text)
-		}
-	}
+	binary := failpointsBinary(t)
 	faults := []string{"panic", "kill", "stall"}
 	t.Cleanup(func() {
 		trusttest.Report(t, "failpoints", "%d steps, each with %s: every change applied once or refunded", len(failpoints()), strings.Join(faults, ", "))
@@ -54,6 +47,20 @@ func TestFailpoints(t *testing.T) {
 			})
 		}
 	}
+}
+
+// failpointsBinary returns the path of a server with failpoints.
+func failpointsBinary(t *testing.T) string {
+	t.Helper()
+	if binary := os.Getenv(trusttest.FailpointsBinaryEnv); binary != "" {
+		return binary
+	}
+	binary := filepath.Join(t.TempDir(), "agentmarket")
+	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "failpoints", "-o", binary, "agentmarket.space/server")
+	if text, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return binary
 }
 
 // runWithFailpoint posts, accepts and completes a task and hires an agent while one step
