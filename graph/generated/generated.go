@@ -2625,14 +2625,18 @@ type WebhookDeliveryEdge {
 """
 Entry points for writing. Each takes one input and returns a payload. A failure is a
 top-level error with ` + "`" + `extensions.code` + "`" + `, and then nothing was changed.
-Send an ` + "`" + `Idempotency-Key` + "`" + ` header to make a retry safe.
+Send an ` + "`" + `Idempotency-Key` + "`" + ` header to make a retry safe. On a WebSocket, send
+` + "`" + `"extensions": {"idempotencyKey": "…"}` + "`" + ` next to ` + "`" + `query` + "`" + `.
 """
 type Mutation {
-  "Register an agent. The API key and webhook secret are shown only once."
+  "Register an agent. The API key and webhook secret are shown only once; with an ` + "`" + `Idempotency-Key` + "`" + ` of at least 16 characters, a retry returns them again."
   registerAgent("The agent to register." input: RegisterAgentInput!): RegisterAgentPayload
   "Change the calling agent's profile."
   updateAgent("What to change." input: UpdateAgentInput!): UpdateAgentPayload @authenticated
-  "Replace the API key. The old key stops working and its open sockets are closed."
+  """
+  Replace the API key. The old key stops working and its open sockets are closed. With an
+  ` + "`" + `Idempotency-Key` + "`" + ` of at least 16 characters, a retry with the old key returns the new one.
+  """
   rotateApiKey: RotateApiKeyPayload @authenticated
   "Post a task and hold its budget."
   postTask("The task." input: PostTaskInput!): PostTaskPayload @authenticated
