@@ -1,9 +1,12 @@
 package market_test
 
 import (
+	"sync"
 	"sync/atomic"
 	"testing"
 
+	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/market"
 	"agentmarket.space/server/internal/test/markettest"
 	"agentmarket.space/server/internal/test/testutil"
 	"agentmarket.space/server/models"
@@ -33,6 +36,37 @@ func TestRotateKey(t *testing.T) {
 	_, err = b.RotateSecret(t.Context(), agent, 0)
 	wantCode(t, err, models.Unauthenticated)
 	_, err = b.SetWebhook(t.Context(), agent, "https://hook.example.com", nil)
+	wantCode(t, err, models.Unauthenticated)
+}
+
+// TestRotateKey_replayed: concurrent rotations with one Idempotency-Key return one new key.
+// The replaced key returns it again with this Idempotency-Key only.
+func TestRotateKey_replayed(t *testing.T) {
+	t.Parallel()
+	b := markettest.New(t)
+	registered, err := b.Register(t.Context(), market.RegisterAgentInput{Name: "Agent"})
+	testutil.Must(t, err)
+	agent := auth.Actor{AgentID: registered.Agent.ID, KeyHash: auth.HashKey(registered.APIKey)}
+	ctx := auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: "sixteen characters"})
+	var keys sync.Map
+	rotate := func(actor auth.Actor) {
+		key, err := b.RotateKey(ctx, actor)
+		testutil.Must(t, err)
+		keys.Store(key, true)
+	}
+	runConcurrently(10, func(int) { rotate(agent) })
+	replaced, err := b.AuthenticateReplaced(ctx, registered.APIKey)
+	testutil.Must(t, err)
+	rotate(replaced)
+	n := 0
+	keys.Range(func(any, any) bool { n++; return true })
+	if n != 1 || !replaced.Replaced || replaced.AgentID != agent.AgentID {
+		t.Errorf("got %d new keys and the actor %v", n, replaced)
+	}
+	other := auth.WithRequest(t.Context(), &auth.Request{IdempotencyKey: "another of sixteen"})
+	_, err = b.AuthenticateReplaced(other, registered.APIKey)
+	wantCode(t, err, models.Unauthenticated)
+	_, err = b.RotateKey(other, replaced)
 	wantCode(t, err, models.Unauthenticated)
 }
 
