@@ -98,6 +98,9 @@ type errorEnvelope struct {
 	Balance *models.Credits `json:"balance,omitempty"`
 }
 
+// AuthenticateChallenge is the WWW-Authenticate header of an UNAUTHENTICATED response.
+const AuthenticateChallenge = `Bearer realm="agentmarket"`
+
 // WriteError sends an error in the envelope. It is also used by the middleware. An
 // error without a code is sent as INTERNAL, without its text; logging it is up to the
 // caller. balance is the calling agent's balance, nil for none.
@@ -108,7 +111,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error, balance *mode
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(domainErr.RetryAfter.Seconds()))))
 	}
 	if domainErr.Code == models.Unauthenticated {
-		h.Set("WWW-Authenticate", `Bearer realm="agentmarket"`)
+		h.Set("WWW-Authenticate", AuthenticateChallenge)
 	}
 	body, err := encodeJSON(errorEnvelope{Error: restMessage(domainErr), Code: domainErr.Code, Balance: balance})
 	if err != nil {

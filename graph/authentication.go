@@ -30,26 +30,35 @@ func connectionInit(keys *auth.Keys, m *market.Market) func(context.Context, map
 		// Without the handshake's Idempotency-Key, which would apply to every operation.
 		handshake := auth.RequestFrom(ctx)
 		ctx = auth.WithRequest(tracing.WithoutSpan(ctx), &auth.Request{ID: handshake.ID, Address: handshake.Address})
-		for _, name := range []string{"X-API-Key", "x-api-key", "apiKey"} {
-			key, ok := payload[name].(string)
-			if !ok || key == "" {
-				continue
-			}
-			actor, err := keys.Authenticate(ctx, key)
-			if err == nil {
-				return auth.WithActor(ctx, actor), nil
-			}
-			withKey, keyErr := withIdempotencyKey(ctx, payload)
-			if keyErr != nil || models.CodeOf(err) != models.Unauthenticated {
-				return nil, err
-			}
-			if actor, err = m.AuthenticateReplaced(withKey, key); err != nil {
-				return nil, err
-			}
-			return auth.WithReplaced(ctx, actor), nil
+		actor, hasKey, err := keys.AuthenticatePayload(ctx, payload)
+		switch {
+		case err != nil && models.CodeOf(err) == models.Unauthenticated:
+			return authenticateReplaced(ctx, m, payload, err)
+		case err != nil:
+			return nil, err
+		case hasKey:
+			ctx = auth.WithActor(ctx, actor)
 		}
 		return ctx, nil
 	}
+}
+
+// authenticateReplaced returns the context of a socket whose payload has a replaced key and
+// the idempotencyKey of its replacement. It returns invalidKey for any other payload.
+func authenticateReplaced(ctx context.Context, m *market.Market, payload map[string]any, invalidKey error) (context.Context, error) {
+	key, err := auth.KeyFromPayload(payload)
+	if err != nil {
+		return nil, invalidKey
+	}
+	withKey, err := withIdempotencyKey(ctx, payload)
+	if err != nil {
+		return nil, invalidKey
+	}
+	actor, err := m.AuthenticateReplaced(withKey, key)
+	if err != nil {
+		return nil, err
+	}
+	return auth.WithReplaced(ctx, actor), nil
 }
 
 // isKeyRotation reports whether an operation calls rotateApiKey and nothing else. It is all

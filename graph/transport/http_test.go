@@ -67,6 +67,8 @@ func TestHTTP(t *testing.T) {
 		"invalid UTF-8":             {"POST", "", "{\"query\":\"{ hello } # \xff\"}", sent(jsonType), 400, `must be valid UTF-8`},
 		"invalid UTF-8 by GET":      {"GET", "?query={hello}&variables=%7B%22a%22:%22%FF%22%7D", "", nil, 400, `variables must be valid UTF-8`},
 		"no query":                  {"POST", "", `{"variables":{}}`, sent(jsonType), 400, `the request has no query`},
+		"two queries by GET":        {"GET", "?query={hello}&query={self}", "", nil, 400, `more than one query`},
+		"two variables by GET":      {"GET", "?query={hello}&variables={}&variables={}", "", nil, 400, `more than one variables`},
 		"no query by GET":           {"GET", "", "", nil, 400, `the request has no query`},
 		"null query":                {"POST", "", `{"query":null}`, sent(jsonType), 400, `the request has no query`},
 		"query of the wrong type":   {"POST", "", `{"query":{"hunter2":1}}`, sent(jsonType), 400, `query has the wrong type`},

@@ -116,6 +116,9 @@ func readURLParams(query string) (*graphql.RawParams, *requestError) {
 	}
 	params := &graphql.RawParams{Query: values.Get("query"), OperationName: values.Get("operationName")}
 	for _, name := range []string{"query", "operationName", "variables", "extensions", "documentId"} {
+		if len(values[name]) > 1 {
+			return nil, badRequest("the request has more than one " + name)
+		}
 		if !utf8.ValidString(values.Get(name)) {
 			return nil, badRequest(name + " must be valid UTF-8")
 		}

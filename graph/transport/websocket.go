@@ -13,6 +13,8 @@ import (
 
 	"github.com/99designs/gqlgen/graphql"
 	"github.com/gorilla/websocket"
+
+	"agentmarket.space/server/models"
 )
 
 // Close codes of graphql-transport-ws and of WebSocket.
@@ -46,12 +48,13 @@ func (*webSocket) Supports(r *http.Request) bool { return websocket.IsWebSocketU
 // that net/http can release the request's memory.
 func (t *webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
 	if offered := websocket.Subprotocols(r); len(offered) > 0 && negotiateProtocol(offered) == "" {
-		http.Error(w, "unsupported subprotocol: use graphql-transport-ws or graphql-ws", http.StatusBadRequest)
+		WriteError(w, r, http.StatusBadRequest, errorList(badRequest("unsupported subprotocol: use graphql-transport-ws or graphql-ws"))[0])
 		return
 	}
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: handshakeTimeout, ReadBufferSize: readBufferSize, WriteBufferPool: writeBufferPool,
 		Subprotocols: []string{graphqlTransportWS.name, subscriptionsTransportWS.name}, CheckOrigin: t.options.CheckOrigin,
+		Error: rejectHandshake,
 	}
 	hijacked := &hijackWriter{ResponseWriter: w}
 	ws, err := upgrader.Upgrade(hijacked, r, nil)
@@ -67,6 +70,22 @@ func (t *webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 		return
 	}
 	go s.readLoop()
+}
+
+// rejectHandshake responds to an invalid handshake with a GraphQL error.
+func rejectHandshake(w http.ResponseWriter, r *http.Request, status int, reason error) {
+	rejection := &requestError{status, models.InvalidInput, reason.Error()}
+	switch status {
+	case http.StatusForbidden:
+		rejection.code, rejection.message = models.Forbidden, "cross-origin request blocked"
+	case http.StatusMethodNotAllowed:
+		rejection.code = models.MethodNotAllowed
+		w.Header().Set("Allow", "GET")
+	case http.StatusInternalServerError:
+		rejection.code, rejection.message = models.Internal, "internal error"
+	}
+	w.Header().Set("Sec-WebSocket-Version", "13")
+	WriteError(w, r, status, errorList(rejection)[0])
 }
 
 var writeBufferPool = &sync.Pool{} //nolint:gochecknoglobals // a pool must be shared

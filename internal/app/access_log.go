@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"agentmarket.space/server/compat"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/tracing"
 	"agentmarket.space/server/models"
@@ -72,15 +71,15 @@ func handlePanic(logger *slog.Logger, w *statusRecorder, r *http.Request, panick
 	logger.ErrorContext(r.Context(), "handler panicked", slog.Any("panic", panicked),
 		slog.String("request_id", auth.RequestFrom(r.Context()).ID), slog.String("stack", string(stack[:runtime.Stack(stack, false)])))
 	if w.status == 0 {
-		compat.WriteError(w, r, models.Errorf(models.Internal, "internal error"), nil)
+		writeError(w, r, models.Errorf(models.Internal, "internal error"), nil)
 	}
 }
 
-// requestID returns the X-Request-Id of the client, or a new id if it is missing, too
-// long, or has characters other than printable ASCII.
+// requestID returns the X-Request-Id of the client, or a new id if it is missing, sent
+// twice, too long, or has characters other than printable ASCII.
 func requestID(r *http.Request) string {
 	id := r.Header.Get("X-Request-Id")
-	if id == "" || len(id) > maxRequestIDLength {
+	if id == "" || len(r.Header["X-Request-Id"]) > 1 || len(id) > maxRequestIDLength {
 		return uuid.NewString()
 	}
 	for _, c := range id {

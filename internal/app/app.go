@@ -223,7 +223,7 @@ func (a *App) routes(rest http.Handler, pageRoutes map[string]http.Handler, keys
 	for pattern, handler := range pageRoutes {
 		mux.Handle(pattern, handler)
 	}
-	api := middleware.authenticate(rest, middleware.writeRESTError)
+	api := middleware.authenticate(rest)
 	root := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if isRESTPath(r.URL.Path) { // it answers unclean paths itself
 			api.ServeHTTP(w, r)
@@ -250,7 +250,8 @@ func (a *App) serviceRoutes(middleware *authMiddleware, rest http.Handler, opera
 		"GET /metrics":  operator.protectMetrics(a.metrics.handler()),
 		"/operator":     operator.handler(),
 		"/operator/":    operator.handler(),
-		"/graphql":      middleware.authenticate(a.graph, middleware.writeGraphQLError),
+		"/graphql":      middleware.authenticate(a.graph),
+		"/graphql/":     middleware.authenticate(http.HandlerFunc(operator.notFound)),
 		"/openapi.json": rest,
 	}
 }
@@ -312,8 +313,9 @@ func (a *App) Run(ctx context.Context, listener net.Listener) error {
 		Handler: a.Handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
 	}
+	watchFraming(server)
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
+	go func() { failed <- server.Serve(framingListener{listener}) }()
 	var err error
 	select {
 	case err = <-failed:

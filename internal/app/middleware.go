@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"agentmarket.space/server/compat"
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/models"
 )
@@ -26,61 +24,58 @@ type authMiddleware struct {
 	logger         *slog.Logger
 }
 
-// errorWriter writes an error response in the format of an API.
-type errorWriter func(w http.ResponseWriter, r *http.Request, err error)
-
 // authenticate puts the caller into the context. It rejects requests with an unknown
-// key and requests over the rate limit, and responds to them with writeError.
-func (m *authMiddleware) authenticate(next http.Handler, writeError errorWriter) http.Handler {
+// key and requests over the rate limit.
+func (m *authMiddleware) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		request := auth.RequestFrom(r.Context())
 		request.Address = clientAddress(r, m.trustedProxies)
 		request.IdempotencyKey = r.Header.Get("Idempotency-Key")
 		ctx := r.Context()
-		if key := apiKeyFrom(r); key != "" {
-			actor, err := m.keys.Authenticate(ctx, key)
-			if err != nil && models.CodeOf(err) == models.Unauthenticated && r.URL.Path == "/graphql" {
-				actor, err = m.replaced(ctx, key)
+		actor, hasKey, err := m.authenticateRequest(ctx, r)
+		if err != nil {
+			if _, limited := m.limits.allowRequest(ctx); limited != nil {
+				err = limited
 			}
-			if err != nil {
-				if _, limited := m.limits.allowRequest(ctx); limited != nil {
-					err = limited
-				}
-				writeError(w, r, err)
-				return
-			}
-			if ctx = auth.WithActor(ctx, actor); actor.Replaced {
-				ctx = auth.WithReplaced(ctx, actor)
-			}
+			m.reject(w, r, err)
+			return
+		}
+		if hasKey {
+			ctx = auth.WithActor(ctx, actor)
+		}
+		if actor.Replaced {
+			ctx = auth.WithReplaced(ctx, actor)
 		}
 		quota, err := m.limits.allowRequest(ctx)
 		setRateLimitHeaders(w.Header(), quota)
 		if err != nil {
-			writeError(w, r.WithContext(ctx), err)
+			m.reject(w, r.WithContext(ctx), err)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
-// writeRESTError responds with an error in the format of the REST API.
-func (m *authMiddleware) writeRESTError(w http.ResponseWriter, r *http.Request, err error) {
-	m.logInternalError(r, err)
-	compat.WriteError(w, r, err, m.callerBalance(r.Context()))
+// authenticateRequest returns the agent whose API key is in the headers of a request. ok is
+// false for an anonymous request. GraphQL accepts a replaced key too, for what
+// market.AuthenticateReplaced allows.
+func (m *authMiddleware) authenticateRequest(ctx context.Context, r *http.Request) (actor auth.Actor, ok bool, err error) {
+	actor, ok, err = m.keys.AuthenticateHeader(ctx, r.Header)
+	if err == nil || models.CodeOf(err) != models.Unauthenticated || r.URL.Path != "/graphql" {
+		return actor, ok, err
+	}
+	key, keyErr := auth.KeyFromHeader(r.Header)
+	if keyErr != nil {
+		return auth.Actor{}, false, keyErr
+	}
+	actor, err = m.replaced(ctx, key)
+	return actor, err == nil, err
 }
 
-// writeGraphQLError responds with an error in the format of GraphQL over HTTP.
-func (m *authMiddleware) writeGraphQLError(w http.ResponseWriter, r *http.Request, err error) {
+// reject responds with an error in the format of the request's API.
+func (m *authMiddleware) reject(w http.ResponseWriter, r *http.Request, err error) {
 	m.logInternalError(r, err)
-	apiErr := models.AsError(err)
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	if apiErr.RetryAfter > 0 {
-		w.Header().Set("Retry-After", formatSeconds(apiErr.RetryAfter))
-	}
-	w.WriteHeader(compat.HTTPStatus(apiErr.Code))
-	_ = json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]any{
-		"message": apiErr.Message, "extensions": map[string]any{"code": apiErr.Code},
-	}}})
+	writeError(w, r, err, m.callerBalance(r.Context()))
 }
 
 // logInternalError logs an error that is not a *models.Error, because the response
@@ -104,17 +99,6 @@ func (m *authMiddleware) callerBalance(ctx context.Context) *models.Credits {
 		return nil
 	}
 	return &wallet.Available
-}
-
-// apiKeyFrom returns the API key of a request, or "".
-func apiKeyFrom(r *http.Request) string {
-	if key := r.Header.Get("X-API-Key"); key != "" {
-		return key
-	}
-	if key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		return key
-	}
-	return ""
 }
 
 // setRateLimitHeaders sets the X-RateLimit headers and the RateLimit headers of the

@@ -63,7 +63,10 @@ func (o *operatorAPI) handler() http.Handler {
 	mux.HandleFunc("DELETE /operator/agents/{id}/keys", o.revokeKeys)
 	if o.clock != nil {
 		mux.HandleFunc("POST /operator/clock", o.advanceClock)
+		mux.HandleFunc("/operator/clock", o.methodNotAllowed("POST"))
 	}
+	mux.HandleFunc("/operator/audit", o.methodNotAllowed("GET, HEAD"))
+	mux.HandleFunc("/operator/agents/{id}/keys", o.methodNotAllowed("DELETE"))
 	mux.HandleFunc("/", o.notFound)
 	if o.key == "" {
 		return http.HandlerFunc(o.notFound)
@@ -86,14 +89,18 @@ func (o *operatorAPI) requireKey(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		request := auth.RequestFrom(r.Context())
 		request.Address = clientAddress(r, o.trustedProxies)
-		got := auth.HashKey(apiKeyFrom(r))
-		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
+		key, err := auth.KeyFromHeader(r.Header)
+		got := auth.HashKey(key)
+		if err == nil && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
 			next.ServeHTTP(w, r)
 			return
 		}
-		quota, err := o.limits.allowRequest(r.Context())
+		quota, limited := o.limits.allowRequest(r.Context())
 		setRateLimitHeaders(w.Header(), quota)
-		if err == nil {
+		switch {
+		case limited != nil:
+			err = limited
+		case err == nil:
 			err = models.Errorf(models.Unauthenticated, "operator key required: send it in the header Authorization: Bearer KEY")
 		}
 		o.audit.CountRejection(r.Context(), models.AuditOperatorRefused, models.CodeOf(err))
@@ -102,7 +109,14 @@ func (o *operatorAPI) requireKey(next http.Handler) http.Handler {
 }
 
 func (*operatorAPI) notFound(w http.ResponseWriter, r *http.Request) {
-	compat.WriteError(w, r, models.Errorf(models.NotFound, "no such route"), nil)
+	writeError(w, r, models.Errorf(models.NotFound, "no such route"), nil)
+}
+
+func (*operatorAPI) methodNotAllowed(allowed string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", allowed)
+		writeError(w, r, models.Errorf(models.MethodNotAllowed, "method not allowed; use %s", allowed), nil)
+	}
 }
 
 // listAudit responds with a page of the audit log, newest first. The parameter actor
@@ -146,6 +160,10 @@ func (o *operatorAPI) revokeKeys(w http.ResponseWriter, r *http.Request) {
 func (o *operatorAPI) advanceClock(w http.ResponseWriter, r *http.Request) {
 	var body struct{ Advance string }
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&body)
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		compat.WriteError(w, r, models.Errorf(models.PayloadTooLarge, "the request is too large"), nil)
+		return
+	}
 	d, parseErr := time.ParseDuration(body.Advance)
 	if err != nil || parseErr != nil {
 		compat.WriteError(w, r, models.FieldErrorf("advance", `must be a duration like {"advance": "24h"}`), nil)

@@ -45,6 +45,7 @@ func TestServiceRoutes_authorization(t *testing.T) {
 		"GET /explorer":  {"/explorer", [3]int{200, 200, 200}},
 		"GET /explorer/": {"/explorer/", [3]int{200, 200, 200}},
 		"/graphql":       {"/graphql?query=%7B__typename%7D", [3]int{200, 200, 401}},
+		"/graphql/":      {"/graphql/x", [3]int{404, 404, 401}},
 		"/openapi.json":  {"/openapi.json", [3]int{200, 200, 200}},
 		"GET /{$}":       {"/", [3]int{200, 200, 200}},
 	}

@@ -36,7 +36,7 @@ func TestRateLimiter(t *testing.T) {
 		}
 	}
 	if got := b.do(t, http.MethodPost, "/graphql", `{"query":"{ viewer { id } }"}`, "X-API-Key", key); got.StatusCode == http.StatusTooManyRequests &&
-		!strings.Contains(got.body, `"extensions":{"code":"RATE_LIMITED"}`) {
+		!strings.Contains(got.body, `"extensions":{"code":"RATE_LIMITED","requestId":`) {
 		t.Errorf("got GraphQL response %s", got.body)
 	}
 	if got := b.do(t, http.MethodGet, "/api/tasks", ""); got.StatusCode != http.StatusOK {

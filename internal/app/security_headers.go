@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"agentmarket.space/server/compat"
 	"agentmarket.space/server/models"
 )
 
@@ -22,14 +21,14 @@ const (
 const bodyReadTimeout = 15 * time.Second
 
 // secureHeaders sets the security headers, handles CORS preflight requests, rejects
-// cross-origin writes of other sites with FORBIDDEN, and sets read and write
-// deadlines.
+// ambiguous requests (see rejectAmbiguous) and cross-origin writes of other sites with
+// FORBIDDEN, and sets read and write deadlines.
 func secureHeaders(origins *origins, writeTimeout time.Duration, overTLS bool, next http.Handler) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
 	crossOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		compat.WriteError(w, r, models.Errorf(models.Forbidden, "cross-origin request blocked"), nil)
+		writeError(w, r, models.Errorf(models.Forbidden, "cross-origin request blocked"), nil)
 	}))
-	protected := crossOrigin.Handler(next)
+	protected := rejectAmbiguous(crossOrigin.Handler(next))
 	headerValues := [...]string{"nosniff", "no-referrer", "DENY", defaultCSP, hstsHeader}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

@@ -129,6 +129,13 @@ func (b *testServer) register(t *testing.T, more string) string {
 // test.
 func (b *testServer) start(t *testing.T) (stop func()) {
 	t.Helper()
+	_, stop = b.listen(t)
+	return stop
+}
+
+// listen is like start. It also returns the server's address.
+func (b *testServer) listen(t *testing.T) (address string, stop func()) {
+	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -143,5 +150,5 @@ func (b *testServer) start(t *testing.T) (stop func()) {
 		}
 	})
 	t.Cleanup(stop)
-	return stop
+	return listener.Addr().String(), stop
 }
