@@ -42,7 +42,7 @@ func normalizeValue(value any) any {
 	return value
 }
 
-// describeWrongNumbers replaces the errors of gqlparser for variables that are no Int. They
+// describeWrongNumbers replaces the errors of gqlparser for variables that must be an Int. They
 // show another value than the one that was sent.
 func describeWrongNumbers(errs gqlerror.List, variables map[string]any) {
 	for _, err := range errs {

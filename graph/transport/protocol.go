@@ -120,7 +120,7 @@ func (s *socket) handleMessage(text []byte) bool {
 // if it can. Payloads are checked when they are decoded; that of a ping is sent back as it
 // is.
 func changedByDecoding(text []byte) string {
-	if path, found := jsontext.UnpairedSurrogate(jsontext.TrimByteOrderMark(text)); found && !(len(path) > 1 && path[0] == "payload") {
+	if path, found := jsontext.UnpairedSurrogate(jsontext.TrimByteOrderMark(text)); found && (len(path) < 2 || path[0] != "payload") {
 		_, message := jsontext.FieldError(path)
 		return message
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
@@ -62,10 +63,28 @@ func Run(ctx context.Context, args []string, streams client.Streams) int {
 	case err != nil:
 		return fail(streams.Err, suggestCommand(parser, err), exitUsage)
 	}
+	if err := checkText(parsed.Selected(), args); err != nil {
+		return fail(streams.Err, err, exitUsage)
+	}
 	if err := parsed.Run(); err != nil {
 		return fail(streams.Err, err, exitFailed)
 	}
 	return 0
+}
+
+// checkText rejects arguments that are not UTF-8 for a command that sends them to a server:
+// JSON would replace the invalid bytes. Other commands have paths of files, which may have
+// any bytes.
+func checkText(command *kong.Node, args []string) error {
+	if command == nil || !command.Target.FieldByName("Remote").IsValid() {
+		return nil
+	}
+	for _, arg := range args {
+		if !utf8.ValidString(arg) {
+			return fmt.Errorf("the argument %q is not valid UTF-8", arg)
+		}
+	}
+	return nil
 }
 
 // Model returns the model of all commands, their flags and environment variables.

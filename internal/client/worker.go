@@ -154,7 +154,7 @@ func (c *Worker) acceptNext(ctx context.Context, skipped map[string]bool) (*api.
 			return api.AcceptTask(ctx, c.client(), task.Id)
 		})
 		switch CodeOf(err) {
-		case "CONFLICT", "FORBIDDEN", "NOT_FOUND": // another agent was faster, or the task is gone
+		case "CONFLICT", "FORBIDDEN", "NOT_FOUND": // another agent was faster, or the task is not open
 			continue
 		}
 		if err != nil {

@@ -60,7 +60,7 @@ func FuzzUnpairedSurrogate(f *testing.F) {
 		}
 		if slices.ContainsFunc([]string{"\ufffd", `\ufffd`, `\uFFFD`}, func(s string) bool { return strings.Contains(strings.ToLower(string(text)), strings.ToLower(s)) }) ||
 			strings.ToValidUTF8(string(text), "") != string(text) {
-			return // it has replacement characters of its own
+			return // the text itself has replacement characters
 		}
 		decoded, err := json.Marshal(value)
 		if err != nil {

@@ -74,8 +74,8 @@ func normalizeCapability(text string) string {
 }
 
 // checkEmail returns INVALID_INPUT unless email is empty or an address alone. An address
-// with a name, such as "Bob <bob@example.com>", is rejected: whoever reads the field later
-// expects what it can send mail to.
+// with a name, such as "Bob <bob@example.com>", is rejected: the reader of the field
+// expects an address to send mail to.
 func checkEmail(field, email string) error {
 	if email == "" {
 		return nil

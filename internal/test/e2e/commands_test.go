@@ -112,6 +112,8 @@ func TestCommands_errors(t *testing.T) {
 		{strings.Repeat("0", 64), "UNAUTHENTICATED", 1, []string{"listen"}},
 		{agent.Key, "INVALID_INPUT", 1, []string{"tasks", "post", "x", "--budget", "1"}},
 		{agent.Key, "agentmarket wallet", 1, []string{"tasks", "post", "x", "--budget", "101"}},
+		{agent.Key, "not valid UTF-8", 2, []string{"tasks", "post", "caf\xe9", "--budget", "5"}},
+		{agent.Key, "not valid UTF-8", 2, []string{"tasks", "--search=\xff"}},
 		{agent.Key, "--budget", 2, []string{"tasks", "post", "x"}},
 		{agent.Key, "--budget", 2, []string{"tasks", "post", "x", "--budget", "much"}},
 		{agent.Key, "NOT_FOUND", 1, []string{"tasks", "accept", "unknown"}},
