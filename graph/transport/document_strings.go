@@ -24,7 +24,7 @@ func checkStrings(document string) *gqlerror.Error {
 	for {
 		token, err := tokens.ReadToken()
 		if err != nil || token.Kind == lexer.EOF {
-			return nil
+			return nil //nolint:nilerr // the document has been parsed
 		}
 		switch token.Kind { //nolint:exhaustive // other tokens do not matter
 		case lexer.Name:

@@ -45,8 +45,9 @@ func TestText_unchanged(t *testing.T) {
 			if !strings.Contains(events, nextEvent(data)) {
 				t.Errorf("%s: got %s, want an event with %s", what, events, data)
 			}
-			mark, payload := "", body
-			if payload = strings.TrimPrefix(body, byteOrderMark); payload != body {
+			payload, hasMark := strings.CutPrefix(body, byteOrderMark)
+			mark := ""
+			if hasMark {
 				mark = byteOrderMark
 			}
 			client.send(mark + `{"id":"a","type":"subscribe","payload":` + payload + `}`)
