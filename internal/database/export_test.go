@@ -125,3 +125,17 @@ func (r *JobRunner) Listeners() int {
 	defer r.db.jobNotifier.mu.Unlock()
 	return len(r.db.jobNotifier.listeners)
 }
+
+// RaiseGeneration writes the first mark of a start and calls fn before the mark is moved
+// into the file.
+func (db *DB) RaiseGeneration(fn func()) error {
+	current, err := db.readGeneration()
+	if err != nil {
+		return err
+	}
+	if err := db.writeGeneration(current + 1); err != nil {
+		return err
+	}
+	fn()
+	return nil
+}

@@ -119,6 +119,9 @@ func (db *DB) runWriter() {
 		err := batch.commit()
 		db.rowVersions.publish(db.dataVersion.Add(1)) // also after an error: the commit may be on disk
 		if err != nil {
+			if db.file.check() != nil { // the reason for any other error
+				err = ErrFileLost
+			}
 			db.notifyCommit(CommitStats{Err: err})
 			batch.failAll(db.diskFullError(err))
 			continue
@@ -165,9 +168,6 @@ type batch struct {
 func (b *batch) commit() error {
 	ctx := context.Background() //nolint:forbidigo // a cancelled caller must not cancel the batch
 	tx := b.db.writer.WithContext(ctx).Begin()
-	if tx.Error != nil && b.db.file.isLost.Load() { // the connection is read-only now
-		return ErrFileLost
-	}
 	if tx.Error != nil {
 		return fmt.Errorf("begin: %w", tx.Error)
 	}

@@ -179,7 +179,7 @@ func TestStoreFile_lostWhileRunning(t *testing.T) {
 					testutil.Must(t, os.Rename(file+suffix+".away", file+suffix))
 				}
 			}
-			wantLost() // SQLite may have missed changes meanwhile
+			wantLost() // SQLite may have missed changes
 			if code := server.Stop(); code != 1 {
 				t.Errorf("exit code %d, want 1", code)
 			}
