@@ -46,11 +46,8 @@ func runModule(t *testing.T, module string, env []string, args ...string) nodePr
 	dir := t.TempDir()
 	testserver.LinkNodeModules(t, "testdata", dir)
 	file := filepath.Join(dir, "script.mjs")
-	shared, err := os.ReadFile("testdata/clients.mjs")
-	out, in, pipeErr := os.Pipe()
-	err = errors.Join(err, pipeErr,
-		os.WriteFile(filepath.Join(dir, "clients.mjs"), shared, 0o600),
-		os.WriteFile(file, []byte(module), 0o600))
+	out, in, err := os.Pipe()
+	err = errors.Join(err, os.CopyFS(dir, os.DirFS("testdata")), os.WriteFile(file, []byte(module), 0o600))
 	if err != nil {
 		t.Fatal(err)
 	}

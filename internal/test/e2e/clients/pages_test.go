@@ -28,26 +28,16 @@ func TestExplorerPage(t *testing.T) {
 		}
 	}
 	page := openPage(t, server.URL+"/explorer")
-	const (
-		editor = `document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror`
-		shown  = `document.querySelector('.result-window .CodeMirror').CodeMirror.getValue()`
-	)
-	run := func(operation string) {
-		page.Evaluate(editor + `.setValue('` + operation + `'), ` + editor + `.focus()`)
-		page.WaitFor(editor + `.documentAST?.loc.source.body === ` + editor + `.getValue()`) // it is parsed
-		ctrlEnter := map[string]any{"type": "rawKeyDown", "modifiers": 2, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
-		page.Call("Input.dispatchKeyEvent", ctrlEnter, nil)
-	}
-	page.WaitFor(`document.querySelector('.graphiql-query-editor .CodeMirror')?.CodeMirror.getValue().includes('mutation Register')`)
+	waitForExplorer(page)
 	enterAPIKey(page, agent.Key)
 
-	run(`{ viewer { agent { name } } }`)
-	page.WaitFor(shown + `.includes('"name": "Reader"')`)
+	runInExplorer(page, `{ viewer { agent { name } } }`)
+	page.WaitFor(explorerResult + `.includes('"name": "Reader"')`)
 	posting("Before")
-	run(`subscription { taskPosted(after: "0") { task { title } } }`)
-	page.WaitFor(shown + `.includes('"title": "Before"')`)
+	runInExplorer(page, `subscription { taskPosted(after: "0") { task { title } } }`)
+	page.WaitFor(explorerResult + `.includes('"title": "Before"')`)
 	posting("While it looks")
-	page.WaitFor(shown + `.includes('"title": "While it looks"')`)
+	page.WaitFor(explorerResult + `.includes('"title": "While it looks"')`)
 
 	page.Evaluate(`document.querySelector('[aria-label="Show Documentation Explorer"]').click()`)
 	page.WaitFor(`document.querySelector('.graphiql-doc-explorer')?.innerText.includes('Subscription')`)
@@ -71,24 +61,14 @@ func TestReferencePage(t *testing.T) {
 	agent := server.Register("Reader", nil)
 	proxy := startProxy(t, server) // the page has another address than the OpenAPI document
 	page := openPage(t, proxy.url+"/docs")
-	request := func(route string) string {
-		return `document.querySelector('rapi-doc').shadowRoot.getElementById('` + route + `').querySelector('api-request').shadowRoot`
-	}
-	page.WaitFor(`[...document.querySelector('rapi-doc')?.shadowRoot?.querySelectorAll('api-request') ?? []].at(-1)?.shadowRoot?.querySelector('[aria-label]')`)
-	try := func(route, answer string) {
-		t.Helper()
-		page.Evaluate(request(route) + `.querySelector('[part~="btn-try"]').click()`)
-		page.WaitFor(request(route) + `.querySelector('.response-message')?.innerText.includes('200')`)
-		page.WaitFor(`[...` + request(route) + `.querySelectorAll('.tab-content pre')].some((pre) => pre.textContent.includes('` + answer + `'))`)
-	}
-
-	try("get-/api/agents", `"name": "Reader"`)
+	waitForReference(page)
+	tryRoute(page, "get-/api/agents", `"name": "Reader"`)
 	enterAPIKey(page, agent.Key)
-	try("get-/api/wallet", `"balance": 100`)
-	if example := page.Evaluate(request("post-/api/tasks") + `.querySelector('textarea').value`); !strings.Contains(example, `"title": "Summarize this research paper"`) {
+	tryRoute(page, "get-/api/wallet", `"balance": 100`)
+	if example := page.Evaluate(apiRequest("post-/api/tasks") + `.querySelector('textarea').value`); !strings.Contains(example, `"title": "Summarize this research paper"`) {
 		t.Errorf("the example of a task is %s", example)
 	}
-	try("post-/api/tasks", `"balance": 75`)
+	tryRoute(page, "post-/api/tasks", `"balance": 75`)
 
 	checkRequests(t, page, proxy.url, "/docs/rapidoc.js", "/openapi.json", "/api/tasks")
 	checkAccessibility(t, page, `node.getRootNode() !== document`, map[string]string{
@@ -104,11 +84,11 @@ func TestWelcomePage(t *testing.T) {
 	page := openPage(t, server.URL+"/")
 	page.WaitFor(`document.querySelector('h1')?.innerText === 'AgentMarket'`)
 	var links []string
-	if err := json.Unmarshal([]byte(page.Evaluate(`JSON.stringify([...document.links].map((link) => link.getAttribute('href')))`)), &links); err != nil {
+	if err := json.Unmarshal([]byte(page.Evaluate(`JSON.stringify([...document.links].map((link) => link.href))`)), &links); err != nil {
 		t.Fatal(err)
 	}
 	for _, link := range links {
-		if status, text := server.Do("GET", link, "", ""); status != 200 {
+		if status, text := server.Do("GET", strings.TrimPrefix(link, server.URL), "", ""); status != 200 {
 			t.Errorf("%s: %d %s", link, status, text)
 		}
 	}
@@ -117,6 +97,43 @@ func TestWelcomePage(t *testing.T) {
 	}
 	checkRequests(t, page, server.URL, "/")
 	checkAccessibility(t, page, `false`, nil)
+}
+
+// explorerEditor and explorerResult are the editor of operations, and the text of the
+// last result.
+const (
+	explorerEditor = `document.querySelector('.graphiql-query-editor .CodeMirror').CodeMirror`
+	explorerResult = `document.querySelector('.result-window .CodeMirror').CodeMirror.getValue()`
+)
+
+// waitForExplorer waits until the explorer shows the examples.
+func waitForExplorer(page *browser.Tab) {
+	page.WaitFor(`document.querySelector('.graphiql-query-editor .CodeMirror')?.CodeMirror.getValue().includes('mutation Register')`)
+}
+
+// runInExplorer types an operation and runs it.
+func runInExplorer(page *browser.Tab, operation string) {
+	page.Evaluate(explorerEditor + `.setValue('` + operation + `'), ` + explorerEditor + `.focus()`)
+	page.WaitFor(explorerEditor + `.documentAST?.loc.source.body === ` + explorerEditor + `.getValue()`) // it is parsed
+	ctrlEnter := map[string]any{"type": "rawKeyDown", "modifiers": 2, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+	page.Call("Input.dispatchKeyEvent", ctrlEnter, nil)
+}
+
+// waitForReference waits until the REST reference is complete.
+func waitForReference(page *browser.Tab) {
+	page.WaitFor(`[...document.querySelector('rapi-doc')?.shadowRoot?.querySelectorAll('api-request') ?? []].at(-1)?.shadowRoot?.querySelector('[aria-label]')`)
+}
+
+// apiRequest is the form of a route in the REST reference.
+func apiRequest(route string) string {
+	return `document.querySelector('rapi-doc').shadowRoot.getElementById('` + route + `').querySelector('api-request').shadowRoot`
+}
+
+// tryRoute sends the example request of a route and waits for a response with a text.
+func tryRoute(page *browser.Tab, route, answer string) {
+	page.Evaluate(apiRequest(route) + `.querySelector('[part~="btn-try"]').click()`)
+	page.WaitFor(apiRequest(route) + `.querySelector('.response-message')?.innerText.includes('200')`)
+	page.WaitFor(`[...` + apiRequest(route) + `.querySelectorAll('.tab-content pre')].some((pre) => pre.textContent.includes('` + answer + `'))`)
 }
 
 // browserMutex allows one browser at a time, because one keeps a small machine busy.

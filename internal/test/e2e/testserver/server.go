@@ -119,6 +119,13 @@ func StartCommand(tb testing.TB, command []string, env ...string) *Server {
 	return s
 }
 
+// At returns the same server with another URL, such as that of a proxy in front of it.
+func (s *Server) At(url string) *Server {
+	at := *s
+	at.URL = url
+	return &at
+}
+
 // Restart starts the server again, at the same address with the same files. It must have
 // exited. env overrides earlier settings.
 func (s *Server) Restart(env ...string) {
