@@ -118,6 +118,11 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) 
 	}
 	defer w.limiter.release(s)
 
+	leave, err := w.gate.enter(ctx, delivery.AgentID)
+	if err != nil {
+		return fmt.Errorf("wait to send delivery %s: %w", delivery.ID, err)
+	}
+	defer leave()
 	ctx, span := w.startAttemptSpan(ctx, &args)
 	defer span.End()
 	failpoint.Hit("deliver-due")
@@ -125,6 +130,7 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) 
 	if err != nil {
 		return err
 	}
+	w.gate.recordLatency(delivery.AgentID, outcome.latency)
 	failpoint.Hit("deliver-sent")
 	return w.recordOutcome(context.WithoutCancel(ctx), hook, &delivery, args.Attempt, outcome)
 }

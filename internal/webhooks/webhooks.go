@@ -95,6 +95,7 @@ type Webhooks struct {
 	onAttempt      func(AttemptReport)
 	tracer         *tracing.Tracer
 	limiter        endpointLimiter
+	gate           *sendGate
 	hasWebhooks    atomic.Bool // an agent has, or had, a webhook
 	subscribers    subscriberCache
 
@@ -134,6 +135,7 @@ func New(o Options) *Webhooks {
 		onAttempt:      o.OnAttempt,
 		tracer:         o.Tracer,
 		limiter:        newEndpointLimiter(o.Now),
+		gate:           newSendGate(),
 	}
 }
 

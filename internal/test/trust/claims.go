@@ -59,6 +59,7 @@ func testRuns() []testRun {
 		}},
 		{pkg: "./internal/test/e2e/webhooks", exclusive: true, claims: []claim{
 			// make test runs the test too, but does not check the delay.
+			{"fast-receivers", "Few webhooks arrive twice after a kill, even if receivers respond at once.", "TestKill_fastReceivers", sqlite, sqlite},
 			{"hostile", "Hostile webhook receivers do not delay others and cannot redirect requests.", "TestHostileReceivers", sqlite, noEngine},
 		}},
 		{pkg: "./internal/outbound", claims: []claim{
