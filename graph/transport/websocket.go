@@ -74,7 +74,7 @@ func (t *webSocket) Do(w http.ResponseWriter, r *http.Request, exec graphql.Grap
 
 // rejectHandshake responds to an invalid handshake with a GraphQL error.
 func rejectHandshake(w http.ResponseWriter, r *http.Request, status int, reason error) {
-	rejection := &requestError{status, models.InvalidInput, reason.Error()}
+	rejection := &requestError{status: status, code: models.InvalidInput, message: reason.Error()}
 	switch status {
 	case http.StatusForbidden:
 		rejection.code, rejection.message = models.Forbidden, "cross-origin request blocked"
