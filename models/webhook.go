@@ -91,6 +91,11 @@ type Secret struct {
 	PreviousUntil *Time
 }
 
+// SecretKey is a key that encrypts values of the database.
+type SecretKey struct {
+	ID string `gorm:"primaryKey"` // derived from the key; does not reveal it
+}
+
 // DeliveryStatus is the status of a delivery.
 type DeliveryStatus string
 

@@ -11,6 +11,7 @@ import (
 	"gorm.io/gorm/clause"
 
 	"agentmarket.space/server/internal/database"
+	"agentmarket.space/server/models"
 )
 
 // ErrWrongKey is the error of [ClaimKey] when the database has values that the cipher
@@ -59,12 +60,6 @@ func KeepOnlyCurrentKey(tx *database.Tx, c *Cipher) error {
 	}
 	return nil
 }
-
-// secretKey is a row of the table of keys.
-type secretKey struct{ ID string }
-
-// TableName implements gorm's Tabler.
-func (secretKey) TableName() string { return "secret_keys" }
 
 // keyClaim is one run of [ClaimKey].
 type keyClaim struct {
@@ -129,7 +124,7 @@ func (k *keyClaim) knownIDs() (ids []string) {
 }
 
 func (k *keyClaim) record(key sealingKey) error {
-	return k.tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&secretKey{ID: key.id}).Error
+	return k.tx.Clauses(clause.OnConflict{DoNothing: true}).Create(&models.SecretKey{ID: key.id}).Error
 }
 
 // adopt records the keys of the cipher that open a value of a database without a
