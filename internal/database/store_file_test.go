@@ -49,7 +49,7 @@ func TestOpen_otherPaths(t *testing.T) {
 		testutil.Must(t, err)
 		for _, other := range paths {
 			if _, err := openFile(t, other); err == nil || !strings.Contains(err.Error(), "another process is using it") {
-				t.Errorf("%s beside %s: %v", other, path, err)
+				t.Errorf("%s while %s is open: %v", other, path, err)
 			}
 		}
 		testutil.Must(t, db.Close())
@@ -66,7 +66,7 @@ func TestOpen_otherPaths(t *testing.T) {
 	}
 }
 
-// TestOpen_foreignLog checks that a database is refused beside the log of another
+// TestOpen_foreignLog checks that a database is refused next to the log of another
 // database, and accepted with its own log or without one.
 func TestOpen_foreignLog(t *testing.T) {
 	t.Parallel()
