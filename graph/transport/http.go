@@ -189,7 +189,7 @@ func writeBody(w http.ResponseWriter, mediaType string, status int, body []byte)
 	h.Set("Content-Type", mediaType+"; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body)
+	_, _ = w.Write(body) //nolint:gosec // encoded as JSON and sent with its content type and nosniff
 }
 
 // setRetryAfter copies the retryAfter extension of an error to the Retry-After header.

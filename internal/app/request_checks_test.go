@@ -39,7 +39,11 @@ func TestCredentials(t *testing.T) {
 		"/api/tasks": agentKey, "/api/wallet": agentKey, "/graphql?query=%7B__typename%7D": agentKey, "/operator/audit": testOperatorKey, "/metrics": testOperatorKey,
 	} {
 		for _, headers := range [][]string{
-			{"X-API-Key", key}, {"x-api-key", key}, {"Authorization", "Bearer " + key}, {"Authorization", "bearer " + key}, {"authorization", "BEARER  " + key},
+			{"X-API-Key", key},
+			{"x-api-key", key},
+			{"Authorization", "Bearer " + key},
+			{"Authorization", "bearer " + key},
+			{"authorization", "BEARER  " + key},
 			{"X-API-Key", key, "Authorization", "bearer " + key},
 		} {
 			if got := b.do(t, http.MethodGet, path, "", headers...); got.StatusCode != http.StatusOK {
@@ -47,10 +51,20 @@ func TestCredentials(t *testing.T) {
 			}
 		}
 		for _, headers := range [][]string{
-			{"X-API-Key", unknown}, {"X-API-Key", ""}, {"Authorization", "Bearer " + unknown}, {"Authorization", "bearer " + unknown}, {"Authorization", "Bearer"},
-			{"Authorization", ""}, {"Authorization", key}, {"Authorization", "Basic " + key}, {"Authorization", "Token " + key}, {"Authorization", "Bearer\t" + key},
-			{"X-API-Key", key, "Authorization", "Bearer " + unknown}, {"X-API-Key", unknown, "Authorization", "Bearer " + key},
-			{"X-API-Key", key, "Authorization", "Basic eDp5"}, {"X-API-Key", "", "Authorization", "Bearer " + key},
+			{"X-API-Key", unknown},
+			{"X-API-Key", ""},
+			{"Authorization", "Bearer " + unknown},
+			{"Authorization", "bearer " + unknown},
+			{"Authorization", "Bearer"},
+			{"Authorization", ""},
+			{"Authorization", key},
+			{"Authorization", "Basic " + key},
+			{"Authorization", "Token " + key},
+			{"Authorization", "Bearer\t" + key},
+			{"X-API-Key", key, "Authorization", "Bearer " + unknown},
+			{"X-API-Key", unknown, "Authorization", "Bearer " + key},
+			{"X-API-Key", key, "Authorization", "Basic eDp5"},
+			{"X-API-Key", "", "Authorization", "Bearer " + key},
 		} {
 			got := b.do(t, http.MethodGet, path, "", headers...)
 			assertAPIError(t, strings.Join(headers, " "), path, got.StatusCode, got.body, models.Unauthenticated, http.StatusUnauthorized)

@@ -12,7 +12,7 @@ import (
 
 // Names of credentials, in headers and in the payload of a socket.
 const (
-	apiKeyName        = "X-API-Key"
+	apiKeyName        = "X-API-Key" //nolint:gosec // the name of a header
 	payloadKeyName    = "apiKey"
 	authorizationName = "Authorization"
 )
