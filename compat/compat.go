@@ -17,6 +17,7 @@ import (
 	"agentmarket.space/server/graph"
 	"agentmarket.space/server/graph/cache"
 	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/tracing"
 	"agentmarket.space/server/models"
 )
@@ -122,7 +123,7 @@ func (c *call) id() string { return models.CanonicalID(c.request.PathValue("id")
 func (h *handler) serve(rt route) http.HandlerFunc {
 	name, private := rt.method+" "+rt.path, rt.isPrivate()
 	return func(w http.ResponseWriter, r *http.Request) {
-		ctx := r.Context()
+		ctx := database.WithReadBudget(r.Context())
 		tracing.FromContext(ctx).Rename(name)
 		c := &call{request: r, basePath: h.basePath}
 		var resp *cache.Response

@@ -21,6 +21,7 @@ import (
 	"agentmarket.space/server/graph/generated"
 	"agentmarket.space/server/graph/transport"
 	"agentmarket.space/server/internal/auth"
+	"agentmarket.space/server/internal/database"
 	"agentmarket.space/server/internal/tracing"
 	"agentmarket.space/server/models"
 )
@@ -182,10 +183,10 @@ func countMutations(operation *graphql.OperationContext) (n int) {
 	return n
 }
 
-// runQuery runs a query with a timeout and its own loaders. Mutations have other
+// runQuery runs a query with a timeout, limited store time and its own loaders. Mutations have other
 // limits: a hire may take as long as the agent's deadline.
 func runQuery(ctx context.Context, next graphql.OperationHandler) graphql.ResponseHandler {
-	ctx, cancel := context.WithTimeout(withLoaders(ctx), operationTimeout)
+	ctx, cancel := context.WithTimeout(database.WithReadBudget(withLoaders(ctx)), operationTimeout)
 	responses := next(ctx)
 	return func(context.Context) *graphql.Response {
 		defer cancel()

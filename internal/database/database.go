@@ -33,7 +33,8 @@ type DB struct {
 	replicaID      string
 	logger         *slog.Logger
 	dataVersion    atomic.Int64
-	rowVersions    *rowVersions // nil on PostgreSQL
+	rowVersions    *rowVersions  // nil on PostgreSQL
+	heavyReads     chan struct{} // has an element for each heavy read that runs
 	commitObserver atomic.Pointer[func(CommitStats)]
 }
 

@@ -139,3 +139,6 @@ func (db *DB) RaiseGeneration(fn func()) error {
 	fn()
 	return nil
 }
+
+// LimitHeavyReads sets how many heavy reads can run at the same time.
+func LimitHeavyReads(db *DB, n int) { db.heavyReads = make(chan struct{}, n) }

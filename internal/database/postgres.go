@@ -69,7 +69,10 @@ func openPostgres(ctx context.Context, address string, logger *slog.Logger) (*DB
 		s.closePools()
 		return nil, err
 	}
-	db := &DB{location: redactedAddress(s.pool.Config()), writer: writer, reader: reader, closing: make(chan struct{}), pg: s, replicaID: uuid.NewString(), jobNotifier: newJobNotifier(), logger: logger}
+	db := &DB{
+		location: redactedAddress(s.pool.Config()), writer: writer, reader: reader, closing: make(chan struct{}), pg: s, logger: logger,
+		replicaID: uuid.NewString(), jobNotifier: newJobNotifier(), heavyReads: newHeavyReads(),
+	}
 	if err := s.prepare(ctx, db); err != nil {
 		s.closePools()
 		return nil, fmt.Errorf("open database %s: %w", db.location, err)

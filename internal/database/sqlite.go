@@ -25,7 +25,7 @@ func openSQLite(ctx context.Context, file *storeFile, lock *fileLock, logger *sl
 	path := file.path
 	db := &DB{
 		queue: make(chan *writeRequest, maxBatch), closing: make(chan struct{}), done: make(chan struct{}), lock: lock, file: file, logger: logger,
-		location: "sqlite " + path, replicaID: uuid.NewString(), rowVersions: newRowVersions(), jobNotifier: newJobNotifier(),
+		location: "sqlite " + path, replicaID: uuid.NewString(), rowVersions: newRowVersions(), jobNotifier: newJobNotifier(), heavyReads: newHeavyReads(),
 	}
 	err := file.rejectForeignLog(ctx)
 	if err != nil {

@@ -42,6 +42,16 @@ type filter struct {
 	ids func(db *gorm.DB, limit int) *gorm.DB
 }
 
+// readBounded returns the result of read, which reads or counts a list, within the store
+// time of the operation. A heavy read waits until few others run.
+func readBounded[T any](ctx context.Context, m *Market, heavy bool, read func(context.Context) (T, error)) (result T, err error) {
+	err = m.deps.DB.ReadBounded(ctx, heavy, func(ctx context.Context) (err error) {
+		result, err = read(ctx)
+		return err
+	})
+	return result, err
+}
+
 // applyFilters adds filters to a query.
 func applyFilters(query *gorm.DB, filters []filter) *gorm.DB {
 	for _, f := range filters {

@@ -113,6 +113,12 @@ func (m *Market) ListAgents(ctx context.Context, q AgentQuery, page Page) (ListR
 	if err != nil {
 		return ListResult[models.Agent]{}, err
 	}
+	return readBounded(ctx, m, len(filters) > 0, func(ctx context.Context) (ListResult[models.Agent], error) {
+		return m.listAgents(ctx, q, filters, page)
+	})
+}
+
+func (m *Market) listAgents(ctx context.Context, q AgentQuery, filters []filter, page Page) (ListResult[models.Agent], error) {
 	ids, few, err := m.findIDs(ctx, filters)
 	if err != nil {
 		return ListResult[models.Agent]{}, err
@@ -176,6 +182,10 @@ func (m *Market) CountAgents(ctx context.Context, q AgentQuery) (Count, error) {
 	if err != nil {
 		return Count{}, err
 	}
+	return readBounded(ctx, m, true, func(ctx context.Context) (Count, error) { return m.countAgents(ctx, q, filters) })
+}
+
+func (m *Market) countAgents(ctx context.Context, q AgentQuery, filters []filter) (Count, error) {
 	ids, few, err := m.findIDs(ctx, filters)
 	if err != nil {
 		return Count{}, err

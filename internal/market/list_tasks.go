@@ -71,11 +71,15 @@ func (q TaskQuery) idsByBudget(db *gorm.DB, limit int) *gorm.DB {
 // that the order's index does not serve, a page can be short although others follow it.
 // INVALID_INPUT for an invalid filter or cursor.
 func (m *Market) ListTasks(ctx context.Context, q TaskQuery, page Page) (ListResult[models.Task], error) {
-	now := m.timestamp()
 	filters, err := m.taskFilters(q)
 	if err != nil {
 		return ListResult[models.Task]{}, err
 	}
+	return readBounded(ctx, m, len(filters) > 0, func(ctx context.Context) (ListResult[models.Task], error) { return m.listTasks(ctx, q, filters, page) })
+}
+
+func (m *Market) listTasks(ctx context.Context, q TaskQuery, filters []filter, page Page) (ListResult[models.Task], error) {
+	now := m.timestamp()
 	ids, few, err := m.findIDs(ctx, filters)
 	if err != nil {
 		return ListResult[models.Task]{}, err
@@ -159,7 +163,6 @@ func (m *Market) taskHorizon(ctx context.Context, q TaskQuery, page Page, now mo
 // CountTasks returns the number of tasks that match the query. A count is not exact above
 // a limit, and for a walk that does not read all rows.
 func (m *Market) CountTasks(ctx context.Context, q TaskQuery) (Count, error) {
-	now := m.timestamp()
 	q.Order = Order{}
 	if q.MinBudget != nil && q.Capability+q.PosterID+q.WorkerID == "" { // served by the index of this order
 		q.Order.Column = ByBudget
@@ -168,6 +171,11 @@ func (m *Market) CountTasks(ctx context.Context, q TaskQuery) (Count, error) {
 	if err != nil {
 		return Count{}, err
 	}
+	return readBounded(ctx, m, true, func(ctx context.Context) (Count, error) { return m.countTasks(ctx, q, filters) })
+}
+
+func (m *Market) countTasks(ctx context.Context, q TaskQuery, filters []filter) (Count, error) {
+	now := m.timestamp()
 	ids, few, err := m.findIDs(ctx, filters)
 	if err != nil {
 		return Count{}, err

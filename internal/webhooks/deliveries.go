@@ -29,7 +29,9 @@ func (w *Webhooks) Deliveries(ctx context.Context, agentID string, status []mode
 // CountDeliveries returns the number of deliveries of the agent in a state.
 func (w *Webhooks) CountDeliveries(ctx context.Context, agentID string, status models.DeliveryStatus) (int, error) {
 	var n int64
-	err := w.db.Read(ctx).Model(&models.Delivery{}).Where("agent_id = ? AND status = ?", agentID, status).Count(&n).Error
+	err := w.db.ReadBounded(ctx, true, func(ctx context.Context) error {
+		return w.db.Read(ctx).Model(&models.Delivery{}).Where("agent_id = ? AND status = ?", agentID, status).Count(&n).Error
+	})
 	if err != nil {
 		return 0, fmt.Errorf("count deliveries: %w", err)
 	}
