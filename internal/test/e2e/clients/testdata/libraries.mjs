@@ -90,7 +90,8 @@ const libraries = {
         const request = artifact(await schema, document);
         const cacheConfig = { force: true, metadata: { headers: more } };
         if (request.params.operationKind === "query") return fetchQuery(environment, request, variables, { networkCacheConfig: cacheConfig }).toPromise();
-        return new Promise((onCompleted, onError) => {
+        return new Promise((resolve, onError) => {
+          const onCompleted = (data, errors) => (errors ? onError({ source: { errors } }) : resolve(data));
           commitMutation(environment, { mutation: request, variables, cacheConfig, onCompleted, onError });
         });
       },
