@@ -88,8 +88,10 @@ func NewDevelopment(ctx context.Context, c config.Config, version string, logger
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	a := &App{config: c, version: version, logger: logger, now: time.Now, development: d, db: db, disconnectNATS: func() {}, metrics: newMetrics(), stopping: make(chan struct{}),
-		origins: newOrigins(c.PublicURL, c.AllowOrigins)}
+	a := &App{
+		config: c, version: version, logger: logger, now: time.Now, development: d, db: db, disconnectNATS: func() {}, metrics: newMetrics(), stopping: make(chan struct{}),
+		origins: newOrigins(c.PublicURL, c.AllowOrigins),
+	}
 	if d.Clock != nil {
 		a.now, a.wallClock = d.Clock.Now, time.Now
 	}

@@ -61,5 +61,5 @@ func redirect(w http.ResponseWriter, r *http.Request, to string) {
 	if r.URL.RawQuery != "" {
 		to += "?" + r.URL.RawQuery
 	}
-	http.Redirect(w, r, to, http.StatusTemporaryRedirect)
+	http.Redirect(w, r, to, http.StatusTemporaryRedirect) //nolint:gosec // a clean path, so it cannot name another host
 }

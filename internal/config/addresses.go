@@ -14,10 +14,10 @@ import (
 
 // urlPath matches the path of a public URL. It appears in shell commands and in the
 // routes of proxies, so it has only characters that never need an escape.
-var urlPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*/*$`) //nolint:gochecknoglobals // compiled once
+var urlPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*/*$`)
 
 // hostName matches a host name in lower case.
-var hostName = regexp.MustCompile(`^[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?$`) //nolint:gochecknoglobals // compiled once
+var hostName = regexp.MustCompile(`^[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?$`)
 
 // NormalizeOrigin returns a web origin as browsers send it: scheme://host, and the port
 // unless it is the default one, in lower case. It returns an error for text that no

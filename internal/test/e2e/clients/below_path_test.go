@@ -42,8 +42,11 @@ func TestBelowPath(t *testing.T) {
 		"Caddy":                  {"caddy", "caddy", nil, caddyCommand},
 		"Caddy removes the path": {"caddy", "caddy", []string{"handle /market/*", "handle_path /market/*"}, caddyCommand},
 		"HAProxy":                {"haproxy", "haproxy", nil, haproxyCommand},
-		"HAProxy removes the path": {"haproxy", "haproxy", []string{"option forwardfor", "option forwardfor\n    http-request replace-path /market/(.*) /\\1"},
-			haproxyCommand},
+		"HAProxy removes the path": {
+			"haproxy", "haproxy",
+			[]string{"option forwardfor", "option forwardfor\n    http-request replace-path /market/(.*) /\\1"},
+			haproxyCommand,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -108,13 +111,11 @@ func unusedAddress(t *testing.T) string {
 // nginxCommand runs nginx in the foreground, as one process.
 func nginxCommand(program, dir, config, address string) (*exec.Cmd, error) {
 	config = strings.Replace(config, "listen 443 ssl;", "listen "+address+";", 1)
-	all := "daemon off; master_process off; pid nginx.pid; error_log stderr; events {}\nhttp {\n access_log off;\n"
-	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-		all += " " + kind + "_temp_path " + dir + ";\n"
-	}
+	temporary := regexp.MustCompile(`\w+`).ReplaceAllString("client_body proxy fastcgi uwsgi scgi", "${0}_temp_path .;")
+	config = "daemon off; master_process off; pid nginx.pid; error_log stderr; events {}\nhttp {\naccess_log off; " + temporary + "\n" + config + "}\n"
 	file := filepath.Join(dir, "nginx.conf")
-	err := os.WriteFile(file, []byte(all+config+"}\n"), 0o600)
-	return exec.Command(program, "-p", dir, "-e", "stderr", "-c", file), err //nolint:noctx // killed by the caller
+	err := os.WriteFile(file, []byte(config), 0o600)
+	return exec.Command(program, "-p", dir, "-e", "stderr", "-c", file), err
 }
 
 // caddyCommand runs Caddy in the foreground.
@@ -122,7 +123,7 @@ func caddyCommand(program, dir, config, address string) (*exec.Cmd, error) {
 	config = "{\n admin off\n auto_https off\n default_bind 127.0.0.1\n}\n" + strings.Replace(config, "market.example.com {", "http://"+address+" {", 1)
 	file := filepath.Join(dir, "Caddyfile")
 	err := os.WriteFile(file, []byte(config), 0o600)
-	cmd := exec.Command(program, "run", "--adapter", "caddyfile", "--config", file) //nolint:noctx // killed by the caller
+	cmd := exec.Command(program, "run", "--adapter", "caddyfile", "--config", file)
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	return cmd, err
 }
@@ -132,7 +133,7 @@ func haproxyCommand(program, dir, config, address string) (*exec.Cmd, error) {
 	config = regexp.MustCompile(`bind :443 .*`).ReplaceAllString(config, "bind "+address)
 	file := filepath.Join(dir, "haproxy.cfg")
 	err := os.WriteFile(file, []byte("defaults\n    mode http\n"+config), 0o600)
-	return exec.Command(program, "-db", "-f", file), err //nolint:noctx // killed by the caller
+	return exec.Command(program, "-db", "-f", file), err
 }
 
 // checkTexts checks that the links in all documents have the public URL and work.
@@ -174,7 +175,7 @@ func checkLinks(t *testing.T, via *testserver.Server) {
 	t.Helper()
 	poster := via.Register("Poster", nil)
 	worker := via.Register("Worker", map[string]any{"endpointUrl": "https://agent.example/"})
-	titles := ""
+	var titles []string
 	for _, title := range []string{"one", "two", "three"} {
 		testutil.Must(t, postTask(via, poster.Key, title, 2, "listening"))
 	}
@@ -184,13 +185,13 @@ func checkLinks(t *testing.T, via *testserver.Server) {
 		if err := json.Unmarshal([]byte(page.body), &list); err != nil || len(list.Data) != 1 {
 			t.Fatalf("%s: %v %s", address, err, page.body)
 		}
-		titles += list.Data[0].Title + " "
+		titles = append(titles, list.Data[0].Title)
 		link, _, _ := strings.Cut(strings.TrimPrefix(page.Header.Get("Link"), "<"), ">")
 		if address = ""; link != "" {
 			address = resolve(t, page.Request.URL, link)
 		}
 	}
-	testutil.Equal(t, "the pages of the list", titles, "three two one ")
+	testutil.Equal(t, "the pages of the list", strings.Join(titles, " "), "three two one")
 
 	hire := `{"agent_id":"` + worker.ID + `","task_description":"Work.","budget":10}`
 	hired := send(t, http.MethodPost, via.URL+"/api/execute", hire, "X-API-Key", poster.Key, "Prefer", "respond-async")
