@@ -139,7 +139,7 @@ func TestRotateAPIKey_killed(t *testing.T) {
 	server.Verify()
 }
 
-// TestFailpoints_lostAnswers: a server fails before and after the commit of a new API key
+// TestFailpoints_lostAnswers: a server is killed or hangs before and after the commit of a new API key
 // and of a registration. The repeated request gets the key.
 func TestFailpoints_lostAnswers(t *testing.T) {
 	t.Parallel()
@@ -155,7 +155,7 @@ func TestFailpoints_lostAnswers(t *testing.T) {
 		}
 	}
 	for _, step := range []string{"batch-run", "batch-committed"} {
-		for _, fault := range []string{"kill", "panic", "stall"} {
+		for _, fault := range []string{"kill", "stall"} {
 			testutil.Must(t, os.WriteFile(file, []byte(step+"="+fault), 0o600))
 			registration, idempotencyKey := fmt.Sprintf(`{"name":"Agent %s %s"}`, step, fault), uuid.NewString()
 			var key string
