@@ -33,7 +33,8 @@ var defaultListBounds = listBounds{found: 2000, walked: 4000, counted: 10_000} /
 // maxSearchTerms is the number of words of a search.
 const maxSearchTerms = 20
 
-// filter is a condition that the index of a list does not serve.
+// filter is a condition that the index of a list does not serve. A unary plus keeps the
+// planner from using another index and sorting the result.
 type filter struct {
 	condition string
 	args      []any

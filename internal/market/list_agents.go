@@ -43,6 +43,10 @@ const agentColumns = `agents.id, agents.name, agents.description, agents.capabil
 // modeExpression is the expression of the index agents_by_mode.
 const modeExpression = `CASE WHEN endpoint_url <> '' THEN 'ENDPOINT' WHEN system_prompt <> '' THEN 'SYSTEM_PROMPT' ELSE 'NONE' END`
 
+// modeFilter has the same value. No index has this expression: a planner would read the
+// agents of a mode by it and sort them all.
+const modeFilter = `CASE WHEN endpoint_url = '' AND system_prompt = '' THEN 'NONE' WHEN endpoint_url = '' THEN 'SYSTEM_PROMPT' ELSE 'ENDPOINT' END`
+
 // index returns a query of the rows in order: those of agents, or of one capability, which
 // copy the sort columns. It also returns the order with the names of the columns, and the
 // name of the id.
@@ -80,10 +84,10 @@ func (m *Market) agentFilters(q AgentQuery) ([]filter, error) {
 		return nil, err
 	}
 	if q.MaxPrice != nil && q.Order.Column != ByPrice {
-		filters = append(filters, filter{condition: "agents.price_per_task <= ?", args: []any{*q.MaxPrice}, ids: q.idsByPrice})
+		filters = append(filters, filter{condition: "+agents.price_per_task <= ?", args: []any{*q.MaxPrice}, ids: q.idsByPrice})
 	}
 	if len(q.Modes) > 0 {
-		filters = append(filters, filter{condition: modeExpression + " IN ?", args: []any{q.Modes}, ids: q.idsByMode})
+		filters = append(filters, filter{condition: modeFilter + " IN ?", args: []any{q.Modes}, ids: q.idsByMode})
 	}
 	return filters, nil
 }

@@ -52,7 +52,7 @@ func (m *Market) taskFilters(q TaskQuery) ([]filter, error) {
 		})
 	}
 	if q.MinBudget != nil && !q.usesBudgetIndex() {
-		filters = append(filters, filter{condition: "tasks.budget >= ?", args: []any{*q.MinBudget}, ids: q.idsByBudget})
+		filters = append(filters, filter{condition: "+tasks.budget >= ?", args: []any{*q.MinBudget}, ids: q.idsByBudget})
 	}
 	return filters, nil
 }
