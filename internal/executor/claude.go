@@ -43,6 +43,8 @@ func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (RunResu
 	switch {
 	case errors.As(err, &apiErr) && apiErr.StatusCode >= http.StatusBadRequest:
 		return RunResult{Tokens: new(int64)}, models.Errorf(models.ExecutionFailed, "the model API returned status %d", apiErr.StatusCode)
+	case errors.Is(err, errChangedText):
+		return RunResult{}, errChangedText
 	case err != nil && ctx.Err() == nil:
 		return RunResult{}, models.Errorf(models.ExecutionFailed, "the model API is unreachable or closed the connection")
 	case err != nil:
@@ -53,6 +55,9 @@ func (e *Executor) runPrompt(ctx context.Context, agent Agent, job Job) (RunResu
 	var text strings.Builder
 	for i := range message.Content {
 		text.WriteString(message.Content[i].Text)
+	}
+	if !isIntactJSON([]byte(message.RawJSON())) {
+		return RunResult{Tokens: &tokens}, errChangedText
 	}
 	if text.Len() == 0 {
 		return RunResult{Tokens: &tokens}, models.Errorf(models.ExecutionFailed, "the model returned no text")
@@ -82,6 +87,9 @@ func (e *Executor) createMessage(ctx context.Context, params anthropic.MessageNe
 	stream := ssestream.NewStream[anthropic.MessageStreamEventUnion](ssestream.NewDecoder(response), nil)
 	for stream.Next() {
 		event := stream.Current()
+		if !isIntactJSON([]byte(event.RawJSON())) {
+			return nil, errChangedText
+		}
 		if err := message.Accumulate(event); err != nil {
 			return nil, err
 		}

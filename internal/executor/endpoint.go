@@ -51,7 +51,7 @@ func (e *Executor) runEndpoint(ctx context.Context, agent Agent, secret string, 
 	if err != nil {
 		return RunResult{}, err
 	}
-	response, err := e.client.Post(ctx, agent.EndpointURL, header, body)
+	response, err := e.client.PostOnce(ctx, agent.EndpointURL, header, body)
 	if err != nil {
 		return RunResult{}, models.Errorf(models.ExecutionFailed, "request to the agent's endpoint failed: %s", err)
 	}
@@ -94,7 +94,7 @@ func (e *Executor) signedHeaders(secret, taskID string, body []byte) (http.Heade
 
 // readResult returns the result in a response: the string "result" of a JSON object,
 // or the whole body of a text response. It returns EXECUTION_FAILED for other
-// content types and for compressed responses.
+// content types, for compressed responses, and for JSON texts that decoding would change.
 func readResult(response *outbound.Response) (string, error) {
 	if coding := response.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return "", models.Errorf(models.ExecutionFailed, "the agent's response is compressed; send it without Content-Encoding")
@@ -116,6 +116,9 @@ func readResult(response *outbound.Response) (string, error) {
 	}
 	if err := json.Unmarshal(response.Body, &body); err != nil || body.Result == nil {
 		return "", models.Errorf(models.ExecutionFailed, `the agent's endpoint must respond with {"result": "…"}`)
+	}
+	if !isIntactJSON(response.Body) {
+		return "", errChangedText
 	}
 	return *body.Result, nil
 }

@@ -43,6 +43,7 @@ type Options struct {
 // use.
 type Client struct {
 	http        *http.Client
+	httpOnce    *http.Client // uses each connection for one request
 	networks    []netip.Prefix
 	ports       []uint16
 	resolver    *net.Resolver
@@ -57,20 +58,22 @@ func New(o Options) *Client {
 	}
 	c := &Client{networks: o.AllowNetworks, ports: o.AllowPorts, resolver: cmp.Or(o.Resolver, net.DefaultResolver), userAgent: o.UserAgent, maxResponse: defaultMaxResponse}
 	dialer := &net.Dialer{Timeout: connectTimeout, Resolver: o.Resolver, Control: c.checkDial(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}
-	c.http = &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext:            dialer.DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
-			TLSHandshakeTimeout:    connectTimeout,
-			MaxResponseHeaderBytes: maxHeaderBytes,
-			MaxIdleConns:           100,
-			MaxIdleConnsPerHost:    4,
-			IdleConnTimeout:        30 * time.Second,
-			DisableCompression:     true,
-			ForceAttemptHTTP2:      true,
-		},
+	transport := &http.Transport{
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
+		TLSHandshakeTimeout:    connectTimeout,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		MaxIdleConns:           100,
+		MaxIdleConnsPerHost:    4,
+		IdleConnTimeout:        30 * time.Second,
+		DisableCompression:     true,
+		ForceAttemptHTTP2:      true,
 	}
+	once := transport.Clone()
+	once.DisableKeepAlives = true
+	keepRedirects := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http = &http.Client{CheckRedirect: keepRedirects, Transport: transport}
+	c.httpOnce = &http.Client{CheckRedirect: keepRedirects, Transport: once}
 	return c
 }
 
@@ -113,9 +116,31 @@ type Response struct {
 
 // Post sends body and returns the response with any status. The deadline of ctx
 // includes reading the response. Error messages are short and safe to show to the
-// owner of the URL.
+// owner of the URL. Post sends the request again when a connection that was kept from an
+// earlier request breaks before the first byte of the response, so the receiver may get
+// it twice.
 func (c *Client) Post(ctx context.Context, url string, header http.Header, body []byte) (*Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	request, err := c.newRequest(ctx, url, header, body)
+	if err != nil {
+		return nil, err
+	}
+	request.Header["X-Idempotency-Key"] = []string{} // allows the transport to repeat the request; it is not sent
+	return c.do(c.http, request)
+}
+
+// PostOnce is Post for a request that must not arrive twice. It uses a new connection,
+// because a kept one can be closed by the receiver at any time: nobody would know whether
+// the request arrived.
+func (c *Client) PostOnce(ctx context.Context, url string, header http.Header, body []byte) (*Response, error) {
+	request, err := c.newRequest(ctx, url, header, body)
+	if err != nil {
+		return nil, err
+	}
+	return c.do(c.httpOnce, request)
+}
+
+func (c *Client) newRequest(ctx context.Context, url string, header http.Header, body []byte) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, encodeURL(url), bytes.NewReader(body))
 	if err != nil {
 		return nil, errors.New("the URL is not valid")
 	}
@@ -123,10 +148,19 @@ func (c *Client) Post(ctx context.Context, url string, header http.Header, body 
 		return nil, errors.New("the URL must use https")
 	}
 	request.Header = header.Clone()
+	if request.Header == nil {
+		request.Header = http.Header{}
+	}
 	if c.userAgent != "" {
 		request.Header.Set("User-Agent", c.userAgent)
 	}
-	response, err := c.http.Do(request)
+	return request, nil
+}
+
+// do sends a request and reads the response.
+func (c *Client) do(client *http.Client, request *http.Request) (*Response, error) {
+	ctx := request.Context()
+	response, err := client.Do(request)
 	if err != nil {
 		return nil, describeError(err)
 	}
@@ -181,3 +215,6 @@ func describeError(err error) error {
 	}
 	return &requestError{message: message, cause: err}
 }
+
+// CloseIdleConnections closes the connections that are kept for further requests.
+func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"fmt"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -34,6 +35,7 @@ func (c *Client) CheckURL(field, raw string) (string, error) {
 		return "", models.FieldErrorf(field, "must not contain a user name or password")
 	}
 	u.Scheme, u.Host, u.Fragment, u.RawFragment = "https", strings.ToLower(u.Host), "", ""
+	u.RawPath = strings.TrimPrefix(encodeURL("://"+u.RawPath), "://") // otherwise String decodes its escaped slashes
 	allowed := c.isAllowedHost(u.Hostname())
 	if !allowed && !isPublicHost(u.Hostname()) {
 		return "", models.FieldErrorf(field, "must have a public host")
@@ -71,4 +73,41 @@ func isPublicHost(host string) bool {
 		return false
 	}
 	return !slices.Contains([]string{"localhost", "local", "internal", "intranet", "lan", "home", "corp", "arpa", "onion", "test", "invalid"}, last)
+}
+
+// encodeURL returns a URL with the bytes of its path and query percent-encoded that a
+// request must not contain. It encodes nothing twice: an existing escape stays, also one
+// of a slash. The transport encodes the host.
+func encodeURL(raw string) string {
+	start := strings.Index(raw, "://") + len("://")
+	if start < len("://") {
+		return raw
+	}
+	if end := strings.IndexAny(raw[start:], "/?"); end >= 0 {
+		start += end
+	} else {
+		return raw
+	}
+	query := start + strings.IndexByte(raw[start:], '?') // start-1 without one
+	var b strings.Builder
+	b.WriteString(raw[:start])
+	for i := start; i < len(raw); i++ {
+		inQuery := query >= start && i > query
+		switch c := raw[i]; {
+		case c <= ' ', c >= 0x7f, strings.IndexByte("\"<>\\^`{|}", c) >= 0, c == '%' && inQuery && !isEscape(raw[i:]):
+			fmt.Fprintf(&b, "%%%02X", c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// isEscape reports whether text starts with a percent-encoded byte.
+func isEscape(text string) bool {
+	if len(text) < len("%00") {
+		return false
+	}
+	_, err := strconv.ParseUint(text[1:3], 16, 8)
+	return err == nil
 }
