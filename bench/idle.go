@@ -173,7 +173,7 @@ type webhookReceiver struct {
 
 func newWebhookReceiver() (*webhookReceiver, error) {
 	r := &webhookReceiver{arrivals: make(chan time.Time, webhookPosts)}
-	r.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+	r.server = httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, request *http.Request) {
 		arrived := time.Now()
 		if body, err := io.ReadAll(request.Body); err == nil && strings.Contains(string(body), "task.posted") {
 			r.arrivals <- arrived

@@ -36,7 +36,7 @@ func TestEndpoint_hostile(t *testing.T) {
 	}{
 		"an endless body": {endlessBody(nil), "longer than 2 MiB", models.ExecutionFailed},
 		"a slow body": {func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // only then does net/http notice that the client is gone
+			_, _ = io.Copy(io.Discard, r.Body) // then net/http notices when the client closes the connection
 			_, _ = io.WriteString(w, "a")
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()

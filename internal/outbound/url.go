@@ -83,11 +83,11 @@ func encodeURL(raw string) string {
 	if start < len("://") {
 		return raw
 	}
-	if end := strings.IndexAny(raw[start:], "/?"); end >= 0 {
-		start += end
-	} else {
+	end := strings.IndexAny(raw[start:], "/?")
+	if end < 0 {
 		return raw
 	}
+	start += end
 	query := start + strings.IndexByte(raw[start:], '?') // start-1 without one
 	var b strings.Builder
 	b.WriteString(raw[:start])

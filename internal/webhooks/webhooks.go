@@ -157,7 +157,7 @@ func (w *Webhooks) Start(ctx context.Context) error {
 	if w.jobs, err = w.db.NewJobRunner(ctx, config); err != nil {
 		return fmt.Errorf("start webhooks: %w", err)
 	}
-	w.jobs.Start()
+	w.jobs.Start() //nolint:contextcheck // ends with Stop
 	return nil
 }
 
