@@ -159,17 +159,17 @@ func (a gqlResponse) get(t *testing.T, path string) string {
 		case map[string]any:
 			next, ok := value[step]
 			if !ok {
-				t.Fatalf("no %s of %s in %v", step, path, a.Data)
+				t.Fatalf("no %s of %s in %v %v", step, path, a.Data, a.Errors)
 			}
 			at = next
 		case []any:
 			i, err := strconv.Atoi(step)
 			if err != nil || i >= len(value) {
-				t.Fatalf("no %s of %s in %v", step, path, a.Data)
+				t.Fatalf("no %s of %s in %v %v", step, path, a.Data, a.Errors)
 			}
 			at = value[i]
 		default:
-			t.Fatalf("no %s of %s in %v", step, path, a.Data)
+			t.Fatalf("no %s of %s in %v %v", step, path, a.Data, a.Errors)
 		}
 	}
 	if text, ok := at.(string); ok {

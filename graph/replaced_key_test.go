@@ -88,6 +88,9 @@ func (b *bundle) socketOnce(t *testing.T, protocol string, header http.Header, i
 	testutil.Must(t, response.Body.Close())
 	defer func() { _ = conn.Close() }()
 	testutil.Must(t, conn.SetReadDeadline(time.Now().Add(testutil.Timeout)))
+	if init["apiKey"] == "" {
+		delete(init, "apiKey")
+	}
 	testutil.Must(t, conn.WriteJSON(map[string]any{"type": "connection_init", "payload": init}))
 	start := map[string]string{"graphql-transport-ws": "subscribe", "graphql-ws": "start"}[protocol]
 	testutil.Must(t, conn.WriteJSON(map[string]any{"type": start, "id": "1", "payload": map[string]any{

@@ -28,7 +28,14 @@ func secureHeaders(origins *origins, writeTimeout time.Duration, overTLS bool, n
 	crossOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, r, models.Errorf(models.Forbidden, "cross-origin request blocked"), nil)
 	}))
-	protected := rejectAmbiguous(crossOrigin.Handler(next))
+	protected := crossOrigin.Handler(next)
+	checked := rejectAmbiguous(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if origins.isTrusted(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		protected.ServeHTTP(w, r)
+	}))
 	headerValues := [...]string{"nosniff", "no-referrer", "DENY", defaultCSP, hstsHeader}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -44,11 +51,7 @@ func secureHeaders(origins *origins, writeTimeout time.Duration, overTLS bool, n
 			return
 		}
 		setDeadlines(w, r, writeTimeout)
-		if origins.isTrusted(r) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		protected.ServeHTTP(w, r)
+		checked.ServeHTTP(w, r)
 	})
 }
 
