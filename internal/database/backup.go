@@ -70,7 +70,7 @@ func vacuumInto(ctx context.Context, from, to string) error {
 		return fmt.Errorf("open database: %s is not a regular file", from)
 	}
 	// Without _query_only: SQLite treats VACUUM INTO as a write.
-	reader, err := connect(from, url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}}, 1, nil)
+	reader, err := connect(from, url.Values{"mode": {"ro"}, "_busy_timeout": {"10000"}})
 	if err != nil {
 		return fmt.Errorf("open database %s: %w", from, err)
 	}

@@ -119,7 +119,7 @@ func Inspect(ctx context.Context, address string, fn func(*Snapshot) error) erro
 	if _, err := os.Stat(address); err != nil {
 		return fmt.Errorf("open database: %w", err)
 	}
-	reader, err := connect(address, readerParams(), 1, nil)
+	reader, err := connect(address, readerParams())
 	if err != nil {
 		return fmt.Errorf("open database %s: %w", address, err)
 	}

@@ -97,7 +97,7 @@ func (s *postgresStore) migrate(ctx context.Context, timeout time.Duration) (err
 // migrateFile applies pending migrations to a SQLite file that no process uses.
 func migrateFile(ctx context.Context, path string) (err error) {
 	// Journal mode DELETE leaves no WAL file, so the file is complete on its own.
-	db, err := connect(path, url.Values{"_journal_mode": {"DELETE"}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"}}, 1, nil)
+	db, err := connect(path, url.Values{"_journal_mode": {"DELETE"}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"}})
 	if err != nil {
 		return err
 	}

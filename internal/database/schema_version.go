@@ -37,7 +37,7 @@ func ReadSchemaStatus(ctx context.Context, address string) (status *SchemaStatus
 	if err := rejectForeignFile(ctx, address); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", address, err)
 	}
-	reader, err := connect(address, readerParams(), 1, nil)
+	reader, err := connect(address, readerParams())
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", address, err)
 	}

@@ -67,7 +67,7 @@ func rejectForeignFile(ctx context.Context, path string) error {
 	if err := file.Close(); err != nil {
 		return err
 	}
-	reader, err := connect(path, readerParams(), 1, nil)
+	reader, err := connect(path, readerParams())
 	if err != nil {
 		return err
 	}
@@ -130,18 +130,18 @@ func (db *DB) prepare(ctx context.Context) error {
 	return db.file.record(db.file.path+"-wal", db.file.path+"-shm")
 }
 
-// connect opens a pool of connections to the file at path. The pragmas are in the
-// DSN, so every connection has them. If versions is not nil, the connections report
-// row changes to it.
-func connect(path string, params url.Values, connections int, versions *rowVersions) (*gorm.DB, error) {
-	connector, err := newConnector(fileURI(path), params, versions)
+// connect opens a pool with one connection to the file at path. The pragmas are in the
+// DSN, so every connection has them.
+func connect(path string, params url.Values) (*gorm.DB, error) {
+	connector, err := newConnector(fileURI(path), params, nil)
 	if err != nil {
 		return nil, err
 	}
-	return openPool(connector, connections)
+	return openPool(connector, 1)
 }
 
-// connect is like [connect] for the open file of a store.
+// connect opens a pool of connections to the open file of a store. If versions is not
+// nil, the connections report row changes to it.
 func (f *storeFile) connect(params url.Values, connections int, versions *rowVersions) (*gorm.DB, error) {
 	connector, err := newConnector(fileURI(f.path), params, versions)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // ErrFileLost is the error of reads on new connections, writes and pings after the
 // SQLite file, or a file that belongs to it, was removed or replaced. Its code is
 // UNAVAILABLE.
-var ErrFileLost = models.Errorf(models.Unavailable, //nolint:gochecknoglobals // constant
+var ErrFileLost = models.Errorf(models.Unavailable,
 	"the database file was removed or replaced; nothing was changed; the operator must put it back and restart the server")
 
 const (

@@ -31,7 +31,7 @@ func (db *DB) startGeneration() error {
 	next := current
 	for range 2 {
 		if next++; current == 0 {
-			next = rand.N[uint32](maxFirstGeneration) + 1 //nolint:gosec // not a secret
+			next = rand.N[uint32](maxFirstGeneration) + 1
 		}
 		if err := db.writeGeneration(next); err != nil {
 			return err
@@ -73,7 +73,7 @@ func (db *DB) moveLogIntoFile() (moved bool, err error) {
 func (f *storeFile) rejectForeignLog(ctx context.Context) (err error) {
 	log, err := os.Stat(f.path + "-wal")
 	if err != nil || log.Size() == 0 {
-		return nil //nolint:nilerr // SQLite creates the log
+		return nil // SQLite creates the log
 	}
 	header, err := readHeader(f.file)
 	if err != nil {
@@ -83,7 +83,7 @@ func (f *storeFile) rejectForeignLog(ctx context.Context) (err error) {
 	if !header.logged {
 		return mismatch
 	}
-	reader, err := connect(f.path, readerParams(), 1, nil)
+	reader, err := connect(f.path, readerParams())
 	if err != nil {
 		return err
 	}

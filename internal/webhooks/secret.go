@@ -19,7 +19,7 @@ const hintLength = 10
 
 // errSecretLost is the error of signing with a secret that was given up, because the
 // server's secret key was lost.
-var errSecretLost = models.Errorf(models.ExecutionFailed, //nolint:gochecknoglobals // constant
+var errSecretLost = models.Errorf(models.ExecutionFailed,
 	"the agent's signing secret was lost; its owner must rotate it with rotateWebhookSecret")
 
 // EncryptedColumns describes the encrypted columns of the signing secrets, for key
