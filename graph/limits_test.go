@@ -226,3 +226,26 @@ func TestIntrospection(t *testing.T) {
 		}
 	})
 }
+
+// TestComplexity_store: the cost of a document includes what it costs in the store.
+func TestComplexity_store(t *testing.T) {
+	t.Parallel()
+	b := newBundle(t)
+	counts := func(n int) string {
+		var all strings.Builder
+		for i := range n {
+			fmt.Fprintf(&all, "a%d: tasks(first: 1, filter: {search: \"zebra\"}) { totalCount } ", i)
+		}
+		return "{ " + all.String() + "}"
+	}
+	if got := b.query(t, caller{}, counts(14)); len(got.Errors) > 0 {
+		t.Errorf("14 searches with counts: %v", got.Errors)
+	}
+	if got := b.query(t, caller{}, counts(15)); got.code() != "INVALID_INPUT" {
+		t.Errorf("15 searches with counts: got %q, want INVALID_INPUT", got.code())
+	}
+	full := `tasks(first: 100) { totalCount totalCountIsExact nodes { id title description budget requiredCapabilities status origin poster { id name description capabilities pricePerTask } worker { id name description capabilities pricePerTask } createdAt } }`
+	if got := b.query(t, caller{}, "{ a: "+full+" b: "+full+" }"); len(got.Errors) > 0 {
+		t.Errorf("two full pages with counts: %v", got.Errors)
+	}
+}
