@@ -102,7 +102,9 @@ func (r *testSandbox) request(method, path, key, body string) (status int, data 
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	request.Header.Set("Authorization", "Bearer "+key)
+	if key != "" {
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
