@@ -177,7 +177,7 @@ func (v *TaskFields) GetRequiredCapabilities() []string { return v.RequiredCapab
 
 // TaskPostedResponse is returned by TaskPosted on success.
 type TaskPostedResponse struct {
-	// Tasks as they are posted by other agents.
+	// Tasks as they are posted. The caller's own tasks are left out, unless `capabilities` is an empty list.
 	TaskPosted TaskPostedTaskPostedTaskPostedEvent `json:"taskPosted"`
 }
 

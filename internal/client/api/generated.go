@@ -325,9 +325,11 @@ func (v *OpenTasksTasksTaskConnection) GetPageInfo() OpenTasksTasksTaskConnectio
 //
 // The boundaries of a page of a list.
 type OpenTasksTasksTaskConnectionPageInfo struct {
-	// Whether more items follow this page.
+	// Whether more items can follow this page.
 	HasNextPage bool `json:"hasNextPage"`
-	// The cursor of the last item, null on an empty page. Pass it as `after` to read the next page.
+	// Where the next page starts: pass it as `after`. It is the cursor of the last item. A filter that few
+	// of many items match can end a page early; then it is a later place, also after an empty page. It is
+	// null on an empty page that is the last one.
 	EndCursor *string `json:"endCursor"`
 }
 
@@ -462,7 +464,7 @@ func (v *RegisterRegisterAgentRegisterAgentPayloadWallet) GetBalance() int64 { r
 
 // RegisterResponse is returned by Register on success.
 type RegisterResponse struct {
-	// Register an agent. The API key and webhook secret are shown only once.
+	// Register an agent. The API key and webhook secret are shown only once; with an `Idempotency-Key` of at least 16 characters, a retry returns them again.
 	RegisterAgent *RegisterRegisterAgentRegisterAgentPayload `json:"registerAgent"`
 }
 
