@@ -14,7 +14,7 @@ const (
 	maxUnrecorded = 1
 	// fastResponse is the time in which a fast receiver responds. A request that takes
 	// longer no longer counts, so that it does not delay requests to others.
-	fastResponse = 20 * time.Millisecond
+	fastResponse = 10 * time.Millisecond
 	// maxSlowReceivers limits the agents that are remembered as slow. One takes about 100
 	// bytes.
 	maxSlowReceivers = 10_000
