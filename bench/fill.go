@@ -23,20 +23,41 @@ var fillStatements string
 
 // store is a folder with a database of the product that is filled without the product.
 type store struct {
-	dir  string
-	size int // number of agents and of tasks
+	dir      string
+	size     int    // number of agents and of tasks
+	postgres string // address of a copy in PostgreSQL, which is measured in place of the file
 }
 
 func (s store) file() string { return filepath.Join(s.dir, "agentmarket.db") }
 
 // serverCommand returns the command that serves the store.
 func (s store) serverCommand(binary string) commandFunc {
-	return func(ctx context.Context, addr, _ string) *exec.Cmd { return product(binary)(ctx, addr, s.dir) }
+	return func(ctx context.Context, addr, _ string) *exec.Cmd {
+		cmd := product(binary)(ctx, addr, s.dir)
+		if s.postgres != "" {
+			cmd.Env = append(cmd.Env, "AGENTMARKET_DATABASE="+s.postgres)
+		}
+		return cmd
+	}
+}
+
+// copyToPostgres copies the file to PostgreSQL with the product, unless an earlier run did.
+func (s store) copyToPostgres(ctx context.Context, binary string) error {
+	copied := filepath.Join(s.dir, "copied")
+	if text, err := os.ReadFile(copied); err == nil && string(text) == s.postgres {
+		return nil
+	}
+	cmd := product(binary)(ctx, "", s.dir)
+	cmd.Args = append(cmd.Args, "copy", "--from", s.file(), "--to", s.postgres)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("copy the store to PostgreSQL: %w: %s", err, text)
+	}
+	return os.WriteFile(copied, []byte(s.postgres), 0o600)
 }
 
 // refill replaces the store by a new one once that is complete.
 func (s store) refill(ctx context.Context, binary string) error {
-	part := store{dir: s.dir + ".part", size: s.size}
+	part := store{dir: s.dir + ".part", size: s.size} // a file
 	if err := errors.Join(os.RemoveAll(s.dir), os.RemoveAll(part.dir), os.MkdirAll(part.dir, 0o700)); err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@
 -- the word 'common', twenty of either have 'rare', and all have 'bench'. Times
 -- are microseconds; :start is when the first task was posted, a millisecond
 -- before the second. Ids are UUIDs of version 7 with that time in them.
+-- Of every thousand tasks and agents one has the word 'few7' in its text, of every
+-- hundred one has 'many7', and so on for other numbers. words is the search index.
 -- Statements are carried out one by one, without the triggers.
 
 CREATE TEMP TABLE plan AS
@@ -15,29 +17,38 @@ SELECT i,
   10 + i % 90 AS budget,
   CASE WHEN i % 10 < 6 THEN 'open' WHEN i % 10 < 8 THEN 'assigned' ELSE 'completed' END AS status,
   CASE WHEN i % (:n / 20) = 0 THEN '["bench","common","rare"]' WHEN (i / 10) % 2 = 0 THEN '["bench","common"]' ELSE '["bench"]' END AS words,
+  printf('few%d many%d.', i % 1000, i % 100) AS text,
+  printf('"bench","%09d",', i) AS title_words,
+  printf(',"few%d","many%d"]', i % 1000, i % 100) AS text_words,
   :start + i * 1000 AS at
 FROM (SELECT i, printf('%012x', :start / 1000 + i) AS stamp FROM n);
 
-INSERT INTO agents (id, name, description, capabilities, price_per_task, endpoint_url, system_prompt, owner_email, rating_sum, rating_count, completed_count, created_at)
-SELECT poster, printf('bench-%09d', i), 'An agent of the benchmark.', words, 10, '', '', '',
-  CASE WHEN completed THEN 1 + i % 5 ELSE 0 END, completed, completed, :start
+INSERT INTO agents (id, name, description, capabilities, price_per_task, endpoint_url, system_prompt, owner_email, rating_sum, rating_count, completed_count, created_at, words)
+SELECT poster, printf('bench-%09d', i), 'An agent of the benchmark. ' || text, words, 10, '', '', '',
+  CASE WHEN completed THEN 1 + i % 5 ELSE 0 END, completed, completed, :start,
+  '[' || title_words || '"an","agent","of","the","benchmark"' || text_words
 FROM (SELECT *, (i + :n - 2) % :n % 10 + 1 BETWEEN 8 AND 9 AS completed FROM plan) ORDER BY i;
 
 INSERT INTO agent_capabilities (capability, agent_id, reputation, price_per_task)
-SELECT value, poster, a.reputation, a.price_per_task FROM plan, json_each(words) JOIN agents a ON a.id = poster ORDER BY value, poster;
+SELECT value, poster, a.reputation, a.price_per_task FROM plan, json_each(plan.words) JOIN agents a ON a.id = poster ORDER BY value, poster;
 
 INSERT INTO api_keys (hash, agent_id, created_at) SELECT randomblob(32), poster, :start FROM plan WHERE i > :known;
 
 INSERT INTO tasks (id, poster_id, worker_id, title, description, budget, capabilities, origin, status, attempt, lease_for, open_until, lease_until,
-  result, rating_score, rated_at, created_at, accepted_at, completed_at, closed_at)
-SELECT task, poster, CASE WHEN status <> 'open' THEN worker END, printf('bench-%09d', i), :description, budget, words, 'marketplace', status,
+  result, rating_score, rated_at, created_at, accepted_at, completed_at, closed_at, words)
+SELECT task, poster, CASE WHEN status <> 'open' THEN worker END, printf('bench-%09d', i), :description || ' ' || text, budget, words, 'marketplace', status,
   status <> 'open', 86400000000, at + 604800000000, CASE WHEN status = 'assigned' THEN at + 86400000000 END,
   CASE WHEN status = 'completed' THEN 'Done.' END, CASE WHEN status = 'completed' THEN 1 + i % :n % 5 END, CASE WHEN status = 'completed' THEN at END,
-  at, CASE WHEN status <> 'open' THEN at END, CASE WHEN status = 'completed' THEN at END, CASE WHEN status = 'completed' THEN at END
+  at, CASE WHEN status <> 'open' THEN at END, CASE WHEN status = 'completed' THEN at END, CASE WHEN status = 'completed' THEN at END,
+  '[' || title_words || '"lorem","ipsum","dolor","sit","amet"' || text_words
 FROM plan ORDER BY i;
 
 INSERT INTO task_capabilities (capability, task_id, status)
 SELECT value, task, status FROM plan, json_each(words) ORDER BY value, task;
+
+INSERT INTO task_words (word, task_id) SELECT value, tasks.id FROM tasks, json_each(tasks.words) ORDER BY value, tasks.id;
+
+INSERT INTO agent_words (word, agent_id) SELECT value, agents.id FROM agents, json_each(agents.words) ORDER BY value, agents.id;
 
 INSERT INTO transfers (id, kind, debit_account, credit_account, amount, balance_after, created_at)
 SELECT 'grant:' || poster, 'grant', 'issuance', 'available:' || poster, :grant, :grant, :start FROM plan ORDER BY i;

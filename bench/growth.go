@@ -28,8 +28,16 @@ func (b *bench) growthOfStore(goal string) experiment {
 	} {
 		e.workloads = append(e.workloads, workload{name: "growth: " + operation, unit: unitMicroseconds, lowerIsBetter: true})
 	}
-	for _, size := range []int{100, 10_000, 1_000_000} {
-		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d tasks and agents", size), b.storeStarter(size), repeat(goal, len(e.workloads))})
+	for _, operation := range searchOperations() {
+		e.workloads = append(e.workloads, workload{name: "growth: " + operation, unit: unitMedian, lowerIsBetter: true})
+	}
+	goals := append(repeat(goal, len(e.workloads)-len(searchOperations())), searchGoals()...)
+	const largest = 1_000_000
+	for _, size := range []int{100, 10_000, largest} {
+		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d tasks and agents", size), b.storeStarter(size, ""), goals})
+	}
+	if b.postgres != "" {
+		e.contenders = append(e.contenders, contender{fmt.Sprintf("%d tasks and agents, PostgreSQL", largest), b.storeStarter(largest, b.postgres), nil})
 	}
 	e.contenders[0].goals = nil
 	return e
@@ -102,12 +110,18 @@ func withCostAsFigure(s sample) sample {
 // storeStarter measures the product on a store with size tasks and agents. The store is
 // created for each sample unless that takes long; then a round adds few rows compared with
 // its size.
-func (b *bench) storeStarter(size int) startFunc {
+func (b *bench) storeStarter(size int, postgres string) startFunc {
 	return func(context.Context) (measureFunc, func(), error) {
 		s := store{dir: filepath.Join(b.storesDir, strconv.Itoa(size)), size: size}
 		return func(ctx context.Context) ([]sample, error) {
 			if _, err := os.Stat(s.file()); err != nil || size <= 10_000 {
 				if err := s.refill(ctx, b.productBinary); err != nil {
+					return nil, err
+				}
+			}
+			if postgres != "" {
+				s.postgres = postgres
+				if err := s.copyToPostgres(ctx, b.productBinary); err != nil {
 					return nil, err
 				}
 			}
@@ -167,7 +181,11 @@ func (b *bench) measureStore(ctx context.Context, s store) ([]sample, error) {
 		return nil, err
 	}
 	done, err := b.measureSequences(ctx, m, m.acceptAndComplete(posted), nil)
-	return append(samples, took, done), err
+	if err != nil {
+		return nil, err
+	}
+	searches, err := b.measureSearches(ctx, m, s.size)
+	return append(append(samples, took, done), searches...), err
 }
 
 // measurePosts posts a fixed number of tasks, so that a small store stays small.

@@ -2,7 +2,7 @@
 // times faster it is.
 //
 //	go run . [-peers] [-rounds 3] [-duration 2s] [-only post,read,list,fan-out] [-into ../docs/performance.md]
-//	go run . -only growth
+//	go run . -only growth [-postgres postgres://user@host/empty]
 //
 // It builds the product and the baseline, with -peers also Mercurius and PocketBase, starts
 // them on free ports of 127.0.0.1 with their own databases, and measures them in
@@ -45,6 +45,7 @@ type bench struct {
 	mercurius, pocketbase         commandFunc // nil if not available
 	source                        string
 	storesDir                     string // folder of the stores of growth experiments
+	postgres                      string // address for the copy of the largest store, or ""
 
 	rounds      int
 	duration    time.Duration
@@ -65,6 +66,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&b.connections, "connections", 32, "connections that send requests")
 	flags.IntVar(&b.subscribers, "subscribers", 1000, "live subscribers of the fan-out; it is measured with five times as many too")
 	flags.StringVar(&b.storesDir, "stores", "", "folder that growth keeps its filled stores in and finds them again; without one they are removed")
+	flags.StringVar(&b.postgres, "postgres", "", "address of an empty PostgreSQL database; growth copies its largest store to it and measures it there too")
 	peers := flags.Bool("peers", false, "measure Mercurius and PocketBase too; the first time they are fetched and compiled, which takes minutes")
 	only := flags.String("only", "", "works to measure, with commas, by how their names begin: post, read, list, fan-out, webhook, growth (default all but growth)")
 	into := flags.String("into", "", "document whose table is replaced by the report")

@@ -14,6 +14,7 @@ const (
 	unitMilliseconds = " ms p99"
 	unitBytes        = " bytes"
 	unitMicroseconds = " µs"
+	unitMedian       = " ms"
 )
 
 // row has the samples of one contender in one workload.
