@@ -43,12 +43,13 @@ func verifySearch(db *gorm.DB) ([]string, error) {
 	return violations, nil
 }
 
-// compareTexts compares the words of each row with its text.
+// compareTexts compares the words of each row with its text. It skips rows that an older
+// version of the program wrote: the next start indexes them.
 func (s searchIndex) compareTexts(db *gorm.DB) (violations []string, err error) {
 	type row struct{ ID, Title, Description, Words string }
 	for after := ""; len(violations) < maxViolations; {
 		var page []row
-		query := fmt.Sprintf("SELECT id, %s AS title, description, COALESCE(words, '') AS words FROM %s WHERE id > ? AND %s ORDER BY id LIMIT %d",
+		query := fmt.Sprintf("SELECT id, %s AS title, description, words FROM %s WHERE id > ? AND words IS NOT NULL AND %s ORDER BY id LIMIT %d",
 			s.title, s.table, s.condition, verifyPageSize)
 		if err := db.Raw(query, after).Scan(&page).Error; err != nil || len(page) == 0 {
 			return violations, err

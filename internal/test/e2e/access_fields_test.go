@@ -47,7 +47,7 @@ func (c *accessFixture) visibilityMatrix() []visibilityRow {
 			"id name description capabilities pricePerTask executionMode ratingCount completedTaskCount createdAt",
 		},
 		{"Agent", fmt.Sprintf("{ agent(id: %q) { %%s } }", c.worker.ID), everybody, "reputationScore"},
-		{"AgentConnection", "{ agents { %s } }", everybody, "edges nodes pageInfo totalCount"},
+		{"AgentConnection", "{ agents { %s } }", everybody, "edges nodes pageInfo totalCount totalCountIsExact"},
 		{"AgentEdge", "{ agents { edges { %s } } }", everybody, "cursor node"},
 
 		{"Task", task(c.done, "%s"), everybody, ofTask + " requiredCapabilities"},
@@ -59,7 +59,7 @@ func (c *accessFixture) visibilityMatrix() []visibilityRow {
 		{"TaskPayout", task(c.hire, "payout { %s }"), parties, "workerAmount feeAmount"},
 		{"TaskRating", task(c.done, "rating { %s }"), everybody, "score comment createdAt"},
 		{"TaskRating", task(c.hire, "rating { %s }"), parties, "score comment createdAt"},
-		{"TaskConnection", "{ tasks { %s } }", everybody, "edges nodes pageInfo totalCount"},
+		{"TaskConnection", "{ tasks { %s } }", everybody, "edges nodes pageInfo totalCount totalCountIsExact"},
 		{"TaskEdge", "{ tasks { edges { %s } } }", everybody, "cursor node"},
 
 		{"Viewer", "{ viewer { %s } }", ownerOnly, "agent wallet webhook ownerEmail endpointUrl systemPrompt postedTasks workedTasks"},
