@@ -15,14 +15,14 @@ const (
 	// searchSamples is how often each search is sent, one at a time, with other words each
 	// time.
 	searchSamples = 20
-	// searchers are the connections that send the dearest documents beside a read or a post.
+	// searchers are the connections that send the dearest documents during a read or a post.
 	searchers = 4
 )
 
 // searchOperations are the workloads of [bench.measureSearches]. The figure of a search is
-// its median time, that of a read or a post beside searchers the 99th percentile.
+// its median time, that of a read or a post during searches the 99th percentile.
 func searchOperations() []string {
-	return append(slices.Sorted(maps.Keys(searches(0))), "read beside four searchers, p99", "post beside four searchers, p99")
+	return append(slices.Sorted(maps.Keys(searches(0))), "read during four searches, p99", "post during four searches, p99")
 }
 
 // searchGoals are the goals of searchOperations at every size.
@@ -101,7 +101,7 @@ func (b *bench) measureSearches(ctx context.Context, m *market, size int) ([]sam
 		samples = append(samples, latencySample(&latency, latency.Quantile(.5)))
 	}
 	for _, honest := range [][]load.Request{m.allReads(), m.posts()} {
-		s, err := b.measureBesideSearchers(ctx, m, honest)
+		s, err := b.measureDuringSearches(ctx, m, honest)
 		if err != nil {
 			return nil, err
 		}
@@ -110,8 +110,8 @@ func (b *bench) measureSearches(ctx context.Context, m *market, size int) ([]sam
 	return samples, nil
 }
 
-// measureBesideSearchers measures requests of one client beside the searchers.
-func (b *bench) measureBesideSearchers(ctx context.Context, m *market, honest []load.Request) (sample, error) {
+// measureDuringSearches measures requests of one client during the searches.
+func (b *bench) measureDuringSearches(ctx context.Context, m *market, honest []load.Request) (sample, error) {
 	searching, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)

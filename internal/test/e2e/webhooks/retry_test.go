@@ -21,6 +21,7 @@ func TestRetry(t *testing.T) {
 	receiver := startReceiver(t, func(w http.ResponseWriter, r *http.Request) {
 		switch tries.Add(1) {
 		case 1:
+			w.Header().Set("Connection", "close") // the server repeats a request at once if a reused connection fails
 			w.WriteHeader(http.StatusInternalServerError)
 		case 2:
 			panic(http.ErrAbortHandler) // closes the connection
