@@ -115,14 +115,15 @@ func (t wordsTable) index(ctx context.Context, tx *sql.Tx, row unindexedRow) err
 		}
 	}
 	if slices.Equal(before, after) {
-		_, err := tx.ExecContext(ctx, "UPDATE "+t.name+" SET words = $1 WHERE id = $2", EncodeWords(row.title, row.description), row.id)
+		_, err := tx.ExecContext(ctx, fmt.Sprintf("UPDATE %s SET words = $1 WHERE id = $2", t.name), EncodeWords(row.title, row.description), row.id)
 		return err
 	}
 	encoded, err := json.Marshal(after)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "UPDATE "+t.name+" SET words = $1, capabilities = $2 WHERE id = $3", EncodeWords(row.title, row.description), string(encoded), row.id)
+	_, err = tx.ExecContext(ctx, fmt.Sprintf("UPDATE %s SET words = $1, capabilities = $2 WHERE id = $3", t.name),
+		EncodeWords(row.title, row.description), string(encoded), row.id)
 	if err != nil {
 		return err
 	}
@@ -133,7 +134,7 @@ func (t wordsTable) index(ctx context.Context, tx *sql.Tx, row unindexedRow) err
 func (t wordsTable) renameCapabilities(ctx context.Context, tx *sql.Tx, id string, before, after []string) error {
 	removed := int64(0)
 	for _, capability := range before {
-		result, err := tx.ExecContext(ctx, "DELETE FROM "+t.capabilities+" WHERE capability = $1 AND "+t.id+" = $2", capability, id)
+		result, err := tx.ExecContext(ctx, fmt.Sprintf("DELETE FROM %s WHERE capability = $1 AND %s = $2", t.capabilities, t.id), capability, id)
 		if err != nil {
 			return err
 		}
@@ -146,7 +147,7 @@ func (t wordsTable) renameCapabilities(ctx context.Context, tx *sql.Tx, id strin
 	if removed == 0 {
 		return nil
 	}
-	insert := "INSERT INTO " + t.capabilities + " (capability, " + t.id + ") VALUES ($1, $2)"
+	insert := "INSERT INTO agent_capabilities (capability, agent_id) VALUES ($1, $2)"
 	if t.name == "tasks" {
 		insert = "INSERT INTO task_capabilities (capability, task_id, status) SELECT $1, id, status FROM tasks WHERE id = $2"
 	}

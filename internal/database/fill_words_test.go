@@ -16,7 +16,7 @@ import (
 // TestFillWords: rows that an older version wrote are found by a search after the next
 // start, and their capabilities are normalised. A start
 // that was interrupted continues.
-func TestFillWords(t *testing.T) {
+func TestFillWords(t *testing.T) { //nolint:tparallel // the subtest closes the market before the rest
 	t.Parallel()
 	address := services.NewDatabase(t)
 	const tasks = 1200 // more than two batches

@@ -157,6 +157,6 @@ func (m *Market) findHorizon(ctx context.Context, order Order, queries []*gorm.D
 	if err := unionAll(m.deps.DB.Read(ctx), queries).Scan(&ends).Error; err != nil || len(ends) == 0 {
 		return nil, err
 	}
-	nearest := slices.MinFunc(ends, func(a, b horizon) int { return order.compare(a, b) })
+	nearest := slices.MinFunc(ends, order.compare)
 	return &nearest, nil
 }

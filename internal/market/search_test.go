@@ -122,12 +122,12 @@ func listStrategies() map[string][3]int {
 
 // TestLists: every combination of filters and orders returns exactly the rows that match,
 // in order, page by page, however the rows are found; and an exact count is right.
-func TestLists(t *testing.T) {
+func TestLists(t *testing.T) { //nolint:tparallel // the bounds are the market's
 	t.Parallel()
 	b := markettest.New(t)
 	tasks, agents := fillForLists(t, b)
 	for name, bounds := range listStrategies() {
-		t.Run(name, func(t *testing.T) { // not parallel: the bounds are the market's
+		t.Run(name, func(t *testing.T) {
 			b.SetListBounds(bounds[0], bounds[1], bounds[2])
 			for _, q := range allTaskQueries() {
 				want := matchTasks(b, tasks, q)
@@ -161,7 +161,7 @@ func fillForLists(t *testing.T, b *markettest.Bundle) (tasks []models.Task, agen
 	t.Helper()
 	b.Settings.StartingCredits = 10_000
 	for i := range 24 {
-		in := market.RegisterAgentInput{Name: fmt.Sprintf("Agent %s", []string{"zebra", "zebu", "horse"}[i%3]), PricePerTask: models.Credits(5 + i%4)}
+		in := market.RegisterAgentInput{Name: "Agent " + []string{"zebra", "zebu", "horse"}[i%3], PricePerTask: models.Credits(5 + i%4)}
 		if i%2 == 0 {
 			in.Capabilities = []string{"common"}
 		}

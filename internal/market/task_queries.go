@@ -157,7 +157,7 @@ func (q TaskQuery) walks(db func() *gorm.DB, now models.Time) []*gorm.DB {
 // matchingStatus returns the condition that a task has one of the statuses of q, for
 // queries that find their tasks by id.
 func (q TaskQuery) matchingStatus(now models.Time) (condition string, args []any) {
-	var any []string
+	var parts []string
 	for _, c := range q.conditions(now) {
 		part := c.condition
 		if c.overdue != "" {
@@ -166,9 +166,9 @@ func (q TaskQuery) matchingStatus(now models.Time) (condition string, args []any
 		if args = append(args, c.args...); c.status != "" {
 			part, args = part+" AND tasks.status = ?", append(args, c.status)
 		}
-		any = append(any, "("+part+")")
+		parts = append(parts, "("+part+")")
 	}
-	return strings.Join(any, " OR "), args
+	return strings.Join(parts, " OR "), args
 }
 
 // usesCapabilityIndex reports whether the list walks the capability index. The tasks of one
