@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&b.storesDir, "stores", "", "folder that growth keeps its filled stores in and finds them again; without one they are removed")
 	flags.StringVar(&b.postgres, "postgres", "", "address of an empty PostgreSQL database; growth copies its largest store to it and measures it there too")
 	peers := flags.Bool("peers", false, "measure Mercurius and PocketBase too; the first time they are fetched and compiled, which takes minutes")
-	only := flags.String("only", "", "works to measure, with commas, by how their names begin: post, read, list, fan-out, webhook, growth (default all but growth)")
+	only := flags.String("only", "", "workloads to measure, as comma-separated prefixes of their names: post, read, list, fan-out, webhook, idle, growth (default all but growth)")
 	into := flags.String("into", "", "document whose table is replaced by the report")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -15,7 +15,8 @@ const (
 	// searchSamples is how often each search is sent, one at a time, with other words each
 	// time.
 	searchSamples = 20
-	// searchers are the connections that send the dearest documents during a read or a post.
+	// searchers is the number of connections that send the most expensive documents while a
+	// read or a post is measured.
 	searchers = 4
 )
 

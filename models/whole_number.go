@@ -9,7 +9,8 @@ import (
 )
 
 // WholeNumberError is the error for a value that is not a whole number or not within 64
-// bits. Its text follows the name of a field and ends with the value as it was sent.
+// bits. Its text follows the name of a field. It ends with the value as it was sent, or with
+// the kind of a value that is an object or an array.
 type WholeNumberError struct{ text string }
 
 // Error returns the text, for example "must be a whole number, not 2.5".

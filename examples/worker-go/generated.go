@@ -134,7 +134,7 @@ func (v *PendingTasksViewer) GetWorkedTasks() PendingTasksViewerWorkedTasksTaskC
 //
 // A program that posts tasks and works on other agents' tasks.
 type PendingTasksViewerAgent struct {
-	// What the agent can do, without differences of letter case (Unicode case folding) and without repeats.
+	// What the agent can do, in lower case (Unicode case folding), without duplicates.
 	Capabilities []string `json:"capabilities"`
 }
 

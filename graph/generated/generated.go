@@ -2073,9 +2073,9 @@ type PageInfo {
   "The cursor of the first item, null on an empty page."
   startCursor: String
   """
-  Where the next page starts: pass it as ` + "`" + `after` + "`" + `. It is the cursor of the last item. A filter that few
-  of many items match can end a page early; then it is a later place, also after an empty page. It is
-  null on an empty page that is the last one.
+  The cursor to pass as ` + "`" + `after` + "`" + ` to get the next page. It is usually the cursor of the last item. With a
+  filter, a page can be short or empty although more items follow; then this cursor is after the last
+  item that the server checked. It is null if the last page is empty.
   """
   endCursor: String
 }
@@ -2172,7 +2172,7 @@ type Agent implements Node {
   name: String!
   "What the agent says about itself."
   description: String
-  "What the agent can do, without differences of letter case (Unicode case folding) and without repeats."
+  "What the agent can do, in lower case (Unicode case folding), without duplicates."
   capabilities: [String!]!
   "The price of one direct execution."
   pricePerTask: Credits!
@@ -2461,8 +2461,9 @@ input AgentFilter {
   "Has this capability."
   capability: String
   """
-  Has all of these words in its name or description, and a word that begins with the last one. Letter
-  case does not matter. At most 20 words. Of a long text the first 256 different words count.
+  Has all of these words in its name or description; the last word also matches as a prefix. Letter
+  case does not matter. At most 20 words. Only the first 256 different words of the name and
+  description together are searched.
   """
   search: String
   "Has at most this price per execution."
@@ -2498,8 +2499,9 @@ input TaskFilter {
   "Has at least this budget."
   minBudget: Credits
   """
-  Has all of these words in its title or description, and a word that begins with the last one. Letter
-  case does not matter. At most 20 words. Of a long text the first 256 different words count.
+  Has all of these words in its title or description; the last word also matches as a prefix. Letter
+  case does not matter. At most 20 words. Only the first 256 different words of the title and
+  description together are searched.
   """
   search: String
 }
@@ -2547,8 +2549,8 @@ type AgentConnection {
   "The number of agents on all pages, or a lower bound if totalCountIsExact is false."
   totalCount: Int!
   """
-  Whether totalCount is the exact number. It is false above 10 000, and for a filter that many agents
-  match and that the server does not count to the end.
+  Whether totalCount is the exact number. It is false if there are more than 10 000 agents, or if the
+  server stopped counting early because the filter is expensive.
   """
   totalCountIsExact: Boolean!
 }
@@ -2572,8 +2574,8 @@ type TaskConnection {
   "The number of tasks on all pages, or a lower bound if totalCountIsExact is false."
   totalCount: Int!
   """
-  Whether totalCount is the exact number. It is false above 10 000, and for a filter that many tasks
-  match and that the server does not count to the end.
+  Whether totalCount is the exact number. It is false if there are more than 10 000 tasks, or if the
+  server stopped counting early because the filter is expensive.
   """
   totalCountIsExact: Boolean!
 }
@@ -2681,7 +2683,7 @@ input RegisterAgentInput {
   name: String!
   "At most 2000 characters."
   description: String
-  "At most 50 words of 1 to 50 characters each; stored without differences of letter case."
+  "At most 50 words of 1 to 50 characters each; stored in lower case (Unicode case folding)."
   capabilities: [String!]! = []
   "The price of one direct execution, at least 1."
   pricePerTask: Credits! = 10

@@ -42,8 +42,8 @@ type AgentConnection struct {
 	PageInfo *PageInfo `json:"pageInfo"`
 	// The number of agents on all pages, or a lower bound if totalCountIsExact is false.
 	TotalCount int `json:"totalCount"`
-	// Whether totalCount is the exact number. It is false above 10 000, and for a filter that many agents
-	// match and that the server does not count to the end.
+	// Whether totalCount is the exact number. It is false if there are more than 10 000 agents, or if the
+	// server stopped counting early because the filter is expensive.
 	TotalCountIsExact bool `json:"totalCountIsExact"`
 	// Count is the number of items of all pages.
 	Count *market.LazyCount `json:"-"`
@@ -61,8 +61,9 @@ type AgentEdge struct {
 type AgentFilter struct {
 	// Has this capability.
 	Capability graphql.Omittable[*string] `json:"capability,omitempty"`
-	// Has all of these words in its name or description, and a word that begins with the last one. Letter
-	// case does not matter. At most 20 words. Of a long text the first 256 different words count.
+	// Has all of these words in its name or description; the last word also matches as a prefix. Letter
+	// case does not matter. At most 20 words. Only the first 256 different words of the name and
+	// description together are searched.
 	Search graphql.Omittable[*string] `json:"search,omitempty"`
 	// Has at most this price per execution.
 	MaxPricePerTask graphql.Omittable[*models.Credits] `json:"maxPricePerTask,omitempty"`
@@ -211,9 +212,9 @@ type PageInfo struct {
 	HasPreviousPage bool `json:"hasPreviousPage"`
 	// The cursor of the first item, null on an empty page.
 	StartCursor *string `json:"startCursor,omitempty"`
-	// Where the next page starts: pass it as `after`. It is the cursor of the last item. A filter that few
-	// of many items match can end a page early; then it is a later place, also after an empty page. It is
-	// null on an empty page that is the last one.
+	// The cursor to pass as `after` to get the next page. It is usually the cursor of the last item. With a
+	// filter, a page can be short or empty although more items follow; then this cursor is after the last
+	// item that the server checked. It is null if the last page is empty.
 	EndCursor *string `json:"endCursor,omitempty"`
 }
 
@@ -367,8 +368,8 @@ type TaskConnection struct {
 	PageInfo *PageInfo `json:"pageInfo"`
 	// The number of tasks on all pages, or a lower bound if totalCountIsExact is false.
 	TotalCount int `json:"totalCount"`
-	// Whether totalCount is the exact number. It is false above 10 000, and for a filter that many tasks
-	// match and that the server does not count to the end.
+	// Whether totalCount is the exact number. It is false if there are more than 10 000 tasks, or if the
+	// server stopped counting early because the filter is expensive.
 	TotalCountIsExact bool `json:"totalCountIsExact"`
 	// Count is the number of items of all pages.
 	Count *market.LazyCount `json:"-"`
@@ -390,8 +391,9 @@ type TaskFilter struct {
 	Capability graphql.Omittable[*string] `json:"capability,omitempty"`
 	// Has at least this budget.
 	MinBudget graphql.Omittable[*models.Credits] `json:"minBudget,omitempty"`
-	// Has all of these words in its title or description, and a word that begins with the last one. Letter
-	// case does not matter. At most 20 words. Of a long text the first 256 different words count.
+	// Has all of these words in its title or description; the last word also matches as a prefix. Letter
+	// case does not matter. At most 20 words. Only the first 256 different words of the title and
+	// description together are searched.
 	Search graphql.Omittable[*string] `json:"search,omitempty"`
 }
 

@@ -293,8 +293,8 @@ func writeText(w http.ResponseWriter, status int, text string) {
 
 // Run serves on the listener until ctx is done. Then /readyz returns 503 while Run
 // keeps serving for the configured drain time. After that it stops: it accepts no new
-// requests, answers the running mutations of WebSockets and closes them with 1001, and waits up to 15 s for webhook attempts and
-// executions.
+// requests, waits for the running mutations of WebSockets, closes the sockets with 1001,
+// and waits up to 15 s for webhook attempts and executions.
 func (a *App) Run(ctx context.Context, listener net.Listener) error {
 	if err := a.webhooks.Start(ctx); err != nil {
 		return fmt.Errorf("start webhooks: %w", err)

@@ -98,7 +98,7 @@ func (r *RekeyOptions) cipher(ctx context.Context, db *database.DB, logger *slog
 func claimForRekey(ctx context.Context, db *database.DB, cipher *auth.Cipher) error {
 	err := auth.ClaimKey(ctx, db, cipher, encryptedTables(), nil)
 	if errors.Is(err, auth.ErrWrongKey) {
-		return errors.New("neither key opens all secrets in the database: give the key that sealed them as the old one")
+		return errors.New("neither key decrypts all secrets in the database: pass the key that encrypted them as --old-secret-key")
 	}
 	return err
 }

@@ -23,7 +23,7 @@ func rejectAmbiguous(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hasAmbiguousLength(r) {
 			w.Header().Set("Connection", "close") // what follows may be a part of this request
-			writeError(w, r, models.Errorf(models.InvalidInput, "the request has an ambiguous length: send one Content-Length or Transfer-Encoding"), nil)
+			writeError(w, r, models.Errorf(models.InvalidInput, "the request has an ambiguous length: send either one Content-Length header, or Transfer-Encoding over HTTP/1.1"), nil)
 			return
 		}
 		for _, name := range single {
@@ -34,7 +34,7 @@ func rejectAmbiguous(next http.Handler) http.Handler {
 		}
 		if coding := unsupportedCoding(r); coding != "" {
 			w.Header().Set("Accept-Encoding", "identity")
-			writeError(w, r, models.Errorf(models.UnsupportedMedia, "the Content-Encoding %q is not supported: send the body as identity, without an encoding", coding), nil)
+			writeError(w, r, models.Errorf(models.UnsupportedMedia, "the Content-Encoding %q is not supported: send the body without a Content-Encoding", coding), nil)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -34,8 +34,8 @@ const pendingKeySuffix = ".new"
 // errKeyMissing and errKeyWrong say what to do when the secrets in the database cannot
 // be opened.
 var (
-	errKeyMissing = errors.New("the file is missing, and the database has secrets that only this key opens: put the file back, or give them up with --new-secret-key")
-	errKeyWrong   = errors.New("the key does not open the secrets in the database: use the key that sealed them, or give them up with --new-secret-key")
+	errKeyMissing = errors.New("the key file is missing, and the database has secrets encrypted with it: restore the file, or give up the secrets with --new-secret-key")
+	errKeyWrong   = errors.New("the key cannot decrypt the secrets in the database: use the key that encrypted them, or give them up with --new-secret-key")
 )
 
 // openCipher returns the cipher for secrets. It uses the configured key, or the key

@@ -92,7 +92,7 @@ func (c *credentials) addPayload(payload map[string]any) {
 		text, isText := payload[name].(string)
 		switch {
 		case !isText:
-			c.reject("%s must be text", name)
+			c.reject("%s must be a string", name)
 		case isKey:
 			c.addKey(name, strings.TrimSpace(text))
 		default:
@@ -104,7 +104,7 @@ func (c *credentials) addPayload(payload map[string]any) {
 func (c *credentials) addBearer(value string) {
 	scheme, key, _ := strings.Cut(value, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		c.reject("%s must be the word Bearer and a key", authorizationName)
+		c.reject("%s must be 'Bearer' followed by an API key", authorizationName)
 		return
 	}
 	c.addKey(authorizationName, strings.TrimLeft(key, " "))
@@ -113,9 +113,9 @@ func (c *credentials) addBearer(value string) {
 func (c *credentials) addKey(name, key string) {
 	switch {
 	case key == "":
-		c.reject("%s has no key", name)
+		c.reject("%s has no API key: send a key, or leave %[1]s out", name)
 	case c.key != "" && c.key != key:
-		c.reject("the request has two different keys")
+		c.reject("the request has two different API keys: send one")
 	default:
 		c.key = key
 	}

@@ -15,7 +15,7 @@ type serveCommand struct {
 	config.File   `embed:""`
 	config.Config `embed:""`
 
-	NewSecretKey bool `help:"Start with a new secret key and give up the secrets in the database, because the old key is lost. Agents must rotate their webhook secrets. Use it for one start." name:"new-secret-key"`
+	NewSecretKey bool `help:"Give up the secrets in the database that the configured secret key cannot decrypt, because their key is lost. Creates a missing key file. Agents must rotate their webhook secrets. Use it for one start only." name:"new-secret-key"`
 }
 
 // Run serves until ctx is done.

@@ -136,7 +136,7 @@ func (c *Config) Validate() error {
 	longest := slices.Max(append([]time.Duration{
 		c.Lease, c.OpenFor, c.KeepEvents, c.KeepAudit, c.EndpointTimeout, c.ExecutionDeadline, c.WebhookTimeout, c.Drain,
 	}, c.WebhookRetries...))
-	check(longest <= maxDuration, "%s: must be at most %s", longest, maxDuration)
+	check(longest <= maxDuration, "a duration of %s is too long: durations must be at most %s", longest, maxDuration)
 	check(c.ClaudeMaxTokens > 0, "claude-max-tokens: must be more than 0")
 	check(c.ClaudeModel != "", "claude-model: must not be empty")
 	checkSetting("allow-networks", checkNetworks(c.AllowNetworks))
@@ -154,8 +154,9 @@ func (c *Config) checkURLs() error {
 		}
 	}
 	for _, origin := range c.AllowOrigins {
-		_, err := NormalizeOrigin(origin)
-		check("allow-origins", err)
+		if _, err := NormalizeOrigin(origin); err != nil {
+			check("allow-origins", fmt.Errorf("%w, not %q", err, maskCredentials(origin)))
+		}
 	}
 	if c.PublicURL != "" {
 		_, err := normalizeBaseURL(c.PublicURL)

@@ -87,7 +87,7 @@ func TestValidate(t *testing.T) {
 		"--webhook-retries=5s,-1s":                                   "webhook-retries: must not be negative",
 		"--claude-max-tokens=0":                                      "claude-max-tokens: must be more than 0",
 		"--claude-model=":                                            "claude-model: must not be empty",
-		"--endpoint-timeout=2562047h":                                "2562047h0m0s: must be at most 876000h0m0s",
+		"--endpoint-timeout=2562047h":                                "a duration of 2562047h0m0s is too long",
 		"--marketplace-url=ftp://a.b":                                "marketplace-url:",
 		"--nats-url=https://a.b":                                     "nats-url: must be one or more comma-separated addresses",
 		"--nats-url=nats://a:p,b":                                    "nats-url: must be one or more comma-separated addresses",

@@ -74,7 +74,7 @@ func FillBatch(ctx context.Context, address string) error {
 		_, err = fillBatch(ctx, s.sqlDB, postgresDialect, tasks)
 		return err
 	}
-	db, err := connect(address, url.Values{"_foreign_keys": {"on"}}, 1, nil)
+	db, err := connect(address, url.Values{"_foreign_keys": {"on"}})
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,8 @@ const (
 	// maxNotifyDelay limits the timers for jobs that are due later. Workers find the
 	// others when they poll.
 	maxNotifyDelay = time.Minute
-	// notifyStep is the distance of two such timers, so that many jobs share one.
+	// notifyStep is the interval to which due times are rounded, so that many jobs share
+	// one timer.
 	notifyStep = 50 * time.Millisecond
 )
 

@@ -8,7 +8,7 @@ import (
 )
 
 // errInUse is the error of a lock that another process holds.
-var errInUse = errors.New("another process is using it")
+var errInUse = errors.New("another process is using it: stop that process first")
 
 // fileLock is the lock file next to a SQLite file. It prevents two processes from
 // using the file, because each process assumes that it is the only writer. It also

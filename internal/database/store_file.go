@@ -113,7 +113,7 @@ func rejectOrphanedLog(path string, info os.FileInfo) error {
 	}
 	for _, suffix := range suffixes {
 		if log, err := os.Stat(path + suffix); err == nil && log.Size() > 0 {
-			return fmt.Errorf("the file is missing or empty, but %s holds changes: put the file back, or move that file away to start empty", filepath.Base(path+suffix))
+			return fmt.Errorf("the file is missing or empty, but %s holds changes: put the database back, or move %[1]s away to start with an empty one", filepath.Base(path+suffix))
 		}
 	}
 	return nil
@@ -146,7 +146,7 @@ func RestrictMode(path string, logger *slog.Logger) {
 		return
 	}
 	if err := os.Chmod(path, privateMode); err != nil {
-		logger.Warn("other users can access a file of the store", slog.String("file", path), slog.Any("error", err))
+		logger.Warn("other users can access a file of the store, and its mode cannot be changed; set it to 0600", slog.String("file", path), slog.Any("error", err))
 		return
 	}
 	logger.Warn("other users could access a file of the store; its mode is 0600 now", slog.String("file", path), slog.String("mode", info.Mode().Perm().String()))
@@ -189,7 +189,7 @@ func (f *storeFile) findLoss() error {
 			return err
 		}
 		if !os.SameFile(opened, current) {
-			return fmt.Errorf("%s is another file", path)
+			return fmt.Errorf("%s was replaced by another file", path)
 		}
 	}
 	generation := f.generation.Load()

@@ -71,7 +71,7 @@ func readResponse[Out any](c *Claim, row *models.IdempotencyKey) (*Response[Out]
 		return nil, models.Errorf(models.Conflict, "the first request with this Idempotency-Key is still running")
 	}
 	if auth.IsLost(row.Response) {
-		return nil, models.Errorf(models.Conflict, "the request was done, but its stored response was lost with the server's secret key; it is not repeated")
+		return nil, models.Errorf(models.Conflict, "the request succeeded, but its stored response was lost with the server's secret key: query the result instead of retrying")
 	}
 	plain, err := c.cipher.Decrypt(row.Response, c.label())
 	if err != nil {

@@ -56,7 +56,7 @@ func (s searchIndex) compareTexts(db *gorm.DB) (violations []string, err error) 
 		}
 		for _, r := range page {
 			if want := database.EncodeWords(r.Title, r.Description); r.Words != want {
-				violations = append(violations, fmt.Sprintf("%s %s has the words %.40q, want %.40q", s.noun, r.ID, r.Words, want))
+				violations = append(violations, fmt.Sprintf("%s %s is indexed with the words %.40q, want %.40q", s.noun, r.ID, r.Words, want))
 			}
 		}
 		after = page[len(page)-1].ID
@@ -72,7 +72,7 @@ func (s searchIndex) compareRows(db *gorm.DB) (violations []string, err error) {
 		each, length = "json_array_elements_text(t.words::json) AS j (value)", "json_array_length(t.words::json)"
 	}
 	replacer := strings.NewReplacer("{noun}", s.noun, "{table}", s.table, "{words}", s.words, "{id}", s.id, "{condition}", s.condition, "{each}", each, "{length}", length)
-	err = db.Raw(replacer.Replace(`SELECT '{noun} ' || t.id || ' is not found by the word ' || value FROM {table} t, {each}
+	err = db.Raw(replacer.Replace(`SELECT '{noun} ' || t.id || ' is missing from the search index for the word ' || value FROM {table} t, {each}
 		WHERE {condition} AND NOT EXISTS (SELECT 1 FROM {words} w WHERE w.word = value AND w.{id} = t.id)`) + fmt.Sprintf(" LIMIT %d", maxViolations)).Scan(&violations).Error
 	if err != nil {
 		return nil, err

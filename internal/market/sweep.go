@@ -26,8 +26,9 @@ const (
 
 // Sweep ends the tasks whose time is over: it refunds open and lapsed tasks after their
 // offer, and direct hires after their deadline or when the process that ran them has
-// stopped. It also indexes what a process of an older version wrote. No operation relies on it, because all of them go by the clock. Several
-// processes may sweep at the same time.
+// stopped. No operation relies on that, because all of them go by the clock. A sweep also
+// indexes the rows that a process of an older version wrote; until then, searches do not
+// find them. Several processes may sweep at the same time.
 //
 // A task that cannot be ended does not delay any other. The error names it, and a sweep
 // tries it again after a minute, after all other tasks.

@@ -20,7 +20,7 @@ const hintLength = 10
 // errSecretLost is the error of signing with a secret that was given up, because the
 // server's secret key was lost.
 var errSecretLost = models.Errorf(models.ExecutionFailed,
-	"the agent's signing secret was lost; its owner must rotate it with rotateWebhookSecret")
+	"the agent's signing secret was lost; its owner must call rotateWebhookSecret, or setWebhook if it has no webhook")
 
 // EncryptedColumns describes the encrypted columns of the signing secrets, for key
 // rotation.

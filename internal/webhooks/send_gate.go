@@ -7,10 +7,10 @@ import (
 )
 
 const (
-	// maxUnrecorded limits the requests to fast receivers that are sent and not recorded
-	// yet. If the process is killed, the receivers get these again: without the limit up
-	// to six deliveries a kill. On a busy machine it even raises the throughput, because
-	// less work at the same time delays the records less.
+	// maxUnrecorded limits the requests to fast receivers whose outcome is not recorded
+	// yet. If the process is killed, these requests are sent again. Without the limit, a
+	// kill repeated up to six deliveries. On a busy machine the limit also raises the
+	// throughput, because less concurrent work delays the recording less.
 	maxUnrecorded = 1
 	// fastResponse is the time in which a fast receiver responds. A request that takes
 	// longer no longer counts, so that it does not delay requests to others.

@@ -43,7 +43,7 @@ type AgentFields struct {
 	Id string `json:"id"`
 	// The name it registered under.
 	Name string `json:"name"`
-	// What the agent can do, without differences of letter case (Unicode case folding) and without repeats.
+	// What the agent can do, in lower case (Unicode case folding), without duplicates.
 	Capabilities []string `json:"capabilities"`
 	// The price of one direct execution.
 	PricePerTask int64 `json:"pricePerTask"`
@@ -102,9 +102,9 @@ func (v *AgentsAgentsAgentConnection) GetPageInfo() AgentsAgentsAgentConnectionP
 type AgentsAgentsAgentConnectionPageInfo struct {
 	// Whether more items can follow this page.
 	HasNextPage bool `json:"hasNextPage"`
-	// Where the next page starts: pass it as `after`. It is the cursor of the last item. A filter that few
-	// of many items match can end a page early; then it is a later place, also after an empty page. It is
-	// null on an empty page that is the last one.
+	// The cursor to pass as `after` to get the next page. It is usually the cursor of the last item. With a
+	// filter, a page can be short or empty although more items follow; then this cursor is after the last
+	// item that the server checked. It is null if the last page is empty.
 	EndCursor *string `json:"endCursor"`
 }
 
@@ -327,9 +327,9 @@ func (v *OpenTasksTasksTaskConnection) GetPageInfo() OpenTasksTasksTaskConnectio
 type OpenTasksTasksTaskConnectionPageInfo struct {
 	// Whether more items can follow this page.
 	HasNextPage bool `json:"hasNextPage"`
-	// Where the next page starts: pass it as `after`. It is the cursor of the last item. A filter that few
-	// of many items match can end a page early; then it is a later place, also after an empty page. It is
-	// null on an empty page that is the last one.
+	// The cursor to pass as `after` to get the next page. It is usually the cursor of the last item. With a
+	// filter, a page can be short or empty although more items follow; then this cursor is after the last
+	// item that the server checked. It is null if the last page is empty.
 	EndCursor *string `json:"endCursor"`
 }
 
@@ -687,9 +687,9 @@ func (v *TasksTasksTaskConnection) GetPageInfo() TasksTasksTaskConnectionPageInf
 type TasksTasksTaskConnectionPageInfo struct {
 	// Whether more items can follow this page.
 	HasNextPage bool `json:"hasNextPage"`
-	// Where the next page starts: pass it as `after`. It is the cursor of the last item. A filter that few
-	// of many items match can end a page early; then it is a later place, also after an empty page. It is
-	// null on an empty page that is the last one.
+	// The cursor to pass as `after` to get the next page. It is usually the cursor of the last item. With a
+	// filter, a page can be short or empty although more items follow; then this cursor is after the last
+	// item that the server checked. It is null if the last page is empty.
 	EndCursor *string `json:"endCursor"`
 }
 
@@ -727,7 +727,7 @@ func (v *ViewerViewer) GetAgent() ViewerViewerAgent { return v.Agent }
 type ViewerViewerAgent struct {
 	// The agent's id.
 	Id string `json:"id"`
-	// What the agent can do, without differences of letter case (Unicode case folding) and without repeats.
+	// What the agent can do, in lower case (Unicode case folding), without duplicates.
 	Capabilities []string `json:"capabilities"`
 }
 

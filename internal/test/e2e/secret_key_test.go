@@ -49,11 +49,11 @@ func TestSecretKey_missing(t *testing.T) {
 	if keys, _ := filepath.Glob(file + ".key*"); len(keys) != 1 {
 		t.Errorf("a refused start left %v", keys)
 	}
-	refused("use the key that sealed them", "serve", "--addr=127.0.0.1:0", "--secret-key=not the right key")
-	refused("neither key opens", "rekey", "--secret-key=not the right key", "--old-secret-key=also not the right one")
+	refused("use the key that encrypted them", "serve", "--addr=127.0.0.1:0", "--secret-key=not the right key")
+	refused("neither key decrypts", "rekey", "--secret-key=not the right key", "--old-secret-key=also not the right one")
 	testutil.Must(t, os.WriteFile(file+".key", []byte(strings.Repeat("ab", 32)+"\n"), 0o600))
-	refused("use the key that sealed them", "serve", "--addr=127.0.0.1:0")
-	refused("neither key opens", "rekey")
+	refused("use the key that encrypted them", "serve", "--addr=127.0.0.1:0")
+	refused("neither key decrypts", "rekey")
 	if keys, _ := filepath.Glob(file + ".key*"); len(keys) != 2 {
 		t.Errorf("a refused rekey left %v", keys)
 	}
@@ -114,7 +114,7 @@ func TestSecretKey_postgres(t *testing.T) {
 	agent := server.Register("Agent", map[string]any{"endpointUrl": "https://agent.example.com/run"})
 	refused := func(current string) {
 		t.Helper()
-		testserver.ExpectExit(t, 1, "use the key that sealed them", "--addr=127.0.0.1:0", "--database="+database, "--secret-key="+current)
+		testserver.ExpectExit(t, 1, "use the key that encrypted them", "--addr=127.0.0.1:0", "--database="+database, "--secret-key="+current)
 	}
 	refused(second)
 	replica := testserver.Start(t, settings(first, second)...)

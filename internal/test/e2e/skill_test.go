@@ -70,6 +70,7 @@ func TestSkill(t *testing.T) {
 	mac.Write([]byte(body))
 	requireContains(t, worker.run(t, "verify"), "sha256="+hex.EncodeToString(mac.Sum(nil))+"\n")
 
+	worker.setEnv("ROTATION_ID", "0192f5a4-7a7e-7c1b-9d53-2f4f5e6a7b80")
 	var rotated struct {
 		Data struct{ RotateAPIKey struct{ APIKey string } }
 	}

@@ -99,14 +99,14 @@ func TestCopy_errors(t *testing.T) {
 	for _, row := range []struct{ statement, wantMessage string }{
 		{"DROP TRIGGER wallets_match_transfers; UPDATE wallets SET available = available + 1", "the ledger has "},
 		{"UPDATE wallets SET available = available - 1; CREATE TABLE notes (id TEXT PRIMARY KEY)", `unknown table "notes"`},
-		{"DROP TABLE notes; UPDATE agents SET name = 'a' || char(0)", "invalid byte sequence"},
+		{"DROP TABLE notes; UPDATE agents SET name = 'agent' || char(0)", "invalid byte sequence"},
 	} {
 		execSQLite(t, filepath.Join(server.Dir, "agentmarket.db"), row.statement)
 		if text, code := copyMarket(t, server, address); code != 1 || !strings.Contains(text, row.wantMessage) {
 			t.Errorf("after %s: exit %d, %s", row.statement, code, text)
 		}
 	}
-	execSQLite(t, filepath.Join(server.Dir, "agentmarket.db"), "UPDATE agents SET name = 'a'")
+	execSQLite(t, filepath.Join(server.Dir, "agentmarket.db"), "UPDATE agents SET name = 'agent'")
 	if text, code := copyMarket(t, server, address); code != 0 {
 		t.Errorf("a valid copy: exit %d, %s", code, text)
 	}
