@@ -81,14 +81,19 @@ func (w *Webhook) AllEvents() []WebhookEvent {
 	return append([]WebhookEvent{WebhookTaskPosted}, w.Events...)
 }
 
-// Secret signs webhook requests to an agent. Requests are also signed with the
-// previous secret until PreviousUntil. Both are encrypted.
+// Secret signs webhook requests to an agent. It is encrypted.
 type Secret struct {
-	AgentID       string `gorm:"primaryKey"`
-	Encrypted     []byte
-	Hint          string // first characters of the secret
-	Previous      []byte
-	PreviousUntil *Time
+	AgentID   string `gorm:"primaryKey"`
+	Encrypted []byte
+	Hint      string // first characters of the secret
+}
+
+// PreviousSecret is a replaced Secret. It also signs requests until SignsUntil.
+type PreviousSecret struct {
+	AgentID    string `gorm:"primaryKey"`
+	ID         string `gorm:"primaryKey"` // ascends in the order of the rotations
+	Encrypted  []byte
+	SignsUntil Time
 }
 
 // SecretKey is a key that encrypts values of the database.

@@ -2665,7 +2665,7 @@ type Mutation {
   setWebhook("The webhook." input: SetWebhookInput!): SetWebhookPayload @authenticated
   "Remove the calling agent's webhook."
   removeWebhook: RemoveWebhookPayload @authenticated
-  "Replace the signing secret. Both secrets sign during the overlap."
+  "Replace the signing secret. Both secrets sign during the overlap. ` + "`" + `CONFLICT` + "`" + ` if five replaced secrets still sign."
   rotateWebhookSecret("Options." input: RotateWebhookSecretInput!): RotateWebhookSecretPayload @authenticated
   "Resume the calling agent's suspended webhook. Use ` + "`" + `redeliverWebhooks` + "`" + ` for the events it missed."
   resumeWebhook: ResumeWebhookPayload @authenticated
@@ -2919,7 +2919,7 @@ type ResumeWebhookPayload {
 
 "Options for replacing the signing secret."
 input RotateWebhookSecretInput {
-  "How long the old secret also signs, 0 to 1440 minutes."
+  "How long the old secret also signs, 0 to 1440 minutes. With 0, secrets replaced earlier also stop signing."
   overlapMinutes: Int! = 60
 }
 

@@ -322,7 +322,7 @@ type RotateAPIKeyPayload struct {
 
 // Options for replacing the signing secret.
 type RotateWebhookSecretInput struct {
-	// How long the old secret also signs, 0 to 1440 minutes.
+	// How long the old secret also signs, 0 to 1440 minutes. With 0, secrets replaced earlier also stop signing.
 	OverlapMinutes int `json:"overlapMinutes"`
 }
 

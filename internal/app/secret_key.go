@@ -68,7 +68,7 @@ func openCipher(ctx context.Context, c config.Config, db *database.DB, logger *s
 // encryptedTables returns all tables with secrets, in the order in which transactions
 // lock them.
 func encryptedTables() []auth.EncryptedTable {
-	return []auth.EncryptedTable{idempotency.EncryptedColumns(), webhooks.EncryptedColumns()}
+	return append([]auth.EncryptedTable{idempotency.EncryptedColumns()}, webhooks.EncryptedTables()...)
 }
 
 // loadCipher reads the keys. It does not create a key file if the database has secrets,

@@ -15,23 +15,36 @@ import (
 
 // secretsTable is the table of webhook secrets.
 func secretsTable() auth.EncryptedTable {
-	return auth.EncryptedTable{Name: "secrets", KeyColumns: []string{"agent_id"}, Columns: []string{"encrypted", "previous"}, Label: func(key []string) string { return key[0] }}
+	return auth.EncryptedTable{Name: "secrets", KeyColumns: []string{"agent_id"}, Columns: []string{"encrypted"}, Label: func(key []string) string { return key[0] }}
+}
+
+// previousSecretsTable is the table of replaced webhook secrets, whose key has two columns.
+func previousSecretsTable() auth.EncryptedTable {
+	table := secretsTable()
+	table.Name, table.KeyColumns = "previous_secrets", []string{"agent_id", "id"}
+	return table
 }
 
 // encryptSecrets creates agents with a secret encrypted by c. Every third agent also
-// has a previous secret.
+// has two previous secrets.
 func (b *bundle) encryptSecrets(c *auth.Cipher, agents int) {
 	b.t.Helper()
 	b.write(func(tx *database.Tx) error {
 		for i := range agents {
 			id := fmt.Sprintf("agent-%04d", i)
 			row := models.Secret{AgentID: id, Encrypted: c.Encrypt([]byte("secret of "+id), id), Hint: "whsec_"}
-			if i%3 == 0 {
-				row.Previous = c.Encrypt([]byte("previous of "+id), id)
-			}
 			agent := models.Agent{ID: id, Name: "Agent", Capabilities: []string{}, PricePerTask: 10}
 			if err := errors.Join(tx.Create(&agent).Error, tx.Create(&row).Error); err != nil {
 				return err
+			}
+			if i%3 != 0 {
+				continue
+			}
+			for _, number := range []string{"1", "2"} {
+				previous := models.PreviousSecret{AgentID: id, ID: number, Encrypted: c.Encrypt([]byte("previous "+number+" of "+id), id), SignsUntil: 1}
+				if err := tx.Create(&previous).Error; err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -70,16 +83,34 @@ func TestReencrypt(t *testing.T) {
 		if err != nil || string(plain) != "secret of "+row.AgentID && string(plain) != "replaced" {
 			t.Errorf("the secret of %s is %q (%v)", row.AgentID, plain, err)
 		}
-		if row.Previous == nil {
-			continue
-		}
-		if plain, err := newer.Decrypt(row.Previous, row.AgentID); err != nil || string(plain) != "previous of "+row.AgentID {
-			t.Errorf("the previous secret of %s is %q (%v)", row.AgentID, plain, err)
-		}
 	}
 	testutil.Must(t, auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(p auth.ReencryptProgress) { done = p }))
 	if done.Rows != agents || done.Changed != 0 {
 		t.Errorf("progress of the second run is %+v", done)
+	}
+}
+
+// TestReencrypt_twoKeyColumns re-encrypts more than one batch of a table whose key has
+// two columns; a batch ends between two rows of an agent.
+func TestReencrypt_twoKeyColumns(t *testing.T) {
+	t.Parallel()
+	const agents, previous = 1000, 668
+	b := newBundle(t)
+	newer := newCipher(t, "the new secret key")
+	b.encryptSecrets(newCipher(t, "the old secret key"), agents)
+	both := bothCipher(t, "the new secret key", "the old secret key")
+	b.write(func(tx *database.Tx) error { // so that an odd number of rows precedes the end of a batch
+		return tx.Delete(&models.PreviousSecret{AgentID: "agent-0000", ID: "1"}).Error
+	})
+	var done auth.ReencryptProgress
+	testutil.Must(t, auth.Reencrypt(t.Context(), b.db, both, previousSecretsTable(), func(p auth.ReencryptProgress) { done = p }))
+	testutil.Equal(t, "progress", done, auth.ReencryptProgress{Table: "previous_secrets", Rows: previous - 1, Total: previous - 1, Changed: previous - 1})
+	var rows []models.PreviousSecret
+	testutil.Must(t, b.db.Read(t.Context()).Find(&rows).Error)
+	for _, row := range rows {
+		if plain, err := newer.Decrypt(row.Encrypted, row.AgentID); err != nil || string(plain) != "previous "+row.ID+" of "+row.AgentID {
+			t.Errorf("the previous secret %s of %s is %q (%v)", row.ID, row.AgentID, plain, err)
+		}
 	}
 }
 

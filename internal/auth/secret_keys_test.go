@@ -15,7 +15,7 @@ import (
 // context.
 func (b *bundle) claim(c *auth.Cipher, giveUp func(*database.Tx, int64) error) error {
 	b.t.Helper()
-	err := auth.ClaimKey(b.t.Context(), b.db, c, []auth.EncryptedTable{secretsTable()}, giveUp)
+	err := auth.ClaimKey(b.t.Context(), b.db, c, []auth.EncryptedTable{secretsTable(), previousSecretsTable()}, giveUp)
 	if err != nil && !errors.Is(err, auth.ErrWrongKey) {
 		b.t.Fatal(err)
 	}
@@ -59,7 +59,9 @@ func TestClaimKey(t *testing.T) {
 	want("the keys exchanged", false, both)
 	want("the old key alone, while the new one can be in use", true, newCipher(t, first))
 	want("the new key alone, before everything is re-encrypted", true, newCipher(t, second))
-	testutil.Must(t, auth.Reencrypt(t.Context(), b.db, both, secretsTable(), func(auth.ReencryptProgress) {}))
+	for _, table := range []auth.EncryptedTable{secretsTable(), previousSecretsTable()} {
+		testutil.Must(t, auth.Reencrypt(t.Context(), b.db, both, table, func(auth.ReencryptProgress) {}))
+	}
 	b.write(func(tx *database.Tx) error { return auth.KeepOnlyCurrentKey(tx, both) })
 	want("the new key alone", false, newCipher(t, second))
 	want("the old key alone", true, newCipher(t, first))
@@ -94,17 +96,20 @@ func TestClaimKey_giveUp(t *testing.T) {
 	})
 	before := b.storedSecrets()
 	failed := errors.New("no") //nolint:err113 // only for this test
-	err := auth.ClaimKey(t.Context(), b.db, kept, []auth.EncryptedTable{secretsTable()}, func(*database.Tx, int64) error { return failed })
+	err := auth.ClaimKey(t.Context(), b.db, kept, []auth.EncryptedTable{secretsTable(), previousSecretsTable()}, func(*database.Tx, int64) error { return failed })
 	if !errors.Is(err, failed) || b.storedSecrets() != before || b.claim(kept, nil) == nil {
 		t.Errorf("after a failed transaction: %v", err)
 	}
 	var count int64
 	testutil.Must(t, b.claim(kept, func(_ *database.Tx, lost int64) error { count = lost; return nil }))
-	testutil.Equal(t, "lost values", count, 3) // agent-0000 with its previous secret, agent-0001
+	testutil.Equal(t, "lost values", count, 4) // agent-0000 with its previous secrets, agent-0001
 	var rows []models.Secret
 	testutil.Must(t, b.db.Read(t.Context()).Order("agent_id").Find(&rows).Error)
-	if !auth.IsLost(rows[0].Encrypted) || !auth.IsLost(rows[0].Previous) || !auth.IsLost(rows[1].Encrypted) || auth.IsLost(rows[2].Encrypted) {
-		t.Errorf("got %v", rows)
+	var previous []models.PreviousSecret
+	testutil.Must(t, b.db.Read(t.Context()).Find(&previous).Error)
+	if !auth.IsLost(rows[0].Encrypted) || !auth.IsLost(rows[1].Encrypted) || auth.IsLost(rows[2].Encrypted) ||
+		len(previous) != 2 || !auth.IsLost(previous[0].Encrypted) || !auth.IsLost(previous[1].Encrypted) {
+		t.Errorf("got %v and %v", rows, previous)
 	}
 	testutil.Must(t, b.claim(kept, func(*database.Tx, int64) error { t.Error("given up twice"); return nil }))
 	if b.claim(lost, nil) == nil {

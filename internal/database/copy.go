@@ -48,6 +48,7 @@ func copiedTables() []copiedTable {
 		{name: "event_horizon", orderBy: "one", singleRow: true},
 		{name: "secret_keys", orderBy: "id"},
 		{name: "secrets", orderBy: "agent_id"},
+		{name: "previous_secrets", orderBy: "agent_id, id"},
 		{name: "webhooks", orderBy: "agent_id"},
 		{name: "deliveries", orderBy: "id"},
 		{name: "attempts", orderBy: "delivery_id, number"},

@@ -21,7 +21,7 @@ func modelTypes() []any {
 	return []any{
 		&models.Agent{}, &models.AgentCapability{}, &models.AgentWord{}, &models.APIKey{}, &models.Task{}, &models.TaskCapability{}, &models.TaskWord{},
 		&models.Wallet{}, &models.Transfer{}, &models.LedgerSums{}, &models.Event{}, &models.EventLowWatermark{}, &models.IdempotencyKey{}, &models.Registrant{},
-		&models.SecretKey{}, &models.Secret{}, &models.Webhook{}, &models.Delivery{}, &models.Attempt{}, &models.AuditEntry{},
+		&models.SecretKey{}, &models.Secret{}, &models.PreviousSecret{}, &models.Webhook{}, &models.Delivery{}, &models.Attempt{}, &models.AuditEntry{},
 	}
 }
 

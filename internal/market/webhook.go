@@ -103,7 +103,8 @@ func (m *Market) RemoveWebhook(ctx context.Context, actor auth.Actor) error {
 }
 
 // RotateSecret replaces the caller's signing secret. Both secrets sign for
-// overlapMinutes, 0 to 1440. INVALID_INPUT for another number.
+// overlapMinutes, 0 to 1440. INVALID_INPUT for another number. CONFLICT without a webhook,
+// and if too many replaced secrets still sign.
 func (m *Market) RotateSecret(ctx context.Context, actor auth.Actor, overlapMinutes int) (WebhookResult, error) {
 	if overlapMinutes < 0 || overlapMinutes > int(maxSecretOverlap.Minutes()) {
 		return WebhookResult{}, models.FieldErrorf("overlapMinutes", "must be from 0 to %d", int(maxSecretOverlap.Minutes()))

@@ -27,9 +27,10 @@
 //	webhook-id, webhook-timestamp, webhook-signature as in Standard Webhooks;
 //	the key is the decoded base64 part of the secret
 //
-// After [Webhooks.RotateSecret] the previous secret stays valid for an overlap.
-// During the overlap webhook-signature contains both signatures.
-// X-AgentMarket-Signature has room for one and uses the previous secret.
+// After [Webhooks.RotateSecret] the replaced secret stays valid for an overlap.
+// During the overlap webhook-signature contains the signatures of both, and after several
+// rotations of all whose overlap has not ended. X-AgentMarket-Signature has room for one
+// and uses the oldest of them.
 //
 // # Success and failure
 //

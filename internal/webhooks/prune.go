@@ -15,12 +15,12 @@ import (
 // prunePageSize is the number of deliveries that are read and deleted at once.
 const prunePageSize = 200
 
-// Prune deletes deliveries older than the retention, with their attempts. Pending
-// deliveries are kept until their last attempt. Several processes may call Prune
-// at the same time.
+// Prune deletes the replaced secrets that sign no more, and deliveries older than the
+// retention, with their attempts. Pending deliveries are kept until their last attempt.
+// Several processes may call Prune at the same time.
 func (w *Webhooks) Prune(ctx context.Context) error {
-	if w.retention == 0 {
-		return nil
+	if err := w.pruneSecrets(ctx); err != nil || w.retention == 0 {
+		return err
 	}
 	before, after := w.timestamp().Add(-w.retention), ""
 	err := database.RunThrottled(ctx, func() (bool, error) {

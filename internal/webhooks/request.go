@@ -22,7 +22,7 @@ const (
 	maxStoredBody      = 4 << 10
 	maxStoredError     = 500
 	maxStoredHeaders   = 20
-	maxStoredHeaderLen = 200
+	maxStoredHeaderLen = 300 // more than the signatures of all secrets
 )
 
 // request is one POST to an agent's webhook.
@@ -55,7 +55,7 @@ func (w *Webhooks) attemptDelivery(ctx context.Context, hook *models.Webhook, de
 
 // send signs and sends a request. Errors are as for attemptDelivery.
 func (w *Webhooks) send(ctx context.Context, r request) (attemptOutcome, error) {
-	current, previous, err := w.signingSecrets(ctx, r.agentID)
+	secrets, err := w.signingSecrets(ctx, r.agentID)
 	if errors.Is(err, errSecretLost) { // the owner sees the reason, and a retry succeeds after a rotation
 		return attemptOutcome{startedAt: w.timestamp(), requestHeaders: storedHeaders(http.Header{}), failureReason: errSecretLost.Message}, nil
 	}
@@ -63,7 +63,7 @@ func (w *Webhooks) send(ctx context.Context, r request) (attemptOutcome, error) 
 		return attemptOutcome{}, err
 	}
 	startedAt, start := w.timestamp(), w.wallClock()
-	header, err := r.header(start, current, previous)
+	header, err := r.header(start, secrets)
 	if err != nil {
 		return attemptOutcome{}, err
 	}
@@ -86,35 +86,31 @@ func (w *Webhooks) send(ctx context.Context, r request) (attemptOutcome, error) 
 	return o, nil
 }
 
-// header returns the request headers, signed with the current secret and, if it
-// is not empty, the previous one. The Standard Webhooks header carries both
-// signatures. X-AgentMarket-Signature carries one and uses the previous secret, so
+// header returns the request headers, signed with all secrets, of which the first is
+// the current one and the last the oldest. The Standard Webhooks header carries all
+// signatures. X-AgentMarket-Signature carries one and uses the oldest secret, so
 // receivers keep working until they switch to the current one.
-func (r *request) header(at time.Time, current, previous string) (http.Header, error) {
-	documented := current
-	standard, err := outbound.SignStandardWebhook(current, r.id, at.Unix(), r.body)
-	if err != nil {
-		return nil, err
-	}
-	if previous != "" {
-		documented = previous
-		second, err := outbound.SignStandardWebhook(previous, r.id, at.Unix(), r.body)
+func (r *request) header(at time.Time, secrets []string) (http.Header, error) {
+	var standard []string
+	for _, secret := range secrets {
+		signature, err := outbound.SignStandardWebhook(secret, r.id, at.Unix(), r.body)
 		if err != nil {
 			return nil, err
 		}
-		standard += " " + second
+		standard = append(standard, signature)
 	}
+	oldest := secrets[len(secrets)-1]
 	timestamp := strconv.FormatInt(at.Unix(), 10)
 	return http.Header{
 		"Content-Type":            {"application/json"},
 		"X-AgentMarket-Event":     {r.event},
-		outbound.SignatureHeader:  {outbound.Sign(documented, r.body)},
+		outbound.SignatureHeader:  {outbound.Sign(oldest, r.body)},
 		"X-AgentMarket-Delivery":  {r.id},
 		"X-AgentMarket-Attempt":   {strconv.Itoa(r.attempt)},
 		"X-AgentMarket-Timestamp": {timestamp},
 		"webhook-id":              {r.id},
 		"webhook-timestamp":       {timestamp},
-		"webhook-signature":       {standard},
+		"webhook-signature":       {strings.Join(standard, " ")},
 	}, nil
 }
 

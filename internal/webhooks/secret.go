@@ -1,11 +1,13 @@
 package webhooks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"gorm.io/gorm"
 
 	"agentmarket.space/server/internal/auth"
@@ -17,17 +19,22 @@ import (
 // hintLength is the length of a secret's hint: whsec_ and four more characters.
 const hintLength = 10
 
+// maxPreviousSecrets limits the replaced secrets that still sign: each makes the header
+// of every request longer.
+const maxPreviousSecrets = 5
+
 // errSecretLost is the error of signing with a secret that was given up, because the
 // server's secret key was lost.
 var errSecretLost = models.Errorf(models.ExecutionFailed,
 	"the agent's signing secret was lost; its owner must call rotateWebhookSecret, or setWebhook if it has no webhook")
 
-// EncryptedColumns describes the encrypted columns of the signing secrets, for key
-// rotation.
-func EncryptedColumns() auth.EncryptedTable {
-	return auth.EncryptedTable{
-		Name: "secrets", KeyColumns: []string{"agent_id"}, Columns: []string{"encrypted", "previous"},
-		Label: func(key []string) string { return key[0] },
+// EncryptedTables describes the tables of the signing secrets, for key rotation. A
+// replaced secret moves from the first to the second.
+func EncryptedTables() []auth.EncryptedTable {
+	agentID := func(key []string) string { return key[0] }
+	return []auth.EncryptedTable{
+		{Name: "secrets", KeyColumns: []string{"agent_id"}, Columns: []string{"encrypted"}, Label: agentID},
+		{Name: "previous_secrets", KeyColumns: []string{"agent_id", "id"}, Columns: []string{"encrypted"}, Label: agentID},
 	}
 }
 
@@ -68,9 +75,11 @@ func (w *Webhooks) SecretHint(ctx context.Context, agentID string) (string, erro
 
 // RotateSecret replaces the agent's signing secret and returns the new one. Show it
 // to the agent once. Until overlap has passed, requests are also signed with the
-// previous secret, and X-AgentMarket-Signature only with the previous one. An even
-// older secret is dropped at once. With overlap 0 only the new secret is used.
-// RotateSecret returns CONFLICT when the agent has no webhook.
+// replaced secret. Secrets replaced earlier sign until the end of their own overlap.
+// X-AgentMarket-Signature has room for one signature and uses the oldest secret. With
+// overlap 0 only the new secret is used, and all others end at once. RotateSecret
+// returns CONFLICT when the agent has no webhook, and, unless overlap is 0, when
+// maxPreviousSecrets still sign.
 func (w *Webhooks) RotateSecret(tx *database.Tx, agentID string, overlap time.Duration) (models.Webhook, string, error) {
 	hook, err := webhookByAgent(tx.DB, agentID)
 	if models.CodeOf(err) == models.NotFound {
@@ -79,43 +88,111 @@ func (w *Webhooks) RotateSecret(tx *database.Tx, agentID string, overlap time.Du
 	if err != nil {
 		return models.Webhook{}, "", err
 	}
-	row, err := secretByAgent(tx.DB, agentID)
+	row, err := secretByAgent(tx.ForUpdate(), agentID) // locked: a rekey must find the secret in one of the tables
 	if err != nil {
 		return models.Webhook{}, "", err
 	}
 	if row.Encrypted == nil {
 		return models.Webhook{}, "", fmt.Errorf("rotate secret: agent %s has a webhook without a secret", agentID)
 	}
+	if err := w.keepPrevious(tx, row, overlap); err != nil {
+		return models.Webhook{}, "", err
+	}
 	secret := outbound.NewSecret()
 	next := models.Secret{AgentID: agentID, Encrypted: w.cipher.Encrypt([]byte(secret), agentID), Hint: secret[:hintLength]}
-	if overlap > 0 && !auth.IsLost(row.Encrypted) {
-		until := w.timestamp().Add(overlap)
-		next.Previous, next.PreviousUntil = row.Encrypted, &until
-	}
-	if err = tx.Model(&next).Select("encrypted", "hint", "previous", "previous_until").Updates(&next).Error; err != nil {
+	if err = tx.Model(&next).Select("encrypted", "hint").Updates(&next).Error; err != nil {
 		return models.Webhook{}, "", fmt.Errorf("rotate secret: %w", err)
 	}
 	return *hook, secret, nil
 }
 
-// signingSecrets returns the agent's current secret and, during an overlap, the
-// previous one; otherwise previous is "".
-func (w *Webhooks) signingSecrets(ctx context.Context, agentID string) (current, previous string, err error) {
-	row, err := secretByAgent(w.db.Read(ctx), agentID)
+// keepPrevious lets a replaced secret sign until overlap has passed. It deletes the
+// secrets of the agent that sign no more: with overlap 0, all that were replaced.
+func (w *Webhooks) keepPrevious(tx *database.Tx, replaced models.Secret, overlap time.Duration) error {
+	now := w.timestamp()
+	ended := tx.Where("agent_id = ?", replaced.AgentID)
+	if overlap > 0 {
+		ended = ended.Where("signs_until <= ?", now)
+	}
+	if err := ended.Delete(&models.PreviousSecret{}).Error; err != nil {
+		return fmt.Errorf("delete ended secrets: %w", err)
+	}
+	if overlap == 0 || auth.IsLost(replaced.Encrypted) {
+		return nil
+	}
+	var ends []models.Time
+	err := tx.Model(&models.PreviousSecret{}).Where("agent_id = ?", replaced.AgentID).Order("signs_until").Pluck("signs_until", &ends).Error
 	if err != nil {
-		return "", "", err
+		return fmt.Errorf("count previous secrets: %w", err)
 	}
-	if row.Encrypted == nil {
-		return "", "", fmt.Errorf("agent %s has no signing secret", agentID)
+	if len(ends) >= maxPreviousSecrets {
+		return models.Errorf(models.Conflict, "%d replaced secrets still sign, the first of them until %s; rotate after that, or end all of them with an overlap of 0",
+			len(ends), ends[0])
 	}
-	if current, err = w.decryptSecret(row.Encrypted, agentID); err != nil {
-		return "", "", err
+	id, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("keep previous secret: %w", err)
 	}
-	if row.PreviousUntil == nil || w.timestamp() >= *row.PreviousUntil || auth.IsLost(row.Previous) {
-		return current, "", nil
+	err = tx.Create(&models.PreviousSecret{AgentID: replaced.AgentID, ID: id.String(), Encrypted: replaced.Encrypted, SignsUntil: now.Add(overlap)}).Error
+	if err != nil {
+		return fmt.Errorf("keep previous secret: %w", err)
 	}
-	previous, err = w.decryptSecret(row.Previous, agentID)
-	return current, previous, err
+	return nil
+}
+
+// signingSecrets returns the agent's current secret, followed by those that were
+// replaced and still sign, from the newest to the oldest. One statement reads them all,
+// so a concurrent rotation hides none.
+func (w *Webhooks) signingSecrets(ctx context.Context, agentID string) ([]string, error) {
+	var rows []struct {
+		IsCurrent int
+		Encrypted []byte
+	}
+	err := w.db.Read(ctx).Raw(`SELECT 1 AS is_current, '' AS id, encrypted FROM secrets WHERE agent_id = ?
+		UNION ALL SELECT 0, id, encrypted FROM previous_secrets WHERE agent_id = ? AND signs_until > ?
+		ORDER BY is_current DESC, id DESC`, agentID, agentID, w.timestamp()).Scan(&rows).Error
+	if err != nil {
+		return nil, fmt.Errorf("read signing secrets: %w", err)
+	}
+	if len(rows) == 0 || rows[0].IsCurrent == 0 {
+		return nil, fmt.Errorf("agent %s has no signing secret", agentID)
+	}
+	var secrets []string
+	for _, row := range rows {
+		if row.IsCurrent == 0 && auth.IsLost(row.Encrypted) {
+			continue
+		}
+		secret, err := w.decryptSecret(row.Encrypted, agentID)
+		if err != nil {
+			return nil, err
+		}
+		secrets = append(secrets, secret)
+	}
+	return secrets, nil
+}
+
+// pruneSecrets deletes the replaced secrets that sign no more. It skips those that
+// another transaction has locked: a rotation or a rekey.
+func (w *Webhooks) pruneSecrets(ctx context.Context) error {
+	now := w.timestamp()
+	err := database.RunThrottled(ctx, func() (more bool, err error) {
+		var ended []models.PreviousSecret
+		if err := w.db.Read(ctx).Select("agent_id", "id").Where("signs_until <= ?", now).Limit(1).Find(&ended).Error; err != nil || len(ended) == 0 {
+			return false, err
+		}
+		err = w.db.Write(ctx, func(tx *database.Tx) error {
+			err := tx.ForUpdateSkipLocked().Select("agent_id", "id").Where("signs_until <= ?", now).Limit(prunePageSize).Find(&ended).Error
+			for i := range ended {
+				err = cmp.Or(err, tx.Delete(&ended[i]).Error)
+			}
+			return err
+		})
+		return len(ended) == prunePageSize, err
+	})
+	if err != nil {
+		return fmt.Errorf("prune secrets: %w", err)
+	}
+	return nil
 }
 
 func (w *Webhooks) decryptSecret(encrypted []byte, agentID string) (string, error) {

@@ -17,6 +17,6 @@ func TaskPostedRequest(task *models.Task, deliveryID, marketplaceURL, secret str
 		return nil, nil, err
 	}
 	r := request{id: deliveryID, event: string(models.WebhookTaskPosted), attempt: 1, body: body}
-	header, err := r.header(at, secret, "")
+	header, err := r.header(at, []string{secret})
 	return header, body, err
 }

@@ -92,6 +92,9 @@ func createSecrets(t *testing.T, path, key string) {
 				if err := tx.Create(&models.Secret{AgentID: id, Encrypted: box.Encrypt([]byte("whsec_"+id), id), Hint: "whsec_"}).Error; err != nil {
 					return err
 				}
+				if err := tx.Create(&models.PreviousSecret{AgentID: id, ID: "1", Encrypted: box.Encrypt([]byte("whsec_old"), id), SignsUntil: 1}).Error; err != nil {
+					return err
+				}
 			}
 			return nil
 		})
@@ -160,6 +163,18 @@ func checkEncryptedWith(t *testing.T, path, key string) {
 		for _, row := range rows {
 			if _, err := box.Decrypt(row.Encrypted, row.AgentID); err != nil {
 				t.Errorf("the secret of %s: %v", row.AgentID, err)
+			}
+		}
+		var previous []models.PreviousSecret
+		if err := db.Read(t.Context()).Find(&previous).Error; err != nil {
+			return err
+		}
+		if len(previous) != 1100 {
+			t.Errorf("%d previous secrets", len(previous))
+		}
+		for _, row := range previous {
+			if _, err := box.Decrypt(row.Encrypted, row.AgentID); err != nil {
+				t.Errorf("the previous secret of %s: %v", row.AgentID, err)
 			}
 		}
 		return nil

@@ -55,8 +55,8 @@ func TestRecipients(t *testing.T) {
 }
 
 // TestRotateSecret replaces the secret. During the overlap the documented signature uses
-// the old secret and the standard header has both; after a rotation without an overlap only
-// the new secret signs.
+// the oldest secret and the standard header has all, also after a second rotation and a
+// kill -9; after a rotation without an overlap only the new secret signs.
 func TestRotateSecret(t *testing.T) {
 	t.Parallel()
 	receiver := startReceiver(t, nil)
@@ -73,9 +73,16 @@ func TestRotateSecret(t *testing.T) {
 	second := rotate(`{}`)
 	server.PostTask(poster.Key, "x")
 	checkSignatures(t, receiver.next(t), first, []string{first, second}, nil)
-	third := rotate(`{overlapMinutes: 0}`)
+	third := rotate(`{overlapMinutes: 1440}`)
 	server.PostTask(poster.Key, "x")
-	checkSignatures(t, receiver.next(t), third, []string{third}, []string{first, second})
+	checkSignatures(t, receiver.next(t), first, []string{first, second, third}, nil)
+	server.Kill()
+	server.Restart()
+	server.PostTask(poster.Key, "x")
+	checkSignatures(t, receiver.next(t), first, []string{first, second, third}, nil)
+	last := rotate(`{overlapMinutes: 0}`)
+	server.PostTask(poster.Key, "x")
+	checkSignatures(t, receiver.next(t), last, []string{last}, []string{first, second, third})
 }
 
 // checkSignatures checks that the documented signature uses one secret, and that the
