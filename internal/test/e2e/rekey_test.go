@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"agentmarket.space/server/internal/auth"
 	"agentmarket.space/server/internal/database"
@@ -81,6 +82,7 @@ func createSecrets(t *testing.T, path, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	later := models.NewTime(time.Now().Add(time.Hour)) // else the server deletes it
 	withDatabase(t, path, func(db *database.DB) error {
 		return db.Write(t.Context(), func(tx *database.Tx) error {
 			for i := range 1100 {
@@ -92,13 +94,14 @@ func createSecrets(t *testing.T, path, key string) {
 				if err := tx.Create(&models.Secret{AgentID: id, Encrypted: box.Encrypt([]byte("whsec_"+id), id), Hint: "whsec_"}).Error; err != nil {
 					return err
 				}
-				if err := tx.Create(&models.PreviousSecret{AgentID: id, ID: "1", Encrypted: box.Encrypt([]byte("whsec_old"), id), SignsUntil: 1}).Error; err != nil {
+				if err := tx.Create(&models.PreviousSecret{AgentID: id, ID: "1", Encrypted: box.Encrypt([]byte("whsec_old"), id), SignsUntil: later}).Error; err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	})
+	withDatabase(t, path, func(*database.DB) error { return nil }) // a start adds the words of the agents
 }
 
 // withDatabase opens a database that no server uses.
