@@ -58,10 +58,10 @@ func New(o Options) *Client {
 	}
 	c := &Client{networks: o.AllowNetworks, ports: o.AllowPorts, resolver: cmp.Or(o.Resolver, net.DefaultResolver), userAgent: o.UserAgent, maxResponse: defaultMaxResponse}
 	dialer := &net.Dialer{Timeout: connectTimeout, Resolver: o.Resolver, Control: c.checkDial(ssrf.New(ssrf.WithPorts(o.AllowPorts...)))}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs, NextProtos: []string{"h2", "http/1.1"}}
 	transport := &http.Transport{
 		DialContext:            dialer.DialContext,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
-		TLSHandshakeTimeout:    connectTimeout,
+		DialTLSContext:         tlsDialer{dialer, config, connectTimeout}.dial,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		MaxIdleConns:           100,
 		MaxIdleConnsPerHost:    4,
@@ -140,6 +140,7 @@ func (c *Client) PostOnce(ctx context.Context, url string, header http.Header, b
 }
 
 func (c *Client) newRequest(ctx context.Context, url string, header http.Header, body []byte) (*http.Request, error) {
+	ctx = context.WithValue(ctx, requestContextKey{}, ctx)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, encodeURL(url), bytes.NewReader(body))
 	if err != nil {
 		return nil, errors.New("the URL is not valid")

@@ -75,7 +75,7 @@ func (w *Webhooks) SecretHint(ctx context.Context, agentID string) (string, erro
 
 // RotateSecret replaces the agent's signing secret and returns the new one. Show it
 // to the agent once. Until overlap has passed, requests are also signed with the
-// replaced secret. Secrets replaced earlier sign until the end of their own overlap.
+// replaced secret. Secrets replaced earlier sign until their overlap ends.
 // X-AgentMarket-Signature has room for one signature and uses the oldest secret. With
 // overlap 0 only the new secret is used, and all others end at once. RotateSecret
 // returns CONFLICT when the agent has no webhook, and, unless overlap is 0, when
