@@ -63,39 +63,45 @@ func (r *httpRequest) errorStatus() int {
 
 // Do serves one request.
 func (t *plainHTTP) Do(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) {
+	if streamed := t.serve(w, r, exec); streamed != nil {
+		(&eventStream{t.Transports}).serve(w, r, exec, streamed)
+	}
+}
+
+// serve responds to a request, or returns its operation if the response is an event stream.
+// A stream can take days, so it must not keep what serve needs, such as the request body.
+func (t *plainHTTP) serve(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor) (streamed *graphql.OperationContext) {
 	setHeaders(w)
 	req, ok := negotiateResponse(r.Header.Values("Accept"))
 	if !ok {
 		respondError(w, mediaJSON, &requestError{status: http.StatusNotAcceptable, code: models.InvalidInput, message: "the Accept header must allow " + mediaGraphQL + ", " + mediaJSON + " or " + mediaEventStream})
-		return
+		return nil
 	}
 	buffer := getBuffer()
 	defer putBuffer(buffer)
 	if reqErr := readRequestText(w, r, t.options.MaxBody, buffer); reqErr != nil {
 		respondError(w, req.mediaType, reqErr)
-		return
+		return nil
 	}
 	req.hash = hashRequest(r, buffer.Bytes())
 	if body := t.lookupCache(r.Context(), req); body != nil {
 		writeBody(w, req.mediaType, http.StatusOK, body)
-		return
+		return nil
 	}
 	var reqErr *requestError
 	if req.params, reqErr = readParams(r, buffer.Bytes()); reqErr != nil {
 		respondError(w, req.mediaType, reqErr)
-		return
+		return nil
 	}
-	var streamed *graphql.OperationContext
 	panicked := t.recoverPanic(r.Context(), func() gqlerror.List {
 		streamed = t.execute(w, r, exec, req)
 		return nil
 	})
-	switch {
-	case panicked != nil:
+	if panicked != nil {
 		respond(w, req.mediaType, http.StatusInternalServerError, &graphql.Response{Errors: panicked})
-	case streamed != nil:
-		(&eventStream{t.Transports}).serve(w, r, exec, streamed)
+		return nil
 	}
+	return streamed
 }
 
 // lookupCache returns the cached response body for a request, or nil.
@@ -107,7 +113,7 @@ func (t *plainHTTP) lookupCache(ctx context.Context, req *httpRequest) []byte {
 }
 
 // execute runs the operation of a request, or returns it if the response is an event
-// stream. Writing the response is its last step, so that Do can still send an error after
+// stream. Writing the response is its last step, so that serve can still send an error after
 // a panic.
 func (t *plainHTTP) execute(w http.ResponseWriter, r *http.Request, exec graphql.GraphExecutor, req *httpRequest) (streamed *graphql.OperationContext) {
 	opCtx, errs := prepareOperation(r.Context(), exec, req.params)

@@ -238,8 +238,9 @@ func (a *App) routes(rest http.Handler, pageRoutes map[string]http.Handler, keys
 		mux.ServeHTTP(w, r)
 	})
 	overTLS := strings.HasPrefix(a.config.PublicURL, "https://")
-	all := instrument(a.metrics, a.tracer, a.logger, secureHeaders(a.origins, a.config.EndpointTimeout+shutdownTimeout, overTLS, root))
-	return belowBasePath(a.basePath(), mux, all)
+	return belowBasePath(a.basePath(), mux, root, func(next http.Handler) http.Handler {
+		return instrument(a.metrics, a.tracer, a.logger, secureHeaders(a.origins, a.config.EndpointTimeout+shutdownTimeout, overTLS, next))
+	})
 }
 
 // serviceRoutes returns the handlers of all paths except REST and the public pages,

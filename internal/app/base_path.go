@@ -16,10 +16,11 @@ func (a *App) basePath() string {
 	return strings.TrimRight(u.Path, "/")
 }
 
-// belowBasePath serves next below base as well as at the root. So it does not matter
+// belowBasePath serves root, in the middleware wrap, below base as well as at the root. So it does not matter
 // whether the reverse proxy removes the path of the public URL from requests. If base is
 // a path of the server itself, such as /api, the proxy must remove it.
-func belowBasePath(base string, mux *http.ServeMux, next http.Handler) http.Handler {
+func belowBasePath(base string, mux *http.ServeMux, root http.Handler, wrap func(http.Handler) http.Handler) http.Handler {
+	next := wrap(root)
 	if base == "" || isRESTPath(base) {
 		return next
 	}
@@ -27,10 +28,11 @@ func belowBasePath(base string, mux *http.ServeMux, next http.Handler) http.Hand
 		return next
 	}
 	stripped := http.StripPrefix(base, next)
+	slash := wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { redirect(w, r, base+"/") }))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch escaped := r.URL.EscapedPath(); {
 		case escaped == base: // the relative URLs of the page at the root need the slash
-			redirect(w, r, base+"/")
+			slash.ServeHTTP(w, r)
 		case strings.HasPrefix(escaped, base+"/"):
 			stripped.ServeHTTP(w, r)
 		default:

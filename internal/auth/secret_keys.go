@@ -133,6 +133,9 @@ func (k *keyClaim) adopt() (bool, error) {
 	opened := map[string]bool{}
 	values := 0
 	for _, table := range k.tables {
+		if len(opened) == len(k.knownIDs()) {
+			break
+		}
 		err := k.eachValue(table, func(value encryptedValue) (more bool, err error) {
 			values++
 			_, key, err := k.cipher.open(value.encrypted, value.label)

@@ -46,27 +46,42 @@ func TestReadBounded(t *testing.T) {
 }
 
 // TestReadBounded_heavy: a heavy read waits for others of its operation and of other
-// operations, but another read does not, and the time it waits does not count.
+// operations, but another read does not.
 func TestReadBounded_heavy(t *testing.T) {
 	t.Parallel()
-	db := openDB(t, services.NewDatabase(t))
-	database.LimitHeavyReads(db, 1)
+	for name, limit := range map[string]int{"of the operation": 2, "of all operations": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := openDB(t, services.NewDatabase(t))
+			database.LimitHeavyReads(db, limit)
+			ctx := t.Context()
+			if limit > 1 {
+				ctx = database.WithReadBudget(ctx)
+			}
+			checkHeavyReads(ctx, t, db)
+		})
+	}
+}
+
+// checkHeavyReads checks that a heavy read in ctx waits for another one in ctx.
+func checkHeavyReads(ctx context.Context, t *testing.T, db *database.DB) {
+	t.Helper()
 	running, finish, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		done <- db.ReadBounded(t.Context(), true, func(context.Context) error {
+		done <- db.ReadBounded(ctx, true, func(context.Context) error {
 			close(running)
 			<-finish
 			return nil
 		})
 	}()
 	<-running
-	waiting, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	waiting, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel()
 	if err := db.ReadBounded(waiting, true, func(context.Context) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a heavy read ran beside another: %v", err)
+		t.Errorf("a heavy read ran at the same time as another: %v", err)
 	}
-	testutil.Must(t, db.ReadBounded(t.Context(), false, func(context.Context) error { return nil }))
+	testutil.Must(t, db.ReadBounded(ctx, false, func(context.Context) error { return nil }))
 	close(finish)
 	testutil.Must(t, <-done)
-	testutil.Must(t, db.ReadBounded(t.Context(), true, func(context.Context) error { return nil }))
+	testutil.Must(t, db.ReadBounded(ctx, true, func(context.Context) error { return nil }))
 }

@@ -20,7 +20,7 @@ import (
 // SQLite file, or a file that belongs to it, was removed or replaced. Its code is
 // UNAVAILABLE.
 var ErrFileLost = models.Errorf(models.Unavailable,
-	"the database file was removed or replaced; nothing was changed; the operator must put it back and restart the server")
+	"the database file was removed or replaced, and a change may be lost with it: the operator must put it back and restart the server")
 
 const (
 	// fileCheckInterval is the time between two checks of the files of an idle store.

@@ -122,6 +122,28 @@ func TestOpen_foreignLog(t *testing.T) {
 	}
 }
 
+// TestOpen_whileRead checks that a store can be restarted any number of times while another
+// program reads it, which keeps the log from being moved into the file.
+func TestOpen_whileRead(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "market.db")
+	restart := func(id string) {
+		t.Helper()
+		db, err := openFile(t, path)
+		testutil.Must(t, err)
+		testutil.Must(t, addAgent(t, db, id))
+		testutil.Must(t, db.Close())
+	}
+	restart("first")
+	testutil.Must(t, database.Inspect(t.Context(), path, func(*database.Snapshot) error {
+		restart("second")
+		restart("third")
+		restart("fourth")
+		return nil
+	}))
+	restart("fifth")
+}
+
 // TestOpen_killedDuringStart checks that every state in which a start can be killed is
 // accepted by the next one: the mark of the log is one step ahead of the file at most.
 func TestOpen_killedDuringStart(t *testing.T) {

@@ -20,7 +20,8 @@ const maxFirstGeneration = 1 << 30
 // The mark is user_version in the header of the file. Every start raises it twice, and
 // moves it from the log to the file after each step. The mark in the log is therefore
 // equal to the one in the file, or one higher. A copy of the file from an earlier run
-// is two or more behind.
+// is two or more behind. While a reader of another process keeps the log from being
+// moved, starts do not raise the mark; a new store then has none, which is 0.
 //
 // startGeneration is also the first write, which fails for a read-only file.
 func (db *DB) startGeneration() error {
@@ -29,19 +30,23 @@ func (db *DB) startGeneration() error {
 		return err
 	}
 	next := current
+	moved, err := db.moveLogIntoFile()
+	if err != nil {
+		return err
+	}
 	for range 2 {
+		if !moved { // another process reads the file, which can be one step behind: another step would be too many
+			break
+		}
 		if next++; current == 0 {
 			next = rand.N[uint32](maxFirstGeneration) + 1
 		}
 		if err := db.writeGeneration(next); err != nil {
 			return err
 		}
-		moved, err := db.moveLogIntoFile()
+		moved, err = db.moveLogIntoFile()
 		if err != nil {
 			return err
-		}
-		if !moved { // another process reads the file; the file is one step behind until SQLite moves the log
-			break
 		}
 	}
 	if err := db.writeGeneration(next); err != nil { // the log begins with the mark

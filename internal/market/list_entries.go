@@ -74,7 +74,7 @@ func (m *Market) listEntries(ctx context.Context, q EntryQuery, page Page, after
 				return ListResult[models.Transfer]{}, err
 			}
 			if len(ends) > 0 {
-				end = ends[0]
+				end = max(end, ends[0]) // the nearer end: the list is in descending order
 			}
 			query = query.Where("kind IN ?", wanted)
 		}

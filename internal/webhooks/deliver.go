@@ -116,13 +116,14 @@ func (w *Webhooks) deliver(ctx context.Context, args DeliverArgs, queue string) 
 	if !ok {
 		return river.JobSnooze(busySnooze(stalled, w.random()))
 	}
-	defer w.limiter.release(s)
+	defer func() { w.limiter.release(s) }() // restart changes s
 
 	leave, err := w.gate.enter(ctx, delivery.AgentID)
 	if err != nil {
 		return fmt.Errorf("wait to send delivery %s: %w", delivery.ID, err)
 	}
 	defer leave()
+	w.limiter.restart(&s)
 	ctx, span := w.startAttemptSpan(ctx, &args)
 	defer span.End()
 	failpoint.Hit("deliver-due")

@@ -114,6 +114,18 @@ func (l *endpointLimiter) recordStart(s *slot) {
 	state.startTimes = append(state.startTimes, s.startedAt)
 }
 
+// restart makes the time of a request begin now: it waited for the server, not for the
+// endpoint.
+func (l *endpointLimiter) restart(s *slot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	state := l.endpoints[s.agentID]
+	if i := slices.Index(state.startTimes, s.startedAt); i >= 0 {
+		s.startedAt = l.now()
+		state.startTimes[i] = s.startedAt
+	}
+}
+
 // release frees the slot of a request that has ended.
 func (l *endpointLimiter) release(s slot) {
 	l.mu.Lock()

@@ -17,7 +17,7 @@ const (
 	fastResponse = 10 * time.Millisecond
 	// maxSlowReceivers limits the agents that are remembered as slow. One takes about 100
 	// bytes.
-	maxSlowReceivers = 10_000
+	maxSlowReceivers = 200_000
 )
 
 // sendGate lets few requests to fast receivers run at the same time. A receiver is fast
@@ -69,7 +69,10 @@ func (g *sendGate) recordLatency(agentID string, latency time.Duration) {
 		return
 	}
 	if len(g.slow) >= maxSlowReceivers {
-		clear(g.slow)
+		for any := range g.slow {
+			delete(g.slow, any)
+			break
+		}
 	}
 	g.slow[agentID] = struct{}{}
 }
