@@ -27,7 +27,7 @@ func PresentError(ctx context.Context, err error) *gqlerror.Error {
 	presented := graphql.DefaultErrorPresenter(ctx, err)
 	domainErr := models.AsError(err)
 	if errors.Is(err, context.DeadlineExceeded) && domainErr.Code == models.Internal {
-		domainErr = models.Errorf(models.Unavailable, "the operation took too long")
+		domainErr = models.Errorf(models.Unavailable, "the operation took too long; a change may have been made; a retry with the same Idempotency-Key is safe")
 	}
 	if input := mistypedInput(ctx, presented.Path); input != "" && domainErr.Code == models.Internal {
 		domainErr = models.FieldErrorf(input, "has a value of the wrong type")

@@ -8,3 +8,6 @@ func (m *Market) CancelExecution(taskID string) { m.executions.cancel(taskID) }
 func (m *Market) SetListBounds(found, walked, counted int) {
 	m.bounds = listBounds{found, walked, counted}
 }
+
+// UnknownOutcomeError calls unknownOutcomeError.
+func UnknownOutcomeError(taskID string, err error) error { return unknownOutcomeError(taskID, err) }

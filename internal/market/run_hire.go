@@ -69,9 +69,18 @@ func (m *Market) runHire(ctx context.Context, claim *idempotency.Claim, h *hire)
 		err = settle()
 	}
 	if err != nil {
-		return TaskResult{}, false, err
+		return TaskResult{}, false, unknownOutcomeError(task.ID, err)
 	}
 	return out, promised, returnErr
+}
+
+// unknownOutcomeError replaces an error of the database after a hire was created. The error
+// may say that nothing was changed, which is true only of the last transaction.
+func unknownOutcomeError(taskID string, err error) error {
+	if models.CodeOf(err) != models.Unavailable {
+		return err
+	}
+	return models.Errorf(models.Unavailable, "task %s was created, but its outcome is unknown; retry with the same Idempotency-Key, or read the task", taskID)
 }
 
 // callAgent runs the agent. A panic fails only this hire.
@@ -206,7 +215,7 @@ func (m *Market) awaitResult(ctx context.Context, actor auth.Actor, out TaskResu
 			return out, nil // the hire goes on after the timeout
 		}
 		if err != nil {
-			return TaskResult{}, err
+			return TaskResult{}, unknownOutcomeError(id, err)
 		}
 		if out.Task.Status != models.Assigned {
 			return out, finalError(&out.Task)
