@@ -235,7 +235,7 @@ func newPatientClient(trusted *httptest.Server) *Client {
 	c := New(Options{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, RootCAs: certPool(trusted)})
 	config := &tls.Config{RootCAs: certPool(trusted), NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12}
 	for _, client := range []*http.Client{c.http, c.httpOnce} {
-		client.Transport.(*http.Transport).DialTLSContext = tlsDialer{&net.Dialer{}, config, 2 * testutil.Timeout}.dial //nolint:forcetypeassert // New sets it
+		client.Transport.(*http.Transport).DialTLSContext = tlsDialer{&net.Dialer{}, config, 2 * testutil.Timeout}.dial //nolint:errcheck,forcetypeassert // New sets it
 	}
 	return c
 }

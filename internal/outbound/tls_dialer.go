@@ -26,7 +26,7 @@ func (d tlsDialer) dial(ctx context.Context, network, address string) (net.Conn,
 	if request, ok := ctx.Value(requestContextKey{}).(context.Context); ok {
 		ended, cancel := context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(request, cancel)()
+		defer context.AfterFunc(request, cancel)() //nolint:contextcheck // it is the context of the request
 		ctx = ended
 	}
 	host, _, err := net.SplitHostPort(address)
