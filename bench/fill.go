@@ -35,7 +35,8 @@ func (s store) serverCommand(binary string) commandFunc {
 	return func(ctx context.Context, addr, _ string) *exec.Cmd {
 		cmd := product(binary)(ctx, addr, s.dir)
 		if s.postgres != "" {
-			cmd.Env = append(cmd.Env, "AGENTMARKET_DATABASE="+s.postgres)
+			key, _ := os.ReadFile(s.file() + ".key") // the product reports that the key is missing
+			cmd.Env = append(cmd.Env, "AGENTMARKET_DATABASE="+s.postgres, "AGENTMARKET_SECRET_KEY="+strings.TrimSpace(string(key)))
 		}
 		return cmd
 	}

@@ -146,7 +146,7 @@ func interceptOperation(ctx context.Context, hub *fanout.Hub, o *ServerOptions, 
 		if err != nil {
 			return refuse(err)
 		}
-		return markReplayed(operation.Extensions, next(withKey))
+		return markReplayed(operation.Extensions, next(database.WithReadBudget(withKey)))
 	case ast.Query:
 		return o.Cache.InterceptOperation(ctx, func(ctx context.Context) graphql.ResponseHandler { return runQuery(ctx, next) })
 	case ast.Subscription:

@@ -14,9 +14,9 @@ const (
 	AuditWebhookRemoved      AuditAction = "webhook.removed"
 	AuditWebhookResumed      AuditAction = "webhook.resumed"
 	AuditSecretRotated       AuditAction = "secret.rotated"
-	AuditDeliveryRepeated    AuditAction = "delivery.repeated"   // object: the delivery, or the last one of a page
-	AuditSecretsGivenUp      AuditAction = "secrets.given_up"    //nolint:gosec // the name of an action
-	AuditSecretsReencrypted  AuditAction = "secrets.reencrypted" //nolint:gosec // the name of an action
+	AuditDeliveryRepeated    AuditAction = "delivery.repeated" // object: the delivery, or the last one of a page
+	AuditSecretsGivenUp      AuditAction = "secrets.given_up"
+	AuditSecretsReencrypted  AuditAction = "secrets.reencrypted"
 	AuditOperatorRefused     AuditAction = "operator.refused"
 	AuditRead                AuditAction = "audit.read"
 	AuditRegistrationRefused AuditAction = "registration.refused"

@@ -162,6 +162,9 @@ func copyInto(ctx context.Context, source, target *DB, snapshot *Snapshot, progr
 	if err := c.restoreSequences(); err != nil {
 		return err
 	}
+	if err := c.to.Exec("ANALYZE").Error; err != nil { // without statistics the check of a large market takes hours
+		return err
+	}
 	if err := check(c.to); err != nil {
 		return fmt.Errorf("the copy: %w", err)
 	}

@@ -53,7 +53,8 @@ func (db *DB) NewJobRunner(ctx context.Context, config *river.Config) (*JobRunne
 	if err != nil {
 		return nil, err
 	}
-	r := &JobRunner{db: db, client: client, config: config, listener: db.jobNotifier.newListener(),
+	r := &JobRunner{
+		db: db, client: client, config: config, listener: db.jobNotifier.newListener(),
 		now:      time.Now, //nolint:forbidigo // River's own clock, unless config has another
 		awakeFor: defaultAwakeFor,
 	}

@@ -33,26 +33,31 @@ func WithReadBudget(ctx context.Context) context.Context {
 }
 
 // ReadBounded calls read, which reads a list or counts one. It interrupts read and returns
-// UNAVAILABLE when the operation has used up its store time.
+// UNAVAILABLE when the operation of [WithReadBudget] has used up its store time.
 //
 // A heavy read can take tens of milliseconds. Few of them run at the same time, so that
 // they do not hold up other reads and writes, and those of one operation run one by one, so
 // that an operation with many of them does not hold up the heavy reads of others. The time
 // that a read waits does not count.
 func (db *DB) ReadBounded(ctx context.Context, heavy bool, read func(context.Context) error) error {
-	reads, ok := ctx.Value(operationReadsKey{}).(*operationReads)
-	if !ok {
-		reads = newOperationReads()
+	reads, limited := ctx.Value(operationReadsKey{}).(*operationReads)
+	var turns []chan struct{}
+	if heavy && limited {
+		turns = append(turns, reads.turn)
 	}
 	if heavy {
-		for _, turns := range []chan struct{}{reads.turn, db.heavyReads} {
-			select {
-			case turns <- struct{}{}:
-				defer func() { <-turns }()
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
+		turns = append(turns, db.heavyReads)
+	}
+	for _, turn := range turns {
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
+	}
+	if !limited {
+		return read(ctx)
 	}
 	left := reads.timeLeft()
 	if left <= 0 {

@@ -69,8 +69,8 @@ func (g *sendGate) recordLatency(agentID string, latency time.Duration) {
 		return
 	}
 	if len(g.slow) >= maxSlowReceivers {
-		for any := range g.slow {
-			delete(g.slow, any)
+		for other := range g.slow {
+			delete(g.slow, other)
 			break
 		}
 	}

@@ -44,7 +44,7 @@ func TestSecretKey_missing(t *testing.T) {
 		t.Helper()
 		testserver.ExpectExit(t, 1, want, append(args, "--database="+file)...)
 	}
-	refused("put the file back, or give them up with --new-secret-key", "serve", "--addr=127.0.0.1:0")
+	refused("restore the file, or give up the secrets with --new-secret-key", "serve", "--addr=127.0.0.1:0")
 	refused("no such file", "rekey")
 	if keys, _ := filepath.Glob(file + ".key*"); len(keys) != 1 {
 		t.Errorf("a refused start left %v", keys)
