@@ -16,7 +16,7 @@ const (
 	AuditSecretRotated       AuditAction = "secret.rotated"
 	AuditDeliveryRepeated    AuditAction = "delivery.repeated" // object: the delivery, or the last one of a page
 	AuditSecretsGivenUp      AuditAction = "secrets.given_up"
-	AuditSecretsReencrypted  AuditAction = "secrets.reencrypted"
+	AuditSecretsReencrypted  AuditAction = "secrets.reencrypted" //nolint:gosec // the name of an action
 	AuditOperatorRefused     AuditAction = "operator.refused"
 	AuditRead                AuditAction = "audit.read"
 	AuditRegistrationRefused AuditAction = "registration.refused"

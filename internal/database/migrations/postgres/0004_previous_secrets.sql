@@ -1,5 +1,5 @@
 -- +goose Up
--- The replaced webhook secrets. migrations/sqlite/0005_previous_secrets.sql explains them.
+-- The replaced webhook secrets. migrations/sqlite/0004_previous_secrets.sql explains them.
 CREATE TABLE previous_secrets (
   agent_id    text   COLLATE "C" NOT NULL REFERENCES agents (id),
   id          text   COLLATE "C" NOT NULL,
