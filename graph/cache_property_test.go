@@ -44,7 +44,11 @@ func TestCache_matchesUncachedProperty(t *testing.T) {
 			},
 		})
 	})
-	if cached.Load() < 100 || differed.Load() < 10 {
+	least := int64(10)
+	if testing.Short() { // a fifth of the runs
+		least = 2
+	}
+	if cached.Load() < 10*least || differed.Load() < least {
 		t.Errorf("%d responses were cached and %d differed by caller: too few for the test to prove anything", cached.Load(), differed.Load())
 	}
 }

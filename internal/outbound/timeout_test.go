@@ -40,8 +40,8 @@ func (r slowReceiver) checkTimeout(t *testing.T, post func(context.Context, stri
 	testutil.Receive(t, "the end of the request", r.ended)
 }
 
-// startSlowReceiver starts a receiver that accepts TCP connections, and calls serve until
-// the client closes the connection. With a config they are TLS connections.
+// startSlowReceiver starts a receiver that accepts TCP connections, and calls serve from the
+// first byte that the client sends until it closes the connection. With a config they are TLS connections.
 func startSlowReceiver(t *testing.T, config *tls.Config, serve func(w io.Writer, closed <-chan struct{})) slowReceiver {
 	t.Helper()
 	var listen net.ListenConfig
@@ -59,13 +59,16 @@ func startSlowReceiver(t *testing.T, config *tls.Config, serve func(w io.Writer,
 				return
 			}
 			r.seen.Add(1)
-			closed := make(chan struct{})
+			sent, closed := make(chan struct{}), make(chan struct{})
 			serving.Go(func() {
 				defer close(closed)
+				_, _ = conn.Read(make([]byte, 1))
+				close(sent)
 				_, _ = io.Copy(io.Discard, conn) // until the client closes it, in any way
 				r.ended <- struct{}{}
 			})
 			serving.Go(func() {
+				<-sent // a response before the request is an error
 				serve(conn, closed)
 				<-closed
 				_ = conn.Close()
