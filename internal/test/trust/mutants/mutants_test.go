@@ -48,7 +48,7 @@ func bugs() []bug {
 		{
 			"the signature is of other bytes than the body", "internal/webhooks/request.go",
 			[]string{
-				"outbound.Sign(documented, r.body)", "outbound.Sign(documented, again(r.body))",
+				"outbound.Sign(oldest, r.body)", "outbound.Sign(oldest, again(r.body))",
 				"// failureReason says why", "func again(content []byte) []byte {\n\tvar value any\n\t_ = json.Unmarshal(content, &value)\n\ttext, _ := json.Marshal(value)\n\treturn text\n}\n\n// failureReason says why",
 				"\t\"context\"\n", "\t\"context\"\n\t\"encoding/json\"\n",
 			},
