@@ -26,8 +26,6 @@ type requestError struct {
 	field   string // the field at fault, "" for none
 }
 
-func (r *requestError) Error() string { return r.message }
-
 // checkText rejects a JSON text with a string that decoding would change.
 func checkText(text []byte) *requestError {
 	path, found := jsontext.UnpairedSurrogate(text)
