@@ -87,6 +87,9 @@ func TestBasePath_headers(t *testing.T) {
 		if got := b.record(path); got.Code != http.StatusTemporaryRedirect || got.Header().Get("Location") != want {
 			t.Errorf("%s: %d, Location %q", path, got.Code, got.Header().Get("Location"))
 		}
+		if got := b.record(path); got.Header().Get("Content-Security-Policy") == "" || got.Header().Get("X-Request-Id") == "" {
+			t.Errorf("%s: the redirect has the headers %v", path, got.Header())
+		}
 	}
 }
 

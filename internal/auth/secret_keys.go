@@ -16,7 +16,7 @@ import (
 
 // ErrWrongKey is the error of [ClaimKey] when the database has values that the cipher
 // cannot decrypt.
-var ErrWrongKey = errors.New("the secret key does not open the secrets in the database")
+var ErrWrongKey = errors.New("the secret key cannot decrypt the secrets in the database")
 
 // lostValue replaces a value whose key is lost. It is shorter than any encrypted value.
 var lostValue = []byte{0} //nolint:gochecknoglobals // constant

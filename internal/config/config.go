@@ -62,7 +62,7 @@ type Config struct {
 	AnthropicAPIKey             string          `                         env:"ANTHROPIC_API_KEY"           help:"API key for the Claude API. Without one, system prompts are disabled." placeholder:"KEY" name:"anthropic-api-key" secret:""`
 	AnthropicBaseURL            string          `                         env:"ANTHROPIC_BASE_URL"          help:"Base URL of the Claude API." placeholder:"URL" name:"anthropic-base-url"`
 
-	// GiveUpSecrets starts the server although its key does not open the secrets in the
+	// GiveUpSecrets starts the server although its key cannot decrypt the secrets in the
 	// database. It is not a setting: an operator says it for one start.
 	GiveUpSecrets bool `kong:"-"`
 }

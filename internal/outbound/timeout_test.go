@@ -134,51 +134,33 @@ func TestPost_timeout(t *testing.T) {
 	t.Parallel()
 	certified := serveTLS(t, func(http.ResponseWriter, *http.Request) {})
 	config := &tls.Config{Certificates: certified.TLS.Certificates, MinVersion: tls.VersionTLS12}
-	flush := func(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
+	tcp := func(config *tls.Config, first, piece string) func(t *testing.T) slowReceiver {
+		return func(t *testing.T) slowReceiver {
+			t.Helper()
+			return startSlowReceiver(t, config, drip(first, piece))
+		}
+	}
+	http2 := func(write func(http.ResponseWriter)) func(t *testing.T) slowReceiver {
+		return func(t *testing.T) slowReceiver {
+			t.Helper()
+			return startSlowHTTP2(t, certified, write)
+		}
+	}
 	for name, start := range map[string]func(t *testing.T) slowReceiver{
-		"no handshake": func(t *testing.T) slowReceiver {
-			t.Helper()
-			return startSlowReceiver(t, nil, drip("", ""))
-		},
-		"a slow handshake": func(t *testing.T) slowReceiver { // a TLS record of 4096 bytes, one by one
-			t.Helper()
-			return startSlowReceiver(t, nil, drip("\x16\x03\x03\x10\x00", "\x02"))
-		},
-		"no response": func(t *testing.T) slowReceiver {
-			t.Helper()
-			return startSlowReceiver(t, config, drip("", ""))
-		},
-		"slow headers": func(t *testing.T) slowReceiver {
-			t.Helper()
-			return startSlowReceiver(t, config, drip("HTTP/1.1 200 OK\r\n", "X-Slow: 1\r\n"))
-		},
-		"informational responses": func(t *testing.T) slowReceiver {
-			t.Helper()
-			return startSlowReceiver(t, config, drip("", "HTTP/1.1 102 Processing\r\n\r\n"))
-		},
-		"a slow body": func(t *testing.T) slowReceiver {
-			t.Helper()
-			return startSlowReceiver(t, config, drip("HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", "x"))
-		},
-		"a slow chunked body": func(t *testing.T) slowReceiver {
-			t.Helper()
-			return startSlowReceiver(t, config, drip("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"))
-		},
-		"HTTP/2, no response": func(t *testing.T) slowReceiver {
-			t.Helper()
-			return startSlowHTTP2(t, certified, func(http.ResponseWriter) {})
-		},
-		"HTTP/2, informational responses": func(t *testing.T) slowReceiver {
-			t.Helper()
-			return startSlowHTTP2(t, certified, func(w http.ResponseWriter) { w.WriteHeader(http.StatusProcessing) })
-		},
-		"HTTP/2, a slow body": func(t *testing.T) slowReceiver {
-			t.Helper()
-			return startSlowHTTP2(t, certified, func(w http.ResponseWriter) {
-				_, _ = w.Write([]byte("x"))
-				flush(w)
-			})
-		},
+		"no handshake":            tcp(nil, "", ""),
+		"a slow handshake":        tcp(nil, "\x16\x03\x03\x10\x00", "\x02"), // a TLS record of 4096 bytes, one by one
+		"no response":             tcp(config, "", ""),
+		"slow headers":            tcp(config, "HTTP/1.1 200 OK\r\n", "X-Slow: 1\r\n"),
+		"informational responses": tcp(config, "", "HTTP/1.1 102 Processing\r\n\r\n"),
+		"a slow body":             tcp(config, "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", "x"),
+		"a slow chunked body":     tcp(config, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"),
+
+		"HTTP/2, no response":             http2(func(http.ResponseWriter) {}),
+		"HTTP/2, informational responses": http2(func(w http.ResponseWriter) { w.WriteHeader(http.StatusProcessing) }),
+		"HTTP/2, a slow body": http2(func(w http.ResponseWriter) {
+			_, _ = w.Write([]byte("x"))
+			_ = http.NewResponseController(w).Flush()
+		}),
 	} {
 		for _, once := range []bool{false, true} {
 			t.Run(name+map[bool]string{true: ", once"}[once], func(t *testing.T) {

@@ -95,6 +95,23 @@ func TestEndpointLimiter_detectsSlow(t *testing.T) {
 	testutil.Equal(t, "slow just after", l.isSlow("a"), false)
 }
 
+// TestEndpointLimiter_restart checks that the time a request waits for the server is not
+// taken for the latency of the endpoint.
+func TestEndpointLimiter_restart(t *testing.T) {
+	t.Parallel()
+	clock := &clock{fixed: time.Unix(1_700_000_000, 0)}
+	l := newEndpointLimiter(clock.now)
+	for range 100 {
+		s, _, ok := l.acquire(t.Context(), "a", false)
+		testutil.Equal(t, "slot", ok, true)
+		clock.advance(2 * expectedLatency)
+		l.restart(&s)
+		l.release(s)
+	}
+	testutil.Equal(t, "slow", l.isSlow("a"), false)
+	testutil.Equal(t, "running requests", l.endpoints["a"] == nil, true)
+}
+
 // TestEndpointLimiter_prunesPenalties checks that expired penalties are removed.
 func TestEndpointLimiter_prunesPenalties(t *testing.T) {
 	t.Parallel()

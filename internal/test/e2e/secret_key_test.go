@@ -23,7 +23,7 @@ func wantSignature(t *testing.T, d delivery, secret string) {
 	testutil.Equal(t, "signature", d.header.Get("X-AgentMarket-Signature"), "sha256="+hex.EncodeToString(mac.Sum(nil)))
 }
 
-// TestSecretKey_missing: a start whose key does not open the secrets is refused, and
+// TestSecretKey_missing: a start whose key cannot decrypt the secrets is refused, and
 // changes nothing, until the key is back. With --new-secret-key the secrets are given up:
 // owners see why their webhooks fail, and rotate them.
 func TestSecretKey_missing(t *testing.T) {
