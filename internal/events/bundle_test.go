@@ -19,7 +19,9 @@ type bundle struct {
 	*Log
 	t    *testing.T
 	path string
-	stop func() // stops Follow and closes the database
+
+	stopFollow func()
+	stop       func() // stops Follow and closes the database
 }
 
 // open opens an empty log. The test's end closes it.
@@ -43,10 +45,13 @@ func openAt(t *testing.T, path string) *bundle {
 		log.Follow(ctx)
 	}()
 	b := &bundle{Log: log, t: t, path: path}
-	b.stop = func() {
-		b.stop = func() {}
+	b.stopFollow = func() {
 		cancel()
 		<-done
+	}
+	b.stop = func() {
+		b.stop = func() {}
+		b.stopFollow()
 		testutil.Must(t, db.Close())
 	}
 	t.Cleanup(func() { b.stop() })

@@ -265,10 +265,11 @@ func TestFollow_afterStall(t *testing.T) {
 	live := b.subscribe(t.Context(), acceptAll, nil)
 	b.markCounted()
 	b.prune(math.MaxInt64)
+	b.stopFollow() // a poll that is running would overwrite the state below
 	b.mu.Lock()
 	b.head, b.caughtUpAt = 1, time.Now().Add(-2*stallThreshold) // the state of a Follow that stalled
 	b.mu.Unlock()
-	b.Wake()
+	testutil.Must(t, b.poll(t.Context()))
 	if got := readAll(t, live); len(got) != 0 {
 		t.Errorf("got %d events", len(got))
 	}
